@@ -1,0 +1,1 @@
+"""The HTTP API on :3331: state, events (SSE), jobs, commands."""

@@ -1,0 +1,77 @@
+"""The `emp` command: a table of subcommands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from emp_orch import __version__
+from emp_orch.errors import EmpError, Exit
+
+# name → (module under emp_orch.cli, attribute, one line of help)
+COMMANDS: dict[str, tuple[str, str, str]] = {}
+
+# Started by supervisord; useful by hand, but not the first thing a user needs to see.
+DAEMONS = frozenset({"redis", "api", "monitor", "reconcile", "eventlog", "machine", "worker", "simulate"})
+
+
+class LazyGroup(click.Group):
+    """Lists subcommands from the table, so that `emp --help` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"emp_orch.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in (
+            ("Commands", [n for n in COMMANDS if n not in DAEMONS]),
+            ("Daemons (supervisord starts these)", [n for n in COMMANDS if n in DAEMONS]),
+        ):
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(n, COMMANDS[n][2]) for n in names])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="emp")
+@click.option(
+    "-C",
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Work in this folder instead of the current one.",
+)
+@click.pass_context
+def cli(ctx: click.Context, directory: Path | None) -> None:
+    """Declare a GPU fleet in emp.yaml, bring it up, keep it that way, and see the difference live."""
+    ctx.obj = (directory or Path.cwd()).absolute()
+
+
+def main() -> None:
+    """Entry point: errors become one line and a hint on stderr, and the exit code of DESIGN.md §8."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("emp: stopped", err=True)
+        sys.exit(Exit.FAILED)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(Exit.USAGE)
+    except EmpError as e:
+        click.echo(f"emp: {e.message}", err=True)
+        if e.hint:
+            click.echo(f"     {e.hint}", err=True)
+        sys.exit(e.exit_code)
+    except BrokenPipeError:
+        sys.exit(Exit.OK)

@@ -1,0 +1,1 @@
+"""The worker's adapters to services: one file each, one Protocol."""

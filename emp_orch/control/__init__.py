@@ -1,0 +1,1 @@
+"""The reconciler daemon (observe → drift → plan → execute) and `apply`."""

@@ -1,0 +1,166 @@
+"""What an emp.yaml says, as frozen values: the Fleet and its parts.
+
+Built by spec/; every default comes from schema/emp.schema.json, so no field here has a default of its own.
+Durations are seconds, sizes bytes. `origin` is `file:line:column` and takes no part in any hash.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NewType
+
+from msgspec import Struct
+
+MachineId = NewType("MachineId", str)
+ServiceName = NewType("ServiceName", str)
+ProgramName = NewType("ProgramName", str)
+WorkerId = NewType("WorkerId", str)
+
+Origin = str
+
+EMBEDDED = "embedded"
+
+
+class Scale(StrEnum):
+    """How many programs a service gets on one machine."""
+
+    PER_GPU = "per_gpu"
+    PER_MACHINE = "per_machine"
+    ONCE = "once"
+
+
+class RuntimeKind(StrEnum):
+    PROCESS = "process"
+    COMPOSE = "compose"
+    EXTERNAL = "external"
+
+
+class GpuKind(StrEnum):
+    NONE = "none"
+    NVIDIA = "nvidia"
+
+
+class SecretRef(Struct, frozen=True, kw_only=True):
+    """A secret by reference. `source` is `env` or `file`; `name` a variable's name or a path."""
+
+    source: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """How the resolved value is found in secrets.json."""
+        return f"{self.source}:{self.name}"
+
+
+EnvValue = str | SecretRef
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """An HTTP probe. `http` is a path on the program's port, e.g. `/system_stats`."""
+
+    http: str
+    interval_s: float
+    timeout_s: float
+    failures: int
+    startup_s: float
+
+
+class Stop(Struct, frozen=True, kw_only=True):
+    signal: str
+    timeout_s: float
+
+
+class Install(Struct, frozen=True, kw_only=True):
+    """A set-up step that runs once before the service; skipped when the path `creates` exists."""
+
+    command: tuple[str, ...]
+    creates: str | None
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """Exactly one of `command` and `builtin` is set. `${port} ${gpu} ${machine_id}` are still unreplaced here."""
+
+    name: ServiceName
+    scale: Scale
+    command: tuple[str, ...] | None
+    builtin: str | None
+    connector: str | None
+    port: int | None
+    health: Health | None
+    install: Install | None
+    env: dict[str, EnvValue]
+    cwd: str | None
+    stop: Stop
+    start_s: float
+    depends_on: tuple[ServiceName, ...]
+    origin: Origin
+
+
+class WorkerSpec(Struct, frozen=True, kw_only=True):
+    """`capabilities` are the user's own, merged over what the worker finds out."""
+
+    capabilities: dict[str, Any]
+    drain_timeout_s: float
+    job_timeout_s: float
+
+
+class Gpus(Struct, frozen=True, kw_only=True):
+    """`ids` empty: slots 0 … num_gpus−1."""
+
+    kind: GpuKind
+    ids: tuple[str, ...]
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """One machine after `defaults:` were merged and `replicas` expanded."""
+
+    id: MachineId
+    runtime: RuntimeKind
+    num_gpus: int
+    services: tuple[ServiceName, ...]
+    env: dict[str, EnvValue]
+    gpus: Gpus
+    host: str | None
+    image: str | None
+    ports: dict[ServiceName, int]
+    port_offset: int
+    health_port: int
+    labels: dict[str, str]
+    worker: WorkerSpec
+    origin: Origin
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where a server listens. `token` is needed when `host` is not loopback."""
+
+    host: str
+    port: int
+    token: SecretRef | None
+
+
+class RedisSpec(Struct, frozen=True, kw_only=True):
+    """`url` is `embedded` or a URL, possibly with a password: it never leaves this host's 0600 files."""
+
+    url: str
+    port: int
+    machine_url: str
+    prefix: str
+
+
+class ReconcileSpec(Struct, frozen=True, kw_only=True):
+    interval_s: float
+    stale_after_s: float
+    max_unavailable: int
+    prune: bool
+
+
+class Fleet(Struct, frozen=True, kw_only=True):
+    """Everything one emp.yaml describes."""
+
+    name: str
+    redis: RedisSpec
+    api: Endpoint
+    monitor: Endpoint
+    services: dict[ServiceName, Service]
+    machines: tuple[Machine, ...]
+    reconcile: ReconcileSpec

@@ -1,0 +1,161 @@
+"""What machines and workers report of themselves, and what one look at the world saw.
+
+Each report has one writer: the agent writes MachineReport, the worker writes WorkerReport.
+Times are milliseconds since the epoch; ages are judged by Redis TIME only.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
+
+
+class MachineStatus(StrEnum):
+    STARTING = "starting"
+    CONFIGURING = "configuring"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    OFFLINE = "offline"
+
+
+class WorkerStatus(StrEnum):
+    INITIALIZING = "initializing"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    ERROR = "error"
+    OFFLINE = "offline"
+
+
+class ConnectorStatus(StrEnum):
+    STARTING = "starting"
+    IDLE = "idle"
+    ACTIVE = "active"
+    ERROR = "error"
+    OFFLINE = "offline"
+
+
+class ProgramState(StrEnum):
+    """supervisord's process states (http://supervisord.org/subprocess.html#process-states)."""
+
+    STOPPED = "STOPPED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    BACKOFF = "BACKOFF"
+    STOPPING = "STOPPING"
+    EXITED = "EXITED"
+    FATAL = "FATAL"
+    UNKNOWN = "UNKNOWN"
+
+
+class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`healthy` is None for a program without a health check, or not probed yet."""
+
+    state: ProgramState
+    pid: int = 0
+    since_ms: int = 0
+    restarts: int = 0
+    exit_status: int | None = None
+    healthy: bool | None = None
+    detail: str = ""
+
+
+class GpuReport(Struct, frozen=True, kw_only=True):
+    index: int
+    name: str = ""
+    memory_mib: int = 0
+
+
+class MachineReport(Struct, frozen=True, kw_only=True):
+    machine_id: MachineId
+    status: MachineStatus
+    boot_id: str
+    generation: int
+    config_hash: str
+    num_gpus: int
+    programs: dict[ProgramName, ProgramReport]
+    host: str
+    agent_version: str
+    started_ms: int
+    gpus: tuple[GpuReport, ...] = ()
+    health_port: int = 0
+    error: str = ""
+
+
+class ConnectorReport(Struct, frozen=True, kw_only=True):
+    status: ConnectorStatus
+    detail: str = ""
+    version: str = ""
+
+
+class WorkerReport(Struct, frozen=True, kw_only=True):
+    """`capabilities["services"]` lists the services whose connectors loaded."""
+
+    worker_id: WorkerId
+    machine_id: MachineId
+    gpu: int
+    status: WorkerStatus
+    capabilities: dict[str, Any]
+    connector_statuses: dict[str, ConnectorReport]
+    started_ms: int
+    pid: int = 0
+    current_job_id: str | None = None
+    package: str = ""
+    jobs_completed: int = 0
+    jobs_failed: int = 0
+
+
+class SeenMachine(Struct, frozen=True, kw_only=True):
+    report: MachineReport
+    seen_ms: int
+
+
+class SeenWorker(Struct, frozen=True, kw_only=True):
+    report: WorkerReport
+    seen_ms: int
+
+
+class Malformed(Struct, frozen=True, kw_only=True):
+    """A report that does not fit its type: drift, not a crash. `kind` is machine or worker."""
+
+    kind: str
+    id: str
+    error: str
+
+
+class InstanceState(StrEnum):
+    RUNNING = "running"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """What a runtime knows of a machine it started: the supervisord's life, not what runs in it."""
+
+    machine_id: MachineId
+    state: InstanceState
+    started_ms: int = 0
+    pid: int = 0
+    detail: str = ""
+
+
+class Observed(Struct, frozen=True, kw_only=True):
+    """One look at the world.
+
+    `observing_since_ms`: since when reads succeed without a gap; nothing is stale on account of a time
+    when nobody could have been heard. `instances` holds machines this host's runtimes answer for.
+    """
+
+    now_ms: int
+    observing_since_ms: int
+    machines: dict[MachineId, SeenMachine]
+    workers: dict[WorkerId, SeenWorker]
+    instances: dict[MachineId, Instance]
+    malformed: tuple[Malformed, ...] = ()

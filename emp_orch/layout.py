@@ -1,0 +1,56 @@
+"""Where one fleet keeps its files: `.emp/` for state, `logs/` for logs, beside its emp.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of one fleet's folder. `root` is the folder that holds emp.yaml, absolute."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".emp"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def control(self) -> Path:
+        """The control plane's supervisord: config, socket, identity."""
+        return self.state / "control"
+
+    @property
+    def settings(self) -> Path:
+        """0600: how the daemons reach Redis, where they listen (see settings.Settings)."""
+        return self.control / "settings.json"
+
+    @property
+    def secrets(self) -> Path:
+        """0600: resolved values of secret references, for the runtimes."""
+        return self.control / "secrets.json"
+
+    @property
+    def redis(self) -> Path:
+        return self.state / "redis"
+
+    @property
+    def generation(self) -> Path:
+        """The last published generation, so that an emptied Redis can be filled again."""
+        return self.state / "generation.json"
+
+    @property
+    def machines(self) -> Path:
+        return self.state / "machines"
+
+    def machine(self, machine_id: str) -> Path:
+        return self.machines / machine_id
+
+    def log(self, component: str) -> Path:
+        """`component` is redis, api, monitor, reconcile, machine-{id} or monitorEventStream."""
+        return self.logs / f"{component}.log"

@@ -1,0 +1,4 @@
+"""What runs inside a machine: agent, start-up sequence, launcher, health server.
+
+It decides nothing about the fleet.
+"""

@@ -1,0 +1,1 @@
+"""Services that emp ships: the simulation service, which speaks ComfyUI's protocol."""

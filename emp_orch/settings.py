@@ -1,0 +1,77 @@
+"""What the control plane's daemons need to know: `.emp/control/settings.json`, 0600, written by `emp apply`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.errors import EmpError, UsageError
+from emp_orch.layout import Layout
+
+
+class Listen(Struct, frozen=True, kw_only=True):
+    """`token` is the resolved value; None on loopback."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+    @property
+    def url(self) -> str:
+        """How a client on this host reaches it."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  # compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself."""
+
+    fleet: str
+    redis_url: str
+    machine_redis_url: str
+    embedded: bool
+    redis_port: int
+    prefix: str
+    api: Listen
+    monitor: Listen
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace `path` atomically with a 0600 file, on disk before the old one goes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(layout: Layout, settings: Settings) -> None:
+    write_private(layout.settings, msgspec.json.format(msgspec.json.encode(settings)))
+
+
+def load(layout: Layout) -> Settings:
+    """The settings of the fleet in this folder. Raises UsageError when none was ever applied here."""
+    try:
+        text = layout.settings.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(
+            f"no fleet was applied in {layout.root}",
+            hint="run `emp apply` here, or name its folder with `emp -C DIR …`",
+        ) from None
+    except PermissionError as e:
+        raise EmpError(
+            f"cannot read {layout.settings}: permission denied", hint="run as the user who applied this fleet"
+        ) from e
+    try:
+        return msgspec.json.decode(text, type=Settings)
+    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        raise EmpError(f"{layout.settings} is damaged: {e}", hint="run `emp apply` again: it writes a new one") from e

@@ -1,0 +1,119 @@
+"""Redis clients: one place that builds them, names an unreachable Redis, and can refuse to write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis.asyncio as aioredis
+from redis import exceptions as rexc
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from emp_orch.errors import EmpError, Unreachable
+
+Client = aioredis.Redis
+
+CONNECT_TIMEOUT_S = 3.0
+# Longer than any BLOCK we ask for: redis-py 8 would otherwise cut a blocking read after 5 s.
+MAX_BLOCK_S = 30.0
+
+# What a command needs to be told apart from a write: the reading half of what emp sends.
+READ_COMMANDS = frozenset(
+    ["AUTH", "CLIENT", "DBSIZE", "ECHO", "EXISTS", "GET", "HELLO", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HVALS", "INFO", "LLEN", "LRANGE", "MGET", "PING", "PTTL", "PUBSUB", "READONLY", "SCARD", "SELECT", "SISMEMBER", "SMEMBERS", "STRLEN", "TIME", "TTL", "TYPE", "XINFO", "XLEN", "XRANGE", "XREAD", "XREVRANGE", "ZCARD", "ZCOUNT", "ZMSCORE", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE"]
+)
+
+
+def redacted(url: str) -> str:
+    """`url` without its password, fit for logs and errors."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    userinfo, _, host = parts.netloc.rpartition("@")
+    user = userinfo.split(":", 1)[0]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}" if ":" in userinfo else f"***@{host}"))
+
+
+class WriteRefused(EmpError):
+    """A command that could write was sent through a read-only client."""
+
+
+def _check_reads(name: str) -> None:
+    verb = name.split()[0].upper()
+    if verb not in READ_COMMANDS:
+        raise WriteRefused(f"{verb} was refused: this client only reads")
+
+
+class _ReadOnlyPipeline(aioredis.client.Pipeline):
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        _check_reads(str(args[0]))
+        return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class ReadOnlyRedis(aioredis.Redis):
+    """A client that cannot write: `emp diff`, `status` and `doctor` hold this one."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        _check_reads(str(args[0]))
+        return await super().execute_command(*args, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _ReadOnlyPipeline:
+        return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
+
+
+def client(url: str, *, read_only: bool = False) -> Client:
+    """A client for `url`; nothing is sent yet. Blocking reads may last MAX_BLOCK_S."""
+    cls = ReadOnlyRedis if read_only else aioredis.Redis
+    try:
+        made: Client = cls.from_url(
+            url,
+            decode_responses=True,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=MAX_BLOCK_S + 5,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),  # who loops decides when to try again, and says so
+        )
+    except ValueError as e:
+        raise Unreachable(f"{redacted(url)!r} is not a Redis URL", hint="use redis://HOST:PORT/DB or rediss://…") from e
+    return made
+
+
+@asynccontextmanager
+async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Client]:
+    """A client that has answered PING; closed at the end.
+
+    Raises Unreachable: with the address and the way out, never the password.
+    """
+    made = client(url, read_only=read_only)
+    try:
+        try:
+            await made.ping()
+        except (rexc.RedisError, OSError) as e:
+            raise unreachable(url, e) from e
+        yield made
+    finally:
+        await made.aclose()
+
+
+def unreachable(url: str, cause: BaseException) -> Unreachable:
+    """Our error for a Redis at `url` that does not answer, or refuses us."""
+    if isinstance(cause, rexc.AuthenticationError | rexc.NoPermissionError):
+        return Unreachable(
+            f"Redis at {redacted(url)} refused the login: {cause}", hint="check the user and password in redis.url"
+        )
+    return Unreachable(
+        f"Redis at {redacted(url)} does not answer: {cause}",
+        hint="is it running, and is redis.url right? `emp doctor` looks closer",
+    )
+
+
+# What a Redis that is away, restarting or loading raises; all of it passes by itself.
+TRANSIENT = (rexc.ConnectionError, rexc.TimeoutError, rexc.BusyLoadingError, rexc.ReadOnlyError, OSError)
+
+
+async def time_ms(r: Client) -> int:
+    """Redis TIME in milliseconds: the one clock that liveness is judged by."""
+    seconds, micros = await r.time()
+    return int(seconds) * 1000 + int(micros) // 1000

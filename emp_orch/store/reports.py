@@ -1,0 +1,148 @@
+"""Reports of machines and workers: two hashes and two sorted sets, one writer per document.
+
+A heartbeat touches only the `:seen` set, with the time of Redis itself. A report that was removed is not
+recreated by a heartbeat: the script checks that the document exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from emp_orch.fleet.model import MachineId, WorkerId
+from emp_orch.fleet.observed import MachineReport, Malformed, SeenMachine, SeenWorker, WorkerReport
+from emp_orch.store.connect import Client
+from emp_orch.store.keys import Keys
+
+R = TypeVar("R", MachineReport, WorkerReport)
+
+# KEYS[1] documents (hash), KEYS[2] seen (zset). ARGV[1] id, ARGV[2] document or '' for a heartbeat.
+# Returns 1, or 0 when a heartbeat found no document.
+_PUT = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if ARGV[2] ~= '' then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  return 0
+end
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+return 1
+"""
+
+# KEYS[1] documents, KEYS[2] seen. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
+# Returns 1 when removed, 0 when the subject has reported since.
+_FORGET = """
+local seen = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if ARGV[2] ~= '' and seen and tonumber(seen) > tonumber(ARGV[2]) then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+"""
+
+
+class ReportWriter(Generic[R]):
+    """Writes one subject's report. Sends the document only when it changed, else a heartbeat."""
+
+    def __init__(self, r: Client, documents: str, seen: str, subject: str) -> None:
+        self._r = r
+        self._keys = [documents, seen]
+        self._subject = subject
+        self._put = r.register_script(_PUT)
+        self._forget = r.register_script(_FORGET)
+        self._last = b""
+
+    async def write(self, report: R) -> None:
+        """Publish `report`; an unchanged one costs a heartbeat only, unless its record is gone."""
+        text = msgspec.json.encode(report)
+        if text == self._last and await self._put(keys=self._keys, args=[self._subject, ""]):
+            return
+        await self._put(keys=self._keys, args=[self._subject, text])
+        self._last = text
+
+    async def withdraw(self) -> None:
+        """Remove the report: the subject ends in good order and leaves no phantom."""
+        self._last = b""
+        await self._forget(keys=self._keys, args=[self._subject, ""])
+
+
+def machine_writer(r: Client, keys: Keys, machine_id: str) -> ReportWriter[MachineReport]:
+    return ReportWriter(r, keys.machines, keys.machines_seen, machine_id)
+
+
+def worker_writer(r: Client, keys: Keys, worker_id: str) -> ReportWriter[WorkerReport]:
+    return ReportWriter(r, keys.workers, keys.workers_seen, worker_id)
+
+
+_machine = msgspec.json.Decoder(MachineReport)
+_worker = msgspec.json.Decoder(WorkerReport)
+
+
+def _decode_all(
+    kind: str, documents: dict[str, str], decode: Callable[[str], R], id_of: Callable[[R], str], bad: list[Malformed]
+) -> dict[str, R]:
+    reports: dict[str, R] = {}
+    for subject, text in documents.items():
+        try:
+            report = decode(text)
+        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+            bad.append(Malformed(kind=kind, id=subject, error=str(e)))
+            continue
+        if id_of(report) != subject:
+            bad.append(Malformed(kind=kind, id=subject, error=f"its document names {id_of(report)!r}"))
+            continue
+        reports[subject] = report
+    return reports
+
+
+class Reports:
+    """Everything that was reported, in one round trip."""
+
+    def __init__(
+        self,
+        *,
+        now_ms: int,
+        machines: dict[MachineId, SeenMachine],
+        workers: dict[WorkerId, SeenWorker],
+        malformed: tuple[Malformed, ...],
+    ) -> None:
+        self.now_ms = now_ms
+        self.machines = machines
+        self.workers = workers
+        self.malformed = malformed
+
+
+async def read_reports(r: Client, keys: Keys) -> Reports:
+    """All reports with their last-seen times. Raises what redis-py raises when Redis is away."""
+    async with r.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(keys.machines)
+        pipe.zrange(keys.machines_seen, 0, -1, withscores=True)
+        pipe.hgetall(keys.workers)
+        pipe.zrange(keys.workers_seen, 0, -1, withscores=True)
+        now, machine_docs, machine_seen, worker_docs, worker_seen = await pipe.execute()
+    bad: list[Malformed] = []
+    machines = _decode_all("machine", machine_docs, _machine.decode, lambda m: m.machine_id, bad)
+    workers = _decode_all("worker", worker_docs, _worker.decode, lambda w: w.worker_id, bad)
+    machines_at = dict(machine_seen)
+    workers_at = dict(worker_seen)
+    return Reports(
+        now_ms=int(now[0]) * 1000 + int(now[1]) // 1000,
+        machines={MachineId(i): SeenMachine(report=m, seen_ms=int(machines_at.get(i, 0))) for i, m in machines.items()},
+        workers={WorkerId(i): SeenWorker(report=w, seen_ms=int(workers_at.get(i, 0))) for i, w in workers.items()},
+        malformed=tuple(bad),
+    )
+
+
+async def forget_machine(r: Client, keys: Keys, machine_id: str, *, seen_ms: int | None) -> bool:
+    """Remove a machine's report unless it reported after `seen_ms`. True when it is gone."""
+    args = [machine_id, "" if seen_ms is None else seen_ms]
+    return bool(await r.register_script(_FORGET)(keys=[keys.machines, keys.machines_seen], args=args))
+
+
+async def forget_worker(r: Client, keys: Keys, worker_id: str, *, seen_ms: int | None) -> bool:
+    """Remove a worker's report unless it reported after `seen_ms`. True when it is gone."""
+    args = [worker_id, "" if seen_ms is None else seen_ms]
+    return bool(await r.register_script(_FORGET)(keys=[keys.workers, keys.workers_seen], args=args))

@@ -1,0 +1,1 @@
+"""Claim → connector → report, for one GPU slot."""
