@@ -44,16 +44,13 @@ def alive(who: ProcessIdentity) -> bool:
 
 def group_members(pgid: int) -> list[ProcessIdentity]:
     """The live processes of process group `pgid`."""
-    members = []
-    for entry in Path("/proc").iterdir():
-        if (
-            entry.name.isdigit()
-            and (fields := _stat(int(entry.name)))
-            and fields[0] not in "ZX"
-            and int(fields[2]) == pgid
-        ):
-            members.append(ProcessIdentity(pid=int(entry.name), start_ticks=int(fields[19])))
-    return members
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    stats = ((pid, fields) for pid in pids if (fields := _stat(pid)) is not None)
+    return [
+        ProcessIdentity(pid=pid, start_ticks=int(fields[19]))
+        for pid, fields in stats
+        if fields[0] not in "ZX" and int(fields[2]) == pgid
+    ]
 
 
 def send(who: ProcessIdentity, sig: signal.Signals) -> bool:

@@ -22,7 +22,14 @@ MAX_BLOCK_S = 30.0
 
 # What a command needs to be told apart from a write: the reading half of what emp sends.
 READ_COMMANDS = frozenset(
-    ["AUTH", "CLIENT", "DBSIZE", "ECHO", "EXISTS", "GET", "HELLO", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HVALS", "INFO", "LLEN", "LRANGE", "MGET", "PING", "PTTL", "PUBSUB", "READONLY", "SCARD", "SELECT", "SISMEMBER", "SMEMBERS", "STRLEN", "TIME", "TTL", "TYPE", "XINFO", "XLEN", "XRANGE", "XREAD", "XREVRANGE", "ZCARD", "ZCOUNT", "ZMSCORE", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE"]
+    {
+        *("AUTH", "CLIENT", "DBSIZE", "ECHO", "HELLO", "INFO", "PING", "PUBSUB", "READONLY", "SELECT", "TIME"),
+        *("EXISTS", "GET", "MGET", "PTTL", "STRLEN", "TTL", "TYPE"),
+        *("HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HVALS"),
+        *("LLEN", "LRANGE", "SCARD", "SISMEMBER", "SMEMBERS"),
+        *("XINFO", "XLEN", "XRANGE", "XREAD", "XREVRANGE"),
+        *("ZCARD", "ZCOUNT", "ZMSCORE", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE"),
+    }
 )
 
 
@@ -49,7 +56,7 @@ def _check_reads(name: str) -> None:
 class _ReadOnlyPipeline(aioredis.client.Pipeline):
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         _check_reads(str(args[0]))
-        return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return super().execute_command(*args, **kwargs)
 
 
 class ReadOnlyRedis(aioredis.Redis):
@@ -57,7 +64,7 @@ class ReadOnlyRedis(aioredis.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         _check_reads(str(args[0]))
-        return await super().execute_command(*args, **options)
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _ReadOnlyPipeline:
         return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
