@@ -11,6 +11,7 @@
 | fleet:{name}:status | string | reconciler | what the last tick saw and decided, JSON |
 | fleet:{name}:leader, :epoch | string | reconcilers | the lease; the fencing number |
 | fleet:{name}:paused | string | API, CLI | why the reconciler is paused, JSON |
+| fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
 | job:{id}, lane:{sig}, … | | queue | see store/queue.py |
@@ -75,6 +76,9 @@ class Keys:
 
     def paused(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:paused")
+
+    def requests(self, fleet: str) -> str:
+        return self._k(f"fleet:{fleet}:requests")
 
     def journal(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:journal")

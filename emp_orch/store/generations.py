@@ -1,0 +1,98 @@
+"""Generations: each applied fleet, resolved and immutable, numbered 1, 2, 3 …
+
+What is stored holds no secret: references stay references, and of the Redis URL only the prefix is kept.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.errors import EmpError
+from emp_orch.fleet.model import Fleet
+from emp_orch.store.connect import Client
+from emp_orch.store.keys import Keys
+
+KEPT = 50
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """`prune` and `allow_empty` are what the person who applied it said about machines it no longer names."""
+
+    number: int
+    at_ms: int
+    fleet: Fleet
+    digest: str
+    prune: bool = False
+    allow_empty: bool = False
+
+
+# KEYS[1] current number, KEYS[2] the new spec, KEYS[3] the one that falls out. ARGV[1] number, ARGV[2] spec.
+# Returns 1, or 0 when the current number is not ARGV[1] − 1: somebody else applied meanwhile.
+_PUBLISH = """
+local current = tonumber(redis.call('GET', KEYS[1]) or '0')
+if current ~= tonumber(ARGV[1]) - 1 then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[3])
+return 1
+"""
+
+_decoder = msgspec.json.Decoder(Generation)
+
+
+def without_secrets(fleet: Fleet) -> Fleet:
+    """`fleet` fit to be stored and shown: no connection URLs."""
+    bare = msgspec.structs.replace(fleet.redis, url="", machine_url="")
+    return msgspec.structs.replace(fleet, redis=bare)
+
+
+async def current_number(r: Client, keys: Keys, fleet: str) -> int:
+    text = await r.get(keys.generation(fleet))
+    if text is None:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise EmpError(f"{keys.generation(fleet)} in Redis is {text!r}, not a number") from None
+
+
+async def read_generation(r: Client, keys: Keys, fleet: str) -> Generation | None:
+    """The current generation; None when none was published."""
+    number = await current_number(r, keys, fleet)
+    if number == 0:
+        return None
+    text = await r.get(keys.spec(fleet, number))
+    if text is None:
+        return None
+    return decode(text, keys.spec(fleet, number))
+
+
+def decode(text: str | bytes, where: str) -> Generation:
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        raise EmpError(f"{where} is damaged: {e}", hint="run `emp apply` again") from e
+
+
+async def publish(r: Client, keys: Keys, generation: Generation) -> bool:
+    """Make `generation` the current one, if its number follows the current number."""
+    name = generation.fleet.name
+    script = r.register_script(_PUBLISH)
+    number = generation.number
+    return bool(
+        await script(
+            keys=[keys.generation(name), keys.spec(name, number), keys.spec(name, number - KEPT)],
+            args=[number, msgspec.json.encode(generation)],
+        )
+    )
+
+
+async def list_generations(r: Client, keys: Keys, fleet: str) -> list[Generation]:
+    """Those still kept, newest first."""
+    number = await current_number(r, keys, fleet)
+    wanted = [keys.spec(fleet, n) for n in range(number, max(0, number - KEPT), -1)]
+    if not wanted:
+        return []
+    texts = await r.mget(wanted)
+    return [decode(text, key) for key, text in zip(wanted, texts, strict=True) if text is not None]
