@@ -12,7 +12,9 @@ from emp_orch import __version__
 from emp_orch.errors import EmpError, Exit
 
 # name → (module under emp_orch.cli, attribute, one line of help)
-COMMANDS: dict[str, tuple[str, str, str]] = {}
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "simulate": ("simulate", "simulate", "The simulation service: a stand-in for ComfyUI."),
+}
 
 # Started by supervisord; useful by hand, but not the first thing a user needs to see.
 DAEMONS = frozenset({"redis", "api", "monitor", "reconcile", "eventlog", "machine", "worker", "simulate"})
