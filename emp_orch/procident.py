@@ -6,14 +6,15 @@ Source: proc(5). Linux only.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec import Struct
 
-
-class ProcessIdentity(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
     """`start_ticks` is field 22 of /proc/PID/stat: clock ticks from boot to the process' start."""
 
     pid: int
@@ -75,3 +76,67 @@ def started_ms(who: ProcessIdentity) -> int:
     uptime_s = float(Path("/proc/uptime").read_text().split()[0])
     boot_s = time.time() - uptime_s
     return int((boot_s + who.start_ticks / os.sysconf("SC_CLK_TCK")) * 1000)
+
+
+def record(path: Path, who: ProcessIdentity) -> None:
+    """Write `who` to `path`, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(f"{who.pid} {who.start_ticks}\n")
+    temporary.replace(path)
+
+
+def recorded(path: Path) -> ProcessIdentity | None:
+    """The identity written at `path`; None when there is none, or the file is damaged."""
+    try:
+        pid, ticks = path.read_text().split()
+        return ProcessIdentity(pid=int(pid), start_ticks=int(ticks))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def living_group(leader: ProcessIdentity) -> list[ProcessIdentity]:
+    """What still lives of the process group that `leader` led; empty when its pid now belongs to a stranger.
+
+    While a group has members its id is not given to a new process, so members found after the leader's end are ours.
+    """
+    now = identify(leader.pid)
+    if now is not None and now != leader:
+        return []
+    return group_members(leader.pid)
+
+
+def end_groups(leaders: list[ProcessIdentity], *, grace_s: float) -> list[ProcessIdentity]:
+    """End every process group led by one of `leaders`: TERM, then KILL after `grace_s`. Blocks.
+
+    Returns what was killed the hard way.
+    """
+    members = [m for leader in leaders for m in living_group(leader)]
+    for member in members:
+        send(member, signal.SIGTERM)
+    left = _await_end(members, grace_s)
+    for member in left:
+        send(member, signal.SIGKILL)
+    _await_end(left, 5.0)
+    return left
+
+
+def _await_end(members: list[ProcessIdentity], timeout_s: float) -> list[ProcessIdentity]:
+    """Wait until all `members` ended, at most `timeout_s`; returns those that live on."""
+    deadline = time.monotonic() + timeout_s
+    return [m for m in members if not wait_end(m, max(0.0, deadline - time.monotonic()))]
+
+
+def wait_end(who: ProcessIdentity, timeout_s: float) -> bool:
+    """Wait for the end of `who`, told by its pidfd. False when it outlives `timeout_s`."""
+    try:
+        fd = os.pidfd_open(who.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not alive(who):
+            return True
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
+    finally:
+        os.close(fd)

@@ -49,7 +49,10 @@ class ProgramKind(StrEnum):
 
 
 class DesiredProgram(Struct, frozen=True, kw_only=True):
-    """One supervisord process. `argv[0]` may be EMP. `port` is the one it listens on, slot included."""
+    """One supervisord process. `argv[0]` may be EMP. `port` is the one it listens on, slot included.
+
+    `after` names the programs that must be up before this one starts.
+    """
 
     name: ProgramName
     kind: ProgramKind
@@ -75,7 +78,6 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     num_gpus: int
     services: tuple[ServiceName, ...]
     programs: tuple[DesiredProgram, ...]
-    env: dict[str, EnvValue]
     health_port: int
     labels: dict[str, str]
     drain_timeout_s: float
@@ -117,9 +119,9 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
     """The programs of one machine: set-up, installers, services in dependency order, one worker a GPU slot."""
     services = _in_dependency_order([fleet.services[name] for name in machine.services])
     programs: list[DesiredProgram] = [_shared_setup(machine)]
-    programs += [_installer(machine, s) for s in services if s.install is not None or s.builtin is not None]
+    programs += [_installer(machine, s) for s in services if _has_installer(s)]
     for service in services:
-        programs += _service_programs(machine, service)
+        programs += _service_programs(machine, service, fleet)
     programs += [_worker(fleet, machine, slot) for slot in range(machine.num_gpus)]
     return DesiredMachine(
         id=machine.id,
@@ -127,7 +129,6 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         num_gpus=machine.num_gpus,
         services=machine.services,
         programs=tuple(programs),
-        env=machine.env,
         health_port=machine.health_port,
         labels=machine.labels,
         drain_timeout_s=machine.worker.drain_timeout_s,
@@ -156,50 +157,74 @@ def _in_dependency_order(services: list[Service]) -> list[Service]:
 _ONCE_STOP = Stop(signal="TERM", timeout_s=10.0)
 
 
+def _has_installer(service: Service) -> bool:
+    return service.install is not None or service.builtin is not None
+
+
+def _installer_name(service: Service) -> ProgramName:
+    return ProgramName(f"{service.name}-installer")
+
+
 def _once(
-    name: ProgramName, kind: ProgramKind, argv: tuple[str, ...], origin: Origin, *, service: Service | None = None
+    name: ProgramName, argv: tuple[str, ...], machine: Machine, *, service: Service | None, creates: str | None
 ) -> DesiredProgram:
+    """A set-up step: the machine's own when `service` is None, else the service's."""
+    own = service is None
     return DesiredProgram(
         name=name,
-        kind=kind,
-        service=service.name if service else None,
+        kind=ProgramKind.SETUP if own else ProgramKind.INSTALLER,
+        service=None if service is None else service.name,
         slot=None,
         port=None,
         argv=argv,
-        env=service.env if service else {},
-        cwd=service.cwd if service else None,
-        creates=service.install.creates if service and service.install else None,
+        env=machine.env if service is None else {**machine.env, **service.env},
+        cwd=None if service is None or service.cwd is None else _fill(service.cwd, service, machine, None),
+        creates=creates,
         health=None,
         stop=_ONCE_STOP,
         start_s=0.0,
-        after=(),
-        origin=origin,
+        after=() if own else (SHARED_SETUP,),
+        origin=machine.origin if service is None else service.origin,
     )
 
 
 def _shared_setup(machine: Machine) -> DesiredProgram:
-    return _once(SHARED_SETUP, ProgramKind.SETUP, (EMP, "machine-setup"), machine.origin)
+    return _once(SHARED_SETUP, (EMP, "machine-setup"), machine, service=None, creates=None)
 
 
 def _installer(machine: Machine, service: Service) -> DesiredProgram:
-    if service.install is not None:
-        argv = tuple(_fill(word, service, machine, None) for word in service.install.command)
-    else:
-        argv = (EMP, "simulate", "--prepare", "--dir", _data_dir(service, None))
-    name = ProgramName(f"{service.name}-installer")
-    return _once(name, ProgramKind.INSTALLER, argv, service.origin, service=service)
+    name = _installer_name(service)
+    if service.install is None:
+        argv: tuple[str, ...] = (EMP, "simulate", "--prepare", "--dir", _data_dir(service, None))
+        return _once(name, argv, machine, service=service, creates=None)
+    argv = tuple(_fill(word, service, machine, None) for word in service.install.command)
+    creates = service.install.creates
+    filled = None if creates is None else _fill(creates, service, machine, None)
+    return _once(name, argv, machine, service=service, creates=filled)
 
 
-def _service_programs(machine: Machine, service: Service) -> list[DesiredProgram]:
-    match service.scale:
-        case Scale.PER_GPU:
-            slots: list[int | None] = list(range(machine.num_gpus))
-        case Scale.PER_MACHINE:
-            slots = [None]
-        case Scale.ONCE:
-            argv = tuple(_fill(word, service, machine, None) for word in service.command or ())
-            return [_once(ProgramName(service.name), ProgramKind.INSTALLER, argv, service.origin, service=service)]
-    return [_service_program(machine, service, slot) for slot in slots]
+def _slots(machine: Machine, service: Service) -> list[int | None]:
+    return list(range(machine.num_gpus)) if service.scale is Scale.PER_GPU else [None]
+
+
+def _program_names(machine: Machine, service: Service) -> list[ProgramName]:
+    return [
+        ProgramName(service.name if slot is None else f"{service.name}-gpu{slot}") for slot in _slots(machine, service)
+    ]
+
+
+def _service_programs(machine: Machine, service: Service, fleet: Fleet) -> list[DesiredProgram]:
+    if service.scale is Scale.ONCE:
+        argv = tuple(_fill(word, service, machine, None) for word in service.command or ())
+        return [_once(ProgramName(service.name), argv, machine, service=service, creates=None)]
+    after = [_installer_name(service)] if _has_installer(service) else [SHARED_SETUP]
+    for name in service.depends_on:
+        if name in machine.services:
+            after += _program_names(machine, fleet.services[name])
+    return [
+        _service_program(machine, service, slot, name, tuple(after))
+        for slot, name in zip(_slots(machine, service), _program_names(machine, service), strict=True)
+    ]
 
 
 def program_port(machine: Machine, service: Service, slot: int | None) -> int | None:
@@ -208,7 +233,9 @@ def program_port(machine: Machine, service: Service, slot: int | None) -> int | 
     return None if base is None else base + machine.port_offset + (slot or 0)
 
 
-def _service_program(machine: Machine, service: Service, slot: int | None) -> DesiredProgram:
+def _service_program(
+    machine: Machine, service: Service, slot: int | None, name: ProgramName, after: tuple[ProgramName, ...]
+) -> DesiredProgram:
     port = program_port(machine, service, slot)
     if service.builtin is not None:
         gpu = () if slot is None else ("--gpu", str(slot))
@@ -219,19 +246,19 @@ def _service_program(machine: Machine, service: Service, slot: int | None) -> De
         k: _fill(v, service, machine, slot) if isinstance(v, str) else v for k, v in service.env.items()
     }
     return DesiredProgram(
-        name=ProgramName(service.name if slot is None else f"{service.name}-gpu{slot}"),
+        name=name,
         kind=ProgramKind.SERVICE,
         service=service.name,
         slot=slot,
         port=port,
         argv=argv,
-        env={**_gpu_env(machine, slot), **env},
+        env={**machine.env, **_gpu_env(machine, slot), **env},
         cwd=None if service.cwd is None else _fill(service.cwd, service, machine, slot),
         creates=None,
         health=service.health,
         stop=service.stop,
         start_s=service.start_s,
-        after=tuple(ProgramName(d) for d in service.depends_on),
+        after=after,
         origin=service.origin,
     )
 
@@ -258,13 +285,18 @@ def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> st
     return text
 
 
-def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
-    services = [fleet.services[name] for name in machine.services]
+def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ...]:
+    """`--service NAME=CONNECTOR@URL` for every service this slot's worker can take jobs for."""
     words: list[str] = []
-    for service in services:
+    for name in machine.services:
+        service = fleet.services[name]
         port = program_port(machine, service, slot if service.scale is Scale.PER_GPU else None)
         if service.connector is not None and port is not None:
             words += ["--service", f"{service.name}={service.connector}@http://127.0.0.1:{port}"]
+    return tuple(words)
+
+
+def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
     capabilities = msgspec.json.encode(machine.worker.capabilities, order="sorted").decode()
     return DesiredProgram(
         name=worker_program(slot),
@@ -273,19 +305,18 @@ def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
         slot=slot,
         port=None,
         argv=(
-            EMP,
-            *("worker", "--machine", machine.id, "--gpu", str(slot)),
-            *words,
+            *(EMP, "worker", "--machine", machine.id, "--gpu", str(slot)),
+            *_worker_services(fleet, machine, slot),
             *("--capabilities", capabilities),
-            *("--drain-timeout", str(machine.worker.drain_timeout_s)),
-            *("--job-timeout", str(machine.worker.job_timeout_s)),
+            *("--drain-timeout", f"{machine.worker.drain_timeout_s:g}"),
+            *("--job-timeout", f"{machine.worker.job_timeout_s:g}"),
         ),
-        env=_gpu_env(machine, slot),
+        env={**machine.env, **_gpu_env(machine, slot)},
         cwd=None,
         creates=None,
         health=None,
         stop=Stop(signal="TERM", timeout_s=machine.worker.drain_timeout_s + WORKER_STOP_MARGIN_S),
         start_s=1.0,
-        after=(),
+        after=(SHARED_SETUP,),
         origin=machine.origin,
     )

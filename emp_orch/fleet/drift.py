@@ -12,6 +12,7 @@
 | generation-behind | machine | same configuration, older generation number | send the configuration |
 | program-missing | program | desired, but supervisord has no such program | send the configuration |
 | program-fatal | program | FATAL, or a set-up step that failed | start it |
+| program-waiting | program | STOPPED, and a program it starts after is not up | nothing yet |
 | program-stopped | program | STOPPED or EXITED | start it |
 | program-starting | program | STARTING, BACKOFF or STOPPING: supervisord is at it | nothing yet |
 | program-unhealthy | program | RUNNING, health check failing | restart it |
@@ -59,6 +60,7 @@ class Kind(StrEnum):
     GENERATION_BEHIND = "generation-behind"
     PROGRAM_MISSING = "program-missing"
     PROGRAM_FATAL = "program-fatal"
+    PROGRAM_WAITING = "program-waiting"
     PROGRAM_STOPPED = "program-stopped"
     PROGRAM_STARTING = "program-starting"
     PROGRAM_UNHEALTHY = "program-unhealthy"
@@ -206,9 +208,15 @@ def _whole_machine(
 
 def _program_drift(machine: DesiredMachine, seen: SeenMachine) -> list[Drift]:
     found = []
+    down: set[ProgramName] = set()
     for program in machine.programs:
         got = seen.report.programs.get(program.name)
         kind, cause = _classify_program(program, got)
+        waits_for = [name for name in program.after if name in down]
+        if kind is not None:
+            down.add(program.name)
+        if kind is Kind.PROGRAM_STOPPED and waits_for:
+            kind, cause = Kind.PROGRAM_WAITING, f"it waits for {', '.join(waits_for)}"
         if kind is not None:
             found.append(
                 Drift(

@@ -1,0 +1,206 @@
+"""Drift → operations that would remove it: data, with a text form that reads like minutes.
+
+The same desired and observed state give the same plan; a converged fleet gives an empty one. What may run now is
+policy.py's business; this module only says what would help.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct, structs
+
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash
+from emp_orch.fleet.drift import Desired, Drift, Kind
+from emp_orch.fleet.model import MachineId, Origin, ProgramName, WorkerId
+from emp_orch.fleet.observed import InstanceState, Observed
+
+
+class Verb(StrEnum):
+    START_MACHINE = "start machine"
+    RESTART_MACHINE = "restart machine"
+    REMOVE_MACHINE = "remove machine"
+    SEND_CONFIG = "send configuration"
+    START_PROGRAM = "start program"
+    RESTART_PROGRAM = "restart program"
+    FORGET_WORKER = "forget worker"
+
+
+class Effect(StrEnum):
+    """How much of what runs is touched."""
+
+    START = "start"
+    IN_PLACE = "in place"
+    RESTART = "restart"
+    REMOVE = "remove"
+
+
+_EFFECTS = {
+    Verb.START_MACHINE: Effect.START,
+    Verb.RESTART_MACHINE: Effect.RESTART,
+    Verb.REMOVE_MACHINE: Effect.REMOVE,
+    Verb.SEND_CONFIG: Effect.IN_PLACE,
+    Verb.START_PROGRAM: Effect.START,
+    Verb.RESTART_PROGRAM: Effect.RESTART,
+    Verb.FORGET_WORKER: Effect.REMOVE,
+}
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER."""
+
+    verb: Verb
+    machine_id: MachineId
+    program: ProgramName | None = None
+    worker_id: WorkerId | None = None
+    cause: str
+    origin: Origin
+    seen_ms: int | None = None
+    after: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return "/".join(filter(None, (self.verb.replace(" ", "-"), self.machine_id, self.program, self.worker_id)))
+
+    @property
+    def effect(self) -> Effect:
+        return _EFFECTS[self.verb]
+
+    @property
+    def text(self) -> str:
+        """One line: what, on what, how, why, and the line of emp.yaml it comes from."""
+        resource = " ".join(filter(None, (self.machine_id, self.program or self.worker_id)))
+        where = f"  [{self.origin}]" if self.origin else ""
+        waits = f"  after {', '.join(self.after)}" if self.after else ""
+        return f"{self.verb} {resource}  ({self.effect}): {self.cause}{where}{waits}"
+
+
+_MACHINE_VERB = {
+    Kind.MACHINE_MISSING: Verb.START_MACHINE,
+    Kind.MACHINE_STALE: Verb.RESTART_MACHINE,
+    Kind.CONFIG_BEHIND: Verb.SEND_CONFIG,
+    Kind.GENERATION_BEHIND: Verb.SEND_CONFIG,
+    Kind.PROGRAM_MISSING: Verb.SEND_CONFIG,
+    Kind.PROGRAM_SURPLUS: Verb.SEND_CONFIG,
+}
+_PROGRAM_VERB = {
+    Kind.PROGRAM_FATAL: Verb.START_PROGRAM,
+    Kind.PROGRAM_STOPPED: Verb.START_PROGRAM,
+    Kind.PROGRAM_UNHEALTHY: Verb.RESTART_PROGRAM,
+    Kind.WORKER_WRONG_MACHINE: Verb.RESTART_PROGRAM,
+    Kind.WORKER_MISSING: Verb.RESTART_PROGRAM,
+    Kind.WORKER_STALE: Verb.RESTART_PROGRAM,
+}
+
+
+def remedy(drift: Drift, desired: Desired) -> Operation | None:
+    """The operation that answers one drift; None when there is nothing to do, or not yet."""
+    if drift.kind in _MACHINE_VERB:
+        return Operation(
+            verb=_MACHINE_VERB[drift.kind],
+            machine_id=drift.machine_id,
+            cause=f"{drift.subject}: {drift.cause}" if drift.subject != drift.machine_id else drift.cause,
+            origin=drift.origin,
+        )
+    if drift.kind in _PROGRAM_VERB:
+        return Operation(
+            verb=_PROGRAM_VERB[drift.kind],
+            machine_id=drift.machine_id,
+            program=drift.program,
+            cause=f"{drift.subject} is {drift.observed}: {drift.cause}",
+            origin=drift.origin,
+        )
+    if drift.kind is Kind.WORKER_SURPLUS and drift.seen_ms is not None:
+        return Operation(
+            verb=Verb.FORGET_WORKER,
+            machine_id=drift.machine_id,
+            worker_id=WorkerId(drift.subject),
+            cause=drift.cause,
+            origin=drift.origin,
+            seen_ms=drift.seen_ms,
+        )
+    if drift.kind is Kind.MACHINE_SURPLUS and desired.prune:
+        return Operation(
+            verb=Verb.REMOVE_MACHINE,
+            machine_id=drift.machine_id,
+            cause=drift.cause,
+            origin=drift.origin,
+            seen_ms=drift.seen_ms,
+        )
+    return None
+
+
+def plan(desired: Desired, drifts: tuple[Drift, ...]) -> tuple[Operation, ...]:
+    """The operations for all `drifts`, each once, in order: the first drift that needs one gives its cause."""
+    operations: dict[str, Operation] = {}
+    for drift in drifts:
+        operation = remedy(drift, desired)
+        if operation is not None:
+            operations.setdefault(operation.key, operation)
+    return tuple(operations.values())
+
+
+def text(operations: tuple[Operation, ...]) -> str:
+    """The plan as numbered lines; empty for an empty plan."""
+    return "\n".join(f"{n}. {operation.text}" for n, operation in enumerate(operations, start=1))
+
+
+class MachineChange(Struct, frozen=True, kw_only=True):
+    """What applying does to one machine, for a person to read before saying yes."""
+
+    machine_id: MachineId
+    effect: Effect
+    why: str
+    origin: Origin
+    added: tuple[ProgramName, ...] = ()
+    removed: tuple[ProgramName, ...] = ()
+    changed: tuple[ProgramName, ...] = ()
+    kept: tuple[ProgramName, ...] = ()
+
+
+def changes(
+    before: dict[MachineId, DesiredMachine], after: Desired, observed: Observed | None
+) -> tuple[MachineChange, ...]:
+    """What a new generation changes, machine by machine; `before` is the generation in force, if any."""
+    found = []
+    for machine in after.machines.values():
+        old = before.get(machine.id)
+        instance = observed.instances.get(machine.id) if observed else None
+        running = instance is not None and instance.state is InstanceState.RUNNING
+        reported = observed is not None and machine.id in observed.machines
+        if old is None or not (running or reported):
+            why = "new in emp.yaml" if old is None else "it does not run"
+            names = tuple(p.name for p in machine.programs)
+            found.append(
+                MachineChange(machine_id=machine.id, effect=Effect.START, why=why, origin=machine.origin, added=names)
+            )
+        elif config_hash(old) != config_hash(machine):
+            found.append(_compare(old, machine))
+    for machine_id, old in before.items():
+        if machine_id not in after.machines:
+            why = "no longer in emp.yaml" + ("" if after.prune else "; stays until `--prune`")
+            names = tuple(p.name for p in old.programs)
+            found.append(MachineChange(machine_id=machine_id, effect=Effect.REMOVE, why=why, origin="", removed=names))
+    return tuple(found)
+
+
+def _compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
+    before = {p.name: p for p in old.programs}
+    after = {p.name: p for p in new.programs}
+    both = [name for name in after if name in before]
+    changed = tuple(n for n in both if not _same(before[n], after[n]))
+    why = f"num_gpus {old.num_gpus} → {new.num_gpus}" if old.num_gpus != new.num_gpus else "its programs change"
+    return MachineChange(
+        machine_id=new.id,
+        effect=Effect.IN_PLACE,
+        why=why,
+        origin=new.origin,
+        added=tuple(n for n in after if n not in before),
+        removed=tuple(n for n in before if n not in after),
+        changed=changed,
+        kept=tuple(n for n in both if n not in changed),
+    )
+
+
+def _same(a: DesiredProgram, b: DesiredProgram) -> bool:
+    return structs.replace(a, origin="") == structs.replace(b, origin="")

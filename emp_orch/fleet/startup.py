@@ -1,0 +1,56 @@
+"""The start-up sequence of a machine as data: phases in order, each with its step name and programs."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.observed import ProgramReport, ProgramState
+
+
+class Phase(Struct, frozen=True, kw_only=True):
+    """`step` is announced as startup_step; the next phase begins when all `programs` have settled."""
+
+    step: str
+    programs: tuple[DesiredProgram, ...]
+
+
+def phases(machine: DesiredMachine) -> tuple[Phase, ...]:
+    """shared set-up, then each installer, then each service, then the workers (DESIGN.md §5)."""
+    grouped: dict[str, list[DesiredProgram]] = {}
+    for program in machine.programs:
+        grouped.setdefault(_step(program), []).append(program)
+    grouped.setdefault("workers_starting", [])
+    return tuple(Phase(step=step, programs=tuple(programs)) for step, programs in grouped.items())
+
+
+def _step(program: DesiredProgram) -> str:
+    match program.kind:
+        case ProgramKind.SETUP:
+            return "shared_setup_starting"
+        case ProgramKind.INSTALLER:
+            return f"{program.service}_install_starting"
+        case ProgramKind.SERVICE:
+            return f"{program.service}_services_starting"
+        case ProgramKind.WORKER:
+            return "workers_starting"
+
+
+def is_up(program: DesiredProgram, got: ProgramReport | None) -> bool:
+    """Whether the program does what it is there for: a step has ended well, a service answers, a worker runs."""
+    if got is None:
+        return False
+    if program.kind.once:
+        return got.state is ProgramState.EXITED and got.exit_status == 0
+    return got.state is ProgramState.RUNNING and (program.health is None or got.healthy is True)
+
+
+def has_failed(program: DesiredProgram, got: ProgramReport | None) -> bool:
+    """Whether waiting longer is in vain unless somebody acts."""
+    if got is None:
+        return False
+    if got.state is ProgramState.FATAL:
+        return True
+    if program.kind.once:
+        return got.state is ProgramState.EXITED and got.exit_status != 0
+    return got.state is ProgramState.EXITED or got.healthy is False
