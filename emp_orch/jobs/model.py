@@ -1,0 +1,81 @@
+"""A job, its progress, its result and its error, as the queue keeps them. Times are ms of Redis TIME."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from emp_orch.jobs.requirements import Requirements
+from emp_orch.jobs.states import JobStatus
+
+
+class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`fraction` runs from 0 to 1."""
+
+    fraction: float
+    message: str = ""
+
+
+class Output(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One file or text that a run made. `data` is base64, for small ones; else `url` says where the service has it."""
+
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    data: str | None = None
+    url: str | None = None
+
+
+class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`detail` is whatever else the service said, JSON values only."""
+
+    outputs: tuple[Output, ...] = ()
+    detail: dict[str, Any] = {}
+
+
+class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a run did not complete: `message` in the service's own words; `detail` its structured answer."""
+
+    message: str
+    retryable: bool = False
+    detail: dict[str, Any] = {}
+
+
+class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change: `event` is an event type of the stream."""
+
+    at_ms: int
+    event: str
+    worker_id: str = ""
+    reason: str = ""
+
+
+class JobSummary(Struct, frozen=True, kw_only=True):
+    """What lists show. `priority`: larger is earlier. `attempts`: runs begun, without those handed back."""
+
+    id: str
+    service: str
+    status: JobStatus
+    priority: int
+    requirements: Requirements
+    lane: str
+    attempts: int
+    max_retries: int
+    created_ms: int
+    assigned_ms: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    worker_id: str | None = None
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    error: JobError | None = None
+
+
+class Job(JobSummary, frozen=True, kw_only=True):
+    """The whole of it."""
+
+    payload: dict[str, Any] = {}
+    result: Result | None = None
+    history: tuple[HistoryEntry, ...] = ()
