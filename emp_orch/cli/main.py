@@ -13,11 +13,31 @@ from emp_orch.errors import EmpError, Exit
 
 # name → (module under emp_orch.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "events": ("events", "events", "What happened to machines, workers and jobs."),
+    "api": ("daemons_http", "api", "The HTTP API."),
+    "monitor": ("daemons_http", "monitor", "The monitor page."),
+    "eventlog": ("daemons_http", "eventlog", "Writes the API's events to a log file."),
     "simulate": ("simulate", "simulate", "The simulation service: a stand-in for ComfyUI."),
+    "machine": ("machine", "machine", "Run one machine here: supervisord, agent, programs."),
+    "machine-agent": ("machine", "machine_agent", "A machine's agent (an event listener of its supervisord)."),
+    "machine-setup": ("machine", "machine_setup", "A machine's shared set-up step."),
 }
 
 # Started by supervisord; useful by hand, but not the first thing a user needs to see.
-DAEMONS = frozenset({"redis", "api", "monitor", "reconcile", "eventlog", "machine", "worker", "simulate"})
+DAEMONS = frozenset(
+    {
+        "redis",
+        "api",
+        "monitor",
+        "reconcile",
+        "eventlog",
+        "machine",
+        "machine-agent",
+        "machine-setup",
+        "worker",
+        "simulate",
+    }
+)
 
 
 class LazyGroup(click.Group):

@@ -1,0 +1,99 @@
+"""The API process: builds what the handlers share, serves, and ends in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from emp_orch import __version__
+from emp_orch.api.context import CONTEXT, Context
+from emp_orch.api.hub import Hub
+from emp_orch.api.live import LiveState
+from emp_orch.api.openapi import serving
+from emp_orch.api.routes import ROUTES
+from emp_orch.api.startup_channel import StartupChannel
+from emp_orch.api.state import ApiStats, StateReader
+from emp_orch.layout import Layout
+from emp_orch.settings import Settings
+from emp_orch.store.connect import TRANSIENT, Client, client, redacted
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.web.errors import errors_as_json
+from emp_orch.web.guard import Guard, guarded, is_loopback, local_origins, require_token
+from emp_orch.web.serve import listening, until_told_to_stop
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
+    keys = Keys(settings.prefix)
+    events = Events(redis, keys)
+    hub = Hub(events)
+    stats = ApiStats()
+    reader = StateReader(redis, keys, settings.fleet, stats)
+    return Context(
+        settings=settings,
+        layout=layout,
+        redis=redis,
+        keys=keys,
+        events=events,
+        hub=hub,
+        reader=reader,
+        live=LiveState(hub, reader),
+        startup=StartupChannel(redis, keys),
+        stats=stats,
+    )
+
+
+def build_app(ctx: Context) -> web.Application:
+    settings = ctx.settings
+    guard = Guard(
+        loopback=is_loopback(settings.api.host),
+        token=settings.api.token,
+        origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
+        is_open=lambda request: request.path == "/health",
+    )
+    away = f"Redis at {redacted(settings.redis_url)} does not answer; `emp doctor` looks closer"
+    app = web.Application(
+        client_max_size=MAX_BODY_BYTES,
+        middlewares=[errors_as_json(TRANSIENT, away), guarded(guard)],
+    )
+    app[CONTEXT] = ctx
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+    app.router.add_get("/openapi.json", serving(ROUTES))
+    return app
+
+
+async def run(layout: Layout, settings: Settings) -> None:
+    """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
+    listen = settings.api
+    require_token("api", listen.host, listen.token)
+    redis = client(settings.redis_url)
+    ctx = build_context(settings, layout, redis)
+    try:
+        async with listening(build_app(ctx), what="api", host=listen.host, port=listen.port):
+            log.info(
+                "emp API %s on %s: fleet %s, Redis %s",
+                __version__,
+                listen.url,
+                settings.fleet,
+                redacted(settings.redis_url),
+            )
+            async with asyncio.TaskGroup() as tasks:
+                owned = [
+                    tasks.create_task(ctx.hub.run(), name="follow events"),
+                    tasks.create_task(ctx.live.run(), name="live state"),
+                    tasks.create_task(ctx.startup.run(), name="startup channel"),
+                ]
+                await until_told_to_stop()
+                log.info("stopping")
+                ctx.hub.close()
+                for task in owned:
+                    task.cancel()
+    finally:
+        await redis.aclose()

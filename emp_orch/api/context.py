@@ -1,0 +1,47 @@
+"""What the handlers share: built once per process, in app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from emp_orch.api.hub import Hub
+from emp_orch.api.live import LiveState
+from emp_orch.api.startup_channel import StartupChannel
+from emp_orch.api.state import ApiStats, StateReader
+from emp_orch.layout import Layout
+from emp_orch.settings import Settings
+from emp_orch.store.connect import Client
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.web.times import now_ms, rfc3339
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    settings: Settings
+    layout: Layout
+    redis: Client
+    keys: Keys
+    events: Events
+    hub: Hub
+    reader: StateReader
+    live: LiveState
+    startup: StartupChannel
+    stats: ApiStats
+
+
+CONTEXT = web.AppKey("context", Context)
+
+
+def context(request: web.Request) -> Context:
+    return request.app[CONTEXT]
+
+
+def answer(data: Any, *, status: int = 200, **more: Any) -> web.Response:
+    """`{"success": true, "data": …, "timestamp": …}`."""
+    body = {"success": True, **more, "data": data, "timestamp": rfc3339(now_ms())}
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")

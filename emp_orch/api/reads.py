@@ -1,0 +1,196 @@
+"""What can be read: health, version, state, drift, plan, generations, journal, events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from emp_orch import __version__
+from emp_orch.api.context import Context, answer, context
+from emp_orch.api.hub import parse_id
+from emp_orch.api.query import whole_number
+from emp_orch.api.state import drift_view, reconciler_view
+from emp_orch.errors import EmpError
+from emp_orch.store.connect import TRANSIENT, time_ms
+from emp_orch.store.events import Entries, Event
+from emp_orch.store.generations import list_generations
+from emp_orch.web.errors import Refused
+from emp_orch.web.times import rfc3339
+
+PING_S = 1.0
+
+
+class GenerationView(Struct, frozen=True, kw_only=True):
+    number: int
+    applied_at: str
+    digest: str
+    machines: tuple[str, ...]
+    num_gpus: int
+
+
+class JournalEntry(Struct, frozen=True, kw_only=True):
+    id: str
+    at: str
+    type: str
+    data: dict[str, Any]
+
+
+async def redis_answers(ctx: Context) -> bool:
+    try:
+        async with asyncio.timeout(PING_S):
+            return bool(await ctx.redis.ping())
+    except (*TRANSIENT, TimeoutError):
+        return False
+
+
+async def health(request: web.Request) -> web.Response:
+    """200 as long as this process answers; the body says whether Redis does."""
+    ctx = context(request)
+    ok = await redis_answers(ctx)
+    data = {
+        "status": "ok" if ok else "degraded",
+        "version": __version__,
+        "fleet": ctx.settings.fleet,
+        "redis": ok,
+        "subscriptions": subscriptions(ctx),
+        "uptime_s": ctx.stats.view().uptime_s,
+    }
+    return answer(data, redis=ok)
+
+
+def subscriptions(ctx: Context) -> dict[str, bool]:
+    return {"events": ctx.hub.connected, ctx.keys.startup_channel: ctx.startup.subscribed}
+
+
+async def ready(request: web.Request) -> web.Response:
+    ctx = context(request)
+    if not await redis_answers(ctx):
+        raise Refused(503, "Redis does not answer", headers={"Retry-After": "1"})
+    if missing := [name for name, on in subscriptions(ctx).items() if not on]:
+        raise Refused(503, f"not subscribed yet to {', '.join(missing)}", headers={"Retry-After": "1"})
+    return answer({"ready": True})
+
+
+async def version(request: web.Request) -> web.Response:
+    return answer({"version": __version__, "fleet": context(request).settings.fleet})
+
+
+async def monitor_state(request: web.Request) -> web.Response:
+    return answer(await context(request).reader.read())
+
+
+async def drift(request: web.Request) -> web.Response:
+    ctx = context(request)
+    status, now = await asyncio.gather(ctx.reader.status(), time_ms(ctx.redis))
+    found = [drift_view(d) for d in status.drift] if status else []
+    reconciler = reconciler_view(status, now)
+    generation = status.generation if status else 0
+    return answer({"drift": found, "generation": generation, "as_of": reconciler.as_of, "reconciler": reconciler})
+
+
+async def plan(request: web.Request) -> web.Response:
+    status = await context(request).reader.status()
+    as_of = rfc3339(status.at_ms) if status else None
+    return answer({"plan": status.plan if status else (), "paused": status.paused if status else "", "as_of": as_of})
+
+
+async def generations(request: web.Request) -> web.Response:
+    ctx = context(request)
+    kept = await list_generations(ctx.redis, ctx.keys, ctx.settings.fleet)
+    views = [
+        GenerationView(
+            number=g.number,
+            applied_at=rfc3339(g.at_ms),
+            digest=g.digest,
+            machines=tuple(m.id for m in g.fleet.machines),
+            num_gpus=sum(m.num_gpus for m in g.fleet.machines),
+        )
+        for g in kept
+    ]
+    return answer(views)
+
+
+async def journal(request: web.Request) -> web.Response:
+    ctx = context(request)
+    limit = whole_number(request, "limit", default=100, low=1, high=1_000)
+    key = ctx.keys.journal(ctx.settings.fleet)
+    entries = cast(Entries, await ctx.redis.xrevrange(key, count=limit))
+    return answer([_journal_entry(i, fields) for i, fields in reversed(entries)])
+
+
+def _journal_entry(id_: str, fields: dict[str, str]) -> JournalEntry:
+    try:
+        data = msgspec.json.decode(fields.get("data", "{}"), type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        data = {"malformed": str(e)}
+    at = fields.get("at_ms", "")
+    at_ms = int(at) if at.isdecimal() and len(at) < 15 else int(id_.split("-", 1)[0])
+    return JournalEntry(id=id_, at=rfc3339(at_ms), type=fields.get("type", "malformed"), data=data)
+
+
+async def recent_events(request: web.Request) -> web.Response:
+    """The last events, oldest first; `after` an id: those that follow it; `type`: only those."""
+    ctx = context(request)
+    limit = whole_number(request, "limit", default=100, low=1, high=1_000)
+    after = request.query.get("after")
+    if after is not None and parse_id(after) is None:
+        raise Refused(400, "after: expected an event id such as 1700000000000-0")
+    wanted = request.query.get("type")
+    events = await (ctx.events.since(after, count=limit) if after else ctx.events.recent(limit))
+    return answer([event_view(e) for e in events if wanted is None or e.type == wanted])
+
+
+def event_view(e: Event) -> dict[str, Any]:
+    return {"id": e.id, "at": rfc3339(e.at_ms), "type": e.type, "data": e.data}
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Prometheus text format 0.0.4. `emp_redis_up 0` when the rest cannot be known."""
+    ctx = context(request)
+    api = ctx.stats.view()
+    lines = [
+        *_metric("emp_api_uptime_seconds", "gauge", "Since this API started.", {"": api.uptime_s}),
+        *_metric(
+            "emp_api_clients", "gauge", "Open streams.",
+            {'{kind="sse"}': api.sse_clients, '{kind="websocket"}': api.ws_clients},
+        ),
+        *_metric("emp_api_events_total", "counter", "Events passed on.", {"": ctx.hub.seen}),
+        *_metric("emp_api_resyncs_total", "counter", "Slow clients told anew.", {"": ctx.hub.resyncs}),
+        *_metric("emp_api_startup_events_total", "counter", "Heard by pub/sub.", {"": ctx.startup.count}),
+    ]  # fmt: skip
+    try:
+        state = await ctx.reader.read()
+    except (*TRANSIENT, EmpError):
+        lines += _metric("emp_redis_up", "gauge", "Whether Redis answers.", {"": 0})
+        return _prometheus(lines)
+    stats = state.system_stats
+
+    def by_status(counts: dict[str, int]) -> dict[str, float]:
+        return {f'{{status="{status}"}}': n for status, n in counts.items()}
+
+    lines += [
+        *_metric("emp_redis_up", "gauge", "Whether Redis answers.", {"": 1}),
+        *_metric("emp_machines", "gauge", "Machines by status.", by_status(stats.machines.by_status)),
+        *_metric("emp_workers", "gauge", "Workers by status.", by_status(stats.workers.by_status)),
+        *_metric("emp_jobs", "gauge", "Jobs by status.", by_status(state.jobs.counts)),
+        *_metric("emp_drift", "gauge", "Differences between desired and observed.", {"": stats.drift}),
+        *_metric("emp_generation", "gauge", "The applied generation.", {"": state.fleet.generation}),
+        *_metric("emp_reconciler_alive", "gauge", "Whether it ticks.", {"": int(stats.reconciler.alive)}),
+    ]
+    if stats.reconciler.age_s is not None:
+        lines += _metric("emp_reconciler_age_seconds", "gauge", "Since its last tick.", {"": stats.reconciler.age_s})
+    return _prometheus(lines)
+
+
+def _metric(name: str, kind: str, help_: str, values: dict[str, float]) -> list[str]:
+    return [f"# HELP {name} {help_}", f"# TYPE {name} {kind}", *(f"{name}{labels} {v}" for labels, v in values.items())]
+
+
+def _prometheus(lines: list[str]) -> web.Response:
+    return web.Response(
+        body=("\n".join(lines) + "\n").encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    )

@@ -1,0 +1,98 @@
+"""The one table of routes: what is served, and what `/openapi.json` says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from msgspec import Struct
+
+from emp_orch.api import commands, logs, reads, sse, ws
+from emp_orch.api.views import State
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Param(Struct, frozen=True):
+    """A query parameter."""
+
+    name: str
+    summary: str
+    integer: bool = False
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """`result` is the type under `data`; None: described by `summary` alone. `kind` is json, text, sse or websocket."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    result: Any = None
+    body: Any = None
+    query: tuple[Param, ...] = ()
+    statuses: tuple[int, ...] = (200,)
+    kind: str = "json"
+
+
+def get(path: str, handler: Handler, summary: str, tag: str, **more: Any) -> Route:
+    return Route(method="GET", path=path, handler=handler, summary=summary, tag=tag, **more)
+
+
+def post(path: str, handler: Handler, summary: str, tag: str, **more: Any) -> Route:
+    return Route(method="POST", path=path, handler=handler, summary=summary, tag=tag, **more)
+
+
+WAIT = (Param("wait", "seconds to wait for the outcome, 0 to 60; then 202", True),)
+ASKED = (200, 202, 404, 409)
+LIMIT = Param("limit", "how many, at most 1000", True)
+
+ROUTES: tuple[Route, ...] = (
+    get("/health", reads.health, "This process answers; the body says whether Redis does", "server"),
+    get("/ready", reads.ready, "Redis answers and the subscriptions stand", "server", statuses=(200, 503)),
+    get("/version", reads.version, "The version of emp, and the fleet", "server"),
+    get("/metrics", reads.metrics, "Prometheus metrics", "server", kind="text"),
+    get("/api/monitor/state", reads.monitor_state, "Everything one look sees", "state", result=State),
+    get(
+        "/api/events/monitor",
+        sse.monitor_events,
+        "connected, full_state_snapshot, then every event; Last-Event-ID resumes",
+        "state",
+        kind="sse",
+        query=(Param("live", "1: also `state` on change and `heartbeat` every 2 s"),),
+    ),
+    get(
+        "/api/events",
+        reads.recent_events,
+        "The last events, oldest first",
+        "state",
+        query=(LIMIT, Param("after", "only those after this event id"), Param("type", "only those of this type")),
+    ),
+    get("/api/drift", reads.drift, "What differs, since when, and what emp does about it", "state"),
+    get("/api/plan", reads.plan, "What the reconciler would do now, as text", "state"),
+    get(
+        "/api/generations", reads.generations, "Applied generations, newest first", "state",
+        result=list[reads.GenerationView],
+    ),
+    get(
+        "/api/journal", reads.journal, "Drift, decisions, actions and outcomes, oldest first", "state",
+        result=list[reads.JournalEntry], query=(LIMIT,),
+    ),
+    get(
+        "/api/logs/{component}", logs.tail_log, "The end of one log", "state",
+        query=(Param("lines", "how many, at most 5000", True),), statuses=(200, 400, 404),
+    ),
+    post("/api/machines/{id}/restart", commands.restart_machine, "Restart a machine", "commands",
+         query=WAIT, statuses=ASKED),
+    post("/api/machines/{id}/programs/{program}/restart", commands.restart_program, "Restart one program", "commands",
+         query=WAIT, statuses=ASKED),
+    Route(
+        method="DELETE", path="/api/machines/{id}", handler=commands.forget_machine, tag="commands",
+        summary="Forget an offline machine", query=WAIT, statuses=ASKED,
+    ),
+    post("/api/reconcile/pause", commands.pause, "Pause the reconciler", "commands", body=commands.PauseBody),
+    post("/api/reconcile/resume", commands.resume, "Let the reconciler act again", "commands"),
+    get("/ws/monitor/{id}", ws.monitor_socket, "The events stream over WebSocket", "state", kind="websocket"),
+)  # fmt: skip

@@ -1,0 +1,270 @@
+"""The whole state in one look. It only reads: looking never changes what is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+from emp_orch import __version__
+from emp_orch.api.views import (
+    ApiView,
+    CountsView,
+    DesiredMachineView,
+    DriftView,
+    FleetView,
+    JobsView,
+    MachineView,
+    ReconcilerView,
+    State,
+    SystemStats,
+    WorkerView,
+)
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import SeenMachine, SeenWorker
+from emp_orch.store.connect import Client
+from emp_orch.store.generations import Generation, read_generation
+from emp_orch.store.keys import Keys
+from emp_orch.store.reports import Reports, read_reports
+from emp_orch.store.status import DriftStatus, FleetStatus, read_status
+from emp_orch.web.times import now_ms, rfc3339
+
+# While no generation says otherwise.
+STALE_AFTER_S = 10.0
+# The reconciler counts as silent after this many of its intervals, and not before SILENT_MIN_MS.
+SILENT_TICKS = 5
+SILENT_MIN_MS = 10_000
+
+OFFLINE = "offline"
+
+T = TypeVar("T")
+
+
+class ApiStats:
+    """What the API counts of itself."""
+
+    def __init__(self) -> None:
+        self.started_ms = now_ms()
+        self.sse_clients = 0
+        self.ws_clients = 0
+        self.startup_events = 0
+
+    def view(self) -> ApiView:
+        return ApiView(
+            version=__version__,
+            started_at=rfc3339(self.started_ms),
+            uptime_s=round((now_ms() - self.started_ms) / 1000, 1),
+            sse_clients=self.sse_clients,
+            ws_clients=self.ws_clients,
+        )
+
+
+class StateReader:
+    """Reads and composes; keeps nothing between two looks."""
+
+    def __init__(self, r: Client, keys: Keys, fleet: str, stats: ApiStats) -> None:
+        self._r = r
+        self._keys = keys
+        self.fleet = fleet
+        self._stats = stats
+
+    async def read(self) -> State:
+        """Raises what redis-py raises when Redis is away."""
+        reports, status, generation, paused = await asyncio.gather(
+            read_reports(self._r, self._keys),
+            _or_error(read_status(self._r, self._keys, self.fleet)),
+            _or_error(read_generation(self._r, self._keys, self.fleet)),
+            self._r.get(self._keys.paused(self.fleet)),
+        )
+        reconciler = reconciler_view(status, reports.now_ms)
+        fleet = fleet_view(self.fleet, generation, status, reconciler, paused)
+        stale_ms = fleet.stale_after_s * 1000
+        workers = [_worker(w, reports.now_ms, stale_ms) for w in reports.workers.values()]
+        by_machine: dict[str, list[str]] = {}
+        for w in sorted(workers, key=lambda w: (w.machine_id, w.gpu, w.worker_id)):
+            by_machine.setdefault(w.machine_id, []).append(w.worker_id)
+        wanted = {m.id for m in fleet.machines}
+        machines = [
+            _machine(m, reports.now_ms, stale_ms, m.report.machine_id in wanted, by_machine)
+            for m in reports.machines.values()
+        ]
+        drift = [drift_view(d) for d in status.drift] if isinstance(status, FleetStatus) else []
+        return State(
+            machines=sorted(machines, key=lambda m: m.machine_id),
+            workers=sorted(workers, key=lambda w: (w.machine_id, w.gpu, w.worker_id)),
+            jobs=JobsView(counts={}, active=[]),
+            drift=drift,
+            fleet=fleet,
+            system_stats=SystemStats(
+                machines=_counts(m.status for m in machines),
+                workers=_counts(w.status for w in workers),
+                drift=len(drift),
+                malformed=len(reports.malformed),
+                redis={"ok": True},
+                reconciler=reconciler,
+                api=self._stats.view(),
+            ),
+        )
+
+    async def generation(self) -> Generation | None:
+        return await read_generation(self._r, self._keys, self.fleet)
+
+    async def status(self) -> FleetStatus | None:
+        return await read_status(self._r, self._keys, self.fleet)
+
+    async def reports(self) -> Reports:
+        return await read_reports(self._r, self._keys)
+
+
+async def _or_error(reading: Awaitable[T]) -> T | EmpError:
+    """A damaged document is shown as an error, and hides nothing else."""
+    try:
+        return await reading
+    except EmpError as e:
+        return e
+
+
+def _counts(statuses: Iterable[str]) -> CountsView:
+    counted = Counter(statuses)
+    return CountsView(total=counted.total(), by_status=dict(sorted(counted.items())))
+
+
+def _machine(seen: SeenMachine, now: int, stale_ms: float, desired: bool, workers: dict[str, list[str]]) -> MachineView:
+    r = seen.report
+    stale = now - seen.seen_ms > stale_ms
+    return MachineView(
+        machine_id=r.machine_id,
+        status=OFFLINE if stale else r.status,
+        reported_status=r.status,
+        stale=stale,
+        desired=desired,
+        boot_id=r.boot_id,
+        generation=r.generation,
+        config_hash=r.config_hash,
+        num_gpus=r.num_gpus,
+        programs={str(k): v for k, v in r.programs.items()},
+        gpus=r.gpus,
+        host=r.host,
+        agent_version=r.agent_version,
+        health_port=r.health_port,
+        started_at=rfc3339(r.started_ms),
+        last_seen=rfc3339(seen.seen_ms),
+        age_s=max(0, now - seen.seen_ms) / 1000,
+        error=r.error,
+        workers=workers.get(r.machine_id, []),
+    )
+
+
+def _worker(seen: SeenWorker, now: int, stale_ms: float) -> WorkerView:
+    r = seen.report
+    stale = now - seen.seen_ms > stale_ms
+    return WorkerView(
+        worker_id=r.worker_id,
+        machine_id=r.machine_id,
+        gpu=r.gpu,
+        status=OFFLINE if stale else r.status,
+        reported_status=r.status,
+        stale=stale,
+        capabilities=r.capabilities,
+        connector_statuses=r.connector_statuses,
+        current_job_id=r.current_job_id,
+        package=r.package,
+        jobs_completed=r.jobs_completed,
+        jobs_failed=r.jobs_failed,
+        pid=r.pid,
+        started_at=rfc3339(r.started_ms),
+        last_seen=rfc3339(seen.seen_ms),
+        age_s=max(0, now - seen.seen_ms) / 1000,
+    )
+
+
+def drift_view(d: DriftStatus) -> DriftView:
+    return DriftView(
+        key=d.drift.key,
+        kind=d.drift.kind,
+        machine_id=d.drift.machine_id,
+        subject=d.drift.subject,
+        program=d.drift.program,
+        desired=d.drift.desired,
+        observed=d.drift.observed,
+        cause=d.drift.cause,
+        origin=d.drift.origin,
+        since=rfc3339(d.since_ms),
+        action=d.action,
+        held=d.held,
+        attempts=d.attempts,
+        next_attempt=None if d.next_attempt_ms is None else rfc3339(d.next_attempt_ms),
+    )
+
+
+def reconciler_view(status: FleetStatus | EmpError | None, now: int) -> ReconcilerView:
+    if not isinstance(status, FleetStatus):
+        error = status.message if isinstance(status, EmpError) else ""
+        return ReconcilerView(alive=False, as_of=None, age_s=None, leader="", epoch=0, error=error)
+    age_ms = max(0, now - status.at_ms)
+    return ReconcilerView(
+        alive=age_ms <= max(SILENT_TICKS * status.interval_ms, SILENT_MIN_MS),
+        as_of=rfc3339(status.at_ms),
+        age_s=age_ms / 1000,
+        leader=status.leader,
+        epoch=status.epoch,
+    )
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the reconciler is paused, by whom, since when (RFC 3339)."""
+
+    reason: str = ""
+    by: str = ""
+    at: str = ""
+
+
+def paused_text(document: str | bytes) -> str:
+    """The document under `fleet:{name}:paused` as one line."""
+    try:
+        paused = msgspec.json.decode(document, type=Paused)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return str(document)
+    return (paused.reason or "paused") + (f" (by {paused.by})" if paused.by else "")
+
+
+def fleet_view(
+    name: str,
+    generation: Generation | EmpError | None,
+    status: FleetStatus | EmpError | None,
+    reconciler: ReconcilerView,
+    paused: str | bytes | None,
+) -> FleetView:
+    known = status if isinstance(status, FleetStatus) else None
+    applied = generation if isinstance(generation, Generation) else None
+    current = known is not None and reconciler.alive and (applied is None or known.generation >= applied.number)
+    return FleetView(
+        name=name,
+        generation=applied.number if applied else 0,
+        digest=applied.digest if applied else "",
+        applied_at=rfc3339(applied.at_ms) if applied else None,
+        in_sync=known.in_sync if known and current else None,
+        paused=paused_text(paused) if paused else (known.paused if known else ""),
+        stale_after_s=applied.fleet.reconcile.stale_after_s if applied else STALE_AFTER_S,
+        machines=_desired(applied) if applied else (),
+        error=generation.message if isinstance(generation, EmpError) else "",
+    )
+
+
+def _desired(generation: Generation) -> tuple[DesiredMachineView, ...]:
+    return tuple(
+        DesiredMachineView(
+            id=MachineId(m.id),
+            runtime=m.runtime,
+            num_gpus=m.num_gpus,
+            services=tuple(m.services),
+            programs=tuple(p.name for p in m.programs),
+            origin=m.origin,
+        )
+        for m in desired_machines(generation.fleet).values()
+    )

@@ -1,0 +1,181 @@
+"""What the API shows: frozen values, the shapes of `/api/monitor/state` and of `/openapi.json`.
+
+Times are RFC 3339 UTC. Fields that change without meaning a change (ages, uptime) are named in `stable`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.fleet.observed import ConnectorReport, GpuReport, ProgramReport
+
+
+class MachineView(Struct, frozen=True, kw_only=True):
+    """`status` is `offline` while `stale`: nobody has heard from it for the fleet's stale_after."""
+
+    machine_id: str
+    status: str
+    reported_status: str
+    stale: bool
+    desired: bool
+    boot_id: str
+    generation: int
+    config_hash: str
+    num_gpus: int
+    programs: dict[str, ProgramReport]
+    gpus: tuple[GpuReport, ...]
+    host: str
+    agent_version: str
+    health_port: int
+    started_at: str
+    last_seen: str
+    age_s: float
+    error: str
+    workers: list[str]
+
+
+class WorkerView(Struct, frozen=True, kw_only=True):
+    """`capabilities.services` lists the services whose connectors loaded."""
+
+    worker_id: str
+    machine_id: str
+    gpu: int
+    status: str
+    reported_status: str
+    stale: bool
+    capabilities: dict[str, Any]
+    connector_statuses: dict[str, ConnectorReport]
+    current_job_id: str | None
+    package: str
+    jobs_completed: int
+    jobs_failed: int
+    pid: int
+    started_at: str
+    last_seen: str
+    age_s: float
+
+
+class DriftView(Struct, frozen=True, kw_only=True):
+    """One difference. `action` is what removes it; `held` says why that does not happen now."""
+
+    key: str
+    kind: str
+    machine_id: str
+    subject: str
+    program: str | None
+    desired: str
+    observed: str
+    cause: str
+    origin: str
+    since: str
+    action: str
+    held: str
+    attempts: int
+    next_attempt: str | None
+
+
+class DesiredMachineView(Struct, frozen=True, kw_only=True):
+    id: str
+    runtime: str
+    num_gpus: int
+    services: tuple[str, ...]
+    programs: tuple[str, ...]
+    origin: str
+
+
+class FleetView(Struct, frozen=True, kw_only=True):
+    """`generation` 0: nothing was applied. `in_sync` None: no reconciler has said."""
+
+    name: str
+    generation: int
+    digest: str
+    applied_at: str | None
+    in_sync: bool | None
+    paused: str
+    stale_after_s: float
+    machines: tuple[DesiredMachineView, ...]
+    error: str = ""
+
+
+class ReconcilerView(Struct, frozen=True, kw_only=True):
+    """`alive` False: the last tick lies further back than a few intervals, or there was none."""
+
+    alive: bool
+    as_of: str | None
+    age_s: float | None
+    leader: str
+    epoch: int
+    error: str = ""
+
+
+class ApiView(Struct, frozen=True, kw_only=True):
+    version: str
+    started_at: str
+    uptime_s: float
+    sse_clients: int
+    ws_clients: int
+
+
+class CountsView(Struct, frozen=True, kw_only=True):
+    """Subjects by status; `total` beside it."""
+
+    total: int
+    by_status: dict[str, int]
+
+
+class SystemStats(Struct, frozen=True, kw_only=True):
+    machines: CountsView
+    workers: CountsView
+    drift: int
+    malformed: int
+    redis: dict[str, bool]
+    reconciler: ReconcilerView
+    api: ApiView
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """A job as lists show it."""
+
+    job_id: str
+    service: str
+    status: str
+    worker_id: str | None
+    progress: float
+    message: str
+
+
+class JobsView(Struct, frozen=True, kw_only=True):
+    counts: dict[str, int]
+    active: list[JobView]
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Everything one look sees: `data` of `/api/monitor/state`."""
+
+    machines: list[MachineView]
+    workers: list[WorkerView]
+    jobs: JobsView
+    drift: list[DriftView]
+    fleet: FleetView
+    system_stats: SystemStats
+
+
+def stable(state: State) -> bytes:
+    """`state` without what changes by itself: equal bytes mean that there is nothing new to show."""
+    replace = msgspec.structs.replace
+    stats = state.system_stats
+    return msgspec.json.encode(
+        replace(
+            state,
+            machines=[m if m.stale else replace(m, last_seen="", age_s=0) for m in state.machines],
+            workers=[w if w.stale else replace(w, last_seen="", age_s=0) for w in state.workers],
+            system_stats=replace(
+                stats,
+                reconciler=replace(stats.reconciler, as_of=None, age_s=None),
+                api=replace(stats.api, uptime_s=0, sse_clients=0, ws_clients=0),
+            ),
+        )
+    )

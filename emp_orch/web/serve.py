@@ -1,0 +1,89 @@
+"""Listening, logging and an orderly end, alike for every server of emp."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from emp_orch.errors import EmpError
+
+access = logging.getLogger("emp.request")
+
+# What a request may still take after SIGTERM.
+SHUTDOWN_S = 2.0
+
+
+def log_to_stderr() -> None:
+    """Everything from INFO up as one line on stderr; supervisord puts it in the component's log file."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", force=True
+    )
+    logging.Formatter.default_msec_format = "%s.%03d"
+
+
+class RequestLog(AbstractAccessLogger):
+    """One line a request, without its query string: a token may stand there."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        level = logging.DEBUG if request.path in ("/health", "/ready", "/metrics") else logging.INFO
+        access.log(
+            level, "%s %s %s %.1f ms %s", request.method, request.path, response.status, time * 1000, request.remote
+        )
+
+
+@asynccontextmanager
+async def listening(app: web.Application, *, what: str, host: str, port: int) -> AsyncIterator[None]:
+    """Serve `app` until the block ends.
+
+    Raises EmpError when the port is taken or may not be used.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log_class=RequestLog,
+        access_log=access,
+        shutdown_timeout=SHUTDOWN_S,
+        handle_signals=False,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as e:
+            raise _cannot_listen(what, host, port, e) from e
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _cannot_listen(what: str, host: str, port: int, e: OSError) -> EmpError:
+    if e.errno == errno.EADDRINUSE:
+        return EmpError(
+            f"{what} cannot listen on {host}:{port}: the port is taken",
+            hint=f"see who has it with `ss -ltnp 'sport = :{port}'`, or set another {what}.port in emp.yaml",
+        )
+    return EmpError(
+        f"{what} cannot listen on {host}:{port}: {e.strerror or e}",
+        hint=f"check {what}.host and {what}.port in emp.yaml",
+    )
+
+
+async def until_told_to_stop() -> None:
+    """Returns at SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(sig)

@@ -1,0 +1,16 @@
+"""Times as emp's HTTP interfaces write them: RFC 3339, UTC, milliseconds."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def rfc3339(ms: int) -> str:
+    """`ms` since the epoch as `2025-01-31T12:00:00.000Z`."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def now_ms() -> int:
+    """This host's clock: for timestamps of answers, never for judging liveness."""
+    return time.time_ns() // 1_000_000
