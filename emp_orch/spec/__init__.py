@@ -1,4 +1,10 @@
 """emp.yaml text → a typed, frozen Fleet.
 
 Parses with positions, interpolates, validates; reports every error at once. Never decides what to do about a fleet.
+The way in is `load`; the steps are source, interpolate, validate, build, semantic (see load.py).
 """
+
+from emp_orch.spec.load import environment, load, load_text
+from emp_orch.spec.problems import ConfigError, Problem
+
+__all__ = ["ConfigError", "Problem", "environment", "load", "load_text"]

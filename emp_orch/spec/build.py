@@ -1,0 +1,270 @@
+"""A checked document → the Fleet. What is broken is left out, so that the rest can still be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from emp_orch.fleet.model import (
+    Endpoint,
+    EnvValue,
+    Fleet,
+    GpuKind,
+    Gpus,
+    Health,
+    Install,
+    Machine,
+    MachineId,
+    ReconcileSpec,
+    RedisSpec,
+    RuntimeKind,
+    Scale,
+    SecretRef,
+    Service,
+    ServiceName,
+    Stop,
+    WorkerSpec,
+)
+from emp_orch.spec import schema
+from emp_orch.spec.problems import Path, Report
+from emp_orch.spec.source import Source
+from emp_orch.spec.units import seconds, size
+
+MAX_MACHINES = 10_000
+PORT_STEP = 100  # between replicas that share a host; the schema says so under `replicas`
+# Settings of a machine that are merged with those in `defaults` key by key, and how many levels deep.
+_MERGED = {"env": 1, "labels": 1, "ports": 1, "gpus": 1, "worker": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """`entries` are the machines by their key in the file, before replicas; `owner` says which key a machine is of."""
+
+    fleet: Fleet
+    entries: dict[str, Machine]
+    owner: dict[MachineId, str]
+
+
+def build(document: dict[str, Any], source: Source, report: Report, *, file: str) -> Built:
+    """The fleet, from all parts of `document` that `report` has nothing on. `file` goes into every origin."""
+    return _Build(document, source, report, file).built()
+
+
+class _Build:
+    def __init__(self, document: dict[str, Any], source: Source, report: Report, file: str) -> None:
+        self._document = document
+        self._source = source
+        self._report = report
+        self._file = file
+
+    def built(self) -> Built:
+        services = {ServiceName(n): self._service(n, d) for n, d in self._sound("services")}
+        entries: dict[str, Machine] = {}
+        machines: list[Machine] = []
+        owner: dict[MachineId, str] = {}
+        for name, replicas, machine in self._machines():
+            entries[name] = machine
+            for one in _replicas(machine, replicas) if self._fits(name, len(machines) + (replicas or 1)) else ():
+                if one.id in owner:
+                    hint = "rename one: replicas of NAME are called NAME-1, NAME-2, …"
+                    mark = self._source.key_mark(("machines", name))
+                    self._report.add(
+                        ("machines", name), mark, f"machine {one.id} is also described by {owner[one.id]}", hint
+                    )
+                else:
+                    owner[one.id] = name
+                    machines.append(one)
+        redis = self._part("redis")
+        fleet = Fleet(
+            name=self._document["name"] if not self._report.touched(("name",)) else "",
+            redis=RedisSpec(
+                url=redis["url"],
+                port=int(redis["port"]),
+                machine_url=redis["machine_url"] or "",
+                prefix=redis["prefix"],
+            ),
+            api=_endpoint(self._part("api")),
+            monitor=_endpoint(self._part("monitor")),
+            services=services,
+            machines=tuple(machines),
+            reconcile=_reconcile(self._part("reconcile")),
+        )
+        return Built(fleet, entries, owner)
+
+    def _part(self, name: str) -> dict[str, Any]:
+        """A top-level mapping with its defaults; only the defaults when it is broken."""
+        value = {} if self._report.touched((name,)) else self._document.get(name, {})
+        filled: dict[str, Any] = schema.fill(schema.sub(name), value)
+        return filled
+
+    def _sound(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The entries of a top-level mapping that nothing is wrong with, not yet filled."""
+        entries = self._document.get(name, {})
+        if isinstance(entries, dict):
+            for key, value in entries.items():
+                if not self._report.touched((name, key)):
+                    yield key, value
+
+    def _origin(self, path: Path) -> str:
+        mark = self._source.key_mark(path)
+        return f"{self._file}:{mark.line}:{mark.column}"
+
+    def _service(self, name: str, raw: dict[str, Any]) -> Service:
+        d = schema.fill(schema.sub("services", "*"), raw)
+        known = schema.sub("services", "*", "connector")["enum"]
+        connector = d["connector"] or (name if name in known else None)
+        return Service(
+            name=ServiceName(name),
+            scale=Scale(d["scale"]),
+            command=_command(d.get("command")),
+            builtin=d["builtin"],
+            connector=None if connector == "none" else connector,
+            port=None if d["port"] is None else int(d["port"]),
+            health=_health(d["health"]),
+            install=_install(d["install"]),
+            env=_env(d["env"]),
+            cwd=d["cwd"] or None,
+            stop=Stop(signal=d["stop"]["signal"], timeout_s=seconds(d["stop"]["timeout"])),
+            start_s=seconds(d["start"]),
+            depends_on=tuple(ServiceName(n) for n in d["depends_on"]),
+            origin=self._origin(("services", name)),
+        )
+
+    def _machines(self) -> Iterator[tuple[str, int | None, Machine]]:
+        """Each entry under `machines` with its replicas, as one machine named like the entry."""
+        if self._report.touched(("defaults",)):
+            return
+        defaults = self._document.get("defaults", {})
+        for name, raw in self._sound("machines"):
+            d = schema.fill(schema.sub("machines", "*"), merge(defaults, raw))
+            if "services" not in d:
+                path = ("machines", name, "services")
+                mark = self._source.key_mark(path[:2])
+                wanted = "missing; expected a list of service names, here or in defaults"
+                self._report.add(path, mark, wanted, "[] is a machine with only workers")
+                continue
+            yield name, None if d["replicas"] is None else int(d["replicas"]), self._machine(name, d)
+
+    def _machine(self, name: str, d: dict[str, Any]) -> Machine:
+        return Machine(
+            id=MachineId(name),
+            runtime=RuntimeKind(d["runtime"]),
+            num_gpus=int(d["num_gpus"]),
+            services=tuple(ServiceName(n) for n in d["services"]),
+            env=_env(d["env"]),
+            gpus=_gpus(d["gpus"]),
+            host=d["host"] or None,
+            image=d["image"] or None,
+            ports={ServiceName(n): int(p) for n, p in d["ports"].items()},
+            port_offset=0,
+            health_port=int(d["health_port"]),
+            labels={k: str(v) for k, v in d["labels"].items()},
+            worker=WorkerSpec(
+                capabilities=_with_sizes(d["worker"]["capabilities"]),
+                drain_timeout_s=seconds(d["worker"]["drain_timeout"]),
+                job_timeout_s=seconds(d["worker"]["job_timeout"]),
+            ),
+            origin=self._origin(("machines", name)),
+        )
+
+    def _fits(self, name: str, count: int) -> bool:
+        if count <= MAX_MACHINES:
+            return True
+        path = ("machines", name)
+        mark = self._source.key_mark(path)
+        self._report.add(path, mark, f"with this the fleet has {count} machines; emp takes {MAX_MACHINES}")
+        return False
+
+
+def merge(defaults: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """A machine's settings over the defaults, as the schema says under `defaults`."""
+    return _merge(defaults, machine, _MERGED)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any], levels: dict[str, int]) -> dict[str, Any]:
+    merged = {**under, **over}
+    for key, depth in levels.items():
+        low, high = under.get(key), over.get(key)
+        if isinstance(low, dict) and isinstance(high, dict):
+            merged[key] = _merge(low, high, dict.fromkeys(low, depth - 1) if depth > 1 else {})
+    return merged
+
+
+def _replicas(machine: Machine, replicas: int | None) -> Iterator[Machine]:
+    if replicas is None:
+        yield machine
+        return
+    step = 0 if machine.runtime is RuntimeKind.EXTERNAL else PORT_STEP
+    for k in range(1, replicas + 1):
+        offset = step * (k - 1)
+        yield msgspec.structs.replace(
+            machine,
+            id=MachineId(f"{machine.id}-{k}"),
+            port_offset=offset,
+            health_port=machine.health_port + offset if machine.health_port else 0,
+        )
+
+
+def _endpoint(d: dict[str, Any]) -> Endpoint:
+    return Endpoint(host=d["host"], port=int(d["port"]), token=None if d["token"] is None else _secret(d["token"]))
+
+
+def _reconcile(d: dict[str, Any]) -> ReconcileSpec:
+    return ReconcileSpec(
+        interval_s=seconds(d["interval"]),
+        stale_after_s=seconds(d["stale_after"]),
+        max_unavailable=int(d["max_unavailable"]),
+        prune=d["prune"],
+    )
+
+
+def _health(d: dict[str, Any] | None) -> Health | None:
+    if d is None:
+        return None
+    return Health(
+        http=d["http"],
+        interval_s=seconds(d["interval"]),
+        timeout_s=seconds(d["timeout"]),
+        failures=int(d["failures"]),
+        startup_s=seconds(d["startup"]),
+    )
+
+
+def _install(d: dict[str, Any] | None) -> Install | None:
+    return None if d is None else Install(command=_command(d["command"]) or (), creates=d["creates"] or None)
+
+
+def _command(words: list[Any] | None) -> tuple[str, ...] | None:
+    """interpolate.py has split a command that was one text."""
+    return None if words is None else tuple(str(word) for word in words)
+
+
+def _env(d: dict[str, Any]) -> dict[str, EnvValue]:
+    return {name: _secret(value) if isinstance(value, dict) else str(value) for name, value in d.items()}
+
+
+def _secret(d: dict[str, str]) -> SecretRef:
+    ((source, name),) = d.items()
+    return SecretRef(source=source, name=name)
+
+
+def _gpus(d: str | dict[str, Any]) -> Gpus:
+    if isinstance(d, str):
+        return Gpus(kind=GpuKind(d), ids=())
+    return Gpus(kind=GpuKind(d["kind"]), ids=tuple(str(i) for i in d["ids"]))
+
+
+def _with_sizes(value: Any) -> Any:
+    """`value` with every size (`8GiB`) in bytes."""
+    match value:
+        case dict():
+            return {k: _with_sizes(v) for k, v in value.items()}
+        case list():
+            return [_with_sizes(v) for v in value]
+        case str():
+            return value if (number := size(value)) is None else number
+        case _:
+            return value

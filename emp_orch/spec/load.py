@@ -1,0 +1,107 @@
+"""emp.yaml and .env on disk → a Fleet, or every problem at once."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+
+from emp_orch.fleet.model import Fleet
+from emp_orch.spec import dotenv
+from emp_orch.spec.build import build
+from emp_orch.spec.interpolate import Resolver
+from emp_orch.spec.problems import ConfigError, Mark, Problem, Report, TooMany
+from emp_orch.spec.semantic import check
+from emp_orch.spec.source import MAX_BYTES, parse
+from emp_orch.spec.validate import validate
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Fleet:
+    """The fleet that the file at `path` describes. `environ` and then `.env` beside it give `${…}` their values.
+
+    Raises ConfigError, also when the file cannot be read.
+    """
+    text = _read(path, limit=MAX_BYTES, missing="`emp init` writes one")
+    return load_text(text, file=_label(path), environ=environment(path, environ), origin=path.name)
+
+
+def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` over the variables of the `.env` beside the emp.yaml at `path`. Raises ConfigError."""
+    file = path.with_name(".env")
+    if not file.exists():
+        return dict(environ)
+    report = Report(_label(file))
+    try:
+        found = dotenv.parse(_read(file, limit=dotenv.MAX_BYTES), report)
+    except TooMany:
+        raise ConfigError(report.problems) from None
+    if report.problems:
+        raise ConfigError(report.problems)
+    return {**found, **environ}
+
+
+def load_text(text: str, *, file: str, environ: Mapping[str, str], origin: str | None = None) -> Fleet:
+    """The fleet that `text` describes. `file` is its name in problems; `origin` in the fleet, if it differs."""
+    report = Report(file)
+    try:
+        fleet = _fleet(text, report, environ, origin or file)
+    except TooMany:
+        raise ConfigError(report.problems) from None
+    if fleet is None or report.problems:
+        raise ConfigError(report.problems)
+    return fleet
+
+
+def _fleet(text: str, report: Report, environ: Mapping[str, str], origin: str) -> Fleet | None:
+    """Every step reports what it finds, and the next goes on with what is sound."""
+    source = parse(text, report)
+    if source is None:
+        return None
+    document = Resolver(source, environ, report).resolve()
+    validate(document, source, report)
+    built = build(document, source, report, file=origin)
+    check(built, source, report)
+    return built.fleet
+
+
+def _label(path: Path) -> str:
+    """`path` as a person here would write it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the current folder is gone
+        return str(path)
+
+
+def _read(path: Path, *, limit: int, missing: str = "") -> str:
+    label = _label(path)
+    try:
+        with path.open("rb") as f:
+            content = f.read(limit + 1)
+    except (OSError, ValueError) as e:
+        raise ConfigError([_unreadable(label, e, missing)]) from e
+    if len(content) > limit:
+        raise ConfigError([_whole(label, f"larger than {limit // 1024 // 1024} MiB")])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        mark = Mark(content.count(b"\n", 0, e.start) + 1, e.start - content.rfind(b"\n", 0, e.start))
+        problem = Problem(file=label, line=mark.line, column=mark.column, path="", message="not UTF-8 text")
+        raise ConfigError([problem]) from e
+
+
+def _unreadable(label: str, error: Exception, missing: str) -> Problem:
+    match error:
+        case FileNotFoundError():
+            return _whole(label, "no such file", missing)
+        case IsADirectoryError():
+            return _whole(label, "is a folder", "name the file in it")
+        case PermissionError():
+            return _whole(label, "permission denied", "make it readable for the user who runs emp")
+        case OSError() if error.errno:
+            return _whole(label, f"cannot be read ({errno.errorcode.get(error.errno, error.errno)})")
+        case _:
+            return _whole(label, "cannot be read")
+
+
+def _whole(label: str, message: str, hint: str = "") -> Problem:
+    return Problem(file=label, line=0, column=0, path="", message=message, hint=hint)

@@ -1,0 +1,197 @@
+"""What no schema can say: names that must exist, settings that need each other, cycles."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from emp_orch.fleet.desired import SHARED_SETUP
+from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, RuntimeKind, Scale, Service, ServiceName
+from emp_orch.spec import ports
+from emp_orch.spec.build import Built
+from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
+from emp_orch.spec.source import Mapping, Source
+
+RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "supervisord"})
+RESERVED_MACHINES = frozenset({"all", "control", "unknown"})
+_PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
+_MAX_NAME = 63
+
+
+def check(built: Built, source: Source, report: Report) -> None:
+    """Report all that does not hold together in the sound parts of the file."""
+    checks = _Checks(built, source, report)
+    checks.names()
+    checks.redis()
+    checks.endpoints()
+    for service in built.fleet.services.values():
+        checks.service(service)
+    checks.cycles()
+    for name, machine in built.entries.items():
+        checks.machine(name, machine)
+    ports.check(built, source, report)
+
+
+class _Checks:
+    def __init__(self, built: Built, source: Source, report: Report) -> None:
+        self._built = built
+        self._fleet = built.fleet
+        self._source = source
+        self._report = report
+        # Broken services are no longer in the fleet, but a machine that names one is right.
+        self._services = self._keys("services")
+
+    def _keys(self, name: str) -> list[str]:
+        node = self._source.node((name,))
+        return list(node.values) if isinstance(node, Mapping) else []
+
+    def _bad(self, path: Path, message: str, hint: str = "") -> None:
+        self._report.add(path, self._source.value_mark(path), message, hint)
+
+    def _bad_key(self, path: Path, message: str, hint: str = "") -> None:
+        self._report.add(path, self._source.key_mark(path), message, hint)
+
+    def names(self) -> None:
+        """Names that would collide with emp's own programs, logs or states."""
+        for name in self._services:
+            if name in RESERVED_SERVICES:
+                self._bad_key(("services", name), f"{quoted(name)} is a program of emp's own", "choose another name")
+            elif _PROGRAM_SUFFIX.match(name):
+                self._bad_key(
+                    ("services", name),
+                    "names that end in -gpuN or -installer belong to the programs of other services",
+                    "choose another name",
+                )
+        for name in self._keys("machines"):
+            if name in RESERVED_MACHINES:
+                self._bad_key(("machines", name), f"{quoted(name)} has a meaning of its own", "choose another name")
+        for machine_id, name in self._built.owner.items():
+            if len(machine_id) > _MAX_NAME:
+                self._bad_key(("machines", name), f"the name of its replica {machine_id} is longer than {_MAX_NAME}")
+                break
+
+    def redis(self) -> None:
+        redis = self._fleet.redis
+        for name, url in (("url", redis.url), ("machine_url", redis.machine_url)):
+            if url not in (EMBEDDED, "") and (wrong := _url_problem(url)):
+                self._bad(("redis", name), wrong, "redis://[user:password@]host[:port][/database]")
+
+    def endpoints(self) -> None:
+        for name, endpoint in (("api", self._fleet.api), ("monitor", self._fleet.monitor)):
+            if endpoint.token is None and not _is_loopback(endpoint.host):
+                self._bad(
+                    (name, "host"),
+                    f"{endpoint.host} can be reached from elsewhere, so anyone there could command the fleet",
+                    f"listen on 127.0.0.1, or require a token: {name}: {{token: {{env: EMP_TOKEN}}}}",
+                )
+
+    def service(self, service: Service) -> None:
+        path: Path = ("services", service.name)
+        if service.command is not None and service.builtin is not None:
+            self._bad_key((*path, "builtin"), "expected either command or builtin, found both", "remove one")
+        if service.command is None and service.builtin is None:
+            self._bad_key(path, "expected a command or a builtin, found neither", "builtin: simulation")
+        if service.scale is Scale.ONCE:
+            self._once(service, path)
+        elif service.port is None:
+            if service.builtin is not None:
+                self._bad_key(path, f"builtin {service.builtin} needs a port to listen on", "port: 8188")
+            if service.health is not None:
+                self._bad_key((*path, "health"), "a health check needs the service's port", "port: 8188")
+        for index, name in enumerate(service.depends_on):
+            if name not in self._services:
+                self._unknown_service((*path, "depends_on", index), name)
+
+    def _once(self, service: Service, path: Path) -> None:
+        """A set-up step runs to its end, so nothing that asks for a running program makes sense."""
+        present = {"health": service.health, "port": service.port, "builtin": service.builtin}
+        for key, value in present.items():
+            if value is not None:
+                message = f"a service with scale once runs to its end: it has no {key}"
+                self._bad_key((*path, key), message, "remove it, or choose scale per_machine")
+
+    def _unknown_service(self, path: Path, name: str) -> None:
+        self._bad(path, f"no service is called {quoted(name)}", did_you_mean(name, self._services))
+
+    def cycles(self) -> None:
+        """Each circle of depends_on once, at the service where it was entered."""
+        done: set[ServiceName] = set()
+        for first in self._fleet.services:
+            trail: list[ServiceName] = []
+            self._walk(first, trail, done)
+
+    def _walk(self, name: ServiceName, trail: list[ServiceName], done: set[ServiceName]) -> None:
+        if name in trail:
+            circle = [*trail[trail.index(name) :], name]
+            self._bad(("services", name, "depends_on"), f"services wait for each other: {' → '.join(circle)}")
+            return
+        service = self._fleet.services.get(name)
+        if service is None or name in done:
+            return
+        trail.append(name)
+        for other in service.depends_on:
+            self._walk(other, trail, done)
+        trail.pop()
+        done.add(name)
+
+    def machine(self, name: str, machine: Machine) -> None:
+        path: Path = ("machines", name)
+        for index, service_name in enumerate(machine.services):
+            at = (*path, "services", index)
+            if service_name not in self._services:
+                self._unknown_service(at, service_name)
+            elif service_name in self._fleet.services:
+                self._dependencies(at, self._fleet.services[service_name], machine)
+        for service_name in machine.ports:
+            if service_name not in machine.services:
+                hint = did_you_mean(service_name, machine.services)
+                self._bad_key((*path, "ports", service_name), "this machine runs no such service", hint)
+        self._gpus(path, machine)
+        self._container_keys(path, machine)
+
+    def _dependencies(self, path: Path, service: Service, machine: Machine) -> None:
+        missing = [n for n in service.depends_on if n not in machine.services and n in self._services]
+        if missing:
+            needs = " and ".join(missing)
+            self._bad(path, f"{service.name} depends on {needs}, not run by this machine", f"add {needs} to services")
+
+    def _gpus(self, path: Path, machine: Machine) -> None:
+        ids = machine.gpus.ids
+        if ids and machine.gpus.kind is GpuKind.NONE:
+            self._bad((*path, "gpus", "ids"), "device ids need kind: nvidia", "gpus: {kind: nvidia, ids: [...]}")
+        elif ids and len(ids) != machine.num_gpus:
+            message = f"expected {machine.num_gpus} ids, one for each of num_gpus, found {len(ids)}"
+            self._bad((*path, "gpus", "ids"), message)
+
+    def _container_keys(self, path: Path, machine: Machine) -> None:
+        """In `defaults` they may stand for the compose machines among others; on a machine they would do nothing."""
+        if machine.runtime is not RuntimeKind.COMPOSE:
+            for key, value in (("host", machine.host), ("image", machine.image)):
+                if value is not None and self._source.node((*path, key)) is not None:
+                    self._bad_key((*path, key), f"of no effect with runtime {machine.runtime}", "runtime: compose")
+
+
+def _url_problem(url: str) -> str:
+    """What is wrong with a Redis URL, without showing it; empty when nothing is."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "expected a port from 1 to 65535 and a plain host in the URL"
+    if not parts.hostname:
+        return "expected a host in the URL"
+    if port == 0:
+        return "expected a port from 1 to 65535 in the URL"
+    if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
+        return "expected a database number after the host in the URL"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
