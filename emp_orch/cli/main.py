@@ -13,6 +13,9 @@ from emp_orch.errors import EmpError, Exit
 
 # name → (module under emp_orch.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("spec", "init", "Write an emp.yaml to start from."),
+    "validate": ("spec", "validate", "Check emp.yaml; name every problem in it."),
+    "schema": ("spec", "schema", "Print the JSON Schema of emp.yaml."),
     "events": ("events", "events", "What happened to machines, workers and jobs."),
     "api": ("daemons_http", "api", "The HTTP API."),
     "monitor": ("daemons_http", "monitor", "The monitor page."),
