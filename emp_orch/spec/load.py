@@ -60,7 +60,7 @@ def _fleet(text: str, report: Report, environ: Mapping[str, str], origin: str) -
     document = Resolver(source, environ, report).resolve()
     validate(document, source, report)
     built = build(document, source, report, file=origin)
-    check(built, source, report)
+    check(built, document, source, report)
     return built.fleet
 
 

@@ -77,7 +77,8 @@ class Report:
     def problems(self) -> tuple[Problem, ...]:
         return tuple(self._found)
 
-    def add(self, path: Path, mark: Mark, message: str, hint: str = "") -> None:
+    def add(self, path: Path, mark: Mark, message: str, hint: str = "", *, covers: bool = True) -> None:
+        """Note one problem. `covers` False: the value at `path` is still worth looking at."""
         problem = Problem(
             file=self.file,
             line=mark.line,
@@ -91,7 +92,8 @@ class Report:
         if len(self._found) == MAX_PROBLEMS:
             raise TooMany
         self._found.append(problem)
-        self._paths.add(path)
+        if covers:
+            self._paths.add(path)
         self._touched.update(path[:end] for end in range(len(path) + 1))
 
     def touched(self, path: Path) -> bool:
@@ -128,12 +130,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], *, list_all: bool = True) -> str:
     """A hint naming the nearest known word, or all of them when few; empty when neither helps."""
     names = list(known)
     near = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     if near:
         return f'did you mean "{near[0]}"?'
-    if 0 < len(names) <= 12:
+    if list_all and 0 < len(names) <= 12:
         return f"known here: {', '.join(names)}"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 from emp_orch.fleet.desired import SHARED_SETUP
@@ -19,10 +20,11 @@ _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
 
 
-def check(built: Built, source: Source, report: Report) -> None:
-    """Report all that does not hold together in the sound parts of the file."""
+def check(built: Built, document: dict[str, Any], source: Source, report: Report) -> None:
+    """Report all that does not hold together: names in the whole `document`, the rest in its sound parts."""
     checks = _Checks(built, source, report)
     checks.names()
+    checks.references(document)
     checks.redis()
     checks.endpoints()
     for service in built.fleet.services.values():
@@ -71,6 +73,21 @@ class _Checks:
                 self._bad_key(("machines", name), f"the name of its replica {machine_id} is longer than {_MAX_NAME}")
                 break
 
+    def references(self, document: dict[str, Any]) -> None:
+        """Services named by machines, by defaults and by other services exist, even where something else is wrong."""
+        self._known(("defaults", "services"), document.get("defaults"))
+        for top, key in (("machines", "services"), ("services", "depends_on")):
+            entries = document.get(top)
+            for name, entry in entries.items() if isinstance(entries, dict) else ():
+                self._known((top, name, key), entry)
+
+    def _known(self, path: Path, entry: Any) -> None:
+        names = entry.get(path[-1]) if isinstance(entry, dict) else None
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            at = (*path, index)
+            if isinstance(name, str) and name not in self._services and not self._report.covered(at):
+                self._bad(at, f"no service is called {quoted(name)}", did_you_mean(name, self._services))
+
     def redis(self) -> None:
         redis = self._fleet.redis
         for name, url in (("url", redis.url), ("machine_url", redis.machine_url)):
@@ -99,9 +116,6 @@ class _Checks:
                 self._bad_key(path, f"builtin {service.builtin} needs a port to listen on", "port: 8188")
             if service.health is not None:
                 self._bad_key((*path, "health"), "a health check needs the service's port", "port: 8188")
-        for index, name in enumerate(service.depends_on):
-            if name not in self._services:
-                self._unknown_service((*path, "depends_on", index), name)
 
     def _once(self, service: Service, path: Path) -> None:
         """A set-up step runs to its end, so nothing that asks for a running program makes sense."""
@@ -110,9 +124,6 @@ class _Checks:
             if value is not None:
                 message = f"a service with scale once runs to its end: it has no {key}"
                 self._bad_key((*path, key), message, "remove it, or choose scale per_machine")
-
-    def _unknown_service(self, path: Path, name: str) -> None:
-        self._bad(path, f"no service is called {quoted(name)}", did_you_mean(name, self._services))
 
     def cycles(self) -> None:
         """Each circle of depends_on once, at the service where it was entered."""
@@ -138,11 +149,8 @@ class _Checks:
     def machine(self, name: str, machine: Machine) -> None:
         path: Path = ("machines", name)
         for index, service_name in enumerate(machine.services):
-            at = (*path, "services", index)
-            if service_name not in self._services:
-                self._unknown_service(at, service_name)
-            elif service_name in self._fleet.services:
-                self._dependencies(at, self._fleet.services[service_name], machine)
+            if service_name in self._fleet.services:
+                self._dependencies((*path, "services", index), self._fleet.services[service_name], machine)
         for service_name in machine.ports:
             if service_name not in machine.services:
                 hint = did_you_mean(service_name, machine.services)

@@ -215,8 +215,8 @@ class _Builder:
         self._check_tag(event.tag, "map", mark)
         return self._mapping(mark)
 
-    def _alias(self, name: str, mark: Mark) -> Node:
-        if name not in self._anchors:
+    def _alias(self, name: str | None, mark: Mark) -> Node:
+        if name is None or name not in self._anchors:
             raise _Refused(mark, f"no anchor &{name} stands before this alias")
         anchor = self._anchors[name]
         if anchor.node is None:
@@ -253,7 +253,8 @@ class _Builder:
             self._path.append(name)
             value = self._node(self._next())
             if name in keys:
-                self._problem(at, f"duplicate key {quoted(name)}", f"it stands in line {keys[name].line} already")
+                message, hint = f"duplicate key {quoted(name)}", f"it stands in line {keys[name].line} already"
+                self._report.add(tuple(self._path), at, message, hint, covers=False)
             else:
                 keys[name] = at
                 if name == _MERGE:

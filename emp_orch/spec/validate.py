@@ -14,6 +14,7 @@ from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
 from emp_orch.spec.source import Scalar, Source
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+_SCHEME = re.compile(r"[a-z][a-z0-9+]{0,15}://")
 _USERINFO = re.compile(r"://.*@", re.DOTALL)
 # jsonschema types every field of an error as possibly unset; those that iter_errors yields have them all.
 Finding = Any
@@ -34,7 +35,8 @@ def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[Validatio
 
 @cache
 def _validator() -> Any:
-    return validators.extend(Draft202012Validator, {"pattern": _pattern})(schema.document())
+    extend: Any = validators.extend  # untyped
+    return extend(Draft202012Validator, {"pattern": _pattern})(schema.document())
 
 
 def validate(document: dict[str, Any], source: Source, report: Report) -> None:
@@ -120,6 +122,8 @@ class _Telling:
         types = wanted.get("type", ())
         if path[-1:] == ("token",):
             return "a secret never stands in this file: put it into the environment and write {env: NAME}"
+        if value is None and path[-2:-1] == ("env",):
+            return 'write "" for empty text'
         if value is None:
             return "give it a value, or remove the key"
         if isinstance(value, bool | int | float):
@@ -128,7 +132,7 @@ class _Telling:
             return "put it in quotes" if "string" in types else ""
         if isinstance(value, str):
             if "enum" in wanted:
-                return did_you_mean(value, [v for v in wanted["enum"] if v]) if value else ""
+                return did_you_mean(value, [v for v in wanted["enum"] if v], list_all=False)
             if "integer" in types and value.isascii() and value.isdigit():
                 return "remove the quotes"
         return ""
@@ -139,7 +143,9 @@ class _Telling:
         if isinstance(node, Scalar) and (names := _VARIABLE.findall(node.text)):
             given = " and ".join(f"${{{name}}}" for name in dict.fromkeys(names))
             return f"{'empty text' if value == '' else _kind(value)} from {given}"
-        if isinstance(value, dict | list) or value is None or _is_secret(path):
+        if isinstance(value, str) and _is_url(path) and (scheme := _SCHEME.match(value)):
+            return f"a URL that begins with {scheme[0]}"
+        if isinstance(value, dict | list) or value is None or _is_secret(path) or _is_url(path):
             return _kind(value)
         if isinstance(value, str):
             return quoted(_USERINFO.sub("://***@", value))
@@ -147,11 +153,12 @@ class _Telling:
 
 
 def _is_secret(path: Path) -> bool:
-    """Whether a value at `path` may be a secret, or hold one: tokens, variables, words of commands, URLs of Redis."""
-    return any(step in ("env", "token", "command", "file") for step in path) or path in (
-        ("redis", "url"),
-        ("redis", "machine_url"),
-    )
+    """Whether a value at `path` may be a secret, or hold one: tokens, variables, words of commands."""
+    return any(step in ("env", "token", "command", "file") for step in path)
+
+
+def _is_url(path: Path) -> bool:
+    return path in (("redis", "url"), ("redis", "machine_url"))
 
 
 def expected(wanted: schema.Schema) -> str:
@@ -180,6 +187,6 @@ def _kind(value: Any) -> str:
         case str():
             return "text"
         case dict():
-            return "a mapping"
+            return "a mapping" if value else "an empty mapping"
         case _:
-            return "a list"
+            return "a list" if value else "an empty list"
