@@ -1,0 +1,173 @@
+"""What ComfyUI says, as values: its messages, records, refusals and failures.
+
+Source: ComfyUI's server.py and execution.py (https://github.com/comfyanonymous/ComfyUI).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.connectors.base import OnProgress, RunFailed
+from emp_orch.jobs.model import Progress
+
+Workflow = dict[str, Any]
+
+
+class Message(Struct):
+    type: str
+    data: dict[str, Any] = {}
+
+
+class Status(Struct):
+    status_str: str = ""
+    completed: bool = False
+    messages: list[tuple[str, dict[str, Any]]] = []
+
+
+class Record(Struct):
+    """One entry of /history."""
+
+    outputs: dict[str, dict[str, Any]] = {}
+    status: Status | None = None
+
+
+class Queued(Struct):
+    prompt_id: str
+
+
+class QueueState(Struct):
+    queue_running: list[list[Any]] = []
+    queue_pending: list[list[Any]] = []
+
+
+class Refusal(Struct):
+    error: dict[str, Any] | str = ""
+    node_errors: dict[str, Any] | list[Any] = {}
+
+
+class File(Struct):
+    filename: str
+    subfolder: str = ""
+    type: str = "output"
+
+
+def node_failure(data: dict[str, Any]) -> RunFailed:
+    """The failure that an `execution_error` message tells of."""
+    kind = str(data.get("exception_type", ""))
+    words = str(data.get("exception_message", "")).strip() or kind or "no reason was given"
+    kept: dict[str, Any] = {k: data[k] for k in ("node_id", "node_type", "exception_type", "traceback") if k in data}
+    where = f"{data.get('node_type', 'node')} (node {data.get('node_id', '?')})"
+    # Another GPU may have the memory that this one lacked.
+    return RunFailed(f"{where}: {words}", retryable="OutOfMemory" in kind, detail=kept)
+
+
+def refusal(status: int, body: bytes) -> RunFailed:
+    """The failure that an answer to POST /prompt other than 200 tells of, in the service's own words."""
+    retryable = status >= 500 or status == 429
+    try:
+        said = msgspec.json.decode(body, type=Refusal)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        said = Refusal()
+    error = said.error if isinstance(said.error, dict) else {"message": said.error}
+    lines = [str(error[k]) for k in ("message", "details") if error.get(k)]
+    node_errors = said.node_errors if isinstance(said.node_errors, dict) else {}
+    if not any("\n" in line for line in lines):  # newer versions list the nodes in `details` themselves
+        for node_id, node in node_errors.items():
+            for wrong in node.get("errors", []) if isinstance(node, dict) else []:
+                if isinstance(wrong, dict):
+                    words = ": ".join(str(wrong[k]) for k in ("message", "details") if wrong.get(k))
+                    lines.append(f"{node.get('class_type', 'node')} {node_id}: {words}")
+    text = ": ".join(lines) or f"the service answered {status}: {body[:500].decode(errors='replace')}"
+    return RunFailed(text, retryable=retryable, detail={"error": error, "node_errors": node_errors} if lines else {})
+
+
+def check(record: Record) -> None:
+    """Raise RunFailed unless the service says that the run succeeded. Old versions keep no status."""
+    status = record.status
+    if status is None or (status.completed and status.status_str != "error"):
+        return
+    for type_, data in status.messages:
+        if type_ == "execution_error":
+            raise node_failure(data)
+        if type_ == "execution_interrupted":
+            raise RunFailed("the run was interrupted on the service", retryable=False)
+    raise RunFailed(f"the service ended the run as {status.status_str or 'not completed'}", retryable=False)
+
+
+def files_of(record: Record) -> Iterator[tuple[str, File]]:
+    """The files of a record: what was saved, or the previews when nothing was."""
+    found = [
+        (node_id, msgspec.convert(entry, File))
+        for node_id, made in record.outputs.items()
+        for entries in made.values()
+        if isinstance(entries, list)
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("filename"), str)
+    ]
+    saved = [f for f in found if f[1].type != "temp"]
+    return iter(saved or found)
+
+
+def texts_of(record: Record) -> Iterator[tuple[str, str]]:
+    for node_id, made in record.outputs.items():
+        text = made.get("text")
+        lines = [t for t in text if isinstance(t, str)] if isinstance(text, list) else []
+        if lines:
+            yield node_id, "\n".join(lines)
+
+
+class ProgressOfRun:
+    """Turns a run's messages into one fraction that never falls."""
+
+    def __init__(self, workflow: Workflow, on_progress: OnProgress) -> None:
+        self._classes = {i: str(n.get("class_type", i)) if isinstance(n, dict) else i for i, n in workflow.items()}
+        self._begun: set[str] = set()
+        self._cached: set[str] = set()
+        self._best = 0.0
+        self._tell = on_progress
+
+    async def take(self, message: Message) -> None:
+        data = message.data
+        node = str(data.get("node", ""))
+        words, part = self._classes.get(node, node), 0.0
+        match message.type:
+            case "execution_cached":
+                cached = data.get("nodes")
+                if isinstance(cached, list):
+                    self._cached.update(n for n in cached if isinstance(n, str))
+                return
+            case "executing":
+                self._begun.add(node)
+            case "progress":
+                value, most = data.get("value"), data.get("max")
+                if not isinstance(value, int | float) or not isinstance(most, int | float) or most <= 0:
+                    return
+                self._begun.add(node)
+                part = min(value / most, 1.0)
+                words = f"{words} {value:g}/{most:g}"
+            case _:
+                return
+        done = len(self._begun | self._cached) - 1 + part
+        self._best = max(self._best, min(done / max(len(self._classes), 1), 1.0))
+        await self._tell(Progress(fraction=round(self._best, 4), message=words))
+
+
+def parse_workflow(value: object) -> Workflow:
+    """`value` as a workflow in ComfyUI's API format. Raises RunFailed; the service checks the rest."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as e:
+            raise RunFailed(f"the workflow is not JSON: {e}", retryable=False) from e
+    if not isinstance(value, dict):
+        raise RunFailed("the workflow must be an object of nodes (ComfyUI: Save (API Format))", retryable=False)
+    if "nodes" in value and "links" in value:
+        raise RunFailed(
+            "the workflow is in the editor's format: export it with ComfyUI's Save (API Format)", retryable=False
+        )
+    return value
