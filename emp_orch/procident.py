@@ -8,9 +8,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+# A process that is to become another holds this descriptor open until it has.
+_STARTED_FD = "EMP_STARTED_FD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +146,44 @@ def wait_end(who: ProcessIdentity, timeout_s: float) -> bool:
         return bool(poller.poll(timeout_s * 1000))
     finally:
         os.close(fd)
+
+
+def spawn_daemon(
+    argv: list[str], *, log: Path, env: Mapping[str, str], cwd: Path, timeout_s: float
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own, output appended to `log`; it is to call `become`.
+
+    Returns when it has become what it is to be, has ended, or after `timeout_s`.
+    """
+    told, tell = os.pipe()
+    try:
+        with log.open("ab") as out:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                pass_fds=(tell,),
+                cwd=cwd,
+                env={**env, _STARTED_FD: str(tell)},
+            )
+        os.close(tell)
+        # Its end of the pipe closes at exec or exit: either way the read end reports it.
+        select.select([told], [], [], timeout_s)
+        return child
+    finally:
+        os.close(told)
+
+
+def become(argv: list[str], *, env: Mapping[str, str], cwd: Path, identity: Path) -> NoReturn:
+    """Leave our identity at `identity`, then turn into `argv`: the identity stays right, as pid and start stay."""
+    me = identify(os.getpid())
+    if me is not None:
+        record(identity, me)
+    environment = dict(env)
+    started = environment.pop(_STARTED_FD, None)
+    if started is not None:
+        os.set_inheritable(int(started), False)
+    os.chdir(cwd)
+    os.execve(argv[0], argv, environment)  # noqa: S606  # no shell: our own interpreter

@@ -24,6 +24,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "machine": ("machine", "machine", "Run one machine here: supervisord, agent, programs."),
     "machine-agent": ("machine", "machine_agent", "A machine's agent (an event listener of its supervisord)."),
     "machine-setup": ("machine", "machine_setup", "A machine's shared set-up step."),
+    "apply": ("apply", "apply", "Make what runs match emp.yaml, and wait until it is so."),
+    "diff": ("diff", "diff", "Show what differs from what was applied; changes nothing."),
+    "down": ("apply", "down", "Stop this folder's fleet, and nothing else."),
+    "restart": ("restart", "restart", "Restart a machine, or one of its programs."),
+    "control": ("daemons", "control", "The control plane's supervisord."),
+    "redis": ("daemons", "redis", "The embedded Redis."),
+    "reconcile": ("daemons", "reconcile", "The reconciler."),
 }
 
 # Started by supervisord; useful by hand, but not the first thing a user needs to see.

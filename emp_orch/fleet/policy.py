@@ -68,7 +68,7 @@ def gate(
     """Split the plan into what runs now and what is held, each with its reason."""
     run: list[Operation] = []
     held: list[Held] = []
-    budget = desired.max_unavailable - len(_unavailable(desired, observed))
+    budget = desired.max_unavailable - len(_moving(desired, observed))
     disrupted: set[MachineId] = set()
     for operation in operations:
         hold = _hold(operation, observed.now_ms, memory, paused, jitter)
@@ -99,12 +99,14 @@ def _hold(operation: Operation, now_ms: int, memory: Memory, paused: str, jitter
     return None
 
 
-def _unavailable(desired: Desired, observed: Observed) -> set[MachineId]:
-    """Desired machines that are not ready now, whatever the reason."""
+def _moving(desired: Desired, observed: Observed) -> set[MachineId]:
+    """Desired machines on their way to ready. One that has settled with an error does not hold up the others."""
     return {
         machine_id
         for machine_id in desired.machines
-        if (seen := observed.machines.get(machine_id)) is None or seen.report.status is not MachineStatus.READY
+        if (seen := observed.machines.get(machine_id)) is not None
+        and seen.report.status is not MachineStatus.READY
+        and not seen.report.error
     }
 
 

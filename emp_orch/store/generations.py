@@ -96,3 +96,12 @@ async def list_generations(r: Client, keys: Keys, fleet: str) -> list[Generation
         return []
     texts = await r.mget(wanted)
     return [decode(text, key) for key, text in zip(wanted, texts, strict=True) if text is not None]
+
+
+async def restore(r: Client, keys: Keys, generation: Generation) -> None:
+    """Put a generation back into a Redis that lost it, under its own number."""
+    name = generation.fleet.name
+    async with r.pipeline(transaction=True) as pipe:
+        pipe.set(keys.spec(name, generation.number), msgspec.json.encode(generation))
+        pipe.set(keys.generation(name), generation.number)
+        await pipe.execute()

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.store.connect import Client
-from emp_orch.store.events import entries_of
+from emp_orch.store.events import Events, entries_of
 from emp_orch.store.keys import Keys
 
 MAX_REQUESTS = 1_000
@@ -38,10 +38,18 @@ async def ask(r: Client, keys: Keys, fleet: str, request: Request) -> str:
     return str(await r.xadd(key, cast(Any, fields), maxlen=MAX_REQUESTS, approximate=True))
 
 
-async def requests_after(r: Client, keys: Keys, fleet: str, after: str) -> list[tuple[str, Request | None]]:
-    """Requests after id `after`, oldest first; None for one that does not fit."""
-    answer = await r.xread({keys.requests(fleet): after}, count=100)
-    return [(entry_id, _decode(fields)) for entry_id, fields in entries_of(answer)]
+async def pending(r: Client, keys: Keys, fleet: str) -> list[tuple[str, Request | None]]:
+    """Requests not answered yet, oldest first; None for one that does not fit. Each is given out once."""
+    answer = await r.xread({keys.requests(fleet): "0-0"}, count=100)
+    entries = entries_of(answer)
+    if entries:
+        await r.xdel(keys.requests(fleet), *(entry_id for entry_id, _ in entries))
+    return [(entry_id, _decode(fields)) for entry_id, fields in entries]
+
+
+async def answer(r: Client, keys: Keys, fleet: str, request_id: str, *, error: str) -> None:
+    """Tell whoever asked, through the events stream. An empty `error` means it was done."""
+    await Events(r, keys).append("request_done", fleet=fleet, request_id=request_id, ok=not error, error=error)
 
 
 def _decode(fields: dict[str, str]) -> Request | None:
@@ -49,3 +57,30 @@ def _decode(fields: dict[str, str]) -> Request | None:
         return msgspec.json.decode(fields.get("request", ""), type=Request)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
+
+
+class Pause(Struct, frozen=True, kw_only=True):
+    """While it stands the reconciler observes, but does not act. `at` is RFC 3339 UTC."""
+
+    reason: str
+    by: str
+    at: str = ""
+
+
+async def write_pause(r: Client, keys: Keys, fleet: str, pause: Pause | None) -> None:
+    """Pause the fleet's reconciler, or with None let it act again."""
+    if pause is None:
+        await r.delete(keys.paused(fleet))
+    else:
+        await r.set(keys.paused(fleet), msgspec.json.encode(pause))
+
+
+async def read_pause(r: Client, keys: Keys, fleet: str) -> Pause | None:
+    """Why the reconciler is paused. A text that does not fit still pauses: somebody meant it to."""
+    text = await r.get(keys.paused(fleet))
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Pause)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return Pause(reason=str(text), by="unknown")

@@ -12,12 +12,15 @@ from emp_orch.store.keys import Keys
 
 
 class DriftStatus(Struct, frozen=True, kw_only=True):
-    """A drift with its memory. `action` is the operation it leads to; `held` says why there is none now."""
+    """A drift with its memory. `action` is the operation it leads to, in words, `operation` its key; `held` says
+    why there is none now."""
 
     drift: Drift
     since_ms: int
     action: str
+    operation: str = ""
     attempts: int = 0
+    last_attempt_ms: int | None = None
     next_attempt_ms: int | None = None
     held: str = ""
 

@@ -1,0 +1,46 @@
+"""The daemons of the control plane that are not HTTP servers: its supervisord, embedded Redis, the reconciler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from emp_orch.cli.machine import log_to_stderr
+
+
+@click.command()
+@click.pass_obj
+def control(directory: Path) -> None:
+    """Become the control plane's supervisord; `emp apply` starts this."""
+    from emp_orch.control.plane import become_supervisord
+    from emp_orch.layout import Layout
+
+    become_supervisord(Layout(directory))
+
+
+@click.command()
+@click.pass_obj
+def redis(directory: Path) -> None:
+    """Run the embedded Redis of the fleet in this folder."""
+    from emp_orch import settings
+    from emp_orch.control import embedded
+    from emp_orch.layout import Layout
+
+    layout = Layout(directory)
+    embedded.run(layout, settings.load(layout))
+
+
+@click.command()
+@click.pass_obj
+def reconcile(directory: Path) -> None:
+    """Run the reconciler of the fleet in this folder."""
+    import asyncio
+
+    from emp_orch import settings
+    from emp_orch.control.daemon import run_reconciler
+    from emp_orch.layout import Layout
+
+    log_to_stderr()
+    layout = Layout(directory)
+    asyncio.run(run_reconciler(layout, settings.load(layout)))

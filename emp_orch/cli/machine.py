@@ -1,0 +1,55 @@
+"""`emp machine`, and the two programs it makes supervisord run: the agent and the shared set-up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+
+def log_to_stderr() -> None:
+    """Plain lines with time, for a file that supervisord rotates."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+
+
+@click.command()
+@click.argument("machine_id", envvar="MACHINE_ID")
+@click.option("--dir", "root", type=click.Path(path_type=Path), help="The machine's folder [.emp/machines/ID].")
+@click.option("--logs", type=click.Path(path_type=Path), help="Where its logs go [logs].")
+@click.pass_obj
+def machine(directory: Path, machine_id: str, root: Path | None, logs: Path | None) -> None:
+    """Run machine MACHINE_ID in the foreground: its supervisord, agent and programs.
+
+    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports.
+    """
+    from emp_orch.layout import Layout
+    from emp_orch.machine.bootstrap import start
+
+    log_to_stderr()
+    layout = Layout(directory)
+    os.environ.setdefault("REDIS_URL", os.environ.get("HUB_REDIS_URL", ""))
+    start(machine_id, (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute())
+
+
+@click.command()
+def machine_agent() -> None:
+    """The machine agent; supervisord starts it as an event listener."""
+    import asyncio
+
+    from emp_orch.machine.agent import run_agent
+
+    log_to_stderr()
+    asyncio.run(run_agent())
+
+
+@click.command()
+def machine_setup() -> None:
+    """The shared set-up step; supervisord runs it before anything else."""
+    from emp_orch.machine.setup import shared_setup
+
+    click.echo(shared_setup())

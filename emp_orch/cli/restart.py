@@ -1,0 +1,57 @@
+"""`emp restart`: ask the reconciler to restart a machine or one program, and wait for the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from emp_orch.errors import EmpError, WaitTimeout
+
+
+@click.command()
+@click.argument("machine")
+@click.argument("program", required=False)
+@click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait for the outcome.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.pass_obj
+def restart(directory: Path, machine: str, program: str | None, timeout: float, as_json: bool) -> None:
+    """Restart MACHINE, or only PROGRAM on it (such as comfyui-gpu0). Also resets its backoff."""
+    asyncio.run(_restart(directory, machine, program, timeout))
+    subject = f"{machine} {program}" if program else machine
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"restarted": subject}))
+    else:
+        click.echo(f"{subject} was restarted")
+
+
+async def _restart(directory: Path, machine: str, program: str | None, within_s: float) -> None:
+    from emp_orch import settings as settings_files
+    from emp_orch.layout import Layout
+    from emp_orch.store import connect, requests
+    from emp_orch.store.events import Events
+    from emp_orch.store.keys import Keys
+
+    settings = settings_files.load(Layout(directory))
+    keys = Keys(settings.prefix)
+    verb = requests.Verb.RESTART_PROGRAM if program else requests.Verb.RESTART_MACHINE
+    request = requests.Request(verb=verb, machine_id=machine, program=program, by="cli")
+    async with connect.connected(settings.redis_url) as r:
+        events = Events(r, keys)
+        after = await events.latest_id()
+        request_id = await requests.ask(r, keys, settings.fleet, request)
+        try:
+            async with asyncio.timeout(within_s):
+                async for batch in events.follow(after):
+                    for event in batch:
+                        if event.type == "request_done" and event.data.get("request_id") == request_id:
+                            if not event.data.get("ok"):
+                                raise EmpError(str(event.data.get("error")))
+                            return
+        except TimeoutError:
+            raise WaitTimeout(
+                f"no outcome within {within_s:g} s", hint="is the reconciler up? see `emp status`, `emp logs reconcile`"
+            ) from None

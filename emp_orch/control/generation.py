@@ -1,0 +1,65 @@
+"""Generations as the control plane uses them: ready to compare, kept on disk, restored into an emptied Redis."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.drift import Desired
+from emp_orch.fleet.model import Fleet
+from emp_orch.layout import Layout
+from emp_orch.settings import write_private
+from emp_orch.store import generations
+from emp_orch.store.connect import Client
+from emp_orch.store.generations import Generation, without_secrets
+from emp_orch.store.keys import Keys
+
+
+def digest(fleet: Fleet) -> str:
+    """What tells two generations apart: all that was asked for; not where it stands in the file."""
+    bare = without_secrets(fleet)
+    machines = tuple(msgspec.structs.replace(m, origin="") for m in bare.machines)
+    services = {name: msgspec.structs.replace(s, origin="") for name, s in bare.services.items()}
+    unplaced = msgspec.structs.replace(bare, machines=machines, services=services)
+    return hashlib.sha256(msgspec.json.encode(unplaced, order="sorted")).hexdigest()[:16]
+
+
+def as_desired(generation: Generation) -> Desired:
+    """The generation as the pure part compares it."""
+    reconcile = generation.fleet.reconcile
+    empty = not generation.fleet.machines
+    return Desired(
+        generation=generation.number,
+        machines=desired_machines(generation.fleet),
+        stale_after_ms=int(reconcile.stale_after_s * 1000),
+        max_unavailable=reconcile.max_unavailable,
+        # Pruning never empties a fleet by mistake.
+        prune=(generation.prune or reconcile.prune) and (not empty or generation.allow_empty),
+    )
+
+
+def keep(layout: Layout, generation: Generation) -> None:
+    """Keep `generation` on disk, so that an emptied Redis can be filled again."""
+    write_private(layout.generation, msgspec.json.encode(generation))
+
+
+def kept(layout: Layout) -> Generation | None:
+    """The generation kept on disk; None when none was applied here."""
+    try:
+        return generations.decode(layout.generation.read_bytes(), str(layout.generation))
+    except FileNotFoundError:
+        return None
+
+
+async def current(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generation | None:
+    """The generation in force: from Redis, or restored into it from disk when Redis was emptied."""
+    found = await generations.read_generation(r, keys, fleet)
+    if found is not None:
+        return found
+    saved = kept(layout)
+    if saved is None or saved.fleet.name != fleet:
+        return None
+    await generations.restore(r, keys, saved)
+    return saved

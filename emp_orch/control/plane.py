@@ -1,0 +1,178 @@
+"""The control plane of one fleet: its own supervisord with embedded Redis, API, monitor, reconciler, event log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from emp_orch import settings as settings_files
+from emp_orch.errors import EmpError, Unreachable, WaitTimeout
+from emp_orch.layout import Layout
+from emp_orch.procident import (
+    ProcessIdentity,
+    alive,
+    become,
+    end_groups,
+    recorded,
+    send,
+    spawn_daemon,
+    wait_end,
+)
+from emp_orch.render.supervisord import render_control
+from emp_orch.resources import read_text
+from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
+from emp_orch.settings import Settings, write_private
+from emp_orch.store import connect
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 90.0
+READY_TIMEOUT_S = 30.0
+POLL_S = 0.05
+
+
+class ControlPlane:
+    """Start, stop and look at the control plane of the fleet in `layout`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.supervisor = Supervisor(layout.control)
+
+    @property
+    def _run(self) -> Path:
+        return self._layout.control / "run"
+
+    def identity(self) -> ProcessIdentity | None:
+        """Our living supervisord; None when it does not run."""
+        who = recorded(self._run / "supervisord")
+        return who if who is not None and alive(who) else None
+
+    def prepare(self, settings: Settings, secrets: dict[str, str]) -> None:
+        """Write everything the daemons read. Raises EmpError naming the folder that cannot be written."""
+        layout = self._layout
+        try:
+            for folder in (layout.state, layout.control, self._run, layout.machines, layout.redis, layout.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            layout.state.chmod(0o700)
+            text = render_control(read_text("templates/control.conf.j2"), embedded_redis=settings.embedded)
+            write_private(layout.control / "supervisord.conf", text.encode())
+            write_private(layout.secrets, msgspec.json.encode(secrets))
+            settings_files.save(layout, settings)
+        except OSError as e:
+            raise EmpError(
+                f"cannot write {e.filename}: {e.strerror}", hint="check who owns the fleet's folder, and its free space"
+            ) from e
+
+    async def start(self) -> None:
+        """Start the supervisord; what a killed one left behind is ended first. Running already is fine."""
+        if self.identity() is None:
+            await asyncio.to_thread(self._start)
+
+    def _start(self) -> None:
+        self._end_programs()
+        log = self._layout.log("control")
+        argv = [sys.executable, "-m", "emp_orch", "-C", str(self._layout.root), "control"]
+        child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
+        if self.identity() is None:
+            raise EmpError(f"the control plane did not start (exit {child.poll()})", hint=f"see {log}")
+
+    async def reload(self) -> None:
+        """Make a running control plane follow new settings: every daemon but Redis starts anew."""
+        await self.supervisor.reload(keep=lambda _: False)
+        names = [p.name for p in await self.programs() if p.name != "redis"]
+        for name in names:
+            await self.supervisor.restart(name)
+
+    async def programs(self) -> list[ProcessInfo]:
+        """The daemons' states; empty when the control plane does not run."""
+        if self.identity() is None:
+            return []
+        try:
+            return await self.supervisor.all_processes()
+        except Unreachable:
+            return []
+
+    async def wait_ready(self, settings: Settings) -> None:
+        """Until Redis and the API answer. Raises EmpError naming what does not, with the end of its log."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._wait("redis", lambda: _redis_answers(settings))
+                await self._wait("api", lambda: _http_answers(f"{settings.api.url}/ready"))
+                await self._wait("monitor", lambda: _http_answers(f"{settings.monitor.url}/"))
+        except TimeoutError:
+            raise WaitTimeout(
+                f"the control plane was not ready within {READY_TIMEOUT_S:.0f} s",
+                hint=f"look into {self._layout.logs}, or run `emp doctor`",
+            ) from None
+
+    async def _wait(self, program: str, answers: Callable[[], Awaitable[bool]]) -> None:
+        """Until `answers`, or until supervisord has given `program` up."""
+        while not await answers():
+            for info in await self.programs():
+                if info.name == program and info.statename == "FATAL":
+                    log = self._layout.log(program)
+                    raise EmpError(f"{program} does not stay up: {_last_line(log)}", hint=f"see {log}")
+            await asyncio.sleep(POLL_S)
+
+    async def stop(self) -> None:
+        """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        who = self.identity()
+        if who is not None:
+            send(who, signal.SIGTERM)
+            wait_end(who, STOP_TIMEOUT_S)
+        self._end_programs()
+
+    def _end_programs(self) -> None:
+        leaders = [who for path in sorted(self._run.glob("*")) if (who := recorded(path)) is not None]
+        end_groups(leaders, grace_s=10.0)
+        for path in self._run.glob("*"):
+            path.unlink(missing_ok=True)
+
+
+async def _redis_answers(settings: Settings) -> bool:
+    try:
+        async with connect.connected(settings.redis_url):
+            return True
+    except Unreachable:
+        return False
+
+
+async def _http_answers(url: str) -> bool:
+    import aiohttp
+
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session, session.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "it wrote nothing"
+
+
+def become_supervisord(layout: Layout) -> NoReturn:
+    """`emp control`: turn into the control plane's supervisord."""
+    run = layout.control / "run"
+    environment = {
+        **os.environ,
+        "EMP_PYTHON": sys.executable,
+        "EMP_ROOT": str(layout.root),
+        "EMP_RUN_DIR": str(run),
+        "EMP_LOG_DIR": str(layout.logs),
+    }
+    argv = [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+    become(argv, env=environment, cwd=layout.control, identity=run / "supervisord")

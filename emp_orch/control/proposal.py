@@ -1,0 +1,106 @@
+"""What an emp.yaml asks for, resolved: the fleet, how its daemons reach each other, the values of its secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from emp_orch import spec
+from emp_orch.errors import EmpError, UsageError
+from emp_orch.fleet.model import EMBEDDED, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.layout import Layout
+from emp_orch.settings import Listen, Settings
+
+
+class Proposal(Struct, frozen=True, kw_only=True):
+    """Everything `apply` needs. `secrets` maps a reference's key to its value."""
+
+    fleet: Fleet
+    settings: Settings
+    secrets: dict[str, str]
+
+
+def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Proposal]:
+    """Load and resolve the emp.yaml at `path`; its folder is the fleet's folder.
+
+    Raises spec.ConfigError, or UsageError for a secret that has no value or a runtime this emp lacks.
+    """
+    fleet = spec.load(path, environ)
+    layout = Layout(path.absolute().parent)
+    for machine in fleet.machines:
+        if machine.runtime is not RuntimeKind.PROCESS:
+            raise UsageError(
+                f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
+                hint="use `runtime: process`",
+            )
+    secrets = _resolve(fleet, layout.root, spec.environment(path, environ))
+    return layout, Proposal(fleet=fleet, settings=_settings(fleet, secrets), secrets=secrets)
+
+
+def _settings(fleet: Fleet, secrets: Mapping[str, str]) -> Settings:
+    embedded = fleet.redis.url == EMBEDDED
+    url = f"redis://127.0.0.1:{fleet.redis.port}/0" if embedded else fleet.redis.url
+    return Settings(
+        fleet=fleet.name,
+        redis_url=url,
+        machine_redis_url=fleet.redis.machine_url or url,
+        embedded=embedded,
+        redis_port=fleet.redis.port,
+        prefix=fleet.redis.prefix,
+        api=_listen(fleet.api, secrets),
+        monitor=_listen(fleet.monitor, secrets),
+    )
+
+
+def _listen(endpoint: Endpoint, secrets: Mapping[str, str]) -> Listen:
+    token = None if endpoint.token is None else secrets[endpoint.token.key]
+    return Listen(host=endpoint.host, port=endpoint.port, token=token)
+
+
+def _references(fleet: Fleet) -> Iterator[tuple[SecretRef, str]]:
+    """Every secret reference, with where it stands."""
+    for name, endpoint in (("api", fleet.api), ("monitor", fleet.monitor)):
+        if endpoint.token is not None:
+            yield endpoint.token, f"{name}.token"
+    for service in fleet.services.values():
+        yield from _in_env(service.env, f"services.{service.name}.env")
+    for machine in fleet.machines:
+        yield from _in_env(machine.env, f"machines.{machine.id}.env")
+
+
+def _in_env(env: Mapping[str, EnvValue], where: str) -> Iterator[tuple[SecretRef, str]]:
+    for name, value in env.items():
+        if isinstance(value, SecretRef):
+            yield value, f"{where}.{name}"
+
+
+def _resolve(fleet: Fleet, root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The value of every reference. Raises UsageError naming all that have none."""
+    values: dict[str, str] = {}
+    missing: list[str] = []
+    for ref, where in _references(fleet):
+        try:
+            values[ref.key] = _value(ref, root, environ)
+        except EmpError as e:
+            missing.append(f"{where}: {e.message}")
+    if missing:
+        raise UsageError(
+            "secrets without a value:\n  " + "\n  ".join(missing),
+            hint="set them in the environment or in .env beside emp.yaml, or make the file",
+        )
+    return values
+
+
+def _value(ref: SecretRef, root: Path, environ: Mapping[str, str]) -> str:
+    if ref.source == "env":
+        value = environ.get(ref.name)
+        if not value:
+            raise EmpError(f"the environment has no {ref.name}")
+        return value
+    try:
+        return (root / ref.name).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise EmpError(f"{ref.name}: {reason}") from e

@@ -1,0 +1,258 @@
+"""The machine agent: reports, runs the start-up sequence, carries out commands. It decides nothing about the fleet.
+
+It is a supervisord event listener, so it hears of a program's state at once, and it ends when supervisord does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import time
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import aiohttp
+from msgspec import structs
+
+from emp_orch import __version__
+from emp_orch.errors import EmpError, Unreachable
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.observed import MachineReport, MachineStatus
+from emp_orch.machine import folder as folders
+from emp_orch.machine import probes
+from emp_orch.machine.folder import MachineFolder
+from emp_orch.machine.health import health_app, serve
+from emp_orch.machine.link import Link
+from emp_orch.machine.listener import supervisor_events
+from emp_orch.machine.orders import Orders
+from emp_orch.machine.programs import Programs
+from emp_orch.machine.sequence import Sequence, announced_by
+from emp_orch.procident import identify
+from emp_orch.runtimes.supervisor import AGENT, Supervisor
+from emp_orch.store import connect
+from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.configs import MachineConfig, read_config
+from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.keys import Keys
+
+log = logging.getLogger("agent")
+
+RESYNC_S = 10.0
+
+
+def boot_id() -> str:
+    """Identifies one life of supervisord, our parent."""
+    parent = identify(os.getppid())
+    return f"{parent.pid}-{parent.start_ticks}" if parent else "orphan"
+
+
+class Agent:
+    """One machine's agent. `run` lasts until supervisord closes our input or tells us to stop."""
+
+    def __init__(self, folder: MachineFolder, config: MachineConfig, r: Client, keys: Keys) -> None:
+        self._folder = folder
+        self._config = config
+        self._r = r
+        self._keys = keys
+        self._supervisor = Supervisor(folder.root)
+        self._state = folder.read_state(boot_id())
+        self._status = MachineStatus.STARTING
+        self._error = ""
+        self._health_port = 0
+        self._started_ms = int(time.time() * 1000)
+        self._work: asyncio.Task[None] | None = None
+        self._group = asyncio.TaskGroup()
+        self.programs = Programs()
+        self.link = Link(r, keys, self.machine.id, self.report)
+        self.programs.on_change = self.link.dirty
+
+    @property
+    def machine(self) -> DesiredMachine:
+        return self._config.machine
+
+    def report(self) -> MachineReport:
+        """What this machine says of itself."""
+        return MachineReport(
+            machine_id=self.machine.id,
+            status=self._status,
+            boot_id=self._state.boot_id,
+            generation=self._config.generation,
+            config_hash=self._config.digest,
+            num_gpus=self.machine.num_gpus,
+            programs=dict(self.programs.reports),
+            host=platform.node(),
+            agent_version=__version__,
+            started_ms=self._started_ms,
+            health_port=self._health_port,
+            error=self._error,
+        )
+
+    # -- what the parts tell us
+
+    def _set_status(self, status: MachineStatus, error: str) -> None:
+        if self._status is MachineStatus.STOPPING or (status, error) == (self._status, self._error):
+            return
+        self._status, self._error = status, error
+        self.link.event("machine_status", status=status, error=error)
+
+    def _announce(self, key: str | None, type_: str, **data: Any) -> None:
+        """Publish an event; one with a key only once a boot."""
+        if key is not None:
+            if key in self._state.announced:
+                return
+            self._remember(announced=(*self._state.announced, key))
+        self.link.event(type_, **data)
+
+    def _remember(self, **changes: Any) -> None:
+        self._state = structs.replace(self._state, **changes)
+        self._folder.write_state(self._state)
+
+    # -- life
+
+    async def run(self) -> None:
+        """Until supervisord ends or stops us; then the report is taken away if the whole machine stops."""
+        runner, self._health_port = await serve(health_app(self.report), "127.0.0.1", self.machine.health_port)
+        log.info("agent of %s: boot %s, health on port %d", self.machine.id, self._state.boot_id, self._health_port)
+        try:
+            await self.programs.replace_all(await self._supervisor.all_processes())
+            async with self._group as group:
+                ending = group.create_task(self._until_told(), name="events")
+                tasks = [
+                    group.create_task(self.link.run(), name="link"),
+                    group.create_task(self._orders().run(), name="orders"),
+                    group.create_task(self._resync(), name="resync"),
+                ]
+                self._begin_work()
+                await ending
+                for task in (*tasks, self._work):
+                    if task is not None:
+                        task.cancel()
+        finally:
+            await runner.cleanup()
+        if self._status is MachineStatus.STOPPING:
+            with suppress(*TRANSIENT):
+                await self.link.withdraw()
+
+    def _begin_work(self) -> None:
+        self._work = self._group.create_task(self._start_up(), name="start-up")
+
+    async def _start_up(self) -> None:
+        """Health checks and the start-up sequence for the configuration in force."""
+        sequence = Sequence(
+            self.machine,
+            self.programs,
+            self._supervisor,
+            first="machine_startup:ready" not in self._state.announced,
+            announce=self._announce,
+            set_status=self._set_status,
+        )
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            for program in self.machine.programs:
+                if program.health is not None and program.port is not None:
+                    group.create_task(probes.watch(self.programs, program, program.health, session))
+            group.create_task(sequence.run(), name="sequence")
+
+    async def _until_told(self) -> None:
+        """supervisord's events until its end, or until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        listening = asyncio.create_task(self._listen())
+        stopping = asyncio.create_task(stop.wait())
+        _, pending = await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+
+    async def _listen(self) -> None:
+        async for event in supervisor_events():
+            if event.name == "SUPERVISOR_STATE_CHANGE_STOPPING":
+                self._set_status(MachineStatus.STOPPING, "")
+            elif event.name.startswith("PROCESS_STATE_") and event.fields.get("processname") != AGENT:
+                await self._program_changed(event.fields["processname"])
+
+    async def _program_changed(self, name: str) -> None:
+        """Take over a program's new state, and tell it. supervisord is asked: events may lag behind."""
+        try:
+            info = await self._supervisor.process(name)
+        except (Unreachable, EmpError):
+            return  # removed meanwhile, or supervisord is ending; the resync tells
+        self.programs.offset_ms = self.link.offset_ms
+        before = await self.programs.update(info)
+        if before != info.statename:
+            self.link.event("program_state", program=name, state=info.statename, was=before, pid=info.pid)
+
+    async def _resync(self) -> None:
+        """A full listing now and then: a safety net below the events."""
+        while True:
+            await asyncio.sleep(RESYNC_S)
+            with suppress(EmpError):
+                self.programs.offset_ms = self.link.offset_ms
+                await self.programs.replace_all(await self._supervisor.all_processes())
+
+    # -- commands
+
+    def _orders(self) -> Orders:
+        return Orders(
+            self._r,
+            self._keys,
+            self.machine.id,
+            last=self._state.last_command,
+            epoch=self._state.epoch,
+            carry_out=self._carry_out,
+            remember=lambda last, epoch: self._remember(last_command=last, epoch=epoch),
+        )
+
+    async def _carry_out(self, command: Command) -> None:
+        match command.verb:
+            case CommandVerb.APPLY_CONFIG:
+                await self._apply_config()
+            case CommandVerb.START_PROGRAM:
+                await self._supervisor.start(self._known(command.program))
+            case CommandVerb.RESTART_PROGRAM:
+                await self._supervisor.restart(self._known(command.program))
+
+    def _known(self, name: str | None) -> str:
+        if name is None or self.programs.get(name) is None:  # type: ignore[arg-type]  # asked, not assumed
+            raise EmpError(f"no program {name!r} on {self.machine.id}")
+        return name
+
+    async def _apply_config(self) -> None:
+        """Take over the configuration that the reconciler wrote, in place: what did not change runs on."""
+        config = await read_config(self._r, self._keys, self.machine.id)
+        if config is None:
+            raise EmpError(f"there is no configuration for {self.machine.id} in Redis")
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait({self._work})
+        try:
+            self._folder.write_config(config)
+            added, changed, removed = await self._supervisor.reload(keep=lambda name: name == AGENT)
+            log.info(
+                "configuration %s: %d added, %d changed, %d removed",
+                config.digest,
+                *map(len, (added, changed, removed)),
+            )
+            self._config = config
+            again = announced_by([*added, *changed, *removed])
+            self._remember(announced=tuple(k for k in self._state.announced if k not in again))
+            await self.programs.replace_all(await self._supervisor.all_processes())
+        finally:
+            self._begin_work()
+
+
+async def run_agent() -> None:
+    """The agent of the machine whose environment we are in, until its supervisord ends."""
+    folder = folders.from_environment()
+    config = folder.read_config()
+    if config is None:
+        raise EmpError(f"no configuration in {folder.root}", hint="`emp machine` fetches it before supervisord starts")
+    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
+    async with AsyncExitStack() as stack:
+        r = connect.client(url)
+        stack.push_async_callback(r.aclose)
+        await Agent(folder, config, r, Keys(os.environ.get("EMP_REDIS_PREFIX", ""))).run()

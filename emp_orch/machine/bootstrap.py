@@ -1,0 +1,64 @@
+"""`emp machine ID`: fetch the configuration, prepare the folder, become supervisord.
+
+The same entrypoint starts a machine on a host, in a container and on a box that joined by itself. With Redis away
+it starts from the configuration on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from emp_orch.errors import EmpError, Unreachable
+from emp_orch.machine.folder import MachineFolder
+from emp_orch.procident import become
+from emp_orch.store import connect
+from emp_orch.store.configs import MachineConfig, read_config
+from emp_orch.store.keys import Keys
+
+log = logging.getLogger("machine")
+
+
+def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
+    """Replace this process with the machine's supervisord. Returns only by raising."""
+    folder = MachineFolder(root)
+    for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
+        needed.mkdir(parents=True, exist_ok=True)
+    config = asyncio.run(_configuration(machine_id, folder))
+    folder.write_config(config)
+    environment = {
+        **os.environ,
+        "MACHINE_ID": machine_id,
+        "NUM_GPUS": str(config.machine.num_gpus),
+        "EMP_PYTHON": sys.executable,
+        "EMP_MACHINE_DIR": str(folder.root),
+        "EMP_RUN_DIR": str(folder.run),
+        "EMP_ENV_FILE": str(folder.environment),
+        "EMP_SECRETS": str(folder.secrets),
+        "EMP_LOG_DIR": str(logs / f"machine-{machine_id}"),
+        "EMP_MACHINE_LOG": str(logs / f"machine-{machine_id}.log"),
+    }
+    argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
+    become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
+
+
+async def _configuration(machine_id: str, folder: MachineFolder) -> MachineConfig:
+    """What Redis says, else what was there before."""
+    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
+    try:
+        async with connect.connected(url) as r:
+            config = await read_config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), machine_id)
+    except Unreachable as e:
+        log.warning("%s; starting from the configuration on disk", e.message)
+        config = None
+    config = config or folder.read_config()
+    if config is None:
+        raise EmpError(
+            f"there is no configuration for machine {machine_id}, neither in Redis nor in {folder.root}",
+            hint="apply an emp.yaml that names this machine, and check HUB_REDIS_URL",
+        )
+    return config

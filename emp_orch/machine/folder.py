@@ -1,0 +1,89 @@
+"""A machine's folder on the host it runs on: configuration, supervisord's files, identities, state of its agent."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.errors import EmpError
+from emp_orch.settings import write_private
+from emp_orch.store import configs
+from emp_orch.store.configs import MachineConfig
+
+
+class AgentState(Struct, frozen=True, kw_only=True):
+    """What must outlive a restart of the agent, for one boot of supervisord.
+
+    `announced` are the start-up events already published, so that each is published once a boot.
+    """
+
+    boot_id: str
+    announced: tuple[str, ...] = ()
+    last_command: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFolder:
+    """Paths and files below one machine's folder."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """One identity file a program, written by the launcher."""
+        return self.root / "run"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def supervisord_conf(self) -> Path:
+        return self.root / "supervisord.conf"
+
+    @property
+    def environment(self) -> Path:
+        """What every program started from now on gets beside its own: NUM_GPUS."""
+        return self.root / "env.json"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets.json"
+
+    def read_config(self) -> MachineConfig | None:
+        """The last configuration this machine was given; None before the first."""
+        path = self.root / "config.json"
+        try:
+            return configs.decode(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return None
+
+    def write_config(self, config: MachineConfig) -> None:
+        """Keep `config`. The configuration itself comes last: it stands for the files before it."""
+        write_private(self.supervisord_conf, config.supervisord.encode())
+        write_private(self.environment, msgspec.json.encode({"NUM_GPUS": str(config.machine.num_gpus)}))
+        write_private(self.root / "config.json", configs.encode(config))
+
+    def read_state(self, boot_id: str) -> AgentState:
+        """The agent's state if it is of this boot, else a new one that keeps the epoch."""
+        try:
+            state = msgspec.json.decode((self.root / "agent.json").read_bytes(), type=AgentState)
+        except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
+            return AgentState(boot_id=boot_id)
+        return state if state.boot_id == boot_id else AgentState(boot_id=boot_id, epoch=state.epoch)
+
+    def write_state(self, state: AgentState) -> None:
+        write_private(self.root / "agent.json", msgspec.json.encode(state))
+
+
+def from_environment() -> MachineFolder:
+    """The folder of the machine this process belongs to, as `emp machine` set it."""
+    try:
+        return MachineFolder(Path(os.environ["EMP_MACHINE_DIR"]))
+    except KeyError:
+        raise EmpError("EMP_MACHINE_DIR is not set", hint="`emp machine` starts this; it is not run by hand") from None

@@ -1,0 +1,105 @@
+"""The launcher: what supervisord starts for every program; it becomes the program.
+
+`python -m emp_orch.machine.launch NAME [--cwd D] [--creates P] [--env K=V]… [--secret K=REF]… -- ARGV…`
+
+It leaves the process' identity in `$EMP_RUN_DIR/NAME`, sets the environment, and execs. Arguments are escaped by
+render/quoting.py. It runs before every program, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from emp_orch.procident import identify, record
+
+EMP = "@emp"
+NOT_FOUND = 127
+CANNOT_RUN = 126
+
+
+class LaunchError(Exception):
+    """Why a program cannot be started; printed where its output goes."""
+
+
+class Launch:
+    """One parsed command line."""
+
+    def __init__(self, args: list[str]) -> None:
+        words = [a.encode("ascii").decode("unicode_escape") for a in args]
+        try:
+            split = words.index("--")
+        except ValueError:
+            raise LaunchError("no command was given after --") from None
+        options, self.argv = words[1:split], words[split + 1 :]
+        self.name = words[0]
+        self.cwd: str | None = None
+        self.creates: str | None = None
+        self.env: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}
+        for flag, value in zip(options[::2], options[1::2], strict=True):
+            self._option(flag, value)
+
+    def _option(self, flag: str, value: str) -> None:
+        name, _, rest = value.partition("=")
+        match flag:
+            case "--cwd":
+                self.cwd = value
+            case "--creates":
+                self.creates = value
+            case "--env":
+                self.env[name] = rest
+            case "--secret":
+                self.secrets[name] = rest
+            case _:
+                raise LaunchError(f"unknown option {flag}")
+
+
+def _json(path: str | None) -> dict[str, str]:
+    """A flat JSON object of strings; empty when there is no such file."""
+    if not path or not Path(path).exists():
+        return {}
+    content = json.loads(Path(path).read_text())
+    return {str(k): str(v) for k, v in content.items()}
+
+
+def environment(launch: Launch) -> dict[str, str]:
+    """The program's environment: ours, then what the machine adds (NUM_GPUS), then its own, then its secrets."""
+    secrets = _json(os.environ.get("EMP_SECRETS"))
+    missing = [f"{name} ({ref})" for name, ref in launch.secrets.items() if ref not in secrets]
+    if missing:
+        raise LaunchError(f"no value for {', '.join(missing)}: set it where `emp apply` runs, and apply again")
+    resolved = {name: secrets[ref] for name, ref in launch.secrets.items()}
+    return {**os.environ, **_json(os.environ.get("EMP_ENV_FILE")), **launch.env, **resolved}
+
+
+def main() -> None:
+    try:
+        launch = Launch(sys.argv[1:])
+        me = identify(os.getpid())
+        if me is not None:
+            record(Path(os.environ["EMP_RUN_DIR"]) / launch.name, me)
+        if launch.cwd is not None:
+            os.chdir(launch.cwd)
+        if launch.creates is not None and Path(launch.creates).exists():
+            print(f"{launch.name}: nothing to do, {launch.creates} is there", flush=True)  # noqa: T201
+            return
+        argv = launch.argv
+        if argv[:1] == [EMP]:
+            argv = [sys.executable, "-m", "emp_orch", *argv[1:]]
+        os.execvpe(argv[0], argv, environment(launch))  # noqa: S606  # no shell: argv as emp.yaml gives it
+    except FileNotFoundError as e:
+        sys.exit(_fail(f"{e.filename}: not found", NOT_FOUND))
+    except (LaunchError, OSError, ValueError) as e:
+        sys.exit(_fail(str(e), CANNOT_RUN))
+
+
+def _fail(why: str, code: int) -> int:
+    print(f"emp: cannot start {' '.join(sys.argv[1:2])}: {why}", file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The agent's line to Redis: events in order, the report when it changed, a heartbeat when it did not.
+
+With Redis away the machine works on. Events wait in a bounded box; the report is written anew once Redis is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from emp_orch.fleet.observed import MachineReport
+from emp_orch.store.connect import TRANSIENT, Client, time_ms
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.store.reports import machine_writer
+
+HEARTBEAT_S = 2.0
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
+MAX_WAITING_EVENTS = 1_000
+# Changes come in bursts; one report for all of a burst.
+SETTLE_S = 0.05
+
+log = logging.getLogger("agent")
+
+
+class Link:
+    """Owns everything the agent writes to Redis, except acknowledgements."""
+
+    def __init__(self, r: Client, keys: Keys, machine_id: str, report: Callable[[], MachineReport]) -> None:
+        self._r = r
+        self._events = Events(r, keys)
+        self._writer = machine_writer(r, keys, machine_id)
+        self._machine_id = machine_id
+        self._report = report
+        self._outbox: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_WAITING_EVENTS)
+        self._dirty = asyncio.Event()
+        self.connected = False
+        self.offset_ms = 0
+
+    def dirty(self) -> None:
+        """The report changed: write it soon."""
+        self._dirty.set()
+
+    def event(self, type_: str, **data: Any) -> None:
+        """Publish a machine event, in order, as soon as Redis takes it."""
+        details = " ".join(f"{k}={v}" for k, v in data.items())
+        log.info("Publishing %s event %s", type_, details)
+        self._outbox.append((type_, {"machine_id": self._machine_id, **data}))
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Write for ever; a failure is waited out with backoff."""
+        failures = 0
+        while True:
+            try:
+                await self.flush()
+                failures = 0
+                await self._pause()
+            except TRANSIENT as e:
+                if self.connected or failures == 0:
+                    log.warning("Redis is away: %s; the machine works on, reports wait", e)
+                self.connected = False
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._dirty.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(SETTLE_S)
+
+    async def flush(self) -> None:
+        """Everything that waits, now. Raises what redis-py raises when Redis is away."""
+        self._dirty.clear()
+        if not self.connected:
+            self.offset_ms = await time_ms(self._r) - int(time.time() * 1000)
+            log.info("Redis answers; reports and events go out")
+            self.connected = True
+        while self._outbox:
+            type_, data = self._outbox[0]
+            await self._events.append_machine(type_, **data)
+            self._outbox.popleft()
+        await self._writer.write(self._report())
+
+    async def withdraw(self) -> None:
+        """Take the report away: the machine ends in good order."""
+        self._outbox.append(("machine_stopped", {"machine_id": self._machine_id}))
+        while self._outbox:
+            type_, data = self._outbox.popleft()
+            await self._events.append_machine(type_, **data)
+        await self._writer.withdraw()

@@ -1,0 +1,78 @@
+"""Commands from the reconciler: followed, checked for their epoch, carried out one after another, acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from emp_orch.errors import EmpError
+from emp_orch.store.commands import Ack, Command, acknowledge, commands_after, latest_command
+from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+
+log = logging.getLogger("agent")
+
+BLOCK_MS = 10_000
+RETRY_S = 0.5
+
+
+class Orders:
+    """Follows one machine's command stream from `last`; `remember(last, epoch)` keeps the place across restarts."""
+
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        machine_id: str,
+        *,
+        last: str,
+        epoch: int,
+        carry_out: Callable[[Command], Awaitable[None]],
+        remember: Callable[[str, int], None],
+    ) -> None:
+        self._r = r
+        self._keys = keys
+        self._machine_id = machine_id
+        self._last = last
+        self._epoch = epoch
+        self._carry_out = carry_out
+        self._remember = remember
+        self._events = Events(r, keys)
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if not self._last:
+                    # A machine that boots starts from what is desired now; commands to its former life are void.
+                    self._last = await latest_command(self._r, self._keys, self._machine_id)
+                batch = await commands_after(self._r, self._keys, self._machine_id, self._last, block_ms=BLOCK_MS)
+                for entry_id, command in batch:
+                    await self._one(entry_id, command)
+            except TRANSIENT:
+                await asyncio.sleep(RETRY_S)
+
+    async def _one(self, entry_id: str, command: Command | str) -> None:
+        ack = await self._answer(command)
+        self._last = entry_id
+        self._remember(self._last, self._epoch)
+        await acknowledge(self._r, self._keys, self._machine_id, ack)
+        await self._events.append(
+            "command_done", machine_id=self._machine_id, operation=ack.seq, ok=ack.ok, error=ack.error
+        )
+
+    async def _answer(self, command: Command | str) -> Ack:
+        if isinstance(command, str):
+            return Ack(seq="", ok=False, error=f"not a command: {command}")
+        if command.epoch < self._epoch:
+            log.warning("refused %s: epoch %d is older than %d", command.verb, command.epoch, self._epoch)
+            return Ack(seq=command.seq, ok=False, error=f"epoch {command.epoch} is older than {self._epoch}")
+        self._epoch = command.epoch
+        log.info("command %s %s (epoch %d)", command.verb, command.program or "", command.epoch)
+        try:
+            await self._carry_out(command)
+        except EmpError as e:
+            log.warning("command %s failed: %s", command.verb, e.message)
+            return Ack(seq=command.seq, ok=False, error=e.message)
+        return Ack(seq=command.seq, ok=True)

@@ -1,0 +1,74 @@
+"""What the agent knows of its programs: supervisord's states and our health checks, with a way to await them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import structs
+
+from emp_orch.fleet.model import ProgramName
+from emp_orch.fleet.observed import ProgramReport, ProgramState
+from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
+
+_STARTED = frozenset({ProgramState.STARTING, ProgramState.RUNNING})
+
+
+class Programs:
+    """The programs' reports. `offset_ms` turns this host's clock into Redis' (0 until Redis was heard)."""
+
+    def __init__(self) -> None:
+        self.reports: dict[ProgramName, ProgramReport] = {}
+        self.offset_ms = 0
+        self._changed = asyncio.Condition()
+        self.on_change: Callable[[], None] = lambda: None
+
+    def get(self, name: ProgramName) -> ProgramReport | None:
+        return self.reports.get(name)
+
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        """Until `ready()`; looked at after every change."""
+        async with self._changed:
+            await self._changed.wait_for(ready)
+
+    async def touch(self) -> None:
+        """Wake those who wait: something changed that they may look at."""
+        self.on_change()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def replace_all(self, infos: list[ProcessInfo]) -> None:
+        """Take over a full listing: programs that are gone are dropped, health is kept for an unchanged process."""
+        self.reports = {ProgramName(i.name): self._merged(i) for i in infos if i.name != AGENT}
+        await self.touch()
+
+    async def update(self, info: ProcessInfo) -> ProgramState:
+        """Take over one program's state; returns the state before."""
+        name = ProgramName(info.name)
+        before = self.reports.get(name)
+        self.reports[name] = self._merged(info)
+        await self.touch()
+        return before.state if before else ProgramState.UNKNOWN
+
+    async def set_health(self, name: ProgramName, healthy: bool, detail: str) -> None:
+        report = self.reports.get(name)
+        if report is not None and (report.healthy, report.detail) != (healthy, detail):
+            self.reports[name] = structs.replace(report, healthy=healthy, detail=detail)
+            await self.touch()
+
+    def _merged(self, info: ProcessInfo) -> ProgramReport:
+        before = self.reports.get(ProgramName(info.name))
+        state = ProgramState(info.statename)
+        same = before is not None and before.pid == info.pid and info.pid != 0
+        began = before is not None and not same and state in _STARTED
+        restarts = before.restarts if before else 0
+        since_s = info.start if state in _STARTED else (info.stop or info.start)
+        return ProgramReport(
+            state=state,
+            pid=info.pid,
+            since_ms=since_s * 1000 + self.offset_ms if since_s else 0,
+            restarts=restarts + 1 if began and before and before.since_ms else restarts,
+            exit_status=info.exitstatus if state is ProgramState.EXITED else None,
+            healthy=before.healthy if before and same else None,
+            detail=info.spawnerr or (before.detail if before and same else ""),
+        )

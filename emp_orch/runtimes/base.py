@@ -1,0 +1,30 @@
+"""What every runtime can do: start, stop and list machines. It starts what it is told and judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import Instance
+
+
+class Runtime(Protocol):
+    """A way to run machines. Its calls may take as long as a machine's drain; they raise EmpError."""
+
+    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        """Start `machine`; one that runs already is left alone. `secrets` are the resolved references it needs."""
+        ...
+
+    async def stop(self, machine_id: MachineId, *, timeout_s: float) -> None:
+        """Stop the machine and everything it started: in good order first, by force after `timeout_s`."""
+        ...
+
+    async def instances(self) -> dict[MachineId, Instance]:
+        """Every machine this runtime ever started here and still knows of, with whether it lives."""
+        ...
+
+    async def remove(self, machine_id: MachineId) -> None:
+        """Forget a machine that was stopped: its folder goes."""
+        ...

@@ -1,0 +1,118 @@
+"""supervisord's XML-RPC, from asyncio. Source: http://supervisord.org/api.html
+
+The socket's path may be longer than the 107 bytes that a Unix address holds, so it is reached through its folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import xmlrpc.client
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, convert
+from supervisor.xmlrpc import Faults, SupervisorTransport
+
+from emp_orch.errors import EmpError, Unreachable
+
+AGENT = "agent"
+
+
+class ProcessInfo(Struct, frozen=True, kw_only=True):
+    """What getProcessInfo tells; times are seconds since the epoch by this host's clock."""
+
+    name: str
+    group: str
+    statename: str
+    start: int
+    stop: int
+    exitstatus: int
+    pid: int
+    spawnerr: str
+
+
+class SupervisorFault(EmpError):
+    """supervisord understood, and said no. `code` is one of supervisor.xmlrpc.Faults."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Supervisor:
+    """One supervisord, by the folder that holds its `supervisor.sock`. Each call is one connection."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _call(self, method: str, *args: Any) -> Any:
+        try:
+            fd = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        except OSError as e:
+            raise Unreachable(f"no supervisord in {self._folder}: {e.strerror}") from e
+        try:
+            transport = SupervisorTransport(None, None, f"unix:///proc/self/fd/{fd}/supervisor.sock")
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+                return getattr(proxy.supervisor, method)(*args)
+        except xmlrpc.client.Fault as e:
+            raise SupervisorFault(f"supervisord refused {method}{args}: {e.faultString}", e.faultCode) from e
+        except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as e:
+            raise Unreachable(f"the supervisord in {self._folder} does not answer: {e}") from e
+        finally:
+            os.close(fd)
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Any method of the `supervisor` namespace. Raises SupervisorFault, or Unreachable."""
+        return await asyncio.to_thread(self._call, method, *args)
+
+    async def all_processes(self) -> list[ProcessInfo]:
+        return convert(await self.call("getAllProcessInfo"), list[ProcessInfo])
+
+    async def process(self, name: str) -> ProcessInfo:
+        return convert(await self.call("getProcessInfo", name), ProcessInfo)
+
+    async def start(self, name: str) -> None:
+        """Ask for a start; one that runs already is fine. What comes of it shows in its state."""
+        with _ignoring(Faults.ALREADY_STARTED):
+            await self.call("startProcess", name, False)
+
+    async def stop(self, name: str) -> None:
+        """Stop and wait for the end; one that does not run is fine."""
+        with _ignoring(Faults.NOT_RUNNING):
+            await self.call("stopProcess", name, True)
+
+    async def restart(self, name: str) -> None:
+        await self.stop(name)
+        await self.start(name)
+
+    async def reload(self, keep: Callable[[str], bool]) -> tuple[list[str], list[str], list[str]]:
+        """Make supervisord follow its configuration file; what did not change runs on untouched.
+
+        Groups for which `keep` says yes are left alone even when changed. Returns (added, changed, removed).
+        """
+        ((added, changed, removed),) = await self.call("reloadConfig")
+        changed = [name for name in changed if not keep(name)]
+        gone = [*removed, *changed]
+        await asyncio.gather(*(self.call("stopProcessGroup", name, True) for name in gone))
+        for name in gone:
+            with _ignoring(Faults.BAD_NAME):
+                await self.call("removeProcessGroup", name)
+        for name in [*changed, *added]:
+            with _ignoring(Faults.ALREADY_ADDED):
+                await self.call("addProcessGroup", name)
+        return added, changed, removed
+
+
+class _ignoring(suppress):  # reads as the context manager it is
+    """Suppress one fault code, and only that."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(SupervisorFault)
+        self._code = code
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> bool:
+        return isinstance(value, SupervisorFault) and value.code == self._code

@@ -1,0 +1,49 @@
+"""`machine:{id}:config`: what a machine is to run, as the reconciler wrote it and the machine keeps it on disk."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.store.connect import Client
+from emp_orch.store.keys import Keys
+
+
+class MachineConfig(Struct, frozen=True, kw_only=True):
+    """`supervisord` is the rendered text; `digest` the config_hash of `machine`."""
+
+    generation: int
+    digest: str
+    supervisord: str
+    machine: DesiredMachine
+
+
+_decoder = msgspec.json.Decoder(MachineConfig)
+
+
+def encode(config: MachineConfig) -> bytes:
+    return msgspec.json.encode(config)
+
+
+def decode(text: str | bytes, where: str) -> MachineConfig:
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        raise EmpError(f"{where} is damaged: {e}", hint="the reconciler writes it anew at the next apply") from e
+
+
+async def write_config(r: Client, keys: Keys, config: MachineConfig) -> None:
+    await r.set(keys.config(config.machine.id), encode(config))
+
+
+async def read_config(r: Client, keys: Keys, machine_id: str) -> MachineConfig | None:
+    """The configuration meant for `machine_id`; None when nobody wrote one."""
+    text = await r.get(keys.config(machine_id))
+    return None if text is None else decode(text, keys.config(machine_id))
+
+
+async def remove_machine_keys(r: Client, keys: Keys, machine_id: str) -> None:
+    """All that is kept for a machine beside its report."""
+    await r.delete(keys.config(machine_id), keys.commands(machine_id), keys.acks(machine_id))
