@@ -1,0 +1,33 @@
+import { html } from "../html.js";
+import { Badge } from "./badge.js";
+
+const ORDER = ["pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable"];
+
+export function Jobs({ jobs }) {
+  const names = [...ORDER.filter((s) => jobs.counts[s]), ...Object.keys(jobs.counts).filter((s) => !ORDER.includes(s))];
+  return html`
+    <section class="panel" aria-labelledby="jobs-title" id="jobs">
+      <h2 id="jobs-title">Jobs</h2>
+      ${names.length
+        ? html`<ul class="job-counts">
+            ${names.map(
+              (s) => html`<li key=${s}><${Badge} word=${s} /> <span class="number">${jobs.counts[s]}</span></li>`,
+            )}
+          </ul>`
+        : html`<p class="empty">No job yet.</p>`}
+      ${jobs.active.length
+        ? html`<ul class="active-jobs">
+            ${jobs.active.map((job) => html`<${Active} key=${job.job_id} job=${job} />`)}
+          </ul>`
+        : null}
+    </section>
+  `;
+}
+
+const Active = ({ job }) => html`
+  <li>
+    <div class="active-head"><code>${job.job_id}</code><span class="muted small">${Math.round(job.progress)} %</span></div>
+    <progress max="100" value=${job.progress} aria-label=${`progress of ${job.job_id}`}></progress>
+    <div class="muted small">${[job.service, job.worker_id, job.message].filter(Boolean).join(" · ")}</div>
+  </li>
+`;

@@ -1,0 +1,50 @@
+import { html } from "../html.js";
+
+// One look: in sync or not, and how many of what.
+export function Summary({ store }) {
+  const { state } = store;
+  const stats = state.system_stats;
+  const [tone, headline, detail] = verdict(state, store.reconciler);
+  const ready = stats.machines.by_status.ready ?? 0;
+  const wanted = state.fleet.machines.length;
+  const slots = state.fleet.machines.reduce((n, m) => n + m.num_gpus, 0);
+  const { idle = 0, busy = 0 } = stats.workers.by_status;
+  return html`
+    <section class=${`summary verdict-${tone}`} aria-label="Summary">
+      <div class="verdict" role="status" id="verdict">
+        <span class="verdict-mark" aria-hidden="true">${tone === "ok" ? "✓" : tone === "unknown" ? "?" : "≠"}</span>
+        <div>
+          <h1>${headline}</h1>
+          <p>${detail}</p>
+        </div>
+      </div>
+      <dl class="figures">
+        <${Figure} name="machines ready" value=${ready} of=${wanted || stats.machines.total} />
+        <${Figure} name="workers idle" value=${idle} of=${slots || stats.workers.total} />
+        <${Figure} name="workers busy" value=${busy} />
+        <${Figure} name="jobs waiting" value=${state.jobs.counts.pending ?? 0} />
+      </dl>
+    </section>
+  `;
+}
+
+const Figure = ({ name, value, of }) => html`
+  <div class="figure">
+    <dt>${name}</dt>
+    <dd>${value}${of === undefined ? null : html`<span class="of">/${of}</span>`}</dd>
+  </div>
+`;
+
+function verdict(state, reconciler) {
+  const n = state.drift.length;
+  const { fleet } = state;
+  if (fleet.error) return ["unknown", "Unknown", fleet.error];
+  if (!fleet.generation) return ["unknown", "Nothing applied", "Run emp apply to publish a generation."];
+  if (!reconciler?.alive) return ["unknown", "Unknown", "The reconciler is silent: nobody compares or repairs now."];
+  if (fleet.in_sync === null) return ["unknown", "Comparing", `Generation ${fleet.generation} was just applied.`];
+  if (n === 0) return ["ok", "In sync", "What runs is what emp.yaml says."];
+  const acting = state.drift.filter((d) => d.action && !d.held).length;
+  const held = n - acting;
+  const parts = [acting && `${acting} being repaired`, held && `${held} waiting or held`].filter(Boolean);
+  return ["differs", n === 1 ? "1 difference" : `${n} differences`, parts.join(" · ")];
+}
