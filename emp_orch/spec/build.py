@@ -30,7 +30,7 @@ from emp_orch.fleet.model import (
 )
 from emp_orch.spec import schema
 from emp_orch.spec.problems import Path, Report
-from emp_orch.spec.source import Source
+from emp_orch.spec.tree import Source
 from emp_orch.spec.units import seconds, size
 
 MAX_MACHINES = 10_000

@@ -8,9 +8,9 @@ from emp_orch.spec.problems import Mark, Report
 
 MAX_BYTES = 1024 * 1024
 
-_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
+_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=")
 _TAIL = re.compile(r"[ \t]*(?:#.*)?\Z")
-_COMMENT = re.compile(r"(?:^|[ \t])#.*\Z")
+_COMMENT = re.compile(r"[ \t]#.*\Z")
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -44,13 +44,14 @@ def parse(text: str, report: Report) -> dict[str, str]:
 
 def _value(text: str) -> str | None:
     """What stands after the `=`; None when its quotes are wrong."""
-    quote = text[:1]
+    bare = text.lstrip(" \t")
+    quote = bare[:1]
     if quote not in ("'", '"'):
         return _COMMENT.sub("", text).strip()
     end = 1
-    while end < len(text) and text[end] != quote:
-        end += 2 if quote == '"' and text[end] == "\\" else 1
-    if end >= len(text) or not _TAIL.match(text, end + 1):
+    while end < len(bare) and bare[end] != quote:
+        end += 2 if quote == '"' and bare[end] == "\\" else 1
+    if end >= len(bare) or not _TAIL.match(bare, end + 1):
         return None
-    inner = text[1:end]
+    inner = bare[1:end]
     return inner if quote == "'" else _ESCAPE.sub(lambda m: _ESCAPED.get(m[1], m[1]), inner)

@@ -12,12 +12,14 @@ from collections.abc import Mapping as MappingOf
 from typing import Any
 
 from emp_orch.spec.problems import Path, Report, did_you_mean
-from emp_orch.spec.source import Mapping, Node, Scalar, Sequence, Source
 from emp_orch.spec.template import BadTemplate, Piece, render, split, template
+from emp_orch.spec.tree import Mapping, Node, Scalar, Sequence, Source
 
 RUNTIME_VARIABLES = frozenset({"port", "gpu", "machine_id"})
 # Inside these keys of a service, runtime variables stand for what each program gets.
 _RUNTIME_KEYS = frozenset({"command", "env", "cwd", "install", "health"})
+
+_MAX_NAMES = 1000  # of variables to look for a similar one among
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -116,8 +118,8 @@ class Resolver:
                 message = f"${{{e.name}}} has no value here"
                 hint = "it is known inside a service's command, env, cwd, install and health"
             elif e.unset:
-                near = did_you_mean(e.name, [n for n in self._environ if len(n) > 2])
-                hint = f"{near} " if near.startswith("did you mean") else ""
+                near = did_you_mean(e.name, list(self._environ)[:_MAX_NAMES], list_all=False)
+                hint = f"{near} " if near else ""
                 hint += f"set it in the environment or in .env, or write ${{{e.name}:-default}}"
             self._report.add(path, node.mark, message, hint)
             return None

@@ -10,7 +10,7 @@ from emp_orch.fleet.desired import program_port
 from emp_orch.fleet.model import EMBEDDED, Fleet, Machine, RuntimeKind, Scale
 from emp_orch.spec.build import PORT_STEP, Built
 from emp_orch.spec.problems import Path, Report
-from emp_orch.spec.source import Source
+from emp_orch.spec.tree import Source
 
 _MAX_PORT = 65535
 

@@ -12,7 +12,7 @@ from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, RuntimeKind, Scale,
 from emp_orch.spec import ports
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
-from emp_orch.spec.source import Mapping, Source
+from emp_orch.spec.tree import Mapping, Source
 
 RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "supervisord"})
 RESERVED_MACHINES = frozenset({"all", "control", "unknown"})
@@ -42,7 +42,7 @@ class _Checks:
         self._source = source
         self._report = report
         # Broken services are no longer in the fleet, but a machine that names one is right.
-        self._services = self._keys("services")
+        self._services = dict.fromkeys(self._keys("services"))
 
     def _keys(self, name: str) -> list[str]:
         node = self._source.node((name,))
@@ -127,6 +127,8 @@ class _Checks:
 
     def cycles(self) -> None:
         """Each circle of depends_on once, at the service where it was entered."""
+        if self._report.covered(("services",)):  # too many to walk
+            return
         done: set[ServiceName] = set()
         for first in self._fleet.services:
             trail: list[ServiceName] = []

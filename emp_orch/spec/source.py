@@ -1,4 +1,4 @@
-"""YAML text → a tree of scalars, sequences and mappings that know their places.
+"""YAML text → the tree of tree.py.
 
 Built on the parser's events, not on its composer: the composer of libyaml recurses in C without a limit, forgets where
 an alias stood, and guesses types by YAML 1.1. Types are decided later, after interpolation.
@@ -7,7 +7,6 @@ an alias stood, and guesses types by YAML 1.1. Types are decided later, after in
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -15,6 +14,7 @@ from msgspec import Struct
 from yaml import events
 
 from emp_orch.spec.problems import Mark, Path, Report, Step, quoted
+from emp_orch.spec.tree import Mapping, Node, Scalar, Sequence, Source, kind
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
@@ -26,67 +26,6 @@ _FREE_VALUES = 20_000
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STANDARD = "tag:yaml.org,2002:"
 _MERGE = "<<"
-
-
-class Scalar(Struct, frozen=True):
-    """`text` as it stands in the file. `plain`: unquoted, so that it may mean a number, true, false or nothing."""
-
-    text: str
-    plain: bool
-    mark: Mark
-
-
-class Sequence(Struct, frozen=True):
-    items: tuple[Node, ...]
-    mark: Mark
-
-
-class Mapping(Struct, frozen=True):
-    """Keys are text. `keys` holds where each key stands, `values` what it holds; merge keys are already merged."""
-
-    keys: dict[str, Mark]
-    values: dict[str, Node]
-    mark: Mark
-
-
-Node = Scalar | Sequence | Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A parsed file: its root mapping, and where everything in it stands."""
-
-    file: str
-    root: Mapping
-
-    def node(self, path: Path) -> Node | None:
-        """The node at `path`, or None."""
-        node: Node | None = self.root
-        for step in path:
-            match node:
-                case Mapping() if isinstance(step, str):
-                    node = node.values.get(step)
-                case Sequence() if isinstance(step, int) and step < len(node.items):
-                    node = node.items[step]
-                case _:
-                    return None
-        return node
-
-    def key_mark(self, path: Path) -> Mark:
-        """Where the last key of `path` stands; for a list's item, the item. Falls back as value_mark does."""
-        parent, step = self.node(path[:-1]), path[-1] if path else ""
-        if isinstance(parent, Mapping) and isinstance(step, str) and step in parent.keys:
-            return parent.keys[step]
-        return self.value_mark(path)
-
-    def value_mark(self, path: Path) -> Mark:
-        """Where the value at `path` stands. A machine's may stand in `defaults`; else the key nearest above it."""
-        node = self.node(path)
-        if node is None and path[:1] == ("machines",):
-            node = self.node(("defaults", *path[2:]))
-        if node is not None:
-            return node.mark
-        return self.key_mark(path[:-1]) if path else self.root.mark
 
 
 class _Refused(Exception):
@@ -136,6 +75,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[Mark, str, 
     message, hint = f"not YAML: {error.problem or error.context or 'cannot be read'}", ""
     if "\t" in line[: at.column] and not line[: at.column].strip(" \t"):
         message, hint = "a tab cannot indent YAML", "use spaces"
+    elif line[: at.column].endswith("${"):
+        message, hint = "not YAML: ${ inside { } or [ ]", "put it in quotes, or write this part with one line each"
     elif "mapping values are not allowed" in message:
         message, hint = "not YAML: a second `:` in this place", "quote the text, or check the indentation"
     elif "did not find expected key" in message:
@@ -274,10 +215,15 @@ class _Builder:
         return Mapping(merged_keys, merged_values, mark)
 
     def _key(self, event: Any) -> tuple[str, Mark]:
+        """A key's text. Anything else is refused before it is read: keys are no way to nest without a limit."""
+        mark = _start(event)
+        if isinstance(event, events.MappingStartEvent | events.SequenceStartEvent):
+            what = "a mapping" if isinstance(event, events.MappingStartEvent) else "a list"
+            raise _Refused(mark, f"expected text as a key, found {what}", "quote the key", tuple(self._path))
         node = self._node(event)
-        if isinstance(node, Scalar):
-            return node.text, node.mark
-        raise _Refused(node.mark, f"expected text as a key, found {kind(node)}", "quote the key", tuple(self._path))
+        if not isinstance(node, Scalar):
+            raise _Refused(mark, f"expected text as a key, found {kind(node)}", "quote the key", tuple(self._path))
+        return node.text, mark
 
     def _merges(self, value: Node) -> list[Mapping]:
         sources = list(value.items) if isinstance(value, Sequence) else [value]
@@ -296,21 +242,11 @@ class _Builder:
 
     def _check_tag(self, tag: str | None, shape: str, mark: Mark) -> None:
         known = {"seq": ("seq",), "map": ("map",), "scalar": ("str", "int", "float", "bool", "null")}[shape]
-        if tag not in (None, "!") and tag not in [_STANDARD + k for k in known]:
-            self._problem(mark, f"the tag {quoted(tag or '')} is not supported", "remove it")
+        if tag is not None and tag != "!" and tag not in [_STANDARD + k for k in known]:
+            self._problem(mark, f"the tag {tag.replace(_STANDARD, '!!')[:60]} is not supported", "remove it")
 
     def _problem(self, mark: Mark, message: str, hint: str = "") -> None:
         self._report.add(tuple(self._path), mark, message, hint)
-
-
-def kind(node: Node) -> str:
-    match node:
-        case Mapping():
-            return "a mapping"
-        case Sequence():
-            return "a list"
-        case Scalar():
-            return "text"
 
 
 def _start(event: Any) -> Mark:

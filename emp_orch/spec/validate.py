@@ -11,9 +11,10 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from emp_orch.spec import schema
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
-from emp_orch.spec.source import Scalar, Source
+from emp_orch.spec.tree import Scalar, Source
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+_INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _SCHEME = re.compile(r"[a-z][a-z0-9+]{0,15}://")
 _USERINFO = re.compile(r"://.*@", re.DOTALL)
 # jsonschema types every field of an error as possibly unset; those that iter_errors yields have them all.
@@ -103,8 +104,11 @@ class _Telling:
             self._report.add((*path, name), self._source.key_mark(path), f"missing; expected {wanted}")
 
     def _twice(self, error: Finding, path: Path) -> None:
+        seen: set[str] = set()
         for index, item in enumerate(error.instance):
-            if item in error.instance[:index]:
+            known = repr(item) in seen
+            seen.add(repr(item))
+            if known:
                 at = (*path, index)
                 self._report.add(at, self._source.value_mark(at), f"{self.found(item, at)} stands here twice")
 
@@ -133,8 +137,10 @@ class _Telling:
         if isinstance(value, str):
             if "enum" in wanted:
                 return did_you_mean(value, [v for v in wanted["enum"] if v], list_all=False)
-            if "integer" in types and value.isascii() and value.isdigit():
-                return "remove the quotes"
+            node = self._source.node(path)
+            if "integer" in types and isinstance(node, Scalar) and not node.plain and _INTEGER.match(value):
+                inside = "; where { } or [ ] need them, write this part with one line each" if "${" in node.text else ""
+                return f"remove the quotes{inside}"
         return ""
 
     def found(self, value: Any, path: Path) -> str:
@@ -143,6 +149,8 @@ class _Telling:
         if isinstance(node, Scalar) and (names := _VARIABLE.findall(node.text)):
             given = " and ".join(f"${{{name}}}" for name in dict.fromkeys(names))
             return f"{'empty text' if value == '' else _kind(value)} from {given}"
+        if value == [] and isinstance(node, Scalar):  # a command of no words
+            return "empty text"
         if isinstance(value, str) and _is_url(path) and (scheme := _SCHEME.match(value)):
             return f"a URL that begins with {scheme[0]}"
         if isinstance(value, dict | list) or value is None or _is_secret(path) or _is_url(path):
