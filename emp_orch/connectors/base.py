@@ -37,7 +37,7 @@ class Connector(Protocol):
         """Its name in the registry."""
 
     async def probe(self) -> ConnectorReport:
-        """How the service is, by asking it. Never raises on account of the service."""
+        """How the service is, by asking it: idle or error. Never raises on account of the service."""
 
     async def run(self, job: Job, on_progress: OnProgress) -> Result:
         """The result of `job`. Raises RunFailed; anything but success is a RunFailed, never a Result."""

@@ -60,6 +60,8 @@ class ComfyClient:
         self._base = base
         self._session: aiohttp.ClientSession | None = None
         self._client_id = uuid.uuid4().hex
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._cancel_asked = False
         self.current: str | None = None
 
     @property
@@ -93,9 +95,13 @@ class ComfyClient:
 
     async def run(self, workflow: Workflow, on_progress: OnProgress, *, extra_data: dict[str, Any]) -> Result:
         """Queue `workflow`, follow it to its end, fetch its outputs. Raises RunFailed."""
+        self._cancel_asked = False
         try:
             async with self.session().ws_connect(self._ws_url(), heartbeat=20, max_msg_size=0) as socket:
+                self._socket = socket
                 self.current = await self._queue(workflow, extra_data)
+                if self._cancel_asked:  # while the workflow was on its way
+                    await self.cancel()
                 progress = ProgressOfRun(workflow, on_progress)
                 record = await self._follow(socket, self.current, progress)
             record = record or await self._follow_again(self.current, progress)
@@ -106,7 +112,7 @@ class ComfyClient:
         except (msgspec.DecodeError, msgspec.ValidationError) as e:
             raise RunFailed(f"the service at {self.shown} does not speak ComfyUI: {e}", retryable=False) from e
         finally:
-            self.current = None
+            self.current = self._socket = None
 
     def _ws_url(self) -> URL:
         scheme = "wss" if self._base.scheme == "https" else "ws"
@@ -195,6 +201,7 @@ class ComfyClient:
 
     async def cancel(self) -> None:
         """Take the present run out of the queue, or interrupt it when it is the one that runs."""
+        self._cancel_asked = True
         prompt_id = self.current
         if prompt_id is None:
             return
@@ -203,6 +210,8 @@ class ComfyClient:
             # Older versions interrupt whatever runs, so look first.
             if await self._in_queue(prompt_id) == "running":
                 await self._post("interrupt", {"prompt_id": prompt_id})
+            elif self._socket is not None:
+                await self._socket.close()  # nobody will tell of it any more: have the run look now
         except _NETWORK as e:
             raise self.gone(e) from e
 

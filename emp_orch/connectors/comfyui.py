@@ -40,8 +40,7 @@ class ComfyUI:
         except (msgspec.DecodeError, msgspec.ValidationError) as e:
             detail = f"{self._client.shown} answers, but not as ComfyUI does: {e}"
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
-        status = ConnectorStatus.ACTIVE if self._client.current else ConnectorStatus.IDLE
-        return ConnectorReport(status=status, version=stats.system.comfyui_version)
+        return ConnectorReport(status=ConnectorStatus.IDLE, version=stats.system.comfyui_version)
 
     async def run(self, job: Job, on_progress: OnProgress) -> Result:
         for name in ("workflow", "prompt"):

@@ -81,8 +81,7 @@ class Simulation:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
         if health.status != "ok":
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=f"its health is {health.status!r}")
-        status = ConnectorStatus.ACTIVE if self._client.current else ConnectorStatus.IDLE
-        return ConnectorReport(status=status, version=health.version)
+        return ConnectorReport(status=ConnectorStatus.IDLE, version=health.version)
 
     async def run(self, job: Job, on_progress: OnProgress) -> Result:
         try:

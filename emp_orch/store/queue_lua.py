@@ -322,7 +322,10 @@ end
 local kind = 'job_' .. verdict
 call('HSET', key, 'status', verdict, 'finished_ms', now, 'history', noted(f[6], now, kind, f[5], reason))
 if ARGV[4] ~= '' then call('HSET', key, 'result', ARGV[4]) end
-if verdict == 'completed' then call('HDEL', key, 'error') end
+if verdict == 'completed' then
+  call('HDEL', key, 'error')
+  call('HSET', key, 'progress', '{"fraction":1}')
+end
 emit(kind, id, f[5], verdict, about)
 ended(id, now)
 return verdict

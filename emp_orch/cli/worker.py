@@ -1,0 +1,76 @@
+"""`emp worker`: one worker, for one GPU slot of a machine."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("worker")
+@click.option("--machine", "machine", envvar="MACHINE_ID", required=True, help="The machine it belongs to.")
+@click.option("--gpu", type=click.IntRange(min=0), default=0, show_default=True, help="Its GPU slot.")
+@click.option("--service", "services", multiple=True, metavar="NAME=CONNECTOR@URL", help="A service it works for.")
+@click.option("--capabilities", default="{}", metavar="JSON", help="What else it can do.")
+@click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds.")
+@click.option("--job-timeout", type=click.FloatRange(min=0.1), default=3600.0, show_default=True, help="Seconds.")
+@click.option(
+    "--lease-ttl",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    envvar="EMP_LEASE_TTL",
+    help="Seconds after which a silent worker has lost its job.",
+)
+@click.option("--heartbeat", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds.")
+@click.option("--probe", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between probes.")
+def worker(
+    machine: str,
+    gpu: int,
+    services: tuple[str, ...],
+    capabilities: str,
+    drain_timeout: float,
+    job_timeout: float,
+    lease_ttl: float,
+    heartbeat: float,
+    probe: float,
+) -> None:
+    """Take jobs from the queue for one GPU slot, one at a time. Redis: HUB_REDIS_URL or REDIS_URL."""
+    import asyncio
+    import os
+    from typing import Any
+
+    import msgspec
+
+    from emp_orch.cli.daemon import log_to_stderr, stop_on_signals
+    from emp_orch.errors import UsageError
+    from emp_orch.worker.config import WorkerConfig, check_machine_id, parse_binding
+    from emp_orch.worker.daemon import run_worker
+
+    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
+    if not url:
+        raise UsageError("the worker does not know its Redis", hint="set HUB_REDIS_URL or REDIS_URL")
+    try:
+        own = msgspec.json.decode(capabilities, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        raise UsageError(f"--capabilities is not a JSON object: {e}") from e
+    bindings = tuple(parse_binding(s) for s in services)
+    names = [b.service for b in bindings]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise UsageError(f"--service names {', '.join(sorted(twice))} twice")
+    config = WorkerConfig(
+        machine_id=check_machine_id(machine),
+        gpu=gpu,
+        services=bindings,
+        capabilities=own,
+        drain_timeout_s=drain_timeout,
+        job_timeout_s=job_timeout,
+        lease_s=lease_ttl,
+        heartbeat_s=heartbeat,
+        probe_s=probe,
+    )
+    log_to_stderr()
+
+    async def run() -> None:
+        with stop_on_signals() as stop:
+            await run_worker(config, url, os.environ.get("EMP_REDIS_PREFIX", ""), stop)
+
+    asyncio.run(run())

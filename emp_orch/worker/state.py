@@ -1,0 +1,174 @@
+"""What a worker says of itself, and the task that says it: report, heartbeat, events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from typing import Any
+
+import msgspec
+from redis.exceptions import RedisError
+
+from emp_orch import __version__
+from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
+from emp_orch.store.connect import Client
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.store.reports import worker_writer
+from emp_orch.worker.config import WorkerConfig
+
+log = logging.getLogger("emp.worker")
+
+# Redis that is away, restarting, full or refusing: the worker goes on and tries again.
+AWAY = (RedisError, OSError)
+CALL_TIMEOUT_S = 10.0
+# Events kept for a Redis that is away; the oldest go first.
+MAX_UNSENT = 1_000
+_ANSWERS = frozenset({ConnectorStatus.IDLE, ConnectorStatus.ACTIVE})
+
+
+class WorkerState:
+    """The present state. Every change is reported at once and published as an event."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._started_ms = int(time.time() * 1000)
+        self.status = WorkerStatus.INITIALIZING
+        self.current_job_id: str | None = None
+        self.completed = 0
+        self.failed = 0
+        self._active: str | None = None
+        self.loaded: tuple[str, ...] = ()
+        starting = ConnectorReport(status=ConnectorStatus.STARTING)
+        self.connectors: dict[str, ConnectorReport] = {b.service: starting for b in config.services}
+        self.changed = asyncio.Event()
+        self.able_changed = asyncio.Event()
+        self.unsent: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_UNSENT)
+
+    def about(self) -> dict[str, Any]:
+        return {"worker_id": self._config.worker_id, "machine_id": self._config.machine_id}
+
+    def set_active(self, service: str | None) -> None:
+        """Which service works on this worker's job; None when none does."""
+        before, self._active = self._active, service
+        for name in (before, service):
+            if name in self.connectors:
+                self.set_connector(name, self.connectors[name])
+
+    def set_status(self, status: WorkerStatus, *, job_id: str | None = None) -> None:
+        self.current_job_id = job_id
+        if status is not self.status:
+            data = {**self.about(), "status": status, "previous": self.status, "job_id": job_id}
+            self.unsent.append(("worker_status", data))
+            self.status = status
+        self.changed.set()
+
+    def set_connector(self, service: str, report: ConnectorReport) -> None:
+        """Take what a probe said; `idle` becomes `active` while that service works on this worker's job."""
+        if report.status in _ANSWERS:
+            status = ConnectorStatus.ACTIVE if service == self._active else ConnectorStatus.IDLE
+            report = msgspec.structs.replace(report, status=status)
+        before = self.connectors[service]
+        if report == before:
+            return
+        self.connectors[service] = report
+        if report.status is not before.status:
+            data = {**self.about(), "service": service, "status": report.status, "detail": report.detail}
+            self.unsent.append(("connector_status", data))
+            if (report.status in _ANSWERS) != (before.status in _ANSWERS) or report.detail:
+                log.info(
+                    "connector of %s: %s%s", service, report.status, f" ({report.detail})" if report.detail else ""
+                )
+            if (report.status in _ANSWERS) != (before.status in _ANSWERS):
+                self.able_changed.set()
+        self.changed.set()
+
+    @property
+    def probed(self) -> bool:
+        """Whether every connector has answered once, well or badly."""
+        return all(c.status is not ConnectorStatus.STARTING for c in self.connectors.values())
+
+    def capabilities(self, *, only_able: bool = False) -> dict[str, Any]:
+        """What this worker can do. `only_able`: without services that do not answer at present."""
+        services = [s for s in self.loaded if not only_able or self._answers(s)]
+        return {"gpu": self._config.gpu, **self._config.capabilities, "services": services}
+
+    def _answers(self, service: str) -> bool:
+        return self.connectors[service].status in _ANSWERS
+
+    def report(self) -> WorkerReport:
+        return WorkerReport(
+            worker_id=self._config.worker_id,
+            machine_id=self._config.machine_id,
+            gpu=self._config.gpu,
+            status=self.status,
+            capabilities=self.capabilities(),
+            connector_statuses=dict(self.connectors),
+            started_ms=self._started_ms,
+            pid=os.getpid(),
+            current_job_id=self.current_job_id,
+            package=f"emp-orch {__version__}",
+            jobs_completed=self.completed,
+            jobs_failed=self.failed,
+        )
+
+
+class Reporter:
+    """Writes the worker's report on each change and every heartbeat, and its events in order."""
+
+    def __init__(self, r: Client, keys: Keys, config: WorkerConfig, state: WorkerState) -> None:
+        self._writer = worker_writer(r, keys, config.worker_id)
+        self._events = Events(r, keys)
+        self._config = config
+        self._state = state
+        self._away = False
+
+    async def run(self) -> None:
+        """Report for ever. A Redis that is away is mentioned once, and again when it is back."""
+        registered = False
+        while True:
+            self._state.changed.clear()
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    await self._writer.write(self._state.report())
+                    if not registered:
+                        await self._events.append("worker_registered", **self._state.about(), status=self._state.status)
+                        log.info("Worker registered: %s on machine %s", self._config.worker_id, self._config.machine_id)
+                        registered = True
+                    await self._send_events()
+                if self._away:
+                    log.info("Redis is back")
+                self._away = False
+            except AWAY as e:
+                if not self._away:
+                    log.warning("Redis is away, going on without it: %s", e or type(e).__name__)
+                self._away = True
+            await self._pause()
+
+    async def _pause(self) -> None:
+        if self._away:  # a change must not make a loop without rest of it
+            await asyncio.sleep(min(1.0, self._config.heartbeat_s))
+            return
+        try:
+            await asyncio.wait_for(self._state.changed.wait(), self._config.heartbeat_s)
+        except TimeoutError:
+            return
+
+    async def _send_events(self) -> None:
+        while self._state.unsent:
+            type_, data = self._state.unsent[0]
+            await self._events.append(type_, **data)
+            self._state.unsent.popleft()
+
+    async def withdraw(self) -> None:
+        """Remove the report, so that nobody takes this worker for one that fell silent."""
+        self._state.set_status(WorkerStatus.OFFLINE)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._send_events()
+                await self._writer.withdraw()
+        except AWAY as e:
+            log.warning("could not withdraw the report: %s", e or type(e).__name__)
