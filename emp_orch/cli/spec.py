@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
         if not as_json:
             raise
         click.echo(json.dumps({"valid": False, "problems": [_problem(p) for p in e.problems]}, indent=2))
-        raise click.exceptions.Exit(Exit.USAGE) from None
+        sys.exit(Exit.USAGE)
     counts = {
         "machines": len(fleet.machines),
         "services": len(fleet.services),

@@ -28,7 +28,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Fleet:
 def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` over the variables of the `.env` beside the emp.yaml at `path`. Raises ConfigError."""
     file = path.with_name(".env")
-    if not file.exists():
+    if not file.is_file():  # a folder of that name is somebody's virtual environment
         return dict(environ)
     report = Report(_label(file))
     try:

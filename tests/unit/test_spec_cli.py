@@ -1,0 +1,136 @@
+"""`emp init`, `emp validate`, `emp schema`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emp_orch.spec import load_text
+
+BAD = "version: 1\nname: f\nmachines:\n  m: {services: [], num_gpus: two}\n"
+
+
+def emp(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("NUM_GPUS", "HUB_REDIS_URL", "REDIS_URL")}
+    return subprocess.run(
+        [sys.executable, "-m", "emp_orch", *words],
+        cwd=folder,
+        env={**clean, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_init_then_validate(tmp_path: Path) -> None:
+    made = emp(tmp_path, "init")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout == (
+        f"wrote {tmp_path}/emp.yaml and .gitignore\n"
+        "next: emp validate   check it\n"
+        "      emp apply      bring it up\n"
+        "      emp diff       see how what runs differs from the file\n"
+    )
+    assert (tmp_path / ".gitignore").read_text() == ".emp/\nlogs/\n.env\n"
+    first = (tmp_path / "emp.yaml").read_text().split("\n")[0]
+    pointed = tmp_path / first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads(pointed.read_text())["$id"] == "urn:emp:schema:1"
+    assert stat.S_IMODE((tmp_path / ".emp").stat().st_mode) == 0o700
+
+    valid = emp(tmp_path, "validate")
+    assert valid.returncode == 0
+    assert valid.stdout == "emp.yaml is valid: fleet basic, 1 machine, 2 services, 2 GPU slots\n"
+
+
+def test_init_never_overwrites_without_force(tmp_path: Path) -> None:
+    (tmp_path / "emp.yaml").write_text("mine")
+    (tmp_path / ".gitignore").write_text("mine")
+    refused = emp(tmp_path, "init")
+    assert refused.returncode == 2
+    assert refused.stderr == f"emp: {tmp_path}/emp.yaml is there already\n     `emp init --force` replaces it\n"
+    assert (tmp_path / "emp.yaml").read_text() == "mine"
+    assert not (tmp_path / ".emp").exists()
+    forced = emp(tmp_path, "init", "--force", "--name", "farm-2")
+    assert forced.stdout.startswith(f"wrote {tmp_path}/emp.yaml\n")
+    assert (tmp_path / ".gitignore").read_text() == "mine"
+    assert load_text((tmp_path / "emp.yaml").read_text(), file="emp.yaml", environ={}).name == "farm-2"
+
+
+@pytest.mark.parametrize("name", ["Big", "", "a\nmachines: {}", "-a", "a" * 64])
+def test_init_refuses_a_bad_name(tmp_path: Path, name: str) -> None:
+    refused = emp(tmp_path, "init", f"--name={name}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("emp: --name: expected a name of lower-case letters")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["null", "true", "007", "1e3"])
+def test_init_keeps_a_name_that_yaml_would_read_otherwise(tmp_path: Path, name: str) -> None:
+    assert emp(tmp_path, "init", "--name", name).returncode == 0
+    assert f"fleet {name}," in emp(tmp_path, "validate").stdout
+
+
+def test_init_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = emp(tmp_path, "-C", "file/below", "init")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"emp: cannot write in {tmp_path}/file/below: Not a directory\n")
+
+
+def test_validate_prints_every_problem(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD + "nam: x\n")
+    bad = emp(tmp_path, "validate", "bad.yaml")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == (
+        "emp: 2 problems\n"
+        'bad.yaml:4:31: machines.m.num_gpus: expected an integer from 0 to 64, found "two"\n'
+        "bad.yaml:5:1: nam: unknown key\n"
+        '    did you mean "name"?\n'
+    )
+
+
+def test_validate_as_json(tmp_path: Path) -> None:
+    (tmp_path / "emp.yaml").write_text(BAD)
+    bad = emp(tmp_path, "validate", "--json")
+    assert (bad.returncode, bad.stderr) == (2, "")
+    assert json.loads(bad.stdout) == {
+        "valid": False,
+        "problems": [
+            {
+                "file": "emp.yaml",
+                "line": 4,
+                "column": 31,
+                "path": "machines.m.num_gpus",
+                "message": 'expected an integer from 0 to 64, found "two"',
+                "hint": "",
+            }
+        ],
+    }
+    (tmp_path / "emp.yaml").write_text("version: 1\nname: f\nmachines:\n  m:\n    services: []\n    num_gpus: ${N}\n")
+    good = emp(tmp_path, "validate", "--json", N="3")
+    assert json.loads(good.stdout) == {
+        "valid": True,
+        "fleet": "f",
+        "machines": 1,
+        "services": 0,
+        "gpu_slots": 3,
+        "problems": [],
+    }
+
+
+def test_validate_without_a_file(tmp_path: Path) -> None:
+    missing = emp(tmp_path, "validate")
+    assert missing.returncode == 2
+    assert missing.stderr == "emp: emp.yaml: no such file\n    `emp init` writes one\n"
+
+
+def test_schema_is_json_schema(tmp_path: Path) -> None:
+    shown = emp(tmp_path, "schema")
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"

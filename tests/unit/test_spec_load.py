@@ -1,0 +1,453 @@
+"""What a good emp.yaml becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from emp_orch import resources
+from emp_orch.fleet.model import Fleet, Gpus, SecretRef
+from emp_orch.spec import ConfigError, environment, load, load_text, schema
+from emp_orch.spec.interpolate import plain_value
+
+HEAD = "version: 1\nname: f\n"
+
+
+def fleet(text: str, **environ: str) -> Fleet:
+    return load_text(HEAD + text, file="emp.yaml", environ=environ)
+
+
+# --- defaults
+
+LEAST = fleet(
+    "services:\n  a: {scale: per_gpu, command: x, port: 1, health: {http: /}, install: {command: y}}\n"
+    "  b: {scale: per_gpu, command: x}\n"
+    "machines:\n  m: {services: [a]}\n  n: {services: [], gpus: {}}\n"
+)
+A, B = LEAST.services.values()
+M, N = LEAST.machines
+
+# Where each default of the schema must be seen: (what the schema says, what the fleet holds).
+SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
+    "redis.url": ("embedded", lambda: LEAST.redis.url, "embedded"),
+    "redis.machine_url": ("", lambda: LEAST.redis.machine_url, ""),
+    "redis.port": (6380, lambda: LEAST.redis.port, 6380),
+    "redis.prefix": ("", lambda: LEAST.redis.prefix, ""),
+    "api.host": ("127.0.0.1", lambda: LEAST.api.host, "127.0.0.1"),
+    "api.port": (3331, lambda: LEAST.api.port, 3331),
+    "api.token": (None, lambda: LEAST.api.token, None),
+    "monitor.host": ("127.0.0.1", lambda: LEAST.monitor.host, "127.0.0.1"),
+    "monitor.port": (3333, lambda: LEAST.monitor.port, 3333),
+    "monitor.token": (None, lambda: LEAST.monitor.token, None),
+    "services.*.builtin": (None, lambda: A.builtin, None),
+    "services.*.connector": (None, lambda: A.connector, None),
+    "services.*.port": (None, lambda: B.port, None),
+    "services.*.health": (None, lambda: B.health, None),
+    "services.*.health.interval": ("2s", lambda: A.health and A.health.interval_s, 2.0),
+    "services.*.health.timeout": ("1s", lambda: A.health and A.health.timeout_s, 1.0),
+    "services.*.health.failures": (3, lambda: A.health and A.health.failures, 3),
+    "services.*.health.startup": ("60s", lambda: A.health and A.health.startup_s, 60.0),
+    "services.*.install": (None, lambda: B.install, None),
+    "services.*.install.creates": (None, lambda: A.install and A.install.creates, None),
+    "services.*.env": ({}, lambda: A.env, {}),
+    "services.*.cwd": (None, lambda: A.cwd, None),
+    "services.*.stop.signal": ("TERM", lambda: A.stop.signal, "TERM"),
+    "services.*.stop.timeout": ("10s", lambda: A.stop.timeout_s, 10.0),
+    "services.*.start": ("1s", lambda: A.start_s, 1.0),
+    "services.*.depends_on": ([], lambda: A.depends_on, ()),
+    "machines.*.runtime": ("process", lambda: M.runtime, "process"),
+    "machines.*.num_gpus": (1, lambda: M.num_gpus, 1),
+    "machines.*.env": ({}, lambda: M.env, {}),
+    "machines.*.gpus": ("none", lambda: M.gpus, Gpus(kind="none", ids=())),  # type: ignore[arg-type]
+    "machines.*.gpus.kind": ("none", lambda: N.gpus.kind, "none"),
+    "machines.*.gpus.ids": ([], lambda: N.gpus.ids, ()),
+    "machines.*.replicas": (None, lambda: M.id, "m"),
+    "machines.*.host": (None, lambda: M.host, None),
+    "machines.*.image": (None, lambda: M.image, None),
+    "machines.*.ports": ({}, lambda: M.ports, {}),
+    "machines.*.health_port": (0, lambda: M.health_port, 0),
+    "machines.*.labels": ({}, lambda: M.labels, {}),
+    "machines.*.worker.capabilities": ({}, lambda: M.worker.capabilities, {}),
+    "machines.*.worker.drain_timeout": ("30s", lambda: M.worker.drain_timeout_s, 30.0),
+    "machines.*.worker.job_timeout": ("10m", lambda: M.worker.job_timeout_s, 600.0),
+    "reconcile.interval": ("2s", lambda: LEAST.reconcile.interval_s, 2.0),
+    "reconcile.stale_after": ("10s", lambda: LEAST.reconcile.stale_after_s, 10.0),
+    "reconcile.max_unavailable": (1, lambda: LEAST.reconcile.max_unavailable, 1),
+    "reconcile.prune": (False, lambda: LEAST.reconcile.prune, False),
+}
+
+
+def properties(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every property of the schema, by its path; `*` stands for a name."""
+    for branch in [node, *node.get("anyOf", ())]:
+        for name, below in branch.get("properties", {}).items():
+            yield ".".join((*path, name)), below
+            yield from properties(below, (*path, name))
+        if path in (("services",), ("machines",)):
+            yield from properties(branch["additionalProperties"], (*path, "*"))
+
+
+PROPERTIES = {p: s for p, s in properties(schema.document()) if not p.startswith("defaults.")}
+
+
+def test_every_default_of_the_schema_is_in_the_table() -> None:
+    defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
+    shells = {"redis", "api", "monitor", "services", "machines", "reconcile", "services.*.stop", "machines.*.worker"}
+    assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
+    assert all(defaults[p] == {} for p in shells)
+
+
+@pytest.mark.parametrize("path", SEEN)
+def test_every_default_reaches_the_fleet(path: str) -> None:
+    _, see, wanted = SEEN[path]
+    assert see() == wanted
+
+
+def test_the_schema_is_one_and_editors_can_use_it() -> None:
+    raw = json.loads(schema.text())
+    Draft202012Validator.check_schema(raw)
+    for path, below in PROPERTIES.items():
+        assert below.get("description"), f"{path} has no description"
+    objects = [raw, *raw["$defs"].values(), *raw["properties"].values()]
+    for node in objects:
+        assert "object" not in str(node.get("type")) or "additionalProperties" in node or "capabilities" in str(node)
+
+
+def test_the_examples_in_the_schema_are_valid() -> None:
+    raw = json.loads(schema.text())
+    examples = 0
+    for below in PROPERTIES.values():
+        for example in below.get("examples", ()):
+            if not (isinstance(example, str) and "${" in example and "port" not in example):
+                Draft202012Validator(below).validate(example)
+                examples += 1
+    assert examples > 20
+    for example in raw["examples"]:
+        load_text(json.dumps(example), file="example", environ={})
+
+
+# --- the default file
+
+
+def test_the_default_file() -> None:
+    loaded = load_text(resources.read_text("emp.yaml"), file="emp.yaml", environ={})
+    assert loaded.name == "basic"
+    assert loaded.redis.url == "embedded"
+    assert (loaded.api.port, loaded.monitor.port) == (3331, 3333)
+    assert [(s.name, s.scale, s.builtin, s.connector, s.port) for s in loaded.services.values()] == [
+        ("simulation", "per_machine", "simulation", "simulation", 8299),
+        ("comfyui", "per_gpu", "simulation", "comfyui", 8188),
+    ]
+    (machine,) = loaded.machines
+    assert (machine.id, machine.runtime, machine.num_gpus) == ("basic-machine-local", "process", 2)
+    assert machine.services == ("simulation", "comfyui")
+
+
+def test_the_default_file_follows_the_environment() -> None:
+    text = resources.read_text("emp.yaml")
+    loaded = load_text(text, file="emp.yaml", environ={"NUM_GPUS": "4", "HUB_REDIS_URL": "redis://hub:6379"})
+    assert loaded.machines[0].num_gpus == 4
+    assert loaded.redis.machine_url == "redis://hub:6379"
+
+
+def test_origins_name_the_key() -> None:
+    text = resources.read_text("emp.yaml")
+    loaded = load_text(text, file="emp.yaml", environ={})
+    lines = text.split("\n")
+    for thing, name in [(loaded.services[n], n) for n in loaded.services] + [(m, m.id) for m in loaded.machines]:
+        file, line, column = thing.origin.split(":")
+        assert file == "emp.yaml"
+        assert lines[int(line) - 1][int(column) - 1 :].startswith(f"{name}:")
+
+
+# --- scalars and interpolation
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None), ("~", None), ("null", None), ("true", True), ("FALSE", False), ("no", "no"), ("on", "on"),
+        ("0", 0), ("-7", -7), ("+7", 7), ("007", 7), ("0o17", 15), ("0x1F", 31), ("1_000", "1_000"), ("1:30", "1:30"),
+        ("1.5", 1.5), (".5", 0.5), ("1e3", 1000.0), ("1e9999", "1e9999"), (".inf", ".inf"), (".nan", ".nan"),
+        ("-", "-"), (".", "."), ("2s", "2s"), ("2024-01-01", "2024-01-01"), ("9" * 18, 10**18 - 1),
+        ("9" * 400, "9" * 400),
+    ],
+)  # fmt: skip
+def test_plain_scalars_mean_what_yaml_1_2_says(text: str, value: Any) -> None:
+    found = plain_value(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def env_of(value: str, **environ: str) -> Any:
+    loaded = fleet(f"services:\n  a:\n    scale: once\n    command: x\n    env:\n      V: {value}\n", **environ)
+    return loaded.services["a"].env["V"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("${X}", "x y"),
+        ("a${X}b", "ax yb"),
+        ("${NOPE:-d e}", "d e"),
+        ("${NOPE:-}", ""),
+        ("${EMPTY}", ""),
+        ("${EMPTY:-d}", "d"),
+        ("${X:-d}", "x y"),
+        ("${X:?told}", "x y"),
+        ("${NOPE:-${X}}", "x y"),
+        ("${X:-${NOPE}}", "x y"),
+        ("${X:-${NOPE:?}}", "x y"),
+        ("$${X}", "${X}"),
+        ("$X $$X", "$X $$X"),
+        ("${PORT}", "8080"),
+        ("${port}", "${port}"),
+        ("${NOPE:-${port}}", "${port}"),
+        ("a:${gpu}:${machine_id}", "a:${gpu}:${machine_id}"),
+        ("${YAML}", "{a: 1}\n- b # c"),
+        ("${DOLLAR}", "${X}"),
+        ("1.10", "1.10"),
+        ("007", "007"),
+        ("true", "true"),
+        ("!!str 5", "5"),
+        ("'5'", "5"),
+        ("|\n        two\n        lines\n", "two\nlines\n"),
+        ("{env: TOKEN}", SecretRef(source="env", name="TOKEN")),
+        ("{file: a/b}", SecretRef(source="file", name="a/b")),
+    ],
+)
+def test_variables(value: str, found: Any) -> None:
+    environ = {"X": "x y", "EMPTY": "", "PORT": "8080", "YAML": "{a: 1}\n- b # c", "DOLLAR": "${X}"}
+    assert env_of(value, **environ) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("python -m x", ("python", "-m", "x")),
+        ("sh -c 'a; b' \"c d\"", ("sh", "-c", "a; b", "c d")),
+        ("x --port ${port}", ("x", "--port", "${port}")),
+        ("x ${TWO}", ("x", "a b'c")),
+        ("x --n=${TWO}-z", ("x", "--n=a b'c-z")),
+        ("x ${EMPTY} y", ("x", "", "y")),
+        ("x ${NOPE:-a b} y", ("x", "a b", "y")),
+        ("x ${NOPE:-} y", ("x", "", "y")),
+        ("x $${A} y#z", ("x", "${A}", "y#z")),
+        ("[x, 1.10, true, '${TWO}']", ("x", "1.10", "true", "a b'c")),
+        ("5", ("5",)),
+    ],
+)
+def test_commands_become_words(value: str, words: tuple[str, ...]) -> None:
+    loaded = fleet(f"services:\n  a:\n    scale: once\n    command: {value}\n", TWO="a b'c", EMPTY="")
+    assert loaded.services["a"].command == words  # type: ignore[index]
+
+
+def test_a_variable_in_a_number() -> None:
+    text = "machines:\n  m:\n    services: []\n    num_gpus: ${N:-2}\n    replicas: 1${N:-0}\n"
+    assert len(fleet(text).machines) == 10
+    assert fleet(text).machines[0].num_gpus == 2
+    assert fleet(text, N="3").machines[0].num_gpus == 3
+
+
+# --- structure
+
+
+def test_anchors_merge_keys_and_extension_keys() -> None:
+    loaded = fleet(
+        "x-common: &common {LOG: debug, PORT: '${port}'}\n"
+        "x-more: &more {LOG: never, MORE: '1'}\n"
+        "services:\n"
+        "  a: &a {scale: once, command: x, env: {<<: [*common, *more], OWN: '2'}}\n"
+        "  b: {env: {A: b}, <<: *a, cwd: /srv}\n"
+    )
+    a, b = loaded.services.values()
+    assert a.env == {"LOG": "debug", "PORT": "${port}", "MORE": "1", "OWN": "2"}
+    assert (b.command, b.env, b.cwd) == (("x",), {"A": "b"}, "/srv")
+
+
+def test_an_error_in_an_anchor_is_told_where_it_stands() -> None:
+    with pytest.raises(ConfigError) as caught:
+        fleet("x-a: &a\n  port: nine\nservices:\n  s:\n    <<: *a\n    scale: per_gpu\n    command: x\n")
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column, problem.path) == (4, 9, "services.s.port")
+
+
+def test_one_anchor_used_by_a_thousand_machines() -> None:
+    head = "x-env: &env {" + ", ".join(f"V{i}: a" for i in range(15)) + "}\nmachines:\n"
+    loaded = fleet(head + "".join(f"  m-{i}: {{runtime: external, services: [], env: *env}}\n" for i in range(1000)))
+    assert len(loaded.machines) == 1000
+
+
+def test_defaults_stand_under_every_machine() -> None:
+    loaded = fleet(
+        "services: {a: {scale: once, command: x}}\n"
+        "defaults:\n"
+        "  runtime: external\n"
+        "  services: [a]\n"
+        "  env: {A: '1', B: {env: X}}\n"
+        "  labels: {site: x}\n"
+        "  worker: {job_timeout: 1h, capabilities: {vram: 24GiB, gpu: {name: t4, mem: 8GiB}}}\n"
+        "  gpus: {kind: nvidia, ids: [4, 5]}\n"
+        "machines:\n"
+        "  m: {num_gpus: 2}\n"
+        "  n:\n"
+        "    services: []\n"
+        "    env: {B: {file: y}, C: '3'}\n"
+        "    labels: {rack: 7}\n"
+        "    worker: {drain_timeout: 0s, capabilities: {vram: 0.5GiB, gpu: [1.5KiB]}}\n"
+        "    gpus: none\n"
+    )
+    m, n = loaded.machines
+    assert (m.runtime, m.services, m.labels, m.gpus.ids) == ("external", ("a",), {"site": "x"}, ("4", "5"))
+    assert (m.worker.job_timeout_s, m.worker.drain_timeout_s) == (3600.0, 30.0)
+    assert m.worker.capabilities == {"vram": 24 * 2**30, "gpu": {"name": "t4", "mem": 8 * 2**30}}
+    assert n.services == ()
+    assert n.env == {"A": "1", "B": SecretRef(source="file", name="y"), "C": "3"}
+    assert n.labels == {"site": "x", "rack": "7"}
+    assert (n.worker.job_timeout_s, n.worker.drain_timeout_s) == (3600.0, 0.0)
+    assert n.worker.capabilities == {"vram": 2**29, "gpu": [1536]}
+    assert n.gpus == Gpus(kind="none", ids=())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("runtime", "step"), [("process", 100), ("compose", 100), ("external", 0)])
+def test_replicas(runtime: str, step: int) -> None:
+    loaded = fleet(f"machines:\n  m: {{runtime: {runtime}, services: [], replicas: 3, health_port: 9000}}\n")
+    found = [(m.id, m.port_offset, m.health_port, m.origin) for m in loaded.machines]
+    assert found == [(f"m-{k + 1}", step * k, 9000 + step * k, "emp.yaml:4:3") for k in range(3)]
+
+
+def test_one_replica_has_a_number_and_none_is_no_machine() -> None:
+    loaded = fleet(
+        "machines:\n  m: {services: [], replicas: 1}\n  n: {services: [], replicas: 0}\n  o: {services: []}\n"
+    )
+    assert [m.id for m in loaded.machines] == ["m-1", "o"]
+
+
+def test_ports_can_make_room_for_a_second_machine() -> None:
+    loaded = fleet(
+        "services: {a: {scale: per_gpu, builtin: simulation, port: 8188}}\n"
+        "machines:\n  m: {services: [a], num_gpus: 4}\n  n: {services: [a], num_gpus: 4, ports: {a: 8192}}\n"
+    )
+    assert loaded.machines[1].ports == {"a": 8192}
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "connector"),
+    [
+        ("comfyui", "", "comfyui"),
+        ("comfyui", "connector: none", None),
+        ("comfyui", "connector: http", "http"),
+        ("other", "", None),
+        ("other", "connector: comfyui", "comfyui"),
+        ("none", "", None),
+    ],
+)
+def test_the_connector_follows_the_name(name: str, said: str, connector: str | None) -> None:
+    loaded = fleet(f"services:\n  {name}: {{scale: per_gpu, command: x, {said}}}\n")
+    assert loaded.services[name].connector == connector  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("2s", 2.0), ("1.5s", 1.5), ("5m", 300.0), ("1h", 3600.0), ("0.1ms", 0.0001)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert fleet(f"reconcile: {{interval: {text}}}\n").reconcile.interval_s == seconds
+
+
+def test_a_token_opens_the_api() -> None:
+    loaded = fleet("api: {host: 0.0.0.0, token: {env: EMP_TOKEN}}\nmonitor: {host: '::1'}\n")
+    assert loaded.api.token == SecretRef(source="env", name="EMP_TOKEN")
+
+
+def test_broken_parts_do_not_make_others_look_wrong() -> None:
+    with pytest.raises(ConfigError) as caught:
+        fleet(
+            "api: {port: x}\nredis: {url: ftp://x}\n"
+            "services:\n  a: {scale: per_gpu, builtin: simulation, port: 3331}\n  b: {scale: x, command: y}\n"
+            "  c: {scale: per_gpu, command: y, depends_on: [b]}\n"
+            "machines:\n  m: {services: [a, b, c]}\n  n: {services: [a], num_gpus: x}\n"
+        )
+    assert [p.path for p in caught.value.problems] == [
+        "api.port",
+        "redis.url",
+        "services.b.scale",
+        "machines.n.num_gpus",
+    ]
+
+
+# --- files
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_dotenv_feeds_the_file_and_the_environment_wins(tmp_path: Path) -> None:
+    path = write(tmp_path, "emp.yaml", HEAD + "machines:\n  m:\n    services: []\n    num_gpus: ${N}\n")
+    write(tmp_path, ".env", "N=3\n")
+    assert load(path, {}).machines[0].num_gpus == 3
+    assert load(path, {"N": "5"}).machines[0].num_gpus == 5
+    assert environment(path, {"A": "b"}) == {"N": "3", "A": "b"}
+
+
+def test_a_file_is_named_as_a_person_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    path = write(tmp_path / "sub", "emp.yaml", "nme: x\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert {p.file for p in caught.value.problems} == {"sub/emp.yaml"}
+    good = write(tmp_path / "sub", "fleet.yaml", HEAD + "machines: {m: {services: []}}\n")
+    assert load(good, {}).machines[0].origin == "fleet.yaml:3:12"
+
+
+def test_a_byte_order_mark_and_dos_lines_are_fine(tmp_path: Path) -> None:
+    path = write(tmp_path, "emp.yaml", b"\xef\xbb\xbf" + HEAD.replace("\n", "\r\n").encode())
+    assert load(path, {}).name == "f"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"version: 1\nname: \xff\n", "emp.yaml:2:7: not UTF-8 text"),
+        ("version: 1\n".encode("utf-16"), "emp.yaml:1:1: not UTF-8 text"),
+        (b"#" * (8 * 1024 * 1024 + 1), "emp.yaml: larger than 8 MiB"),
+    ],
+)
+def test_bytes_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, "emp.yaml", content)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert [p.text for p in caught.value.problems] == [text]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+
+    def told(name: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path / name, {})
+        return str(caught.value)
+
+    assert told("emp.yaml") == "emp.yaml: no such file\n    `emp init` writes one"
+    assert told("folder") == "folder: is a folder\n    name the file in it"
+    assert told("loop") == "loop: cannot be read (ELOOP)"
+    assert told("a\0b").endswith("cannot be read")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = write(tmp_path, "emp.yaml", HEAD)
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="permission denied"):
+        load(path, {})
