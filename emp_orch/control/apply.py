@@ -19,7 +19,7 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Effect, MachineChange, changes
 from emp_orch.layout import Layout
-from emp_orch.runtimes.process import ProcessRuntime
+from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.connect import Client
@@ -85,7 +85,7 @@ async def _in_force(layout: Layout, settings: Settings) -> tuple[Generation | No
     keys = Keys(settings.prefix)
     try:
         async with connect.connected(settings.redis_url, read_only=True) as r:
-            observed = await Observer(r, keys, (ProcessRuntime(layout, settings),), fresh=False).look()
+            observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
             found = await read_generation(r, keys, settings.fleet)
             return found, observed
     except Unreachable:
@@ -159,7 +159,7 @@ class Session:
         self._settings = settings
         self._r = r
         self._keys = Keys(settings.prefix)
-        self._observer = Observer(r, self._keys, (ProcessRuntime(layout, settings),), fresh=False)
+        self._observer = Observer(r, self._keys, runtimes_of(layout, settings), fresh=False)
 
     async def publish(self, proposal: Proposal, seen: Preview, *, prune: bool, allow_empty: bool) -> Generation:
         """Make `proposal` the next generation. Raises EmpError when somebody else applied meanwhile."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import platform
 import signal
 from contextlib import suppress
 
+from emp_orch.control import identity
 from emp_orch.control.execute import Executor
 from emp_orch.control.observe import Observer
 from emp_orch.control.reconciler import Reconciler
-from emp_orch.fleet.model import RuntimeKind
 from emp_orch.layout import Layout
-from emp_orch.procident import identify
-from emp_orch.runtimes.process import ProcessRuntime
+from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.connect import TRANSIENT
@@ -28,17 +25,16 @@ async def run_reconciler(layout: Layout, settings: Settings) -> None:
     """Reconcile the fleet of `layout` until SIGTERM or SIGINT."""
     keys = Keys(settings.prefix)
     r = connect.client(settings.redis_url)
-    process = ProcessRuntime(layout, settings)
-    me = identify(os.getpid())
-    who = f"{platform.node()}:{os.getpid()}:{me.start_ticks if me else 0}"
+    runtimes = runtimes_of(layout, settings)
+    who = identity.own()
     reconciler = Reconciler(
         r,
         keys,
         layout,
         settings.fleet,
         who,
-        Observer(r, keys, (process,), fresh=True),
-        Executor(r, keys, layout, {RuntimeKind.PROCESS: process}),
+        Observer(r, keys, runtimes, fresh=True),
+        Executor(r, keys, layout, runtimes),
     )
     log.info("reconciler of fleet %s: %s", settings.fleet, who)
     work = asyncio.create_task(reconciler.run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import assert_never
 
 import msgspec
@@ -32,7 +33,7 @@ REMOVED_DRAIN_S = 60.0
 class Executor:
     """Acts for one leader. `runtimes` by kind; a kind that is not there cannot be acted on."""
 
-    def __init__(self, r: Client, keys: Keys, layout: Layout, runtimes: dict[RuntimeKind, Runtime]) -> None:
+    def __init__(self, r: Client, keys: Keys, layout: Layout, runtimes: Mapping[RuntimeKind, Runtime]) -> None:
         self._r = r
         self._keys = keys
         self._layout = layout

@@ -12,7 +12,7 @@ from emp_orch.fleet.drift import Desired, Drift, diff
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation, plan
 from emp_orch.layout import Layout
-from emp_orch.runtimes.process import ProcessRuntime
+from emp_orch.runtimes import runtimes_of
 from emp_orch.store import connect
 from emp_orch.store.generations import read_generation
 from emp_orch.store.keys import Keys
@@ -52,7 +52,7 @@ async def difference(layout: Layout) -> Difference:
         generation = await read_generation(r, keys, settings.fleet) or generations.kept(layout)
         if generation is None:
             raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
-        observed = await Observer(r, keys, (ProcessRuntime(layout, settings),), fresh=False).look()
+        observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
         status = await read_status(r, keys, settings.fleet)
     desired = generations.as_desired(generation)
     drifts = diff(desired, observed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.model import MachineId
+from collections.abc import Mapping
+
+from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Instance, Observed
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
@@ -16,7 +18,7 @@ class Observer:
     `look` raises what redis-py raises when Redis is away: then everything is unknown, and nobody may act.
     """
 
-    def __init__(self, r: Client, keys: Keys, runtimes: tuple[Runtime, ...], *, fresh: bool) -> None:
+    def __init__(self, r: Client, keys: Keys, runtimes: Mapping[RuntimeKind, Runtime], *, fresh: bool) -> None:
         self._r = r
         self._keys = keys
         self._runtimes = runtimes
@@ -33,7 +35,7 @@ class Observer:
         if self._since_ms is None:
             self._since_ms = reports.now_ms
         instances: dict[MachineId, Instance] = {}
-        for runtime in self._runtimes:
+        for runtime in self._runtimes.values():
             instances |= await runtime.instances()
         return Observed(
             now_ms=reports.now_ms,
@@ -41,5 +43,6 @@ class Observer:
             machines=reports.machines,
             workers=reports.workers,
             instances=instances,
+            answered=tuple(self._runtimes),
             malformed=reports.malformed,
         )

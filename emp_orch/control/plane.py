@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -122,14 +123,14 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
-        await asyncio.to_thread(self._stop)
-
-    def _stop(self) -> None:
         who = self.identity()
         if who is not None:
+            with suppress(TimeoutError, EmpError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self.supervisor.stop_in_order()
             send(who, signal.SIGTERM)
-            wait_end(who, STOP_TIMEOUT_S)
-        self._end_programs()
+            await asyncio.to_thread(wait_end, who, STOP_TIMEOUT_S)
+        await asyncio.to_thread(self._end_programs)
 
     def _end_programs(self) -> None:
         leaders = [who for path in sorted(self._run.glob("*")) if (who := recorded(path)) is not None]

@@ -8,6 +8,7 @@ import random
 from contextlib import suppress
 
 from emp_orch.control import generation as generations
+from emp_orch.control import identity
 from emp_orch.control.execute import Executor
 from emp_orch.control.memory import Entry, Recollection
 from emp_orch.control.observe import Observer
@@ -137,6 +138,9 @@ class Reconciler:
     async def _lead(self) -> bool:
         """Hold the lease, or say who does."""
         epoch, holder = await self._leadership.acquire()
+        if epoch is None and identity.is_dead(holder):
+            await self._leadership.take_from(holder)
+            epoch, holder = await self._leadership.acquire()
         if epoch is not None and epoch != self._epoch:
             log.info("leading %s with epoch %d", self._fleet, epoch)
             self._memory = Recollection()

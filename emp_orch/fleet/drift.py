@@ -143,6 +143,8 @@ def _age(ms: int) -> str:
 def _machine_drift(machine: DesiredMachine, desired: Desired, observed: Observed, unreadable: set[str]) -> list[Drift]:
     seen = observed.machines.get(machine.id)
     instance = observed.instances.get(machine.id)
+    if instance is None and machine.runtime in observed.answered:
+        instance = Instance(machine_id=machine.id, state=InstanceState.GONE, detail="it was never started")
     whole = _whole_machine(machine, seen, instance, desired, observed)
     if whole is not None:
         return [whole]

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
 
 
 class MachineStatus(StrEnum):
@@ -150,7 +150,8 @@ class Observed(Struct, frozen=True, kw_only=True):
     """One look at the world.
 
     `observing_since_ms`: since when reads succeed without a gap; nothing is stale on account of a time
-    when nobody could have been heard. `instances` holds machines this host's runtimes answer for.
+    when nobody could have been heard. `instances` are the machines that the runtimes in `answered` know of:
+    one of theirs that is not among them does not run.
     """
 
     now_ms: int
@@ -158,4 +159,5 @@ class Observed(Struct, frozen=True, kw_only=True):
     machines: dict[MachineId, SeenMachine]
     workers: dict[WorkerId, SeenWorker]
     instances: dict[MachineId, Instance]
+    answered: tuple[RuntimeKind, ...] = ()
     malformed: tuple[Malformed, ...] = ()

@@ -87,6 +87,8 @@ def gate(
 def _hold(operation: Operation, now_ms: int, memory: Memory, paused: str, jitter: float) -> Held | None:
     if paused:
         return Held(operation=operation, why=f"paused: {paused}", next_ms=None)
+    if _machine_in_hand(operation, now_ms, memory):
+        return Held(operation=operation, why="its machine is being started, stopped or configured", next_ms=None)
     attempt = memory.get(operation.key)
     if attempt is None:
         return None
@@ -97,6 +99,24 @@ def _hold(operation: Operation, now_ms: int, memory: Memory, paused: str, jitter
     if now_ms < next_ms:
         return Held(operation=operation, why=f"backoff after {attempt.count} attempts", next_ms=next_ms)
     return None
+
+
+_WHOLE = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.SEND_CONFIG)
+
+
+def _machine_in_hand(operation: Operation, now_ms: int, memory: Memory) -> bool:
+    """Whether another operation on the whole machine is under way: then nothing inside it is touched."""
+    for verb in _WHOLE:
+        whole = Operation(verb=verb, machine_id=operation.machine_id, cause="", origin="")
+        attempt = memory.get(whole.key)
+        if (
+            whole.key != operation.key
+            and attempt is not None
+            and attempt.in_flight_since_ms is not None
+            and now_ms - attempt.in_flight_since_ms < IN_FLIGHT_MS
+        ):
+            return True
+    return False
 
 
 def _moving(desired: Desired, observed: Observed) -> set[MachineId]:

@@ -18,8 +18,9 @@ import aiohttp
 from msgspec import structs
 
 from emp_orch import __version__
-from emp_orch.errors import EmpError, Unreachable
+from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.machine import folder as folders
 from emp_orch.machine import probes
@@ -30,6 +31,7 @@ from emp_orch.machine.listener import supervisor_events
 from emp_orch.machine.orders import Orders
 from emp_orch.machine.programs import Programs
 from emp_orch.machine.sequence import Sequence, announced_by
+from emp_orch.machine.watch import Watch
 from emp_orch.procident import identify
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 from emp_orch.store import connect
@@ -39,8 +41,6 @@ from emp_orch.store.connect import TRANSIENT, Client
 from emp_orch.store.keys import Keys
 
 log = logging.getLogger("agent")
-
-RESYNC_S = 10.0
 
 
 def boot_id() -> str:
@@ -68,6 +68,13 @@ class Agent:
         self.programs = Programs()
         self.link = Link(r, keys, self.machine.id, self.report)
         self.programs.on_change = self.link.dirty
+        self._watch = Watch(
+            self.programs,
+            self._supervisor,
+            self._group,
+            tell=self.link.event,
+            offset_ms=lambda: self.link.offset_ms,
+        )
 
     @property
     def machine(self) -> DesiredMachine:
@@ -117,13 +124,13 @@ class Agent:
         runner, self._health_port = await serve(health_app(self.report), "127.0.0.1", self.machine.health_port)
         log.info("agent of %s: boot %s, health on port %d", self.machine.id, self._state.boot_id, self._health_port)
         try:
-            await self.programs.replace_all(await self._supervisor.all_processes())
             async with self._group as group:
+                await self._watch.refresh_all()
                 ending = group.create_task(self._until_told(), name="events")
                 tasks = [
                     group.create_task(self.link.run(), name="link"),
                     group.create_task(self._orders().run(), name="orders"),
-                    group.create_task(self._resync(), name="resync"),
+                    group.create_task(self._watch.run(), name="watch"),
                 ]
                 self._begin_work()
                 await ending
@@ -173,26 +180,7 @@ class Agent:
             if event.name == "SUPERVISOR_STATE_CHANGE_STOPPING":
                 self._set_status(MachineStatus.STOPPING, "")
             elif event.name.startswith("PROCESS_STATE_") and event.fields.get("processname") != AGENT:
-                await self._program_changed(event.fields["processname"])
-
-    async def _program_changed(self, name: str) -> None:
-        """Take over a program's new state, and tell it. supervisord is asked: events may lag behind."""
-        try:
-            info = await self._supervisor.process(name)
-        except (Unreachable, EmpError):
-            return  # removed meanwhile, or supervisord is ending; the resync tells
-        self.programs.offset_ms = self.link.offset_ms
-        before = await self.programs.update(info)
-        if before != info.statename:
-            self.link.event("program_state", program=name, state=info.statename, was=before, pid=info.pid)
-
-    async def _resync(self) -> None:
-        """A full listing now and then: a safety net below the events."""
-        while True:
-            await asyncio.sleep(RESYNC_S)
-            with suppress(EmpError):
-                self.programs.offset_ms = self.link.offset_ms
-                await self.programs.replace_all(await self._supervisor.all_processes())
+                await self._watch.refresh(ProgramName(event.fields["processname"]))
 
     # -- commands
 
@@ -240,7 +228,7 @@ class Agent:
             self._config = config
             again = announced_by([*added, *changed, *removed])
             self._remember(announced=tuple(k for k in self._state.announced if k not in again))
-            await self.programs.replace_all(await self._supervisor.all_processes())
+            await self._watch.refresh_all()
         finally:
             self._begin_work()
 

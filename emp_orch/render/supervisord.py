@@ -12,7 +12,7 @@ from typing import assert_never
 from jinja2 import Environment, StrictUndefined, Template
 from msgspec import Struct
 
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model import SecretRef
 from emp_orch.render.quoting import word
 
@@ -22,6 +22,7 @@ class _Program(Struct, frozen=True, kw_only=True):
     command: str
     once: bool
     start_seconds: int
+    priority: int
     stop_signal: str
     stop_seconds: int
 
@@ -42,6 +43,10 @@ CONTROL_PROGRAMS = (
     ControlProgram(name="eventlog", log="eventlog", priority=50),
 )
 EMBEDDED_REDIS = ControlProgram(name="redis", log="redis", priority=10, stop_seconds=60)
+
+
+# What stops first has the highest number: workers, while their services can still finish a job.
+_PRIORITY = {ProgramKind.SETUP: 100, ProgramKind.INSTALLER: 100, ProgramKind.SERVICE: 200, ProgramKind.WORKER: 300}
 
 
 @lru_cache(maxsize=8)
@@ -69,6 +74,7 @@ def _program(program: DesiredProgram) -> _Program:
         once=program.kind.once,
         # At least 1 for what stays up: with 0 supervisord restarts a crashing program without any pause.
         start_seconds=0 if program.kind.once else max(1, math.ceil(program.start_s)),
+        priority=_PRIORITY[program.kind],
         stop_signal=program.stop.signal,
         stop_seconds=max(1, math.ceil(program.stop.timeout_s)),
     )

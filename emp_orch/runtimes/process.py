@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,11 +25,14 @@ from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, end_groups, recorded, send, spawn_daemon, started_ms, wait_end
+from emp_orch.runtimes.supervisor import AGENT, Supervisor
 from emp_orch.settings import Settings, write_private
 
 # From the spawn of `emp machine` to its identity file: an interpreter's start and one Redis read.
 START_TIMEOUT_S = 30.0
 ORPHAN_GRACE_S = 5.0
+# After its programs were stopped, supervisord has only the agent left.
+SUPERVISORD_STOP_S = 20.0
 
 
 class ProcessRuntime:
@@ -42,9 +45,6 @@ class ProcessRuntime:
 
     async def start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
         await asyncio.to_thread(self._start, machine, secrets)
-
-    async def stop(self, machine_id: MachineId, *, timeout_s: float) -> None:
-        await asyncio.to_thread(self._stop, machine_id, timeout_s)
 
     async def remove(self, machine_id: MachineId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._layout.machine(machine_id), ignore_errors=True)
@@ -80,16 +80,19 @@ class ProcessRuntime:
         if not _lives(root):
             raise EmpError(f"machine {machine_id} did not start (exit {child.poll()})", hint=f"see {log}")
 
-    def _stop(self, machine_id: MachineId, timeout_s: float) -> None:
+    async def stop(self, machine_id: MachineId, *, timeout_s: float) -> None:
         root = self._layout.machine(machine_id)
-        supervisord = recorded(root / "run" / "supervisord")
-        if supervisord is not None and alive(supervisord):
-            send(supervisord, signal.SIGTERM)
-            wait_end(supervisord, timeout_s)
-        end_groups(_identities(root), grace_s=ORPHAN_GRACE_S)
+        who = recorded(root / "run" / "supervisord")
+        if who is not None and alive(who):
+            with suppress(TimeoutError, EmpError):
+                async with asyncio.timeout(timeout_s):
+                    await Supervisor(root).stop_in_order(keep=frozenset({AGENT}))
+            send(who, signal.SIGTERM)
+            await asyncio.to_thread(wait_end, who, SUPERVISORD_STOP_S)
+        await asyncio.to_thread(end_groups, _identities(root), grace_s=ORPHAN_GRACE_S)
         child = self._children.pop(machine_id, None)
         if child is not None:
-            child.wait()
+            await asyncio.to_thread(child.wait)
 
     def _instances(self) -> dict[MachineId, Instance]:
         for child in self._children.values():

@@ -20,6 +20,7 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from emp_orch.errors import EmpError, Unreachable
 
 AGENT = "agent"
+WAKE_S = 0.05
 
 
 class ProcessInfo(Struct, frozen=True, kw_only=True):
@@ -88,6 +89,27 @@ class Supervisor:
     async def restart(self, name: str) -> None:
         await self.stop(name)
         await self.start(name)
+
+    async def stop_in_order(self, *, keep: frozenset[str] = frozenset()) -> None:
+        """Stop every program but `keep`: the highest priority number first, equal ones side by side.
+
+        So workers finish their jobs while their services still run.
+        """
+        infos = [i for i in await self.call("getAllConfigInfo") if i["name"] not in keep]
+        for priority in sorted({i["process_prio"] for i in infos}, reverse=True):
+            level = [i["name"] for i in infos if i["process_prio"] == priority]
+            waking = asyncio.create_task(self._keep_awake())
+            try:
+                await asyncio.gather(*(self.stop(name) for name in level))
+            finally:
+                waking.cancel()
+
+    async def _keep_awake(self) -> None:
+        """supervisord looks for ended children only once a second, unless it is spoken to."""
+        while True:
+            await asyncio.sleep(WAKE_S)
+            with suppress(Unreachable):
+                await self.call("getState")
 
     async def reload(self, keep: Callable[[str], bool]) -> tuple[list[str], list[str], list[str]]:
         """Make supervisord follow its configuration file; what did not change runs on untouched.

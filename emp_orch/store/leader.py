@@ -41,4 +41,9 @@ class Leadership:
         return (int(epoch) if epoch else None), str(holder)
 
     async def release(self) -> None:
-        await self._release(keys=self._keys[:1], args=[self.who])
+        """Give the lease back if it is ours."""
+        await self.take_from(self.who)
+
+    async def take_from(self, holder: str) -> None:
+        """End the lease of `holder`, who is known to be dead, if it still has it."""
+        await self._release(keys=self._keys[:1], args=[holder])
