@@ -36,6 +36,8 @@ async def _fleet_queue(folder: Path) -> AsyncIterator[tuple[Queue, Any]]:
     async with connected(told.redis_url) as r:
         try:
             yield Queue(r, keys), Events(r, keys)
+        except BrokenPipeError:
+            raise  # of standard output, not of Redis
         except TRANSIENT as e:
             raise unreachable(told.redis_url, e) from e
 
@@ -115,10 +117,10 @@ def submit(
             _print_json(job) if as_json else click.echo(_ended(job))
             return Exit.OK if job.status == "completed" else Exit.FAILED
 
-    ctx.exit(asyncio.run(run()))
+    sys.exit(asyncio.run(run()))
 
 
-async def _wait(queue: Queue, events: Any, job_id: str, after: str, timeout: float | None) -> Job:
+async def _wait(queue: Queue, events: Any, job_id: str, after: str, within_s: float | None) -> Job:
     """The job at its end. Raises WaitTimeout with the reason why it is not there yet."""
     import asyncio
 
@@ -131,7 +133,7 @@ async def _wait(queue: Queue, events: Any, job_id: str, after: str, timeout: flo
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task(f"job {job_id}", total=1.0)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within_s):
                 while True:
                     job = await queue.get(job_id)
                     words = job.progress.message if job.progress else ""
@@ -146,7 +148,7 @@ async def _wait(queue: Queue, events: Any, job_id: str, after: str, timeout: flo
     if job.status in ENDED:
         return job
     raise WaitTimeout(
-        f"job {job_id} is still {job.status} after {timeout:g} s: {await queue.why(job)}",
+        f"job {job_id} is still {job.status} after {within_s:g} s: {await queue.why(job)}",
         hint=f"it stays queued; `emp jobs show {job_id}` looks again, `emp cancel {job_id}` ends it",
     )
 

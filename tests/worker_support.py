@@ -1,0 +1,110 @@
+"""Real simulation services and real workers, each a process of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import redis
+from queue_support import Server, eventually, free_port
+
+from emp_orch.fleet.observed import ConnectorStatus, WorkerReport
+from emp_orch.store.keys import Keys
+
+EMP = (sys.executable, "-m", "emp_orch")
+KEYS = Keys("w:")
+
+
+class Daemon:
+    """A process with its log."""
+
+    def __init__(self, folder: Path, name: str, *argv: str, env: dict[str, str] | None = None) -> None:
+        self._log = folder / f"{name}.log"
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*EMP, "-C", str(folder), *argv], stdout=log, stderr=log, env={**os.environ, **(env or {})}
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def terminate(self, *, within_s: float = 20) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Bench:
+    """A Redis, and the daemons that a test starts beside it."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder = folder
+        self.server = server
+        self.daemons: list[Daemon] = []
+
+    def _start(self, name: str, *argv: str, env: dict[str, str] | None = None) -> Daemon:
+        daemon = Daemon(self.folder, name, *argv, env=env)
+        self.daemons.append(daemon)
+        return daemon
+
+    def simulation(self, *, step_ms: int = 5, port: int | None = None) -> tuple[Daemon, int]:
+        port = port or free_port()
+        daemon = self._start(
+            f"simulation-{port}",
+            *("simulate", "--port", str(port), "--dir", f"data-{port}", "--step-ms", str(step_ms), "--steps", "1000"),
+        )
+        eventually(lambda: "simulation serves" in daemon.log or daemon.process.poll() is not None)
+        assert daemon.process.poll() is None, daemon.log
+        return daemon, port
+
+    def worker(self, *services: str, gpu: int = 0, options: tuple[str, ...] = ()) -> Daemon:
+        bindings = [word for s in services for word in ("--service", s)]
+        return self._start(
+            f"worker-{gpu}-{len(self.daemons)}",
+            *("worker", "--machine", "m", "--gpu", str(gpu), *bindings, "--heartbeat", "0.2", "--probe", "0.1"),
+            *options,
+            env={"HUB_REDIS_URL": self.server.url, "EMP_REDIS_PREFIX": KEYS.prefix},
+        )
+
+    def report(self, gpu: int = 0) -> WorkerReport | None:
+        with redis.Redis.from_url(self.server.url) as r:
+            text = r.hget(KEYS.workers, f"m-worker-{gpu}")
+        return None if text is None else msgspec.json.decode(text, type=WorkerReport)
+
+    def ready(self, gpu: int = 0) -> WorkerReport:
+        """The report of an idle worker whose connectors have all answered well."""
+
+        def look() -> WorkerReport | None:
+            report = self.report(gpu)
+            if report is None or report.status != "idle":
+                return None
+            fine = all(c.status is ConnectorStatus.IDLE for c in report.connector_statuses.values())
+            return report if fine else None
+
+        found = eventually(look)
+        assert found is not None
+        return found
+
+    def close(self) -> None:
+        for daemon in self.daemons:
+            if daemon.process.poll() is None:
+                daemon.kill()
+
+
+@contextlib.contextmanager
+def bench(folder: Path, server: Server) -> Iterator[Bench]:
+    made = Bench(folder, server)
+    try:
+        yield made
+    finally:
+        made.close()
