@@ -233,7 +233,8 @@ class Engine:
         steps = min(steps, self._steps)
         for step in range(1, steps + 1):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(entry.interrupt.wait(), self._step_s)
+                async with asyncio.timeout(self._step_s):
+                    await entry.interrupt.wait()
             if entry.interrupt.is_set():
                 raise _Interrupted
             data = {"value": step, "max": steps, "prompt_id": entry.prompt_id, "node": node_id}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio as aioredis
 from redis import exceptions as rexc
+from redis.asyncio import connection as rconn
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -17,8 +20,15 @@ from emp_orch.errors import EmpError, Unreachable
 Client = aioredis.Redis
 
 CONNECT_TIMEOUT_S = 3.0
-# Longer than any BLOCK we ask for: redis-py 8 would otherwise cut a blocking read after 5 s.
-MAX_BLOCK_S = 30.0
+# A command that may not block is given up after this; `within` says so in code.
+ANSWER_S = 10.0
+# A peer that is gone without a word is found out by the kernel within about 15 s, also in a blocking read.
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 5,
+    socket.TCP_KEEPINTVL: 3,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 15_000,
+}
 
 # What a command needs to be told apart from a write: the reading half of what emp sends.
 READ_COMMANDS = frozenset(
@@ -70,21 +80,68 @@ class ReadOnlyRedis(aioredis.Redis):
         return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
 
 
+class _Cancellable(rconn.AbstractConnection):
+    """A connection whose sending never swallows a cancellation.
+
+    redis-py sends inside asyncio.wait_for, which in Python 3.11 drops a cancellation that arrives just as the
+    sending is done (https://github.com/python/cpython/issues/86296): a cancelled BLPOP would go on blocking.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > before:
+            await self.disconnect(nowait=True)  # its answer will not be read
+            raise asyncio.CancelledError
+
+
+class _Connection(_Cancellable, rconn.Connection):
+    pass
+
+
+class _SSLConnection(_Cancellable, rconn.SSLConnection):
+    pass
+
+
+class _UnixConnection(_Cancellable, rconn.UnixDomainSocketConnection):
+    pass
+
+
+_CONNECTIONS: dict[type, type[rconn.AbstractConnection]] = {
+    rconn.Connection: _Connection,
+    rconn.SSLConnection: _SSLConnection,
+    rconn.UnixDomainSocketConnection: _UnixConnection,
+}
+
+
 def client(url: str, *, read_only: bool = False) -> Client:
-    """A client for `url`; nothing is sent yet. Blocking reads may last MAX_BLOCK_S."""
+    """A client for `url`; nothing is sent yet. No read times out by itself: callers set their own deadlines.
+
+    With a socket_timeout redis-py sends through asyncio.wait_for, which before Python 3.12 swallows a
+    cancellation that comes at the wrong moment; a task blocked in BLPOP then outlives its cancellation.
+    """
     cls = ReadOnlyRedis if read_only else aioredis.Redis
     try:
         made: Client = cls.from_url(
             url,
             decode_responses=True,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=MAX_BLOCK_S + 5,
+            socket_timeout=None,
             socket_keepalive=True,
+            socket_keepalive_options=_KEEPALIVE,
             retry=Retry(NoBackoff(), 0),  # who loops decides when to try again, and says so
         )
     except ValueError as e:
         raise Unreachable(f"{redacted(url)!r} is not a Redis URL", hint="use redis://HOST:PORT/DB or rediss://…") from e
+    pool = made.connection_pool
+    pool.connection_class = _CONNECTIONS[pool.connection_class]
     return made
+
+
+def within(seconds: float = ANSWER_S) -> asyncio.Timeout:
+    """A deadline for commands that do not block; passing it is a TimeoutError, one of TRANSIENT."""
+    return asyncio.timeout(seconds)
 
 
 @asynccontextmanager
@@ -96,7 +153,8 @@ async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Clien
     made = client(url, read_only=read_only)
     try:
         try:
-            await made.ping()
+            async with within():
+                await made.ping()
         except (rexc.RedisError, OSError) as e:
             raise unreachable(url, e) from e
         yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -152,10 +153,10 @@ class Reporter:
         if self._away:  # a change must not make a loop without rest of it
             await asyncio.sleep(min(1.0, self._config.heartbeat_s))
             return
-        try:
-            await asyncio.wait_for(self._state.changed.wait(), self._config.heartbeat_s)
-        except TimeoutError:
-            return
+        # asyncio.timeout, not wait_for: that one can drop a cancellation (Python 3.11).
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.heartbeat_s):
+                await self._state.changed.wait()
 
     async def _send_events(self) -> None:
         while self._state.unsent:
