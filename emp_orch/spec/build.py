@@ -79,7 +79,7 @@ class _Build:
                     machines.append(one)
         redis = self._part("redis")
         fleet = Fleet(
-            name=self._document["name"] if not self._report.touched(("name",)) else "",
+            name=self._document["name"] if self._report.sound(("name",)) else "",
             redis=RedisSpec(
                 url=redis["url"],
                 port=int(redis["port"]),
@@ -96,7 +96,7 @@ class _Build:
 
     def _part(self, name: str) -> dict[str, Any]:
         """A top-level mapping with its defaults; only the defaults when it is broken."""
-        value = {} if self._report.touched((name,)) else self._document.get(name, {})
+        value = self._document.get(name, {}) if self._report.sound((name,)) else {}
         filled: dict[str, Any] = schema.fill(schema.sub(name), value)
         return filled
 
@@ -105,7 +105,7 @@ class _Build:
         entries = self._document.get(name, {})
         if isinstance(entries, dict):
             for key, value in entries.items():
-                if not self._report.touched((name, key)):
+                if self._report.sound((name, key)):
                     yield key, value
 
     def _origin(self, path: Path) -> str:
@@ -135,7 +135,7 @@ class _Build:
 
     def _machines(self) -> Iterator[tuple[str, int | None, Machine]]:
         """Each entry under `machines` with its replicas, as one machine named like the entry."""
-        if self._report.touched(("defaults",)):
+        if not self._report.sound(("defaults",)):
             return
         defaults = self._document.get("defaults", {})
         for name, raw in self._sound("machines"):

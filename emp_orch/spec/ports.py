@@ -42,7 +42,7 @@ class _Ports:
         for listener in self._control_plane():
             self._claim(taken, listener)
         for machine in self._built.fleet.machines:
-            if self._report.touched(("machines", self._built.owner[machine.id])):
+            if not self._report.sound(("machines", self._built.owner[machine.id])):
                 continue
             own: dict[int, Listener] = {}
             for listener in _listeners(self._built.fleet, machine, self._built.owner[machine.id]):
@@ -58,7 +58,7 @@ class _Ports:
         if fleet.redis.url == EMBEDDED:
             ports["redis"] = fleet.redis.port
         for name, port in ports.items():
-            if not self._report.touched((name,)):
+            if self._report.sound((name,)):
                 what = "the embedded Redis" if name == "redis" else f"the {name}"
                 yield Listener(what=what, key=(name, "port"), service="", first=port, last=port)
 

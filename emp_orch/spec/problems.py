@@ -96,9 +96,9 @@ class Report:
             self._paths.add(path)
         self._touched.update(path[:end] for end in range(len(path) + 1))
 
-    def touched(self, path: Path) -> bool:
-        """Whether something at or below `path` is wrong already."""
-        return path in self._touched
+    def sound(self, path: Path) -> bool:
+        """Whether nothing at, below or above `path` is wrong so far."""
+        return path not in self._touched and not self.covered(path)
 
     def covered(self, path: Path) -> bool:
         """Whether something at or above `path` is wrong already, so that a further word on it would be noise."""

@@ -12,6 +12,7 @@ from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, RuntimeKind, Scale,
 from emp_orch.spec import ports
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
+from emp_orch.spec.show import found
 from emp_orch.spec.tree import Mapping, Source
 
 RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "supervisord"})
@@ -86,7 +87,9 @@ class _Checks:
         for index, name in enumerate(names if isinstance(names, list) else ()):
             at = (*path, index)
             if isinstance(name, str) and name not in self._services and not self._report.covered(at):
-                self._bad(at, f"no service is called {quoted(name)}", did_you_mean(name, self._services))
+                self._bad(
+                    at, f"no service is called {found(self._source, at, name)}", did_you_mean(name, self._services)
+                )
 
     def redis(self) -> None:
         redis = self._fleet.redis
@@ -97,9 +100,10 @@ class _Checks:
     def endpoints(self) -> None:
         for name, endpoint in (("api", self._fleet.api), ("monitor", self._fleet.monitor)):
             if endpoint.token is None and not _is_loopback(endpoint.host):
+                shown = found(self._source, (name, "host"), endpoint.host)
                 self._bad(
                     (name, "host"),
-                    f"{endpoint.host} can be reached from elsewhere, so anyone there could command the fleet",
+                    f"{shown} can be reached from elsewhere, so anyone there could command the fleet",
                     f"listen on 127.0.0.1, or require a token: {name}: {{token: {{env: EMP_TOKEN}}}}",
                 )
 

@@ -23,7 +23,8 @@ MAX_VALUES = 2_000_000
 MAX_GROWTH = 20
 _FREE_VALUES = 20_000
 
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Beside what YAML forbids: U+0085, U+2028 and U+2029, which YAML 1.1 takes for line breaks and editors do not.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STANDARD = "tag:yaml.org,2002:"
 _MERGE = "<<"
 
@@ -56,10 +57,14 @@ def parse(text: str, report: Report) -> Source | None:
 def _check_text(text: str) -> None:
     if len(text) > MAX_BYTES:
         raise _Refused(None, f"larger than {MAX_BYTES // 1024 // 1024} MiB", "split the fleet, or use `replicas`")
-    bad = _UNPRINTABLE.search(text)
+    bad = _FORBIDDEN.search(text)
     if bad:
         mark = _mark_of(text, bad.start())
-        raise _Refused(mark, f"character U+{ord(bad[0]):04X} is not allowed in YAML", "remove it, or save as UTF-8")
+        raise _Refused(
+            mark,
+            f"character U+{ord(bad[0]):04X} is not allowed here",
+            "remove it; in double quotes it can be written as \\uXXXX",
+        )
 
 
 def _mark_of(text: str, index: int) -> Mark:
@@ -70,7 +75,7 @@ def _mark_of(text: str, index: int) -> Mark:
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[Mark, str, str]:
     mark: Any = error.problem_mark or error.context_mark
     at = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
-    lines = text.split("\n")
+    lines = re.split(r"\r\n?|\n", text)
     line = lines[at.line - 1] if at.line <= len(lines) else ""
     message, hint = f"not YAML: {error.problem or error.context or 'cannot be read'}", ""
     if "\t" in line[: at.column] and not line[: at.column].strip(" \t"):
@@ -195,7 +200,7 @@ class _Builder:
             value = self._node(self._next())
             if name in keys:
                 message, hint = f"duplicate key {quoted(name)}", f"it stands in line {keys[name].line} already"
-                self._report.add(tuple(self._path), at, message, hint, covers=False)
+                self._problem(at, message, hint)
             else:
                 keys[name] = at
                 if name == _MERGE:
@@ -246,7 +251,8 @@ class _Builder:
             self._problem(mark, f"the tag {tag.replace(_STANDARD, '!!')[:60]} is not supported", "remove it")
 
     def _problem(self, mark: Mark, message: str, hint: str = "") -> None:
-        self._report.add(tuple(self._path), mark, message, hint)
+        """Note what is wrong with the text; what it says is still worth looking at."""
+        self._report.add(tuple(self._path), mark, message, hint, covers=False)
 
 
 def _start(event: Any) -> Mark:

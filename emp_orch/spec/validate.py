@@ -11,12 +11,10 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from emp_orch.spec import schema
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
+from emp_orch.spec.show import found
 from emp_orch.spec.tree import Scalar, Source
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
-_SCHEME = re.compile(r"[a-z][a-z0-9+]{0,15}://")
-_USERINFO = re.compile(r"://.*@", re.DOTALL)
 # jsonschema types every field of an error as possibly unset; those that iter_errors yields have them all.
 Finding = Any
 
@@ -110,7 +108,7 @@ class _Telling:
             seen.add(repr(item))
             if known:
                 at = (*path, index)
-                self._report.add(at, self._source.value_mark(at), f"{self.found(item, at)} stands here twice")
+                self._report.add(at, self._source.value_mark(at), f"{found(self._source, at, item)} stands here twice")
 
     def _bad_name(self, error: Finding, path: Path) -> None:
         at = (*path, error.instance)
@@ -118,7 +116,7 @@ class _Telling:
         self._report.add(at, self._source.key_mark(at), message)
 
     def _unexpected(self, error: Finding, path: Path) -> None:
-        message = f"expected {expected(error.schema)}, found {self.found(error.instance, path)}"
+        message = f"expected {expected(error.schema)}, found {found(self._source, path, error.instance)}"
         self._report.add(path, self._source.value_mark(path), message, self._hint(error, path))
 
     def _hint(self, error: Finding, path: Path) -> str:
@@ -143,31 +141,6 @@ class _Telling:
                 return f"remove the quotes{inside}"
         return ""
 
-    def found(self, value: Any, path: Path) -> str:
-        """`value` for a person; what came from the environment or may be secret is not shown."""
-        node = self._source.node(path)
-        if isinstance(node, Scalar) and (names := _VARIABLE.findall(node.text)):
-            given = " and ".join(f"${{{name}}}" for name in dict.fromkeys(names))
-            return f"{'empty text' if value == '' else _kind(value)} from {given}"
-        if value == [] and isinstance(node, Scalar):  # a command of no words
-            return "empty text"
-        if isinstance(value, str) and _is_url(path) and (scheme := _SCHEME.match(value)):
-            return f"a URL that begins with {scheme[0]}"
-        if isinstance(value, dict | list) or value is None or _is_secret(path) or _is_url(path):
-            return _kind(value)
-        if isinstance(value, str):
-            return quoted(_USERINFO.sub("://***@", value))
-        return node.text[:60] if isinstance(node, Scalar) else repr(value)
-
-
-def _is_secret(path: Path) -> bool:
-    """Whether a value at `path` may be a secret, or hold one: tokens, variables, words of commands."""
-    return any(step in ("env", "token", "command", "file") for step in path)
-
-
-def _is_url(path: Path) -> bool:
-    return path in (("redis", "url"), ("redis", "machine_url"))
-
 
 def expected(wanted: schema.Schema) -> str:
     """What a schema asks for, in words."""
@@ -180,21 +153,3 @@ def expected(wanted: schema.Schema) -> str:
         return " or ".join(expected(branch) for branch in wanted["anyOf"])
     types = wanted.get("type", "something else")
     return types if isinstance(types, str) else " or ".join(types)
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int():
-            return "an integer"
-        case float():
-            return "a number"
-        case str():
-            return "text"
-        case dict():
-            return "a mapping" if value else "an empty mapping"
-        case _:
-            return "a list" if value else "an empty list"

@@ -100,8 +100,8 @@ CASES = [
         "control_character",
         HEAD + "x-a: \x07\n",
         [
-            "emp.yaml:3:6: character U+0007 is not allowed in YAML",
-            "    remove it, or save as UTF-8",
+            "emp.yaml:3:6: character U+0007 is not allowed here",
+            "    remove it; in double quotes it can be written as \\uXXXX",
         ],
     ),
     Case(
@@ -891,7 +891,7 @@ CASES = [
         "api_open",
         HEAD + "api: {host: 0.0.0.0}\n",
         [
-            "emp.yaml:3:13: api.host: 0.0.0.0 can be reached from elsewhere, so anyone there could command the fleet",
+            'emp.yaml:3:13: api.host: "0.0.0.0" can be reached from elsewhere, so anyone there could command the fleet',
             "    listen on 127.0.0.1, or require a token: api: {token: {env: EMP_TOKEN}}",
         ],
     ),
@@ -899,7 +899,7 @@ CASES = [
         "monitor_open",
         HEAD + "monitor: {host: example.com}\n",
         [
-            "emp.yaml:3:17: monitor.host: example.com can be reached from elsewhere, so anyone there could command the fleet",
+            'emp.yaml:3:17: monitor.host: "example.com" can be reached from elsewhere, so anyone there could command the fleet',
             "    listen on 127.0.0.1, or require a token: monitor: {token: {env: EMP_TOKEN}}",
         ],
     ),

@@ -451,3 +451,13 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ConfigError, match="permission denied"):
         load(path, {})
+
+
+def test_without_the_c_parser_the_fleet_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = resources.read_text("emp.yaml")
+    with_c = load_text(text, file="emp.yaml", environ={})
+    monkeypatch.setattr("yaml.__with_libyaml__", False)
+    assert load_text(text, file="emp.yaml", environ={}) == with_c
+    for bad in ("a: [", "\ta: 1", "a: b: c", "[" * 10_000, "? " * 10_000, "a: *b", "a: ${X"):
+        with pytest.raises(ConfigError):
+            load_text(bad, file="emp.yaml", environ={})
