@@ -18,13 +18,13 @@ from emp_orch.jobs.model import Job, JobError, Progress, Result
 from emp_orch.jobs.requirements import Requirements, unmet
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.connect import MAX_BLOCK_S, Client
+from emp_orch.store.connect import ANSWER_S, Client, within
 from emp_orch.store.job_codec import JobDamaged, job_from
 from emp_orch.store.keys import Keys
 from emp_orch.store.queue import AVOID_MS, Scripts
 
 # An idle worker comes back this often: that is its whole cost to Redis beside the heartbeat.
-WAIT_S = min(20.0, MAX_BLOCK_S)
+WAIT_S = 20.0
 
 # History and events keep this much of an error's words; the error itself is whole.
 MAX_REASON = 500
@@ -97,8 +97,9 @@ class Claims:
 
     async def wait(self, seconds: float) -> str | None:
         """Block until someone wakes this worker, at most `seconds`."""
-        # Redis reads 0 as "for ever".
-        answer = cast(list[str] | None, await self._r.blpop([self._keys.wake(self._worker_id)], max(seconds, 0.01)))
+        seconds = max(seconds, 0.01)  # Redis reads 0 as "for ever"
+        async with within(seconds + ANSWER_S):
+            answer = cast(list[str] | None, await self._r.blpop([self._keys.wake(self._worker_id)], seconds))
         return None if answer is None else answer[1]
 
     async def cancel_notice(self, job_id: str) -> None:

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio as aioredis
 from redis import exceptions as rexc
-from redis.asyncio import connection as rconn
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -80,41 +79,6 @@ class ReadOnlyRedis(aioredis.Redis):
         return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
 
 
-class _Cancellable(rconn.AbstractConnection):
-    """A connection whose sending never swallows a cancellation.
-
-    redis-py sends inside asyncio.wait_for, which in Python 3.11 drops a cancellation that arrives just as the
-    sending is done (https://github.com/python/cpython/issues/86296): a cancelled BLPOP would go on blocking.
-    """
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        await super().send_packed_command(command, check_health)
-        if task and task.cancelling() > before:
-            await self.disconnect(nowait=True)  # its answer will not be read
-            raise asyncio.CancelledError
-
-
-class _Connection(_Cancellable, rconn.Connection):
-    pass
-
-
-class _SSLConnection(_Cancellable, rconn.SSLConnection):
-    pass
-
-
-class _UnixConnection(_Cancellable, rconn.UnixDomainSocketConnection):
-    pass
-
-
-_CONNECTIONS: dict[type, type[rconn.AbstractConnection]] = {
-    rconn.Connection: _Connection,
-    rconn.SSLConnection: _SSLConnection,
-    rconn.UnixDomainSocketConnection: _UnixConnection,
-}
-
-
 def client(url: str, *, read_only: bool = False) -> Client:
     """A client for `url`; nothing is sent yet. No read times out by itself: callers set their own deadlines.
 
@@ -134,8 +98,6 @@ def client(url: str, *, read_only: bool = False) -> Client:
         )
     except ValueError as e:
         raise Unreachable(f"{redacted(url)!r} is not a Redis URL", hint="use redis://HOST:PORT/DB or rediss://…") from e
-    pool = made.connection_pool
-    pool.connection_class = _CONNECTIONS[pool.connection_class]
     return made
 
 

@@ -17,11 +17,11 @@ from emp_orch.jobs.model import JobError
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import client, redacted
+from emp_orch.store.connect import client, redacted, within
 from emp_orch.store.keys import Keys
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.run_job import Cancelled, Done, JobRun, Lost, NotDone, Outcome
-from emp_orch.worker.state import AWAY, CALL_TIMEOUT_S, Reporter, WorkerState
+from emp_orch.worker.state import AWAY, Reporter, WorkerState
 
 log = logging.getLogger("emp.worker")
 
@@ -99,7 +99,7 @@ class Worker:
         while not self._stopping.is_set():
             self._state.able_changed.clear()
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
+                async with within():
                     answer = await self._claims.claim_or_wait(self._state.capabilities(only_able=True))
                 pause = 0.1
                 if isinstance(answer, Waiting):
@@ -117,7 +117,7 @@ class Worker:
     async def _leave(self) -> None:
         self._rest()
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with within():
                 await self._claims.leave()
         except AWAY as e:
             log.warning("could not leave the queue: %s", e or type(e).__name__)
@@ -156,7 +156,7 @@ class Worker:
         give_up: float | None = None
         while True:
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
+                async with within():
                     status = await self._record(claim, outcome)
                 break
             except AWAY as e:

@@ -13,6 +13,7 @@ from emp_orch.connectors.base import Connector, RunFailed
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.store.claims import Claimed, Claims, Lease
+from emp_orch.store.connect import within
 from emp_orch.worker.config import WorkerConfig
 from emp_orch.worker.state import AWAY
 
@@ -58,7 +59,8 @@ async def patiently(call: Callable[[], Awaitable[Lease]]) -> Lease:
     """The answer of `call`, tried again while Redis is away."""
     while True:
         try:
-            return await call()
+            async with within():
+                return await call()
         except AWAY:
             await asyncio.sleep(RETRY_S)
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from emp_orch import __version__
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
-from emp_orch.store.connect import Client
+from emp_orch.store.connect import Client, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import worker_writer
@@ -25,7 +25,6 @@ log = logging.getLogger("emp.worker")
 
 # Redis that is away, restarting, full or refusing: the worker goes on and tries again.
 AWAY = (RedisError, OSError)
-CALL_TIMEOUT_S = 10.0
 # Events kept for a Redis that is away; the oldest go first.
 MAX_UNSENT = 1_000
 _ANSWERS = frozenset({ConnectorStatus.IDLE, ConnectorStatus.ACTIVE})
@@ -133,7 +132,7 @@ class Reporter:
         while True:
             self._state.changed.clear()
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
+                async with within():
                     await self._writer.write(self._state.report())
                     if not registered:
                         await self._events.append("worker_registered", **self._state.about(), status=self._state.status)
@@ -168,7 +167,7 @@ class Reporter:
         """Remove the report, so that nobody takes this worker for one that fell silent."""
         self._state.set_status(WorkerStatus.OFFLINE)
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with within():
                 await self._send_events()
                 await self._writer.withdraw()
         except AWAY as e:
