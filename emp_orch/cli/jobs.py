@@ -196,7 +196,8 @@ def jobs(ctx: click.Context, status: str | None, limit: int, as_json: bool) -> N
             if as_json:
                 _print_json({"total": page.total, "jobs": page.jobs, "counts": await queue.counts()})
                 return
-            _table(page.jobs)
+            if page.jobs:
+                click.echo(_table(page.jobs))
             if page.total > len(page.jobs):
                 click.echo(f"{len(page.jobs)} of {page.total} jobs; --limit shows more", err=True)
             if not page.jobs:
@@ -205,22 +206,18 @@ def jobs(ctx: click.Context, status: str | None, limit: int, as_json: bool) -> N
     asyncio.run(run())
 
 
-def _table(rows: tuple[JobSummary, ...]) -> None:
-    if not rows:
-        return
-    from rich.console import Console
-    from rich.table import Table
+def _table(jobs: tuple[JobSummary, ...]) -> str:
+    from emp_orch.cli.text import table
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("JOB", "SERVICE", "STATUS", "PRIORITY", "RUN", "WORKER", "CREATED", "NOTE"):
-        table.add_column(name, no_wrap=name != "NOTE", overflow="fold" if name == "NOTE" else "ellipsis")
-    for job in rows:
-        table.add_row(
+    head = ("JOB", "SERVICE", "STATUS", "PRIORITY", "RUN", "WORKER", "CREATED", "NOTE")
+    rows = [
+        (
             *(job.id, job.service, job.status, str(job.priority), f"{job.attempts}/{job.max_retries + 1}"),
             *(job.worker_id or "-", _local(job.created_ms), _note(job)),
         )
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    console.print(table)
+        for job in jobs
+    ]
+    return table(head, rows)
 
 
 def _local(ms: int) -> str:

@@ -106,7 +106,7 @@ class Keys:
 
     @property
     def lanes_version(self) -> str:
-        """Rises with every new lane."""
+        """Another one with every new lane."""
         return self._k("lanes:version")
 
     @property

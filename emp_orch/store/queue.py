@@ -19,6 +19,7 @@ from emp_orch.jobs.retry import Cause, End, decide
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store import queue_lua as lua
+from emp_orch.store import queue_prelude
 from emp_orch.store.connect import Client
 from emp_orch.store.job_codec import SUMMARY_FIELDS, JobDamaged, job_from, summary_from
 from emp_orch.store.keys import Keys
@@ -34,7 +35,7 @@ class NoSuchJob(EmpError):
     """There is no job of that id: it never was, or it ended long ago and was forgotten."""
 
     def __init__(self, job_id: str) -> None:
-        hint = f"`emp jobs` lists them; the last {lua.MAX_ENDED} that ended are kept"
+        hint = f"`emp jobs` lists them; the last {queue_prelude.MAX_ENDED} that ended are kept"
         super().__init__(f"there is no job {job_id!r}", hint=hint)
 
 
@@ -77,7 +78,7 @@ class Scripts:
     """The queue's scripts for one prefix."""
 
     def __init__(self, r: Client, keys: Keys) -> None:
-        before = lua.prelude(keys)
+        before = queue_prelude.prelude(keys)
         self.submit = r.register_script(before + lua.SUBMIT)
         self.claim = r.register_script(before + lua.CLAIM)
         self.renew = r.register_script(before + lua.RENEW)

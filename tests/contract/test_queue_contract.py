@@ -12,7 +12,7 @@ from queue_support import SERVERS, Server, job, running_server, until
 from emp_orch.jobs.model import JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store import queue_lua
+from emp_orch.store import queue_prelude
 from emp_orch.store.claims import Claimed, Claims, Lease, Waiting
 from emp_orch.store.connect import Client, client
 from emp_orch.store.events import Events
@@ -188,7 +188,7 @@ async def test_the_baton_reaches_a_waiting_worker(r: Client, queue: Queue) -> No
 
 
 async def test_a_dead_workers_wake_goes_to_another(r: Client, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_lua, "WAKE_ANSWER_MS", 1)
+    monkeypatch.setattr(queue_prelude, "WAKE_ANSWER_MS", 1)
     quick = Queue(r, KEYS)
     await quick.submit(job(id="first"))
     dead, alive = worker(r, "dead"), worker(r, "alive")
@@ -362,7 +362,7 @@ async def test_lists_pages_and_counts(r: Client, queue: Queue) -> None:
 
 
 async def test_ended_jobs_are_forgotten_past_the_limit(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_lua, "MAX_ENDED", 3)
+    monkeypatch.setattr(queue_prelude, "MAX_ENDED", 3)
     queue, mine = Queue(r, KEYS), worker(r)
     for n in range(6):
         await queue.submit(job(id=f"j{n}"))
@@ -375,7 +375,7 @@ async def test_ended_jobs_are_forgotten_past_the_limit(r: Client, monkeypatch: p
 
 
 async def test_unused_lanes_are_forgotten_and_come_back(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_lua, "LANE_KEPT_MS", -1)
+    monkeypatch.setattr(queue_prelude, "LANE_KEPT_MS", -1)
     queue, mine = Queue(r, KEYS), worker(r)
     await queue.submit(job(id="a"))
     await queue.reap()
@@ -396,6 +396,15 @@ async def test_a_damaged_job_fails_with_a_word_and_blocks_nobody(r: Client, queu
     assert (await claim(worker(r))).job.id == "fine"
     assert await r.hget(KEYS.job("broken"), "status") == "failed"
     assert [j.id for j in (await queue.list()).jobs] == ["fine"]
+
+
+async def test_a_worker_learns_lanes_again_after_redis_lost_everything(r: Client, queue: Queue) -> None:
+    mine = worker(r)
+    await queue.submit(job(id="a"))
+    await claim(mine)
+    await r.flushall()
+    await queue.submit(job(id="b", requirements={"negative": {"gpu": 9}}))
+    assert (await claim(mine)).job.id == "b"
 
 
 async def test_nothing_leaks_out_of_the_prefix(r: Client, queue: Queue) -> None:
