@@ -10,6 +10,8 @@ from types import TracebackType
 
 import click
 
+# Where there is no terminal, a line this often at most: a log wants milestones, not frames.
+QUIET_S = 2.0
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -26,6 +28,7 @@ class Progress:
         self._live = sys.stderr.isatty()
         self._began = time.monotonic()
         self._last = ""
+        self._printed = -QUIET_S
         self._frame = 0
 
     def __enter__(self) -> Progress:
@@ -46,7 +49,8 @@ class Progress:
             line = f"{frame} {time.monotonic() - self._began:5.1f}s  {text}"
             sys.stderr.write(line[: width - 1])
             sys.stderr.flush()
-        elif text != self._last:
+        elif text != self._last and time.monotonic() - self._printed >= QUIET_S:
+            self._printed = time.monotonic()
             sys.stderr.write(f"{time.monotonic() - self._began:6.1f}s  {text}\n")
             sys.stderr.flush()
         self._last = text

@@ -20,7 +20,7 @@ from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation, plan, remedy
 from emp_orch.layout import Layout
 from emp_orch.store import journal, requests
-from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.connect import TRANSIENT, Client, within
 from emp_orch.store.events import Event, Events
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
@@ -31,6 +31,8 @@ from emp_orch.store.status import FleetStatus, read_status, write_status
 log = logging.getLogger("reconcile")
 
 LEASE_S = 10.0
+# A tick that takes as long as the lease could act after it; it is given up before.
+TICK_S = 8.0
 # Between two ticks at least, so that a burst of events costs one tick.
 SETTLE_S = 0.05
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
@@ -74,7 +76,8 @@ class Reconciler:
         failures = 0
         while True:
             try:
-                await self.tick()
+                async with within(TICK_S):
+                    await self.tick()
                 failures = 0
                 await self._pause()
             except TRANSIENT as e:

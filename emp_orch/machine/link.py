@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emp_orch.fleet.observed import MachineReport
-from emp_orch.store.connect import TRANSIENT, Client, time_ms
+from emp_orch.store.connect import TRANSIENT, Client, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import machine_writer
@@ -57,7 +57,8 @@ class Link:
         failures = 0
         while True:
             try:
-                await self.flush()
+                async with within():
+                    await self.flush()
                 failures = 0
                 await self._pause()
             except TRANSIENT as e:

@@ -42,15 +42,20 @@ class Watch:
         self._tell = tell
         self._offset_ms = offset_ms
         self._following: set[ProgramName] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._lives = Lives(programs, self._ended)
 
     async def run(self) -> None:
         """A full listing now and then: a safety net below events and pidfds."""
-        with self._lives:
-            while True:
-                await asyncio.sleep(RESYNC_S)
-                with suppress(EmpError):
-                    await self.refresh_all()
+        try:
+            with self._lives:
+                while True:
+                    await asyncio.sleep(RESYNC_S)
+                    with suppress(EmpError):
+                        await self.refresh_all()
+        finally:
+            for task in self._tasks:
+                task.cancel()
 
     async def refresh_all(self) -> None:
         """Take over a full listing. Raises EmpError when supervisord does not answer."""
@@ -58,12 +63,12 @@ class Watch:
         await self._programs.replace_all(await self._supervisor.all_processes())
         self._lives.follow()
 
-    async def refresh(self, name: ProgramName) -> None:
-        """Ask for one program's state, publish a change, and follow it if it is on its way."""
+    async def refresh(self, name: ProgramName) -> bool:
+        """Ask for one program's state, publish a change, and follow it if it is on its way. False: it is unknown."""
         try:
             info = await self._supervisor.process(name)
         except EmpError:
-            return  # removed meanwhile, or supervisord is ending; the listing tells
+            return False  # removed meanwhile, or supervisord is ending; the listing tells
         self._programs.offset_ms = self._offset_ms()
         before = await self._programs.update(info)
         if before != info.statename:
@@ -71,6 +76,7 @@ class Watch:
         self._lives.follow()
         if info.statename == ProgramState.STARTING:
             self._follow(name, ended_pid=0)
+        return True
 
     def _ended(self, name: ProgramName, pid: int) -> None:
         self._follow(name, ended_pid=pid)
@@ -78,12 +84,15 @@ class Watch:
     def _follow(self, name: ProgramName, *, ended_pid: int) -> None:
         if name not in self._following:
             self._following.add(name)
-            self._group.create_task(self._until_arrived(name, ended_pid), name=f"follow {name}")
+            task = self._group.create_task(self._until_arrived(name, ended_pid), name=f"follow {name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _until_arrived(self, name: ProgramName, ended_pid: int) -> None:
         try:
             for pause_s in PAUSES_S:
-                await self.refresh(name)
+                if not await self.refresh(name):
+                    return
                 report = self._programs.get(name)
                 if report is None or (report.state in _ARRIVED and report.pid != ended_pid):
                     return

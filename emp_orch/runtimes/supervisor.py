@@ -95,12 +95,15 @@ class Supervisor:
 
         So workers finish their jobs while their services still run.
         """
-        infos = [i for i in await self.call("getAllConfigInfo") if i["name"] not in keep]
-        for priority in sorted({i["process_prio"] for i in infos}, reverse=True):
-            level = [i["name"] for i in infos if i["process_prio"] == priority]
+        infos = await self.call("getAllConfigInfo")
+        await self._stop_in_order([i["name"] for i in infos if i["name"] not in keep], infos)
+
+    async def _stop_in_order(self, names: list[str], infos: list[dict[str, Any]]) -> None:
+        priorities = {i["name"]: i["process_prio"] for i in infos}
+        for priority in sorted({priorities[n] for n in names}, reverse=True):
             waking = asyncio.create_task(self._keep_awake())
             try:
-                await asyncio.gather(*(self.stop(name) for name in level))
+                await asyncio.gather(*(self.stop(n) for n in names if priorities[n] == priority))
             finally:
                 waking.cancel()
 
@@ -116,10 +119,11 @@ class Supervisor:
 
         Groups for which `keep` says yes are left alone even when changed. Returns (added, changed, removed).
         """
+        infos = await self.call("getAllConfigInfo")  # as loaded, before the file is read anew
         ((added, changed, removed),) = await self.call("reloadConfig")
         changed = [name for name in changed if not keep(name)]
         gone = [*removed, *changed]
-        await asyncio.gather(*(self.call("stopProcessGroup", name, True) for name in gone))
+        await self._stop_in_order(gone, infos)
         for name in gone:
             with _ignoring(Faults.BAD_NAME):
                 await self.call("removeProcessGroup", name)
