@@ -17,6 +17,11 @@ ARGS = [
 ]
 
 
+# The breathing dots never end.
+SETTLED = """Promise.allSettled(document.getAnimations()
+    .filter((a) => a.effect.getTiming().iterations === 1).map((a) => a.finished))"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
@@ -38,12 +43,10 @@ def main() -> int:
             page.wait_for_selector("#connection:has-text('live')", timeout=15_000)
             page.wait_for_selector("#machines")
             # Animations that are under way end before the picture.
-            page.evaluate(
-                "Promise.allSettled(document.getAnimations().filter(a => a.effect.getTiming().iterations === 1).map(a => a.finished))"
-            )
+            page.evaluate(SETTLED)
             page.screenshot(path=asked.out, full_page=asked.full)
         except Error as e:
-            print(f"no picture of {asked.url}: {e.message.splitlines()[0]}", file=sys.stderr)
+            sys.stderr.write(f"no picture of {asked.url}: {e.message.splitlines()[0]}\n")
             return 1
         finally:
             browser.close()

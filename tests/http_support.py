@@ -316,6 +316,12 @@ class Stack:
         assert self.redis is not None
         self.redis.stop()
 
+    async def restart_redis(self, producer: Producer) -> None:
+        """Stop and start it; the producer's connections are made anew."""
+        self.stop_redis()
+        self.start_redis()
+        await producer.redis.connection_pool.disconnect()
+
     def start(self, name: str) -> Process:
         argv = [sys.executable, "-m", "emp_orch", "-C", str(self.layout.root), name]
         self.daemons[name] = Process(argv, self.layout.log(name), self.layout.root)

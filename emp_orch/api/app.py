@@ -15,26 +15,35 @@ from emp_orch.api.openapi import serving
 from emp_orch.api.routes import ROUTES
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
+from emp_orch.jobs.submission import MAX_PAYLOAD_BYTES
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.connect import TRANSIENT, Client, client, redacted
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
 from emp_orch.web.errors import errors_as_json
 from emp_orch.web.guard import Guard, guarded, is_loopback, local_origins, require_token
 from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 1024 * 1024
+# A job with the largest payload that the queue takes, and room for its other fields.
+MAX_BODY_BYTES = MAX_PAYLOAD_BYTES + 128 * 1024
 
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
     keys = Keys(settings.prefix)
     events = Events(redis, keys)
-    hub = Hub(events)
+
+    async def forget_dead_connections() -> None:
+        # Each idle one would fail once more, at somebody's request.
+        await redis.connection_pool.disconnect(inuse_connections=False)
+
+    hub = Hub(events, forget_dead_connections)
     stats = ApiStats()
-    reader = StateReader(redis, keys, settings.fleet, stats)
+    queue = Queue(redis, keys)
+    reader = StateReader(redis, keys, settings.fleet, queue, stats)
     return Context(
         settings=settings,
         layout=layout,
@@ -42,6 +51,7 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         keys=keys,
         events=events,
         hub=hub,
+        queue=queue,
         reader=reader,
         live=LiveState(hub, reader),
         startup=StartupChannel(redis, keys),

@@ -12,7 +12,7 @@ from emp_orch.api.context import Context, answer, context
 from emp_orch.api.hub import Subscription
 from emp_orch.api.query import body, name_in_path, whole_number
 from emp_orch.api.views import MachineView, State
-from emp_orch.store.requests import Request, Verb, ask
+from emp_orch.store.requests import Pause, Request, Verb, ask, read_pause, write_pause
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -103,24 +103,25 @@ async def _outcome(subscription: Subscription, request_id: str) -> RequestDone |
     return None
 
 
-async def pause(request: web.Request) -> web.Response:
+async def pause_reconciler(request: web.Request) -> web.Response:
     ctx = context(request)
     asked = await body(request, PauseBody, empty=PauseBody())
     for field, text in (("reason", asked.reason), ("by", asked.by)):
         if len(text) > MAX_REASON:
             raise Refused(400, f"{field}: longer than {MAX_REASON} characters")
-    paused = {"reason": asked.reason, "by": asked.by, "at": rfc3339(now_ms())}
-    await ctx.redis.set(ctx.keys.paused(ctx.settings.fleet), msgspec.json.encode(paused))
+    pause = Pause(reason=asked.reason, by=asked.by, at=rfc3339(now_ms()))
+    await write_pause(ctx.redis, ctx.keys, ctx.settings.fleet, pause)
     await _announce(ctx, "reconcile_paused", reason=asked.reason, by=asked.by)
-    return answer({"paused": True, **paused})
+    return answer({"paused": True, "reason": pause.reason, "by": pause.by, "at": pause.at})
 
 
-async def resume(request: web.Request) -> web.Response:
+async def resume_reconciler(request: web.Request) -> web.Response:
     ctx = context(request)
-    was = await ctx.redis.delete(ctx.keys.paused(ctx.settings.fleet))
-    if was:
+    was = await read_pause(ctx.redis, ctx.keys, ctx.settings.fleet)
+    if was is not None:
+        await write_pause(ctx.redis, ctx.keys, ctx.settings.fleet, None)
         await _announce(ctx, "reconcile_resumed", by="api")
-    return answer({"paused": False, "was_paused": bool(was)})
+    return answer({"paused": False, "was_paused": was is not None})
 
 
 async def _announce(ctx: Context, type_: str, **data: str) -> None:

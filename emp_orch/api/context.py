@@ -17,6 +17,7 @@ from emp_orch.settings import Settings
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
 from emp_orch.web.times import now_ms, rfc3339
 
 
@@ -28,6 +29,7 @@ class Context:
     keys: Keys
     events: Events
     hub: Hub
+    queue: Queue
     reader: StateReader
     live: LiveState
     startup: StartupChannel

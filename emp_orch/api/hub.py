@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -117,10 +117,11 @@ class Subscription:
 
 
 class Hub:
-    """Follows the stream and fans out. `connected` says whether it reads now."""
+    """Follows the stream and fans out. `connected` says whether it reads now; `on_lost` is called when Redis went."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, on_lost: Callable[[], Awaitable[None]]) -> None:
         self._events = events
+        self._on_lost = on_lost
         self._clients: set[Subscription] = set()
         self.position = ""
         self.connected = False
@@ -177,6 +178,7 @@ class Hub:
                     log.warning("cannot follow events: %s; trying again", e)
                 self.connected = False
                 self.changed.set()
+                await self._on_lost()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 

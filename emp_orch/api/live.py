@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 SPACING_S = 0.25
 LOOK_S = 1.0
-HEARTBEAT_MS = 2_000
+HEARTBEAT_MS = 1_500
 
 HEARTBEAT = "heartbeat"
 

@@ -48,5 +48,5 @@ def decoded(raw: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
         text, _, where = str(e).partition(" - at `$")
         field = where.rstrip("`").lstrip(".")
         raise Refused(400, f"{field or 'body'}: {text}") from e
-    except (msgspec.DecodeError, RecursionError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Refused(400, f"body: not JSON: {e}") from e

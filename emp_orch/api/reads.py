@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -16,8 +15,9 @@ from emp_orch.api.query import whole_number
 from emp_orch.api.state import drift_view, reconciler_view
 from emp_orch.errors import EmpError
 from emp_orch.store.connect import TRANSIENT, time_ms
-from emp_orch.store.events import Entries, Event
+from emp_orch.store.events import Event
 from emp_orch.store.generations import list_generations
+from emp_orch.store.journal import recent
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import rfc3339
 
@@ -32,7 +32,7 @@ class GenerationView(Struct, frozen=True, kw_only=True):
     num_gpus: int
 
 
-class JournalEntry(Struct, frozen=True, kw_only=True):
+class EventView(Struct, frozen=True, kw_only=True):
     id: str
     at: str
     type: str
@@ -117,19 +117,11 @@ async def generations(request: web.Request) -> web.Response:
 async def journal(request: web.Request) -> web.Response:
     ctx = context(request)
     limit = whole_number(request, "limit", default=100, low=1, high=1_000)
-    key = ctx.keys.journal(ctx.settings.fleet)
-    entries = cast(Entries, await ctx.redis.xrevrange(key, count=limit))
-    return answer([_journal_entry(i, fields) for i, fields in reversed(entries)])
+    return answer([event_view(e) for e in await recent(ctx.redis, ctx.keys, ctx.settings.fleet, limit)])
 
 
-def _journal_entry(id_: str, fields: dict[str, str]) -> JournalEntry:
-    try:
-        data = msgspec.json.decode(fields.get("data", "{}"), type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
-        data = {"malformed": str(e)}
-    at = fields.get("at_ms", "")
-    at_ms = int(at) if at.isdecimal() and len(at) < 15 else int(id_.split("-", 1)[0])
-    return JournalEntry(id=id_, at=rfc3339(at_ms), type=fields.get("type", "malformed"), data=data)
+def event_view(e: Event) -> EventView:
+    return EventView(id=e.id, at=rfc3339(e.at_ms), type=e.type, data=e.data)
 
 
 async def recent_events(request: web.Request) -> web.Response:
@@ -142,10 +134,6 @@ async def recent_events(request: web.Request) -> web.Response:
     wanted = request.query.get("type")
     events = await (ctx.events.since(after, count=limit) if after else ctx.events.recent(limit))
     return answer([event_view(e) for e in events if wanted is None or e.type == wanted])
-
-
-def event_view(e: Event) -> dict[str, Any]:
-    return {"id": e.id, "at": rfc3339(e.at_ms), "type": e.type, "data": e.data}
 
 
 async def metrics(request: web.Request) -> web.Response:

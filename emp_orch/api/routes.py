@@ -8,8 +8,10 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct
 
-from emp_orch.api import commands, logs, reads, sse, ws
+from emp_orch.api import commands, jobs, logs, reads, sse, ws_client, ws_monitor
+from emp_orch.api.job_views import JobDetail, JobList
 from emp_orch.api.views import State
+from emp_orch.store.queue import Submitted
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,6 +70,7 @@ ROUTES: tuple[Route, ...] = (
         reads.recent_events,
         "The last events, oldest first",
         "state",
+        result=list[reads.EventView],
         query=(LIMIT, Param("after", "only those after this event id"), Param("type", "only those of this type")),
     ),
     get("/api/drift", reads.drift, "What differs, since when, and what emp does about it", "state"),
@@ -78,12 +81,21 @@ ROUTES: tuple[Route, ...] = (
     ),
     get(
         "/api/journal", reads.journal, "Drift, decisions, actions and outcomes, oldest first", "state",
-        result=list[reads.JournalEntry], query=(LIMIT,),
+        result=list[reads.EventView], query=(LIMIT,),
     ),
     get(
         "/api/logs/{component}", logs.tail_log, "The end of one log", "state",
         query=(Param("lines", "how many, at most 5000", True),), statuses=(200, 400, 404),
     ),
+    post("/api/jobs", jobs.submit, "Submit a job", "jobs", body=jobs.JobBody, result=Submitted,
+         statuses=(200, 201, 400, 413)),
+    get("/api/jobs", jobs.list_jobs, "Jobs, newest first", "jobs", result=JobList,
+        query=(LIMIT, Param("offset", "how many to pass over", True), Param("status", "only those in this status"))),
+    get("/api/jobs/{id}", jobs.get_job, "The whole of one job", "jobs", result=JobDetail, statuses=(200, 404)),
+    get("/api/jobs/{id}/progress", jobs.progress, "job, its events, and job again when it has ended", "jobs",
+        kind="sse", statuses=(200, 404)),
+    post("/api/jobs/{id}/cancel", jobs.cancel, "Cancel a job", "jobs", body=jobs.CancelBody, statuses=(200, 404)),
+    post("/api/jobs/{id}/retry", jobs.retry, "Run an ended job again", "jobs", statuses=(200, 404, 409)),
     post("/api/machines/{id}/restart", commands.restart_machine, "Restart a machine", "commands",
          query=WAIT, statuses=ASKED),
     post("/api/machines/{id}/programs/{program}/restart", commands.restart_program, "Restart one program", "commands",
@@ -92,7 +104,10 @@ ROUTES: tuple[Route, ...] = (
         method="DELETE", path="/api/machines/{id}", handler=commands.forget_machine, tag="commands",
         summary="Forget an offline machine", query=WAIT, statuses=ASKED,
     ),
-    post("/api/reconcile/pause", commands.pause, "Pause the reconciler", "commands", body=commands.PauseBody),
-    post("/api/reconcile/resume", commands.resume, "Let the reconciler act again", "commands"),
-    get("/ws/monitor/{id}", ws.monitor_socket, "The events stream over WebSocket", "state", kind="websocket"),
+    post("/api/reconcile/pause", commands.pause_reconciler, "Pause the reconciler", "commands",
+         body=commands.PauseBody),
+    post("/api/reconcile/resume", commands.resume_reconciler, "Let the reconciler act again", "commands"),
+    get("/ws/monitor/{id}", ws_monitor.monitor_socket, "The events stream over WebSocket", "state", kind="websocket"),
+    get("/ws/client/{id}", ws_client.client_socket, "Submit, watch and cancel jobs over WebSocket", "jobs",
+        kind="websocket"),
 )  # fmt: skip

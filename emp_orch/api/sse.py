@@ -8,7 +8,9 @@ comment every 15 s keeps proxies from closing a silent stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 from aiohttp import web
@@ -16,8 +18,11 @@ from aiohttp import web
 from emp_orch.api.context import Context, context
 from emp_orch.api.hub import Frame, Subscription, parse_id
 from emp_orch.api.live import HEARTBEAT
+from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339
+
+log = logging.getLogger(__name__)
 
 COMMENT_S = 15.0
 # A client that takes nothing for this long is gone or asleep.
@@ -27,39 +32,59 @@ MAX_REPLAY = 2_000
 RETRY_MS = 1_000
 AWAY_RETRY_S = 0.5
 
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+
 Send = Callable[[list[Frame]], Awaitable[None]]
+
+
+class SseStream:
+    """One client's open event stream."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self.response = response
+
+    @classmethod
+    async def open(cls, request: web.Request) -> SseStream:
+        """Send the head. From here on errors can only end the stream."""
+        response = web.StreamResponse(headers=HEADERS)
+        await response.prepare(request)
+        return cls(response)
+
+    async def write(self, data: bytes) -> None:
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await self.response.write(data)
+
+    async def send(self, frames: list[Frame]) -> None:
+        await self.write(b"".join(f.sse for f in frames))
+
+    async def comment(self) -> None:
+        await self.write(b": heartbeat\n\n")
+
+    @contextmanager
+    def counted(self, stats: ApiStats) -> Iterator[None]:
+        """While the client listens. That it goes away, or Redis does, ends its stream and is no error."""
+        stats.sse_clients += 1
+        try:
+            yield
+        except TRANSIENT as e:  # a client that has gone is a ConnectionResetError or a TimeoutError: both OSError
+            log.debug("a stream ended: %s", e)
+        finally:
+            stats.sse_clients -= 1
 
 
 async def monitor_events(request: web.Request) -> web.StreamResponse:
     ctx = context(request)
     live = request.query.get("live") == "1"
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "text/event-stream; charset=utf-8",
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",
-        }
-    )
-    await response.prepare(request)
-
-    async def send_raw(data: bytes) -> None:
-        async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await response.write(data)
-
-    async def send(frames: list[Frame]) -> None:
-        await send_raw(b"".join(f.sse for f in frames))
-
-    ctx.stats.sse_clients += 1
-    try:
-        await send_raw(f"retry: {RETRY_MS}\n\n".encode())
-        with ctx.hub.subscribe(live=live) as subscription:
-            await pump(ctx, subscription, send, lambda: send_raw(b": heartbeat\n\n"), last_id)
-    except (ConnectionResetError, TimeoutError):
-        pass  # the client has gone
-    finally:
-        ctx.stats.sse_clients -= 1
-    return response
+    stream = await SseStream.open(request)
+    with stream.counted(ctx.stats), ctx.hub.subscribe(live=live) as subscription:
+        await stream.write(f"retry: {RETRY_MS}\n\n".encode())
+        await pump(ctx, subscription, stream.send, stream.comment, last_id)
+    return stream.response
 
 
 async def pump(

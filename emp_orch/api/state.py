@@ -7,16 +7,14 @@ from collections import Counter
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
-import msgspec
-
 from emp_orch import __version__
+from emp_orch.api.job_views import read_jobs
 from emp_orch.api.views import (
     ApiView,
     CountsView,
     DesiredMachineView,
     DriftView,
     FleetView,
-    JobsView,
     MachineView,
     ReconcilerView,
     State,
@@ -30,7 +28,9 @@ from emp_orch.fleet.observed import SeenMachine, SeenWorker
 from emp_orch.store.connect import Client
 from emp_orch.store.generations import Generation, read_generation
 from emp_orch.store.keys import Keys
-from emp_orch.store.reports import Reports, read_reports
+from emp_orch.store.queue import Queue
+from emp_orch.store.reports import read_reports
+from emp_orch.store.requests import Pause, read_pause
 from emp_orch.store.status import DriftStatus, FleetStatus, read_status
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -67,22 +67,24 @@ class ApiStats:
 class StateReader:
     """Reads and composes; keeps nothing between two looks."""
 
-    def __init__(self, r: Client, keys: Keys, fleet: str, stats: ApiStats) -> None:
+    def __init__(self, r: Client, keys: Keys, fleet: str, queue: Queue, stats: ApiStats) -> None:
         self._r = r
         self._keys = keys
         self.fleet = fleet
+        self._queue = queue
         self._stats = stats
 
     async def read(self) -> State:
         """Raises what redis-py raises when Redis is away."""
-        reports, status, generation, paused = await asyncio.gather(
+        reports, status, generation, pause, jobs = await asyncio.gather(
             read_reports(self._r, self._keys),
             _or_error(read_status(self._r, self._keys, self.fleet)),
             _or_error(read_generation(self._r, self._keys, self.fleet)),
-            self._r.get(self._keys.paused(self.fleet)),
+            read_pause(self._r, self._keys, self.fleet),
+            read_jobs(self._queue),
         )
         reconciler = reconciler_view(status, reports.now_ms)
-        fleet = fleet_view(self.fleet, generation, status, reconciler, paused)
+        fleet = fleet_view(self.fleet, generation, status, reconciler, pause)
         stale_ms = fleet.stale_after_s * 1000
         workers = [_worker(w, reports.now_ms, stale_ms) for w in reports.workers.values()]
         by_machine: dict[str, list[str]] = {}
@@ -97,7 +99,7 @@ class StateReader:
         return State(
             machines=sorted(machines, key=lambda m: m.machine_id),
             workers=sorted(workers, key=lambda w: (w.machine_id, w.gpu, w.worker_id)),
-            jobs=JobsView(counts={}, active=[]),
+            jobs=jobs,
             drift=drift,
             fleet=fleet,
             system_stats=SystemStats(
@@ -111,14 +113,8 @@ class StateReader:
             ),
         )
 
-    async def generation(self) -> Generation | None:
-        return await read_generation(self._r, self._keys, self.fleet)
-
     async def status(self) -> FleetStatus | None:
         return await read_status(self._r, self._keys, self.fleet)
-
-    async def reports(self) -> Reports:
-        return await read_reports(self._r, self._keys)
 
 
 async def _or_error(reading: Awaitable[T]) -> T | EmpError:
@@ -216,21 +212,8 @@ def reconciler_view(status: FleetStatus | EmpError | None, now: int) -> Reconcil
     )
 
 
-class Paused(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the reconciler is paused, by whom, since when (RFC 3339)."""
-
-    reason: str = ""
-    by: str = ""
-    at: str = ""
-
-
-def paused_text(document: str | bytes) -> str:
-    """The document under `fleet:{name}:paused` as one line."""
-    try:
-        paused = msgspec.json.decode(document, type=Paused)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return str(document)
-    return (paused.reason or "paused") + (f" (by {paused.by})" if paused.by else "")
+def pause_text(pause: Pause) -> str:
+    return (pause.reason or "paused") + (f" (by {pause.by})" if pause.by else "")
 
 
 def fleet_view(
@@ -238,7 +221,7 @@ def fleet_view(
     generation: Generation | EmpError | None,
     status: FleetStatus | EmpError | None,
     reconciler: ReconcilerView,
-    paused: str | bytes | None,
+    pause: Pause | None,
 ) -> FleetView:
     known = status if isinstance(status, FleetStatus) else None
     applied = generation if isinstance(generation, Generation) else None
@@ -249,7 +232,7 @@ def fleet_view(
         digest=applied.digest if applied else "",
         applied_at=rfc3339(applied.at_ms) if applied else None,
         in_sync=known.in_sync if known and current else None,
-        paused=paused_text(paused) if paused else (known.paused if known else ""),
+        paused=pause_text(pause) if pause else "",
         stale_after_s=applied.fleet.reconcile.stale_after_s if applied else STALE_AFTER_S,
         machines=_desired(applied) if applied else (),
         error=generation.message if isinstance(generation, EmpError) else "",

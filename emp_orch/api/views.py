@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from emp_orch.api.job_views import JobsView
 from emp_orch.fleet.observed import ConnectorReport, GpuReport, ProgramReport
 
 
@@ -134,22 +135,6 @@ class SystemStats(Struct, frozen=True, kw_only=True):
     redis: dict[str, bool]
     reconciler: ReconcilerView
     api: ApiView
-
-
-class JobView(Struct, frozen=True, kw_only=True):
-    """A job as lists show it."""
-
-    job_id: str
-    service: str
-    status: str
-    worker_id: str | None
-    progress: float
-    message: str
-
-
-class JobsView(Struct, frozen=True, kw_only=True):
-    counts: dict[str, int]
-    active: list[JobView]
 
 
 class State(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ It adds nothing but the API's token, and that only when the monitor has checked 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 
 import aiohttp
@@ -81,7 +82,7 @@ class Proxy:
         return str(request.rel_url.with_query(query).with_fragment(None))
 
     async def _http(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read() if request.body_exists else None
+        body = io.BytesIO(await request.read()) if request.body_exists else None
         async with self._session.request(
             request.method,
             self._api.url + self._url(request),

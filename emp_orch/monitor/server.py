@@ -18,7 +18,8 @@ from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 1024 * 1024
+# The API has its own, smaller bound and says so.
+MAX_BODY_BYTES = 8 * 1024 * 1024
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (

@@ -29,13 +29,24 @@ def log_to_stderr() -> None:
     logging.Formatter.default_msec_format = "%s.%03d"
 
 
+def _raw_path(request: web.BaseRequest) -> str:
+    """As it was sent: decoded, it could hold a newline."""
+    return request.rel_url.raw_path
+
+
 class RequestLog(AbstractAccessLogger):
     """One line a request, without its query string: a token may stand there."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         level = logging.DEBUG if request.path in ("/health", "/ready", "/metrics") else logging.INFO
         access.log(
-            level, "%s %s %s %.1f ms %s", request.method, request.path, response.status, time * 1000, request.remote
+            level,
+            "%s %s %s %.1f ms %s",
+            request.method,
+            _raw_path(request),
+            response.status,
+            time * 1000,
+            request.remote,
         )
 
 

@@ -4,7 +4,7 @@ import { Badge } from "./badge.js";
 const ORDER = ["pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable"];
 
 export function Jobs({ jobs }) {
-  const names = [...ORDER.filter((s) => jobs.counts[s]), ...Object.keys(jobs.counts).filter((s) => !ORDER.includes(s))];
+  const names = ORDER.filter((s) => jobs.counts[s]);
   return html`
     <section class="panel" aria-labelledby="jobs-title" id="jobs">
       <h2 id="jobs-title">Jobs</h2>
@@ -26,8 +26,8 @@ export function Jobs({ jobs }) {
 
 const Active = ({ job }) => html`
   <li>
-    <div class="active-head"><code>${job.job_id}</code><span class="muted small">${Math.round(job.progress)} %</span></div>
-    <progress max="100" value=${job.progress} aria-label=${`progress of ${job.job_id}`}></progress>
+    <div class="active-head"><code>${job.job_id}</code><span class="muted small">${Math.round(job.progress * 100)} %</span></div>
+    <progress max="1" value=${job.progress} aria-label=${`progress of ${job.job_id}`}></progress>
     <div class="muted small">${[job.service, job.worker_id, job.message].filter(Boolean).join(" · ")}</div>
   </li>
 `;

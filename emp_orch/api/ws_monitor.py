@@ -7,21 +7,16 @@ only those types; `heartbeat` → `heartbeat_ack`. A message that does not fit i
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import Context, context
 from emp_orch.api.hub import Frame
-from emp_orch.api.query import decoded
 from emp_orch.api.sse import pump
-from emp_orch.web.errors import Refused
-from emp_orch.web.times import now_ms, rfc3339
+from emp_orch.api.ws_common import message, opened, read_messages, run_socket
 
-MAX_MESSAGE_BYTES = 64 * 1024
-PING_S = 20.0
 ALWAYS = frozenset({"connected", "full_state_snapshot"})
 
 
@@ -47,45 +42,17 @@ MonitorMessage = MonitorConnect | Subscribe | Heartbeat
 _decoder: msgspec.json.Decoder[MonitorMessage] = msgspec.json.Decoder(MonitorMessage)
 
 
-def message(type_: str, **data: Any) -> str:
-    return msgspec.json.encode({"type": type_, **data, "timestamp": rfc3339(now_ms())}).decode()
-
-
 class MonitorSocket:
     """One monitor's connection."""
 
-    def __init__(self, ctx: Context, ws: web.WebSocketResponse, client_id: str) -> None:
+    def __init__(self, ctx: Context, ws: web.WebSocketResponse) -> None:
         self._ctx = ctx
         self._ws = ws
-        self._id = client_id
         self._types: frozenset[str] = frozenset()
         self._connect: asyncio.Future[MonitorConnect] = asyncio.get_running_loop().create_future()
 
-    async def run(self) -> None:
-        """Read and push until either side ends."""
-        push = asyncio.create_task(self._push(), name=f"ws push {self._id}")
-        read = asyncio.create_task(self._read(), name=f"ws read {self._id}")
-        ended = asyncio.create_task(self._ctx.hub.ended.wait(), name=f"ws end {self._id}")
-        tasks = {push, read, ended}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception) and not isinstance(outcome, ConnectionResetError):
-                raise outcome
-
-    async def _read(self) -> None:
-        async for received in self._ws:
-            if received.type is not WSMsgType.TEXT:
-                await self._ws.send_str(message("error", error="expected JSON text"))
-                continue
-            try:
-                await self._handle(decoded(received.data, _decoder))
-            except Refused as e:
-                await self._ws.send_str(message("error", error=e.message))
+    async def read(self) -> None:
+        await read_messages(self._ws, _decoder, self._handle)
 
     async def _handle(self, said: MonitorMessage) -> None:
         match said:
@@ -98,7 +65,7 @@ class MonitorSocket:
             case Heartbeat():
                 await self._ws.send_str(message("heartbeat_ack"))
 
-    async def _push(self) -> None:
+    async def push(self) -> None:
         said = await self._connect
         with self._ctx.hub.subscribe(live=said.live) as subscription:
             await pump(self._ctx, subscription, self._send, _nothing, said.last_event_id)
@@ -114,13 +81,6 @@ async def _nothing() -> None:
 
 
 async def monitor_socket(request: web.Request) -> web.WebSocketResponse:
-    ctx = context(request)
-    ws = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=MAX_MESSAGE_BYTES)
-    await ws.prepare(request)
-    ctx.stats.ws_clients += 1
-    try:
-        await MonitorSocket(ctx, ws, request.match_info["id"]).run()
-    finally:
-        ctx.stats.ws_clients -= 1
-        await ws.close()
-    return ws
+    ws = await opened(request)
+    socket = MonitorSocket(context(request), ws)
+    return await run_socket(request, ws, socket.read(), socket.push())

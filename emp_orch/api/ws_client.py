@@ -1,0 +1,122 @@
+"""`/ws/client/{id}`: submit, watch and cancel jobs over one WebSocket.
+
+`submit_job {job}` → `job_submitted`, and from then on the job's events; `subscribe_progress {job_id}` → `job` as it is
+now, then its events; `cancel_job {job_id}` → `job_cancel`; `heartbeat` → `heartbeat_ack`. `request_id` comes back as it
+was sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from emp_orch.api.context import Context, context
+from emp_orch.api.hub import Frame
+from emp_orch.api.job_views import job_detail
+from emp_orch.api.jobs import job_event
+from emp_orch.api.ws_common import message, opened, read_messages, run_socket
+from emp_orch.errors import EmpError
+from emp_orch.jobs.submission import parse_submission
+from emp_orch.store.queue import NoSuchJob
+from emp_orch.web.errors import Refused
+
+TAKE_S = 60.0
+MAX_WATCHED = 10_000
+
+
+class SubmitJob(Struct, frozen=True, kw_only=True, tag_field="type", tag="submit_job"):
+    """`job` as POST /api/jobs takes it."""
+
+    job: dict[str, Any]
+    request_id: str = ""
+
+
+class SubscribeProgress(Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe_progress"):
+    job_id: str
+    request_id: str = ""
+
+
+class CancelJob(Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel_job"):
+    job_id: str
+    reason: str = ""
+    request_id: str = ""
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
+    request_id: str = ""
+
+
+ClientMessage = SubmitJob | SubscribeProgress | CancelJob | Heartbeat
+
+_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+
+
+class ClientSocket:
+    """One client's connection and the jobs it watches."""
+
+    def __init__(self, ctx: Context, ws: web.WebSocketResponse) -> None:
+        self._ctx = ctx
+        self._ws = ws
+        self._watched: set[str] = set()
+
+    async def read(self) -> None:
+        await read_messages(self._ws, _decoder, self._handle)
+
+    async def _handle(self, said: ClientMessage) -> None:
+        try:
+            await self._do(said)
+        except EmpError as e:
+            await self._ws.send_str(message("error", error=e.message, request_id=said.request_id))
+
+    async def _do(self, said: ClientMessage) -> None:
+        about = {"request_id": said.request_id}
+        match said:
+            case SubmitJob():
+                asked = parse_submission(said.job)
+                done = await self._ctx.queue.submit(asked)
+                await self._ws.send_str(message("job_submitted", **about, **msgspec.to_builtins(done)))
+                await self._watch(done.job_id)
+            case SubscribeProgress():
+                await self._ctx.queue.get(said.job_id)
+                await self._watch(said.job_id)
+            case CancelJob():
+                outcome = await self._ctx.queue.cancel(said.job_id, reason=said.reason)
+                await self._ws.send_str(message("job_cancel", **about, job_id=said.job_id, outcome=outcome))
+            case Heartbeat():
+                await self._ws.send_str(message("heartbeat_ack", **about))
+
+    async def _watch(self, job_id: str) -> None:
+        """From now on its events are sent; first the job as it is, so that none before is missed."""
+        if len(self._watched) >= MAX_WATCHED:
+            raise Refused(400, f"one connection watches at most {MAX_WATCHED} jobs")
+        self._watched.add(job_id)
+        await self._tell(job_id)
+
+    async def _tell(self, job_id: str) -> None:
+        try:
+            job = await self._ctx.queue.get(job_id)
+        except NoSuchJob:
+            self._watched.discard(job_id)
+            return
+        await self._ws.send_str(Frame("job", job_detail(job, await self._ctx.queue.why(job))).ws)
+
+    async def push(self) -> None:
+        with self._ctx.hub.subscribe(live=False) as subscription:
+            while not subscription.closed:
+                if subscription.lost:
+                    subscription.restart()
+                    for job_id in list(self._watched):
+                        await self._tell(job_id)
+                for frame in await subscription.take(TAKE_S):
+                    event = job_event(frame)
+                    if event is not None and event.job_id in self._watched:
+                        await self._ws.send_str(frame.ws)
+
+
+async def client_socket(request: web.Request) -> web.WebSocketResponse:
+    ws = await opened(request)
+    socket = ClientSocket(context(request), ws)
+    return await run_socket(request, ws, socket.read(), socket.push())

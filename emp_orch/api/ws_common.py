@@ -1,0 +1,74 @@
+"""What both WebSockets share: message form, bounds, and how a connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from emp_orch.api.context import Context, context
+from emp_orch.api.query import decoded
+from emp_orch.errors import EmpError
+from emp_orch.store.connect import TRANSIENT
+from emp_orch.web.times import now_ms, rfc3339
+
+MAX_MESSAGE_BYTES = 5 * 1024 * 1024
+PING_S = 20.0
+
+T = TypeVar("T")
+
+
+def message(type_: str, **data: Any) -> str:
+    return msgspec.json.encode({"type": type_, **data, "timestamp": rfc3339(now_ms())}).decode()
+
+
+async def opened(request: web.Request) -> web.WebSocketResponse:
+    ws = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=MAX_MESSAGE_BYTES)
+    await ws.prepare(request)
+    return ws
+
+
+async def read_messages(
+    ws: web.WebSocketResponse, decoder: msgspec.json.Decoder[T], handle: Callable[[T], Awaitable[None]]
+) -> None:
+    """Handle each message until the client goes. One that does not fit is answered by `error` and ends nothing."""
+    async for received in ws:
+        if received.type is not WSMsgType.TEXT:
+            await ws.send_str(message("error", error="expected JSON text"))
+            continue
+        try:
+            await handle(decoded(received.data, decoder))
+        except EmpError as e:
+            await ws.send_str(message("error", error=e.message))
+        except ConnectionResetError:
+            return
+        except TRANSIENT:
+            await ws.send_str(message("error", error="Redis does not answer; try again"))
+
+
+async def run_socket(
+    request: web.Request, ws: web.WebSocketResponse, *parts: Coroutine[Any, Any, None]
+) -> web.WebSocketResponse:
+    """Run `parts` until one of them, or the server, ends; then close."""
+    ctx: Context = context(request)
+    tasks = [asyncio.create_task(part) for part in (*parts, _ended(ctx))]
+    ctx.stats.ws_clients += 1
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ctx.stats.ws_clients -= 1
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await ws.close()
+    for outcome in outcomes:
+        if isinstance(outcome, Exception) and not isinstance(outcome, TRANSIENT):
+            raise outcome
+    return ws
+
+
+async def _ended(ctx: Context) -> None:
+    await ctx.hub.ended.wait()

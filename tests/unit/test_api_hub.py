@@ -1,0 +1,68 @@
+"""Clients' buffers: bounded, dropped to a resync, never a gap. And how an event becomes bytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emp_orch.api.hub import MAX_PENDING_BYTES, Frame, Subscription, parse_id
+from emp_orch.monitor.sse_client import Parser
+from emp_orch.store.events import Event
+
+
+async def test_a_slow_client_never_grows_past_its_bound() -> None:
+    subscription = Subscription(live=False)
+    frame = Frame("note", {"text": "x" * 100_000})
+    offered = [subscription.offer(frame) for _ in range(2 * MAX_PENDING_BYTES // 100_000)]
+    assert offered.count(False) == 1
+    assert subscription.lost
+    assert await subscription.take(0.01) == []
+    subscription.restart()
+    assert subscription.offer(frame)
+    assert await subscription.take(0.01) == [frame]
+
+
+async def test_taking_is_immediate_when_something_waits_and_bounded_when_not() -> None:
+    subscription = Subscription(live=False)
+    assert await subscription.take(0.01) == []
+    frames = [Frame("a", {}), Frame("b", {})]
+    for frame in frames:
+        subscription.offer(frame)
+    assert await subscription.take(5) == frames
+    subscription.close()
+    assert await subscription.take(5) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("1-2", (1, 2)), ("0-0", (0, 0)), ("", None), ("1", None), ("1-", None), ("-1-1", None), ("9" * 20 + "-0", None)],
+)
+def test_ids(text: str, found: tuple[int, int] | None) -> None:
+    assert parse_id(text) == found
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.lists(st.tuples(st.text(), st.dictionaries(st.text(), json_values, max_size=4)), max_size=6),
+    st.integers(1, 40),
+)
+def test_whatever_an_event_holds_arrives_whole_and_alone(
+    events: list[tuple[str, dict[str, object]]], size: int
+) -> None:
+    frames = [Frame.of(Event(id=f"{n}-0", type=t, data=d)) for n, (t, d) in enumerate(events)]
+    wire = b"".join(f.sse for f in frames)
+    parser = Parser()
+    got = [e for i in range(0, len(wire), size) for e in parser.feed(wire[i : i + size])]
+    assert [(e.event, e.id, json.loads(e.data)) for e in got] == [
+        (t if t and t.isprintable() else "malformed", f"{n}-0", d) for n, (t, d) in enumerate(events)
+    ]
+    assert [json.loads(f.ws)["data"] for f in frames] == [d for _, d in events]
