@@ -14,7 +14,7 @@
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
-| job:{id}, lane:{sig}, … | | queue | see store/queue.py |
+| job:{id}, lane:{sig}, … | | queue | see below and store/queue_prelude.py |
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ local function wake(worker, sig, now)
   call('HSET', WAKING_LANE, worker, sig)
 end
 
--- Wake the worker that has waited longest in a group that serves this lane.
+-- Wake the one who has waited longest, of the first group that serves this lane and has anyone waiting.
 local function wake_one(sig, now)
   local groups = call('SMEMBERS', LANE_GROUPS .. sig)
   for i = 1, #groups do

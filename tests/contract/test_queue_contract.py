@@ -171,27 +171,33 @@ async def test_a_wake_is_passed_on_when_its_worker_takes_something_better(r: Cli
 
 
 async def test_the_baton_reaches_a_waiting_worker(r: Client, queue: Queue) -> None:
-    both = {"services": ["simulation", "video"]}
-    for service in ("simulation", "video"):
-        await queue.submit(job(service, id=f"prepare-{service}"))
+    """Woken for one lane, it takes a better job of another: the job it leaves goes to the next who waits."""
     w1, w2 = worker(r, "w1"), worker(r, "w2")
-    await claim(w1, both)
-    await claim(w1, both)
-    assert isinstance(await w1.claim_or_wait(both), Waiting)
-    assert isinstance(await w2.claim_or_wait(ABLE), Waiting)
-    await queue.submit(job("simulation", id="left-over"))  # w1 has waited longest: it is woken
-    assert await w1.wait(0.05) is not None
-    await queue.submit(job("video", id="better", priority=5))  # nobody who serves it waits
+    for n in range(64):  # which of the two groups is asked first is Redis' choice: go on until it is w1's
+        left, better = f"left{n}", f"better{n}"
+        both, one = {"services": [left, better]}, {"services": [left]}
+        for service in (left, better):
+            await queue.submit(job(service))
+            await claim(w1, both)
+        assert isinstance(await w1.claim_or_wait(both), Waiting)
+        assert isinstance(await w2.claim_or_wait(one), Waiting)
+        await queue.submit(job(left, id=f"left-over-{n}"))
+        if await w1.wait(0.05) is not None:
+            break
+        assert (await claim(w2, one)).job.id == f"left-over-{n}"
+    else:
+        pytest.fail("w1 was never woken first")
+    await queue.submit(job(better, id="better", priority=5))  # nobody who serves it waits
     assert (await claim(w1, both)).job.id == "better"
     assert await w2.wait(0.05) is not None
-    assert (await claim(w2)).job.id == "left-over"
+    assert (await claim(w2, one)).job.id == f"left-over-{n}"
 
 
 async def test_a_dead_workers_wake_goes_to_another(r: Client, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_prelude, "WAKE_ANSWER_MS", 1)
     quick = Queue(r, KEYS)
     await quick.submit(job(id="first"))
-    dead, alive = worker(r, "dead"), worker(r, "alive")
+    dead, alive = worker(r, "1-dead"), worker(r, "2-alive")
     await claim(dead)
     assert isinstance(await dead.claim_or_wait(ABLE), Waiting)
     assert isinstance(await alive.claim_or_wait(ABLE), Waiting)
@@ -208,14 +214,14 @@ async def test_a_dead_workers_wake_goes_to_another(r: Client, queue: Queue, monk
 
 async def test_leaving_passes_the_wake_on(r: Client, queue: Queue) -> None:
     await queue.submit(job(id="first"))
-    leaver, stayer = worker(r, "leaver"), worker(r, "stayer")
+    leaver, stayer = worker(r, "1-leaver"), worker(r, "2-stayer")
     await claim(leaver)
     assert isinstance(await leaver.claim_or_wait(ABLE), Waiting)
     assert isinstance(await stayer.claim_or_wait(ABLE), Waiting)
     await queue.submit(job(id="second"))
     await leaver.leave()
     assert await stayer.wait(0.05) is not None
-    assert await r.exists(KEYS.wake("leaver")) == 0
+    assert await r.exists(KEYS.wake("1-leaver")) == 0
 
 
 async def test_an_expired_lease_goes_to_another_worker_at_its_old_place(r: Client, queue: Queue) -> None:
