@@ -95,7 +95,8 @@ def cli(ctx: click.Context, directory: Path | None) -> None:
 def main() -> None:
     """Entry point: errors become one line and a hint on stderr, and the exit code of DESIGN.md §8."""
     try:
-        cli.main(standalone_mode=False)
+        # Not standalone, click returns the code that a command gave to ctx.exit.
+        sys.exit(cli.main(standalone_mode=False) or Exit.OK)
     except click.exceptions.Abort:
         click.echo("emp: stopped", err=True)
         sys.exit(Exit.FAILED)

@@ -10,7 +10,7 @@ import hashlib
 from enum import StrEnum
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch.fleet.model import (
     EnvValue,
@@ -177,7 +177,7 @@ def _once(
         slot=None,
         port=None,
         argv=argv,
-        env=machine.env if service is None else {**machine.env, **service.env},
+        env=machine.env if service is None else {**machine.env, **_filled_env(machine, service, None)},
         cwd=None if service is None or service.cwd is None else _fill(service.cwd, service, machine, None),
         creates=creates,
         health=None,
@@ -242,9 +242,6 @@ def _service_program(
         argv: tuple[str, ...] = (EMP, "simulate", "--port", str(port), "--dir", _data_dir(service, slot), *gpu)
     else:
         argv = tuple(_fill(word, service, machine, slot) for word in service.command or ())
-    env: dict[str, EnvValue] = {
-        k: _fill(v, service, machine, slot) if isinstance(v, str) else v for k, v in service.env.items()
-    }
     return DesiredProgram(
         name=name,
         kind=ProgramKind.SERVICE,
@@ -252,15 +249,25 @@ def _service_program(
         slot=slot,
         port=port,
         argv=argv,
-        env={**machine.env, **_gpu_env(machine, slot), **env},
+        env={**machine.env, **_gpu_env(machine, slot), **_filled_env(machine, service, slot)},
         cwd=None if service.cwd is None else _fill(service.cwd, service, machine, slot),
         creates=None,
-        health=service.health,
+        health=_filled_health(machine, service, slot),
         stop=service.stop,
         start_s=service.start_s,
         after=after,
         origin=service.origin,
     )
+
+
+def _filled_env(machine: Machine, service: Service, slot: int | None) -> dict[str, EnvValue]:
+    return {k: _fill(v, service, machine, slot) if isinstance(v, str) else v for k, v in service.env.items()}
+
+
+def _filled_health(machine: Machine, service: Service, slot: int | None) -> Health | None:
+    if service.health is None:
+        return None
+    return structs.replace(service.health, http=_fill(service.health.http, service, machine, slot))
 
 
 def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:

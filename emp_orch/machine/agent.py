@@ -191,6 +191,7 @@ class Agent:
             self.machine.id,
             last=self._state.last_command,
             epoch=self._state.epoch,
+            catch_up=self._catch_up,
             carry_out=self._carry_out,
             remember=lambda last, epoch: self._remember(last_command=last, epoch=epoch),
         )
@@ -210,10 +211,20 @@ class Agent:
         return name
 
     async def _apply_config(self) -> None:
-        """Take over the configuration that the reconciler wrote, in place: what did not change runs on."""
+        """Take over the configuration that the reconciler wrote."""
         config = await read_config(self._r, self._keys, self.machine.id)
         if config is None:
             raise EmpError(f"there is no configuration for {self.machine.id} in Redis")
+        await self._take_over(config)
+
+    async def _catch_up(self) -> None:
+        """Take over a configuration that was written while nobody here listened."""
+        config = await read_config(self._r, self._keys, self.machine.id)
+        if config is not None and (config.digest, config.generation) != (self._config.digest, self._config.generation):
+            await self._take_over(config)
+
+    async def _take_over(self, config: MachineConfig) -> None:
+        """Run `config` from now on, in place: what did not change runs on untouched."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})

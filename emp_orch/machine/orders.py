@@ -19,7 +19,10 @@ RETRY_S = 0.5
 
 
 class Orders:
-    """Follows one machine's command stream from `last`; `remember(last, epoch)` keeps the place across restarts."""
+    """Follows one machine's command stream from `last`; `remember(last, epoch)` keeps the place across restarts.
+
+    Without a `last` it begins at the stream's end, and `catch_up()` looks at what may have been said before.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class Orders:
         *,
         last: str,
         epoch: int,
+        catch_up: Callable[[], Awaitable[None]],
         carry_out: Callable[[Command], Awaitable[None]],
         remember: Callable[[str, int], None],
     ) -> None:
@@ -37,6 +41,7 @@ class Orders:
         self._machine_id = machine_id
         self._last = last
         self._epoch = epoch
+        self._catch_up = catch_up
         self._carry_out = carry_out
         self._remember = remember
         self._events = Events(r, keys)
@@ -45,8 +50,9 @@ class Orders:
         while True:
             try:
                 if not self._last:
-                    # A machine that boots starts from what is desired now; commands to its former life are void.
+                    # Commands to a machine's former life are void; what they asked for is in its configuration.
                     self._last = await latest_command(self._r, self._keys, self._machine_id)
+                    await self._catch_up()
                 batch = await commands_after(self._r, self._keys, self._machine_id, self._last, block_ms=BLOCK_MS)
                 for entry_id, command in batch:
                     await self._one(entry_id, command)
