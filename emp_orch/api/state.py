@@ -194,6 +194,7 @@ def drift_view(d: DriftStatus) -> DriftView:
         action=d.action,
         held=d.held,
         attempts=d.attempts,
+        last_attempt=None if d.last_attempt_ms is None else rfc3339(d.last_attempt_ms),
         next_attempt=None if d.next_attempt_ms is None else rfc3339(d.next_attempt_ms),
     )
 

@@ -75,6 +75,7 @@ class DriftView(Struct, frozen=True, kw_only=True):
     action: str
     held: str
     attempts: int
+    last_attempt: str | None
     next_attempt: str | None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from logging.handlers import RotatingFileHandler
 
 import aiohttp
@@ -30,6 +31,22 @@ RETRY_MAX_S = 5.0
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=40)
 
 
+class _Rotating(RotatingFileHandler):
+    """Says once, in one line, that a line could not be written (a full disk), and goes on."""
+
+    _failing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        self._failing = self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:  # the base class names it
+        self._failed = True
+        if not self._failing:
+            log.error("cannot write %s: %s", self.baseFilename, sys.exc_info()[1])
+
+
 class EventFile:
     """Appends lines, flushed one by one; rotates at MAX_BYTES and keeps KEPT files in all."""
 
@@ -37,7 +54,7 @@ class EventFile:
         path = layout.log(COMPONENT)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT - 1, encoding="utf-8")
+            self._handler = _Rotating(path, maxBytes=MAX_BYTES, backupCount=KEPT - 1, encoding="utf-8")
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check who owns the logs folder") from e
         self._handler.setFormatter(logging.Formatter("%(message)s"))

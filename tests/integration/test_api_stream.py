@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+from pathlib import Path
 
+import aiohttp
 import pytest
 from http_support import Producer, Stack, eventually, fleet_of
 from sse_support import stream
@@ -148,6 +151,35 @@ async def _position(stack: Stack) -> bool:
     async with stream(stack.api) as reader:
         event, _ = await reader.until(lambda e, _: e.event == "full_state_snapshot")
         return event.id == "99999999999999-0"
+
+
+async def test_a_client_that_takes_nothing_is_dropped_to_a_resync(http_stack: Stack, producer: Producer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_stack.settings.api.port, limit=1024)
+    writer.write(b"GET /api/events/monitor HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"full_state_snapshot")
+    # It now reads no more, while 64 MB of events pass by.
+    text = "x" * 64_000
+    for _ in range(1_000):
+        await producer.events.append("note", text=text)
+    await producer.events.append("last")
+    async with stream(http_stack.api, **{"Last-Event-ID": (await producer.events.recent(3))[0].id}) as other:
+        await other.until(lambda e, _: e.event == "last")
+    statm = await asyncio.to_thread(_resident_mib, http_stack.daemons["api"].popen.pid)
+    assert statm < 250, f"{statm} MiB"
+    async with aiohttp.ClientSession() as session, session.get(f"{http_stack.api}/metrics") as response:
+        assert "emp_api_resyncs_total 1" in (await response.text()).splitlines()
+    # Reading again, it finds what was on its way, then a whole new snapshot, then what comes.
+    tail = b""
+    async with asyncio.timeout(30):
+        while b"event: full_state_snapshot" not in tail:
+            tail = tail[-100:] + await reader.read(1 << 20)
+    writer.close()
+    assert http_stack.daemons["api"].popen.poll() is None
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 1024 / 1024
 
 
 async def test_machine_events_by_pubsub_are_logged(http_stack: Stack, producer: Producer) -> None:

@@ -1,6 +1,8 @@
 // What the page knows. Parts that did not change keep their identity, so that they are not drawn again.
 
 const MAX_EVENTS = 300;
+// Shown where they belong, and too many for a list.
+const UNLISTED = new Set(["job_progress"]);
 const MAX_HEALED = 8;
 const HEALED_MS = 60_000;
 
@@ -61,7 +63,7 @@ export class Store {
   }
 
   addEvents(events) {
-    const fresh = events.filter((e) => !this.eventIds.has(e.id));
+    const fresh = events.filter((e) => !this.eventIds.has(e.id) && !UNLISTED.has(e.type));
     if (!fresh.length) return;
     this.events = [...this.events, ...fresh].sort((a, b) => compareIds(a.id, b.id)).slice(-MAX_EVENTS);
     this.eventIds = new Set(this.events.map((e) => e.id));

@@ -14,5 +14,5 @@ export const toneOf = (word) => TONE_OF.get(word.toLowerCase()) ?? "off";
 export const Badge = ({ word, label, title, small }) => html`
   <span class=${`badge tone-${toneOf(word)} ${small ? "small" : ""}`} title=${title}>
     <span class="dot" aria-hidden="true"></span>${label ? html`<span class="badge-label">${label}</span>${" "}` : null}
-    <span class="badge-word">${word}</span>
+    <span class="badge-word">${word.replace("_", " ")}</span>
   </span>`;

@@ -50,8 +50,8 @@ function Action({ d }) {
   const attempts = d.attempts ? `${d.attempts} attempt${d.attempts === 1 ? "" : "s"}` : "";
   const next = d.next_attempt ? `next ${until(d.next_attempt)}` : "";
   return html`<div>
-    <div>${d.action || (d.held ? "nothing" : "waits")}</div>
-    ${d.held ? html`<div class="held">held: ${d.held}</div>` : null}
+    ${d.action ? html`<div>${d.action}</div>` : null}
+    ${d.held ? html`<div class=${d.action ? "held" : ""}>${d.held}</div>` : null}
     ${attempts || next ? html`<div class="muted small">${[attempts, next].filter(Boolean).join(" · ")}</div>` : null}
   </div>`;
 }

@@ -35,5 +35,6 @@ function Entry({ e }) {
 
 const details = (data) =>
   Object.entries(data)
+    .filter(([, value]) => value !== null && value !== "")
     .map(([key, value]) => `${key} ${typeof value === "string" ? value : JSON.stringify(value)}`)
     .join(" · ");

@@ -26,7 +26,7 @@ export function Jobs({ jobs }) {
 
 const Active = ({ job }) => html`
   <li>
-    <div class="active-head"><code>${job.job_id}</code><span class="muted small">${Math.round(job.progress * 100)} %</span></div>
+    <div class="active-head"><code class="clip" title=${job.job_id}>${job.job_id}</code><span class="muted small nowrap">${Math.round(job.progress * 100)} %</span></div>
     <progress max="1" value=${job.progress} aria-label=${`progress of ${job.job_id}`}></progress>
     <div class="muted small">${[job.service, job.worker_id, job.message].filter(Boolean).join(" · ")}</div>
   </li>

@@ -12,7 +12,7 @@ export function Summary({ store }) {
   return html`
     <section class=${`summary verdict-${tone}`} aria-label="Summary">
       <div class="verdict" role="status" id="verdict">
-        <span class="verdict-mark" aria-hidden="true">${tone === "ok" ? "✓" : tone === "unknown" ? "?" : "≠"}</span>
+        <span class="verdict-mark" aria-hidden="true">${MARKS[tone]}</span>
         <div>
           <h1>${headline}</h1>
           <p>${detail}</p>
@@ -27,6 +27,8 @@ export function Summary({ store }) {
     </section>
   `;
 }
+
+const MARKS = { ok: "✓", unknown: "?", settling: "…", differs: "≠" };
 
 const Figure = ({ name, value, of }) => html`
   <div class="figure">
@@ -43,8 +45,18 @@ function verdict(state, reconciler) {
   if (!reconciler?.alive) return ["unknown", "Unknown", "The reconciler is silent: nobody compares or repairs now."];
   if (fleet.in_sync === null) return ["unknown", "Comparing", `Generation ${fleet.generation} was just applied.`];
   if (n === 0) return ["ok", "In sync", "What runs is what emp.yaml says."];
-  const acting = state.drift.filter((d) => d.action && !d.held).length;
-  const held = n - acting;
-  const parts = [acting && `${acting} being repaired`, held && `${held} waiting or held`].filter(Boolean);
-  return ["differs", n === 1 ? "1 difference" : `${n} differences`, parts.join(" · ")];
+  const headline = n === 1 ? "1 difference" : `${n} differences`;
+  const counts = new Map();
+  for (const d of state.drift) counts.set(phaseOf(d), (counts.get(phaseOf(d)) ?? 0) + 1);
+  const detail = [...counts].map(([phase, count]) => `${count} ${phase}`).join(" · ");
+  // All of it is on its way by itself: no reason for alarm.
+  return [counts.size === 1 && counts.has(SETTLING) ? "settling" : "differs", headline, detail];
+}
+
+const SETTLING = "starting up";
+
+function phaseOf({ kind, action, held }) {
+  if (/-(starting|booting)$/.test(kind)) return SETTLING;
+  if (action && (!held || held === "under way")) return "being repaired";
+  return action ? "waiting" : "shown only";
 }
