@@ -1,35 +1,51 @@
-"""A whole fleet as a user has it: a folder with an emp.yaml on free ports, and `emp` called as a process."""
+"""A whole fleet as a user has it: a folder with the default emp.yaml on free ports, and `emp` run as a process."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
+import aiohttp
+import redis
 
 from emp_orch.layout import Layout
-from emp_orch.procident import ProcessIdentity, recorded
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.procident import ProcessIdentity, alive, recorded
+from emp_orch.resources import read_text
 
+MACHINE = "basic-machine-local"
+DEADLINE_S = 60.0
 # Below the range the kernel takes outgoing ports from, so that no connection takes one of ours.
 PORTS = range(20_000, 32_000)
-SLOTS = 16
+SLOTS = 20
+
+T = TypeVar("T")
 
 
-def free_block(size: int) -> int:
-    """The first of `size` ports in a row that nobody listens on."""
+def until(what: str, look: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
+    """The first true answer of `look`; fails naming `what`."""
+    deadline = time.monotonic() + within_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens on."""
     for _ in range(200):
-        first = random.randrange(PORTS.start, PORTS.stop - size)
-        if all(_is_free(port) for port in range(first, first + size)):
+        first = random.randrange(PORTS.start, PORTS.stop - count)
+        if all(_is_free(port) for port in range(first, first + count)):
             return first
-    raise AssertionError(f"no {size} free ports in a row")
+    raise AssertionError(f"no {count} free ports in a row")
 
 
 def _is_free(port: int) -> bool:
@@ -41,131 +57,145 @@ def _is_free(port: int) -> bool:
 
 
 class Stack:
-    """One fleet's folder. `up` and `down` are `emp apply -y` and `emp down`; both assert that they worked."""
+    """One fleet's folder. Nothing runs until `up`; whoever makes one brings it down."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        name: str = "testfleet",
-        machines: tuple[str, ...] = ("basic-machine-local",),
-        num_gpus: int = 2,
-        **more: Any,
-    ) -> None:
+    def __init__(self, folder: Path, *, name: str = "test") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.root = folder
-        self.layout = Layout(folder.absolute())
-        self.name = name
-        self.machines = machines
-        first = free_block(3 + len(machines) * (1 + SLOTS))
-        self.redis_port, self.api_port, self.monitor_port = first, first + 1, first + 2
-        ports = {
-            machine: {"simulation": start, "comfyui": start + 1}
-            for i, machine in enumerate(machines)
-            for start in [first + 3 + i * (1 + SLOTS)]
+        self.root = folder.absolute()
+        self.layout = Layout(self.root)
+        self.file = self.root / "emp.yaml"
+        first = free_ports(4 + SLOTS)
+        self.ports = {
+            "redis": first,
+            "api": first + 1,
+            "monitor": first + 2,
+            "simulation": first + 3,
+            "comfyui": first + 4,
         }
-        self.ports = ports
-        self.config: dict[str, Any] = {
-            "version": 1,
-            "name": name,
-            "redis": {"url": "embedded", "port": self.redis_port},
-            "api": {"host": "127.0.0.1", "port": self.api_port},
-            "monitor": {"host": "127.0.0.1", "port": self.monitor_port},
-            "services": {
-                "simulation": {"scale": "per_machine", "builtin": "simulation", "port": 8299},
-                "comfyui": {
-                    "scale": "per_gpu",
-                    "builtin": "simulation",
-                    "port": 8188,
-                    "health": {
-                        "http": "/system_stats",
-                        "interval": "2s",
-                        "timeout": "1s",
-                        "failures": 3,
-                        "startup": "60s",
-                    },
-                },
-            },
-            "machines": {
-                machine: {
-                    "runtime": "process",
-                    "num_gpus": num_gpus,
-                    "services": ["simulation", "comfyui"],
-                    "ports": ports[machine],
-                }
-                for machine in machines
-            },
-            "reconcile": {"interval": "1s", "stale_after": "10s"},
-        }
-        self.config.update(more)
-        self.write()
+        self.file.write_text(self._config(name))
 
-    def write(self) -> None:
-        """Write `config` to emp.yaml; change it before to change the fleet."""
-        (self.root / "emp.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+    def _config(self, name: str) -> str:
+        """The default emp.yaml with ports of our own."""
+        text = read_text("emp.yaml")
+        for old, new in (
+            ("name: basic\n", f"name: {name}\n"),
+            ("url: embedded ", f"port: {self.ports['redis']}\n  url: embedded "),
+            ("port: 3331", f"port: {self.ports['api']}"),
+            ("port: 3333", f"port: {self.ports['monitor']}"),
+            ("port: 8299", f"port: {self.ports['simulation']}"),
+            ("port: 8188 ", f"port: {self.ports['comfyui']} "),
+        ):
+            assert old in text, old
+            text = text.replace(old, new, 1)
+        return text
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.ports['api']}"
+
+    @property
+    def monitor(self) -> str:
+        return f"http://127.0.0.1:{self.ports['monitor']}"
 
     @property
     def redis_url(self) -> str:
-        return f"redis://127.0.0.1:{self.redis_port}/0"
+        return f"redis://127.0.0.1:{self.ports['redis']}/0"
 
-    @property
-    def api_url(self) -> str:
-        return f"http://127.0.0.1:{self.api_port}"
-
-    @property
-    def monitor_url(self) -> str:
-        return f"http://127.0.0.1:{self.monitor_port}"
+    # -- the command
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "emp_orch", "-C", str(self.root), *args]
 
-    def run(
-        self, *args: str, env: Mapping[str, str] | None = None, timeout_s: float = 120
-    ) -> subprocess.CompletedProcess[str]:
-        """`emp ARGS…` in the fleet's folder, to its end."""
-        environment = {**os.environ, **(env or {})}
+    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """`emp ARGS…` in this folder, to its end; `env` is added to the environment."""
         return subprocess.run(
             self.argv(*args),
             capture_output=True,
             text=True,
-            timeout=timeout_s,
-            env=environment,
+            timeout=180,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **env},
         )
 
-    def up(self, *args: str, env: Mapping[str, str] | None = None) -> None:
-        done = self.run("apply", "-y", "--timeout", "90", *args, env=env)
-        assert done.returncode == 0, done.stdout + done.stderr + self.logs()
+    def ok(self, *args: str, **env: str) -> str:
+        """What `emp ARGS…` printed; it must have succeeded."""
+        done = self.run(*args, **env)
+        assert done.returncode == 0, f"emp {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
 
-    def down(self) -> None:
-        if self.layout.settings.exists():
-            done = self.run("down")
-            assert done.returncode == 0, done.stdout + done.stderr
+    def up(self, **env: str) -> None:
+        done = self.run("apply", "-y", "--timeout", "120", **env)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.log_ends()}"
 
-    def logs(self, *, last: int = 15) -> str:
+    def diff(self) -> tuple[int, dict[str, Any]]:
+        """Exit code and document of `emp diff --json`."""
+        done = self.run("diff", "--json")
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def until_in_sync(self, *, within_s: float = DEADLINE_S) -> None:
+        until("in sync", lambda: self.run("diff").returncode == 0, within_s=within_s)
+
+    def log_ends(self, *, lines: int = 15) -> str:
         """The ends of all logs, for a failed assertion."""
         found = []
         for path in sorted(self.layout.logs.rglob("*.log")):
-            lines = path.read_text(errors="replace").splitlines()[-last:]
-            found += [f"--- {path.relative_to(self.layout.logs)}", *lines]
+            end = path.read_text(errors="replace").splitlines()[-lines:]
+            found += [f"--- {path.relative_to(self.layout.logs)}", *end]
         return "\n".join(["", *found])
 
-    def supervisor(self, machine_id: str | None = None) -> Supervisor:
-        """The supervisord of a machine, or of the control plane."""
-        return Supervisor(self.layout.control if machine_id is None else self.layout.machine(machine_id))
+    # -- what runs
 
-    def identity(self, program: str, machine_id: str | None = None) -> ProcessIdentity | None:
-        """Who the process of a program is, as its launcher wrote it down; `supervisord` is one of them."""
-        folder = self.layout.control if machine_id is None else self.layout.machine(machine_id)
-        return recorded(folder / "run" / program)
+    async def state(self) -> dict[str, Any]:
+        """`data` of /api/monitor/state."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.api}/api/monitor/state") as answer:
+            assert answer.status == 200
+            data: dict[str, Any] = (await answer.json())["data"]
+            return data
+
+    def redis_reports(self) -> tuple[list[str], list[str]]:
+        """The ids of all machines and workers that Redis has reports of."""
+        with redis.Redis.from_url(self.redis_url, decode_responses=True) as r:
+            return sorted(r.hkeys("machines")), sorted(r.hkeys("workers"))
+
+    def program(self, name: str, machine: str = MACHINE) -> ProcessIdentity:
+        """The living process of a machine's program; `agent` and `supervisord` count as programs."""
+        return _living(self.layout.machine(machine) / "run" / name)
+
+    def control(self, name: str) -> ProcessIdentity:
+        """The living process of a daemon of the control plane, or of its supervisord."""
+        return _living(self.layout.control / "run" / name)
+
+    def running(self, pattern: str) -> list[int]:
+        """The processes of this fleet whose command line holds `pattern`."""
+        return [pid for pid, command in self._processes() if pattern in command]
+
+    def leftovers(self) -> list[str]:
+        """Every process that belongs to this folder, `pid command`."""
+        return [f"{pid} {command}" for pid, command in self._processes()]
+
+    def _processes(self) -> list[tuple[int, str]]:
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and int(process.name) != os.getpid():
+                with suppress(OSError):
+                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                    if command and self._is_ours(process):
+                        found.append((int(process.name), command))
+        return sorted(found)
+
+    def _is_ours(self, process: Path) -> bool:
+        """Whether it works in our folder, or was started with it in its environment."""
+        if process.joinpath("cwd").readlink().is_relative_to(self.root):
+            return True
+        variables = (process / "environ").read_bytes().split(b"\0")
+        ours = [f"{name}={self.root}".encode() for name in ("EMP_ROOT", "EMP_MACHINE_DIR", "EMP_RUN_DIR")]
+        return any(v == start or v.startswith(start + b"/") for v in variables for start in ours)
 
 
-@contextmanager
-def running(folder: Path, **options: Any) -> Iterator[Stack]:
-    """A stack that is up, and down again at the end whatever happens."""
-    stack = Stack(folder, **options)
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.down()
+def _living(path: Path) -> ProcessIdentity:
+    def look() -> ProcessIdentity | None:
+        who = recorded(path)
+        return who if who is not None and alive(who) else None
+
+    return until(f"a living process of {path.parent.parent.name}/{path.name}", look)
