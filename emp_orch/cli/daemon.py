@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 def log_to_stderr() -> None:
     """Plain lines with local time; supervisord captures them."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from emp_orch.cli.machine import log_to_stderr
+from emp_orch.cli.daemon import log_to_stderr
 
 
 @click.command()

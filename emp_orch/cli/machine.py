@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from pathlib import Path
 
 import click
 
-
-def log_to_stderr() -> None:
-    """Plain lines with time, for a file that supervisord rotates."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+from emp_orch.cli.daemon import log_to_stderr
 
 
 @click.command()

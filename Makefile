@@ -1,0 +1,66 @@
+# Two commands for users: `make up` and `make down`. For developers: `make check`, `make test`.
+# Everything lives in .venv, .emp and logs below this folder; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+FILE ?= emp.yaml
+JOBS ?= 2
+
+.PHONY: up down status check test test-system lock wheel
+
+## Users
+
+up: $(VENV)/.runtime
+	@$(BIN)/emp apply -y $(FILE)
+
+down:
+	@if [ -x $(BIN)/emp ] && [ -e .emp/control/settings.json ]; then $(BIN)/emp down; else echo "nothing was applied here"; fi
+
+status: $(VENV)/.runtime
+	@$(BIN)/emp status
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "emp needs Python 3.11 or newer; name one: make up PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "no venv module: apt-get install python3-venv, then again"; exit 1; }
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing emp and what it needs into $(VENV)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+## Developers
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "installing the tools of the tests into $(VENV)"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.runtime
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/property
+
+test-system:
+	@tests/system.sh
+
+test: test-system check
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/contract tests/integration tests/e2e tests/browser
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --no-isolation --wheel
+
+LOCK = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+lock: $(VENV)/.dev
+	$(PIP) install pip-tools
+	$(LOCK) --extra build -o requirements.lock pyproject.toml
+	$(LOCK) --extra build --extra dev -o requirements-dev.lock pyproject.toml

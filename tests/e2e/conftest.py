@@ -1,0 +1,37 @@
+"""One real stack for the tests that only look at it; tests that break things bring up their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import Stack
+
+
+def _standing(folder: Path, **env: str) -> Iterator[Stack]:
+    stack = Stack(folder)
+    try:
+        stack.up(**env)
+        yield stack
+    finally:
+        stack.run("down")
+        left = stack.leftovers()
+        assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A converged fleet of one machine with two GPU slots; whoever breaks it waits until it has healed."""
+    yield from _standing(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.fixture
+def folder_stack(tmp_path: Path) -> Iterator[Stack]:
+    """A fleet folder in which nothing was applied yet; brought down at the end, whatever ran."""
+    stack = Stack(tmp_path)
+    yield stack
+    if stack.layout.settings.exists():
+        stack.run("down")
+    left = stack.leftovers()
+    assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
