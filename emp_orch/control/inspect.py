@@ -27,7 +27,8 @@ class DriftNow(Struct, frozen=True, kw_only=True):
 
 
 class Difference(Struct, frozen=True, kw_only=True):
-    """`status_age_ms` is the age of the reconciler's last tick; None when there was none."""
+    """`status_age_ms` is the age of the reconciler's last tick; None when there was none. `interval_ms` is the time
+    between two ticks."""
 
     fleet: str
     generation: int
@@ -38,6 +39,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     leader: str
     paused: str
     status_age_ms: int | None
+    interval_ms: int
 
 
 async def difference(layout: Layout) -> Difference:
@@ -67,6 +69,7 @@ async def difference(layout: Layout) -> Difference:
         leader=status.leader if status else "",
         paused=status.paused if status else "",
         status_age_ms=_status_age(observed.now_ms, status),
+        interval_ms=int(generation.fleet.reconcile.interval_s * 1000),
     )
 
 

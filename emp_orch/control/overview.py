@@ -1,0 +1,297 @@
+"""One look at everything a fleet is made of, for `emp status`. Works with Redis or the control plane down.
+
+What Redis does not tell is asked of the supervisords, and where they are gone, of the recorded identities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+from redis.exceptions import RedisError
+
+from emp_orch.control import generation as generations
+from emp_orch.control.inspect import Difference, difference
+from emp_orch.control.orphans import Orphan, orphans
+from emp_orch.control.plane import ControlPlane
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import DesiredMachine, desired_machines
+from emp_orch.fleet.drift import Kind
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, ProgramReport, ProgramState, SeenWorker
+from emp_orch.fleet.startup import is_up
+from emp_orch.jobs.states import JobStatus
+from emp_orch.layout import Layout
+from emp_orch.procident import started_ms
+from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
+from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes.supervisor import AGENT, ProcessInfo, Supervisor
+from emp_orch.settings import Settings
+from emp_orch.store import connect
+from emp_orch.store.generations import Generation
+from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
+
+REDIS_DEADLINE_S = 4.0
+# supervisords asked at the same time when Redis is away.
+ASK_AT_ONCE = 16
+# A reconciler that has not ticked for this many intervals, and at least this long, is silent.
+SILENT_TICKS = 5
+SILENT_MIN_MS = 10_000
+
+
+class Verdict(StrEnum):
+    """What `emp status` comes to; its exit code is 0, 2 or 1."""
+
+    ALL = "everything runs"
+    PARTLY = "partly"
+    NOTHING = "nothing runs"
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """A daemon of the control plane. `state` is supervisord's word, or `gone` when that does not run."""
+
+    name: str
+    state: str
+    pid: int = 0
+    up_ms: int | None = None
+    detail: str = ""
+
+
+class MachineNow(Struct, frozen=True, kw_only=True):
+    """`instance` is what its runtime says, `status` and the rest what it reported; `age_ms` the report's age.
+
+    Programs are counted as up when they do what they are there for (a set-up step: has ended well).
+    """
+
+    machine_id: MachineId
+    desired: bool
+    instance: str
+    status: str
+    stale: bool
+    programs_up: int
+    programs: int
+    workers: dict[str, int]
+    workers_wanted: int
+    up_ms: int | None
+    age_ms: int | None
+    health_url: str
+    error: str
+
+    @property
+    def well(self) -> bool:
+        return self.desired and not self.stale and self.status == MachineStatus.READY and not self.error
+
+
+class Overview(Struct, frozen=True, kw_only=True):
+    """`redis_error` is empty when Redis answers; without Redis `difference` and `jobs` are None."""
+
+    settings: Settings
+    generation: int
+    supervisord: Part
+    parts: tuple[Part, ...]
+    redis_error: str
+    machines: tuple[MachineNow, ...]
+    workers: tuple[SeenWorker, ...]
+    jobs: dict[JobStatus, int] | None
+    difference: Difference | None
+    orphans: tuple[Orphan, ...]
+
+    @property
+    def reconciler_silent(self) -> bool:
+        """Whether nobody reconciles, as far as Redis tells."""
+        if self.difference is None:
+            return False
+        age_ms = self.difference.status_age_ms
+        return age_ms is None or age_ms > max(SILENT_MIN_MS, SILENT_TICKS * self.difference.interval_ms)
+
+    @property
+    def verdict(self) -> Verdict:
+        plane = (self.supervisord, *self.parts)
+        found = self.difference
+        alive = [p.pid for p in plane if p.pid] + [m for m in self.machines if m.instance == InstanceState.RUNNING]
+        if not alive and not self.orphans:
+            return Verdict.NOTHING
+        drift = found is None or any(d.drift.kind is not Kind.MACHINE_SURPLUS for d in found.drift)
+        well = all(p.state == ProgramState.RUNNING for p in plane) and not drift and not self.reconciler_silent
+        return Verdict.ALL if well and all(m.well for m in self.machines if m.desired) else Verdict.PARTLY
+
+
+async def look(layout: Layout, settings: Settings) -> Overview:
+    """Look at everything at once. Raises EmpError only when a file of the fleet's is damaged."""
+    plane = ControlPlane(layout)
+    instances: dict[MachineId, Instance] = {}
+    for runtime in runtimes_of(layout, settings).values():
+        instances |= await runtime.instances()
+    (found, redis_error), parts, jobs = await asyncio.gather(
+        _difference(layout), _parts(plane, settings), _jobs(settings)
+    )
+    generation = None if found else generations.kept(layout)
+    now_ms = int(time.time() * 1000)
+    machines = _reported(found, now_ms) if found else await _unreported(layout, generation, instances, now_ms)
+    who = plane.identity()
+    return Overview(
+        settings=settings,
+        generation=found.generation if found else generation.number if generation else 0,
+        supervisord=Part(
+            name="supervisord",
+            state=ProgramState.RUNNING if who else "gone",
+            pid=who.pid if who else 0,
+            up_ms=now_ms - started_ms(who) if who else None,
+        ),
+        parts=parts,
+        redis_error=redis_error,
+        machines=tuple(machines),
+        workers=tuple(found.observed.workers.values()) if found else (),
+        jobs=jobs,
+        difference=found,
+        orphans=orphans(layout),
+    )
+
+
+async def _difference(layout: Layout) -> tuple[Difference | None, str]:
+    """The difference, or why Redis cannot tell."""
+    try:
+        async with asyncio.timeout(REDIS_DEADLINE_S):
+            return await difference(layout), ""
+    except TimeoutError:
+        return None, f"no answer within {REDIS_DEADLINE_S:g} s"
+    except EmpError as e:
+        return None, e.message
+    except (RedisError, OSError) as e:
+        return None, str(e)
+
+
+async def _jobs(settings: Settings) -> dict[JobStatus, int] | None:
+    """How many jobs are in each status; None when Redis does not tell."""
+    try:
+        async with asyncio.timeout(REDIS_DEADLINE_S), connect.connected(settings.redis_url, read_only=True) as r:
+            return await Queue(r, Keys(settings.prefix)).counts()
+    except (EmpError, RedisError, OSError):
+        return None
+
+
+async def _parts(plane: ControlPlane, settings: Settings) -> tuple[Part, ...]:
+    """Every daemon that there should be, in start order, as supervisord sees it."""
+    infos = {i.name: i for i in await plane.programs()}
+    wanted = ((EMBEDDED_REDIS,) if settings.embedded else ()) + CONTROL_PROGRAMS
+    now_s = time.time()
+    return tuple(_part(p.name, infos.get(p.name), now_s) for p in wanted)
+
+
+def _part(name: str, info: ProcessInfo | None, now_s: float) -> Part:
+    if info is None:
+        return Part(name=name, state="gone")
+    up_ms = int(max(0.0, now_s - info.start) * 1000) if info.pid else None
+    return Part(name=name, state=info.statename, pid=info.pid, up_ms=up_ms, detail=info.spawnerr)
+
+
+def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
+    """Every machine that is desired or was seen, those of emp.yaml first, from their reports."""
+    observed, wanted = found.observed, found.desired.machines
+    running = {i for i, n in observed.instances.items() if n.state is InstanceState.RUNNING}
+    others = sorted(({*observed.machines} | running) - set(wanted))
+    workers: dict[MachineId, dict[str, int]] = {}
+    for worker in observed.workers.values():
+        counts = workers.setdefault(worker.report.machine_id, {})
+        silent = observed.now_ms - worker.seen_ms > found.desired.stale_after_ms
+        status = "silent" if silent else str(worker.report.status)
+        counts[status] = counts.get(status, 0) + 1
+    machines = []
+    for machine_id in [*wanted, *others]:
+        seen, want = observed.machines.get(machine_id), wanted.get(machine_id)
+        report = seen.report if seen else None
+        programs = dict(report.programs) if report else {}
+        age_ms = max(0, observed.now_ms - seen.seen_ms) if seen else None
+        machines.append(
+            MachineNow(
+                machine_id=machine_id,
+                desired=want is not None,
+                instance=_instance_state(
+                    observed.instances.get(machine_id), known=want is None or want.runtime in observed.answered
+                ),
+                status=str(report.status) if report else "no report",
+                stale=age_ms is None or age_ms > found.desired.stale_after_ms,
+                programs_up=_up(want, programs),
+                programs=len(want.programs) if want else len(programs),
+                workers=dict(sorted(workers.get(machine_id, {}).items())),
+                workers_wanted=want.num_gpus if want else 0,
+                up_ms=_up_ms(observed.instances.get(machine_id), now_ms),
+                age_ms=age_ms,
+                health_url=f"http://127.0.0.1:{report.health_port}" if report and report.health_port else "",
+                error=report.error if report else "",
+            )
+        )
+    return machines
+
+
+async def _unreported(
+    layout: Layout, generation: Generation | None, instances: dict[MachineId, Instance], now_ms: int
+) -> list[MachineNow]:
+    """The same without Redis: instances from their runtimes, programs from their supervisords."""
+    wanted = desired_machines(generation.fleet) if generation else {}
+    limit = asyncio.Semaphore(ASK_AT_ONCE)
+
+    async def machine(machine_id: MachineId) -> MachineNow:
+        want, instance = wanted.get(machine_id), instances.get(machine_id)
+        running = instance is not None and instance.state is InstanceState.RUNNING
+        async with limit:
+            programs = await _programs(layout, machine_id) if running else {}
+        return MachineNow(
+            machine_id=machine_id,
+            desired=want is not None,
+            instance=_instance_state(instance),
+            status="running" if running else "not running",
+            stale=True,
+            programs_up=_up(want, programs, healthy=True),
+            programs=len(want.programs) if want else len(programs),
+            workers={},
+            workers_wanted=want.num_gpus if want else 0,
+            up_ms=_up_ms(instance, now_ms),
+            age_ms=None,
+            health_url="",
+            error="",
+        )
+
+    others = sorted(i for i, n in instances.items() if i not in wanted and n.state is InstanceState.RUNNING)
+    return list(await asyncio.gather(*(machine(i) for i in [*wanted, *others])))
+
+
+async def _programs(layout: Layout, machine_id: MachineId) -> dict[str, ProgramReport]:
+    """What its supervisord says; nothing when that does not answer."""
+    try:
+        async with asyncio.timeout(REDIS_DEADLINE_S):
+            infos = await Supervisor(layout.machine(machine_id)).all_processes()
+    except (EmpError, TimeoutError, msgspec.ValidationError):
+        return {}
+    return {
+        i.name: ProgramReport(state=ProgramState(i.statename), exit_status=i.exitstatus)
+        for i in infos
+        if i.name != AGENT
+    }
+
+
+def _up(want: DesiredMachine | None, programs: dict[str, ProgramReport], *, healthy: bool | None = None) -> int:
+    """How many programs are up. `healthy` stands in for a health check that nobody could tell of."""
+    if want is None:
+        return sum(p.state is ProgramState.RUNNING for p in programs.values())
+    got = [(p, programs.get(p.name)) for p in want.programs]
+    if healthy is not None:
+        got = [(p, msgspec.structs.replace(g, healthy=healthy) if g else None) for p, g in got]
+    return sum(is_up(p, g) for p, g in got)
+
+
+def _instance_state(instance: Instance | None, *, known: bool = True) -> str:
+    """`known`: its runtime was asked, so a machine it does not list does not run."""
+    if instance is not None:
+        return str(instance.state)
+    return str(InstanceState.GONE if known else InstanceState.UNKNOWN)
+
+
+def _up_ms(instance: Instance | None, now_ms: int) -> int | None:
+    if instance is None or instance.state is not InstanceState.RUNNING:
+        return None
+    return max(0, now_ms - instance.started_ms)
