@@ -1,0 +1,189 @@
+"""`emp logs`: every component's log, merged in time order; follow them, clear them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emp_orch.errors import EmpError, UsageError
+
+if TYPE_CHECKING:
+    from emp_orch.control.logfiles import LogFile
+    from emp_orch.control.logread import Line
+    from emp_orch.layout import Layout
+
+MAX_LINES = 100_000
+_PALETTE = (
+    "cyan",
+    "green",
+    "yellow",
+    "magenta",
+    "blue",
+    "bright_cyan",
+    "bright_green",
+    "bright_magenta",
+    "bright_blue",
+)
+# Terminal escapes in a log are no business of the terminal that shows it: CSI, OSC, and single-character ones.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@click.command()
+@click.argument("components", nargs=-1, metavar="[COMPONENT]…")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0, MAX_LINES), default=200, show_default=True, help="How many past lines."
+)
+@click.option("--list", "listing", is_flag=True, help="List the components and their files.")
+@click.option("--clear", is_flag=True, help="Empty the log files; what runs goes on writing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def logs(
+    directory: Path, components: tuple[str, ...], follow: bool, lines: int, listing: bool, clear: bool, as_json: bool
+) -> None:
+    """Show the logs of COMPONENTs, or of all but the event stream, in time order.
+
+    COMPONENT is redis, api, monitor, reconcile, eventlog, control, monitorEventStream, machine-ID (its supervisord,
+    agent and programs) or machine-ID/PROGRAM.
+    """
+    from emp_orch.control.logfiles import log_files, resolve
+    from emp_orch.layout import Layout
+
+    if listing + clear + follow > 1:
+        raise UsageError("--list, --clear and --follow exclude each other")
+    layout = Layout(directory)
+    files = log_files(layout)
+    if not files and not layout.state.exists():
+        raise EmpError(f"there are no logs in {layout.logs}: no fleet was applied in {layout.root}", hint="emp apply")
+    wanted = resolve(components, files)
+    if listing:
+        _list(files, wanted, as_json)
+    elif clear:
+        _clear(layout, files, wanted, as_json)
+    else:
+        _show(layout, wanted, lines, follow, as_json)
+
+
+def _show(layout: Layout, wanted: tuple[str, ...], count: int, follow: bool, as_json: bool) -> None:
+    from emp_orch.control.logfollow import Logs
+
+    shown = Logs(layout, wanted)
+    writer = _Writer(layout, wanted, as_json)
+    try:
+        writer.write(shown.last(count, unfinished=not follow))
+        if not follow:
+            return
+        for batch in shown.follow():
+            writer.write(batch)
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        # Who reads us has gone (`emp logs | head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        shown.close()
+
+
+class _Writer:
+    """Writes lines with their component before them; with one log only, the bare lines."""
+
+    def __init__(self, layout: Layout, wanted: tuple[str, ...], as_json: bool) -> None:
+        from emp_orch.cli.progress import colour
+        from emp_orch.control.logfiles import log_files, matches
+
+        names = [f.name for f in log_files(layout) if matches(f, wanted)]
+        self._bare = len(wanted) == 1 and all(n == wanted[0] for n in names)
+        self._width = max((len(n) for n in names), default=0)
+        self._colour = colour()
+        self._json = as_json
+
+    def write(self, lines: Iterable[Line]) -> None:
+        text = "".join(f"{self._format(line)}\n" for line in lines)
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def _format(self, line: Line) -> str:
+        if self._json:
+            return json_line(line)
+        text = cleaned(line.text)
+        if self._bare:
+            return text
+        self._width = max(self._width, len(line.name))
+        return prefix(line.name, self._width, colour=self._colour) + text
+
+
+def prefix(name: str, width: int, *, colour: bool) -> str:
+    """`name | `; a component keeps its colour from call to call."""
+    text = f"{name:<{width}} | "
+    return click.style(text, fg=_PALETTE[zlib.crc32(name.encode()) % len(_PALETTE)]) if colour else text
+
+
+def cleaned(text: str) -> str:
+    """A log line fit for a terminal: no escapes, no control characters; of a progress bar its last state."""
+    last = text.rstrip("\r").rpartition("\r")[2]
+    return _CONTROLS.sub("", _ESCAPES.sub("", last))
+
+
+def json_line(line: Line) -> str:
+    import msgspec
+
+    from emp_orch.web.times import rfc3339
+
+    return msgspec.json.encode(
+        {"component": line.name, "at": rfc3339(int(line.at * 1000)), "line": cleaned(line.text)}
+    ).decode()
+
+
+def _list(files: tuple[LogFile, ...], wanted: tuple[str, ...], as_json: bool) -> None:
+    import json
+
+    from emp_orch.cli.text import table
+    from emp_orch.control.logfiles import matches, rotated
+
+    rows: list[dict[str, Any]] = [
+        {"component": f.name, "file": str(f.path), "bytes": f.path.stat().st_size, "rotated": len(rotated(f.path))}
+        for f in files
+        if not wanted or matches(f, wanted)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        lines = [(r["component"], size(r["bytes"]), str(r["rotated"] or "-"), r["file"]) for r in rows]
+        click.echo(table(("COMPONENT", "SIZE", "OLDER", "FILE"), lines))
+
+
+def size(count: int) -> str:
+    """Bytes as a person says it: 12 B, 3.4 KiB, 20.0 MiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def _clear(layout: Layout, files: tuple[LogFile, ...], wanted: tuple[str, ...], as_json: bool) -> None:
+    import json
+
+    import msgspec
+
+    from emp_orch.control.logfiles import clear, matches
+
+    done = clear(f for f in files if not wanted or matches(f, wanted))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(done)))
+    else:
+        older = f", removed {done.removed} older ones" if done.removed else ""
+        word = "log" if len(done.files) == 1 else "logs"
+        click.echo(f"cleared {len(done.files)} {word} ({size(done.freed)}){older} in {layout.logs}")
+    if done.failed:
+        raise EmpError("could not clear " + "; ".join(done.failed), hint="run as the user who applied this fleet")
