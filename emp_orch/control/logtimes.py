@@ -6,9 +6,6 @@ import re
 from datetime import UTC, datetime
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-    m: i
-    for i, m in enumerate(["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], start=1)
-}
 
 # 2026-11-23 14:29:01,498 · 2026-11-23T14:29:01.634Z · [2026-11-23 14:29:01] · {"at":"2026-11-23T14:29:01.634Z"
 _ISO = re.compile(
