@@ -1,0 +1,99 @@
+"""`emp doctor`: what is wrong with this fleet, and the way out of each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from emp_orch.control.doctor.model import Finding
+
+_MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"), "unknown": ("?", "yellow")}
+# Of one check no more than this many findings are shown; all of them with --json.
+SHOWN = 10
+
+
+@click.command()
+@click.option("-q", "--quiet", is_flag=True, help="Leave out what is well.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_obj
+def doctor(directory: Path, quiet: bool, as_json: bool) -> None:
+    """Examine this folder's fleet: emp.yaml, control plane, Redis, API, machines, workers. Changes nothing.
+
+    Answers by itself: why a machine is not there, why workers do not connect, why the API is out of reach.
+    Exit: 0 all is well (warnings allowed), 1 something is wrong.
+    """
+    from emp_orch.control.doctor.examine import examine
+    from emp_orch.control.doctor.facts import gather
+    from emp_orch.layout import Layout
+
+    findings = examine(asyncio.run(gather(Layout(directory), os.environ)))
+    failed = any(f.level == "fail" for f in findings)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(as_document(findings), indent=2))
+    else:
+        from emp_orch.cli.progress import colour
+
+        click.echo(text(findings, quiet=quiet), color=colour())
+    sys.exit(1 if failed else 0)
+
+
+def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
+    import msgspec
+
+    levels = [str(f.level) for f in findings]
+    return {
+        "ok": "fail" not in levels,
+        "counts": {level: levels.count(level) for level in _MARKS},
+        "findings": [msgspec.to_builtins(f) for f in findings],
+    }
+
+
+def text(findings: Sequence[Finding], *, quiet: bool = False) -> str:
+    """Findings by group, the way out below each, and a last line that counts."""
+    lines: list[str] = []
+    group = ""
+    shown: dict[str, int] = {}
+    for finding in findings:
+        if quiet and finding.level == "ok":
+            continue
+        shown[finding.check] = shown.get(finding.check, 0) + 1
+        if finding.group != group:
+            group = finding.group
+            lines += ["", click.style(group, bold=True)]
+        if shown[finding.check] <= SHOWN:
+            lines += _lines(finding)
+        elif shown[finding.check] == SHOWN + 1:
+            more = sum(f.check == finding.check for f in findings) - SHOWN
+            lines.append(f"    … and {more} more like these: emp doctor --json")
+    return "\n".join([*lines, "", _sum(findings)]).lstrip("\n")
+
+
+def _lines(finding: Finding) -> list[str]:
+    mark, colour = _MARKS[finding.level]
+    first, *rest = finding.what.splitlines() or [""]
+    what = f"cannot tell: {first}" if finding.level == "unknown" else first
+    where = f"  [{finding.where}]" if finding.where and finding.where not in finding.what else ""
+    lines = [f"  {click.style(mark, fg=colour)} {what}{where}", *(f"    {line}" for line in rest)]
+    return [*lines, f"    → {finding.fix}"] if finding.fix else lines
+
+
+def _sum(findings: Sequence[Finding]) -> str:
+    levels = [str(f.level) for f in findings]
+    failed, warned, unknown = levels.count("fail"), levels.count("warn"), levels.count("unknown")
+    if not failed and not warned and not unknown:
+        return click.style(f"all is well: {len(levels)} checks", fg="green")
+    parts = [
+        f"{failed} wrong" if failed else "nothing is wrong",
+        *([f"{warned} to look at"] if warned else []),
+        *([f"{unknown} that could not be told"] if unknown else []),
+    ]
+    return click.style(", ".join(parts), fg="red" if failed else "yellow")

@@ -1,0 +1,239 @@
+"""Everything the checks look at, gathered side by side. A fact that cannot be had is Unknown, with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+from redis.exceptions import RedisError
+
+from emp_orch import settings as settings_files
+from emp_orch import spec
+from emp_orch.control import generation as generations
+from emp_orch.control import ports
+from emp_orch.control.doctor.host import FolderFacts, environment_of, folder_facts, lock_holders
+from emp_orch.control.doctor.model import Unknown
+from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
+from emp_orch.control.inspect import Difference, difference
+from emp_orch.control.orphans import Orphan, machine_folders, orphans
+from emp_orch.control.plane import ControlPlane
+from emp_orch.control.ports import Listener
+from emp_orch.control.proposal import read_proposal
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import DesiredMachine, desired_machines
+from emp_orch.fleet.model import EMBEDDED, Fleet, MachineId
+from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.layout import Layout
+from emp_orch.procident import ProcessIdentity
+from emp_orch.runtimes.process import ProcessRuntime
+from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
+from emp_orch.settings import Settings
+from emp_orch.store.generations import Generation
+
+# For any one fact; all are gathered at the same time.
+DEADLINE_S = 2.5
+ASK_AT_ONCE = 16
+
+T = TypeVar("T")
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What an HTTP server said. `document` is its JSON body, empty when it is none."""
+
+    status: int
+    document: dict[str, object]
+
+
+class MachineFacts(Struct, frozen=True, kw_only=True):
+    """What this host knows of a machine it started. `environments`: program → its HUB_REDIS_URL ("" when unset)."""
+
+    programs: list[ProcessInfo] | Unknown
+    environments: dict[str, str]
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """`fleet` and `wanted` are what emp.yaml asks for now, None without one; `settings` are in force, Unknown when
+    nothing was applied in this folder. `now_ms` is this host's clock.
+    """
+
+    now_ms: int
+    layout: Layout
+    fleet: Fleet | Unknown | None
+    wanted: Settings | Unknown | None
+    generation: Generation | Unknown | None
+    folder: FolderFacts
+    free: dict[str, int]
+    settings: Settings | Unknown
+    supervisord: ProcessIdentity | None
+    parts: list[ProcessInfo]
+    orphans: tuple[Orphan, ...]
+    locks: dict[str, int]
+    listeners: dict[int, Listener | None]
+    redis: RedisFacts | Unknown
+    machine_redis: str | Unknown
+    difference: Difference | Unknown
+    api_health: Answer | Unknown
+    api_ready: Answer | Unknown
+    monitor: Answer | Unknown
+    machines: dict[MachineId, MachineFacts]
+    instances: dict[MachineId, Instance]
+
+    def machine_lives(self, machine_id: str) -> bool:
+        instance = self.instances.get(MachineId(machine_id))
+        return instance is not None and instance.state is InstanceState.RUNNING
+
+    @property
+    def desired(self) -> Mapping[MachineId, DesiredMachine]:
+        """The machines of the generation in force; without Redis, of the one kept on disk."""
+        if isinstance(self.difference, Difference):
+            return self.difference.desired.machines
+        return desired_machines(self.generation.fleet) if isinstance(self.generation, Generation) else {}
+
+
+async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
+    """Look at everything once, in at most about DEADLINE_S."""
+    settings = _settings(layout)
+    plane = ControlPlane(layout)
+    fleet, asked = await asyncio.to_thread(_emp_yaml, layout, environ)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http, asyncio.TaskGroup() as t:
+
+        def fact(work: Awaitable[T]) -> asyncio.Task[T | Unknown]:
+            return t.create_task(_try(work))
+
+        parts = fact(plane.programs())
+        listeners = fact(asyncio.to_thread(_listeners, settings, fleet))
+        machines = fact(_machines(layout))
+        instances = fact(ProcessRuntime(layout, settings).instances()) if isinstance(settings, Settings) else None
+        if isinstance(settings, Settings):
+            redis = fact(read_redis(settings))
+            machine_redis = fact(run_id(settings.machine_redis_url))
+            found = fact(difference(layout))
+            health = fact(_get(http, settings.api, "/health"))
+            ready = fact(_get(http, settings.api, "/ready"))
+            monitor = fact(_get(http, settings.monitor, "/"))
+    nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
+    seen = machines.result()
+    heard = listeners.result()
+    running = parts.result()
+    lives = instances.result() if instances else {}
+    return Facts(
+        now_ms=int(time.time() * 1000),
+        layout=layout,
+        fleet=fleet,
+        wanted=asked,
+        generation=_generation(layout),
+        folder=folder_facts(layout),
+        free=_free(layout),
+        settings=settings,
+        supervisord=plane.identity(),
+        parts=[] if isinstance(running, Unknown) else running,
+        orphans=orphans(layout),
+        locks=lock_holders({home.name: home / ".lock" for home in machine_folders(layout)}),
+        listeners={} if isinstance(heard, Unknown) else heard,
+        redis=nothing or redis.result(),
+        machine_redis=nothing or machine_redis.result(),
+        difference=nothing or found.result(),
+        api_health=nothing or health.result(),
+        api_ready=nothing or ready.result(),
+        monitor=nothing or monitor.result(),
+        machines={} if isinstance(seen, Unknown) else seen,
+        instances={} if isinstance(lives, Unknown) else lives,
+    )
+
+
+async def _try(work: Awaitable[T]) -> T | Unknown:
+    """The fact, or in words why there is none."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            return await work
+    except TimeoutError:
+        return Unknown(reason=f"no answer within {DEADLINE_S:g} s")
+    except EmpError as e:
+        return Unknown(reason=e.message)
+    except (RedisError, aiohttp.ClientError, OSError, msgspec.MsgspecError, ValueError) as e:
+        return Unknown(reason=str(e) or type(e).__name__)
+
+
+def _settings(layout: Layout) -> Settings | Unknown:
+    try:
+        return settings_files.load(layout)
+    except EmpError as e:
+        return Unknown(reason=e.message)
+
+
+def _generation(layout: Layout) -> Generation | Unknown | None:
+    try:
+        return generations.kept(layout)
+    except (EmpError, OSError) as e:
+        return Unknown(reason=str(e))
+
+
+def _emp_yaml(layout: Layout, environ: Mapping[str, str]) -> tuple[Fleet | Unknown | None, Settings | Unknown | None]:
+    """The fleet and the settings that emp.yaml asks for now; None when there is no such file."""
+    path = layout.root / "emp.yaml"
+    if not path.exists():
+        return None, None
+    try:
+        fleet = spec.load(path, environ)
+    except EmpError as e:
+        return Unknown(reason=e.message), None
+    try:
+        return fleet, read_proposal(path, environ)[1].settings
+    except EmpError as e:
+        return fleet, Unknown(reason=e.message)
+
+
+def _free(layout: Layout) -> dict[str, int]:
+    """Bytes free where state and logs lie; the folder above where there are none yet."""
+    found = {}
+    for name, folder in (("state", layout.state), ("logs", layout.logs)):
+        there = next(p for p in (folder, *folder.parents) if p.exists())
+        found[name] = shutil.disk_usage(there).free
+    return found
+
+
+def _listeners(settings: Settings | Unknown, fleet: Fleet | Unknown | None) -> dict[int, Listener | None]:
+    """Who listens on the control plane's ports: those in use, else those that emp.yaml wants."""
+    wanted: list[int] = []
+    if isinstance(settings, Settings):
+        wanted = [settings.api.port, settings.monitor.port, *([settings.redis_port] if settings.embedded else [])]
+    elif isinstance(fleet, Fleet):
+        wanted = [fleet.api.port, fleet.monitor.port, *([fleet.redis.port] if fleet.redis.url == EMBEDDED else [])]
+        wanted += [p.port for m in desired_machines(fleet).values() for p in m.programs if p.port]
+    return {port: ports.listener(port) for port in wanted}
+
+
+async def _get(http: aiohttp.ClientSession, server: settings_files.Listen, path: str) -> Answer:
+    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    async with http.get(server.url + path, headers=headers, allow_redirects=False) as response:
+        body = await response.content.read(64 * 1024)
+        try:
+            document = msgspec.json.decode(body, type=dict[str, object])
+        except msgspec.MsgspecError:
+            document = {}
+        return Answer(status=response.status, document=document)
+
+
+async def _machines(layout: Layout) -> dict[MachineId, MachineFacts]:
+    """What the supervisord of every machine of this folder says."""
+    limit = asyncio.Semaphore(ASK_AT_ONCE)
+
+    async def one(home: Path) -> tuple[MachineId, MachineFacts]:
+        async with limit:
+            programs = await _try(Supervisor(home).all_processes())
+        infos = [] if isinstance(programs, Unknown) else programs
+        environments = {
+            info.name: url
+            for info in infos
+            if info.pid and (url := environment_of(home / "run" / info.name, "HUB_REDIS_URL")) is not None
+        }
+        return MachineId(home.name), MachineFacts(programs=programs, environments=environments)
+
+    return dict(await asyncio.gather(*(one(home) for home in machine_folders(layout))))

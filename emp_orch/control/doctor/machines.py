@@ -1,0 +1,275 @@
+"""Why a machine is not in the state: does it run, does it report, what does it wait for, which Redis does it use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emp_orch import __version__
+from emp_orch.control.doctor.facts import Facts
+from emp_orch.control.doctor.logs import last_line
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.control.doctor.redis_facts import BOOT_EVENTS
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
+from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
+from emp_orch.store.connect import redacted
+
+STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
+
+
+def _logs(machine_id: str, program: str = "") -> str:
+    return f"emp logs machine-{machine_id}{f'/{program}' if program else ''}"
+
+
+def log_of(facts: Facts, machine_id: str, program: str) -> str:
+    """The last words of one of a machine's programs."""
+    return last_line(facts.layout.logs / f"machine-{machine_id}" / f"{program}.log")
+
+
+def _run(facts: Facts) -> Iterator[Problem]:
+    known(facts.settings)
+    plane = "the reconciler starts it again; emp logs reconcile" if facts.supervisord else "emp apply"
+    for machine_id in facts.desired:
+        instance = facts.instances.get(machine_id)
+        if instance is None or instance.state is InstanceState.GONE:
+            detail = instance.detail if instance and instance.detail else "it was never started"
+            yield Problem(what=f"{machine_id} does not run: {detail}", fix=plane, where=machine_id)
+            continue
+        programs = facts.machines[machine_id].programs if machine_id in facts.machines else None
+        if isinstance(programs, Unknown):
+            yield Problem(
+                what=f"the supervisord of {machine_id} (pid {instance.pid}) does not answer: {programs.reason}",
+                fix=f"emp restart {machine_id}; {_logs(machine_id)}",
+                where=machine_id,
+            )
+
+
+def _report(facts: Facts) -> Iterator[Problem]:
+    """Each machine that runs has reported, and lately."""
+    found = known(facts.difference)
+    for malformed in found.observed.malformed:
+        yield Problem(
+            what=f"the report of {malformed.kind} {malformed.id} does not fit: {malformed.error}",
+            fix="another program writes into this Redis, or another version of emp: use redis.prefix, or upgrade",
+            where=malformed.id,
+        )
+    for machine_id in running(facts):
+        seen = found.observed.machines.get(machine_id)
+        age_ms = None if seen is None else found.observed.now_ms - seen.seen_ms
+        if age_ms is not None and age_ms <= found.desired.stale_after_ms:
+            continue
+        young = facts.now_ms - facts.instances[machine_id].started_ms < BOOT_GRACE_MS
+        silent = "has not reported" if age_ms is None else f"has not reported for {age_ms // 1000} s"
+        yield Problem(
+            what=f"{machine_id} runs but {silent}: {_why_silent(facts, machine_id)}",
+            fix=f"wait: it has just been started; {_logs(machine_id, AGENT)}"
+            if young
+            else f"{_logs(machine_id, AGENT)}; emp restart {machine_id}",
+            where=machine_id,
+            level=Level.WARN if young else Level.FAIL,
+        )
+
+
+def _why_silent(facts: Facts, machine_id: MachineId) -> str:
+    agent = program_of(facts, machine_id, AGENT)
+    if agent is None:
+        return "its supervisord does not tell of the agent"
+    return f"its agent is {agent.statename}; its log ends: {log_of(facts, machine_id, AGENT)}"
+
+
+def _status(facts: Facts) -> Iterator[Problem]:
+    """Each machine that reports is ready, with the configuration in force."""
+    found = known(facts.difference)
+    behind = {
+        d.drift.machine_id: d.drift for d in found.drift if d.drift.kind in (Kind.CONFIG_BEHIND, Kind.GENERATION_BEHIND)
+    }
+    for machine_id, seen in reporting(facts):
+        report = seen.report
+        if report.status is not MachineStatus.READY:
+            yield Problem(
+                what=f"{machine_id} is {report.status}{f': {report.error}' if report.error else ''}",
+                fix=f"emp diff; {_logs(machine_id)}",
+                where=machine_id,
+                level=Level.FAIL if report.error else Level.WARN,
+            )
+        if machine_id in behind:
+            drift = behind[machine_id]
+            yield Problem(
+                what=f"{machine_id} runs {drift.observed}, wanted is {drift.desired}",
+                fix=f"the reconciler sends it; {_logs(machine_id, AGENT)}",
+                where=drift.origin,
+                level=Level.WARN,
+            )
+
+
+def _boot_events(facts: Facts) -> Iterator[Problem]:
+    """The start-up events of each ready machine are in the stream, unless they fell out of it."""
+    redis = known(facts.redis)
+    for machine_id, seen in reporting(facts):
+        kept = redis.oldest_event_ms and redis.oldest_event_ms <= seen.report.started_ms
+        missing = BOOT_EVENTS - redis.boots.get(machine_id, frozenset())
+        if kept and missing and seen.report.status is MachineStatus.READY:
+            yield Problem(
+                what=f"{machine_id} is ready, but its events {', '.join(sorted(missing))} are not in the stream",
+                fix=f"emp restart {machine_id} publishes them anew; {_logs(machine_id, AGENT)}",
+                where=machine_id,
+                level=Level.WARN,
+            )
+
+
+def _programs(facts: Facts) -> Iterator[Problem]:
+    """Each program does what it is there for. Workers have a check of their own."""
+    for machine_id, machine in facts.desired.items():
+        if machine_id in running(facts):
+            for program in machine.programs:
+                if program.kind is not ProgramKind.WORKER:
+                    yield from program_problem(facts, machine, program)
+
+
+def program_problem(facts: Facts, machine: DesiredMachine, program: DesiredProgram) -> Iterator[Problem]:
+    """What is wrong with one program, as its own supervisord and its health check say."""
+    info = program_of(facts, machine.id, program.name)
+    if info is None:
+        if not isinstance(facts.machines[machine.id].programs, Unknown):
+            yield Problem(
+                what=f"{program.name} is unknown to the supervisord of {machine.id}",
+                fix="emp diff; the reconciler sends the configuration anew",
+                where=program.origin,
+            )
+        return
+    ended_well = program.kind.once and info.statename == "EXITED" and info.exitstatus == 0
+    if info.statename in STOPPED and not ended_well:
+        code = f" with {info.exitstatus}" if info.statename == "EXITED" else ""
+        waits = [n for n in program.after if not _is_up(facts, machine, n)]
+        why = (
+            f"it waits for {', '.join(waits)}" if waits and info.statename == "STOPPED" else _last(facts, machine, info)
+        )
+        yield Problem(
+            what=f"{program.name} on {machine.id} is {info.statename}{code}; {why}",
+            fix=f"{_logs(machine.id, program.name)}; emp restart {machine.id} {program.name}",
+            where=program.origin,
+        )
+        return
+    report = reported_program(facts, machine.id, program)
+    if report is not None and report.healthy is False:
+        yield Problem(
+            what=f"{program.name} on {machine.id} runs, but its health check fails: {report.detail or 'no detail'}",
+            fix=f"{_logs(machine.id, program.name)}; emp restart {machine.id} {program.name}",
+            where=program.origin,
+        )
+
+
+def _last(facts: Facts, machine: DesiredMachine, info: ProcessInfo) -> str:
+    return info.spawnerr or f"its log ends: {log_of(facts, machine.id, info.name)}"
+
+
+def _is_up(facts: Facts, machine: DesiredMachine, name: str) -> bool:
+    info = program_of(facts, machine.id, name)
+    return info is not None and (info.statename == "RUNNING" or (info.statename == "EXITED" and info.exitstatus == 0))
+
+
+def _environments(facts: Facts) -> Iterator[Problem]:
+    """Every emp process of a machine was started with the Redis of today."""
+    wanted = known(facts.settings).machine_redis_url
+    for machine_id, machine in facts.machines.items():
+        wrong = {name: url for name, url in machine.environments.items() if url != wanted}
+        for name, url in wrong.items():
+            yield Problem(
+                what=f"{name} of {machine_id} uses Redis {redacted(url) if url else 'of no HUB_REDIS_URL'},"
+                f" not {redacted(wanted)}",
+                fix=f"emp restart {machine_id}",
+                where=machine_id,
+            )
+
+
+def _versions(facts: Facts) -> Iterator[Problem]:
+    for machine_id, seen in reporting(facts):
+        if seen.report.agent_version != __version__:
+            yield Problem(
+                what=f"the agent of {machine_id} is of emp {seen.report.agent_version}, this is emp {__version__}",
+                fix=f"emp restart {machine_id}",
+                where=machine_id,
+                level=Level.WARN,
+            )
+
+
+def running(facts: Facts) -> list[MachineId]:
+    """The desired machines that live."""
+    return [i for i in facts.desired if facts.machine_lives(i)]
+
+
+def reporting(facts: Facts) -> list[tuple[MachineId, SeenMachine]]:
+    """The desired machines whose last report is fresh. Raises Cannot without Redis."""
+    found = known(facts.difference)
+    fresh_ms = found.observed.now_ms - found.desired.stale_after_ms
+    seen = [(i, found.observed.machines.get(i)) for i in facts.desired]
+    return [(i, s) for i, s in seen if s is not None and s.seen_ms >= fresh_ms]
+
+
+def program_of(facts: Facts, machine_id: MachineId, name: str) -> ProcessInfo | None:
+    """What its supervisord says of a program; None when that does not answer or does not know it."""
+    machine = facts.machines.get(machine_id)
+    if machine is None or isinstance(machine.programs, Unknown):
+        return None
+    return next((i for i in machine.programs if i.name == name), None)
+
+
+def reported_program(facts: Facts, machine_id: MachineId, program: DesiredProgram) -> ProgramReport | None:
+    """What the machine's last report says of a program."""
+    if isinstance(facts.difference, Unknown):
+        return None
+    seen = facts.difference.observed.machines.get(machine_id)
+    return seen.report.programs.get(program.name) if seen else None
+
+
+def _count(number: int) -> str:
+    return "1 machine" if number == 1 else f"{number} machines"
+
+
+def _fine_run(facts: Facts) -> str:
+    return f"{_count(len(facts.desired))} of {len(facts.desired)} run"
+
+
+def _fine_report(facts: Facts) -> str:
+    found = known(facts.difference)
+    ages = [found.observed.now_ms - s.seen_ms for _, s in reporting(facts)]
+    return f"{_count(len(ages))} report, the last {max(ages) / 1000:.0f} s ago" if ages else ""
+
+
+def _fine_programs(facts: Facts) -> str:
+    kinds = [p.kind for i in running(facts) for p in facts.desired[i].programs]
+    count = sum(k is not ProgramKind.WORKER for k in kinds)
+    return f"{count} services and set-up steps are as they should be" if count else ""
+
+
+CHECKS = (
+    Check(name="machine-runs", group=Group.MACHINES, fine=_fine_run, find=_run),
+    Check(name="machine-reports", group=Group.MACHINES, fine=_fine_report, find=_report),
+    Check(
+        name="machine-ready",
+        group=Group.MACHINES,
+        fine=lambda f: f"{_count(len(reporting(f)))} ready" if reporting(f) else "",
+        find=_status,
+    ),
+    Check(
+        name="start-up-events",
+        group=Group.MACHINES,
+        fine=lambda f: "their start-up events were published" if reporting(f) else "",
+        find=_boot_events,
+    ),
+    Check(name="programs", group=Group.MACHINES, fine=_fine_programs, find=_programs),
+    Check(
+        name="hub-redis-url",
+        group=Group.MACHINES,
+        fine=lambda f: "every process has the right HUB_REDIS_URL" if running(f) else "",
+        find=_environments,
+    ),
+    Check(
+        name="versions",
+        group=Group.MACHINES,
+        fine=lambda f: f"agents are of emp {__version__}, as this is" if reporting(f) else "",
+        find=_versions,
+    ),
+)

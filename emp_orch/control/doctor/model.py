@@ -1,0 +1,78 @@
+"""What a check finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from emp_orch.control.doctor.facts import Facts
+
+T = TypeVar("T")
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class Group(StrEnum):
+    """In the order they are shown: what comes first may be the cause of what comes later."""
+
+    BASICS = "basics"
+    PLANE = "control plane"
+    REDIS = "Redis"
+    API = "API and page"
+    MACHINES = "machines"
+    WORKERS = "workers"
+
+
+class Unknown(Struct, frozen=True, kw_only=True):
+    """A fact that could not be had, and why."""
+
+    reason: str
+
+
+class Cannot(Exception):
+    """A check has not the facts it needs."""
+
+
+def known(fact: T | Unknown) -> T:
+    """The fact itself. Raises Cannot with the reason it is unknown."""
+    if isinstance(fact, Unknown):
+        raise Cannot(fact.reason)
+    return fact
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """`fix` is a command, or a sentence that says what to do."""
+
+    what: str
+    fix: str
+    where: str = ""
+    level: Level = Level.FAIL
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """`fine` says in words that all is well, when `find` finds nothing."""
+
+    name: str
+    group: Group
+    fine: Callable[[Facts], str]
+    find: Callable[[Facts], Iterable[Problem]]
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One line of the answer. `where` is a file, an address, or a part of the fleet."""
+
+    check: str
+    group: Group
+    level: Level
+    what: str
+    where: str = ""
+    fix: str = ""

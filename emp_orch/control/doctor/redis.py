@@ -1,0 +1,149 @@
+"""Checks of Redis: reachable from here and from the machines, safe for jobs, with somebody who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emp_orch.control.doctor.facts import Facts
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.store.connect import redacted
+
+MIN_VERSION = (6, 2)
+CLOCK_MS = 2_000
+SLOW_MS = 100.0
+FULL = 0.9
+
+
+def _reachable(facts: Facts) -> Iterator[Problem]:
+    settings = known(facts.settings)
+    if isinstance(facts.redis, Unknown):
+        fix = "emp apply starts it; emp logs redis" if settings.embedded else "is it up, and is redis.url right?"
+        yield Problem(what=facts.redis.reason, fix=fix, where=redacted(settings.redis_url))
+    elif facts.redis.round_trip_ms > SLOW_MS:
+        yield Problem(
+            what=f"Redis is slow: {facts.redis.round_trip_ms:.0f} ms for one answer",
+            fix="look at its load and at the network",
+            where=redacted(settings.redis_url),
+            level=Level.WARN,
+        )
+
+
+def _from_machines(facts: Facts) -> Iterator[Problem]:
+    """The URL that machines are given leads to the same Redis."""
+    settings = known(facts.settings)
+    where = redacted(settings.machine_redis_url)
+    if isinstance(facts.machine_redis, Unknown):
+        yield Problem(
+            what=f"machines are told to use this Redis, and it does not answer: {facts.machine_redis.reason}",
+            fix="correct redis.machine_url in emp.yaml, then emp down and emp apply",
+            where=where,
+        )
+    elif facts.machine_redis != known(facts.redis).run_id:
+        yield Problem(
+            what="machines report to another Redis than the control plane reads: they will never be seen",
+            fix="make redis.machine_url lead to the same Redis as redis.url, then emp down and emp apply",
+            where=where,
+        )
+
+
+def _version(facts: Facts) -> Iterator[Problem]:
+    redis = known(facts.redis)
+    text = str(redis.info.get("redis_version", "0"))
+    parts = tuple(int(p) for p in text.split(".")[:2] if p.isdigit())
+    if parts < MIN_VERSION:
+        yield Problem(what=f"Redis {text} is too old, 6.2 is needed", fix="upgrade Redis, or use redis.url: embedded")
+
+
+def _persistence(facts: Facts) -> Iterator[Problem]:
+    info = known(facts.redis).info
+    if info.get("loading"):
+        yield Problem(what="Redis is still loading its data", fix="wait; emp logs redis", level=Level.WARN)
+    if info.get("aof_enabled"):
+        for key, what in (("aof_last_write_status", "write"), ("aof_last_bgrewrite_status", "rewrite")):
+            if info.get(key, "ok") != "ok":
+                yield Problem(
+                    what=f"the last {what} of Redis' append-only file failed: jobs may be lost",
+                    fix="look at the free space and the permissions of its folder; emp logs redis",
+                )
+    elif info.get("rdb_last_bgsave_status", "ok") != "ok":
+        yield Problem(what="Redis' last snapshot failed: jobs may be lost", fix="look into the log of your Redis")
+    else:
+        yield Problem(
+            what="Redis has no append-only file: a crash loses what came after its last snapshot",
+            fix="set appendonly yes in its configuration",
+            level=Level.WARN,
+        )
+
+
+def _memory(facts: Facts) -> Iterator[Problem]:
+    info = known(facts.redis).info
+    limit, used, policy = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0)), info.get("maxmemory_policy")
+    if limit and policy != "noeviction":
+        yield Problem(
+            what=f"Redis may throw jobs and reports away when its memory is full (maxmemory-policy {policy})",
+            fix="set maxmemory-policy noeviction",
+        )
+    if limit and used > FULL * limit:
+        yield Problem(
+            what=f"Redis uses {100 * used // limit} % of its memory ({limit // 1024**2} MiB)",
+            fix="raise maxmemory; look at `emp jobs`",
+            level=Level.FAIL if used >= limit else Level.WARN,
+        )
+
+
+def _clock(facts: Facts) -> Iterator[Problem]:
+    offset_ms = known(facts.redis).offset_ms
+    if abs(offset_ms) > CLOCK_MS:
+        word = "ahead of" if offset_ms > 0 else "behind"
+        yield Problem(
+            what=f"the clock of Redis is {abs(offset_ms) / 1000:.1f} s {word} this host's: times in logs do not match",
+            fix="let NTP set both clocks; emp itself judges by Redis' clock only",
+            level=Level.WARN,
+        )
+
+
+def _subscribers(facts: Facts) -> Iterator[Problem]:
+    if known(facts.redis).subscribers < 1:
+        yield Problem(
+            what="nobody is subscribed to machine:startup:events",
+            fix="the API subscribes to it: emp apply; emp logs api",
+            where="machine:startup:events",
+        )
+
+
+def _fine_reachable(facts: Facts) -> str:
+    redis = known(facts.redis)
+    name = "Valkey" if "valkey_version" in redis.info else "Redis"
+    version = redis.info.get("valkey_version") or redis.info.get("redis_version")
+    return f"{name} {version} answers in {redis.round_trip_ms:.1f} ms"
+
+
+def _fine_subscribers(facts: Facts) -> str:
+    count = known(facts.redis).subscribers
+    return f"{count} {'listens' if count == 1 else 'listen'} to machine:startup:events"
+
+
+CHECKS = (
+    Check(name="redis", group=Group.REDIS, fine=_fine_reachable, find=_reachable),
+    Check(
+        name="redis-from-machines",
+        group=Group.REDIS,
+        fine=lambda f: f"machines reach the same Redis by {redacted(known(f.settings).machine_redis_url)}",
+        find=_from_machines,
+    ),
+    Check(
+        name="redis-version",
+        group=Group.REDIS,
+        fine=lambda f: f"it speaks as Redis {known(f.redis).info.get('redis_version')}, 6.2 is needed",
+        find=_version,
+    ),
+    Check(name="persistence", group=Group.REDIS, fine=lambda _: "its append-only file is written", find=_persistence),
+    Check(name="memory", group=Group.REDIS, fine=lambda _: "it never evicts, and has memory left", find=_memory),
+    Check(
+        name="clock",
+        group=Group.REDIS,
+        fine=lambda f: f"its clock differs from ours by {abs(known(f.redis).offset_ms)} ms",
+        find=_clock,
+    ),
+    Check(name="subscribers", group=Group.REDIS, fine=_fine_subscribers, find=_subscribers),
+)

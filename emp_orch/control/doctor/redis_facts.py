@@ -1,0 +1,66 @@
+"""What the doctor asks of Redis, through a client that cannot write."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from msgspec import Struct
+
+from emp_orch.fleet.model import MachineId
+from emp_orch.settings import Settings
+from emp_orch.store import connect
+from emp_orch.store.events import MAX_EVENTS, Events
+from emp_orch.store.keys import Keys
+
+# Of a machine's start-up: the first event and the last.
+BOOT_EVENTS = frozenset({"machine_startup", "startup_complete"})
+
+
+class RedisFacts(Struct, frozen=True, kw_only=True):
+    """`info` is INFO. `offset_ms` is Redis' clock less ours. `subscribers` listen to machine:startup:events.
+
+    `boots`: machine → the start-up events kept of it. `oldest_event_ms` is how far back events are kept.
+    """
+
+    info: dict[str, Any]
+    offset_ms: int
+    round_trip_ms: float
+    subscribers: int
+    boots: dict[MachineId, frozenset[str]]
+    oldest_event_ms: int
+
+    @property
+    def run_id(self) -> str:
+        return str(self.info.get("run_id", ""))
+
+
+async def read_redis(settings: Settings) -> RedisFacts:
+    """Ask Redis at `settings.redis_url`. Raises Unreachable, or what redis-py raises."""
+    keys = Keys(settings.prefix)
+    async with connect.connected(settings.redis_url, read_only=True) as r:
+        before, began = time.time(), time.monotonic()
+        redis_ms = await connect.time_ms(r)
+        took_s = time.monotonic() - began
+        info = await r.info()
+        ((_, subscribers),) = await r.pubsub_numsub(keys.startup_channel)
+        events = Events(r, keys)
+        boots: dict[MachineId, set[str]] = {}
+        for event in await events.recent(MAX_EVENTS):
+            if event.type in BOOT_EVENTS:
+                boots.setdefault(MachineId(str(event.data.get("machine_id"))), set()).add(event.type)
+        oldest = await events.oldest_id()
+    return RedisFacts(
+        info=info,
+        offset_ms=redis_ms - int((before + took_s / 2) * 1000),
+        round_trip_ms=took_s * 1000,
+        subscribers=int(subscribers),
+        boots={machine_id: frozenset(types) for machine_id, types in boots.items()},
+        oldest_event_ms=int(oldest.partition("-")[0]),
+    )
+
+
+async def run_id(url: str) -> str:
+    """Which Redis answers at `url`."""
+    async with connect.connected(url, read_only=True) as r:
+        return str((await r.info("server")).get("run_id", ""))
