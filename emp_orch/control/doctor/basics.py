@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from emp_orch.control import generation as generations
 from emp_orch.control.doctor.facts import Facts
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.fleet.model import Fleet
 from emp_orch.settings import Settings
 from emp_orch.store.generations import Generation
@@ -103,7 +103,7 @@ def _disk(facts: Facts) -> Iterator[Problem]:
 
 def _fine_yaml(facts: Facts) -> str:
     fleet = known(facts.fleet)
-    return f"emp.yaml is valid: fleet {fleet.name}, {len(fleet.machines)} machines" if fleet else ""
+    return f"emp.yaml is valid: fleet {fleet.name}, {count(fleet.machines, 'machine')}" if fleet else ""
 
 
 def _fine_applied(facts: Facts) -> str:

@@ -1,4 +1,7 @@
-"""Facts of this host: folders and their owners, environments of our own processes, who holds a lock. Source: proc(5)."""
+"""Facts of this host: folders and their owners, environments of our own processes, who holds a lock.
+
+Source: proc(5).
+"""
 
 from __future__ import annotations
 

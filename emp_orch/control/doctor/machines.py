@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from emp_orch import __version__
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.logs import last_line
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.control.doctor.redis_facts import BOOT_EVENTS
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
@@ -224,24 +224,24 @@ def reported_program(facts: Facts, machine_id: MachineId, program: DesiredProgra
     return seen.report.programs.get(program.name) if seen else None
 
 
-def _count(number: int) -> str:
-    return "1 machine" if number == 1 else f"{number} machines"
-
-
 def _fine_run(facts: Facts) -> str:
-    return f"{_count(len(facts.desired))} of {len(facts.desired)} run"
+    return f"{len(running(facts))} of {count(facts.desired, 'machine')} up"
 
 
 def _fine_report(facts: Facts) -> str:
     found = known(facts.difference)
     ages = [found.observed.now_ms - s.seen_ms for _, s in reporting(facts)]
-    return f"{_count(len(ages))} report, the last {max(ages) / 1000:.0f} s ago" if ages else ""
+    return (
+        f"{len(ages)} of {count(facts.desired, 'machine')} heard, the longest {max(ages) / 1000:.0f} s ago"
+        if ages
+        else ""
+    )
 
 
 def _fine_programs(facts: Facts) -> str:
     kinds = [p.kind for i in running(facts) for p in facts.desired[i].programs]
-    count = sum(k is not ProgramKind.WORKER for k in kinds)
-    return f"{count} services and set-up steps are as they should be" if count else ""
+    others = [k for k in kinds if k is not ProgramKind.WORKER]
+    return f"{len(others)} services and set-up steps are as they should be" if others else ""
 
 
 CHECKS = (
@@ -250,7 +250,7 @@ CHECKS = (
     Check(
         name="machine-ready",
         group=Group.MACHINES,
-        fine=lambda f: f"{_count(len(reporting(f)))} ready" if reporting(f) else "",
+        fine=lambda f: f"{len(reporting(f))} of {count(f.desired, 'machine')} ready" if reporting(f) else "",
         find=_status,
     ),
     Check(

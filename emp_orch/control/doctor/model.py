@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,6 +47,11 @@ def known(fact: T | Unknown) -> T:
     if isinstance(fact, Unknown):
         raise Cannot(fact.reason)
     return fact
+
+
+def count(things: Sized, word: str) -> str:
+    """`1 machine`, `2 machines`."""
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 class Problem(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.logs import last_line
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.control.orphans import SUPERVISORD
 from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.model import Fleet
@@ -144,7 +144,7 @@ def _reconciler(facts: Facts) -> Iterator[Problem]:
 
 def _fine_reconciler(facts: Facts) -> str:
     found = known(facts.difference)
-    return f"the reconciler looked {(found.status_age_ms or 0) / 1000:.0f} s ago; {len(found.drift)} differences"
+    return f"the reconciler looked {(found.status_age_ms or 0) / 1000:.0f} s ago; {count(found.drift, 'difference')}"
 
 
 def _fine_ports(facts: Facts) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from emp_orch import __version__
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.machines import log_of, program_of, program_problem, running
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.model import WorkerId
@@ -114,10 +114,6 @@ def _packages(facts: Facts) -> Iterator[Problem]:
             )
 
 
-def _count(number: int) -> str:
-    return "1 worker" if number == 1 else f"{number} workers"
-
-
 def _fine_status(facts: Facts) -> str:
     statuses = [str(s.report.status) for _, _, s in reporting(facts)]
     return ", ".join(f"{statuses.count(s)} {s}" for s in sorted(set(statuses)))
@@ -132,13 +128,13 @@ CHECKS = (
     Check(
         name="worker-programs",
         group=Group.WORKERS,
-        fine=lambda f: f"{_count(sum(len(m.workers) for m in _machines(f)))} run" if _machines(f) else "",
+        fine=lambda f: f"{count([w for m in _machines(f) for w in m.workers], 'worker')} up" if _machines(f) else "",
         find=_programs,
     ),
     Check(
         name="worker-reports",
         group=Group.WORKERS,
-        fine=lambda f: f"{_count(len(reporting(f)))} report" if reporting(f) else "",
+        fine=lambda f: f"{count(reporting(f), 'worker')} heard" if reporting(f) else "",
         find=_reports,
     ),
     Check(
