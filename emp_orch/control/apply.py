@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -17,8 +18,9 @@ from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Desired, Drift, diff
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
-from emp_orch.fleet.plan import Effect, MachineChange, changes
+from emp_orch.fleet.plan import MachineChange, changes
 from emp_orch.layout import Layout
+from emp_orch.procident import identify, recorded
 from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
@@ -109,13 +111,13 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     Raises EmpError; what this call has started is stopped again then.
     """
     plane = ControlPlane(layout)
+    refuse_taken_ports(layout, proposal, seen)
     if seen.plane_runs:
         plane.prepare(proposal.settings, proposal.secrets)
         if seen.settings_change:
             await plane.reload()
         await plane.wait_ready(proposal.settings)
         return
-    refuse_taken_ports(proposal, seen)
     plane.prepare(proposal.settings, proposal.secrets)
     try:
         await plane.start()
@@ -125,20 +127,36 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
         raise
 
 
-def refuse_taken_ports(proposal: Proposal, seen: Preview) -> None:
-    """Raise UsageError when a port that is about to be used belongs to somebody else; all of them at once."""
+def refuse_taken_ports(layout: Layout, proposal: Proposal, seen: Preview) -> None:
+    """Raise EmpError when a port that is about to be used belongs to somebody else; all of them at once."""
     wanted = [] if seen.plane_runs else _control_ports(proposal.settings)
-    starting = {c.machine_id for c in seen.changes if c.effect is Effect.START}
+    new = {(c.machine_id, name) for c in seen.changes for name in c.added}
     for machine in desired_machines(proposal.fleet).values():
-        if machine.id in starting:
-            wanted += [("127.0.0.1", p.port, f"{machine.id}/{p.name}", p.origin) for p in machine.programs if p.port]
+        wanted += [
+            ("127.0.0.1", p.port, f"{machine.id}/{p.name}", p.origin)
+            for p in machine.programs
+            if p.port is not None and (machine.id, p.name) in new
+        ]
     lines = []
     for host, port, what, where in wanted:
         if ports.taken(host, port):
             who = ports.listener(port)
-            lines.append(f"{where}: port {port} for {what} is taken by {who or 'somebody'}")
+            # What a killed supervisord of ours left behind is ended before its successor starts.
+            if who is None or not _is_ours(layout, who.pid):
+                lines.append(f"{where}: port {port} for {what} is taken by {who or 'somebody'}")
     if lines:
         raise EmpError("\n".join(lines), hint="stop that process, or give another port in emp.yaml")
+
+
+def _is_ours(layout: Layout, pid: int) -> bool:
+    """Whether process `pid` is in a process group that one of this fleet's programs leads."""
+    if pid == 0:
+        return False
+    try:
+        leader = identify(os.getpgid(pid))
+    except ProcessLookupError:
+        return False
+    return leader is not None and any(recorded(path) == leader for path in layout.state.glob("**/run/*"))
 
 
 def _control_ports(settings: Settings) -> list[tuple[str, int, str, str]]:

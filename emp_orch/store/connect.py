@@ -90,6 +90,7 @@ def client(url: str, *, read_only: bool = False) -> Client:
         made: Client = cls.from_url(
             url,
             decode_responses=True,
+            encoding_errors="replace",  # one document that is not UTF-8 must not blind us to the others
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=None,
             socket_keepalive=True,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+
 from stack import MACHINE, Stack
 
 
@@ -57,3 +61,31 @@ def test_a_removed_machine_stays_until_pruned(folder_stack: Stack) -> None:
     assert refused.returncode == 2
     assert "--allow-empty" in refused.stderr
     assert stack.diff()[0] == 0
+
+
+def test_scaling_onto_a_taken_port_is_refused_beforehand(folder_stack: Stack) -> None:
+    stack = folder_stack
+    stack.up(NUM_GPUS="1")
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(("127.0.0.1", stack.ports["comfyui"] + 1))
+        squatter.listen()
+        refused = stack.run("apply", "-y", NUM_GPUS="2")
+    assert refused.returncode == 1
+    assert f"port {stack.ports['comfyui'] + 1} for {MACHINE}/comfyui-gpu1 is taken by" in refused.stderr
+    assert stack.diff()[0] == 0
+    stack.up(NUM_GPUS="2")
+
+
+def test_a_killed_stack_is_taken_over_by_the_next_apply(folder_stack: Stack) -> None:
+    """Both supervisords killed: what they left behind holds the ports, and the next apply ends it and starts anew."""
+    stack = folder_stack
+    stack.up(NUM_GPUS="1")
+    for who in (stack.control("supervisord"), stack.program("supervisord")):
+        os.kill(who.pid, signal.SIGKILL)
+    left = stack.leftovers()
+    assert left
+    stack.up(NUM_GPUS="1")
+    assert stack.diff()[0] == 0
+    assert not set(left) & set(stack.leftovers())
+    assert len(stack.running(" worker --machine")) == 1

@@ -1,4 +1,4 @@
-"""A wheel built from the tree works outside the checkout: `emp init && emp apply -y`, with templates and schema inside."""
+"""A wheel built from the tree works outside the checkout: `emp init && emp apply -y`, its data files inside."""
 
 from __future__ import annotations
 
