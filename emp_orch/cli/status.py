@@ -280,7 +280,19 @@ def _cut(items: tuple[Any, ...], limit: int | None, well: list[bool], what: str,
 
 
 _GOOD = ("RUNNING", "ready", "idle", "busy", "answers", "everything runs")
-_BAD = ("gone", "FATAL", "BACKOFF", "EXITED", "STOPPED", "ERROR", "nothing runs", "not running", "silent", "offline")
+_BAD = (
+    "gone",
+    "alone",
+    "FATAL",
+    "BACKOFF",
+    "EXITED",
+    "STOPPED",
+    "ERROR",
+    "nothing runs",
+    "not running",
+    "silent",
+    "offline",
+)
 _WARN = ("partly", "STARTING", "starting", "configuring", "initializing", "missing", "no report", "error")
 
 

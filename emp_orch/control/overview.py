@@ -52,7 +52,7 @@ class Verdict(StrEnum):
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """A daemon of the control plane. `state` is supervisord's word, or `gone` when that does not run."""
+    """A daemon of the control plane. `state` is supervisord's word; without a supervisord `alone` or `gone`."""
 
     name: str
     state: str
@@ -126,8 +126,9 @@ async def look(layout: Layout, settings: Settings) -> Overview:
     instances: dict[MachineId, Instance] = {}
     for runtime in runtimes_of(layout, settings).values():
         instances |= await runtime.instances()
+    left = orphans(layout)
     (found, redis_error), parts, jobs = await asyncio.gather(
-        _difference(layout), _parts(plane, settings), _jobs(settings)
+        _difference(layout), _parts(plane, settings, left), _jobs(settings)
     )
     generation = None if found else generations.kept(layout)
     now_ms = int(time.time() * 1000)
@@ -148,7 +149,7 @@ async def look(layout: Layout, settings: Settings) -> Overview:
         workers=tuple(found.observed.workers.values()) if found else (),
         jobs=jobs,
         difference=found,
-        orphans=orphans(layout),
+        orphans=left,
     )
 
 
@@ -174,15 +175,18 @@ async def _jobs(settings: Settings) -> dict[JobStatus, int] | None:
         return None
 
 
-async def _parts(plane: ControlPlane, settings: Settings) -> tuple[Part, ...]:
+async def _parts(plane: ControlPlane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
     """Every daemon that there should be, in start order, as supervisord sees it."""
     infos = {i.name: i for i in await plane.programs()}
     wanted = ((EMBEDDED_REDIS,) if settings.embedded else ()) + CONTROL_PROGRAMS
+    alone = {o.program: o for o in left if not o.machine_id}
     now_s = time.time()
-    return tuple(_part(p.name, infos.get(p.name), now_s) for p in wanted)
+    return tuple(_part(p.name, infos.get(p.name), alone.get(p.name), now_s) for p in wanted)
 
 
-def _part(name: str, info: ProcessInfo | None, now_s: float) -> Part:
+def _part(name: str, info: ProcessInfo | None, alone: Orphan | None, now_s: float) -> Part:
+    if alone is not None:
+        return Part(name=name, state="alone", pid=alone.pid)
     if info is None:
         return Part(name=name, state="gone")
     up_ms = int(max(0.0, now_s - info.start) * 1000) if info.pid else None

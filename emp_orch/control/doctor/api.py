@@ -6,16 +6,14 @@ from collections.abc import Iterator
 
 from emp_orch import __version__
 from emp_orch.control.doctor.facts import Facts
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
 
 
 def _health(facts: Facts) -> Iterator[Problem]:
     settings = known(facts.settings)
     where = f"{settings.api.url}/health"
     if isinstance(facts.api_health, Unknown):
-        yield Problem(
-            what=f"the API does not answer: {facts.api_health.reason}", fix="emp apply; emp logs api", where=where
-        )
+        yield Problem(what=f"the API does not answer: {facts.api_health.reason}", fix=revive(facts, "api"), where=where)
         return
     answer = facts.api_health
     data = answer.document.get("data")
@@ -62,7 +60,7 @@ def _monitor(facts: Facts) -> Iterator[Problem]:
     if isinstance(facts.monitor, Unknown):
         yield Problem(
             what=f"the monitor page does not answer: {facts.monitor.reason}",
-            fix="emp apply; emp logs monitor",
+            fix=revive(facts, "monitor"),
             where=settings.monitor.url,
         )
     elif facts.monitor.status != 200:

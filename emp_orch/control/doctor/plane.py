@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.logs import last_line
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known, revive
 from emp_orch.control.orphans import SUPERVISORD
 from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.model import Fleet
@@ -42,7 +42,7 @@ def _parts(facts: Facts) -> Iterator[Problem]:
             log = facts.layout.log(part.log)
             yield Problem(
                 what=f"{part.name} is {state}; its log ends: {last_line(log)}",
-                fix=f"emp apply brings it back; emp logs {part.log}",
+                fix=revive(facts, part.name),
                 where=str(log),
                 level=Level.WARN if state == "STARTING" else Level.FAIL,
             )
@@ -128,16 +128,21 @@ def _locks(facts: Facts) -> Iterator[Problem]:
 def _reconciler(facts: Facts) -> Iterator[Problem]:
     found = known(facts.difference)
     if found.paused:
-        yield Problem(what=f"the reconciler is paused: {found.paused}", fix="emp resume", level=Level.WARN)
+        api = known(facts.settings).api.url
+        yield Problem(
+            what=f"the reconciler is paused: {found.paused}",
+            fix=f"curl -X POST {api}/api/reconcile/resume",
+            level=Level.WARN,
+        )
     age_ms = found.status_age_ms
     if age_ms is None:
         yield Problem(
-            what="no reconciler has ever looked at this fleet", fix="emp apply; emp logs reconcile", where="reconcile"
+            what="no reconciler has ever looked at this fleet", fix=revive(facts, "reconcile"), where="reconcile"
         )
     elif age_ms > max(SILENT_MIN_MS, SILENT_TICKS * found.interval_ms):
         yield Problem(
             what=f"the reconciler has been silent for {age_ms // 1000} s: nothing is repaired",
-            fix="emp apply; emp logs reconcile",
+            fix=revive(facts, "reconcile"),
             where="reconcile",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts import Facts
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
 from emp_orch.store.connect import redacted
 
 MIN_VERSION = (6, 2)
@@ -17,7 +17,7 @@ FULL = 0.9
 def _reachable(facts: Facts) -> Iterator[Problem]:
     settings = known(facts.settings)
     if isinstance(facts.redis, Unknown):
-        fix = "emp apply starts it; emp logs redis" if settings.embedded else "is it up, and is redis.url right?"
+        fix = revive(facts, "redis") if settings.embedded else "is it up, and is redis.url right?"
         yield Problem(what=facts.redis.reason, fix=fix, where=redacted(settings.redis_url))
     elif facts.redis.round_trip_ms > SLOW_MS:
         yield Problem(
@@ -106,7 +106,7 @@ def _subscribers(facts: Facts) -> Iterator[Problem]:
     if known(facts.redis).subscribers < 1:
         yield Problem(
             what="nobody is subscribed to machine:startup:events",
-            fix="the API subscribes to it: emp apply; emp logs api",
+            fix=f"the API subscribes to it: {revive(facts, 'api')}",
             where="machine:startup:events",
         )
 
