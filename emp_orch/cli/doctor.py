@@ -60,29 +60,35 @@ def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
 def text(findings: Sequence[Finding], *, quiet: bool = False) -> str:
     """Findings by group, the way out below each, and a last line that counts."""
     lines: list[str] = []
-    group = ""
-    shown: dict[str, int] = {}
-    for finding in findings:
-        if quiet and finding.level == "ok":
-            continue
-        shown[finding.check] = shown.get(finding.check, 0) + 1
-        if finding.group != group:
-            group = finding.group
-            lines += ["", click.style(group, bold=True)]
-        if shown[finding.check] <= SHOWN:
+    for group in dict.fromkeys(f.group for f in findings):
+        of_group = [f for f in findings if f.group == group and not (quiet and f.level == "ok")]
+        if of_group:
+            lines += [click.style(group, bold=True), *_group(of_group, lines), ""]
+    return "\n".join([*lines, _sum(findings)])
+
+
+def _group(findings: Sequence[Finding], before: Sequence[str]) -> list[str]:
+    """The lines of one group; checks that lack the same fact share one, and many alike are cut short."""
+    lines: list[str] = []
+    for check in dict.fromkeys(f.check for f in findings if f.level != "unknown"):
+        alike = [f for f in findings if f.check == check]
+        for finding in alike[:SHOWN]:
             lines += _lines(finding)
-        elif shown[finding.check] == SHOWN + 1:
-            more = sum(f.check == finding.check for f in findings) - SHOWN
-            lines.append(f"    … and {more} more like these: emp doctor --json")
-    return "\n".join([*lines, "", _sum(findings)]).lstrip("\n")
+        if len(alike) > SHOWN:
+            lines.append(f"    … and {len(alike) - SHOWN} more like these: emp doctor --json")
+    for reason in dict.fromkeys(f.what for f in findings if f.level == "unknown"):
+        names = ", ".join(f.check for f in findings if f.level == "unknown" and f.what == reason)
+        told = any(reason in line for line in [*before, *lines])
+        mark, colour = _MARKS["unknown"]
+        lines.append(f"  {click.style(mark, fg=colour)} cannot tell ({names}): {'see above' if told else reason}")
+    return lines
 
 
 def _lines(finding: Finding) -> list[str]:
     mark, colour = _MARKS[finding.level]
     first, *rest = finding.what.splitlines() or [""]
-    what = f"cannot tell: {first}" if finding.level == "unknown" else first
     where = f"  [{finding.where}]" if finding.where and finding.where not in finding.what else ""
-    lines = [f"  {click.style(mark, fg=colour)} {what}{where}", *(f"    {line}" for line in rest)]
+    lines = [f"  {click.style(mark, fg=colour)} {first}{where}", *(f"    {line}" for line in rest)]
     return [*lines, f"    → {finding.fix}"] if finding.fix else lines
 
 

@@ -17,18 +17,23 @@ from redis.exceptions import RedisError
 from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control import generation as generations
-from emp_orch.control import ports
-from emp_orch.control.doctor.host import FolderFacts, environment_of, folder_facts, lock_holders
+from emp_orch.control.doctor.host import (
+    FolderFacts,
+    Holder,
+    environment_of,
+    folder_facts,
+    lock_holders,
+    port_holders,
+)
 from emp_orch.control.doctor.model import Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, machine_folders, orphans
 from emp_orch.control.plane import ControlPlane
-from emp_orch.control.ports import Listener
 from emp_orch.control.proposal import read_proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
-from emp_orch.fleet.model import EMBEDDED, Fleet, MachineId
+from emp_orch.fleet.model import Fleet, MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity
@@ -75,7 +80,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     parts: list[ProcessInfo]
     orphans: tuple[Orphan, ...]
     locks: dict[str, int]
-    listeners: dict[int, Listener | None]
+    holders: dict[int, Holder]
     redis: RedisFacts | Unknown
     machine_redis: str | Unknown
     difference: Difference | Unknown
@@ -108,7 +113,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             return t.create_task(_try(work))
 
         parts = fact(plane.programs())
-        listeners = fact(asyncio.to_thread(_listeners, settings, fleet))
+        holders = fact(asyncio.to_thread(port_holders, _ports(settings, fleet)))
         machines = fact(_machines(layout))
         instances = fact(ProcessRuntime(layout, settings).instances()) if isinstance(settings, Settings) else None
         if isinstance(settings, Settings):
@@ -120,7 +125,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             monitor = fact(_get(http, settings.monitor, "/"))
     nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
     seen = machines.result()
-    heard = listeners.result()
+    heard = holders.result()
     running = parts.result()
     lives = instances.result() if instances else {}
     return Facts(
@@ -136,7 +141,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         parts=[] if isinstance(running, Unknown) else running,
         orphans=orphans(layout),
         locks=lock_holders({home.name: home / ".lock" for home in machine_folders(layout)}),
-        listeners={} if isinstance(heard, Unknown) else heard,
+        holders={} if isinstance(heard, Unknown) else heard,
         redis=nothing or redis.result(),
         machine_redis=nothing or machine_redis.result(),
         difference=nothing or found.result(),
@@ -199,15 +204,15 @@ def _free(layout: Layout) -> dict[str, int]:
     return found
 
 
-def _listeners(settings: Settings | Unknown, fleet: Fleet | Unknown | None) -> dict[int, Listener | None]:
-    """Who listens on the control plane's ports: those in use, else those that emp.yaml wants."""
-    wanted: list[int] = []
+def _ports(settings: Settings | Unknown, fleet: Fleet | Unknown | None) -> set[int]:
+    """Every port of the control plane and of this host's machines: those in use, and those that emp.yaml wants."""
+    wanted: set[int] = set()
     if isinstance(settings, Settings):
-        wanted = [settings.api.port, settings.monitor.port, *([settings.redis_port] if settings.embedded else [])]
-    elif isinstance(fleet, Fleet):
-        wanted = [fleet.api.port, fleet.monitor.port, *([fleet.redis.port] if fleet.redis.url == EMBEDDED else [])]
-        wanted += [p.port for m in desired_machines(fleet).values() for p in m.programs if p.port]
-    return {port: ports.listener(port) for port in wanted}
+        wanted |= {settings.api.port, settings.monitor.port, settings.redis_port}
+    if isinstance(fleet, Fleet):
+        wanted |= {fleet.api.port, fleet.monitor.port, fleet.redis.port}
+        wanted |= {p.port for m in desired_machines(fleet).values() for p in m.programs if p.port}
+    return wanted
 
 
 async def _get(http: aiohttp.ClientSession, server: settings_files.Listen, path: str) -> Answer:

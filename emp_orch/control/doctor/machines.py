@@ -170,6 +170,23 @@ def _is_up(facts: Facts, machine: DesiredMachine, name: str) -> bool:
     return info is not None and (info.statename == "RUNNING" or (info.statename == "EXITED" and info.exitstatus == 0))
 
 
+def _ports(facts: Facts) -> Iterator[Problem]:
+    """Each service's port is its own. Nobody on a port is for the health check to say."""
+    for machine in facts.desired.values():
+        for program in machine.programs:
+            holder = facts.holders.get(program.port or 0)
+            info = program_of(facts, machine.id, program.name)
+            if holder is None or not holder.pid or holder.belongs_to(info.pid if info else 0):
+                continue
+            if any(o.pid in (holder.pid, holder.group) for o in facts.orphans):
+                continue
+            yield Problem(
+                what=f"port {program.port} of {program.name} on {machine.id} is taken by {holder}",
+                fix="stop that process, or set another port in emp.yaml and run emp apply",
+                where=program.origin,
+            )
+
+
 def _environments(facts: Facts) -> Iterator[Problem]:
     """Every emp process of a machine was started with the Redis of today."""
     wanted = known(facts.settings).machine_redis_url
@@ -260,6 +277,12 @@ CHECKS = (
         find=_boot_events,
     ),
     Check(name="programs", group=Group.MACHINES, fine=_fine_programs, find=_programs),
+    Check(
+        name="service-ports",
+        group=Group.MACHINES,
+        fine=lambda f: "the services' ports are theirs" if running(f) else "",
+        find=_ports,
+    ),
     Check(
         name="hub-redis-url",
         group=Group.MACHINES,

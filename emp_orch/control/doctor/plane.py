@@ -9,7 +9,7 @@ from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known, revive
 from emp_orch.control.orphans import SUPERVISORD
 from emp_orch.fleet.desired import desired_machines
-from emp_orch.fleet.model import Fleet
+from emp_orch.fleet.model import EMBEDDED, Fleet
 from emp_orch.procident import identify, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.settings import Settings
@@ -63,8 +63,8 @@ def _ports_in_use(facts: Facts, settings: Settings) -> Iterator[Problem]:
     if settings.embedded:
         wanted["redis"] = settings.redis_port
     for part, port in wanted.items():
-        who = facts.listeners.get(port)
-        ours = pids.get(part) or left.get(part)
+        who = facts.holders.get(port)
+        ours = pids.get(part) or left.get(part) or 0
         if who is None and ours:
             yield Problem(
                 what=f"{part} runs (pid {ours}), but nobody listens on port {port}",
@@ -78,7 +78,7 @@ def _ports_in_use(facts: Facts, settings: Settings) -> Iterator[Problem]:
                 where=f"port {port}",
                 level=Level.WARN if ours else Level.FAIL,
             )
-        elif who is not None and who.pid != ours:
+        elif who is not None and not who.belongs_to(ours):
             yield Problem(
                 what=f"port {port} of {part} is taken by a process that is not ours: {who}",
                 fix=f"stop it, or set another {part}.port in emp.yaml and run emp apply",
@@ -87,14 +87,14 @@ def _ports_in_use(facts: Facts, settings: Settings) -> Iterator[Problem]:
 
 
 def _ports_wanted(facts: Facts, fleet: Fleet) -> Iterator[Problem]:
-    names = {fleet.api.port: "api.port", fleet.monitor.port: "monitor.port", fleet.redis.port: "redis.port"}
-    names |= {
-        p.port: f"{m.id}/{p.name}" for m in desired_machines(fleet).values() for p in m.programs if p.port is not None
-    }
-    for port, who in facts.listeners.items():
-        if who is not None:
+    names = {fleet.api.port: "api.port", fleet.monitor.port: "monitor.port"}
+    if fleet.redis.url == EMBEDDED:
+        names[fleet.redis.port] = "redis.port"
+    names |= {p.port: f"{m.id}/{p.name}" for m in desired_machines(fleet).values() for p in m.programs if p.port}
+    for port, name in names.items():
+        if port in facts.holders:
             yield Problem(
-                what=f"port {port} ({names[port]}) is taken by {who}",
+                what=f"port {port} ({name}) is taken by {facts.holders[port]}",
                 fix="stop that process, or set another port in emp.yaml",
                 where=f"port {port}",
             )
@@ -153,10 +153,9 @@ def _fine_reconciler(facts: Facts) -> str:
 
 
 def _fine_ports(facts: Facts) -> str:
-    used = sorted(port for port, who in facts.listeners.items() if who is not None)
-    if isinstance(facts.settings, Unknown) or not used:
-        return "no port is taken by anybody else"
-    return f"ports {', '.join(map(str, used))} are listened on by our own processes"
+    if facts.supervisord is None or isinstance(facts.settings, Unknown):
+        return "no port of ours is taken by anybody else"
+    return "API, page and Redis listen on their ports" if facts.settings.embedded else "API and page listen"
 
 
 def _fine_supervisord(facts: Facts) -> str:

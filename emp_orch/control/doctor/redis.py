@@ -32,6 +32,8 @@ def _from_machines(facts: Facts) -> Iterator[Problem]:
     """The URL that machines are given leads to the same Redis."""
     settings = known(facts.settings)
     where = redacted(settings.machine_redis_url)
+    if settings.machine_redis_url == settings.redis_url:
+        known(facts.redis)
     if isinstance(facts.machine_redis, Unknown):
         yield Problem(
             what=f"machines are told to use this Redis, and it does not answer: {facts.machine_redis.reason}",
