@@ -1,0 +1,312 @@
+"""The store's promises beside the queue's, on Redis and on Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from queue_support import SERVERS, Server, running_server, until
+
+from emp_orch.errors import Unreachable
+from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.observed import (
+    MachineReport,
+    MachineStatus,
+    ProgramReport,
+    ProgramState,
+    WorkerReport,
+    WorkerStatus,
+)
+from emp_orch.machine.orders import Orders
+from emp_orch.store import commands, reports, requests
+from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.connect import Client, WriteRefused, client, connected, time_ms
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Leadership
+
+KEYS = Keys("t:")
+M = MachineId("m1")
+W = WorkerId("m1-worker-0")
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(request.param, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+@pytest.fixture
+async def r(server: Server) -> AsyncIterator[Client]:
+    made = client(server.url)
+    await made.flushall()
+    yield made
+    await made.aclose()
+
+
+def machine(status: MachineStatus = MachineStatus.READY) -> MachineReport:
+    return MachineReport(
+        machine_id=M,
+        status=status,
+        boot_id="b1",
+        generation=1,
+        config_hash="abc",
+        num_gpus=1,
+        programs={ProgramName("simulation"): ProgramReport(state=ProgramState.RUNNING, pid=7)},
+        host="here",
+        agent_version="0",
+        started_ms=1,
+    )
+
+
+def worker() -> WorkerReport:
+    return WorkerReport(
+        worker_id=W,
+        machine_id=M,
+        gpu=0,
+        status=WorkerStatus.IDLE,
+        capabilities={"services": ["simulation"]},
+        connector_statuses={},
+        started_ms=1,
+    )
+
+
+# -- reports
+
+
+async def test_a_report_is_read_back_with_the_time_of_redis(r: Client) -> None:
+    before = await time_ms(r)
+    await reports.machine_writer(r, KEYS, M).write(machine())
+    await reports.worker_writer(r, KEYS, W).write(worker())
+    found = await reports.read_reports(r, KEYS)
+    assert found.machines[M].report == machine()
+    assert found.workers[W].report == worker()
+    assert before <= found.machines[M].seen_ms <= found.now_ms
+    assert found.malformed == ()
+
+
+async def test_a_heartbeat_does_not_bring_back_a_removed_report(r: Client) -> None:
+    """PRIOR-ART 2: a last word recreated a deleted record, and a phantom worker stayed for ever."""
+    writer = reports.worker_writer(r, KEYS, W)
+    await writer.write(worker())
+    assert await reports.forget_worker(r, KEYS, W, seen_ms=None)
+    put = r.register_script(reports._PUT)
+    assert await put(keys=[KEYS.workers, KEYS.workers_seen], args=[W, ""]) == 0
+    assert (await reports.read_reports(r, KEYS)).workers == {}
+    assert await r.zcard(KEYS.workers_seen) == 0
+
+
+async def test_a_living_writer_writes_its_whole_report_again_after_redis_was_emptied(r: Client) -> None:
+    writer = reports.machine_writer(r, KEYS, M)
+    await writer.write(machine())
+    await r.flushall()
+    await writer.write(machine())
+    assert (await reports.read_reports(r, KEYS)).machines[M].report == machine()
+
+
+async def test_who_reported_since_is_not_forgotten(r: Client) -> None:
+    writer = reports.worker_writer(r, KEYS, W)
+    await writer.write(worker())
+    seen_ms = (await reports.read_reports(r, KEYS)).workers[W].seen_ms
+
+    async def later() -> bool:
+        await writer.write(worker())
+        return (await reports.read_reports(r, KEYS)).workers[W].seen_ms > seen_ms
+
+    await until(later)
+    assert not await reports.forget_worker(r, KEYS, W, seen_ms=seen_ms)
+    assert W in (await reports.read_reports(r, KEYS)).workers
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["", "{", "[]", "{}", b"\xff\xfe", '{"machine_id": "m1"}', '{"machine_id": 7}'],
+)
+async def test_a_malformed_report_is_shown_and_hides_no_other(r: Client, document: str | bytes) -> None:
+    await reports.machine_writer(r, KEYS, M).write(machine())
+    await r.hset(KEYS.machines, "bad", document)
+    found = await reports.read_reports(r, KEYS)
+    assert list(found.machines) == [M]
+    assert [(m.kind, m.id) for m in found.malformed] == [("machine", "bad")]
+
+
+async def test_a_report_under_another_name_is_malformed(r: Client) -> None:
+    await reports.machine_writer(r, KEYS, "other").write(machine())
+    found = await reports.read_reports(r, KEYS)
+    assert found.machines == {}
+    assert found.malformed[0].error == "its document names 'm1'"
+
+
+# -- a client that only reads
+
+
+async def test_the_read_only_client_refuses_every_write(r: Client, server: Server) -> None:
+    async with connected(server.url, read_only=True) as reader:
+        for words in (["SET", "t:a", "1"], ["DEL", "t:a"], ["EVAL", "return 1", "0"], ["XADD", "t:e", "*", "a", "1"]):
+            with pytest.raises(WriteRefused, match=f"{words[0]} was refused"):
+                await reader.execute_command(*words)
+        with pytest.raises(WriteRefused):
+            async with reader.pipeline(transaction=False) as pipe:
+                pipe.set("t:a", "1")
+                await pipe.execute()
+        assert await reader.get("t:a") is None
+    assert await r.dbsize() == 0
+
+
+async def test_an_unreachable_redis_is_named_without_its_password() -> None:
+    with pytest.raises(Unreachable) as caught:
+        async with connected("redis://user:hunter2@127.0.0.1:1/0"):
+            pass
+    assert "redis://user:***@127.0.0.1:1/0" in caught.value.message
+    assert "hunter2" not in caught.value.message + caught.value.hint
+
+
+# -- events
+
+
+async def test_events_are_followed_from_an_id(r: Client) -> None:
+    events = Events(r, KEYS)
+    first = await events.append("a", n=1)
+    await events.append("b", n=2)
+    assert [(e.type, e.data["n"]) for e in await events.since(first)] == [("b", 2)]
+    waiting = asyncio.create_task(events.since(await events.latest_id(), block_ms=5_000))
+    await events.append("c", n=3)
+    assert [e.type for e in await waiting] == ["c"]
+
+
+async def test_a_damaged_event_is_shown_as_malformed(r: Client) -> None:
+    await r.xadd(KEYS.events, {"nonsense": "x"})
+    (event,) = await Events(r, KEYS).recent(5)
+    assert event.type == "malformed"
+
+
+async def test_machine_events_reach_the_old_channel(r: Client) -> None:
+    async with r.pubsub() as subscriber:
+        await subscriber.subscribe(KEYS.startup_channel)
+
+        async def subscribed() -> bool:
+            return dict(await r.pubsub_numsub(KEYS.startup_channel)).get(KEYS.startup_channel) == 1
+
+        await until(subscribed)
+        await Events(r, KEYS).append_machine("machine_startup", machine_id=M, phase="ready")
+
+        async def message() -> str | None:
+            got = await subscriber.get_message(ignore_subscribe_messages=True, timeout=0.1)
+            return got["data"] if got else None
+
+        assert await until(message) == '{"type":"machine_startup","machine_id":"m1","phase":"ready"}'
+
+
+# -- the leader
+
+
+async def test_one_leads_and_each_new_leader_has_a_higher_epoch(r: Client) -> None:
+    one = Leadership(r, KEYS, "f", "one", ttl_ms=60_000)
+    two = Leadership(r, KEYS, "f", "two", ttl_ms=60_000)
+    assert await one.acquire() == (1, "one")
+    assert await one.acquire() == (1, "one")
+    assert await two.acquire() == (None, "one")
+    await two.release()
+    assert await two.acquire() == (None, "one")
+    await one.release()
+    assert await two.acquire() == (2, "two")
+    assert await one.acquire() == (None, "two")
+
+
+async def test_a_lease_that_is_not_renewed_ends(r: Client) -> None:
+    one = Leadership(r, KEYS, "f", "one", ttl_ms=50)
+    two = Leadership(r, KEYS, "f", "two", ttl_ms=60_000)
+    await one.acquire()
+
+    async def taken() -> bool:
+        return (await two.acquire())[0] == 2
+
+    await until(taken)
+
+
+async def test_requests_are_given_out_once(r: Client) -> None:
+    asked = requests.Request(verb=requests.Verb.RESTART_MACHINE, machine_id="m1", by="cli")
+    request_id = await requests.ask(r, KEYS, "f", asked)
+    await r.xadd(KEYS.requests("f"), {"request": "nonsense"})
+    first, second = await requests.pending(r, KEYS, "f")
+    assert first == (request_id, asked)
+    assert second[1] is None
+    assert await requests.pending(r, KEYS, "f") == []
+
+
+# -- commands, as the agent follows them
+
+
+class Machine:
+    """The agent's side of the command stream, with what it carried out."""
+
+    def __init__(self, r: Client, *, last: str, epoch: int = 0) -> None:
+        self.done: list[Command] = []
+        self.caught_up = 0
+        self.place = (last, epoch)
+        self.orders = Orders(
+            r,
+            KEYS,
+            M,
+            last=last,
+            epoch=epoch,
+            catch_up=self._catch_up,
+            carry_out=self._carry_out,
+            remember=self._remember,
+        )
+
+    async def _catch_up(self) -> None:
+        self.caught_up += 1
+
+    async def _carry_out(self, command: Command) -> None:
+        self.done.append(command)
+
+    def _remember(self, last: str, epoch: int) -> None:
+        self.place = (last, epoch)
+
+
+def order(epoch: int, seq: str) -> Command:
+    return Command(epoch=epoch, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
+
+
+async def _acks(r: Client) -> list[str]:
+    return [fields["ack"] for _, fields in await r.xrange(KEYS.acks(M))]
+
+
+async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
+    agent = Machine(r, last="0-0")
+    for command in (order(2, "a"), order(1, "b"), order(2, "c")):
+        await commands.send(r, KEYS, M, command)
+    await r.xadd(KEYS.commands(M), {"command": "nonsense"})
+    running = asyncio.create_task(agent.orders.run())
+
+    async def all_answered() -> bool:
+        return len(await _acks(r)) == 4
+
+    await until(all_answered)
+    running.cancel()
+    assert [c.seq for c in agent.done] == ["a", "c"]
+    assert (await _acks(r))[1] == '{"seq":"b","ok":false,"error":"epoch 1 is older than 2"}'
+    assert agent.place[1] == 2
+    told = [e.data["operation"] for e in await Events(r, KEYS).recent(10) if e.type == "command_done"]
+    assert told == ["a", "b", "c", ""]
+
+
+async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> None:
+    await commands.send(r, KEYS, M, order(1, "old"))
+    agent = Machine(r, last="")
+    running = asyncio.create_task(agent.orders.run())
+
+    async def caught_up() -> int:
+        return agent.caught_up
+
+    await until(caught_up)
+    await commands.send(r, KEYS, M, order(1, "new"))
+
+    async def answered() -> list[str]:
+        return await _acks(r)
+
+    await until(answered)
+    running.cancel()
+    assert [c.seq for c in agent.done] == ["new"]
