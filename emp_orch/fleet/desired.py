@@ -96,6 +96,11 @@ def worker_id(machine_id: MachineId, slot: int) -> WorkerId:
     return WorkerId(f"{machine_id}-worker-{slot}")
 
 
+def machine_of(worker: str) -> MachineId:
+    """The machine that a worker's id names; empty when it is not the id of a worker."""
+    return MachineId(worker.rpartition("-worker-")[0])
+
+
 def worker_program(slot: int) -> ProgramName:
     return ProgramName(f"redis-worker-gpu{slot}")
 

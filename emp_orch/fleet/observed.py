@@ -128,6 +128,7 @@ class Malformed(Struct, frozen=True, kw_only=True):
     kind: str
     id: str
     error: str
+    seen_ms: int = 0
 
 
 class InstanceState(StrEnum):

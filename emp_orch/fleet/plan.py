@@ -46,6 +46,11 @@ _EFFECTS = {
 }
 
 
+def operation_key(verb: Verb, machine_id: MachineId, inside: str | None = None) -> str:
+    """Identifies the same operation across ticks."""
+    return "/".join(filter(None, (verb.replace(" ", "-"), machine_id, inside)))
+
+
 class Operation(Struct, frozen=True, kw_only=True):
     """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER."""
 
@@ -60,7 +65,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        return "/".join(filter(None, (self.verb.replace(" ", "-"), self.machine_id, self.program, self.worker_id)))
+        return operation_key(self.verb, self.machine_id, self.program or self.worker_id)
 
     @property
     def effect(self) -> Effect:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from emp_orch.fleet.drift import Desired, Drift
+from emp_orch.fleet.desired import DesiredMachine, config_hash
+from emp_orch.fleet.drift import Desired, Drift, Kind
+from emp_orch.fleet.hearing import heard, is_booting
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import MachineStatus, Observed
-from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.observed import InstanceState, MachineStatus, Observed
+from emp_orch.fleet.plan import Operation, Verb, operation_key
 
 BACKOFF_BASE_MS = 2_000
 BACKOFF_CAP_MS = 60_000
 # An operation that was not needed for so long has healed: its attempts are forgotten.
 RESET_AFTER_MS = 60_000
-# A command that was not acknowledged in this time is taken for lost. Longer than a drain.
+# An operation whose outcome is not known after this time, and its machine's drain, is taken for lost.
 IN_FLIGHT_MS = 120_000
+# How long after its begin the effect of an operation may not show in the machine's report yet.
+REPORT_LAG_MS = 2_000
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -68,15 +72,14 @@ def gate(
     """Split the plan into what runs now and what is held, each with its reason."""
     run: list[Operation] = []
     held: list[Held] = []
-    budget = desired.max_unavailable - len(_moving(desired, observed))
-    disrupted: set[MachineId] = set()
+    away = _away(desired, observed, memory)
     for operation in operations:
-        hold = _hold(operation, observed.now_ms, memory, paused, jitter)
-        if hold is None and _disrupts(operation, observed) and operation.machine_id not in disrupted:
-            if budget <= len(disrupted):
+        hold = _hold(operation, desired, observed, memory, paused, jitter)
+        if hold is None and operation.machine_id not in away and _disrupts(operation, desired, observed):
+            if len(away) >= desired.max_unavailable:
                 hold = Held(operation=operation, why="max_unavailable machines are already disrupted", next_ms=None)
             else:
-                disrupted.add(operation.machine_id)
+                away.add(operation.machine_id)
         if hold is None:
             run.append(operation)
         else:
@@ -84,57 +87,99 @@ def gate(
     return Decision(run=tuple(run), held=tuple(held))
 
 
-def _hold(operation: Operation, now_ms: int, memory: Memory, paused: str, jitter: float) -> Held | None:
+def _hold(
+    operation: Operation, desired: Desired, observed: Observed, memory: Memory, paused: str, jitter: float
+) -> Held | None:
     if paused:
         return Held(operation=operation, why=f"paused: {paused}", next_ms=None)
-    if _machine_in_hand(operation, now_ms, memory):
-        return Held(operation=operation, why="its machine is being started, stopped or configured", next_ms=None)
+    machine_id, now_ms = operation.machine_id, observed.now_ms
+    for verb in _WHOLE:
+        if verb is not operation.verb and _under_way(
+            memory.get(operation_key(verb, machine_id)), verb, machine_id, desired, observed
+        ):
+            return Held(operation=operation, why="its machine is being started, stopped or configured", next_ms=None)
     attempt = memory.get(operation.key)
     if attempt is None:
         return None
-    since = attempt.in_flight_since_ms
-    if since is not None and now_ms - since < IN_FLIGHT_MS:
+    if _under_way(attempt, operation.verb, machine_id, desired, observed):
         return Held(operation=operation, why="under way", next_ms=None)
     next_ms = next_attempt_ms(attempt, jitter)
     if now_ms < next_ms:
-        return Held(operation=operation, why=f"backoff after {attempt.count} attempts", next_ms=next_ms)
+        times = f"{attempt.count} attempt{'' if attempt.count == 1 else 's'}"
+        return Held(operation=operation, why=f"backoff after {times}", next_ms=next_ms)
     return None
 
 
 _WHOLE = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.SEND_CONFIG)
+# Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.
+_COMMANDS = (Verb.SEND_CONFIG, Verb.START_PROGRAM, Verb.RESTART_PROGRAM)
+_COMMAND_STEMS = tuple(operation_key(verb, MachineId("")) + "/" for verb in _COMMANDS)
 
 
-def _machine_in_hand(operation: Operation, now_ms: int, memory: Memory) -> bool:
-    """Whether another operation on the whole machine is under way: then nothing inside it is touched."""
-    for verb in _WHOLE:
-        whole = Operation(verb=verb, machine_id=operation.machine_id, cause="", origin="")
-        attempt = memory.get(whole.key)
-        if (
-            whole.key != operation.key
-            and attempt is not None
-            and attempt.in_flight_since_ms is not None
-            and now_ms - attempt.in_flight_since_ms < IN_FLIGHT_MS
-        ):
-            return True
-    return False
+def _under_way(
+    attempt: Attempt | None, verb: Verb, machine_id: MachineId, desired: Desired, observed: Observed
+) -> bool:
+    """Whether an operation was begun, its outcome is open, and there is still somebody who could carry it out."""
+    if attempt is None or attempt.in_flight_since_ms is None:
+        return False
+    machine = desired.machines.get(machine_id)
+    drain_ms = int(machine.drain_timeout_s * 1000) if machine else 0
+    if observed.now_ms - attempt.in_flight_since_ms >= IN_FLIGHT_MS + drain_ms:
+        return False
+    instance = observed.instances.get(machine_id)
+    if verb in _COMMANDS and instance is not None:
+        # A command to a former life of the machine is void.
+        gone = instance.state is InstanceState.GONE
+        return not gone and instance.started_ms <= attempt.in_flight_since_ms
+    return True
 
 
-def _moving(desired: Desired, observed: Observed) -> set[MachineId]:
-    """Desired machines on their way to ready. One that has settled with an error does not hold up the others."""
+def _away(desired: Desired, observed: Observed, memory: Memory) -> set[MachineId]:
+    """Desired machines that are not serving because of something emp did, and will be back.
+
+    One that has settled with an error, or that nobody can start, does not hold up the others.
+    """
     return {
-        machine_id
-        for machine_id in desired.machines
-        if (seen := observed.machines.get(machine_id)) is not None
-        and seen.report.status is not MachineStatus.READY
-        and not seen.report.error
+        machine.id
+        for machine in desired.machines.values()
+        if _comes_back(machine, desired, observed)
+        or _touched(Verb.RESTART_MACHINE, machine, desired, observed, memory)
+        or (_touched(Verb.SEND_CONFIG, machine, desired, observed, memory) and not _has_config(machine, observed))
     }
 
 
-def _disrupts(operation: Operation, observed: Observed) -> bool:
-    """Whether the operation takes something from a machine that is ready now."""
-    if operation.verb not in (Verb.RESTART_MACHINE, Verb.SEND_CONFIG):
+def _comes_back(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:
+    """Whether the machine is on its way to ready."""
+    seen = heard(machine, desired, observed)
+    if seen is None:
+        return is_booting(machine, desired, observed)
+    return seen.report.status is not MachineStatus.READY and not seen.report.error
+
+
+def _touched(verb: Verb, machine: DesiredMachine, desired: Desired, observed: Observed, memory: Memory) -> bool:
+    """Whether `verb` on the machine is under way, or so fresh that its report may not show the effect yet."""
+    attempt = memory.get(operation_key(verb, machine.id))
+    if attempt is None:
         return False
-    seen = observed.machines.get(operation.machine_id)
+    fresh = observed.now_ms - attempt.last_ms < REPORT_LAG_MS
+    return fresh or _under_way(attempt, verb, machine.id, desired, observed)
+
+
+def _has_config(machine: DesiredMachine, observed: Observed) -> bool:
+    seen = observed.machines.get(machine.id)
+    return seen is not None and seen.report.config_hash == config_hash(machine)
+
+
+def _disrupts(operation: Operation, desired: Desired, observed: Observed) -> bool:
+    """Whether the operation takes something from a machine that serves, or may do so."""
+    machine = desired.machines.get(operation.machine_id)
+    if machine is None:
+        return False
+    if operation.verb is Verb.RESTART_MACHINE:
+        return True
+    if operation.verb is not Verb.SEND_CONFIG or _has_config(machine, observed):
+        return False
+    seen = observed.machines.get(machine.id)
     return seen is not None and seen.report.status is MachineStatus.READY
 
 
@@ -154,13 +199,18 @@ def ended(memory: Memory, key: str) -> dict[str, Attempt]:
 
 
 def settled(memory: Memory, operations: tuple[Operation, ...], now_ms: int) -> dict[str, Attempt]:
-    """Memory without the operations that have not been needed for RESET_AFTER_MS."""
+    """Memory after a tick that needed `operations`: what has healed for RESET_AFTER_MS is forgotten.
+
+    A command that is no longer needed has had its effect, even where its acknowledgement was lost.
+    """
     needed = {o.key for o in operations}
-    return {
-        key: attempt
-        for key, attempt in memory.items()
-        if key in needed or attempt.in_flight_since_ms is not None or now_ms - attempt.last_ms < RESET_AFTER_MS
-    }
+    kept: dict[str, Attempt] = {}
+    for key, before in memory.items():
+        done = key not in needed and key.startswith(_COMMAND_STEMS)
+        attempt = structs.replace(before, in_flight_since_ms=None) if done else before
+        if key in needed or attempt.in_flight_since_ms is not None or now_ms - attempt.last_ms < RESET_AFTER_MS:
+            kept[key] = attempt
+    return kept
 
 
 def describe(drift: Drift, operation: Operation | None, decision: Decision) -> tuple[str, str, int | None]:
@@ -173,4 +223,6 @@ def describe(drift: Drift, operation: Operation | None, decision: Decision) -> t
     return operation.text, "", None
 
 
-_NEEDS_A_PERSON = frozenset({"report-malformed", "machine-unreachable", "machine-surplus"})
+_NEEDS_A_PERSON = frozenset(
+    {Kind.REPORT_MALFORMED, Kind.MACHINE_UNREACHABLE, Kind.MACHINE_FOREIGN, Kind.MACHINE_SURPLUS}
+)

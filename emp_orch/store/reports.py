@@ -6,7 +6,7 @@ recreated by a heartbeat: the script checks that the document exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
@@ -17,6 +17,9 @@ from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 
 R = TypeVar("R", MachineReport, WorkerReport)
+
+# A document costs Redis little more than a heartbeat; written anew after so many, a damaged one lasts seconds.
+BEATS_PER_DOCUMENT = 4
 
 # KEYS[1] documents (hash), KEYS[2] seen (zset). ARGV[1] id, ARGV[2] document or '' for a heartbeat.
 # Returns 1, or 0 when a heartbeat found no document.
@@ -44,7 +47,10 @@ return 1
 
 
 class ReportWriter(Generic[R]):
-    """Writes one subject's report. Sends the document only when it changed, else a heartbeat."""
+    """Writes one subject's report: the document when it changed, else a heartbeat.
+
+    Now and then the document goes out unchanged, so that one that somebody else damaged is whole again.
+    """
 
     def __init__(self, r: Client, documents: str, seen: str, subject: str) -> None:
         self._r = r
@@ -53,14 +59,17 @@ class ReportWriter(Generic[R]):
         self._put = r.register_script(_PUT)
         self._forget = r.register_script(_FORGET)
         self._last = b""
+        self._beats = 0
 
     async def write(self, report: R) -> None:
         """Publish `report`; an unchanged one costs a heartbeat only, unless its record is gone."""
         text = msgspec.json.encode(report)
-        if text == self._last and await self._put(keys=self._keys, args=[self._subject, ""]):
-            return
+        if text == self._last and self._beats < BEATS_PER_DOCUMENT:
+            self._beats += 1
+            if await self._put(keys=self._keys, args=[self._subject, ""]):
+                return
         await self._put(keys=self._keys, args=[self._subject, text])
-        self._last = text
+        self._last, self._beats = text, 0
 
     async def withdraw(self) -> None:
         """Remove the report: the subject ends in good order and leaves no phantom."""
@@ -81,17 +90,23 @@ _worker = msgspec.json.Decoder(WorkerReport)
 
 
 def _decode_all(
-    kind: str, documents: dict[str, str], decode: Callable[[str], R], id_of: Callable[[R], str], bad: list[Malformed]
+    kind: str,
+    documents: dict[str, str],
+    seen: Mapping[str, float],
+    decode: Callable[[str], R],
+    id_of: Callable[[R], str],
+    bad: list[Malformed],
 ) -> dict[str, R]:
     reports: dict[str, R] = {}
     for subject, text in documents.items():
         try:
             report = decode(text)
         except (msgspec.DecodeError, msgspec.ValidationError) as e:
-            bad.append(Malformed(kind=kind, id=subject, error=str(e)))
+            bad.append(Malformed(kind=kind, id=subject, error=str(e), seen_ms=int(seen.get(subject, 0))))
             continue
         if id_of(report) != subject:
-            bad.append(Malformed(kind=kind, id=subject, error=f"its document names {id_of(report)!r}"))
+            wrong = f"its document names {id_of(report)!r}"
+            bad.append(Malformed(kind=kind, id=subject, error=wrong, seen_ms=int(seen.get(subject, 0))))
             continue
         reports[subject] = report
     return reports
@@ -124,10 +139,10 @@ async def read_reports(r: Client, keys: Keys) -> Reports:
         pipe.zrange(keys.workers_seen, 0, -1, withscores=True)
         now, machine_docs, machine_seen, worker_docs, worker_seen = await pipe.execute()
     bad: list[Malformed] = []
-    machines = _decode_all("machine", machine_docs, _machine.decode, lambda m: m.machine_id, bad)
-    workers = _decode_all("worker", worker_docs, _worker.decode, lambda w: w.worker_id, bad)
     machines_at = dict(machine_seen)
     workers_at = dict(worker_seen)
+    machines = _decode_all("machine", machine_docs, machines_at, _machine.decode, lambda m: m.machine_id, bad)
+    workers = _decode_all("worker", worker_docs, workers_at, _worker.decode, lambda w: w.worker_id, bad)
     return Reports(
         now_ms=int(now[0]) * 1000 + int(now[1]) // 1000,
         machines={MachineId(i): SeenMachine(report=m, seen_ms=int(machines_at.get(i, 0))) for i, m in machines.items()},

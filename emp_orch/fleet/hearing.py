@@ -1,0 +1,51 @@
+"""Who was heard lately, and who has not had the time to be: silence is told from absence here."""
+
+from __future__ import annotations
+
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.observed import Instance, InstanceState, Observed, SeenMachine
+
+# How long a machine or worker may take from its process' start to its first report.
+BOOT_GRACE_MS = 30_000
+
+
+def fresh(seen_ms: int, desired: Desired, observed: Observed) -> bool:
+    """Whether a subject last seen at `seen_ms` may be taken as alive."""
+    heard_ms = max(seen_ms, observed.observing_since_ms)
+    return observed.now_ms - heard_ms <= desired.stale_after_ms
+
+
+def age(ms: int) -> str:
+    return f"{ms / 1000:.0f} s"
+
+
+def instance_of(machine: DesiredMachine, observed: Observed) -> Instance | None:
+    """What its runtime says; None when no runtime that could know has answered."""
+    instance = observed.instances.get(machine.id)
+    if instance is None and machine.runtime in observed.answered:
+        return Instance(machine_id=machine.id, state=InstanceState.GONE, detail="it was never started")
+    return instance
+
+
+def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> SeenMachine | None:
+    """The machine's report, if it is fresh and of its present life."""
+    seen = observed.machines.get(machine.id)
+    if seen is None or not fresh(seen.seen_ms, desired, observed):
+        return None
+    instance = instance_of(machine, observed)
+    if instance is None or observed.now_ms - instance.started_ms >= BOOT_GRACE_MS:
+        return seen
+    # Both times are of the machine's own host. An agent older than its supervisord belonged to the one before.
+    return seen if seen.report.started_ms >= instance.started_ms else None
+
+
+def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:
+    """Whether the machine runs, was not heard yet, and has not had the time to be."""
+    instance = instance_of(machine, observed)
+    if instance is None or instance.state is not InstanceState.RUNNING or heard(machine, desired, observed) is not None:
+        return False
+    # With no record at all, Redis may have been emptied: everybody gets the time to report anew.
+    forgotten = machine.id not in observed.machines
+    since_ms = max(instance.started_ms, observed.observing_since_ms if forgotten else 0)
+    return observed.now_ms - since_ms < BOOT_GRACE_MS

@@ -1,0 +1,157 @@
+"""Drift inside a machine that reports: its programs, and where those are right, its workers."""
+
+from __future__ import annotations
+
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
+from emp_orch.fleet.hearing import BOOT_GRACE_MS, age, fresh
+from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.model import MachineId, ProgramName
+from emp_orch.fleet.observed import Observed, ProgramReport, ProgramState, SeenMachine, SeenWorker, WorkerStatus
+
+# (kind, id) of each report that cannot be read → when its subject was last heard
+Unreadable = dict[tuple[str, str], int]
+
+
+def stopped_meanwhile(machine: DesiredMachine, seen: SeenMachine, observed: Observed) -> list[Drift]:
+    """Programs that ran in this start-up and were stopped: its sequence has started them, and would wait for ever."""
+    long_ago = {
+        name
+        for name, got in seen.report.programs.items()
+        if got.since_ms and observed.now_ms - got.since_ms >= BOOT_GRACE_MS
+    }
+    return [d for d in program_drift(machine, seen) if d.kind is Kind.PROGRAM_STOPPED and d.program in long_ago]
+
+
+def program_drift(machine: DesiredMachine, seen: SeenMachine) -> list[Drift]:
+    found = []
+    down: set[ProgramName] = set()
+    for program in machine.programs:
+        got = seen.report.programs.get(program.name)
+        kind, cause = _classify_program(program, got)
+        waits_for = [name for name in program.after if name in down]
+        if kind is not None:
+            down.add(program.name)
+        if kind is Kind.PROGRAM_STOPPED and waits_for:
+            kind, cause = Kind.PROGRAM_WAITING, f"it waits for {', '.join(waits_for)}"
+        if kind is not None:
+            found.append(
+                Drift(
+                    kind=kind,
+                    machine_id=machine.id,
+                    subject=program.name,
+                    desired="EXITED 0" if program.kind.once else "RUNNING",
+                    observed=_say(got),
+                    cause=cause,
+                    origin=program.origin,
+                    program=program.name,
+                )
+            )
+    wanted = {p.name for p in machine.programs}
+    found += [
+        Drift(
+            kind=Kind.PROGRAM_SURPLUS,
+            machine_id=machine.id,
+            subject=name,
+            desired="absent",
+            observed=got.state,
+            cause="supervisord has a program that this generation does not name",
+            origin=machine.origin,
+            program=name,
+        )
+        for name, got in seen.report.programs.items()
+        if name not in wanted
+    ]
+    return found
+
+
+def _classify_program(program: DesiredProgram, got: ProgramReport | None) -> tuple[Kind | None, str]:
+    if got is None:
+        return Kind.PROGRAM_MISSING, "supervisord does not know it"
+    match got.state:
+        case ProgramState.FATAL:
+            return Kind.PROGRAM_FATAL, got.detail or "supervisord gave up after its retries"
+        case ProgramState.EXITED if program.kind.once:
+            if got.exit_status == 0:
+                return None, ""
+            return Kind.PROGRAM_FATAL, f"the set-up step exited with {got.exit_status}"
+        case ProgramState.RUNNING:
+            if program.kind.once:
+                return Kind.PROGRAM_STARTING, "the set-up step is running"
+            if got.healthy is False:
+                return Kind.PROGRAM_UNHEALTHY, got.detail or "its health check fails"
+            if got.healthy is None and program.health is not None:
+                return Kind.PROGRAM_STARTING, "its health check has not passed yet"
+            return None, ""
+        case ProgramState.STOPPED | ProgramState.EXITED | ProgramState.UNKNOWN:
+            return Kind.PROGRAM_STOPPED, got.detail or "it was stopped, or exited and was not restarted"
+        case ProgramState.STARTING | ProgramState.BACKOFF | ProgramState.STOPPING:
+            return Kind.PROGRAM_STARTING, got.detail or "supervisord is at it"
+
+
+def _say(got: ProgramReport | None) -> str:
+    if got is None:
+        return "absent"
+    if got.state is ProgramState.EXITED:
+        return f"EXITED {got.exit_status}"
+    return f"{got.state}, unhealthy" if got.healthy is False else got.state
+
+
+def worker_drift(
+    machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed, unreadable: Unreadable
+) -> list[Drift]:
+    found = []
+    for wid, name in machine.workers.items():
+        worker = observed.workers.get(wid)
+        program = seen.report.programs[name]
+        unread_ms = unreadable.get(("worker", wid))
+        if unread_ms is None:
+            kind, got, cause = _classify_worker(machine.id, worker, program, desired, observed)
+        else:
+            kind, got, cause = _classify_silence(unread_ms, program, desired, observed)
+        if kind is not None:
+            found.append(
+                Drift(
+                    kind=kind,
+                    machine_id=machine.id,
+                    subject=wid,
+                    desired="idle or busy",
+                    observed=got,
+                    cause=cause,
+                    origin=machine.origin,
+                    program=name,
+                )
+            )
+    return found
+
+
+_Verdict = tuple[Kind | None, str, str]
+
+
+def _classify_worker(
+    machine_id: MachineId, worker: SeenWorker | None, program: ProgramReport, desired: Desired, observed: Observed
+) -> _Verdict:
+    if worker is None:
+        if _young(program, observed):
+            return Kind.WORKER_STARTING, "no report", "its program has just been started"
+        return Kind.WORKER_MISSING, "no report", "its program runs, but the worker does not report"
+    kind, got, cause = _classify_silence(worker.seen_ms, program, desired, observed)
+    if kind is not None:
+        return kind, got, cause
+    if worker.report.machine_id != machine_id:
+        return Kind.WORKER_WRONG_MACHINE, f"machine {worker.report.machine_id}", "it was started for another machine"
+    if worker.report.status in (WorkerStatus.INITIALIZING, WorkerStatus.OFFLINE):
+        return Kind.WORKER_STARTING, worker.report.status, "it is starting"
+    return None, "", ""
+
+
+def _classify_silence(seen_ms: int, program: ProgramReport, desired: Desired, observed: Observed) -> _Verdict:
+    """What can be said of a worker from when it was last heard, whatever it said."""
+    if seen_ms < program.since_ms and _young(program, observed):
+        return Kind.WORKER_STARTING, "not heard since its restart", "its program has just been started"
+    if not fresh(seen_ms, desired, observed):
+        return Kind.WORKER_STALE, f"last report {age(observed.now_ms - seen_ms)} ago", "it hangs"
+    return None, "", ""
+
+
+def _young(program: ProgramReport, observed: Observed) -> bool:
+    return observed.now_ms - max(program.since_ms, observed.observing_since_ms) < BOOT_GRACE_MS

@@ -1,0 +1,67 @@
+"""The nouns of a comparison: what is desired, and one difference from it. drift.py says when each kind applies."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.model import MachineId, Origin, ProgramName
+
+
+class Kind(StrEnum):
+    REPORT_MALFORMED = "report-malformed"
+    MACHINE_MISSING = "machine-missing"
+    MACHINE_BOOTING = "machine-booting"
+    MACHINE_STALE = "machine-stale"
+    MACHINE_UNREACHABLE = "machine-unreachable"
+    CONFIG_BEHIND = "config-behind"
+    MACHINE_STARTING = "machine-starting"
+    GENERATION_BEHIND = "generation-behind"
+    PROGRAM_MISSING = "program-missing"
+    PROGRAM_FATAL = "program-fatal"
+    PROGRAM_WAITING = "program-waiting"
+    PROGRAM_STOPPED = "program-stopped"
+    PROGRAM_STARTING = "program-starting"
+    PROGRAM_UNHEALTHY = "program-unhealthy"
+    PROGRAM_SURPLUS = "program-surplus"
+    WORKER_WRONG_MACHINE = "worker-wrong-machine"
+    WORKER_MISSING = "worker-missing"
+    WORKER_STALE = "worker-stale"
+    WORKER_STARTING = "worker-starting"
+    WORKER_SURPLUS = "worker-surplus"
+    MACHINE_FOREIGN = "machine-foreign"
+    MACHINE_SURPLUS = "machine-surplus"
+
+
+class Drift(Struct, frozen=True, kw_only=True):
+    """One difference. `subject` is a machine, program or worker id; `origin` the line of emp.yaml it comes from.
+
+    `seen_ms` is the subject's last report when that matters for acting on it (surplus workers).
+    """
+
+    kind: Kind
+    machine_id: MachineId
+    subject: str
+    desired: str
+    observed: str
+    cause: str
+    origin: Origin
+    program: ProgramName | None = None
+    seen_ms: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Identifies the same drift across ticks."""
+        return f"{self.kind}/{self.machine_id}/{self.subject}"
+
+
+class Desired(Struct, frozen=True, kw_only=True):
+    """One generation, ready to compare."""
+
+    generation: int
+    machines: dict[MachineId, DesiredMachine]
+    stale_after_ms: int
+    max_unavailable: int
+    prune: bool

@@ -1,0 +1,77 @@
+"""What runs or reports, and is not desired. Shown always; removed only when that was asked for."""
+
+from __future__ import annotations
+
+from emp_orch.fleet.desired import machine_of
+from emp_orch.fleet.hearing import fresh
+from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.model import MachineId, WorkerId
+from emp_orch.fleet.observed import InstanceState, Observed
+
+
+def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
+    wanted: set[WorkerId] = {w for m in desired.machines.values() for w in m.workers}
+    surplus = set(_known_machines(observed)) - set(desired.machines)
+    readable = [(i, w.report.machine_id, w.seen_ms, str(w.report.status)) for i, w in observed.workers.items()]
+    unreadable = [(WorkerId(m.id), machine_of(m.id), m.seen_ms, "") for m in observed.malformed if m.kind == "worker"]
+    found = []
+    for wid, machine_id, seen_ms, status in readable + unreadable:
+        silent = not fresh(seen_ms, desired, observed)
+        # A machine that is itself surplus takes its workers with it. A living one that cannot be read is a riddle.
+        if wid in wanted or machine_id in surplus or not (silent or status):
+            continue
+        found.append(
+            Drift(
+                kind=Kind.WORKER_SURPLUS,
+                machine_id=machine_id,
+                subject=wid,
+                desired="absent",
+                observed="silent" if silent else status,
+                cause="it ended without taking its report away" if silent else "no GPU slot of this fleet has it",
+                origin="",
+                seen_ms=seen_ms if silent else None,
+            )
+        )
+    return found
+
+
+def _known_machines(observed: Observed) -> dict[MachineId, int | None]:
+    """Every machine that runs or has a report, readable or not, with when it was last heard."""
+    known: dict[MachineId, int | None] = {
+        i: None for i, n in observed.instances.items() if n.state is InstanceState.RUNNING
+    }
+    known |= {MachineId(m.id): m.seen_ms for m in observed.malformed if m.kind == "machine"}
+    known |= {i: m.seen_ms for i, m in observed.machines.items()}
+    return known
+
+
+def surplus_machines(desired: Desired, observed: Observed) -> list[Drift]:
+    known = _known_machines(observed)
+    return [
+        _surplus_machine(machine_id, known[machine_id], desired, observed)
+        for machine_id in sorted(set(known) - set(desired.machines))
+    ]
+
+
+def _surplus_machine(machine_id: MachineId, seen_ms: int | None, desired: Desired, observed: Observed) -> Drift:
+    seen = observed.machines.get(machine_id)
+    heard = seen_ms is not None and fresh(seen_ms, desired, observed)
+    instance = observed.instances.get(machine_id)
+    unknown = instance is None or instance.state is InstanceState.UNKNOWN
+    cause = "emp.yaml does not name it"
+    if heard and unknown:
+        kind = Kind.MACHINE_FOREIGN
+        cause += ", and no runtime here can stop it; stop it where it runs"
+    else:
+        kind = Kind.MACHINE_SURPLUS
+        cause += "" if desired.prune else "; `emp apply --prune` removes it"
+    return Drift(
+        kind=kind,
+        machine_id=machine_id,
+        subject=machine_id,
+        desired="absent",
+        observed=(seen.report.status if seen else "unreadable") if heard else "silent",
+        cause=cause,
+        origin="",
+        seen_ms=seen_ms,
+    )

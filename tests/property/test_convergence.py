@@ -1,0 +1,306 @@
+"""From any mix of machines, programs, workers and reports, the decisions end in exactly the desired set.
+
+The world is simulated (tests/world.py), the decisions are the real ones: diff, plan, gate. Held here are DESIGN.md
+§9: 1 (same inputs, same plan; converged, empty), 2 (convergence, exact counts), 3 (unknown stops nothing),
+4 (max_unavailable).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine, wish, worker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from world import Host, Program, World, fresh_host
+
+from emp_orch.fleet import policy
+from emp_orch.fleet.desired import DesiredMachine, ProgramKind, desired_machine, machine_of, worker_id
+from emp_orch.fleet.drift import Desired, Drift, Kind, diff
+from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.observed import InstanceState, MachineReport, MachineStatus, Observed, ProgramState, WorkerReport
+from emp_orch.fleet.plan import Operation, Verb, plan
+from emp_orch.fleet.policy import Attempt
+
+SERVICES = (SIMULATION, COMFYUI, SETUP)
+START_MS = 1_000_000_000
+LONG_MS = 3_600_000
+# The slowest way: a lost command is taken for lost (150 s), then attempts at most a minute apart, for each machine.
+MAX_TICKS = 800
+FAULT_TICKS = 40
+BREAKING = (Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.RESTART_PROGRAM)
+
+
+def desired_of(machine_id: str, num_gpus: int, names: tuple[str, ...]) -> DesiredMachine:
+    m = machine(machine_id, services=names, num_gpus=num_gpus)
+    return desired_machine(fleet(SERVICES, m), m)
+
+
+# --- any world
+
+NAMES = st.lists(st.sampled_from(["simulation", "comfyui", "prepare"]), unique=True, max_size=3).map(tuple)
+MACHINES = st.builds(lambda n, names: (n, names), st.integers(0, 3), NAMES)
+
+
+@dataclass
+class Case:
+    desired: Desired
+    world: World
+
+
+@st.composite
+def hosts(draw: st.DrawFn, wanted: DesiredMachine) -> Host | None:
+    """Any life of a machine: none, young, old, of another configuration, its programs in any state."""
+    if draw(st.booleans()):
+        config, generation = wanted, draw(st.sampled_from([1, 2]))
+    else:
+        config, generation = desired_of(wanted.id, *draw(MACHINES)), 1
+    host = fresh_host(config, generation, START_MS - draw(st.sampled_from([0, 5_000, LONG_MS])))
+    host.status = draw(st.sampled_from([MachineStatus.STARTING, MachineStatus.CONFIGURING, MachineStatus.READY]))
+    for program in host.programs.values():
+        program.state = draw(st.sampled_from(ProgramState))
+        program.exit_status = draw(st.sampled_from([0, 1])) if program.state is ProgramState.EXITED else None
+        started = program.state is not ProgramState.STOPPED or draw(st.booleans())
+        program.since_ms = START_MS - draw(st.sampled_from([1_000, LONG_MS])) if started else 0
+        program.healthy = draw(st.sampled_from([None, True, False])) if program.state is ProgramState.RUNNING else None
+    for name in draw(st.sets(st.sampled_from(sorted(host.programs)), max_size=2)):
+        del host.programs[name]
+    if draw(st.booleans()):
+        name = ProgramName("left-over")
+        template = wanted.programs[0]
+        host.programs[name] = Program(want=template, state=draw(st.sampled_from(ProgramState)))
+    if host.status is MachineStatus.READY:
+        host.begun, host.was_ready = None, True
+    else:
+        # The sequence has begun what ever ran, at least.
+        host.begun = {p.want.name for p in host.programs.values() if p.since_ms and p.want in config.programs}
+    host.hung = draw(st.sampled_from([False, False, True]))
+    host.strayed = set(draw(st.lists(st.sampled_from(sorted(config.workers) or [WorkerId("none")]), max_size=1)))
+    return host
+
+
+def agents_report(draw: st.DrawFn, world: World, machine_id: MachineId, host: Host | None, m: DesiredMachine) -> None:
+    """What Redis holds of a machine: nothing, the truth, something damaged, or an earlier life's words."""
+    seen_ms = START_MS - draw(st.sampled_from([0, 3_000, LONG_MS]))
+    what = draw(st.sampled_from(["nothing", "truth", "damaged", "earlier life"]))
+    report: MachineReport | None = None
+    if what == "truth" and host is not None:
+        report = host.report()
+    elif what == "earlier life":
+        earlier = fresh_host(m, 2, START_MS - 2 * LONG_MS)
+        earlier.status = draw(st.sampled_from(MachineStatus))
+        report = earlier.report()
+    elif what != "damaged":
+        return
+    world.documents[machine_id] = (report, seen_ms)
+
+
+def workers_report(draw: st.DrawFn, world: World, machine_id: MachineId) -> None:
+    for slot in range(draw(st.integers(0, 3))):
+        wid = worker_id(machine_id, slot)
+        says = draw(st.sampled_from([machine_id, MachineId("elsewhere"), None]))
+        world.workers[wid] = (
+            None if says is None else ghost(wid, says, slot),
+            START_MS - draw(st.sampled_from([0, LONG_MS])),
+        )
+
+
+def ghost(wid: WorkerId, machine_id: MachineId, slot: int) -> WorkerReport:
+    return worker(desired_of(machine_id, slot + 1, ()), slot, worker_id=wid).report
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    wanted = [desired_of(f"m{n}", *draw(MACHINES)) for n in range(draw(st.integers(1, 3)))]
+    surplus = [desired_of(f"s{n}", *draw(MACHINES)) for n in range(draw(st.integers(0, 1)))]
+    world = World(now_ms=START_MS, observing_since_ms=START_MS - draw(st.sampled_from([0, LONG_MS])))
+    for m in (*wanted, *surplus):
+        host = draw(st.one_of(st.none(), hosts(m)))
+        if host is not None:
+            world.hosts[m.id] = host
+        if host is not None or draw(st.booleans()):
+            world.known.add(m.id)
+        agents_report(draw, world, m.id, host, m)
+        workers_report(draw, world, m.id)
+    desired = wish(*wanted, generation=2, max_unavailable=draw(st.integers(1, 2)), prune=draw(st.booleans()))
+    return Case(desired=desired, world=world)
+
+
+# --- faults that come and go
+
+FAULTS = ("redis away", "blind", "hung", "unstartable", "commands lost", "crashing", "sick", "killed", "redis emptied")
+
+
+def strike(world: World, fault: str, machine_id: MachineId) -> None:
+    host = world.hosts.get(machine_id)
+    match fault:
+        case "redis away":
+            world.redis_away = True
+        case "redis emptied":
+            world.documents.clear()
+            world.workers.clear()
+        case "blind":
+            world.blind.add(machine_id)
+        case "unstartable":
+            world.unstartable.add(machine_id)
+        case "commands lost":
+            world.lost_commands = True
+        case "killed":
+            world.stop(machine_id, in_order=False)
+        case "hung" if host is not None:
+            host.hung = True
+        case "crashing" | "sick" if host is not None:
+            for program in host.programs.values():
+                program.crashes, program.sick = fault == "crashing", fault == "sick"
+        case _:
+            pass
+
+
+def heal(world: World) -> None:
+    """All faults stop. A machine that hangs may hang on: that is for the reconciler to mend."""
+    world.redis_away = world.lost_commands = False
+    world.blind.clear()
+    world.unstartable.clear()
+    for host in world.hosts.values():
+        for program in host.programs.values():
+            program.crashes = program.sick = False
+
+
+# --- the loop
+
+
+@dataclass
+class Loop:
+    """What control/reconciler.py does in a tick, and the watch over what it must never do."""
+
+    desired: Desired
+    world: World
+    memory: dict[str, Attempt] = field(default_factory=dict)
+    lost: bool = False
+    disrupted: set[MachineId] = field(default_factory=set)
+    minutes: list[str] = field(default_factory=list)
+
+    def tick(self) -> tuple[tuple[Drift, ...], tuple[Operation, ...]] | None:
+        for key in self.world.advance():
+            self.memory = policy.ended(self.memory, key)
+        self.watch_disruption()
+        if self.world.redis_away:
+            self.lost = True
+            return None
+        if self.lost:
+            self.world.observing_since_ms, self.lost = self.world.now_ms, False
+        observed = self.world.look()
+        drifts = diff(self.desired, observed)
+        operations = plan(self.desired, drifts)
+        decision = policy.gate(operations, self.desired, observed, self.memory, paused="", jitter=0.5)
+        assert (drifts, operations) == (diff(self.desired, observed), plan(self.desired, drifts))
+        assert decision == policy.gate(operations, self.desired, observed, self.memory, paused="", jitter=0.5)
+        for operation in decision.run:
+            self.check(operation, observed)
+            self.minutes.append(f"{(self.world.now_ms - START_MS) // 1000} s: {operation.text}")
+            self.note_disruption(operation)
+            self.memory = policy.tried(self.memory, operation, self.world.now_ms)
+            self.world.begin(operation, self.desired)
+        self.memory = policy.settled(self.memory, operations, self.world.now_ms)
+        return drifts, operations
+
+    def check(self, operation: Operation, observed: Observed) -> None:
+        """Unknown never stops or restarts."""
+        if operation.verb not in BREAKING:
+            return
+        instance = observed.instances.get(operation.machine_id)
+        # A report that cannot be read says nothing; only long silence does.
+        recent_ms = self.world.now_ms - self.desired.stale_after_ms
+        unreadable = {m.id for m in observed.malformed if m.seen_ms >= recent_ms}
+        assert instance is None or instance.state is not InstanceState.UNKNOWN or operation.verb is Verb.RESTART_PROGRAM
+        if operation.machine_id in self.desired.machines:
+            assert operation.machine_id not in unreadable, operation.text
+        if operation.verb is Verb.RESTART_PROGRAM and operation.cause.split()[0] in unreadable:
+            raise AssertionError(operation.text)
+
+    def note_disruption(self, operation: Operation) -> None:
+        host = self.world.hosts.get(operation.machine_id)
+        if host is None or operation.machine_id not in self.desired.machines or host.status is not MachineStatus.READY:
+            return
+        changes = operation.verb is Verb.SEND_CONFIG and host.machine != self.desired.machines[operation.machine_id]
+        if operation.verb is Verb.RESTART_MACHINE or changes:
+            self.disrupted.add(operation.machine_id)
+            assert len(self.disrupted) <= self.desired.max_unavailable, self.disrupted
+
+    def watch_disruption(self) -> None:
+        """A machine is back when it is ready again; one that fails does not hold up the others."""
+        for machine_id in list(self.disrupted):
+            host = self.world.hosts.get(machine_id)
+            at_work = any(key.endswith(f"/{machine_id}") for key in self.world.running)
+            ordered = host is not None and any(c.verb is Verb.SEND_CONFIG for c in host.orders)
+            failed = host is None or bool(host.error)
+            if not at_work and not ordered and (failed or (host is not None and host.status is MachineStatus.READY)):
+                self.disrupted.discard(machine_id)
+
+
+def stays(loop: Loop, drift: Drift) -> bool:
+    """Whether `drift` is to stay: without prune, what is no longer named is only shown."""
+    subject = machine_of(drift.subject) or drift.subject
+    shown_only = (Kind.MACHINE_SURPLUS, Kind.WORKER_SURPLUS, Kind.REPORT_MALFORMED)
+    return not loop.desired.prune and drift.kind in shown_only and subject not in loop.desired.machines
+
+
+def run_until_settled(loop: Loop) -> int:
+    """Ticks until nothing differs, and stays so for three ticks. Fails after MAX_TICKS."""
+    quiet = 0
+    for n in range(MAX_TICKS):
+        seen = loop.tick()
+        still = seen is not None and not seen[1] and not loop.world.running and all(stays(loop, d) for d in seen[0])
+        quiet = quiet + 1 if still else 0
+        if quiet == 3:
+            return n
+    observed = loop.world.look()
+    left = [f"{d.kind} {d.machine_id} {d.subject}: {d.observed} ({d.cause})" for d in diff(loop.desired, observed)]
+    raise AssertionError("did not converge:\n" + "\n".join([*loop.minutes[-30:], "still:", *left]))
+
+
+def check_exact(desired: Desired, world: World) -> None:
+    """Exactly the desired machines, programs and workers, in the world itself, not in what it reports."""
+    surplus = set() if desired.prune else set(world.hosts) - set(desired.machines)
+    assert set(world.hosts) == set(desired.machines) | surplus
+    for m in desired.machines.values():
+        host = world.hosts[m.id]
+        assert host.status is MachineStatus.READY
+        assert sorted(host.programs) == sorted(p.name for p in m.programs)
+        for program in host.programs.values():
+            expected = ProgramState.EXITED if program.want.kind.once else ProgramState.RUNNING
+            assert program.state is expected, program
+        workers = [p for p in host.programs.values() if p.want.kind is ProgramKind.WORKER]
+        comfyui = [p for p in host.programs.values() if p.want.service == "comfyui" and not p.want.kind.once]
+        assert len(workers) == m.num_gpus
+        assert len(comfyui) == (m.num_gpus if "comfyui" in m.services else 0)
+    ours = {i: r for i, (r, _) in world.workers.items() if machine_of(i) in desired.machines}
+    assert set(ours) == {w for m in desired.machines.values() for w in m.workers}
+    assert all(r is not None and r.machine_id == machine_of(i) for i, r in ours.items())
+
+
+STEADY = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+
+@STEADY
+@given(cases())
+def test_any_mix_ends_in_exactly_the_desired_set(case: Case) -> None:
+    loop = Loop(case.desired, case.world)
+    run_until_settled(loop)
+    check_exact(case.desired, case.world)
+
+
+@STEADY
+@given(
+    cases(), st.lists(st.tuples(st.integers(0, FAULT_TICKS), st.sampled_from(FAULTS), st.integers(0, 2)), max_size=5)
+)
+def test_faults_that_stop_are_healed(case: Case, faults: list[tuple[int, str, int]]) -> None:
+    loop = Loop(case.desired, case.world)
+    for now in range(FAULT_TICKS):
+        for at, fault, n in faults:
+            if at == now:
+                strike(case.world, fault, MachineId(f"m{n}"))
+        loop.tick()
+    heal(case.world)
+    run_until_settled(loop)
+    check_exact(case.desired, case.world)

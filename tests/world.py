@@ -1,0 +1,417 @@
+"""A simulated world for the reconciler's decisions: hosts, supervisords, agents, workers, Redis. No I/O, no clock.
+
+Each part does what the real one does, one virtual step at a time: `Host` is a machine's supervisord with its programs
+(restarts, retries, FATAL) and its agent (start-up sequence, commands, report); `World.step` is what runtime, executor
+and agent make of an Operation. `World.look` is what the observer would see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash, machine_of
+from emp_orch.fleet.drift import Desired
+from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.observed import (
+    Instance,
+    InstanceState,
+    MachineReport,
+    MachineStatus,
+    Malformed,
+    Observed,
+    ProgramReport,
+    ProgramState,
+    SeenMachine,
+    SeenWorker,
+    WorkerReport,
+    WorkerStatus,
+)
+from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.startup import has_failed, is_up, phases
+
+TICK_MS = 1_000
+# As templates/supervisord.conf.j2 has it.
+START_RETRIES = 3
+_STARTABLE = frozenset({ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATAL, ProgramState.UNKNOWN})
+# As store/reports.py has it, in ticks: a living writer makes a damaged document whole again.
+TICKS_PER_DOCUMENT = 8
+COMMAND_TICKS = 1
+
+
+@dataclass
+class Program:
+    """One supervisord process."""
+
+    want: DesiredProgram
+    state: ProgramState = ProgramState.STOPPED
+    since_ms: int = 0
+    exit_status: int | None = None
+    healthy: bool | None = None
+    retries: int = 0
+    pid: int = 0
+    # Faults: it exits right after its start; it does not answer its health check.
+    crashes: bool = False
+    sick: bool = False
+
+    def go(self, state: ProgramState, now_ms: int) -> None:
+        self.state, self.since_ms, self.healthy = state, now_ms, None
+
+    def start(self, now_ms: int, pid: int) -> None:
+        if self.state in _STARTABLE:
+            self.retries = 0
+            self.pid = pid
+            self.go(ProgramState.STARTING, now_ms)
+
+    def stop(self, now_ms: int) -> None:
+        if self.state not in _STARTABLE:
+            self.go(ProgramState.STOPPED, now_ms)
+
+    def advance(self, now_ms: int) -> None:
+        """What supervisord makes of it by itself in one tick."""
+        match self.state:
+            case ProgramState.STARTING if self.crashes and self.want.kind.once:
+                self.exit_status = 1
+                self.go(ProgramState.EXITED, now_ms)
+            case ProgramState.STARTING if self.crashes:
+                self.retries += 1
+                self.go(ProgramState.FATAL if self.retries > START_RETRIES else ProgramState.BACKOFF, now_ms)
+            case ProgramState.STARTING if self.want.kind.once:
+                self.go(ProgramState.RUNNING, now_ms)
+            case ProgramState.STARTING:
+                self.go(ProgramState.RUNNING, self.since_ms)
+            case ProgramState.RUNNING if self.want.kind.once:
+                self.exit_status = 1 if self.crashes else 0
+                self.go(ProgramState.EXITED, now_ms)
+            case ProgramState.RUNNING if self.crashes:
+                self.exit_status = 1
+                self.go(ProgramState.EXITED, now_ms)
+            case ProgramState.RUNNING if self.want.health is not None:
+                self.healthy = not self.sick
+            case ProgramState.EXITED if not self.want.kind.once:
+                self.go(ProgramState.STARTING, now_ms)  # autorestart
+            case ProgramState.BACKOFF:
+                self.go(ProgramState.STARTING, now_ms)
+            case ProgramState.STOPPING:
+                self.go(ProgramState.STOPPED, now_ms)
+            case _:
+                pass
+
+    def report(self) -> ProgramReport:
+        exited = self.state is ProgramState.EXITED
+        return ProgramReport(
+            state=self.state,
+            pid=self.pid,
+            since_ms=self.since_ms,
+            exit_status=self.exit_status if exited else None,
+            healthy=self.healthy,
+        )
+
+
+@dataclass
+class Command:
+    key: str
+    verb: Verb
+    program: ProgramName | None
+    ticks: int = COMMAND_TICKS
+
+
+@dataclass
+class Host:
+    """One life of a machine: its supervisord, programs and agent. `machine` is the configuration it runs."""
+
+    machine: DesiredMachine
+    generation: int
+    started_ms: int
+    agent_started_ms: int
+    programs: dict[ProgramName, Program]
+    digest: str = ""
+    status: MachineStatus = MachineStatus.STARTING
+    error: str = ""
+    # The start-up sequence: None once it has ended, else which programs it has begun and which have settled.
+    begun: set[ProgramName] | None = field(default_factory=set)
+    settled: set[ProgramName] = field(default_factory=set)
+    orders: list[Command] = field(default_factory=list)
+    # Faults: the agent neither reports nor obeys; workers that hang, or that believe in another machine.
+    hung: bool = False
+    hung_workers: set[WorkerId] = field(default_factory=set)
+    strayed: set[WorkerId] = field(default_factory=set)
+    # Restarts of the agent since a machine was ready decide between starting and configuring.
+    was_ready: bool = False
+
+    def report(self) -> MachineReport:
+        return MachineReport(
+            machine_id=self.machine.id,
+            status=self.status,
+            boot_id=str(self.started_ms),
+            generation=self.generation,
+            config_hash=self.digest or config_hash(self.machine),
+            num_gpus=self.machine.num_gpus,
+            programs={name: p.report() for name, p in self.programs.items()},
+            host="simulated",
+            agent_version="0",
+            started_ms=self.agent_started_ms,
+            error=self.error,
+        )
+
+    def up(self, program: DesiredProgram) -> bool:
+        got = self.programs.get(program.name)
+        return is_up(program, got.report() if got else None)
+
+    def take_over(self, machine: DesiredMachine, generation: int, now_ms: int) -> set[WorkerId]:
+        """Run another configuration from now on, in place. Returns the workers that were stopped in order."""
+        wanted = {p.name: p for p in machine.programs}
+        gone = {n for n, p in self.programs.items() if n not in wanted or not _same(p.want, wanted[n])}
+        stopped = {WorkerId(f"{self.machine.id}-worker-{p.want.slot}") for n, p in self.programs.items() if n in gone}
+        self.programs = {n: p for n, p in self.programs.items() if n not in gone}
+        for name, want in wanted.items():
+            self.programs.setdefault(name, Program(want=want))
+        self.machine, self.generation, self.digest = machine, generation, ""
+        self.begun, self.settled = set(), set()
+        return stopped
+
+    def sequence(self, now_ms: int) -> None:
+        """One look of the agent's start-up sequence (machine/sequence.py) at its programs."""
+        if self.begun is None:
+            return
+        by_name = {p.name: p for p in self.machine.programs}
+        if all(self.up(p) for p in by_name.values()):
+            self.begun, self.error, self.status, self.was_ready = None, "", MachineStatus.READY, True
+            return
+        if not self.begun and not self.settled:
+            self.status = MachineStatus.CONFIGURING if self.was_ready else MachineStatus.STARTING
+            self.error = ""
+        for phase in phases(self.machine):
+            for want in phase.programs:
+                self._bring_up(want, by_name, now_ms)
+            if not all(p.name in self.settled for p in phase.programs):
+                return
+        self.status = MachineStatus.CONFIGURING
+
+    def _bring_up(self, want: DesiredProgram, by_name: dict[ProgramName, DesiredProgram], now_ms: int) -> None:
+        assert self.begun is not None
+        got = self.programs.get(want.name)
+        before = [by_name[name] for name in want.after if name in by_name]
+        if want.name not in self.begun:
+            if all(self.up(p) for p in before):
+                self.begun.add(want.name)
+                if not self.up(want) and got is not None:
+                    got.start(now_ms, now_ms)
+            elif any(p.name in self.settled and not self.up(p) for p in before):
+                self.settled.add(want.name)
+        elif self.up(want) or got is None or has_failed(want, got.report()):
+            self.settled.add(want.name)
+        trouble = sorted(name for name in self.settled if not self.up(by_name[name]))
+        self.error = f"not up: {', '.join(trouble)}" if trouble else ""
+        if trouble:
+            self.status = MachineStatus.CONFIGURING
+
+
+def _same(a: DesiredProgram, b: DesiredProgram) -> bool:
+    """Whether supervisord would keep `a` when its file says `b`."""
+    return (a.argv, a.env, a.cwd, a.stop, a.start_s) == (b.argv, b.env, b.cwd, b.stop, b.start_s)
+
+
+def fresh_host(machine: DesiredMachine, generation: int, now_ms: int) -> Host:
+    """A machine that has just been started."""
+    return Host(
+        machine=machine,
+        generation=generation,
+        started_ms=now_ms,
+        agent_started_ms=now_ms + 500,
+        programs={p.name: Program(want=p) for p in machine.programs},
+    )
+
+
+@dataclass
+class World:
+    """All there is. `documents` and `workers` are Redis: report, or None for one that cannot be read; and when seen."""
+
+    now_ms: int
+    hosts: dict[MachineId, Host] = field(default_factory=dict)
+    documents: dict[MachineId, tuple[MachineReport | None, int]] = field(default_factory=dict)
+    workers: dict[WorkerId, tuple[WorkerReport | None, int]] = field(default_factory=dict)
+    # Machines that were started here once: their folder is still there.
+    known: set[MachineId] = field(default_factory=set)
+    # Operations of the reconciler itself that are not done yet, with the ticks they still take.
+    running: dict[str, tuple[Operation, int]] = field(default_factory=dict)
+    configs: dict[MachineId, tuple[DesiredMachine, int]] = field(default_factory=dict)
+    # Faults.
+    redis_away: bool = False
+    blind: set[MachineId] = field(default_factory=set)
+    unstartable: set[MachineId] = field(default_factory=set)
+    lost_commands: bool = False
+    observing_since_ms: int = 0
+
+    # -- what can be seen
+
+    def look(self) -> Observed:
+        """Raises nothing and knows nothing that the real observer would not."""
+        assert not self.redis_away, "nobody can look while Redis is away"
+        return Observed(
+            now_ms=self.now_ms,
+            observing_since_ms=self.observing_since_ms,
+            machines={i: SeenMachine(report=r, seen_ms=s) for i, (r, s) in self.documents.items() if r is not None},
+            workers={i: SeenWorker(report=r, seen_ms=s) for i, (r, s) in self.workers.items() if r is not None},
+            instances={i: self._instance(i) for i in {*self.known, *self.hosts}},
+            answered=(RuntimeKind.PROCESS,),
+            malformed=(
+                *(_malformed("machine", i, s) for i, (r, s) in self.documents.items() if r is None),
+                *(_malformed("worker", i, s) for i, (r, s) in self.workers.items() if r is None),
+            ),
+        )
+
+    def _instance(self, machine_id: MachineId) -> Instance:
+        if machine_id in self.blind:
+            return Instance(machine_id=machine_id, state=InstanceState.UNKNOWN, detail="its runtime does not answer")
+        host = self.hosts.get(machine_id)
+        if host is None:
+            return Instance(machine_id=machine_id, state=InstanceState.GONE)
+        return Instance(machine_id=machine_id, state=InstanceState.RUNNING, started_ms=host.started_ms, pid=1)
+
+    # -- what happens by itself
+
+    def advance(self) -> list[str]:
+        """One tick. Returns the keys of operations whose outcome became known."""
+        self.now_ms += TICK_MS
+        done = self._work_on()
+        for host in self.hosts.values():
+            for program in host.programs.values():
+                program.advance(self.now_ms)
+            if not host.hung:
+                host.sequence(self.now_ms)
+                if not self.redis_away:
+                    done += self._obey(host)
+                    self._write(host)
+            if not self.redis_away:
+                self._workers_of(host)
+        return done
+
+    def _write(self, host: Host) -> None:
+        machine_id, report = host.machine.id, host.report()
+        before = self.documents.get(machine_id)
+        # An unchanged report is only a heartbeat, which leaves a damaged document as it is for a while.
+        if before is not None and before[0] is None and (self.now_ms // TICK_MS) % TICKS_PER_DOCUMENT:
+            self.documents[machine_id] = (None, self.now_ms)
+        else:
+            self.documents[machine_id] = (report, self.now_ms)
+
+    def _workers_of(self, host: Host) -> None:
+        for name, program in host.programs.items():
+            if not name.startswith("redis-worker-gpu"):
+                continue
+            wid = WorkerId(f"{host.machine.id}-worker-{program.want.slot}")
+            if program.state is not ProgramState.RUNNING or wid in host.hung_workers:
+                continue
+            young = self.now_ms - program.since_ms < 2 * TICK_MS
+            report = WorkerReport(
+                worker_id=wid,
+                machine_id=MachineId("elsewhere") if wid in host.strayed else host.machine.id,
+                gpu=program.want.slot or 0,
+                status=WorkerStatus.INITIALIZING if young else WorkerStatus.IDLE,
+                capabilities={},
+                connector_statuses={},
+                started_ms=program.since_ms,
+            )
+            damaged = self.workers.get(wid, (report, 0))[0] is None
+            beat = damaged and (self.now_ms // TICK_MS) % TICKS_PER_DOCUMENT and not young
+            self.workers[wid] = (None if beat else report, self.now_ms)
+
+    def _obey(self, host: Host) -> list[str]:
+        """Carry out the first command, when its time has come."""
+        if not host.orders:
+            return []
+        command = host.orders[0]
+        command.ticks -= 1
+        if command.ticks >= 0:
+            return []
+        host.orders.pop(0)
+        program = host.programs.get(command.program) if command.program else None
+        match command.verb:
+            case Verb.SEND_CONFIG:
+                machine, generation = self.configs[host.machine.id]
+                for wid in host.take_over(machine, generation, self.now_ms):
+                    self.workers.pop(wid, None)
+            case Verb.START_PROGRAM if program is not None:
+                program.start(self.now_ms, self.now_ms)
+            case Verb.RESTART_PROGRAM if program is not None:
+                wid = WorkerId(f"{host.machine.id}-worker-{program.want.slot}")
+                if program.want.name.startswith("redis-worker") and wid not in host.hung_workers:
+                    self.workers.pop(wid, None)
+                host.hung_workers.discard(wid)
+                host.strayed.discard(wid)
+                program.stop(self.now_ms)
+                program.start(self.now_ms, self.now_ms)
+            case _:
+                pass
+        return [] if self.lost_commands else [command.key]
+
+    # -- what the reconciler does
+
+    def begin(self, operation: Operation, desired: Desired) -> None:
+        """Begin `operation`: one of the reconciler's own takes ticks, a command goes to the agent."""
+        machine = desired.machines.get(operation.machine_id)
+        match operation.verb:
+            case Verb.START_MACHINE:
+                self.running.setdefault(operation.key, (operation, 1))
+            case Verb.RESTART_MACHINE | Verb.REMOVE_MACHINE:
+                self.running.setdefault(operation.key, (operation, 3))
+            case Verb.FORGET_WORKER:
+                self.running.setdefault(operation.key, (operation, 0))
+            case Verb.SEND_CONFIG | Verb.START_PROGRAM | Verb.RESTART_PROGRAM:
+                host = self.hosts.get(operation.machine_id)
+                if host is not None and not self.lost_commands:
+                    host.orders.append(Command(key=operation.key, verb=operation.verb, program=operation.program))
+        if machine is not None and operation.verb in (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.SEND_CONFIG):
+            self.configs[machine.id] = (machine, desired.generation)
+
+    def _work_on(self) -> list[str]:
+        done = []
+        for key, (operation, ticks) in list(self.running.items()):
+            if ticks > 0:
+                self.running[key] = (operation, ticks - 1)
+                continue
+            del self.running[key]
+            self._finish(operation)
+            done.append(key)
+        return done
+
+    def _finish(self, operation: Operation) -> None:
+        machine_id = operation.machine_id
+        match operation.verb:
+            case Verb.RESTART_MACHINE:
+                self.stop(machine_id, in_order=not self.hosts[machine_id].hung if machine_id in self.hosts else False)
+                self._start(machine_id)
+            case Verb.START_MACHINE:
+                self._start(machine_id)
+            case Verb.REMOVE_MACHINE:
+                self.stop(machine_id, in_order=True)
+                self.known.discard(machine_id)
+                self.documents.pop(machine_id, None)
+                of = {i for i, (r, _) in self.workers.items() if (r.machine_id if r else machine_of(i)) == machine_id}
+                self.workers = {i: w for i, w in self.workers.items() if i not in of}
+            case Verb.FORGET_WORKER if operation.worker_id is not None:
+                _, seen_ms = self.workers.get(operation.worker_id, (None, 0))
+                if operation.seen_ms is not None and seen_ms <= operation.seen_ms:
+                    self.workers.pop(operation.worker_id, None)
+            case _:
+                pass
+
+    def _start(self, machine_id: MachineId) -> None:
+        if machine_id in self.hosts or machine_id in self.unstartable:
+            return
+        machine, generation = self.configs[machine_id]
+        self.known.add(machine_id)
+        self.hosts[machine_id] = fresh_host(machine, generation, self.now_ms)
+
+    def stop(self, machine_id: MachineId, *, in_order: bool) -> None:
+        """End a machine; only one that ends in good order takes its reports away."""
+        host = self.hosts.pop(machine_id, None)
+        if host is None or not in_order:
+            return
+        self.documents.pop(machine_id, None)
+        for slot in range(host.machine.num_gpus):
+            self.workers.pop(WorkerId(f"{machine_id}-worker-{slot}"), None)
+
+
+def _malformed(kind: str, subject: str, seen_ms: int) -> Malformed:
+    return Malformed(kind=kind, id=subject, error="Expected `object`, got `int`", seen_ms=seen_ms)
