@@ -182,7 +182,7 @@ def _clear(layout: Layout, files: tuple[LogFile, ...], wanted: tuple[str, ...], 
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(done)))
     else:
-        older = f", removed {done.removed} older ones" if done.removed else ""
+        older = f", removed {done.removed} older file{'' if done.removed == 1 else 's'}" if done.removed else ""
         word = "log" if len(done.files) == 1 else "logs"
         click.echo(f"cleared {len(done.files)} {word} ({size(done.freed)}){older} in {layout.logs}")
     if done.failed:

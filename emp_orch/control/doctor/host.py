@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -119,12 +120,16 @@ def _listening(ports: Set[int]) -> dict[str, int]:
     return sockets
 
 
-def _held(process: Path, sockets: Mapping[str, int]) -> list[int]:
+def _held(process: Path, sockets: Mapping[str, int]) -> set[int]:
+    """Which of `sockets` the process holds, as ports; descriptors may come and go meanwhile."""
+    held = set()
     try:
-        links = [os.readlink(entry.path) for entry in os.scandir(process / "fd")]
+        for descriptor in (process / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                held.add(sockets.get(str(descriptor.readlink()), 0))
     except OSError:
-        return []
-    return [sockets[link] for link in links if link in sockets]
+        pass  # it ended, or is another user's
+    return held - {0}
 
 
 def _holder(process: Path) -> Holder:

@@ -1,0 +1,275 @@
+"""What `emp status` prints, letter by letter, and what it comes to."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from http_support import fleet_of
+
+from emp_orch.cli.status import as_document, screen
+from emp_orch.control.inspect import Difference, DriftNow
+from emp_orch.control.orphans import Orphan
+from emp_orch.control.overview import MachineNow, Overview, Part, Verdict
+from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.drift import Desired, Drift, Kind
+from emp_orch.fleet.model import MachineId, WorkerId
+from emp_orch.fleet.observed import (
+    ConnectorReport,
+    ConnectorStatus,
+    Observed,
+    SeenWorker,
+    WorkerReport,
+    WorkerStatus,
+)
+from emp_orch.jobs.states import JobStatus
+from emp_orch.layout import Layout
+from emp_orch.settings import Listen, Settings
+
+NOW = 1_000_000
+SETTINGS = Settings(
+    fleet="basic",
+    redis_url="redis://user:hush@redis.example:6379/0",
+    machine_redis_url="redis://user:hush@redis.example:6379/0",
+    embedded=True,
+    redis_port=6379,
+    prefix="",
+    api=Listen(host="127.0.0.1", port=3331, token="hush"),
+    monitor=Listen(host="127.0.0.1", port=3333),
+)
+
+
+def part(name: str, state: str = "RUNNING", pid: int = 11, up_ms: int | None = 65_000) -> Part:
+    return Part(name=name, state=state, pid=pid, up_ms=up_ms)
+
+
+def machine(machine_id: str, **changes: object) -> MachineNow:
+    fine = MachineNow(
+        machine_id=MachineId(machine_id),
+        desired=True,
+        instance="running",
+        status="ready",
+        stale=False,
+        programs_up=8,
+        programs=8,
+        workers={"busy": 1, "idle": 1},
+        workers_wanted=2,
+        up_ms=61_000,
+        age_ms=1_200,
+        health_url="http://127.0.0.1:9090",
+        error="",
+    )
+    return msgspec.structs.replace(fine, **changes)
+
+
+def worker(gpu: int, **changes: object) -> SeenWorker:
+    report = WorkerReport(
+        worker_id=WorkerId(f"box-worker-{gpu}"),
+        machine_id=MachineId("box"),
+        gpu=gpu,
+        status=WorkerStatus.IDLE,
+        capabilities={},
+        connector_statuses={"comfyui": ConnectorReport(status=ConnectorStatus.IDLE)},
+        started_ms=0,
+        jobs_completed=7,
+    )
+    return SeenWorker(report=msgspec.structs.replace(report, **changes), seen_ms=NOW - 500)
+
+
+def difference(*drift: DriftNow, workers: tuple[SeenWorker, ...] = (), **changes: object) -> Difference:
+    fine = Difference(
+        fleet="basic",
+        generation=3,
+        desired=Desired(
+            generation=3,
+            machines=desired_machines(fleet_of("box")),
+            stale_after_ms=10_000,
+            max_unavailable=1,
+            prune=False,
+        ),
+        observed=Observed(
+            now_ms=NOW,
+            observing_since_ms=0,
+            machines={},
+            workers={w.report.worker_id: w for w in workers},
+            instances={},
+        ),
+        drift=drift,
+        plan=(),
+        leader="",
+        paused="",
+        status_age_ms=900,
+        interval_ms=1_000,
+    )
+    return msgspec.structs.replace(fine, **changes)
+
+
+def drift(kind: Kind, subject: str, age_ms: int | None = 12_000) -> DriftNow:
+    return DriftNow(
+        drift=Drift(
+            kind=kind,
+            machine_id=MachineId("box"),
+            subject=subject,
+            desired="RUNNING",
+            observed="STOPPED",
+            cause="it was stopped",
+            origin="emp.yaml:9:3",
+        ),
+        age_ms=age_ms,
+    )
+
+
+def overview(**changes: object) -> Overview:
+    fine = Overview(
+        settings=SETTINGS,
+        generation=3,
+        supervisord=part("supervisord", pid=10),
+        parts=tuple(part(n) for n in ("redis", "api", "reconcile", "monitor", "eventlog")),
+        redis_error="",
+        machines=(machine("box"),),
+        workers=(worker(0, status=WorkerStatus.BUSY, current_job_id="j-1"), worker(1)),
+        jobs=dict.fromkeys(JobStatus, 0) | {JobStatus.PENDING: 4, JobStatus.COMPLETED: 17},
+        difference=difference(workers=(worker(0), worker(1))),
+        orphans=(),
+    )
+    return msgspec.structs.replace(fine, **changes)
+
+
+def test_all_is_well() -> None:
+    found = overview()
+    assert found.verdict is Verdict.ALL
+    assert (
+        screen(found)
+        == """\
+basic: everything runs, generation 3
+  page  http://127.0.0.1:3333
+  API   http://127.0.0.1:3331
+
+CONTROL PLANE  STATE    PID  UP
+supervisord    RUNNING  10   1m5s
+redis          RUNNING  11   1m5s  embedded, redis://user:***@redis.example:6379/0
+api            RUNNING  11   1m5s
+reconcile      RUNNING  11   1m5s  last look 900ms ago
+monitor        RUNNING  11   1m5s
+eventlog       RUNNING  11   1m5s
+
+MACHINE  STATUS  PROGRAMS  WORKERS         REPORT  UP    HEALTH
+box      ready   8/8       1 busy, 1 idle  1s ago  1m1s  http://127.0.0.1:9090
+
+WORKER        STATUS  JOB  DONE  FAILED  CONNECTORS
+box-worker-0  busy    j-1  7     0       comfyui idle
+box-worker-1  idle    -    7     0       comfyui idle
+
+jobs   4 pending · 17 completed
+drift  none"""
+    )
+
+
+def test_something_is_missing() -> None:
+    found = overview(
+        machines=(
+            machine("box", programs_up=7, workers={"idle": 1}, status="configuring", error="not up: comfyui-gpu0"),
+            machine("old", desired=False, workers_wanted=0, workers={}, health_url=""),
+            machine("quiet", stale=True, age_ms=95_000),
+        ),
+        workers=(worker(0, connector_statuses={"comfyui": ConnectorReport(status="error", detail="refused")}),),
+        difference=difference(
+            drift(Kind.PROGRAM_STOPPED, "comfyui-gpu0"),
+            drift(Kind.MACHINE_SURPLUS, "old", age_ms=None),
+            paused="a fair (by me)",
+        ),
+    )
+    assert found.verdict is Verdict.PARTLY
+    text = screen(found)
+    assert text.splitlines()[0] == "basic: partly, generation 3"
+    assert text.splitlines()[3] == "  next  emp doctor · emp diff · emp logs"
+    assert "reconcile      RUNNING  11   1m5s  paused: a fair (by me)\n" in text
+    assert (
+        text.partition("\nMACHINE ")[2]
+        == """\
+ STATUS                             PROGRAMS  WORKERS            REPORT     UP    HEALTH
+box      configuring: not up: comfyui-gpu0  7/8       1 idle, 1 missing  1s ago     1m1s  http://127.0.0.1:9090
+old      ready, not in emp.yaml             8/8       -                  1s ago     1m1s  -
+quiet    silent (was ready)                 8/8       1 busy, 1 idle     1m35s ago  1m1s  http://127.0.0.1:9090
+
+WORKER        STATUS  JOB  DONE  FAILED  CONNECTORS
+box-worker-0  idle    -    7     0       comfyui error (refused)
+
+jobs   4 pending · 17 completed
+drift  2
+  program-stopped comfyui-gpu0: STOPPED, not RUNNING, for 12s (it was stopped)
+  machine-surplus old: STOPPED, not RUNNING (it was stopped)"""
+    )
+
+
+def test_redis_is_away() -> None:
+    found = overview(
+        redis_error="Redis does not answer",
+        difference=None,
+        jobs=None,
+        workers=(),
+        machines=(machine("box", status="running", stale=True, age_ms=None, workers={}, health_url=""),),
+    )
+    assert found.verdict is Verdict.PARTLY
+    text = screen(found)
+    assert "redis          RUNNING  11   1m5s  Redis does not answer\n" in text
+    assert "\nbox      running  8/8       -        -       1m1s  -\n" in text
+    assert text.endswith("\n\ndrift  unknown: Redis does not answer")
+
+
+NOTHING = {
+    "supervisord": part("supervisord", "gone", 0, None),
+    "parts": tuple(part(n, "gone", 0, None) for n in ("redis", "api", "reconcile", "monitor", "eventlog")),
+    "redis_error": "Redis does not answer",
+    "difference": None,
+    "machines": (machine("box", instance="gone", status="not running", stale=True, age_ms=None),),
+}
+
+
+def test_nothing_runs() -> None:
+    found = overview(**NOTHING)
+    assert found.verdict is Verdict.NOTHING
+    assert "  next  emp apply\n" in screen(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"difference": difference(drift(Kind.MACHINE_SURPLUS, "old"))}, Verdict.ALL),
+        ({"difference": difference(drift(Kind.WORKER_STALE, "box-worker-0"))}, Verdict.PARTLY),
+        ({"difference": difference(status_age_ms=None)}, Verdict.PARTLY),
+        ({"difference": difference(status_age_ms=11_000)}, Verdict.PARTLY),
+        ({"difference": difference(status_age_ms=11_000, interval_ms=3_000)}, Verdict.ALL),
+        ({"parts": (part("api", "STOPPED", 0),)}, Verdict.PARTLY),
+        ({"machines": (machine("box", status="starting"),)}, Verdict.PARTLY),
+        ({"machines": (machine("box", error="not up: x"),)}, Verdict.PARTLY),
+        ({"machines": (machine("old", desired=False, status="starting"),)}, Verdict.ALL),
+        ({"machines": ()}, Verdict.ALL),
+        ({**NOTHING, "machines": (machine("box"),)}, Verdict.PARTLY),
+        (
+            {**NOTHING, "orphans": (Orphan(machine_id="", program="redis", pid=9, home=Layout.root),)},  # type: ignore[arg-type]
+            Verdict.PARTLY,
+        ),
+    ],
+)
+def test_what_it_comes_to(changes: dict[str, object], verdict: Verdict) -> None:
+    assert overview(**changes).verdict is verdict
+
+
+def test_a_large_fleet_shows_what_is_not_well_first() -> None:
+    machines = [machine(f"m{i:03}") for i in range(100)]
+    machines[70] = machine("m070", status="starting")
+    text = screen(overview(machines=tuple(machines), workers=()))
+    rows = [line for line in text.splitlines() if line.startswith("m0")]
+    assert [row.split()[0] for row in rows[:2]] == ["m070", "m000"]
+    assert len(rows) == 15
+    assert "… and 85 more machines, all ready: emp status --all" in text
+    assert (
+        len([r for r in screen(overview(machines=tuple(machines)), everything=True).splitlines() if r[:2] == "m0"])
+        == 100
+    )
+
+
+def test_json_tells_no_secret() -> None:
+    text = msgspec.json.encode(as_document(overview())).decode()
+    assert "hush" not in text
+    assert '"url":"redis://user:***@redis.example:6379/0"' in text
