@@ -92,7 +92,8 @@ def matches(file: LogFile, wanted: Sequence[str]) -> bool:
 def resolve(asked: Sequence[str], files: Sequence[LogFile]) -> tuple[str, ...]:
     """`asked` as component names. A machine may be named by its id alone. Raises UsageError with a did-you-mean."""
     names = component_names(files)
-    found, unknown = [], []
+    found: list[str] = []
+    unknown: list[str] = []
     for word in asked:
         name = word if word in names else MACHINE + word
         (found if name in names else unknown).append(name if name in names else word)

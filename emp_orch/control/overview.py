@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -20,7 +21,7 @@ from emp_orch.control.plane import ControlPlane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Kind
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, ProgramReport, ProgramState, SeenWorker
 from emp_orch.fleet.startup import is_up
 from emp_orch.jobs.states import JobStatus
@@ -264,7 +265,7 @@ async def _unreported(
     return list(await asyncio.gather(*(machine(i) for i in [*wanted, *others])))
 
 
-async def _programs(layout: Layout, machine_id: MachineId) -> dict[str, ProgramReport]:
+async def _programs(layout: Layout, machine_id: MachineId) -> dict[ProgramName, ProgramReport]:
     """What its supervisord says; nothing when that does not answer."""
     try:
         async with asyncio.timeout(REDIS_DEADLINE_S):
@@ -272,13 +273,15 @@ async def _programs(layout: Layout, machine_id: MachineId) -> dict[str, ProgramR
     except (EmpError, TimeoutError, msgspec.ValidationError):
         return {}
     return {
-        i.name: ProgramReport(state=ProgramState(i.statename), exit_status=i.exitstatus)
+        ProgramName(i.name): ProgramReport(state=ProgramState(i.statename), exit_status=i.exitstatus)
         for i in infos
         if i.name != AGENT
     }
 
 
-def _up(want: DesiredMachine | None, programs: dict[str, ProgramReport], *, healthy: bool | None = None) -> int:
+def _up(
+    want: DesiredMachine | None, programs: Mapping[ProgramName, ProgramReport], *, healthy: bool | None = None
+) -> int:
     """How many programs are up. `healthy` stands in for a health check that nobody could tell of."""
     if want is None:
         return sum(p.state is ProgramState.RUNNING for p in programs.values())
