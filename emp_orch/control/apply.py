@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -17,7 +17,7 @@ from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Desired, Drift, diff
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.observed import Instance, InstanceState, Observed
 from emp_orch.fleet.plan import MachineChange, changes
 from emp_orch.layout import Layout
 from emp_orch.procident import identify, recorded
@@ -55,12 +55,16 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
     runs = plane.identity() is not None
     old = _known_settings(layout)
     current: Generation | None = None
-    observed: Observed | None = None
     if runs or not proposal.settings.embedded:
-        current, observed = await _in_force(layout, old if runs and old else proposal.settings)
+        current = await _in_force(old if runs and old else proposal.settings)
     current = current or generations.kept(layout)
-    if runs and old is not None:
-        _refuse_moved_redis(old, proposal.settings, observed)
+    instances = {
+        machine_id: instance
+        for runtime in runtimes_of(layout, proposal.settings).values()
+        for machine_id, instance in (await runtime.instances()).items()
+    }
+    if old is not None:
+        _refuse_moved_redis(old, proposal.settings, instances)
     before: dict[MachineId, DesiredMachine] = {}
     if current is not None and current.fleet.name == proposal.fleet.name:
         before = desired_machines(current.fleet)
@@ -72,7 +76,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         same=current is not None
         and current.digest == generations.digest(proposal.fleet)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
-        changes=changes(before, desired, observed),
+        changes=changes(before, desired, instances),
         plane_runs=runs,
         settings_change=runs and old is not None and old != proposal.settings,
     )
@@ -82,23 +86,21 @@ def _known_settings(layout: Layout) -> Settings | None:
     return settings_files.load(layout) if layout.settings.exists() else None
 
 
-async def _in_force(layout: Layout, settings: Settings) -> tuple[Generation | None, Observed | None]:
-    """The generation in force and the world as it is; nothing when Redis does not answer yet."""
-    keys = Keys(settings.prefix)
+async def _in_force(settings: Settings) -> Generation | None:
+    """The generation in force; None when there is none, or the embedded Redis does not answer yet."""
     try:
         async with connect.connected(settings.redis_url, read_only=True) as r:
-            observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
-            found = await read_generation(r, keys, settings.fleet)
-            return found, observed
+            return await read_generation(r, Keys(settings.prefix), settings.fleet)
     except Unreachable:
         if settings.embedded:
-            return None, None
+            return None
         raise
 
 
-def _refuse_moved_redis(old: Settings, new: Settings, observed: Observed | None) -> None:
+def _refuse_moved_redis(old: Settings, new: Settings, instances: Mapping[MachineId, Instance]) -> None:
+    """Machines keep the Redis they were started with, so it cannot move while one runs."""
     moved = (old.machine_redis_url, old.prefix, old.fleet) != (new.machine_redis_url, new.prefix, new.fleet)
-    if moved and (observed is None or observed.instances):
+    if moved and any(i.state is InstanceState.RUNNING for i in instances.values()):
         raise UsageError(
             "the fleet's name, or its Redis (redis.url, port, prefix), changed while it runs",
             hint="run `emp down` first: machines keep the Redis they were started with",
@@ -116,6 +118,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
         plane.prepare(proposal.settings, proposal.secrets)
         if seen.settings_change:
             await plane.reload()
+        await plane.start_stopped()
         await plane.wait_ready(proposal.settings)
         return
     plane.prepare(proposal.settings, proposal.secrets)

@@ -83,6 +83,12 @@ class ControlPlane:
         if self.identity() is None:
             raise EmpError(f"the control plane did not start (exit {child.poll()})", hint=f"see {log}")
 
+    async def start_stopped(self) -> None:
+        """Start every part that supervisord has given up or somebody has stopped."""
+        for info in await self.programs():
+            if info.statename in ("STOPPED", "EXITED", "FATAL"):
+                await self.supervisor.start(info.name)
+
     async def reload(self) -> None:
         """Make a running control plane follow new settings: every daemon but Redis starts anew."""
         await self.supervisor.reload(keep=lambda _: False)

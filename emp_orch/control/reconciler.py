@@ -20,7 +20,7 @@ from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation, plan, remedy
 from emp_orch.layout import Layout
 from emp_orch.store import journal, requests
-from emp_orch.store.connect import TRANSIENT, Client, within
+from emp_orch.store.connect import TRANSIENT, Client, drop_idle, within
 from emp_orch.store.events import Event, Events
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
@@ -85,6 +85,7 @@ class Reconciler:
                     log.warning("Redis is away: %s; nothing is done until it is back", e)
                 self._observer.lost()
                 self._epoch = None
+                await drop_idle(self._r)
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
             except EmpError as e:

@@ -6,6 +6,7 @@ policy.py's business; this module only says what would help.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct, structs
@@ -13,7 +14,7 @@ from msgspec import Struct, structs
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash
 from emp_orch.fleet.drift import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId, Origin, ProgramName, WorkerId
-from emp_orch.fleet.observed import InstanceState, Observed
+from emp_orch.fleet.observed import Instance, InstanceState
 
 
 class Verb(StrEnum):
@@ -164,16 +165,14 @@ class MachineChange(Struct, frozen=True, kw_only=True):
 
 
 def changes(
-    before: dict[MachineId, DesiredMachine], after: Desired, observed: Observed | None
+    before: Mapping[MachineId, DesiredMachine], after: Desired, instances: Mapping[MachineId, Instance]
 ) -> tuple[MachineChange, ...]:
     """What a new generation changes, machine by machine; `before` is the generation in force, if any."""
     found = []
     for machine in after.machines.values():
         old = before.get(machine.id)
-        instance = observed.instances.get(machine.id) if observed else None
-        running = instance is not None and instance.state is InstanceState.RUNNING
-        reported = observed is not None and machine.id in observed.machines
-        if old is None or not (running or reported):
+        instance = instances.get(machine.id)
+        if old is None or instance is None or instance.state is InstanceState.GONE:
             why = "new in emp.yaml" if old is None else "it does not run"
             names = tuple(p.name for p in machine.programs)
             found.append(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emp_orch.fleet.observed import MachineReport
-from emp_orch.store.connect import TRANSIENT, Client, time_ms, within
+from emp_orch.store.connect import TRANSIENT, Client, drop_idle, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import machine_writer
@@ -65,6 +65,7 @@ class Link:
                 if self.connected or failures == 0:
                     log.warning("Redis is away: %s; the machine works on, reports wait", e)
                 self.connected = False
+                await drop_idle(self._r)
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
 

@@ -107,6 +107,11 @@ def within(seconds: float = ANSWER_S) -> asyncio.Timeout:
     return asyncio.timeout(seconds)
 
 
+async def drop_idle(r: Client) -> None:
+    """Close the pool's idle connections: after Redis was away each of them would fail once more."""
+    await r.connection_pool.disconnect(inuse_connections=False)
+
+
 @asynccontextmanager
 async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Client]:
     """A client that has answered PING; closed at the end.

@@ -14,6 +14,7 @@ import redis
 from stack import MACHINE, Stack, until
 
 from emp_orch.procident import ProcessIdentity, alive
+from emp_orch.runtimes.supervisor import Supervisor
 
 CONTROL = ("supervisord", "redis", "api", "monitor", "reconcile", "eventlog")
 PROGRAMS = (
@@ -117,3 +118,23 @@ async def test_an_emptied_redis_is_filled_again(stack: Stack) -> None:
     stack.until_in_sync()
     until("status is whole", lambda: stack.run("status").returncode == 0)
     await _assert_whole(stack, before, set())
+
+
+async def test_a_stopped_part_of_the_control_plane_is_started_by_apply(stack: Stack) -> None:
+    before = _identities(stack)
+    supervisor = Supervisor(stack.layout.control)
+    await supervisor.stop("reconcile")
+    await supervisor.stop("api")
+    assert stack.run("status").returncode == 2
+    stack.up()
+    await _assert_whole(stack, before, {"control/reconcile", "control/api"})
+
+
+async def test_a_killed_control_plane_leaves_machines_running(stack: Stack) -> None:
+    before = _identities(stack)
+    _kill(before["control/supervisord"])
+    done = stack.run("apply", "-y")
+    assert done.returncode == 0, done.stderr
+    assert "basic-machine-local" not in done.stderr.split("control plane", 1)[0]
+    stack.until_in_sync()
+    await _assert_whole(stack, before, {f"control/{n}" for n in CONTROL})

@@ -65,12 +65,10 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 def revive(facts: Facts, part: str) -> str:
     """The way to get a part of the control plane back."""
-    if facts.supervisord is None:
-        return "emp apply"
     info = next((i for i in facts.parts if i.name == part), None)
     if info is not None and info.statename in ("RUNNING", "STARTING", "BACKOFF"):
         return f"emp logs {part}"
-    return f"emp logs {part}; then emp down and emp apply: a running control plane does not start it again"
+    return "emp apply" if facts.supervisord is None else f"emp logs {part}; then emp apply starts it again"
 
 
 class Check(Struct, frozen=True, kw_only=True):
