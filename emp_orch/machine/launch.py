@@ -28,19 +28,19 @@ class Launch:
     """One parsed command line."""
 
     def __init__(self, args: list[str]) -> None:
-        words = [a.encode("ascii").decode("unicode_escape") for a in args]
-        try:
-            split = words.index("--")
-        except ValueError:
-            raise LaunchError("no command was given after --") from None
-        options, self.argv = words[1:split], words[split + 1 :]
-        self.name = words[0]
+        words = iter([a.encode("ascii").decode("unicode_escape") for a in args])
+        self.name = next(words, "")
         self.cwd: str | None = None
         self.creates: str | None = None
         self.env: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
-        for flag, value in zip(options[::2], options[1::2], strict=True):
-            self._option(flag, value)
+        for flag in words:
+            if flag == "--":
+                break
+            self._option(flag, next(words, ""))
+        self.argv = list(words)
+        if not self.argv:
+            raise LaunchError("no command was given after --")
 
     def _option(self, flag: str, value: str) -> None:
         name, _, rest = value.partition("=")
