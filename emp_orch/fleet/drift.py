@@ -59,7 +59,7 @@ def _malformed(kind: str, subject: str, error: str) -> Drift:
         subject=subject,
         desired="a report that fits",
         observed=error,
-        cause=f"something else than emp {kind}s wrote it, or another version of emp",
+        cause="another program wrote it, or another version of emp",
         origin="",
     )
 

@@ -132,13 +132,13 @@ def _classify_worker(
 ) -> _Verdict:
     if worker is None:
         if _young(program, observed):
-            return Kind.WORKER_STARTING, "no report", "its program has just been started"
-        return Kind.WORKER_MISSING, "no report", "its program runs, but the worker does not report"
+            return Kind.WORKER_STARTING, "not reporting", "its program has just been started"
+        return Kind.WORKER_MISSING, "not reporting", "its program runs, but the worker does not report"
     kind, got, cause = _classify_silence(worker.seen_ms, program, desired, observed)
     if kind is not None:
         return kind, got, cause
     if worker.report.machine_id != machine_id:
-        return Kind.WORKER_WRONG_MACHINE, f"machine {worker.report.machine_id}", "it was started for another machine"
+        return Kind.WORKER_WRONG_MACHINE, f"of machine {worker.report.machine_id}", "it was started for another machine"
     if worker.report.status in (WorkerStatus.INITIALIZING, WorkerStatus.OFFLINE):
         return Kind.WORKER_STARTING, worker.report.status, "it is starting"
     return None, "", ""
@@ -149,7 +149,7 @@ def _classify_silence(seen_ms: int, program: ProgramReport, desired: Desired, ob
     if seen_ms < program.since_ms and _young(program, observed):
         return Kind.WORKER_STARTING, "not heard since its restart", "its program has just been started"
     if not fresh(seen_ms, desired, observed):
-        return Kind.WORKER_STALE, f"last report {age(observed.now_ms - seen_ms)} ago", "it hangs"
+        return Kind.WORKER_STALE, f"silent for {age(observed.now_ms - seen_ms)}", "it hangs"
     return None, "", ""
 
 

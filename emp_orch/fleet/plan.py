@@ -113,7 +113,7 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             verb=_PROGRAM_VERB[drift.kind],
             machine_id=drift.machine_id,
             program=drift.program,
-            cause=f"{drift.subject} is {drift.observed}: {drift.cause}",
+            cause=f"{'it' if drift.subject == drift.program else drift.subject} is {drift.observed}: {drift.cause}",
             origin=drift.origin,
         )
     if drift.kind is Kind.WORKER_SURPLUS and drift.seen_ms is not None:

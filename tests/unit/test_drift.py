@@ -1,0 +1,567 @@
+"""State → drift and plan, as people read them. Every kind of drift stands here with its remedy and its reason."""
+
+# ruff: noqa: E501  # the texts stand as they are printed
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fleet_support import COMFYUI, NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish, worker
+from msgspec import structs
+
+from emp_orch.fleet import plan
+from emp_orch.fleet.desired import DesiredMachine, config_hash, worker_id
+from emp_orch.fleet.drift import BOOT_GRACE_MS, Desired, Kind, diff
+from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.observed import (
+    Instance,
+    InstanceState,
+    MachineStatus,
+    Malformed,
+    Observed,
+    ProgramReport,
+    ProgramState,
+    WorkerStatus,
+)
+
+M = one([SIMULATION, COMFYUI])
+# As M was before: without comfyui.
+OLD_M = one([SIMULATION])
+W = worker_id(M.id, 0)
+HASHES = {config_hash(M): "NEW", config_hash(OLD_M): "OLD"}
+
+
+def minutes(desired: Desired, observed: Observed) -> str:
+    """Drift line by line, then the plan; digests by name."""
+    drifts = diff(desired, observed)
+    lines = [f"{d.kind} {d.subject}: wants {d.desired}, is {d.observed}; {d.cause}" for d in drifts]
+    text = "\n".join([*lines, plan.text(plan.plan(desired, drifts))]).strip("\n")
+    for digest, name in HASHES.items():
+        text = text.replace(digest, name)
+    return text
+
+
+def instance(state: InstanceState, detail: str = "", started_ms: int = OLD_MS) -> Observed:
+    """M as it should be, but its runtime says this."""
+    return look(M, instances={M.id: Instance(machine_id=M.id, state=state, detail=detail, started_ms=started_ms)})
+
+
+def silent(seconds: float | None, **changes: Any) -> Observed:
+    """M runs and was last heard so long ago; None: never."""
+    seen = {} if seconds is None else {M.id: report(M, seen_ms=NOW_MS - int(seconds * 1000))}
+    return look(M, **{"machines": seen, **changes})
+
+
+def says(m: DesiredMachine = M, **changes: Any) -> Observed:
+    """M reports with these changes."""
+    return look(M, machines={M.id: report(m, **changes)})
+
+
+def program(name: str, state: ProgramState | None, **changes: Any) -> dict[ProgramName, ProgramReport]:
+    """The programs of M, one of them changed; None: it is not there."""
+    programs = report(M).report.programs
+    if state is None:
+        return {n: p for n, p in programs.items() if n != name}
+    return {**programs, ProgramName(name): ProgramReport(**{"state": state, "since_ms": OLD_MS, **changes})}
+
+
+def has(name: str, state: ProgramState | None, **changes: Any) -> Observed:
+    return says(programs=program(name, state, **changes))
+
+
+def worker_says(seconds: float, **changes: Any) -> Observed:
+    return look(M, workers={W: worker(M, 0, seen_ms=NOW_MS - int(seconds * 1000), **changes)})
+
+
+def unreadable(kind: str, subject: str, seconds: float, **changes: Any) -> Observed:
+    bad = Malformed(kind=kind, id=subject, error="Expected `int`, got `str`", seen_ms=NOW_MS - int(seconds * 1000))
+    of = {"machines": {}} if kind == "machine" else {"workers": {}}
+    return look(M, **{**of, "malformed": (bad,), **changes})
+
+
+S = ProgramState
+UP = wish(M, generation=1)
+PRUNE = wish(M, prune=True)
+G2 = wish(M, generation=2)
+NOBODY = {"instances": {}, "answered": ()}
+SURPLUS = one([], machine_id="old", num_gpus=0)
+ROWS: dict[str, tuple[Desired, Observed]] = {}
+
+
+def row(name: str, desired: Desired, observed: Observed) -> None:
+    assert name not in ROWS
+    ROWS[name] = (desired, observed)
+
+
+row("all is well", UP, look(M))
+# the machine as a whole
+row("never started", UP, look(M, machines={}, workers={}, instances={}))
+row("supervisord killed", UP, instance(InstanceState.GONE, "its supervisord (pid 7) is gone"))
+row("supervisord killed, its report fresh", UP, instance(InstanceState.GONE))
+row("just started", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS + 1)}))
+row("started long enough ago", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS)}))
+row("just started, the former life's report is fresh", UP, look(M, instances={M.id: running(M, NOW_MS - 3_000)}))
+row("silent, for as long as is allowed", UP, silent(10))
+row("silent for too long", UP, silent(11))
+row("silent, and no runtime answers", UP, silent(11, **NOBODY))
+row(
+    "silent, and its runtime does not know",
+    UP,
+    silent(
+        11, instances={M.id: Instance(machine_id=M.id, state=InstanceState.UNKNOWN, detail="Docker does not answer")}
+    ),
+)
+row("never heard, and its runtime does not know", UP, silent(None, **NOBODY))
+row("heard, and its runtime does not know", UP, instance(InstanceState.UNKNOWN))
+row("another configuration", G2, says(OLD_M))
+row("another configuration while it starts", G2, says(OLD_M, status=MachineStatus.STARTING))
+row("the same configuration, an older generation", G2, look(M))
+row("a newer generation than desired", UP, says(generation=3))
+row("starting", UP, says(status=MachineStatus.STARTING, programs=program("comfyui-gpu0", S.STOPPED, since_ms=0)))
+row("configuring", UP, says(status=MachineStatus.CONFIGURING, programs=program("comfyui-gpu0", S.STARTING)))
+row(
+    "starting, a program was just stopped",
+    UP,
+    says(status=MachineStatus.STARTING, programs=program("comfyui-gpu0", S.STOPPED, since_ms=NOW_MS - 5_000)),
+)
+row(
+    "starting, a program was stopped long ago",
+    UP,
+    says(status=MachineStatus.STARTING, programs=program("comfyui-gpu0", S.STOPPED)),
+)
+row(
+    "stuck with an error",
+    UP,
+    says(status=MachineStatus.CONFIGURING, error="not up: comfyui-gpu0", programs=program("comfyui-gpu0", S.FATAL)),
+)
+row("the error has gone, ready not yet said", UP, says(status=MachineStatus.CONFIGURING, error="not up: comfyui-gpu0"))
+row("stopping", UP, says(status=MachineStatus.STOPPING))
+row("unreadable, and living", UP, unreadable("machine", M.id, 2))
+row("unreadable, and silent", UP, unreadable("machine", M.id, 20))
+row("unreadable, and silent, and its runtime does not know", UP, unreadable("machine", M.id, 20, **NOBODY))
+row("unreadable, and not running", UP, unreadable("machine", M.id, 2, instances={}))
+# programs
+row("program not known to supervisord", UP, has("comfyui-gpu0", None))
+row("program gave up", UP, has("comfyui-gpu0", S.FATAL, detail="Exited too quickly"))
+row("program gave up, no reason", UP, has("simulation", S.FATAL))
+row("set-up step failed", UP, has("comfyui-installer", S.EXITED, exit_status=3))
+row("set-up step running", UP, has("comfyui-installer", S.RUNNING))
+row("program stopped", UP, has("simulation", S.STOPPED))
+row("program exited", UP, has("simulation", S.EXITED, exit_status=1))
+row("program's state unknown to supervisord", UP, has("simulation", S.UNKNOWN))
+row(
+    "program stopped, its set-up too",
+    UP,
+    says(
+        programs={
+            **program("comfyui-gpu0", S.STOPPED),
+            ProgramName("comfyui-installer"): ProgramReport(state=S.EXITED, exit_status=1),
+        }
+    ),
+)
+row("program starting", UP, has("simulation", S.STARTING))
+row("program in backoff", UP, has("simulation", S.BACKOFF, detail="can't find command"))
+row("program stopping", UP, has("simulation", S.STOPPING))
+row("not probed yet", UP, has("comfyui-gpu0", S.RUNNING, healthy=None))
+row("unhealthy", UP, has("comfyui-gpu0", S.RUNNING, healthy=False, detail="/system_stats answered 500"))
+row("unhealthy, no reason", UP, has("comfyui-gpu0", S.RUNNING, healthy=False))
+row("program too many", UP, has("comfyui-gpu1", S.RUNNING))
+row(
+    "several programs, one send",
+    UP,
+    says(
+        programs={
+            n: p for n, p in program("comfyui-gpu1", S.RUNNING).items() if n not in ("simulation", "comfyui-gpu0")
+        }
+    ),
+)
+# workers
+row("worker never reported", UP, look(M, workers={}))
+row(
+    "worker's program just started",
+    UP,
+    look(
+        M,
+        workers={},
+        machines={M.id: report(M, programs=program("redis-worker-gpu0", S.RUNNING, since_ms=NOW_MS - 5_000))},
+    ),
+)
+row("worker silent", UP, worker_says(11))
+row(
+    "worker silent, its program just restarted",
+    UP,
+    look(
+        M,
+        workers={W: worker(M, 0, seen_ms=NOW_MS - 20_000)},
+        machines={M.id: report(M, programs=program("redis-worker-gpu0", S.RUNNING, since_ms=NOW_MS - 5_000))},
+    ),
+)
+row("worker of another machine", UP, worker_says(1, machine_id=MachineId("unknown")))
+row(
+    "worker of another machine, its program just restarted",
+    UP,
+    look(
+        M,
+        workers={W: worker(M, 0, seen_ms=NOW_MS - 6_000, machine_id="unknown")},
+        machines={M.id: report(M, programs=program("redis-worker-gpu0", S.RUNNING, since_ms=NOW_MS - 5_000))},
+    ),
+)
+row("worker initializing", UP, worker_says(1, status=WorkerStatus.INITIALIZING))
+row("worker unreadable, and living", UP, unreadable("worker", W, 2))
+row("worker unreadable, and silent", UP, unreadable("worker", W, 20))
+row(
+    "worker with a program in trouble",
+    UP,
+    look(M, workers={}, machines={M.id: report(M, programs=program("redis-worker-gpu0", S.STOPPED))}),
+)
+ghost = {WorkerId("m-worker-7"): worker(M, 7, seen_ms=NOW_MS - 11_000)}
+alive = {WorkerId("m-worker-7"): worker(M, 7)}
+row("worker too many, silent", UP, look(M, workers={W: worker(M, 0), **ghost}))
+row("worker too many, living", UP, look(M, workers={W: worker(M, 0), **alive}))
+row(
+    "worker too many, unreadable and living",
+    UP,
+    look(M, malformed=(Malformed(kind="worker", id="m-worker-7", error="bad", seen_ms=NOW_MS),)),
+)
+row(
+    "worker too many, unreadable and silent",
+    UP,
+    look(M, malformed=(Malformed(kind="worker", id="m-worker-7", error="bad", seen_ms=OLD_MS),)),
+)
+# machines that nobody names
+both = look(M, SURPLUS)
+row("machine too many", UP, both)
+row("machine too many, pruning", PRUNE, both)
+row("machine too many, not reporting", PRUNE, structs.replace(both, machines={M.id: report(M)}))
+row(
+    "machine too many, long gone",
+    PRUNE,
+    structs.replace(
+        both, instances={M.id: running(M)}, machines={M.id: report(M), SURPLUS.id: report(SURPLUS, seen_ms=OLD_MS)}
+    ),
+)
+row("machine too many that no runtime knows", PRUNE, structs.replace(both, instances={M.id: running(M)}))
+row(
+    "machine too many, unreadable and silent",
+    PRUNE,
+    look(M, malformed=(Malformed(kind="machine", id="old", error="bad", seen_ms=OLD_MS),)),
+)
+row(
+    "machine too many, stopped",
+    PRUNE,
+    look(M, instances={M.id: running(M), SURPLUS.id: Instance(machine_id=SURPLUS.id, state=InstanceState.GONE)}),
+)
+row(
+    "machine too many, with its workers",
+    UP,
+    look(
+        M,
+        one([], machine_id="old"),
+    ),
+)
+
+# Each line: kind, subject, what is wanted, what is, why; then the plan.
+EXPECTED = {
+    "all is well": "",
+    "never started": """\
+machine-missing m: wants running, is not running; it was never started
+1. start machine m  (start): it was never started  [emp.yaml:m]
+""",
+    "supervisord killed": """\
+machine-missing m: wants running, is not running; its supervisord (pid 7) is gone
+1. start machine m  (start): its supervisord (pid 7) is gone  [emp.yaml:m]
+""",
+    "supervisord killed, its report fresh": """\
+machine-missing m: wants running, is not running; its supervisord does not run
+1. start machine m  (start): its supervisord does not run  [emp.yaml:m]
+""",
+    "just started": """\
+machine-booting m: wants reporting, is has never reported; its supervisord has just been started
+""",
+    "started long enough ago": """\
+machine-stale m: wants reporting, is has never reported; its agent hangs or cannot reach Redis
+1. restart machine m  (restart): its agent hangs or cannot reach Redis  [emp.yaml:m]
+""",
+    "just started, the former life's report is fresh": """\
+machine-booting m: wants reporting, is last report 0 s ago; its supervisord has just been started
+""",
+    "silent, for as long as is allowed": "",
+    "silent for too long": """\
+machine-stale m: wants reporting, is last report 11 s ago; its agent hangs or cannot reach Redis
+1. restart machine m  (restart): its agent hangs or cannot reach Redis  [emp.yaml:m]
+""",
+    "silent, and no runtime answers": """\
+machine-unreachable m: wants reporting, is last report 11 s ago; no runtime here can tell whether it runs
+""",
+    "silent, and its runtime does not know": """\
+machine-unreachable m: wants reporting, is last report 11 s ago; Docker does not answer
+""",
+    "never heard, and its runtime does not know": """\
+machine-unreachable m: wants reporting, is has never reported; no runtime here can tell whether it runs
+""",
+    "heard, and its runtime does not know": "",
+    "another configuration": """\
+config-behind m: wants NEW (generation 2), is OLD (generation 1); configuration changed
+1. send configuration m  (in place): configuration changed  [emp.yaml:m]
+""",
+    "another configuration while it starts": """\
+config-behind m: wants NEW (generation 2), is OLD (generation 1); configuration changed
+1. send configuration m  (in place): configuration changed  [emp.yaml:m]
+""",
+    "the same configuration, an older generation": """\
+generation-behind m: wants generation 2, is generation 1; a newer generation was applied; nothing it runs has changed
+1. send configuration m  (in place): a newer generation was applied; nothing it runs has changed  [emp.yaml:m]
+""",
+    "a newer generation than desired": "",
+    "starting": """\
+machine-starting m: wants ready, is starting; its start-up sequence is under way
+""",
+    "configuring": """\
+machine-starting m: wants ready, is configuring; its start-up sequence is under way
+""",
+    "starting, a program was just stopped": """\
+machine-starting m: wants ready, is starting; its start-up sequence is under way
+""",
+    "starting, a program was stopped long ago": """\
+machine-starting m: wants ready, is starting; its start-up sequence is under way
+program-stopped comfyui-gpu0: wants RUNNING, is STOPPED; it was stopped, or exited and was not restarted
+1. start program m comfyui-gpu0  (start): it is STOPPED: it was stopped, or exited and was not restarted  [emp.yaml:comfyui]
+""",
+    "stuck with an error": """\
+program-fatal comfyui-gpu0: wants RUNNING, is FATAL; supervisord gave up after its retries
+1. start program m comfyui-gpu0  (start): it is FATAL: supervisord gave up after its retries  [emp.yaml:comfyui]
+""",
+    "the error has gone, ready not yet said": """\
+machine-starting m: wants ready, is configuring; its start-up sequence is under way
+""",
+    "stopping": """\
+machine-starting m: wants ready, is stopping; the machine is stopping
+""",
+    "unreadable, and living": """\
+report-malformed m: wants a report that fits, is Expected `int`, got `str`; another program wrote it, or another version of emp
+""",
+    "unreadable, and silent": """\
+machine-stale m: wants reporting, is last report 20 s ago; its agent hangs or cannot reach Redis
+1. restart machine m  (restart): its agent hangs or cannot reach Redis  [emp.yaml:m]
+""",
+    "unreadable, and silent, and its runtime does not know": """\
+machine-unreachable m: wants reporting, is last report 20 s ago; no runtime here can tell whether it runs
+""",
+    "unreadable, and not running": """\
+machine-missing m: wants running, is not running; it was never started
+1. start machine m  (start): it was never started  [emp.yaml:m]
+""",
+    "program not known to supervisord": """\
+program-missing comfyui-gpu0: wants RUNNING, is absent; supervisord does not know it
+1. send configuration m  (in place): comfyui-gpu0: supervisord does not know it  [emp.yaml:comfyui]
+""",
+    "program gave up": """\
+program-fatal comfyui-gpu0: wants RUNNING, is FATAL; Exited too quickly
+1. start program m comfyui-gpu0  (start): it is FATAL: Exited too quickly  [emp.yaml:comfyui]
+""",
+    "program gave up, no reason": """\
+program-fatal simulation: wants RUNNING, is FATAL; supervisord gave up after its retries
+1. start program m simulation  (start): it is FATAL: supervisord gave up after its retries  [emp.yaml:simulation]
+""",
+    "set-up step failed": """\
+program-fatal comfyui-installer: wants EXITED 0, is EXITED 3; the set-up step exited with 3
+1. start program m comfyui-installer  (start): it is EXITED 3: the set-up step exited with 3  [emp.yaml:comfyui]
+""",
+    "set-up step running": """\
+program-starting comfyui-installer: wants EXITED 0, is RUNNING; the set-up step is running
+""",
+    "program stopped": """\
+program-stopped simulation: wants RUNNING, is STOPPED; it was stopped, or exited and was not restarted
+1. start program m simulation  (start): it is STOPPED: it was stopped, or exited and was not restarted  [emp.yaml:simulation]
+""",
+    "program exited": """\
+program-stopped simulation: wants RUNNING, is EXITED 1; it was stopped, or exited and was not restarted
+1. start program m simulation  (start): it is EXITED 1: it was stopped, or exited and was not restarted  [emp.yaml:simulation]
+""",
+    "program's state unknown to supervisord": """\
+program-stopped simulation: wants RUNNING, is UNKNOWN; it was stopped, or exited and was not restarted
+1. start program m simulation  (start): it is UNKNOWN: it was stopped, or exited and was not restarted  [emp.yaml:simulation]
+""",
+    "program stopped, its set-up too": """\
+program-fatal comfyui-installer: wants EXITED 0, is EXITED 1; the set-up step exited with 1
+program-waiting comfyui-gpu0: wants RUNNING, is STOPPED; it waits for comfyui-installer
+1. start program m comfyui-installer  (start): it is EXITED 1: the set-up step exited with 1  [emp.yaml:comfyui]
+""",
+    "program starting": """\
+program-starting simulation: wants RUNNING, is STARTING; supervisord is at it
+""",
+    "program in backoff": """\
+program-starting simulation: wants RUNNING, is BACKOFF; can't find command
+""",
+    "program stopping": """\
+program-starting simulation: wants RUNNING, is STOPPING; supervisord is at it
+""",
+    "not probed yet": """\
+program-starting comfyui-gpu0: wants RUNNING, is RUNNING; its health check has not passed yet
+""",
+    "unhealthy": """\
+program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; /system_stats answered 500
+1. restart program m comfyui-gpu0  (restart): it is RUNNING, unhealthy: /system_stats answered 500  [emp.yaml:comfyui]
+""",
+    "unhealthy, no reason": """\
+program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; its health check fails
+1. restart program m comfyui-gpu0  (restart): it is RUNNING, unhealthy: its health check fails  [emp.yaml:comfyui]
+""",
+    "program too many": """\
+program-surplus comfyui-gpu1: wants absent, is RUNNING; supervisord has a program that this generation does not name
+1. send configuration m  (in place): comfyui-gpu1: supervisord has a program that this generation does not name  [emp.yaml:m]
+""",
+    "several programs, one send": """\
+program-missing simulation: wants RUNNING, is absent; supervisord does not know it
+program-missing comfyui-gpu0: wants RUNNING, is absent; supervisord does not know it
+program-surplus comfyui-gpu1: wants absent, is RUNNING; supervisord has a program that this generation does not name
+1. send configuration m  (in place): simulation: supervisord does not know it  [emp.yaml:simulation]
+""",
+    "worker never reported": """\
+worker-missing m-worker-0: wants idle or busy, is not reporting; its program runs, but the worker does not report
+1. restart program m redis-worker-gpu0  (restart): m-worker-0 is not reporting: its program runs, but the worker does not report  [emp.yaml:m]
+""",
+    "worker's program just started": """\
+worker-starting m-worker-0: wants idle or busy, is not reporting; its program has just been started
+""",
+    "worker silent": """\
+worker-stale m-worker-0: wants idle or busy, is silent for 11 s; it hangs
+1. restart program m redis-worker-gpu0  (restart): m-worker-0 is silent for 11 s: it hangs  [emp.yaml:m]
+""",
+    "worker silent, its program just restarted": """\
+worker-starting m-worker-0: wants idle or busy, is not heard since its restart; its program has just been started
+""",
+    "worker of another machine": """\
+worker-wrong-machine m-worker-0: wants idle or busy, is of machine unknown; it was started for another machine
+1. restart program m redis-worker-gpu0  (restart): m-worker-0 is of machine unknown: it was started for another machine  [emp.yaml:m]
+""",
+    "worker of another machine, its program just restarted": """\
+worker-starting m-worker-0: wants idle or busy, is not heard since its restart; its program has just been started
+""",
+    "worker initializing": """\
+worker-starting m-worker-0: wants idle or busy, is initializing; it is starting
+""",
+    "worker unreadable, and living": """\
+report-malformed m-worker-0: wants a report that fits, is Expected `int`, got `str`; another program wrote it, or another version of emp
+""",
+    "worker unreadable, and silent": """\
+worker-stale m-worker-0: wants idle or busy, is silent for 20 s; it hangs
+1. restart program m redis-worker-gpu0  (restart): m-worker-0 is silent for 20 s: it hangs  [emp.yaml:m]
+""",
+    "worker with a program in trouble": """\
+program-stopped redis-worker-gpu0: wants RUNNING, is STOPPED; it was stopped, or exited and was not restarted
+1. start program m redis-worker-gpu0  (start): it is STOPPED: it was stopped, or exited and was not restarted  [emp.yaml:m]
+""",
+    "worker too many, silent": """\
+worker-surplus m-worker-7: wants absent, is silent; it ended without taking its report away
+1. forget worker m m-worker-7  (remove): it ended without taking its report away
+""",
+    "worker too many, living": """\
+worker-surplus m-worker-7: wants absent, is idle; no GPU slot of this fleet has it
+""",
+    "worker too many, unreadable and living": """\
+report-malformed m-worker-7: wants a report that fits, is bad; another program wrote it, or another version of emp
+""",
+    "worker too many, unreadable and silent": """\
+worker-surplus m-worker-7: wants absent, is silent; it ended without taking its report away
+1. forget worker m m-worker-7  (remove): it ended without taking its report away
+""",
+    "machine too many": """\
+machine-surplus old: wants absent, is ready; emp.yaml does not name it; `emp apply --prune` removes it
+""",
+    "machine too many, pruning": """\
+machine-surplus old: wants absent, is ready; emp.yaml does not name it
+1. remove machine old  (remove): emp.yaml does not name it
+""",
+    "machine too many, not reporting": """\
+machine-surplus old: wants absent, is silent; emp.yaml does not name it
+1. remove machine old  (remove): emp.yaml does not name it
+""",
+    "machine too many, long gone": """\
+machine-surplus old: wants absent, is silent; emp.yaml does not name it
+1. remove machine old  (remove): emp.yaml does not name it
+""",
+    "machine too many that no runtime knows": """\
+machine-foreign old: wants absent, is ready; emp.yaml does not name it, and no runtime here can stop it; stop it where it runs
+""",
+    "machine too many, unreadable and silent": """\
+machine-surplus old: wants absent, is silent; emp.yaml does not name it
+1. remove machine old  (remove): emp.yaml does not name it
+""",
+    "machine too many, stopped": "",
+    "machine too many, with its workers": """\
+machine-surplus old: wants absent, is ready; emp.yaml does not name it; `emp apply --prune` removes it
+""",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_state_leads_to_drift_and_plan(name: str) -> None:
+    assert minutes(*ROWS[name]) == EXPECTED[name].rstrip("\n")
+
+
+def test_every_kind_stands_in_the_table() -> None:
+    shown = {line.split()[0] for text in EXPECTED.values() for line in text.splitlines() if not line[0].isdigit()}
+    assert shown == {str(kind) for kind in Kind}
+
+
+def test_the_same_state_gives_the_same_drift() -> None:
+    for desired, observed in ROWS.values():
+        assert diff(desired, observed) == diff(desired, observed)
+
+
+def test_machines_come_in_the_order_of_the_file_then_what_is_surplus() -> None:
+    b, a = one([], machine_id="b"), one([], machine_id="a")
+    observed = look(SURPLUS, instances={SURPLUS.id: running(SURPLUS)})
+    assert [d.subject for d in diff(wish(b, a), observed)] == ["b", "a", "old"]
+
+
+# --- a Redis that was away: what nobody could hear is not silence
+
+
+def after_outage(seconds: int, **changes: Any) -> Observed:
+    """Redis came back so long ago; it was away for an hour before."""
+    return look(M, **{"observing_since_ms": NOW_MS - seconds * 1000, **changes})
+
+
+HOUR_OLD = {"machines": {M.id: report(M, seen_ms=OLD_MS)}, "workers": {W: worker(M, 0, seen_ms=OLD_MS)}}
+EMPTIED = {"machines": {}, "workers": {}}
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        (after_outage(0, **HOUR_OLD), ""),
+        (after_outage(10, **HOUR_OLD), ""),
+        (after_outage(11, **HOUR_OLD), "machine-stale"),
+        (after_outage(0, **EMPTIED), "machine-booting"),
+        (after_outage(29, **EMPTIED), "machine-booting"),
+        (after_outage(30, **EMPTIED), "machine-stale"),
+        (after_outage(0, workers={}), "worker-starting"),
+        (after_outage(29, workers={}), "worker-starting"),
+        (after_outage(30, workers={}), "worker-missing"),
+        (after_outage(5, workers={W: worker(M, 0, seen_ms=OLD_MS)}), ""),
+        (after_outage(11, workers={W: worker(M, 0, seen_ms=OLD_MS)}), "worker-stale"),
+    ],
+)
+def test_after_an_outage_everybody_gets_the_time_to_be_heard(observed: Observed, expected: str) -> None:
+    assert " ".join(d.kind for d in diff(UP, observed)) == expected
+
+
+def test_an_emptied_redis_says_so() -> None:
+    assert minutes(UP, after_outage(3, **EMPTIED)) == (
+        "machine-booting m: wants reporting, is has never reported; Redis has only just come back, without its report"
+    )
+
+
+def test_ghosts_are_not_forgotten_right_after_an_outage() -> None:
+    assert diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))[0].seen_ms is None
+    assert plan.plan(UP, diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))) == ()
+
+
+@pytest.mark.parametrize("runtime", [RuntimeKind.EXTERNAL, RuntimeKind.COMPOSE])
+def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone(runtime: RuntimeKind) -> None:
+    m = one([], runtime=runtime)
+    observed = look(m, instances={}, machines={}, workers={})
+    assert [d.kind for d in diff(wish(m), observed)] == [Kind.MACHINE_UNREACHABLE]
