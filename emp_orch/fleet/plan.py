@@ -193,7 +193,10 @@ def _compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
     after = {p.name: p for p in new.programs}
     both = [name for name in after if name in before]
     changed = tuple(n for n in both if not _same(before[n], after[n]))
-    why = f"num_gpus {old.num_gpus} → {new.num_gpus}" if old.num_gpus != new.num_gpus else "its programs change"
+    if old.num_gpus != new.num_gpus:
+        why = f"num_gpus {old.num_gpus} → {new.num_gpus}"
+    else:
+        why = "its programs change" if changed or len(both) < max(len(before), len(after)) else "its settings change"
     return MachineChange(
         machine_id=new.id,
         effect=Effect.IN_PLACE,
