@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,9 +20,7 @@ from emp_orch.procident import (
     become,
     end_groups,
     recorded,
-    send,
     spawn_daemon,
-    wait_end,
 )
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
@@ -131,11 +127,7 @@ class ControlPlane:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
         who = self.identity()
         if who is not None:
-            with suppress(TimeoutError, EmpError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await self.supervisor.stop_in_order()
-            send(who, signal.SIGTERM)
-            await asyncio.to_thread(wait_end, who, STOP_TIMEOUT_S)
+            await self.supervisor.end(who, drain_s=STOP_TIMEOUT_S, stop_s=STOP_TIMEOUT_S, keep=frozenset())
         await asyncio.to_thread(self._end_programs)
 
     def _end_programs(self) -> None:

@@ -10,11 +10,10 @@ import asyncio
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,7 +23,7 @@ from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
-from emp_orch.procident import ProcessIdentity, alive, end_groups, recorded, send, spawn_daemon, started_ms, wait_end
+from emp_orch.procident import ProcessIdentity, alive, end_groups, recorded, spawn_daemon, started_ms
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 from emp_orch.settings import Settings, write_private
 
@@ -84,11 +83,9 @@ class ProcessRuntime:
         root = self._layout.machine(machine_id)
         who = recorded(root / "run" / "supervisord")
         if who is not None and alive(who):
-            with suppress(TimeoutError, EmpError):
-                async with asyncio.timeout(timeout_s):
-                    await Supervisor(root).stop_in_order(keep=frozenset({AGENT}))
-            send(who, signal.SIGTERM)
-            await asyncio.to_thread(wait_end, who, SUPERVISORD_STOP_S)
+            # The agent goes last: it says that the machine stops, and takes its report away.
+            keep = frozenset({AGENT})
+            await Supervisor(root).end(who, drain_s=timeout_s, stop_s=SUPERVISORD_STOP_S, keep=keep)
         await asyncio.to_thread(end_groups, _identities(root), grace_s=ORPHAN_GRACE_S)
         child = self._children.pop(machine_id, None)
         if child is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import signal
 import xmlrpc.client
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from msgspec import Struct, convert
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from emp_orch.errors import EmpError, Unreachable
+from emp_orch.procident import ProcessIdentity, send, wait_end
 
 AGENT = "agent"
 WAKE_S = 0.05
@@ -111,8 +113,24 @@ class Supervisor:
         """supervisord looks for ended children only once a second, unless it is spoken to."""
         while True:
             await asyncio.sleep(WAKE_S)
-            with suppress(Unreachable):
+            with suppress(EmpError):
                 await self.call("getState")
+
+    async def end(self, who: ProcessIdentity, *, drain_s: float, stop_s: float, keep: frozenset[str]) -> None:
+        """Stop all programs but `keep` in order, then supervisord itself, which is `who`.
+
+        What outlives `drain_s` and then `stop_s` is left to the caller.
+        """
+        with suppress(TimeoutError, EmpError):
+            async with asyncio.timeout(drain_s):
+                await self.stop_in_order(keep=keep)
+        send(who, signal.SIGTERM)
+        # Ending, it looks at one stopped program a turn, and takes a second for each turn unless spoken to.
+        waking = asyncio.create_task(self._keep_awake())
+        try:
+            await asyncio.to_thread(wait_end, who, stop_s)
+        finally:
+            waking.cancel()
 
     async def reload(self, keep: Callable[[str], bool]) -> tuple[list[str], list[str], list[str]]:
         """Make supervisord follow its configuration file; what did not change runs on untouched.
