@@ -171,7 +171,13 @@ def _installer_name(service: Service) -> ProgramName:
 
 
 def _once(
-    name: ProgramName, argv: tuple[str, ...], machine: Machine, *, service: Service | None, creates: str | None
+    name: ProgramName,
+    argv: tuple[str, ...],
+    machine: Machine,
+    *,
+    service: Service | None,
+    creates: str | None = None,
+    after: tuple[ProgramName, ...] = (SHARED_SETUP,),
 ) -> DesiredProgram:
     """A set-up step: the machine's own when `service` is None, else the service's."""
     own = service is None
@@ -188,20 +194,20 @@ def _once(
         health=None,
         stop=_ONCE_STOP,
         start_s=0.0,
-        after=() if own else (SHARED_SETUP,),
+        after=() if own else after,
         origin=machine.origin if service is None else service.origin,
     )
 
 
 def _shared_setup(machine: Machine) -> DesiredProgram:
-    return _once(SHARED_SETUP, (EMP, "machine-setup"), machine, service=None, creates=None)
+    return _once(SHARED_SETUP, (EMP, "machine-setup"), machine, service=None)
 
 
 def _installer(machine: Machine, service: Service) -> DesiredProgram:
     name = _installer_name(service)
     if service.install is None:
         argv: tuple[str, ...] = (EMP, "simulate", "--prepare", "--dir", _data_dir(service, None))
-        return _once(name, argv, machine, service=service, creates=None)
+        return _once(name, argv, machine, service=service)
     argv = tuple(_fill(word, service, machine, None) for word in service.install.command)
     creates = service.install.creates
     filled = None if creates is None else _fill(creates, service, machine, None)
@@ -219,13 +225,13 @@ def _program_names(machine: Machine, service: Service) -> list[ProgramName]:
 
 
 def _service_programs(machine: Machine, service: Service, fleet: Fleet) -> list[DesiredProgram]:
-    if service.scale is Scale.ONCE:
-        argv = tuple(_fill(word, service, machine, None) for word in service.command or ())
-        return [_once(ProgramName(service.name), argv, machine, service=service, creates=None)]
     after = [_installer_name(service)] if _has_installer(service) else [SHARED_SETUP]
     for name in service.depends_on:
         if name in machine.services:
             after += _program_names(machine, fleet.services[name])
+    if service.scale is Scale.ONCE:
+        argv = tuple(_fill(word, service, machine, None) for word in service.command or ())
+        return [_once(ProgramName(service.name), argv, machine, service=service, after=tuple(after))]
     return [
         _service_program(machine, service, slot, name, tuple(after))
         for slot, name in zip(_slots(machine, service), _program_names(machine, service), strict=True)

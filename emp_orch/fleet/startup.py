@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from msgspec import Struct
 
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
@@ -16,12 +18,14 @@ class Phase(Struct, frozen=True, kw_only=True):
 
 
 def phases(machine: DesiredMachine) -> tuple[Phase, ...]:
-    """shared set-up, then each installer, then each service, then the workers (DESIGN.md §5)."""
-    grouped: dict[str, list[DesiredProgram]] = {}
-    for program in machine.programs:
-        grouped.setdefault(_step(program), []).append(program)
-    grouped.setdefault("workers_starting", [])
-    return tuple(Phase(step=step, programs=tuple(programs)) for step, programs in grouped.items())
+    """shared set-up, then each installer, then each service, then the workers (DESIGN.md §5).
+
+    No program waits for one of a later phase.
+    """
+    grouped = [Phase(step=step, programs=tuple(programs)) for step, programs in groupby(machine.programs, key=_step)]
+    if not machine.workers:
+        grouped.append(Phase(step="workers_starting", programs=()))
+    return tuple(grouped)
 
 
 def _step(program: DesiredProgram) -> str:

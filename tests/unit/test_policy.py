@@ -1,0 +1,325 @@
+"""Which operations run now: backoff, operations under way, max_unavailable, paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fleet_support import NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish
+from msgspec import structs
+
+from emp_orch.fleet import policy
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.drift import BOOT_GRACE_MS, Desired, Kind, diff
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, Observed
+from emp_orch.fleet.plan import Operation, Verb, plan, remedy
+from emp_orch.fleet.policy import Attempt
+
+A, B, C = (one([SIMULATION], machine_id=name) for name in "abc")
+OLD_A, OLD_B, OLD_C = (one([], machine_id=name) for name in "abc")
+NEW = wish(A, B, C, generation=2)
+
+Memory = dict[str, Attempt]
+
+
+def said(desired: Desired, observed: Observed, memory: Memory | None = None, *, paused: str = "") -> list[str]:
+    """What runs and what is held, with the reason and how many ms until the next attempt."""
+    operations = plan(desired, diff(desired, observed))
+    decision = policy.gate(operations, desired, observed, memory or {}, paused=paused, jitter=0.0)
+    assert {*decision.run, *(h.operation for h in decision.held)} == set(operations)
+    lines = [f"run {o.key}" for o in decision.run]
+    for h in decision.held:
+        wait = "" if h.next_ms is None else f", next in {h.next_ms - observed.now_ms} ms"
+        lines.append(f"hold {h.operation.key}: {h.why}{wait}")
+    return lines
+
+
+def attempt(count: int = 1, ago_ms: int = 0, *, in_flight: bool = False) -> Attempt:
+    began_ms = NOW_MS - ago_ms
+    return Attempt(count=count, last_ms=began_ms, in_flight_since_ms=began_ms if in_flight else None)
+
+
+def outdated(*machines: DesiredMachine, **changes: Any) -> Observed:
+    """Each of a, b, c runs and is ready; those given report their old configuration."""
+    old = {m.id: report(m) for m in machines}
+    ready = {m.id: report(m, generation=2) for m in (A, B, C)}
+    return look(A, B, C, **{"machines": {**ready, **old}, **changes})
+
+
+def gone(*ids: str) -> dict[MachineId, Instance]:
+    found = {m.id: running(m) for m in (A, B, C)}
+    dead = {MachineId(i): Instance(machine_id=MachineId(i), state=InstanceState.GONE) for i in ids}
+    return {**found, **dead}
+
+
+# --- backoff
+
+
+@pytest.mark.parametrize(
+    ("count", "pause_ms"),
+    [(0, 2_000), (1, 2_000), (2, 4_000), (3, 8_000), (4, 16_000), (5, 32_000), (6, 60_000), (7, 60_000), (99, 60_000)],
+)
+def test_backoff_doubles_to_a_cap(count: int, pause_ms: int) -> None:
+    assert policy.backoff_ms(count, 0.0) == pause_ms
+    assert policy.backoff_ms(count, 1.0) == pause_ms * 9 // 10
+
+
+def test_backoff_says_how_often_it_was_tried_and_when_it_will_be_again() -> None:
+    dead = look(A, instances={})
+    desired = wish(A)
+    key = "start-machine/a"
+    assert said(desired, dead) == [f"run {key}"]
+    assert said(desired, dead, {key: attempt(1, 500)}) == [f"hold {key}: backoff after 1 attempt, next in 1500 ms"]
+    assert said(desired, dead, {key: attempt(3, 500)}) == [f"hold {key}: backoff after 3 attempts, next in 7500 ms"]
+    assert said(desired, dead, {key: attempt(9, 59_999)}) == [f"hold {key}: backoff after 9 attempts, next in 1 ms"]
+    assert said(desired, dead, {key: attempt(9, 60_000)}) == [f"run {key}"]
+
+
+def test_attempts_are_counted_and_end() -> None:
+    (operation,) = plan(wish(A), diff(wish(A), look(A, instances={})))
+    memory = policy.tried({}, operation, 10)
+    assert memory == {operation.key: Attempt(count=1, last_ms=10, in_flight_since_ms=10)}
+    memory = policy.ended(memory, operation.key)
+    assert memory == {operation.key: Attempt(count=1, last_ms=10, in_flight_since_ms=None)}
+    memory = policy.tried(memory, operation, 20)
+    assert memory == {operation.key: Attempt(count=2, last_ms=20, in_flight_since_ms=20)}
+    assert policy.ended({}, "unknown") == {}
+
+
+def operation(verb: Verb, machine_id: str = "a") -> Operation:
+    return Operation(verb=verb, machine_id=MachineId(machine_id), cause="", origin="")
+
+
+START, RESTART, SEND = (operation(v) for v in (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.SEND_CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("before", "needed", "after"),
+    [
+        # Needed still: kept, however old.
+        ({START.key: attempt(3, 600_000)}, (START,), {START.key: attempt(3, 600_000)}),
+        # Healed for less than a minute: kept, so that a crash loop goes on backing off.
+        ({START.key: attempt(3, 59_999)}, (), {START.key: attempt(3, 59_999)}),
+        # Healed for a minute: forgotten, so that the next failure is answered at once.
+        ({START.key: attempt(3, 60_000)}, (), {}),
+        # The reconciler's own operations end by themselves, however long they take.
+        ({RESTART.key: attempt(1, 600_000, in_flight=True)}, (), {RESTART.key: attempt(1, 600_000, in_flight=True)}),
+        # A command that is not needed any more has worked; its acknowledgement may have been lost.
+        ({SEND.key: attempt(1, 1_000, in_flight=True)}, (), {SEND.key: attempt(1, 1_000)}),
+        ({SEND.key: attempt(1, 1_000, in_flight=True)}, (SEND,), {SEND.key: attempt(1, 1_000, in_flight=True)}),
+        ({SEND.key: attempt(1, 60_000, in_flight=True)}, (), {}),
+    ],
+)
+def test_what_has_healed_is_forgotten(before: Memory, needed: tuple[Operation, ...], after: Memory) -> None:
+    assert policy.settled(before, needed, NOW_MS) == after
+
+
+# --- under way
+
+
+def test_an_operation_under_way_is_not_begun_again_until_it_is_taken_for_lost() -> None:
+    observed, key = outdated(OLD_A), "send-configuration/a"
+    lost_ms = policy.IN_FLIGHT_MS + 30_000  # a's drain
+    assert said(NEW, observed, {key: attempt(1, 5_000, in_flight=True)}) == [f"hold {key}: under way"]
+    assert said(NEW, observed, {key: attempt(1, lost_ms - 1, in_flight=True)}) == [f"hold {key}: under way"]
+    assert said(NEW, observed, {key: attempt(1, lost_ms, in_flight=True)}) == [f"run {key}"]
+
+
+@pytest.mark.parametrize("verb", ["restart-machine", "remove-machine", "send-configuration"])
+def test_nothing_is_done_inside_a_machine_that_is_in_hand(verb: str) -> None:
+    stopped = report(A, generation=2).report
+    programs = {n: structs.replace(p, state="STOPPED") for n, p in stopped.programs.items() if n == "simulation"}
+    observed = outdated(machines={A.id: report(A, generation=2, programs={**stopped.programs, **programs})})
+    desired = wish(A, generation=2)
+    key = "start-program/a/simulation"
+    why = "its machine is being started, stopped or configured"
+    assert said(desired, observed, {f"{verb}/a": attempt(in_flight=True)}) == [f"hold {key}: {why}"]
+    assert said(desired, observed, {f"{verb}/a": attempt()}) == [f"run {key}"]
+    assert said(desired, observed, {f"{verb}/b": attempt(in_flight=True)}) == [f"run {key}"]
+
+
+def test_a_command_to_a_machine_that_ended_is_void() -> None:
+    """Else a supervisord killed while its configuration changes would stay down for minutes."""
+    memory = {"send-configuration/a": attempt(1, 20_000, in_flight=True)}
+    observed = outdated(OLD_A, instances=gone("a"))
+    assert said(NEW, observed, memory) == ["run start-machine/a"]
+    again = outdated(OLD_A, instances={**gone(), A.id: running(A, NOW_MS - 10_000)})
+    again = structs.replace(again, machines={**again.machines, A.id: report(OLD_A, started_ms=NOW_MS - 9_000)})
+    assert said(NEW, again, memory) == ["run send-configuration/a"]
+
+
+# --- max_unavailable
+
+
+def test_one_machine_at_a_time_in_the_order_of_the_file() -> None:
+    why = "max_unavailable machines are already disrupted"
+    assert said(NEW, outdated(OLD_A, OLD_B, OLD_C)) == [
+        "run send-configuration/a",
+        f"hold send-configuration/b: {why}",
+        f"hold send-configuration/c: {why}",
+    ]
+    two = structs.replace(NEW, max_unavailable=2)
+    assert said(two, outdated(OLD_A, OLD_B, OLD_C)) == [
+        "run send-configuration/a",
+        "run send-configuration/b",
+        f"hold send-configuration/c: {why}",
+    ]
+
+
+HELD = "hold send-configuration/b: max_unavailable machines are already disrupted"
+
+
+@pytest.mark.parametrize(
+    ("observed", "memory", "expected"),
+    [
+        # a was told, and has not said anything yet: its report still reads ready.
+        (
+            outdated(OLD_A, OLD_B),
+            {"send-configuration/a": attempt(1, 5_000, in_flight=True)},
+            ["hold send-configuration/a: under way", HELD],
+        ),
+        # It was done at once, and the report lags behind.
+        (
+            outdated(OLD_A, OLD_B),
+            {"send-configuration/a": attempt(1, 500)},
+            ["hold send-configuration/a: backoff after 1 attempt, next in 1500 ms", HELD],
+        ),
+        # a is being restarted; its last report still reads ready.
+        (outdated(OLD_B), {"restart-machine/a": attempt(1, 40_000, in_flight=True)}, [HELD]),
+        # a was restarted, and boots: no report, or one of its former life.
+        (
+            outdated(OLD_B, instances={**gone(), A.id: running(A, NOW_MS - 5_000)}),
+            {"restart-machine/a": attempt(1, 8_000)},
+            [HELD],
+        ),
+        # a is on its way.
+        (outdated(OLD_B, machines={A.id: report(A, status=MachineStatus.STARTING), B.id: report(OLD_B)}), {}, [HELD]),
+        (
+            outdated(OLD_B, machines={A.id: report(A, status=MachineStatus.CONFIGURING), B.id: report(OLD_B)}),
+            {},
+            [HELD],
+        ),
+        # a has settled with an error: the others need not wait for it.
+        (
+            outdated(
+                machines={
+                    A.id: report(A, status=MachineStatus.CONFIGURING, error="x", generation=2),
+                    B.id: report(OLD_B),
+                }
+            ),
+            {},
+            ["run send-configuration/b"],
+        ),
+        # a has long been silent, and nobody knows of it: it may never come back.
+        (
+            outdated(
+                machines={A.id: report(A, status=MachineStatus.STARTING, seen_ms=OLD_MS), B.id: report(OLD_B)},
+                instances={A.id: Instance(machine_id=A.id, state=InstanceState.UNKNOWN), B.id: running(B)},
+            ),
+            {},
+            ["run send-configuration/b"],
+        ),
+        # a cannot be started: it was down before.
+        (
+            outdated(OLD_B, instances=gone("a")),
+            {"start-machine/a": attempt(7, 1_000)},
+            ["run send-configuration/b", "hold start-machine/a: backoff after 7 attempts, next in 59000 ms"],
+        ),
+        # a is ready again.
+        (outdated(OLD_B), {"send-configuration/a": attempt(1, 5_000)}, ["run send-configuration/b"]),
+    ],
+)
+def test_who_counts_as_disrupted(observed: Observed, memory: Memory, expected: list[str]) -> None:
+    assert said(wish(A, B, generation=2), observed, memory) == expected
+
+
+def test_a_machine_that_is_not_ready_may_be_configured_at_once() -> None:
+    """It serves nobody; waiting for it to be ready first would wait for what the new configuration mends."""
+    observed = outdated(
+        machines={
+            A.id: report(OLD_A, status=MachineStatus.CONFIGURING, error="not up: x"),
+            B.id: report(OLD_B, status=MachineStatus.STARTING),
+        }
+    )
+    assert said(wish(A, B, generation=2), observed) == ["run send-configuration/a", "run send-configuration/b"]
+
+
+def test_a_generation_that_changes_nothing_reaches_all_machines_at_once() -> None:
+    assert said(wish(A, B, C, generation=2), look(A, B, C)) == [f"run send-configuration/{name}" for name in "abc"]
+
+
+def test_machines_that_do_not_run_are_all_started_at_once() -> None:
+    assert said(wish(A, B, C), look(instances={})) == [f"run start-machine/{name}" for name in "abc"]
+
+
+def test_silent_machines_are_restarted_one_at_a_time() -> None:
+    """Their programs may well be working: if all agents are cut off, not all machines go down."""
+    silent = look(A, B, C, machines={m.id: report(m, seen_ms=OLD_MS) for m in (A, B, C)})
+    never = look(A, B, C, machines={})
+    why = "max_unavailable machines are already disrupted"
+    for observed in (silent, never):
+        assert said(wish(A, B, C), observed) == [
+            "run restart-machine/a",
+            f"hold restart-machine/b: {why}",
+            f"hold restart-machine/c: {why}",
+        ]
+
+
+def test_a_machine_that_never_reports_does_not_keep_the_others_from_their_turn() -> None:
+    never = look(A, B, machines={})
+    memory = {"restart-machine/a": attempt(6, BOOT_GRACE_MS + 5_000)}
+    assert said(wish(A, B), never, memory) == [
+        "run restart-machine/b",
+        "hold restart-machine/a: backoff after 6 attempts, next in 25000 ms",
+    ]
+
+
+# --- paused
+
+
+def test_paused_holds_everything_and_says_who() -> None:
+    observed = outdated(OLD_B, instances=gone("a"))
+    assert said(NEW, observed, paused="maintenance (by kim)") == [
+        "hold start-machine/a: paused: maintenance (by kim)",
+        "hold send-configuration/b: paused: maintenance (by kim)",
+    ]
+
+
+# --- what is told of a drift
+
+
+def told(observed: Observed, memory: Memory | None = None, *, desired: Desired | None = None) -> list[tuple[str, ...]]:
+    wanted = desired or wish(A)
+    drifts = diff(wanted, observed)
+    decision = policy.gate(plan(wanted, drifts), wanted, observed, memory or {}, paused="", jitter=0.0)
+    found = []
+    for d in drifts:
+        action, held, next_ms = policy.describe(d, remedy(d, wanted), decision)
+        found.append((str(d.kind), action, held, "" if next_ms is None else f"{next_ms - NOW_MS} ms"))
+    return found
+
+
+START_A = "start machine a  (start): it was never started  [emp.yaml:a]"
+DEAD = look(A, instances={})
+
+
+def test_a_drift_is_told_with_its_action_and_what_holds_it() -> None:
+    assert told(DEAD) == [("machine-missing", START_A, "", "")]
+    held = {"start-machine/a": attempt(2, 1_000)}
+    assert told(DEAD, held) == [("machine-missing", START_A, "backoff after 2 attempts", "3000 ms")]
+    under_way = {"start-machine/a": attempt(2, 1_000, in_flight=True)}
+    assert told(DEAD, under_way) == [("machine-missing", START_A, "under way", "")]
+
+
+@pytest.mark.parametrize(
+    ("observed", "kind", "why"),
+    [
+        (look(A, instances={A.id: running(A, NOW_MS)}, machines={}), Kind.MACHINE_BOOTING, "nothing to do yet"),
+        (look(A, instances={}, answered=(), machines={}), Kind.MACHINE_UNREACHABLE, "needs a person"),
+        (look(A, B), Kind.MACHINE_SURPLUS, "needs a person"),
+        (look(A, B, instances={A.id: running(A)}), Kind.MACHINE_FOREIGN, "needs a person"),
+    ],
+)
+def test_a_drift_without_an_action_says_why(observed: Observed, kind: Kind, why: str) -> None:
+    assert told(observed) == [(str(kind), "", why, "")]
