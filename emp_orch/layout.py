@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Paths of one fleet's folder. `root` is the folder that holds emp.yaml, absolute."""

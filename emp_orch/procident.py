@@ -26,6 +26,9 @@ class ProcessIdentity:
     pid: int
     start_ticks: int
 
+    def __str__(self) -> str:
+        return f"{self.pid}-{self.start_ticks}"
+
 
 def _stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the state (field 3) on, or None when there is no such process."""

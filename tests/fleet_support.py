@@ -166,8 +166,8 @@ def worker(m: DesiredMachine, slot: int, *, seen_ms: int = NOW_MS, **changes: An
     return SeenWorker(report=WorkerReport(**{**fields, **changes}), seen_ms=seen_ms)
 
 
-def running(m: DesiredMachine, started_ms: int = OLD_MS) -> Instance:
-    return Instance(machine_id=m.id, state=InstanceState.RUNNING, started_ms=started_ms, pid=1)
+def running(m: DesiredMachine, started_ms: int = OLD_MS, boot_id: str = "1-1") -> Instance:
+    return Instance(machine_id=m.id, state=InstanceState.RUNNING, started_ms=started_ms, boot_id=boot_id, pid=1)
 
 
 def look(*machines: DesiredMachine, **changes: Any) -> Observed:

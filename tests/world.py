@@ -266,7 +266,13 @@ class World:
         host = self.hosts.get(machine_id)
         if host is None:
             return Instance(machine_id=machine_id, state=InstanceState.GONE)
-        return Instance(machine_id=machine_id, state=InstanceState.RUNNING, started_ms=host.started_ms, pid=1)
+        return Instance(
+            machine_id=machine_id,
+            state=InstanceState.RUNNING,
+            started_ms=host.started_ms,
+            boot_id=str(host.started_ms),
+            pid=1,
+        )
 
     # -- what happens by itself
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+
+from msgspec import structs
 
 from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Instance, Observed
@@ -34,9 +37,13 @@ class Observer:
         reports = await read_reports(self._r, self._keys)
         if self._since_ms is None:
             self._since_ms = reports.now_ms
-        instances: dict[MachineId, Instance] = {}
-        for runtime in self._runtimes.values():
-            instances |= await runtime.instances()
+        # Runtimes tell times by this host's clock, and everything else by that of Redis.
+        ahead_ms = reports.now_ms - int(time.time() * 1000)
+        instances: dict[MachineId, Instance] = {
+            machine_id: structs.replace(found, started_ms=found.started_ms + ahead_ms)
+            for runtime in self._runtimes.values()
+            for machine_id, found in (await runtime.instances()).items()
+        }
         return Observed(
             now_ms=reports.now_ms,
             observing_since_ms=self._since_ms,

@@ -34,10 +34,8 @@ def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> Seen
     if seen is None or not fresh(seen.seen_ms, desired, observed):
         return None
     instance = instance_of(machine, observed)
-    if instance is None or observed.now_ms - instance.started_ms >= BOOT_GRACE_MS:
-        return seen
-    # Both times are of the machine's own host. An agent older than its supervisord belonged to the one before.
-    return seen if seen.report.started_ms >= instance.started_ms else None
+    former = instance is not None and instance.boot_id and seen.report.boot_id != instance.boot_id
+    return None if former else seen
 
 
 def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:

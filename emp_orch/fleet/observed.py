@@ -138,11 +138,15 @@ class InstanceState(StrEnum):
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """What a runtime knows of a machine it started: the supervisord's life, not what runs in it."""
+    """What a runtime knows of a machine it started: the supervisord's life, not what runs in it.
+
+    `boot_id` is the one that the agent of this very life reports; empty where a runtime cannot know it.
+    """
 
     machine_id: MachineId
     state: InstanceState
     started_ms: int = 0
+    boot_id: str = ""
     pid: int = 0
     detail: str = ""
 

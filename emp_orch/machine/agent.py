@@ -46,7 +46,7 @@ log = logging.getLogger("agent")
 def boot_id() -> str:
     """Identifies one life of supervisord, our parent."""
     parent = identify(os.getppid())
-    return f"{parent.pid}-{parent.start_ticks}" if parent else "orphan"
+    return str(parent) if parent else "orphan"
 
 
 class Agent:
@@ -92,7 +92,7 @@ class Agent:
             programs=dict(self.programs.reports),
             host=platform.node(),
             agent_version=__version__,
-            started_ms=self._started_ms,
+            started_ms=self._started_ms + self.link.offset_ms,
             health_port=self._health_port,
             error=self._error,
         )

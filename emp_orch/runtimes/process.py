@@ -107,7 +107,13 @@ def _instance(root: Path) -> Instance:
     if who is None or not alive(who):
         detail = "its supervisord was never started" if who is None else f"its supervisord (pid {who.pid}) is gone"
         return Instance(machine_id=machine_id, state=InstanceState.GONE, detail=detail)
-    return Instance(machine_id=machine_id, state=InstanceState.RUNNING, started_ms=started_ms(who), pid=who.pid)
+    return Instance(
+        machine_id=machine_id,
+        state=InstanceState.RUNNING,
+        started_ms=started_ms(who),
+        boot_id=str(who),
+        pid=who.pid,
+    )
 
 
 def _lives(root: Path) -> bool:

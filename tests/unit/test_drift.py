@@ -101,7 +101,7 @@ row("supervisord killed", UP, instance(InstanceState.GONE, "its supervisord (pid
 row("supervisord killed, its report fresh", UP, instance(InstanceState.GONE))
 row("just started", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS + 1)}))
 row("started long enough ago", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS)}))
-row("just started, the former life's report is fresh", UP, look(M, instances={M.id: running(M, NOW_MS - 3_000)}))
+row("just started, the former life's report is fresh", UP, look(M, instances={M.id: running(M, NOW_MS - 3_000, "2-2")}))
 row("silent, for as long as is allowed", UP, silent(10))
 row("silent for too long", UP, silent(11))
 row("silent, and no runtime answers", UP, silent(11, **NOBODY))

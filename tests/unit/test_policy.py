@@ -189,7 +189,7 @@ HELD = "hold send-configuration/b: max_unavailable machines are already disrupte
         (outdated(OLD_B), {"restart-machine/a": attempt(1, 40_000, in_flight=True)}, [HELD]),
         # a was restarted, and boots: no report, or one of its former life.
         (
-            outdated(OLD_B, instances={**gone(), A.id: running(A, NOW_MS - 5_000)}),
+            outdated(OLD_B, instances={**gone(), A.id: running(A, NOW_MS - 5_000, "2-2")}),
             {"restart-machine/a": attempt(1, 8_000)},
             [HELD],
         ),
