@@ -1,0 +1,100 @@
+"""Reports in a real Redis and Valkey: one writer, heartbeats, damaged documents, forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from fleet_support import SIMULATION, one, report, worker
+from queue_support import SERVERS, Server, running_server
+
+from emp_orch.fleet.desired import worker_id
+from emp_orch.store.connect import Client, client
+from emp_orch.store.keys import Keys
+from emp_orch.store.reports import (
+    BEATS_PER_DOCUMENT,
+    forget_worker,
+    machine_writer,
+    read_reports,
+    worker_writer,
+)
+
+KEYS = Keys("t:")
+M = one([SIMULATION])
+W = worker_id(M.id, 0)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(request.param, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+@pytest.fixture
+async def r(server: Server) -> AsyncIterator[Client]:
+    made = client(server.url)
+    await made.flushall()
+    yield made
+    await made.aclose()
+
+
+async def test_what_is_written_is_read_with_the_time_it_was_heard(r: Client) -> None:
+    await machine_writer(r, KEYS, M.id).write(report(M).report)
+    await worker_writer(r, KEYS, W).write(worker(M, 0).report)
+    seen = await read_reports(r, KEYS)
+    assert seen.machines[M.id].report == report(M).report
+    assert seen.workers[W].report == worker(M, 0).report
+    assert 0 <= seen.now_ms - seen.machines[M.id].seen_ms < 5_000
+    assert seen.malformed == ()
+
+
+@pytest.mark.parametrize("damage", ["{", "7", '{"machine_id": "m"}', "", '{"machine_id": 7}'])
+async def test_a_damaged_document_is_named_and_made_whole_by_its_living_writer(r: Client, damage: str) -> None:
+    writer = machine_writer(r, KEYS, M.id)
+    await writer.write(report(M).report)
+    await r.hset(KEYS.machines, M.id, damage)
+    (bad,) = (await read_reports(r, KEYS)).malformed
+    assert (bad.kind, bad.id) == ("machine", M.id)
+    assert bad.error
+    # Its writer is alive all the while, and seen to be.
+    assert bad.seen_ms == int(await r.zscore(KEYS.machines_seen, M.id))
+    for _ in range(BEATS_PER_DOCUMENT + 1):
+        await writer.write(report(M).report)
+    seen = await read_reports(r, KEYS)
+    assert seen.malformed == ()
+    assert seen.machines[M.id].report == report(M).report
+
+
+async def test_a_document_that_names_somebody_else_is_malformed(r: Client) -> None:
+    await worker_writer(r, KEYS, W).write(worker(M, 1).report)
+    (bad,) = (await read_reports(r, KEYS)).malformed
+    assert (bad.kind, bad.id, bad.error) == ("worker", W, "its document names 'm-worker-1'")
+
+
+async def test_an_unchanged_report_is_only_a_heartbeat(r: Client) -> None:
+    writer = worker_writer(r, KEYS, W)
+    await writer.write(worker(M, 0).report)
+    await r.hset(KEYS.workers, W, "marked")
+    await writer.write(worker(M, 0).report)
+    assert await r.hget(KEYS.workers, W) == "marked"
+
+
+async def test_a_report_taken_away_is_not_brought_back_by_a_heartbeat_but_written_whole(r: Client) -> None:
+    writer = worker_writer(r, KEYS, W)
+    await writer.write(worker(M, 0).report)
+    await r.flushall()
+    await writer.write(worker(M, 0).report)
+    assert (await read_reports(r, KEYS)).workers[W].report == worker(M, 0).report
+    await writer.withdraw()
+    seen = await read_reports(r, KEYS)
+    assert (seen.workers, seen.malformed) == ({}, ())
+    assert await r.zcard(KEYS.workers_seen) == 0
+
+
+async def test_who_reports_meanwhile_is_not_forgotten(r: Client) -> None:
+    await worker_writer(r, KEYS, W).write(worker(M, 0).report)
+    seen_ms = (await read_reports(r, KEYS)).workers[W].seen_ms
+    assert not await forget_worker(r, KEYS, W, seen_ms=seen_ms - 1)
+    assert W in (await read_reports(r, KEYS)).workers
+    assert await forget_worker(r, KEYS, W, seen_ms=seen_ms)
+    assert (await read_reports(r, KEYS)).workers == {}
