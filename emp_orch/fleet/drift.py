@@ -29,7 +29,7 @@
 from __future__ import annotations
 
 from emp_orch.fleet.desired import DesiredMachine, config_hash, machine_of
-from emp_orch.fleet.hearing import BOOT_GRACE_MS, age, fresh, heard, instance_of, is_booting
+from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, heard, instance_of, is_booting
 from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, worker_drift
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId
@@ -132,11 +132,7 @@ def _whole_machine(
             return drift(Kind.MACHINE_UNREACHABLE, "reporting", silent, why)
         if is_booting(machine, desired, observed):
             young = observed.now_ms - instance.started_ms < BOOT_GRACE_MS
-            why = (
-                "its supervisord has just been started"
-                if young
-                else "Redis has only just come back, without its report"
-            )
+            why = "its supervisord has just been started" if young else NOBODY_WAS_HEARD
             return drift(Kind.MACHINE_BOOTING, "reporting", silent, why)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
     report = now.report

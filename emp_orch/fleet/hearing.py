@@ -10,10 +10,18 @@ from emp_orch.fleet.observed import Instance, InstanceState, Observed, SeenMachi
 BOOT_GRACE_MS = 30_000
 
 
+# Why a silence of theirs may be ours.
+NOBODY_WAS_HEARD = "nobody could be heard until just now"
+
+
+def recent(seen_ms: int, desired: Desired, observed: Observed) -> bool:
+    """Whether a subject last seen at `seen_ms` is known to be alive."""
+    return observed.now_ms - seen_ms <= desired.stale_after_ms
+
+
 def fresh(seen_ms: int, desired: Desired, observed: Observed) -> bool:
-    """Whether a subject last seen at `seen_ms` may be taken as alive."""
-    heard_ms = max(seen_ms, observed.observing_since_ms)
-    return observed.now_ms - heard_ms <= desired.stale_after_ms
+    """Whether a subject last seen at `seen_ms` may be alive: what nobody could hear is no silence."""
+    return recent(max(seen_ms, observed.observing_since_ms), desired, observed)
 
 
 def age(ms: int) -> str:
@@ -29,9 +37,9 @@ def instance_of(machine: DesiredMachine, observed: Observed) -> Instance | None:
 
 
 def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> SeenMachine | None:
-    """The machine's report, if it is fresh and of its present life."""
+    """The machine's report, if it is recent and of its present life."""
     seen = observed.machines.get(machine.id)
-    if seen is None or not fresh(seen.seen_ms, desired, observed):
+    if seen is None or not recent(seen.seen_ms, desired, observed):
         return None
     instance = instance_of(machine, observed)
     former = instance is not None and instance.boot_id and seen.report.boot_id != instance.boot_id
@@ -43,7 +51,10 @@ def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) ->
     instance = instance_of(machine, observed)
     if instance is None or instance.state is not InstanceState.RUNNING or heard(machine, desired, observed) is not None:
         return False
+    if observed.now_ms - instance.started_ms < BOOT_GRACE_MS:
+        return True
+    seen = observed.machines.get(machine.id)
+    if seen is not None:
+        return not recent(seen.seen_ms, desired, observed) and fresh(seen.seen_ms, desired, observed)
     # With no record at all, Redis may have been emptied: everybody gets the time to report anew.
-    forgotten = machine.id not in observed.machines
-    since_ms = max(instance.started_ms, observed.observing_since_ms if forgotten else 0)
-    return observed.now_ms - since_ms < BOOT_GRACE_MS
+    return observed.now_ms - observed.observing_since_ms < BOOT_GRACE_MS

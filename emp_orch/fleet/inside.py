@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
-from emp_orch.fleet.hearing import BOOT_GRACE_MS, age, fresh
+from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.observed import Observed, ProgramReport, ProgramState, SeenMachine, SeenWorker, WorkerStatus
@@ -132,7 +132,7 @@ def _classify_worker(
 ) -> _Verdict:
     if worker is None:
         if _young(program, observed):
-            return Kind.WORKER_STARTING, "not reporting", "its program has just been started"
+            return Kind.WORKER_STARTING, "not reporting", _why_young(program, observed)
         return Kind.WORKER_MISSING, "not reporting", "its program runs, but the worker does not report"
     kind, got, cause = _classify_silence(worker.seen_ms, program, desired, observed)
     if kind is not None:
@@ -147,10 +147,18 @@ def _classify_worker(
 def _classify_silence(seen_ms: int, program: ProgramReport, desired: Desired, observed: Observed) -> _Verdict:
     """What can be said of a worker from when it was last heard, whatever it said."""
     if seen_ms < program.since_ms and _young(program, observed):
-        return Kind.WORKER_STARTING, "not heard since its restart", "its program has just been started"
-    if not fresh(seen_ms, desired, observed):
-        return Kind.WORKER_STALE, f"silent for {age(observed.now_ms - seen_ms)}", "it hangs"
-    return None, "", ""
+        return Kind.WORKER_STARTING, "not heard since its restart", _why_young(program, observed)
+    if recent(seen_ms, desired, observed):
+        return None, "", ""
+    silent = f"silent for {age(observed.now_ms - seen_ms)}"
+    if fresh(seen_ms, desired, observed):
+        return Kind.WORKER_STARTING, silent, NOBODY_WAS_HEARD
+    return Kind.WORKER_STALE, silent, "it hangs"
+
+
+def _why_young(program: ProgramReport, observed: Observed) -> str:
+    started = observed.now_ms - program.since_ms < BOOT_GRACE_MS
+    return "its program has just been started" if started else NOBODY_WAS_HEARD
 
 
 def _young(program: ProgramReport, observed: Observed) -> bool:

@@ -532,8 +532,8 @@ EMPTIED = {"machines": {}, "workers": {}}
 @pytest.mark.parametrize(
     ("observed", "expected"),
     [
-        (after_outage(0, **HOUR_OLD), ""),
-        (after_outage(10, **HOUR_OLD), ""),
+        (after_outage(0, **HOUR_OLD), "machine-booting"),
+        (after_outage(10, **HOUR_OLD), "machine-booting"),
         (after_outage(11, **HOUR_OLD), "machine-stale"),
         (after_outage(0, **EMPTIED), "machine-booting"),
         (after_outage(29, **EMPTIED), "machine-booting"),
@@ -541,7 +541,7 @@ EMPTIED = {"machines": {}, "workers": {}}
         (after_outage(0, workers={}), "worker-starting"),
         (after_outage(29, workers={}), "worker-starting"),
         (after_outage(30, workers={}), "worker-missing"),
-        (after_outage(5, workers={W: worker(M, 0, seen_ms=OLD_MS)}), ""),
+        (after_outage(5, workers={W: worker(M, 0, seen_ms=OLD_MS)}), "worker-starting"),
         (after_outage(11, workers={W: worker(M, 0, seen_ms=OLD_MS)}), "worker-stale"),
     ],
 )
@@ -549,9 +549,19 @@ def test_after_an_outage_everybody_gets_the_time_to_be_heard(observed: Observed,
     assert " ".join(d.kind for d in diff(UP, observed)) == expected
 
 
-def test_an_emptied_redis_says_so() -> None:
+def test_after_an_outage_the_reason_is_told() -> None:
+    why = "nobody could be heard until just now"
     assert minutes(UP, after_outage(3, **EMPTIED)) == (
-        "machine-booting m: wants reporting, is has never reported; Redis has only just come back, without its report"
+        f"machine-booting m: wants reporting, is has never reported; {why}"
+    )
+    assert minutes(UP, after_outage(3, **HOUR_OLD)) == (
+        f"machine-booting m: wants reporting, is last report 3600 s ago; {why}"
+    )
+    assert minutes(UP, after_outage(3, workers={})) == (
+        f"worker-starting m-worker-0: wants idle or busy, is not reporting; {why}"
+    )
+    assert minutes(UP, after_outage(3, workers={W: worker(M, 0, seen_ms=OLD_MS)})) == (
+        f"worker-starting m-worker-0: wants idle or busy, is silent for 3600 s; {why}"
     )
 
 
