@@ -5,15 +5,19 @@ Source: proc(5). Linux only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from emp_orch.errors import EmpError
 
 # A process that is to become another holds this descriptor open until it has.
 _STARTED_FD = "EMP_STARTED_FD"
@@ -30,37 +34,44 @@ class ProcessIdentity:
         return f"{self.pid}-{self.start_ticks}"
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state (field 3) on, or None when there is no such process."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stat:
+    """What we read of /proc/PID/stat: state, process group, session, start."""
+
+    pid: int
+    state: str
+    group: int
+    session: int
+    start_ticks: int
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(pid=self.pid, start_ticks=self.start_ticks)
+
+
+def _stat(pid: int) -> _Stat | None:
+    """None when there is no such process, it is a zombie, or it is hidden from us."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+        # Bytes: a process' name need not be UTF-8, as the kernel cuts it anywhere.
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
         return None
-    return text.rpartition(")")[2].split()
+    fields = text.rpartition(b")")[2].split()
+    state = fields[0].decode()
+    if state in "ZX":
+        return None
+    return _Stat(pid=pid, state=state, group=int(fields[2]), session=int(fields[3]), start_ticks=int(fields[19]))
 
 
 def identify(pid: int) -> ProcessIdentity | None:
     """The identity of the live process `pid`; None when it is gone or a zombie."""
-    fields = _stat(pid)
-    if fields is None or fields[0] in "ZX":
-        return None
-    return ProcessIdentity(pid=pid, start_ticks=int(fields[19]))
+    stat = _stat(pid)
+    return stat.identity if stat else None
 
 
 def alive(who: ProcessIdentity) -> bool:
     """Whether the very process `who` still lives (a zombie does not)."""
     return identify(who.pid) == who
-
-
-def group_members(pgid: int) -> list[ProcessIdentity]:
-    """The live processes of process group `pgid`."""
-    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    stats = ((pid, fields) for pid in pids if (fields := _stat(pid)) is not None)
-    return [
-        ProcessIdentity(pid=pid, start_ticks=int(fields[19]))
-        for pid, fields in stats
-        if fields[0] not in "ZX" and int(fields[2]) == pgid
-    ]
 
 
 def send(who: ProcessIdentity, sig: signal.Signals) -> bool:
@@ -87,46 +98,72 @@ def started_ms(who: ProcessIdentity) -> int:
     return int((boot_s + who.start_ticks / os.sysconf("SC_CLK_TCK")) * 1000)
 
 
+def place() -> str:
+    """This kernel's boot and our pid namespace: only within it does a pid with its start time mean one process."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot[:13]}.{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+# -- identities that processes leave behind
+
+
 def record(path: Path, who: ProcessIdentity) -> None:
-    """Write `who` to `path`, whole or not at all."""
+    """Write `who`, with its session and place, to `path`, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{who.pid} {who.start_ticks}\n")
+    temporary.write_text(f"{who.pid} {who.start_ticks} {os.getsid(who.pid)} {place()}\n")
     temporary.replace(path)
 
 
-def recorded(path: Path) -> ProcessIdentity | None:
-    """The identity written at `path`; None when there is none, or the file is damaged."""
+def _read(path: Path) -> tuple[ProcessIdentity, int] | None:
+    """The identity at `path` and its session; None when there is none, it is damaged, or of another boot."""
     try:
-        pid, ticks = path.read_text().split()
-        return ProcessIdentity(pid=int(pid), start_ticks=int(ticks))
-    except (FileNotFoundError, ValueError):
+        pid, ticks, session, where = path.read_text().split()
+        found = ProcessIdentity(pid=int(pid), start_ticks=int(ticks)), int(session)
+    except (OSError, ValueError):
         return None
+    return found if where == place() else None
 
 
-def living_group(leader: ProcessIdentity) -> list[ProcessIdentity]:
-    """What still lives of the process group that `leader` led; empty when its pid now belongs to a stranger.
+def recorded(path: Path) -> ProcessIdentity | None:
+    """The identity written at `path`; None when there is none that could mean a process of today."""
+    found = _read(path)
+    return found[0] if found else None
 
-    While a group has members its id is not given to a new process, so members found after the leader's end are ours.
+
+def _living_group(leader: ProcessIdentity, session: int) -> list[ProcessIdentity]:
+    """What lives of the process group that `leader` led; empty when its pid now belongs to a stranger.
+
+    Members found after the leader's end are ours if they are of its session and not older than it: the group's
+    number may since have been given to somebody else.
     """
     now = identify(leader.pid)
     if now is not None and now != leader:
         return []
-    return group_members(leader.pid)
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    stats = (stat for pid in pids if (stat := _stat(pid)) is not None)
+    return [
+        s.identity
+        for s in stats
+        if s.group == leader.pid and s.session == session and s.start_ticks >= leader.start_ticks
+    ]
 
 
-def end_groups(leaders: list[ProcessIdentity], *, grace_s: float) -> list[ProcessIdentity]:
-    """End every process group led by one of `leaders`: TERM, then KILL after `grace_s`. Blocks.
+def end_recorded(paths: list[Path], *, grace_s: float) -> None:
+    """End the process group of every identity in `paths`: TERM, then KILL after `grace_s`. Blocks.
 
-    Returns what was killed the hard way.
+    A file goes once its group has ended, unless it was written anew meanwhile.
     """
-    members = [m for leader in leaders for m in living_group(leader)]
+    found = {path: read for path in paths if (read := _read(path)) is not None}
+    members = [m for leader, session in found.values() for m in _living_group(leader, session)]
     for member in members:
         send(member, signal.SIGTERM)
     left = _await_end(members, grace_s)
     for member in left:
         send(member, signal.SIGKILL)
     _await_end(left, 5.0)
-    return left
+    for path in paths:
+        if _read(path) == found.get(path):
+            path.unlink(missing_ok=True)
 
 
 def _await_end(members: list[ProcessIdentity], timeout_s: float) -> list[ProcessIdentity]:
@@ -151,36 +188,68 @@ def wait_end(who: ProcessIdentity, timeout_s: float) -> bool:
         os.close(fd)
 
 
+# -- starting
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; waits for whoever holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def spawn_daemon(
     argv: list[str], *, log: Path, env: Mapping[str, str], cwd: Path, timeout_s: float
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own, output appended to `log`; it is to call `become`.
 
-    Returns when it has become what it is to be, has ended, or after `timeout_s`.
+    Returns when it has become what it is to be, or has ended. After `timeout_s` it is killed: what cannot be
+    known must not live.
     """
     told, tell = os.pipe()
     try:
-        with log.open("ab") as out:
-            child = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                pass_fds=(tell,),
-                cwd=cwd,
-                env={**env, _STARTED_FD: str(tell)},
-            )
-        os.close(tell)
+        try:
+            with log.open("ab") as out:
+                child = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                    pass_fds=(tell,),
+                    cwd=cwd,
+                    env={**env, _STARTED_FD: str(tell)},
+                )
+        finally:
+            os.close(tell)
         # Its end of the pipe closes at exec or exit: either way the read end reports it.
-        select.select([told], [], [], timeout_s)
+        ready, _, _ = select.select([told], [], [], timeout_s)
+        if not ready:
+            child.kill()
+            child.wait()
         return child
     finally:
         os.close(told)
 
 
 def become(argv: list[str], *, env: Mapping[str, str], cwd: Path, identity: Path) -> NoReturn:
-    """Leave our identity at `identity`, then turn into `argv`: the identity stays right, as pid and start stay."""
+    """Leave our identity at `identity`, then turn into `argv`: the identity stays right, as pid and start stay.
+
+    The lock beside it is held for life, so that there is one such process at a time.
+    Raises EmpError when there is one already.
+    """
+    # Not close-on-exec: the lock ends with the process, whatever ends it. Its children close descriptors above 2.
+    lock = os.open(identity.parent.parent / f".{identity.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(lock, True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = recorded(identity)
+        raise EmpError(f"{identity.name} of {cwd} already runs" + (f" (pid {who.pid})" if who else "")) from None
     me = identify(os.getpid())
     if me is not None:
         record(identity, me)

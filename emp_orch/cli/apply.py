@@ -14,7 +14,8 @@ from emp_orch.cli.progress import Progress
 from emp_orch.errors import UsageError, WaitTimeout
 
 if TYPE_CHECKING:
-    from emp_orch.control.apply import Preview, Session
+    from emp_orch.control.apply import Session
+    from emp_orch.control.preview import Preview
     from emp_orch.control.proposal import Proposal
     from emp_orch.fleet.drift import Drift
     from emp_orch.fleet.observed import Observed
@@ -67,6 +68,7 @@ class _Asked:
 
 async def _apply(path: Path, asked: _Asked) -> None:
     from emp_orch.control import apply as steps
+    from emp_orch.control.preview import preview
     from emp_orch.control.proposal import read_proposal
     from emp_orch.store import connect
 
@@ -75,9 +77,8 @@ async def _apply(path: Path, asked: _Asked) -> None:
         if not proposal.settings.embedded:
             async with connect.connected(proposal.settings.redis_url):
                 pass
-        seen = await steps.preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty)
-        quiet = seen.same and seen.plane_runs and not seen.settings_change and not seen.changes
-        if not quiet:
+        seen = await preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty)
+        if not seen.nothing:
             _show(proposal, seen, progress)
             _confirm(asked)
         progress.stage("control plane")
@@ -89,7 +90,9 @@ async def _apply(path: Path, asked: _Asked) -> None:
                 generation = await session.publish(proposal, seen, prune=asked.prune, allow_empty=asked.allow_empty)
             if not asked.no_wait:
                 await _wait(session, generation, asked.timeout, progress)
-    _report(layout, proposal, generation.number, unchanged=quiet, waited=not asked.no_wait, as_json=asked.as_json)
+    _report(
+        layout, proposal, generation.number, unchanged=seen.nothing, waited=not asked.no_wait, as_json=asked.as_json
+    )
 
 
 async def _wait(session: Session, generation: Generation, within_s: float, progress: Progress) -> None:
@@ -140,7 +143,9 @@ def _show(proposal: Proposal, seen: Preview, progress: Progress) -> None:
     for change in seen.changes:
         for line in _change_lines(change):
             progress.line(line)
-    if not seen.changes and seen.plane_runs:
+    for ref in seen.rotated:
+        progress.line(f"  ~ secret {ref} has another value: programs get it when they start again (emp restart)")
+    if not seen.changes and not seen.rotated and seen.plane_runs:
         progress.line("  nothing changes on any machine")
 
 
@@ -203,18 +208,20 @@ def down(directory: Path, as_json: bool) -> None:
 
     Data stays: the next `emp apply` goes on with the same generation and jobs.
     """
-    from emp_orch import settings as settings_files
     from emp_orch.control.down import bring_down
     from emp_orch.layout import Layout
 
     layout = Layout(directory)
-    settings = settings_files.load(layout)
+    if not layout.control.is_dir():
+        raise UsageError(
+            f"no fleet was applied in {layout.root}", hint="run `emp apply` here, or name its folder: emp -C DIR down"
+        )
     with Progress() as progress:
-        stopped = asyncio.run(bring_down(layout, settings, progress.stage))
+        stopped = asyncio.run(bring_down(layout, progress.stage))
     if as_json:
         import json
 
-        click.echo(json.dumps({"fleet": settings.fleet, "stopped": stopped}))
+        click.echo(json.dumps({"stopped": stopped}))
     else:
         names = ", ".join(stopped) or "no machine ran"
-        click.echo(f"{settings.fleet} is down ({names}); its data stays in {layout.state}")
+        click.echo(f"the fleet is down ({names}); its data stays in {layout.state}")

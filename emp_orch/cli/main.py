@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -116,3 +117,9 @@ def main() -> None:
         sys.exit(e.exit_code)
     except BrokenPipeError:
         sys.exit(Exit.OK)
+    except Exception as e:  # the last place to keep a traceback from a user
+        if "EMP_DEBUG" in os.environ:
+            raise
+        click.echo(f"emp: a fault in emp itself: {type(e).__name__}: {e}", err=True)
+        click.echo("     EMP_DEBUG=1 shows where; please report it", err=True)
+        sys.exit(Exit.FAILED)

@@ -50,8 +50,21 @@ async def _restart(directory: Path, machine: str, program: str | None, within_s:
                         if event.type == "request_done" and event.data.get("request_id") == request_id:
                             if not event.data.get("ok"):
                                 raise EmpError(str(event.data.get("error")))
-                            return
+                            return await _until_up(directory, machine, program)
         except TimeoutError:
             raise WaitTimeout(
-                f"no outcome within {within_s:g} s", hint="is the reconciler up? see `emp status`, `emp logs reconcile`"
+                f"not done within {within_s:g} s", hint="is the reconciler up? see `emp diff`, `emp logs reconcile`"
             ) from None
+
+
+async def _until_up(directory: Path, machine: str, program: str | None) -> None:
+    """Until nothing of what was restarted differs from what is desired."""
+    from emp_orch.control.inspect import difference
+    from emp_orch.layout import Layout
+
+    while True:
+        found = await difference(Layout(directory))
+        mine = [d.drift for d in found.drift if d.drift.machine_id == machine]
+        if not [d for d in mine if program is None or d.program in (None, program)]:
+            return
+        await asyncio.sleep(0.2)

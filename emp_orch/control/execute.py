@@ -25,10 +25,6 @@ from emp_orch.store.keys import Keys
 
 log = logging.getLogger("reconcile")
 
-# Beyond a machine's drain: the time for its services to stop.
-STOP_MARGIN_S = 30.0
-REMOVED_DRAIN_S = 60.0
-
 
 class Executor:
     """Acts for one leader. `runtimes` by kind; a kind that is not there cannot be acted on."""
@@ -52,12 +48,15 @@ class Executor:
                 await self._remove(operation)
             case Verb.SEND_CONFIG:
                 await self._write_config(_known(machine, operation), desired)
+                await self._put_secrets(machine)
                 await self._send(operation, CommandVerb.APPLY_CONFIG, epoch)
                 return False
             case Verb.START_PROGRAM:
+                await self._put_secrets(machine)
                 await self._send(operation, CommandVerb.START_PROGRAM, epoch)
                 return False
             case Verb.RESTART_PROGRAM:
+                await self._put_secrets(machine)
                 await self._send(operation, CommandVerb.RESTART_PROGRAM, epoch)
                 return False
             case Verb.FORGET_WORKER:
@@ -70,7 +69,7 @@ class Executor:
         runtime = self._runtime(machine)
         await self._write_config(machine, desired)
         if again:
-            await runtime.stop(machine.id, timeout_s=machine.drain_timeout_s + STOP_MARGIN_S)
+            await runtime.stop(machine.id)
         await runtime.start(machine, self._secrets())
 
     async def _remove(self, operation: Operation) -> None:
@@ -78,7 +77,7 @@ class Executor:
         machine_id = operation.machine_id
         for runtime in self._runtimes.values():
             if machine_id in await runtime.instances():
-                await runtime.stop(machine_id, timeout_s=REMOVED_DRAIN_S)
+                await runtime.stop(machine_id)
                 await runtime.remove(machine_id)
         await self.forget(machine_id)
 
@@ -110,12 +109,19 @@ class Executor:
             raise EmpError(f"{machine.id}: this emp cannot start machines of runtime {machine.runtime} yet")
         return runtime
 
+    async def _put_secrets(self, machine: DesiredMachine | None) -> None:
+        """What a running machine's programs need may have come with this generation."""
+        if machine is not None:
+            await self._runtime(machine).put_secrets(machine, self._secrets())
+
     def _secrets(self) -> dict[str, str]:
         """Values of secret references, as the last apply resolved them."""
         try:
             return msgspec.json.decode(self._layout.secrets.read_bytes(), type=dict[str, str])
         except FileNotFoundError:
             return {}
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as e:
+            raise EmpError(f"{self._layout.secrets} cannot be read: {e}", hint="run `emp apply` again") from e
 
 
 def _known(machine: DesiredMachine | None, operation: Operation) -> DesiredMachine:

@@ -5,11 +5,12 @@ Kept in the last published status, so that a restarted reconciler goes on where 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from emp_orch.fleet.drift import Drift
 from emp_orch.fleet.plan import Operation
-from emp_orch.fleet.policy import Attempt, ended, settled, tried
+from emp_orch.fleet.policy import Attempt, asked_anew, ended, settled, tried
 from emp_orch.store.status import DriftStatus, FleetStatus
 
 Entry = tuple[str, dict[str, Any]]
@@ -18,17 +19,23 @@ Entry = tuple[str, dict[str, Any]]
 class Recollection:
     """Mutable, owned by one reconciler. Times are ms of Redis TIME."""
 
-    def __init__(self) -> None:
-        self.attempts: dict[str, Attempt] = {}
+    def __init__(self, under_way: Mapping[str, Attempt] | None = None) -> None:
+        self.attempts: dict[str, Attempt] = dict(under_way or {})
         self._since: dict[str, int] = {}
         self._open: dict[str, Drift] = {}
+        self._generation = 0
+
+    def of(self, keys: Iterable[str]) -> dict[str, Attempt]:
+        """The attempts at the operations `keys`."""
+        return {key: self.attempts[key] for key in keys if key in self.attempts}
 
     def resume(self, status: FleetStatus | None) -> None:
         """Take over from the status of a former reconciler: onsets and attempts, nothing in flight."""
         for item in status.drift if status else ():
             self._since[item.drift.key] = item.since_ms
             self._open[item.drift.key] = item.drift
-            if item.operation and item.attempts and item.last_attempt_ms is not None:
+            known = item.operation in self.attempts
+            if item.operation and not known and item.attempts and item.last_attempt_ms is not None:
                 self.attempts[item.operation] = Attempt(
                     count=item.attempts, last_ms=item.last_attempt_ms, in_flight_since_ms=None
                 )
@@ -55,8 +62,14 @@ class Recollection:
     def began(self, operation: Operation, now_ms: int) -> None:
         self.attempts = tried(self.attempts, operation, now_ms)
 
-    def ended(self, key: str) -> None:
-        self.attempts = ended(self.attempts, key)
+    def follow(self, generation: int) -> None:
+        """A new generation asks for new things: what failed for the last one is no reason to wait."""
+        if generation != self._generation:
+            self._generation = generation
+            self.attempts = asked_anew(self.attempts)
+
+    def ended(self, key: str, *, ok: bool) -> None:
+        self.attempts = ended(self.attempts, key, ok=ok)
 
     def forget_settled(self, operations: tuple[Operation, ...], now_ms: int) -> None:
         self.attempts = settled(self.attempts, operations, now_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,9 +19,12 @@ from emp_orch.procident import (
     ProcessIdentity,
     alive,
     become,
-    end_groups,
+    end_recorded,
+    locked,
     recorded,
+    send,
     spawn_daemon,
+    wait_end,
 )
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
@@ -32,6 +36,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 90.0
 READY_TIMEOUT_S = 30.0
 POLL_S = 0.05
+SILENCE_TIMEOUT_S = 40.0
+ORPHAN_GRACE_S = 10.0
 
 
 class ControlPlane:
@@ -50,6 +56,16 @@ class ControlPlane:
         who = recorded(self._run / "supervisord")
         return who if who is not None and alive(who) else None
 
+    @property
+    def reload_pending(self) -> bool:
+        """Whether daemons may still run with older settings than those written."""
+        return (self._layout.control / "reload-pending").exists()
+
+    @reload_pending.setter
+    def reload_pending(self, pending: bool) -> None:
+        marker = self._layout.control / "reload-pending"
+        marker.touch() if pending else marker.unlink(missing_ok=True)
+
     def prepare(self, settings: Settings, secrets: dict[str, str]) -> None:
         """Write everything the daemons read. Raises EmpError naming the folder that cannot be written."""
         layout = self._layout
@@ -66,18 +82,29 @@ class ControlPlane:
                 f"cannot write {e.filename}: {e.strerror}", hint="check who owns the fleet's folder, and its free space"
             ) from e
 
-    async def start(self) -> None:
-        """Start the supervisord; what a killed one left behind is ended first. Running already is fine."""
-        if self.identity() is None:
-            await asyncio.to_thread(self._start)
+    async def start(self) -> bool:
+        """Start the supervisord; what a killed one left behind is ended first. False: it ran already."""
+        starting = asyncio.create_task(asyncio.to_thread(self._start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped half way; its outcome is waited for and undone.
+            await asyncio.wait({starting})
+            if starting.exception() is None and starting.result():
+                await self.stop()
+            raise
 
-    def _start(self) -> None:
-        self._end_programs()
-        log = self._layout.log("control")
-        argv = [sys.executable, "-m", "emp_orch", "-C", str(self._layout.root), "control"]
-        child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
-        if self.identity() is None:
-            raise EmpError(f"the control plane did not start (exit {child.poll()})", hint=f"see {log}")
+    def _start(self) -> bool:
+        with locked(self._layout.control / ".lock"):
+            if self.identity() is not None:
+                return False
+            self._end_programs()
+            log = self._layout.log("control")
+            argv = [sys.executable, "-m", "emp_orch", "-C", str(self._layout.root), "control"]
+            child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
+            if self.identity() is None:
+                raise EmpError(f"the control plane did not start (exit {child.poll()})", hint=f"see {log}")
+            return True
 
     async def start_stopped(self) -> None:
         """Start every part that supervisord has given up or somebody has stopped."""
@@ -123,6 +150,18 @@ class ControlPlane:
                     raise EmpError(f"{program} does not stay up: {_last_line(log)}", hint=f"see {log}")
             await asyncio.sleep(POLL_S)
 
+    async def silence(self, name: str) -> None:
+        """End one daemon for good, so that it does nothing more; supervisord is ended where it does not answer."""
+        who = self.identity()
+        if who is not None:
+            try:
+                async with asyncio.timeout(SILENCE_TIMEOUT_S):
+                    await self.supervisor.stop(name)
+            except (TimeoutError, EmpError):
+                send(who, signal.SIGKILL)
+                await asyncio.to_thread(wait_end, who, STOP_TIMEOUT_S)
+        await asyncio.to_thread(end_recorded, [self._run / name], grace_s=ORPHAN_GRACE_S)
+
     async def stop(self) -> None:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
         who = self.identity()
@@ -131,10 +170,7 @@ class ControlPlane:
         await asyncio.to_thread(self._end_programs)
 
     def _end_programs(self) -> None:
-        leaders = [who for path in sorted(self._run.glob("*")) if (who := recorded(path)) is not None]
-        end_groups(leaders, grace_s=10.0)
-        for path in self._run.glob("*"):
-            path.unlink(missing_ok=True)
+        end_recorded(sorted(self._run.glob("*")), grace_s=ORPHAN_GRACE_S)
 
 
 async def _redis_answers(settings: Settings) -> bool:

@@ -33,6 +33,8 @@ log = logging.getLogger("reconcile")
 LEASE_S = 10.0
 # A tick that takes as long as the lease could act after it; it is given up before.
 TICK_S = 8.0
+# A Redis that hangs must not keep us from stopping.
+RESIGN_S = 3.0
 # Between two ticks at least, so that a burst of events costs one tick.
 SETTLE_S = 0.05
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
@@ -58,10 +60,12 @@ class Reconciler:
         self._epoch: int | None = None
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._asked: dict[str, str] = {}
+        self._asked: dict[str, list[str]] = {}
         self._group = asyncio.TaskGroup()
         self._told: tuple[object, ...] = ()
         self._interval_s = DEFAULT_INTERVAL_S
+        # Drawn once: what is shown as the next attempt must not move from tick to tick.
+        self._jitter = random.random()  # noqa: S311  # spreads load, guards nothing
 
     async def run(self) -> None:
         async with self._group as group:
@@ -70,7 +74,8 @@ class Reconciler:
 
     async def resign(self) -> None:
         """Give the lease back, so that another may lead at once."""
-        await self._leadership.release()
+        async with within(RESIGN_S):
+            await self._leadership.release()
 
     async def _loop(self) -> None:
         failures = 0
@@ -82,9 +87,9 @@ class Reconciler:
                 await self._pause()
             except TRANSIENT as e:
                 if failures == 0:
-                    log.warning("Redis is away: %s; nothing is done until it is back", e)
+                    why = str(e) or f"a look took longer than {TICK_S:g} s"
+                    log.warning("nothing is seen: %s; nothing is done until it is", why)
                 self._observer.lost()
-                self._epoch = None
                 await drop_idle(self._r)
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
@@ -103,11 +108,13 @@ class Reconciler:
 
     async def _listen(self) -> None:
         """Follow the events: each wakes the loop, and `command_done` ends an operation under way."""
+        after = ""
         while True:
             try:
-                after = await self._events.latest_id()
+                after = after or await self._events.latest_id()
                 async for batch in self._events.follow(after):
                     for event in batch:
+                        after = event.id
                         await self._hear(event)
             except TRANSIENT:
                 await asyncio.sleep(BACKOFF_S[1])
@@ -117,7 +124,7 @@ class Reconciler:
             return
         if event.type == "command_done":
             key, error = str(event.data.get("operation")), str(event.data.get("error", ""))
-            self._memory.ended(key)
+            self._memory.ended(key, ok=bool(event.data.get("ok")))
             if not event.data.get("ok"):
                 log.warning("%s: %s", key, error)
             await self._answer(key, error)
@@ -134,6 +141,7 @@ class Reconciler:
         if current is None:
             return
         desired = generations.as_desired(current)
+        self._memory.follow(current.number)
         self._interval_s = current.fleet.reconcile.interval_s
         observed = await self._observer.look()
         await self._answer_requests(desired, observed)
@@ -147,7 +155,7 @@ class Reconciler:
             epoch, holder = await self._leadership.acquire()
         if epoch is not None and epoch != self._epoch:
             log.info("leading %s with epoch %d", self._fleet, epoch)
-            self._memory = Recollection()
+            self._memory = Recollection(under_way=self._memory.of(self._running))
             self._memory.resume(await self._last_status())
         if epoch is None and self._epoch is not None:
             log.warning("%s leads now; standing by", holder)
@@ -171,12 +179,12 @@ class Reconciler:
             observed,
             self._memory.attempts,
             paused=paused,
-            jitter=random.random(),  # noqa: S311
+            jitter=self._jitter,
         )
         entries = self._memory.observe(drifts, observed.now_ms)
         for operation in decision.run:
-            entries.append(("operation_begun", {"operation": operation.key, "text": operation.text}))
-            self._begin(operation, desired, observed.now_ms)
+            if self._begin(operation, desired, observed.now_ms):
+                entries.append(("operation_begun", {"operation": operation.key, "text": operation.text}))
         self._memory.forget_settled(operations, observed.now_ms)
         items = tuple(
             self._memory.status_of(d, o, policy.describe(d, o, decision)) for d in drifts for o in [remedy(d, desired)]
@@ -217,13 +225,14 @@ class Reconciler:
 
     # -- acting
 
-    def _begin(self, operation: Operation, desired: Desired, now_ms: int) -> None:
-        """Start an operation beside the loop: a machine's stop may take as long as its drain."""
+    def _begin(self, operation: Operation, desired: Desired, now_ms: int) -> bool:
+        """Start an operation beside the loop: a machine's stop may take as long as its drain. False: it runs."""
         if operation.key in self._running:
-            return
+            return False
         self._memory.began(operation, now_ms)
         task = self._group.create_task(self._operate(operation, desired), name=operation.key)
         self._running[operation.key] = task
+        return True
 
     async def _operate(self, operation: Operation, desired: Desired) -> None:
         outcome: dict[str, object] = {"operation": operation.key}
@@ -237,7 +246,7 @@ class Reconciler:
             done = True
             outcome |= {"outcome": "failed", "error": str(e)}
         if done:
-            self._memory.ended(operation.key)
+            self._memory.ended(operation.key, ok=outcome["outcome"] == "done")
             await self._answer(operation.key, str(outcome.get("error", "")))
         self._running.pop(operation.key, None)
         self._wake.set()
@@ -248,21 +257,23 @@ class Reconciler:
 
     async def _answer_requests(self, desired: Desired, observed: Observed) -> None:
         """Take up what API and CLI asked for; each is answered with an event `request_done`."""
+        taken = {request_id for ids in self._asked.values() for request_id in ids}
         for request_id, request in await requests.pending(self._r, self._keys, self._fleet):
+            if request_id in taken:
+                continue
             try:
                 operation = as_operation(request, desired, observed)
             except EmpError as e:
                 await requests.answer(self._r, self._keys, self._fleet, request_id, error=e.message)
                 continue
             log.info("asked by %s: %s", request.by if request else "?", operation.text)
-            self._asked[operation.key] = request_id
+            self._asked.setdefault(operation.key, []).append(request_id)
             # A person's word is also the reset of the backoff.
             self._memory.attempts.pop(operation.key, None)
             self._begin(operation, desired, observed.now_ms)
 
     async def _answer(self, key: str, error: str) -> None:
         """Tell whoever asked for operation `key` what came of it."""
-        request_id = self._asked.pop(key, None)
-        if request_id is not None:
+        for request_id in self._asked.pop(key, []):
             with suppress(*TRANSIENT):
                 await requests.answer(self._r, self._keys, self._fleet, request_id, error=error)

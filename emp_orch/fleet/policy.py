@@ -113,6 +113,7 @@ def _hold(
 _WHOLE = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.SEND_CONFIG)
 # Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.
 _COMMANDS = (Verb.SEND_CONFIG, Verb.START_PROGRAM, Verb.RESTART_PROGRAM)
+_CONFIG_STEM = operation_key(Verb.SEND_CONFIG, MachineId("")) + "/"
 _COMMAND_STEMS = tuple(operation_key(verb, MachineId("")) + "/" for verb in _COMMANDS)
 
 
@@ -190,12 +191,21 @@ def tried(memory: Memory, operation: Operation, now_ms: int) -> dict[str, Attemp
     return {**memory, operation.key: Attempt(count=count, last_ms=now_ms, in_flight_since_ms=now_ms)}
 
 
-def ended(memory: Memory, key: str) -> dict[str, Attempt]:
-    """Memory after the outcome of operation `key` is known."""
+def ended(memory: Memory, key: str, *, ok: bool) -> dict[str, Attempt]:
+    """Memory after the outcome of operation `key` is known.
+
+    A configuration that was taken over counts no more: the next one is not made to wait for it.
+    """
     before = memory.get(key)
     if before is None:
         return dict(memory)
-    return {**memory, key: Attempt(count=before.count, last_ms=before.last_ms, in_flight_since_ms=None)}
+    count = 0 if ok and key.startswith(_CONFIG_STEM) else before.count
+    return {**memory, key: Attempt(count=count, last_ms=before.last_ms, in_flight_since_ms=None)}
+
+
+def asked_anew(memory: Memory) -> dict[str, Attempt]:
+    """Memory after a new generation: configurations may be sent at once, unless one is being taken over."""
+    return {k: a for k, a in memory.items() if a.in_flight_since_ms is not None or not k.startswith(_CONFIG_STEM)}
 
 
 def settled(memory: Memory, operations: tuple[Operation, ...], now_ms: int) -> dict[str, Attempt]:

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 from msgspec import structs
 
 from emp_orch import __version__
@@ -41,6 +42,9 @@ from emp_orch.store.connect import TRANSIENT, Client
 from emp_orch.store.keys import Keys
 
 log = logging.getLogger("agent")
+
+# A Redis that hangs must not keep the machine from stopping.
+WITHDRAW_S = 3.0
 
 
 def boot_id() -> str:
@@ -114,14 +118,18 @@ class Agent:
         self.link.event(type_, **data)
 
     def _remember(self, **changes: Any) -> None:
+        """Keep the state on disk; where that fails, the machine works on, and only a restart of the agent forgets."""
         self._state = structs.replace(self._state, **changes)
-        self._folder.write_state(self._state)
+        try:
+            self._folder.write_state(self._state)
+        except EmpError as e:
+            log.error("%s", e.message)
 
     # -- life
 
     async def run(self) -> None:
         """Until supervisord ends or stops us; then the report is taken away if the whole machine stops."""
-        runner, self._health_port = await serve(health_app(self.report), "127.0.0.1", self.machine.health_port)
+        runner, self._health_port = await self._serve_health()
         log.info("agent of %s: boot %s, health on port %d", self.machine.id, self._state.boot_id, self._health_port)
         try:
             async with self._group as group:
@@ -141,13 +149,26 @@ class Agent:
             await runner.cleanup()
         if self._status is MachineStatus.STOPPING:
             with suppress(*TRANSIENT):
-                await self.link.withdraw()
+                async with connect.within(WITHDRAW_S):
+                    await self.link.withdraw()
+
+    async def _serve_health(self) -> tuple[web.AppRunner, int]:
+        """On the port emp.yaml names; on any free one where that is taken, which the report tells."""
+        try:
+            return await serve(health_app(self.report), "127.0.0.1", self.machine.health_port)
+        except OSError as e:
+            log.error("health port %d cannot be used (%s); using a free one", self.machine.health_port, e.strerror)
+            return await serve(health_app(self.report), "127.0.0.1", 0)
 
     def _begin_work(self) -> None:
         self._work = self._group.create_task(self._start_up(), name="start-up")
 
     async def _start_up(self) -> None:
         """Health checks and the start-up sequence for the configuration in force."""
+        # A former agent may have been killed half way through a reload; where nothing differs this does nothing.
+        with suppress(EmpError):
+            await self._reload()
+            await self._watch.refresh_all()
         sequence = Sequence(
             self.machine,
             self.programs,
@@ -229,19 +250,23 @@ class Agent:
             self._work.cancel()
             await asyncio.wait({self._work})
         try:
-            self._folder.write_config(config)
-            added, changed, removed = await self._supervisor.reload(keep=lambda name: name == AGENT)
-            log.info(
-                "configuration %s: %d added, %d changed, %d removed",
-                config.digest,
-                *map(len, (added, changed, removed)),
-            )
+            self._folder.write_files(config)
+            added, changed, removed = await self._reload()
+            self._folder.keep_config(config)
             self._config = config
             again = announced_by([*added, *changed, *removed])
             self._remember(announced=tuple(k for k in self._state.announced if k not in again))
             await self._watch.refresh_all()
-        finally:
-            self._begin_work()
+        except EmpError:
+            self._begin_work()  # with the configuration in force
+            raise
+        self._begin_work()
+
+    async def _reload(self) -> tuple[list[str], list[str], list[str]]:
+        added, changed, removed = await self._supervisor.reload(keep=lambda name: name == AGENT)
+        if added or changed or removed:
+            log.info("supervisord reloaded: %d added, %d changed, %d removed", len(added), len(changed), len(removed))
+        return added, changed, removed
 
 
 async def run_agent() -> None:

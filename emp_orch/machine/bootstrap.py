@@ -29,7 +29,8 @@ def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
     for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
         needed.mkdir(parents=True, exist_ok=True)
     config = asyncio.run(_configuration(machine_id, folder))
-    folder.write_config(config)
+    folder.write_files(config)
+    folder.keep_config(config)
     environment = {
         **os.environ,
         "MACHINE_ID": machine_id,

@@ -63,11 +63,14 @@ class MachineFolder:
         except FileNotFoundError:
             return None
 
-    def write_config(self, config: MachineConfig) -> None:
-        """Keep `config`. The configuration itself comes last: it stands for the files before it."""
-        write_private(self.supervisord_conf, config.supervisord.encode())
-        write_private(self.environment, msgspec.json.encode({"NUM_GPUS": str(config.machine.num_gpus)}))
-        write_private(self.root / "config.json", configs.encode(config))
+    def write_files(self, config: MachineConfig) -> None:
+        """Write what supervisord and the launcher read. Raises EmpError."""
+        _write(self.supervisord_conf, config.supervisord.encode())
+        _write(self.environment, msgspec.json.encode({"NUM_GPUS": str(config.machine.num_gpus)}))
+
+    def keep_config(self, config: MachineConfig) -> None:
+        """Keep `config` as the one in force: only once supervisord follows it. Raises EmpError."""
+        _write(self.root / "config.json", configs.encode(config))
 
     def read_state(self, boot_id: str) -> AgentState:
         """The agent's state if it is of this boot, else a new one that keeps the epoch."""
@@ -78,7 +81,17 @@ class MachineFolder:
         return state if state.boot_id == boot_id else AgentState(boot_id=boot_id, epoch=state.epoch)
 
     def write_state(self, state: AgentState) -> None:
-        write_private(self.root / "agent.json", msgspec.json.encode(state))
+        """Keep `state`. Raises EmpError."""
+        _write(self.root / "agent.json", msgspec.json.encode(state))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_private(path, content)
+    except OSError as e:
+        raise EmpError(
+            f"cannot write {path}: {e.strerror}", hint="check the free space, and who owns the folder"
+        ) from e
 
 
 def from_environment() -> MachineFolder:

@@ -52,11 +52,16 @@ class Orders:
                 if not self._last:
                     # Commands to a machine's former life are void; what they asked for is in its configuration.
                     self._last = await latest_command(self._r, self._keys, self._machine_id)
+                    self._remember(self._last, self._epoch)
                     await self._catch_up()
                 batch = await commands_after(self._r, self._keys, self._machine_id, self._last, block_ms=BLOCK_MS)
                 for entry_id, command in batch:
                     await self._one(entry_id, command)
-            except TRANSIENT:
+            except TRANSIENT as e:
+                log.warning("commands cannot be read: %s", e)
+                await asyncio.sleep(RETRY_S)
+            except EmpError as e:
+                log.error("the configuration in Redis was not taken over: %s", e.message)
                 await asyncio.sleep(RETRY_S)
 
     async def _one(self, entry_id: str, command: Command | str) -> None:

@@ -14,6 +14,6 @@ from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.settings import Settings
 
 
-def runtimes_of(layout: Layout, settings: Settings) -> Mapping[RuntimeKind, Runtime]:
+def runtimes_of(layout: Layout, settings: Settings | None) -> Mapping[RuntimeKind, Runtime]:
     """Every runtime this emp has, for the fleet in `layout`. A new runtime is one file and one line here."""
     return {RuntimeKind.PROCESS: ProcessRuntime(layout, settings)}

@@ -17,8 +17,12 @@ class Runtime(Protocol):
         """Start `machine`; one that runs already is left alone. `secrets` are the resolved references it needs."""
         ...
 
-    async def stop(self, machine_id: MachineId, *, timeout_s: float) -> None:
-        """Stop the machine and everything it started: in good order first, by force after `timeout_s`."""
+    async def stop(self, machine_id: MachineId) -> None:
+        """Stop the machine and everything it started: in good order first, by force after its drain timeout."""
+        ...
+
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        """Give a machine that runs the values its programs need from their next start on."""
         ...
 
     async def instances(self) -> dict[MachineId, Instance]:

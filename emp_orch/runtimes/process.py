@@ -7,37 +7,49 @@ It outlives whoever started it. It is known by the identity that `emp machine` l
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
-from emp_orch.procident import ProcessIdentity, alive, end_groups, recorded, spawn_daemon, started_ms
+from emp_orch.procident import alive, end_recorded, locked, recorded, spawn_daemon, started_ms
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 from emp_orch.settings import Settings, write_private
 
 # From the spawn of `emp machine` to its identity file: an interpreter's start and one Redis read.
 START_TIMEOUT_S = 30.0
 ORPHAN_GRACE_S = 5.0
+# Beyond a machine's drain: the time for its services to stop.
+STOP_MARGIN_S = 30.0
+DEFAULT_DRAIN_S = 60.0
 # After its programs were stopped, supervisord has only the agent left.
 SUPERVISORD_STOP_S = 20.0
+
+
+class _Machine(Struct, frozen=True):
+    drain_timeout_s: float
+
+
+class _Config(Struct, frozen=True):
+    """What we need of a machine's config.json (store/configs.MachineConfig)."""
+
+    machine: _Machine
 
 
 class ProcessRuntime:
     """Machines as process groups of this host, below one fleet's `.emp/machines/`."""
 
-    def __init__(self, layout: Layout, settings: Settings) -> None:
+    def __init__(self, layout: Layout, settings: Settings | None) -> None:
         self._layout = layout
         self._settings = settings
         self._children: dict[MachineId, subprocess.Popen[bytes]] = {}
@@ -58,19 +70,19 @@ class ProcessRuntime:
             self._layout.logs.mkdir(exist_ok=True)
         except OSError as e:
             raise EmpError(f"cannot make {e.filename}: {e.strerror}", hint="check who owns the fleet's folder") from e
-        with _locked(root):
+        with locked(root / ".lock"):
             if _lives(root):
                 return
-            end_groups(_identities(root), grace_s=ORPHAN_GRACE_S)
-            for stale in (root / "run").glob("*"):
-                stale.unlink(missing_ok=True)
-            write_private(root / "secrets.json", msgspec.json.encode(_needed(machine, secrets)))
+            end_recorded(_identities(root), grace_s=ORPHAN_GRACE_S)
+            self._write_secrets(machine, secrets)
             self._spawn(machine.id, root)
 
     def _spawn(self, machine_id: MachineId, root: Path) -> None:
         """Start `emp machine` in a session of its own and wait until it says who it is."""
         argv = [sys.executable, "-m", "emp_orch", "-C", str(self._layout.root)]
         argv += ["machine", machine_id, "--dir", str(root), "--logs", str(self._layout.logs)]
+        if self._settings is None:
+            raise EmpError(f"cannot start {machine_id}: the fleet's settings are not known", hint="run `emp apply`")
         url = self._settings.machine_redis_url
         environment = {**os.environ, "HUB_REDIS_URL": url, "REDIS_URL": url, "EMP_REDIS_PREFIX": self._settings.prefix}
         log = self._layout.log(f"machine-{machine_id}")
@@ -79,14 +91,25 @@ class ProcessRuntime:
         if not _lives(root):
             raise EmpError(f"machine {machine_id} did not start (exit {child.poll()})", hint=f"see {log}")
 
-    async def stop(self, machine_id: MachineId, *, timeout_s: float) -> None:
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        if self._layout.machine(machine.id).is_dir():
+            await asyncio.to_thread(self._write_secrets, machine, secrets)
+
+    def _write_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        path = self._layout.machine(machine.id) / "secrets.json"
+        try:
+            write_private(path, msgspec.json.encode(_needed(machine, secrets)))
+        except OSError as e:
+            raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
+
+    async def stop(self, machine_id: MachineId) -> None:
         root = self._layout.machine(machine_id)
         who = recorded(root / "run" / "supervisord")
         if who is not None and alive(who):
             # The agent goes last: it says that the machine stops, and takes its report away.
-            keep = frozenset({AGENT})
-            await Supervisor(root).end(who, drain_s=timeout_s, stop_s=SUPERVISORD_STOP_S, keep=keep)
-        await asyncio.to_thread(end_groups, _identities(root), grace_s=ORPHAN_GRACE_S)
+            keep, drain_s = frozenset({AGENT}), _drain_s(root) + STOP_MARGIN_S
+            await Supervisor(root).end(who, drain_s=drain_s, stop_s=SUPERVISORD_STOP_S, keep=keep)
+        await asyncio.to_thread(end_recorded, _identities(root), grace_s=ORPHAN_GRACE_S)
         child = self._children.pop(machine_id, None)
         if child is not None:
             await asyncio.to_thread(child.wait)
@@ -121,23 +144,20 @@ def _lives(root: Path) -> bool:
     return who is not None and alive(who)
 
 
-def _identities(root: Path) -> list[ProcessIdentity]:
-    """Everything that was ever started below `root` and recorded itself: supervisord and its programs."""
-    return [who for path in sorted((root / "run").glob("*")) if (who := recorded(path)) is not None]
+def _identities(root: Path) -> list[Path]:
+    """Where everything that was ever started below `root` recorded itself: supervisord and its programs."""
+    return sorted((root / "run").glob("*"))
+
+
+def _drain_s(root: Path) -> float:
+    """How long this machine's workers may take to finish, by the configuration it runs."""
+    try:
+        return msgspec.json.decode((root / "config.json").read_bytes(), type=_Config).machine.drain_timeout_s
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return DEFAULT_DRAIN_S
 
 
 def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
     """The secrets that this machine's programs name, and no other."""
     refs = {v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef)}
     return {key: value for key, value in secrets.items() if key in refs}
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One start of a machine at a time, whoever asks."""
-    fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -11,7 +11,9 @@ import os
 import signal
 import xmlrpc.client
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ from emp_orch.procident import ProcessIdentity, send, wait_end
 
 AGENT = "agent"
 WAKE_S = 0.05
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads of its own: a stop holds one for as long as a drain, and must not keep others from looking."""
+    return ThreadPoolExecutor(max_workers=128, thread_name_prefix="supervisord")
 
 
 class ProcessInfo(Struct, frozen=True, kw_only=True):
@@ -70,7 +78,8 @@ class Supervisor:
 
     async def call(self, method: str, *args: Any) -> Any:
         """Any method of the `supervisor` namespace. Raises SupervisorFault, or Unreachable."""
-        return await asyncio.to_thread(self._call, method, *args)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_pool(), self._call, method, *args)
 
     async def all_processes(self) -> list[ProcessInfo]:
         return convert(await self.call("getAllProcessInfo"), list[ProcessInfo])
@@ -101,7 +110,7 @@ class Supervisor:
         await self._stop_in_order([i["name"] for i in infos if i["name"] not in keep], infos)
 
     async def _stop_in_order(self, names: list[str], infos: list[dict[str, Any]]) -> None:
-        priorities = {i["name"]: i["process_prio"] for i in infos}
+        priorities = dict.fromkeys(names, 0) | {i["name"]: i["process_prio"] for i in infos}
         for priority in sorted({priorities[n] for n in names}, reverse=True):
             waking = asyncio.create_task(self._keep_awake())
             try:
@@ -128,7 +137,7 @@ class Supervisor:
         # Ending, it looks at one stopped program a turn, and takes a second for each turn unless spoken to.
         waking = asyncio.create_task(self._keep_awake())
         try:
-            await asyncio.to_thread(wait_end, who, stop_s)
+            await asyncio.get_running_loop().run_in_executor(_pool(), wait_end, who, stop_s)
         finally:
             waking.cancel()
 

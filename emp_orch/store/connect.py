@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
 from redis import exceptions as rexc
@@ -43,13 +43,16 @@ READ_COMMANDS = frozenset(
 
 
 def redacted(url: str) -> str:
-    """`url` without its password, fit for logs and errors."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    userinfo, _, host = parts.netloc.rpartition("@")
-    user = userinfo.split(":", 1)[0]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}" if ":" in userinfo else f"***@{host}"))
+    """Where `url` leads, fit for logs and errors: put together from its parts, never copied."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "the given Redis URL"
+    if not parts.scheme or not host:
+        return "the given Redis URL"
+    address = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{address}{f':{port}' if port else ''}{parts.path}"
 
 
 class WriteRefused(EmpError):
@@ -125,7 +128,10 @@ async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Clien
                 await made.ping()
         except (rexc.RedisError, OSError) as e:
             raise unreachable(url, e) from e
-        yield made
+        try:
+            yield made
+        except rexc.RedisError as e:
+            raise unreachable(url, e) from e
     finally:
         await made.aclose()
 
@@ -136,14 +142,18 @@ def unreachable(url: str, cause: BaseException) -> Unreachable:
         return Unreachable(
             f"Redis at {redacted(url)} refused the login: {cause}", hint="check the user and password in redis.url"
         )
+    if isinstance(cause, rexc.ResponseError) and not isinstance(cause, rexc.ConnectionError):
+        return Unreachable(
+            f"Redis at {redacted(url)} refuses: {cause}", hint="`emp doctor` looks at its memory and persistence"
+        )
     return Unreachable(
         f"Redis at {redacted(url)} does not answer: {cause}",
         hint="is it running, and is redis.url right? `emp doctor` looks closer",
     )
 
 
-# What a Redis that is away, restarting or loading raises; all of it passes by itself.
-TRANSIENT = (rexc.ConnectionError, rexc.TimeoutError, rexc.BusyLoadingError, rexc.ReadOnlyError, OSError)
+# What a Redis that is away, restarting, loading, full or read-only raises: daemons wait until it passes.
+TRANSIENT = (rexc.RedisError, OSError)
 
 
 async def time_ms(r: Client) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 
+# An epoch is at least the time (ms), so it rises also in a Redis that was emptied and forgot the last one:
+# agents keep the highest they have seen, and refuse what is below.
 # KEYS[1] lease, KEYS[2] epoch. ARGV[1] who, ARGV[2] ttl in ms.
 # Returns the epoch when ARGV[1] holds the lease now, or '' and the holder.
 _ACQUIRE = """
@@ -15,7 +17,10 @@ if holder == ARGV[1] then
 end
 if holder then return {'', holder} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {tostring(redis.call('INCR', KEYS[2])), ARGV[1]}
+local t = redis.call('TIME')
+local epoch = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, t[1] * 1000 + math.floor(t[2] / 1000))
+redis.call('SET', KEYS[2], string.format('%.0f', epoch))
+return {string.format('%.0f', epoch), ARGV[1]}
 """
 
 # KEYS[1] lease. ARGV[1] who. Gives the lease back if it is held by ARGV[1].

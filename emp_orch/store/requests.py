@@ -39,17 +39,15 @@ async def ask(r: Client, keys: Keys, fleet: str, request: Request) -> str:
 
 
 async def pending(r: Client, keys: Keys, fleet: str) -> list[tuple[str, Request | None]]:
-    """Requests not answered yet, oldest first; None for one that does not fit. Each is given out once."""
+    """Requests not answered yet, oldest first; None for one that does not fit."""
     answer = await r.xread({keys.requests(fleet): "0-0"}, count=100)
-    entries = entries_of(answer)
-    if entries:
-        await r.xdel(keys.requests(fleet), *(entry_id for entry_id, _ in entries))
-    return [(entry_id, _decode(fields)) for entry_id, fields in entries]
+    return [(entry_id, _decode(fields)) for entry_id, fields in entries_of(answer)]
 
 
 async def answer(r: Client, keys: Keys, fleet: str, request_id: str, *, error: str) -> None:
-    """Tell whoever asked, through the events stream. An empty `error` means it was done."""
+    """Tell whoever asked, through the events stream; the request is done with. An empty `error` means it was done."""
     await Events(r, keys).append("request_done", fleet=fleet, request_id=request_id, ok=not error, error=error)
+    await r.xdel(keys.requests(fleet), request_id)
 
 
 def _decode(fields: dict[str, str]) -> Request | None:

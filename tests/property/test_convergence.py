@@ -182,7 +182,7 @@ class Loop:
 
     def tick(self) -> tuple[tuple[Drift, ...], tuple[Operation, ...]] | None:
         for key in self.world.advance():
-            self.memory = policy.ended(self.memory, key)
+            self.memory = policy.ended(self.memory, key, ok=True)
         self.watch_disruption()
         if self.world.redis_away:
             self.lost = True

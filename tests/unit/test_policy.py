@@ -80,11 +80,11 @@ def test_attempts_are_counted_and_end() -> None:
     (operation,) = plan(wish(A), diff(wish(A), look(A, instances={})))
     memory = policy.tried({}, operation, 10)
     assert memory == {operation.key: Attempt(count=1, last_ms=10, in_flight_since_ms=10)}
-    memory = policy.ended(memory, operation.key)
+    memory = policy.ended(memory, operation.key, ok=False)
     assert memory == {operation.key: Attempt(count=1, last_ms=10, in_flight_since_ms=None)}
     memory = policy.tried(memory, operation, 20)
     assert memory == {operation.key: Attempt(count=2, last_ms=20, in_flight_since_ms=20)}
-    assert policy.ended({}, "unknown") == {}
+    assert policy.ended({}, "unknown", ok=True) == {}
 
 
 def operation(verb: Verb, machine_id: str = "a") -> Operation:

@@ -146,7 +146,7 @@ basic: everything runs, generation 3
 
 CONTROL PLANE  STATE    PID  UP
 supervisord    RUNNING  10   1m5s
-redis          RUNNING  11   1m5s  embedded, redis://user:***@redis.example:6379/0
+redis          RUNNING  11   1m5s  embedded, redis://***@redis.example:6379/0
 api            RUNNING  11   1m5s
 reconcile      RUNNING  11   1m5s  last look 900ms ago
 monitor        RUNNING  11   1m5s
@@ -272,4 +272,4 @@ def test_a_large_fleet_shows_what_is_not_well_first() -> None:
 def test_json_tells_no_secret() -> None:
     text = msgspec.json.encode(as_document(overview())).decode()
     assert "hush" not in text
-    assert '"url":"redis://user:***@redis.example:6379/0"' in text
+    assert '"url":"redis://***@redis.example:6379/0"' in text

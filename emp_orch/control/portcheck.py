@@ -1,0 +1,88 @@
+"""Ports that an apply is about to use: refused beforehand when they belong to somebody else."""
+
+from __future__ import annotations
+
+import os
+
+from emp_orch.control import ports
+from emp_orch.control.preview import Preview
+from emp_orch.control.proposal import Proposal
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.plan import Effect
+from emp_orch.layout import Layout
+from emp_orch.procident import alive, identify, recorded
+from emp_orch.settings import Settings
+
+# (host, port, what it is for, where that stands)
+Wanted = tuple[str, int, str, str]
+
+
+def refuse_taken_ports(layout: Layout, proposal: Proposal, seen: Preview) -> None:
+    """Raise EmpError when a port that is about to be used belongs to somebody else; all of them at once."""
+    running = [] if seen.running is None else _control_ports(seen.running)
+    wanted = [(w, "") for w in _control_ports(proposal.settings) if w not in running]
+    wanted += _machine_ports(proposal, seen)
+    lines = [
+        line
+        for (host, port, what, where), machine_id in wanted
+        if (line := _taken(layout, host, port, machine_id, what, where))
+    ]
+    if lines:
+        raise EmpError("\n".join(lines), hint="stop that process, or give another port in emp.yaml")
+
+
+def _taken(layout: Layout, host: str, port: int, machine_id: str, what: str, where: str) -> str:
+    """What to say about a port that somebody else holds; empty when it is free, or will be."""
+    if not ports.taken(host, port):
+        return ""
+    who = ports.listener(port)
+    owner = _owner(layout, who.pid) if who else None
+    # What a killed supervisord of ours left behind is ended before its successor starts.
+    if owner is not None and owner in ("", machine_id):
+        return ""
+    by = f"machine {owner} of this fleet; remove it with --prune, or stop it first" if owner else str(who or "somebody")
+    return f"{where}: port {port} for {what} is taken by {by}"
+
+
+def _control_ports(settings: Settings) -> list[Wanted]:
+    wanted = [
+        (settings.api.host, settings.api.port, "the API", "api.port"),
+        (settings.monitor.host, settings.monitor.port, "the monitor page", "monitor.port"),
+    ]
+    if settings.embedded:
+        wanted.append(("127.0.0.1", settings.redis_port, "the embedded Redis", "redis.port"))
+    return wanted
+
+
+def _machine_ports(proposal: Proposal, seen: Preview) -> list[tuple[Wanted, str]]:
+    """Ports of programs that are about to start, and health ports of machines that are."""
+    new = {(c.machine_id, name) for c in seen.changes for name in c.added}
+    starting = {c.machine_id for c in seen.changes if c.effect is Effect.START}
+    wanted: list[tuple[Wanted, str]] = []
+    for machine in desired_machines(proposal.fleet).values():
+        wanted += [
+            (("127.0.0.1", p.port, f"{machine.id}/{p.name}", p.origin), machine.id)
+            for p in machine.programs
+            if p.port is not None and (machine.id, p.name) in new
+        ]
+        if machine.health_port and machine.id in starting:
+            wanted.append((("127.0.0.1", machine.health_port, f"{machine.id}'s health", machine.origin), machine.id))
+    return wanted
+
+
+def _owner(layout: Layout, pid: int) -> str | None:
+    """Which of this fleet's machines process `pid` belongs to: "" for a supervisord of ours that is dead.
+
+    None when it is a stranger.
+    """
+    try:
+        leader = identify(os.getpgid(pid)) if pid else None
+    except ProcessLookupError:
+        return None
+    for path in layout.state.glob("**/run/*") if leader else ():
+        if recorded(path) == leader:
+            home = path.parent.parent
+            supervisord = recorded(home / "run" / "supervisord")
+            return home.name if supervisord is not None and alive(supervisord) else ""
+    return None

@@ -1,0 +1,142 @@
+"""What applying an emp.yaml would do, found out without touching anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch import settings as settings_files
+from emp_orch.control import generation as generations
+from emp_orch.control.plane import ControlPlane
+from emp_orch.control.proposal import Proposal
+from emp_orch.errors import EmpError, Unreachable, UsageError
+from emp_orch.fleet.desired import DesiredMachine, desired_machines
+from emp_orch.fleet.drift import Desired
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import InstanceState
+from emp_orch.fleet.plan import MachineChange, changes
+from emp_orch.layout import Layout
+from emp_orch.runtimes import runtimes_of
+from emp_orch.settings import Settings
+from emp_orch.store import connect
+from emp_orch.store.generations import Generation, read_generation
+from emp_orch.store.keys import Keys
+
+log = logging.getLogger("apply")
+
+
+class Preview(Struct, frozen=True, kw_only=True):
+    """What applying would do.
+
+    `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
+    the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
+    """
+
+    number: int
+    same: bool
+    changes: tuple[MachineChange, ...]
+    plane_runs: bool
+    settings_change: bool
+    running: Settings | None
+    rotated: tuple[str, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.same and self.plane_runs and not (self.settings_change or self.changes or self.rotated)
+
+
+def _desired(proposal: Proposal, *, prune: bool, allow_empty: bool) -> Desired:
+    return generations.as_desired(
+        Generation(number=0, at_ms=0, fleet=proposal.fleet, digest="", prune=prune, allow_empty=allow_empty)
+    )
+
+
+async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empty: bool) -> Preview:
+    """Look, touch nothing. Raises UsageError for what must not be applied."""
+    plane = ControlPlane(layout)
+    runs = plane.identity() is not None
+    old = _known_settings(layout)
+    instances = {
+        machine_id: instance
+        for runtime in runtimes_of(layout, proposal.settings).values()
+        for machine_id, instance in (await runtime.instances()).items()
+    }
+    if old is not None and (runs or any(i.state is InstanceState.RUNNING for i in instances.values())):
+        _refuse_moved_redis(old, proposal.settings)
+    current = await _current(layout, proposal, old if runs and old else proposal.settings, runs=runs)
+    before: Mapping[MachineId, DesiredMachine] = desired_machines(current.fleet) if current else {}
+    desired = _desired(proposal, prune=prune, allow_empty=allow_empty)
+    if prune and before and not desired.machines and not allow_empty:
+        raise UsageError(f"pruning would remove all {len(before)} machines", hint="if that is meant, add --allow-empty")
+    return Preview(
+        number=current.number if current else 0,
+        same=current is not None
+        and current.digest == generations.digest(proposal.fleet)
+        and (current.prune, current.allow_empty) == (prune, allow_empty),
+        changes=changes(before, desired, instances),
+        plane_runs=runs,
+        settings_change=runs and (old != proposal.settings or plane.reload_pending),
+        running=old if runs else None,
+        rotated=_rotated(layout, proposal) if runs else (),
+    )
+
+
+async def _current(layout: Layout, proposal: Proposal, settings: Settings, *, runs: bool) -> Generation | None:
+    """The generation in force, from Redis or else from disk; that of another fleet does not count."""
+    found: Generation | None = None
+    if runs or not proposal.settings.embedded:
+        found = await _in_redis(settings)
+    try:
+        found = found or generations.kept(layout)
+    except EmpError as e:
+        log.warning("%s; going on without it", e.message)
+    return found if found is not None and found.fleet.name == proposal.fleet.name else None
+
+
+async def _in_redis(settings: Settings) -> Generation | None:
+    """None when there is none, or the embedded Redis does not answer yet."""
+    try:
+        async with connect.connected(settings.redis_url, read_only=True) as r:
+            return await read_generation(r, Keys(settings.prefix), settings.fleet)
+    except Unreachable:
+        if settings.embedded:
+            return None
+        raise
+
+
+def _known_settings(layout: Layout) -> Settings | None:
+    """What was applied last; a damaged file counts as none, as it is about to be written anew."""
+    if not layout.settings.exists():
+        return None
+    try:
+        return settings_files.load(layout)
+    except EmpError as e:
+        log.warning("%s; going on without it", e.message)
+        return None
+
+
+def _refuse_moved_redis(old: Settings, new: Settings) -> None:
+    """Machines keep the Redis they were started with, so it cannot move while something runs."""
+    if (old.machine_redis_url, old.redis_url, old.prefix, old.fleet) != (
+        new.machine_redis_url,
+        new.redis_url,
+        new.prefix,
+        new.fleet,
+    ):
+        raise UsageError(
+            "the fleet's name, or its Redis (redis.url, port, prefix), changed while it runs",
+            hint="run `emp down` first: machines keep the Redis they were started with",
+        )
+
+
+def _rotated(layout: Layout, proposal: Proposal) -> tuple[str, ...]:
+    """References whose value is another than at the last apply."""
+    try:
+        before = msgspec.json.decode(layout.secrets.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return ()
+    return tuple(sorted(k for k, v in proposal.secrets.items() if k in before and before[k] != v))
