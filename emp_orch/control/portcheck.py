@@ -21,7 +21,7 @@ Wanted = tuple[str, int, str, str]
 def refuse_taken_ports(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     """Raise EmpError when a port that is about to be used belongs to somebody else; all of them at once."""
     running = [] if seen.running is None else _control_ports(seen.running)
-    wanted = [(w, "") for w in _control_ports(proposal.settings) if w not in running]
+    wanted = [(w, layout.control.name) for w in _control_ports(proposal.settings) if w not in running]
     wanted += _machine_ports(proposal, seen)
     lines = [
         line

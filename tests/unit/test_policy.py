@@ -323,3 +323,16 @@ def test_a_drift_is_told_with_its_action_and_what_holds_it() -> None:
 )
 def test_a_drift_without_an_action_says_why(observed: Observed, kind: Kind, why: str) -> None:
     assert told(observed) == [(str(kind), "", why, "")]
+
+
+def test_a_new_generation_does_not_wait_for_the_last_ones_backoff() -> None:
+    """Five quick scalings would cost 2 + 4 + 8 + 16 + 32 s, though each was taken over at once."""
+    memory = {
+        "send-configuration/a": attempt(5, 20_000),
+        "send-configuration/b": attempt(5, 20_000, in_flight=True),
+        "restart-program/a/x": attempt(5, 20_000),
+    }
+    assert set(policy.asked_anew(memory)) == {"send-configuration/b", "restart-program/a/x"}
+    taken_over = policy.ended(memory, "send-configuration/b", ok=True)["send-configuration/b"]
+    assert (taken_over.count, taken_over.in_flight_since_ms) == (0, None)
+    assert policy.ended(memory, "restart-program/a/x", ok=True)["restart-program/a/x"].count == 5

@@ -1,0 +1,111 @@
+"""Changes of emp.yaml under a running fleet that are easy to get wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+from stack import MACHINE, Stack, until
+
+from emp_orch.procident import alive
+
+
+@pytest.fixture
+def up(folder_stack: Stack) -> Stack:
+    folder_stack.up(NUM_GPUS="1")
+    return folder_stack
+
+
+def _edit(stack: Stack, **changes: object) -> None:
+    """Set top-level keys, and for a machine key `machine`: keys of the default machine."""
+    config = yaml.safe_load(stack.file.read_text())
+    config["machines"][MACHINE].update(changes.pop("machine", {}))  # type: ignore[call-overload]
+    config.update(changes)
+    stack.file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _environ(stack: Stack, program: str) -> dict[str, str]:
+    text = Path(f"/proc/{stack.program(program).pid}/environ").read_text()
+    return dict(e.split("=", 1) for e in text.split("\0") if "=" in e)
+
+
+def test_a_secret_reaches_a_machine_that_runs_and_nothing_else(up: Stack) -> None:
+    _edit(up, machine={"env": {"TOKEN": {"env": "SECRET_OF_TEST"}, "NASTY": "a b%c;d'\"#\n é"}})
+    up.up(NUM_GPUS="1", SECRET_OF_TEST="hunter2")
+    assert _environ(up, "comfyui-gpu0")["TOKEN"] == "hunter2"
+    assert _environ(up, "comfyui-gpu0")["NASTY"] == "a b%c;d'\"#\n é"
+    said = up.run("apply", "-y", NUM_GPUS="1", SECRET_OF_TEST="hunter3")
+    assert said.returncode == 0
+    assert "env:SECRET_OF_TEST" in said.stderr
+    up.ok("restart", MACHINE, "comfyui-gpu0")
+    assert _environ(up, "comfyui-gpu0")["TOKEN"] == "hunter3"
+
+    told = said.stderr + up.ok("diff", "--json") + up.ok("render") + up.ok("status", "--json")
+    written = b"".join(p.read_bytes() for p in up.root.rglob("*") if p.is_file() and p.name not in ("secrets.json",))
+    for secret in ("hunter2", "hunter3"):
+        assert secret not in told
+        assert secret.encode() not in written
+    for path in up.layout.state.rglob("secrets.json"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_an_agent_killed_while_it_reloads(up: Stack) -> None:
+    """A removed program that ignores TERM holds the reload; the agent dies in it; the next one makes it good."""
+    _edit(up, services={**yaml.safe_load(up.file.read_text())["services"], "stub": STUBBORN})
+    _edit(up, machine={"services": ["simulation", "comfyui", "stub"]})
+    up.up(NUM_GPUS="1")
+    stubborn = up.program("stub")
+    _edit(up, machine={"services": ["simulation", "comfyui"]})
+    assert up.run("apply", "-y", "--no-wait", NUM_GPUS="1").returncode == 0
+    log = up.layout.log(f"machine-{MACHINE}")
+    until("the stop has begun", lambda: "waiting for stub to stop" in log.read_text())
+    os.kill(up.program("agent").pid, signal.SIGKILL)
+    up.until_in_sync()
+    assert not alive(stubborn)
+    assert up.diff()[1]["generation"] == 3
+
+
+STUBBORN = {
+    "scale": "per_machine",
+    "command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+    "stop": {"timeout": "6s"},
+}
+
+
+def test_another_fleet_in_the_same_folder_after_down(up: Stack) -> None:
+    up.ok("down")
+    _edit(up, name="another")
+    up.up(NUM_GPUS="1")
+    assert up.ok("diff").strip() == "in sync: another is as generation 1 says"
+
+
+def test_the_api_moves_only_to_a_free_port(up: Stack) -> None:
+    before = up.control("api")
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        _edit(up, api={"host": "127.0.0.1", "port": squatter.getsockname()[1]})
+        refused = up.run("apply", "-y", NUM_GPUS="1")
+        assert refused.returncode == 1
+        assert f"api.port: port {squatter.getsockname()[1]} for the API is taken by" in refused.stderr
+        assert up.control("api") == before
+        port = squatter.getsockname()[1]
+    _edit(up, api={"host": "127.0.0.1", "port": port})
+    agent = up.program("agent")
+    up.up(NUM_GPUS="1")
+    assert up.control("api") != before
+    assert up.program("agent") == agent
+
+
+def test_a_renamed_machine_is_told_whose_ports_it_wants(up: Stack) -> None:
+    config = yaml.safe_load(up.file.read_text())
+    config["machines"] = {"renamed": config["machines"][MACHINE]}
+    up.file.write_text(yaml.safe_dump(config))
+    refused = up.run("apply", "-y", NUM_GPUS="1")
+    assert refused.returncode == 1
+    assert f"is taken by machine {MACHINE} of this fleet" in refused.stderr
+    assert "--prune" in refused.stderr

@@ -1,0 +1,95 @@
+"""emp stops what it started, all of it, and nothing else; and one folder has one of each supervisord."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import MACHINE, Stack
+
+from emp_orch.procident import alive, identify, place
+
+
+@pytest.fixture
+def up(folder_stack: Stack) -> Stack:
+    folder_stack.up(NUM_GPUS="1")
+    return folder_stack
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[int]:
+    """A process whose name is not UTF-8, member of a process group whose leader has ended."""
+    name = "имя-длиннее-15".encode()
+    program = os.fsencode(tmp_path) + b"/" + name
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    shell = subprocess.run(
+        ["sh", "-c", '"$0" 600 >/dev/null 2>&1 & echo $! $$', program],
+        start_new_session=True,
+        capture_output=True,
+        check=True,
+    )
+    pid, leader = map(int, shell.stdout.split())
+    assert identify(leader) is None
+    assert os.getpgid(pid) == leader
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_second_supervisord_is_refused(up: Stack) -> None:
+    before = up.control("supervisord"), up.program("supervisord")
+    for args in (("control",), ("machine", MACHINE)):
+        done = up.run(*args)
+        assert done.returncode == 1
+        assert "already runs (pid" in done.stderr
+    assert (up.control("supervisord"), up.program("supervisord")) == before
+    assert up.diff()[0] == 0
+
+
+def test_two_applies_at_once_start_one_control_plane(folder_stack: Stack) -> None:
+    stack = folder_stack
+    running = [
+        subprocess.Popen(
+            stack.argv("apply", "-y"), env={**os.environ, "NUM_GPUS": "1"}, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [p.communicate(timeout=120)[1] for p in running]
+    assert 0 in [p.returncode for p in running], said
+    assert not any("Traceback" in s for s in said)
+    stack.until_in_sync()
+    assert len(stack.running("supervisor.supervisord")) == 2
+    assert len(stack.running("emp_orch api")) == 1
+
+
+def test_down_with_a_dead_control_plane_stops_everything(up: Stack) -> None:
+    os.kill(up.control("supervisord").pid, signal.SIGKILL)
+    up.ok("down")
+    assert up.leftovers() == []
+
+
+def test_strangers_are_left_alone(up: Stack, stranger: int) -> None:
+    """An identity of long ago whose group number a stranger has now: by pid alone it would be ours."""
+    group = os.getpgid(stranger)
+    for home in (up.layout.control, up.layout.machine(MACHINE)):
+        (home / "run" / "ghost").write_text(f"{group} 12345 {group + 1} {place()}\n")
+        (home / "run" / "other-boot").write_text(f"{stranger} 12345 {group} 0.0\n")
+    who = identify(stranger)
+    assert who is not None
+    up.ok("down")
+    assert alive(who)
+    assert up.leftovers() == []
+
+
+def test_a_damaged_state_folder_does_not_keep_anything_running(up: Stack) -> None:
+    up.layout.settings.write_text("{")
+    up.layout.generation.write_text("nonsense")
+    assert up.run("status").returncode != 0
+    up.ok("apply", "-y", NUM_GPUS="1")
+    up.layout.settings.write_text("{")
+    up.ok("down")
+    assert up.leftovers() == []
