@@ -23,20 +23,16 @@ def refuse_taken_ports(layout: Layout, proposal: Proposal, seen: Preview) -> Non
     running = [] if seen.running is None else _control_ports(seen.running)
     wanted = [(w, layout.control.name) for w in _control_ports(proposal.settings) if w not in running]
     wanted += _machine_ports(proposal, seen)
-    lines = [
-        line
-        for (host, port, what, where), machine_id in wanted
-        if (line := _taken(layout, host, port, machine_id, what, where))
-    ]
+    taken = [(w, machine_id) for w, machine_id in wanted if ports.taken(w[0], w[1])]
+    holders = ports.port_holders({w[1] for w, _ in taken})
+    lines = [line for w, machine_id in taken if (line := _say(layout, w, holders.get(w[1]), machine_id))]
     if lines:
         raise EmpError("\n".join(lines), hint="stop that process, or give another port in emp.yaml")
 
 
-def _taken(layout: Layout, host: str, port: int, machine_id: str, what: str, where: str) -> str:
-    """What to say about a port that somebody else holds; empty when it is free, or will be."""
-    if not ports.taken(host, port):
-        return ""
-    who = ports.listener(port)
+def _say(layout: Layout, wanted: Wanted, who: ports.Holder | None, machine_id: str) -> str:
+    """What to say about a port that somebody holds; empty when it will be free for `machine_id`."""
+    _, port, what, where = wanted
     owner = _owner(layout, who.pid) if who else None
     # What a killed supervisord of ours left behind is ended before its successor starts.
     if owner is not None and owner in ("", machine_id):

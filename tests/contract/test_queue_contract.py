@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from queue_support import SERVERS, Server, job, running_server, until
+from queue_support import job, until
 
 from emp_orch.jobs.model import JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store import queue_prelude
 from emp_orch.store.claims import Claimed, Claims, Lease, Waiting
-from emp_orch.store.connect import Client, client
+from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.queue import CancelOutcome, NoSuchJob, NotNow, Queue
 
 ABLE = {"services": ["simulation"], "gpu": 0}
 KEYS = Keys("t:")
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(request.param, tmp_path_factory.mktemp(request.param)) as made:
-        yield made
-
-
-@pytest.fixture
-async def r(server: Server) -> AsyncIterator[Client]:
-    made = client(server.url)
-    await made.flushall()
-    yield made
-    await made.aclose()
 
 
 @pytest.fixture

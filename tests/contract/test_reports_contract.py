@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 from fleet_support import SIMULATION, one, report, worker
-from queue_support import SERVERS, Server, running_server
 
 from emp_orch.fleet.desired import worker_id
-from emp_orch.store.connect import Client, client
+from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import (
     BEATS_PER_DOCUMENT,
@@ -22,20 +19,6 @@ from emp_orch.store.reports import (
 KEYS = Keys("t:")
 M = one([SIMULATION])
 W = worker_id(M.id, 0)
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(request.param, tmp_path_factory.mktemp(request.param)) as made:
-        yield made
-
-
-@pytest.fixture
-async def r(server: Server) -> AsyncIterator[Client]:
-    made = client(server.url)
-    await made.flushall()
-    yield made
-    await made.aclose()
 
 
 async def test_what_is_written_is_read_with_the_time_it_was_heard(r: Client) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from queue_support import SERVERS, Server, running_server, until
+from queue_support import Server, until
 
 from emp_orch.errors import Unreachable
 from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
@@ -21,7 +20,7 @@ from emp_orch.fleet.observed import (
 from emp_orch.machine.orders import Orders
 from emp_orch.store import commands, reports, requests
 from emp_orch.store.commands import Command, CommandVerb
-from emp_orch.store.connect import Client, WriteRefused, client, connected, time_ms
+from emp_orch.store.connect import Client, WriteRefused, connected, time_ms
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Leadership
@@ -29,20 +28,6 @@ from emp_orch.store.leader import Leadership
 KEYS = Keys("t:")
 M = MachineId("m1")
 W = WorkerId("m1-worker-0")
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(request.param, tmp_path_factory.mktemp(request.param)) as made:
-        yield made
-
-
-@pytest.fixture
-async def r(server: Server) -> AsyncIterator[Client]:
-    made = client(server.url)
-    await made.flushall()
-    yield made
-    await made.aclose()
 
 
 def machine(status: MachineStatus = MachineStatus.READY) -> MachineReport:

@@ -19,17 +19,16 @@ from emp_orch import spec
 from emp_orch.control import generation as generations
 from emp_orch.control.doctor.host import (
     FolderFacts,
-    Holder,
     environment_of,
     folder_facts,
     lock_holders,
-    port_holders,
 )
 from emp_orch.control.doctor.model import Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, machine_folders, orphans
 from emp_orch.control.plane import ControlPlane
+from emp_orch.control.ports import Holder, port_holders
 from emp_orch.control.proposal import read_proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines

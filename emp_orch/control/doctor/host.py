@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Set
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -72,74 +71,6 @@ def environment_of(identity: Path, name: str) -> str | None:
         return None
     start = f"{name}=".encode()
     return next((v[len(start) :].decode(errors="replace") for v in variables if v.startswith(start)), "")
-
-
-_LISTEN = "0A"
-
-
-class Holder(Struct, frozen=True, kw_only=True):
-    """Who listens on a port. `pid` is 0 when it cannot be seen: another user's process."""
-
-    pid: int
-    group: int
-    command: str
-
-    def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid})" if self.pid else "another user's process"
-
-    def belongs_to(self, leader: int) -> bool:
-        """Whether it is the process `leader`, or one of the group that `leader` leads."""
-        return leader != 0 and leader in (self.pid, self.group)
-
-
-def port_holders(ports: Set[int]) -> dict[int, Holder]:
-    """Who listens on each of `ports`, on any address; those that nobody listens on are left out. One pass."""
-    sockets = _listening(ports)
-    found = {port: Holder(pid=0, group=0, command="") for port in sockets.values()}
-    if not sockets:
-        return {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            for port in _held(process, sockets):
-                found[port] = _holder(process)
-    return found
-
-
-def _listening(ports: Set[int]) -> dict[str, int]:
-    """The listening sockets of `ports`, as /proc/PID/fd names them."""
-    sockets = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == _LISTEN and port in ports:
-                sockets[f"socket:[{fields[9]}]"] = port
-    return sockets
-
-
-def _held(process: Path, sockets: Mapping[str, int]) -> set[int]:
-    """Which of `sockets` the process holds, as ports; descriptors may come and go meanwhile."""
-    held = set()
-    try:
-        for descriptor in (process / "fd").iterdir():
-            with suppress(FileNotFoundError):
-                held.add(sockets.get(str(descriptor.readlink()), 0))
-    except OSError:
-        pass  # it ended, or is another user's
-    return held - {0}
-
-
-def _holder(process: Path) -> Holder:
-    pid = int(process.name)
-    try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        command = " ".join(w.decode(errors="replace") for w in words if w)[:80]
-        return Holder(pid=pid, group=os.getpgid(pid), command="".join(c if c.isprintable() else "?" for c in command))
-    except OSError:
-        return Holder(pid=pid, group=0, command="a process that has just ended")
 
 
 def lock_holders(locks: Mapping[str, Path]) -> dict[str, int]:

@@ -1,0 +1,24 @@
+"""Every contract is held on Redis and on Valkey: a server a module, emptied before each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from queue_support import SERVERS, Server, running_server
+
+from emp_orch.store.connect import Client, client
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(request.param, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+@pytest.fixture
+async def r(server: Server) -> AsyncIterator[Client]:
+    made = client(server.url)
+    await made.flushall()
+    yield made
+    await made.aclose()
