@@ -107,6 +107,9 @@ async def _wait(session: Session, generation: Generation, within_s: float, progr
     try:
         async with asyncio.timeout(within_s):
             await session.wait_converged(generation, look)
+    except asyncio.CancelledError:
+        progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
+        raise
     except TimeoutError:
         missing = "\n  ".join(f"{d.kind}: {d.subject} is {d.observed}, not {d.desired} ({d.cause})" for d in last)
         raise WaitTimeout(

@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
-        self._began = time.monotonic()
+        self._began: float | None = None  # the first stage: time spent on questions is not counted
         self._last = ""
         self._printed = -QUIET_S
         self._frame = 0
@@ -42,16 +42,18 @@ class Progress:
     def stage(self, text: str) -> None:
         """Show `text` as what goes on now."""
         self._frame += 1
+        self._began = self._began or time.monotonic()
+        elapsed_s = time.monotonic() - self._began
         if self._live:
             self._clear()
             width = max(20, shutil.get_terminal_size().columns)
             frame = _FRAMES[self._frame % len(_FRAMES)]
-            line = f"{frame} {time.monotonic() - self._began:5.1f}s  {text}"
+            line = f"{frame} {elapsed_s:5.1f}s  {text}"
             sys.stderr.write(line[: width - 1])
             sys.stderr.flush()
         elif text != self._last and time.monotonic() - self._printed >= QUIET_S:
             self._printed = time.monotonic()
-            sys.stderr.write(f"{time.monotonic() - self._began:6.1f}s  {text}\n")
+            sys.stderr.write(f"{elapsed_s:6.1f}s  {text}\n")
             sys.stderr.flush()
         self._last = text
 
