@@ -89,13 +89,26 @@ async def _apply(path: Path, asked: _Asked) -> None:
             if generation is None:
                 generation = await session.publish(proposal, seen, prune=asked.prune, allow_empty=asked.allow_empty)
             if not asked.no_wait:
-                await _wait(session, generation, asked.timeout, progress)
+                await _wait(layout, session, generation, asked.timeout, progress)
     _report(
         layout, proposal, generation.number, unchanged=seen.nothing, waited=not asked.no_wait, as_json=asked.as_json
     )
 
 
-async def _wait(session: Session, generation: Generation, within_s: float, progress: Progress) -> None:
+async def _who_acts(layout: Layout) -> str:
+    """What to expect after a wait that was in vain."""
+    from emp_orch.cli.diff import SILENT_MS
+    from emp_orch.control.inspect import difference
+
+    found = await difference(layout)
+    if found.paused:
+        return f"the reconciler is paused: {found.paused}"
+    if found.status_age_ms is None or found.status_age_ms > SILENT_MS:
+        return "nobody carries this out: no reconciler is at work; see `emp logs reconcile` and `emp doctor`"
+    return "the reconciler goes on trying; see `emp diff`, `emp doctor` and `emp logs`"
+
+
+async def _wait(layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress) -> None:
     """Show the way to convergence; raise WaitTimeout with what is still missing."""
     last: tuple[Drift, ...] = ()
 
@@ -114,7 +127,7 @@ async def _wait(session: Session, generation: Generation, within_s: float, progr
         missing = "\n  ".join(f"{d.kind}: {d.subject} is {d.observed}, not {d.desired} ({d.cause})" for d in last)
         raise WaitTimeout(
             f"not ready after {within_s:g} s:\n  {missing}",
-            hint="the reconciler goes on trying; see `emp diff`, `emp doctor` and `emp logs`",
+            hint=await _who_acts(layout),
         ) from None
 
 
@@ -127,7 +140,7 @@ def _say(drifts: tuple[Drift, ...], observed: Observed) -> str:
     running = sum(p.state == "RUNNING" for p in seen.report.programs.values()) if seen else 0
     count = f", {running} programs running" if seen else ""
     more = f" (+{len(drifts) - 1} more)" if len(drifts) > 1 else ""
-    return f"{first.machine_id}{count}: {first.subject} {first.observed} → {first.desired}{more}"
+    return f"{first.machine_id}{count}: {first.subject} is {first.observed}, wants {first.desired}{more}"
 
 
 _SIGN = {"start": "+", "in place": "~", "restart": "↻", "remove": "-"}
@@ -200,7 +213,8 @@ def _report(layout: Layout, proposal: Proposal, number: int, *, unchanged: bool,
     click.echo(f"  page  {settings.monitor.url}")
     click.echo(f"  API   {settings.api.url}/api/monitor/state")
     click.echo(f"  logs  {layout.logs}")
-    click.echo("  next  emp status · emp submit simulation --wait · emp logs -f · emp diff · emp down")
+    submit = "emp submit simulation --wait · " if "simulation" in proposal.fleet.services else ""
+    click.echo(f"  next  emp status · {submit}emp logs -f · emp diff · emp down")
 
 
 @click.command()

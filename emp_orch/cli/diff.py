@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from emp_orch.control.inspect import Difference
 
 
+# Longer without a tick than any interval makes sense for.
+SILENT_MS = 10_000
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print drift and plan as JSON.")
 @click.pass_obj
@@ -80,5 +84,5 @@ def _print(found: Difference) -> None:
             click.echo(f"  {number}. {operation.text}")
     if found.paused:
         click.echo(f"\nthe reconciler is paused: {found.paused}")
-    elif found.drift and (found.status_age_ms is None or found.status_age_ms > 10_000):
+    elif found.status_age_ms is None or found.status_age_ms > SILENT_MS:
         click.echo("\nno reconciler is at work: see `emp status`, `emp logs reconcile`")

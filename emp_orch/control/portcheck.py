@@ -25,19 +25,21 @@ def refuse_taken_ports(layout: Layout, proposal: Proposal, seen: Preview) -> Non
     wanted += _machine_ports(proposal, seen)
     taken = [(w, machine_id) for w, machine_id in wanted if ports.taken(w[0], w[1])]
     holders = ports.port_holders({w[1] for w, _ in taken})
-    lines = [line for w, machine_id in taken if (line := _say(layout, w, holders.get(w[1]), machine_id))]
+    lines = [line for w, id_ in taken if (line := _say(layout, w, holders.get(w[1]), {"", id_, *seen.removed}))]
     if lines:
-        raise EmpError("\n".join(lines), hint="stop that process, or give another port in emp.yaml")
+        raise EmpError("\n".join(lines), hint="free it, or give another port in emp.yaml")
 
 
-def _say(layout: Layout, wanted: Wanted, who: ports.Holder | None, machine_id: str) -> str:
-    """What to say about a port that somebody holds; empty when it will be free for `machine_id`."""
+def _say(layout: Layout, wanted: Wanted, who: ports.Holder | None, leaving: set[str]) -> str:
+    """What to say about a port that somebody holds; empty when its holder is one of `leaving`.
+
+    "" stands for what a killed supervisord of ours left behind: it is ended before its successor starts.
+    """
     _, port, what, where = wanted
     owner = _owner(layout, who.pid) if who else None
-    # What a killed supervisord of ours left behind is ended before its successor starts.
-    if owner is not None and owner in ("", machine_id):
+    if owner is not None and owner in leaving:
         return ""
-    by = f"machine {owner} of this fleet; remove it with --prune, or stop it first" if owner else str(who or "somebody")
+    by = f"machine {owner} of this fleet, which `emp apply --prune` removes" if owner else str(who or "somebody")
     return f"{where}: port {port} for {what} is taken by {by}"
 
 

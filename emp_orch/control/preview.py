@@ -17,7 +17,7 @@ from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Desired
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import InstanceState
-from emp_orch.fleet.plan import MachineChange, changes
+from emp_orch.fleet.plan import Effect, MachineChange, changes
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
@@ -33,6 +33,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
+    `removed` are the machines that this apply removes.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     settings_change: bool
     running: Settings | None
     rotated: tuple[str, ...]
+    removed: tuple[MachineId, ...] = ()
 
     @property
     def nothing(self) -> bool:
@@ -72,12 +74,15 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
     desired = _desired(proposal, prune=prune, allow_empty=allow_empty)
     if prune and before and not desired.machines and not allow_empty:
         raise UsageError(f"pruning would remove all {len(before)} machines", hint="if that is meant, add --allow-empty")
+    found = changes(before, desired, instances)
+    gone = tuple(c.machine_id for c in found if c.effect is Effect.REMOVE) if desired.prune else ()
     return Preview(
         number=current.number if current else 0,
         same=current is not None
         and current.digest == generations.digest(proposal.fleet)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
-        changes=changes(before, desired, instances),
+        changes=found,
+        removed=gone,
         plane_runs=runs,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,

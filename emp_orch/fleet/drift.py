@@ -94,10 +94,19 @@ def _starting(machine: DesiredMachine, seen: SeenMachine) -> Drift:
         subject=machine.id,
         desired="ready",
         observed=status,
-        cause="its start-up sequence is under way" if begins else f"the machine is {status}",
+        cause=_under_way(machine, seen) if begins else f"the machine is {status}",
         origin=machine.origin,
         seen_ms=seen.seen_ms,
     )
+
+
+_ON_ITS_WAY = (Kind.PROGRAM_STARTING, Kind.PROGRAM_FATAL, Kind.PROGRAM_UNHEALTHY)
+
+
+def _under_way(machine: DesiredMachine, seen: SeenMachine) -> str:
+    """What the start-up sequence is at: the first program that it waits for."""
+    at = next((d for d in program_drift(machine, seen) if d.kind in _ON_ITS_WAY), None)
+    return "its start-up sequence is under way" + (f"; {at.subject} is {at.observed}: {at.cause}" if at else "")
 
 
 def _whole_machine(

@@ -40,7 +40,7 @@ def program_drift(machine: DesiredMachine, seen: SeenMachine) -> list[Drift]:
                     machine_id=machine.id,
                     subject=program.name,
                     desired="EXITED 0" if program.kind.once else "RUNNING",
-                    observed=_say(got),
+                    observed=_say(program, got),
                     cause=cause,
                     origin=program.origin,
                     program=program.name,
@@ -80,7 +80,8 @@ def _classify_program(program: DesiredProgram, got: ProgramReport | None) -> tup
             if got.healthy is False:
                 return Kind.PROGRAM_UNHEALTHY, got.detail or "its health check fails"
             if got.healthy is None and program.health is not None:
-                return Kind.PROGRAM_STARTING, "its health check has not passed yet"
+                met = f": {got.detail}" if got.detail else ""
+                return Kind.PROGRAM_STARTING, f"its health check has not passed yet{met}"
             return None, ""
         case ProgramState.STOPPED | ProgramState.EXITED | ProgramState.UNKNOWN:
             return Kind.PROGRAM_STOPPED, got.detail or "it was stopped, or exited and was not restarted"
@@ -88,12 +89,15 @@ def _classify_program(program: DesiredProgram, got: ProgramReport | None) -> tup
             return Kind.PROGRAM_STARTING, got.detail or "supervisord is at it"
 
 
-def _say(got: ProgramReport | None) -> str:
+def _say(program: DesiredProgram | None, got: ProgramReport | None) -> str:
     if got is None:
         return "absent"
     if got.state is ProgramState.EXITED:
         return f"EXITED {got.exit_status}"
-    return f"{got.state}, unhealthy" if got.healthy is False else got.state
+    if got.healthy is False:
+        return f"{got.state}, unhealthy"
+    probed = program is not None and program.health is not None and got.state is ProgramState.RUNNING
+    return f"{got.state}, not healthy yet" if probed and got.healthy is None else got.state
 
 
 def worker_drift(

@@ -210,4 +210,5 @@ def _compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
 
 
 def _same(a: DesiredProgram, b: DesiredProgram) -> bool:
-    return structs.replace(a, origin="") == structs.replace(b, origin="")
+    """Whether supervisord sees the same program: how it is checked and what it waits for is the agent's."""
+    return structs.replace(a, origin="", health=None, after=()) == structs.replace(b, origin="", health=None, after=())

@@ -53,8 +53,10 @@ async def _watch_one_life(
         error = await probe_once(session, url, health.timeout_s)
         failures = failures + 1 if error else 0
         still_starting = now.healthy is None and loop.time() - began < health.startup_s
-        if not error:
+        if error and still_starting:
+            await programs.set_health(program.name, None, error)
+        elif not error:
             await programs.set_health(program.name, True, "")
-        elif not still_starting and failures >= health.failures:
+        elif failures >= health.failures:
             await programs.set_health(program.name, False, error)
         await asyncio.sleep(min(STARTING_INTERVAL_S, health.interval_s) if still_starting else health.interval_s)

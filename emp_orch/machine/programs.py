@@ -50,7 +50,8 @@ class Programs:
         await self.touch()
         return before.state if before else ProgramState.UNKNOWN
 
-    async def set_health(self, name: ProgramName, healthy: bool, detail: str) -> None:
+    async def set_health(self, name: ProgramName, healthy: bool | None, detail: str) -> None:
+        """Take over a probe's verdict; None: not known yet, `detail` says what the last probe met."""
         report = self.reports.get(name)
         if report is not None and (report.healthy, report.detail) != (healthy, detail):
             self.reports[name] = structs.replace(report, healthy=healthy, detail=detail)

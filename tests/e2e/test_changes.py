@@ -109,3 +109,39 @@ def test_a_renamed_machine_is_told_whose_ports_it_wants(up: Stack) -> None:
     assert refused.returncode == 1
     assert f"is taken by machine {MACHINE} of this fleet" in refused.stderr
     assert "--prune" in refused.stderr
+
+
+def test_a_renamed_machine_replaces_the_old_one_when_pruning(up: Stack) -> None:
+    config = yaml.safe_load(up.file.read_text())
+    config["machines"] = {"renamed": config["machines"][MACHINE]}
+    up.file.write_text(yaml.safe_dump(config))
+    up.ok("apply", "-y", "--prune", NUM_GPUS="1")
+    assert up.diff()[0] == 0
+    assert not up.layout.machine(MACHINE).exists()
+
+
+def test_apply_waits_for_a_health_check_that_changed(up: Stack) -> None:
+    """The program runs on untouched; what the old check said is no answer to the new one."""
+    before = up.program("comfyui-gpu0")
+    config = yaml.safe_load(up.file.read_text())
+    config["services"]["comfyui"]["health"]["http"] = "/nowhere"
+    up.file.write_text(yaml.safe_dump(config))
+    waited = up.run("apply", "-y", "--timeout", "6", NUM_GPUS="1")
+    assert waited.returncode == 4, waited.stdout + waited.stderr
+    assert "/nowhere answered 404" in waited.stderr
+    assert up.program("comfyui-gpu0") == before
+    config["services"]["comfyui"]["health"]["http"] = "/system_stats"
+    up.file.write_text(yaml.safe_dump(config))
+    up.up(NUM_GPUS="1")
+    assert up.program("comfyui-gpu0") == before
+
+
+def test_a_wait_in_vain_says_when_nobody_is_at_work(up: Stack) -> None:
+    os.kill(up.control("reconcile").pid, signal.SIGSTOP)
+    try:
+        waited = up.run("apply", "-y", "--timeout", "12", NUM_GPUS="2")
+        assert waited.returncode == 4
+        assert "no reconciler is at work" in waited.stderr
+    finally:
+        os.kill(up.control("reconcile").pid, signal.SIGCONT)
+    up.until_in_sync()

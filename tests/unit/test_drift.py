@@ -318,7 +318,7 @@ generation-behind m: wants generation 2, is generation 1; a newer generation was
 machine-starting m: wants ready, is starting; its start-up sequence is under way
 """,
     "configuring": """\
-machine-starting m: wants ready, is configuring; its start-up sequence is under way
+machine-starting m: wants ready, is configuring; its start-up sequence is under way; comfyui-gpu0 is STARTING: supervisord is at it
 """,
     "starting, a program was just stopped": """\
 machine-starting m: wants ready, is starting; its start-up sequence is under way
@@ -398,7 +398,7 @@ program-starting simulation: wants RUNNING, is BACKOFF; can't find command
 program-starting simulation: wants RUNNING, is STOPPING; supervisord is at it
 """,
     "not probed yet": """\
-program-starting comfyui-gpu0: wants RUNNING, is RUNNING; its health check has not passed yet
+program-starting comfyui-gpu0: wants RUNNING, is RUNNING, not healthy yet; its health check has not passed yet
 """,
     "unhealthy": """\
 program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; /system_stats answered 500

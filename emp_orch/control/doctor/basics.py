@@ -54,8 +54,9 @@ def _applied(facts: Facts) -> Iterator[Problem]:
         yield Problem(what="no fleet was applied in this folder yet", fix="emp apply", level=Level.WARN)
     elif isinstance(facts.fleet, Fleet) and generations.digest(facts.fleet) != generation.digest:
         yield Problem(
-            what=f"emp.yaml was changed since generation {generation.number} was applied",
-            fix="emp apply",
+            what=f"emp.yaml, with the environment as it is here, asks for something else than generation "
+            f"{generation.number}, which runs",
+            fix="emp apply shows what would change, and asks",
             where="emp.yaml",
             level=Level.WARN,
         )

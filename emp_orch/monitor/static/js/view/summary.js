@@ -1,10 +1,11 @@
 import { html } from "../html.js";
+import { LIVE } from "../store.js";
 
 // One look: in sync or not, and how many of what.
 export function Summary({ store }) {
   const { state } = store;
   const stats = state.system_stats;
-  const [tone, headline, detail] = verdict(state, store.reconciler);
+  const [tone, headline, detail] = verdict(state, store.reconciler, store.connection);
   const ready = stats.machines.by_status.ready ?? 0;
   const wanted = state.fleet.machines.length;
   const slots = state.fleet.machines.reduce((n, m) => n + m.num_gpus, 0);
@@ -37,14 +38,16 @@ const Figure = ({ name, value, of }) => html`
   </div>
 `;
 
-function verdict(state, reconciler) {
+function verdict(state, reconciler, connection) {
   const n = state.drift.length;
   const { fleet } = state;
+  // What was true when we last heard is no verdict of now.
+  if (connection.phase !== LIVE) return ["unknown", "Unknown", "No news from the API: what stands below may be old."];
   if (fleet.error) return ["unknown", "Unknown", fleet.error];
   if (!fleet.generation) return ["unknown", "Nothing applied", "Run emp apply to publish a generation."];
   if (!reconciler?.alive) return ["unknown", "Unknown", "The reconciler is silent: nobody compares or repairs now."];
   if (fleet.in_sync === null) return ["unknown", "Comparing", `Generation ${fleet.generation} was just applied.`];
-  if (n === 0) return ["ok", "In sync", "What runs is what emp.yaml says."];
+  if (n === 0) return ["ok", "In sync", `What runs is what generation ${fleet.generation} says.`];
   const headline = n === 1 ? "1 difference" : `${n} differences`;
   const counts = new Map();
   for (const d of state.drift) counts.set(phaseOf(d), (counts.get(phaseOf(d)) ?? 0) + 1);
