@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from emp_orch.errors import EmpError
 from emp_orch.fleet.observed import ConnectorReport
 from emp_orch.jobs.model import Job, JobError, Progress, Result
@@ -13,6 +15,10 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 
 # A service's words are kept up to this length.
 MAX_MESSAGE = 10_000
+
+
+# What decoding an answer may raise; bytes that are not UTF-8 and deep nesting are not DecodeErrors.
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RunFailed(Exception):

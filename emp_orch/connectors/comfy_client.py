@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from emp_orch.connectors.base import CannotLoad, OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, CannotLoad, OnProgress, RunFailed
 from emp_orch.connectors.comfy_protocol import (
     File,
     Message,
@@ -109,7 +109,7 @@ class ComfyClient:
             return await self._fetch(record)
         except _NETWORK as e:
             raise self.gone(e) from e
-        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        except MALFORMED as e:
             raise RunFailed(f"the service at {self.shown} does not speak ComfyUI: {e}", retryable=False) from e
         finally:
             self.current = self._socket = None
@@ -146,7 +146,7 @@ class ComfyClient:
                 continue  # previews are binary
             try:
                 message = msgspec.json.decode(got.data, type=Message)
-            except (msgspec.DecodeError, msgspec.ValidationError):
+            except MALFORMED:
                 continue  # another extension's message
             if message.data.get("prompt_id") != prompt_id:
                 continue

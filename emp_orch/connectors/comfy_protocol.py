@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, OnProgress, RunFailed
 from emp_orch.jobs.model import Progress
 
 Workflow = dict[str, Any]
@@ -71,7 +71,7 @@ def refusal(status: int, body: bytes) -> RunFailed:
     retryable = status >= 500 or status == 429
     try:
         said = msgspec.json.decode(body, type=Refusal)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except MALFORMED:
         said = Refusal()
     error = said.error if isinstance(said.error, dict) else {"message": said.error}
     lines = [str(error[k]) for k in ("message", "details") if error.get(k)]

@@ -6,7 +6,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, OnProgress, RunFailed
 from emp_orch.connectors.comfy_client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfy_protocol import parse_workflow
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
@@ -37,7 +37,7 @@ class ComfyUI:
             stats = msgspec.json.decode(await self._client.get("system_stats", timeout_s=PROBE_TIMEOUT_S), type=_Stats)
         except (aiohttp.ClientError, OSError) as e:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=self._client.gone(e).error.message)
-        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        except MALFORMED as e:
             detail = f"{self._client.shown} answers, but not as ComfyUI does: {e}"
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
         return ConnectorReport(status=ConnectorStatus.IDLE, version=stats.system.comfyui_version)

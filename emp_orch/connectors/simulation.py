@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, OnProgress, RunFailed
 from emp_orch.connectors.comfy_client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfy_protocol import Workflow
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
@@ -76,7 +76,7 @@ class Simulation:
             health = msgspec.json.decode(await self._client.get("health", timeout_s=PROBE_TIMEOUT_S), type=_Health)
         except (aiohttp.ClientError, OSError) as e:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=self._client.gone(e).error.message)
-        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        except MALFORMED as e:
             detail = f"{self._client.shown} answers, but not as the simulation does: {e}"
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
         if health.status != "ok":

@@ -29,7 +29,7 @@ from emp_orch.procident import (
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
-from emp_orch.settings import Settings, write_private
+from emp_orch.settings import Listen, Settings, write_private
 from emp_orch.store import connect
 
 START_TIMEOUT_S = 30.0
@@ -133,8 +133,8 @@ class ControlPlane:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await self._wait("redis", lambda: _redis_answers(settings))
-                await self._wait("api", lambda: _http_answers(f"{settings.api.url}/ready"))
-                await self._wait("monitor", lambda: _http_answers(f"{settings.monitor.url}/"))
+                await self._wait("api", lambda: _http_answers(settings.api, "/ready"))
+                await self._wait("monitor", lambda: _http_answers(settings.monitor, "/"))
         except TimeoutError:
             raise WaitTimeout(
                 f"the control plane was not ready within {READY_TIMEOUT_S:.0f} s",
@@ -181,11 +181,15 @@ async def _redis_answers(settings: Settings) -> bool:
         return False
 
 
-async def _http_answers(url: str) -> bool:
+async def _http_answers(server: Listen, path: str) -> bool:
     import aiohttp
 
+    headers = {} if server.token is None else {"Authorization": f"Bearer {server.token}"}
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session, session.get(url) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
+            session.get(server.url + path, headers=headers) as answer,
+        ):
             return answer.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False

@@ -190,19 +190,26 @@ class Queue:
         flat = cast(list[str], await self._scripts.sweep(args=[SWEEP_LIMIT]))
         rows = [flat[i : i + 5] for i in range(0, len(flat), 5)]
         swept = []
-        for job_id, token, attempts, max_retries, worker_id in rows:
+        for job_id, token, raw_attempts, raw_retries, worker_id in rows:
+            # A record that somebody damaged has had its last run.
+            attempts, max_retries = _count(raw_attempts, 1_000_000), _count(raw_retries, 0)
             step = decide(
                 cause=Cause.LOST,
                 retryable=True,
-                attempts=int(attempts),
-                max_retries=int(max_retries),
+                attempts=attempts,
+                max_retries=max_retries,
                 cancelled=False,  # the script knows, and looks in the same instant
             )
             reason = f"worker {worker_id} stopped renewing its lease"
             verdict = step.status if isinstance(step, End) else JobStatus.PENDING
-            error = JobError(message=f"{reason}, in run {attempts} of {int(max_retries) + 1}", retryable=True)
+            error = JobError(message=f"{reason}, in run {attempts} of {max_retries + 1}", retryable=True)
             args: list[Any] = [job_id, token, verdict, "", msgspec.json.encode(error), reason, AVOID_MS, "0", "1"]
             status = await self._scripts.end(args=args)
             if status != "lost":
                 swept.append(Swept(job_id=job_id, worker_id=worker_id, status=JobStatus(status)))
         return tuple(swept)
+
+
+def _count(text: str | None, otherwise: int) -> int:
+    """A number as the script gave it; `otherwise` when the record holds none."""
+    return int(text) if text is not None and text.isdecimal() else otherwise

@@ -20,6 +20,8 @@ R = TypeVar("R", MachineReport, WorkerReport)
 
 # A document costs Redis little more than a heartbeat; written anew after so many, a damaged one lasts seconds.
 BEATS_PER_DOCUMENT = 4
+# The year 9999: what lies beyond is no time.
+MAX_MS = 253_402_300_799_999
 
 # KEYS[1] documents (hash), KEYS[2] seen (zset). ARGV[1] id, ARGV[2] document or '' for a heartbeat.
 # Returns 1, or 0 when a heartbeat found no document.
@@ -89,10 +91,15 @@ _machine = msgspec.json.Decoder(MachineReport)
 _worker = msgspec.json.Decoder(WorkerReport)
 
 
+def _ms(score: float) -> int:
+    """A score as a time; 0, "never heard", for one that cannot be one: anybody may have written it."""
+    return int(score) if 0 <= score <= MAX_MS else 0
+
+
 def _decode_all(
     kind: str,
     documents: dict[str, str],
-    seen: Mapping[str, float],
+    seen: Mapping[str, int],
     decode: Callable[[str], R],
     id_of: Callable[[R], str],
     bad: list[Malformed],
@@ -102,11 +109,11 @@ def _decode_all(
         try:
             report = decode(text)
         except (msgspec.DecodeError, msgspec.ValidationError) as e:
-            bad.append(Malformed(kind=kind, id=subject, error=str(e), seen_ms=int(seen.get(subject, 0))))
+            bad.append(Malformed(kind=kind, id=subject, error=str(e), seen_ms=seen.get(subject, 0)))
             continue
         if id_of(report) != subject:
             wrong = f"its document names {id_of(report)!r}"
-            bad.append(Malformed(kind=kind, id=subject, error=wrong, seen_ms=int(seen.get(subject, 0))))
+            bad.append(Malformed(kind=kind, id=subject, error=wrong, seen_ms=seen.get(subject, 0)))
             continue
         reports[subject] = report
     return reports
@@ -139,14 +146,14 @@ async def read_reports(r: Client, keys: Keys) -> Reports:
         pipe.zrange(keys.workers_seen, 0, -1, withscores=True)
         now, machine_docs, machine_seen, worker_docs, worker_seen = await pipe.execute()
     bad: list[Malformed] = []
-    machines_at = dict(machine_seen)
-    workers_at = dict(worker_seen)
+    machines_at = {i: _ms(score) for i, score in machine_seen}
+    workers_at = {i: _ms(score) for i, score in worker_seen}
     machines = _decode_all("machine", machine_docs, machines_at, _machine.decode, lambda m: m.machine_id, bad)
     workers = _decode_all("worker", worker_docs, workers_at, _worker.decode, lambda w: w.worker_id, bad)
     return Reports(
         now_ms=int(now[0]) * 1000 + int(now[1]) // 1000,
-        machines={MachineId(i): SeenMachine(report=m, seen_ms=int(machines_at.get(i, 0))) for i, m in machines.items()},
-        workers={WorkerId(i): SeenWorker(report=w, seen_ms=int(workers_at.get(i, 0))) for i, w in workers.items()},
+        machines={MachineId(i): SeenMachine(report=m, seen_ms=machines_at.get(i, 0)) for i, m in machines.items()},
+        workers={WorkerId(i): SeenWorker(report=w, seen_ms=workers_at.get(i, 0)) for i, w in workers.items()},
         malformed=tuple(bad),
     )
 

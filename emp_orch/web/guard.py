@@ -83,7 +83,7 @@ class Guard:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             given = request.query.get("token", "")
-        if not hmac.compare_digest(given.strip().encode(), token.encode()):
+        if not hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode()):
             why = "the token is wrong" if given else "a token is needed: Authorization: Bearer … or ?token=…"
             raise Refused(401, why, headers={"WWW-Authenticate": "Bearer"})
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+# The last millisecond that a date can be: reports may hold any number.
+MAX_MS = 253_402_300_799_999
+
 
 def rfc3339(ms: int) -> str:
-    """`ms` since the epoch as `2025-01-31T12:00:00.000Z`."""
+    """`ms` since the epoch as `2025-01-31T12:00:00.000Z`; what is no time at all, as the nearest that is one."""
+    ms = max(0, min(ms, MAX_MS))
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

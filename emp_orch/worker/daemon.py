@@ -75,7 +75,11 @@ class Worker:
         """Ask one service for ever how it is."""
         connector = self._connectors[binding.service]
         while True:
-            report = await connector.probe()
+            try:
+                report = await connector.probe()
+            except Exception as e:  # a faulty connector is in error; the worker is not
+                log.exception("connector of %s failed to probe", binding.service)
+                report = ConnectorReport(status=ConnectorStatus.ERROR, detail=f"{type(e).__name__}: {e}")
             self._state.set_connector(binding.service, report)
             if self._state.status is WorkerStatus.INITIALIZING and self._state.probed:
                 self._rest()

@@ -119,6 +119,8 @@ class JobRun:
                 await asyncio.wait([run])
         except (RunFailed, TimeoutError) as e:
             log.warning("the service did not stop the run: %s", e or "no answer in time")
+        except Exception:  # a faulty connector fails its job, not the worker
+            log.exception("connector %s failed to stop job %s", self._connector.kind, self._claim.job.id)
         if not run.done():
             run.cancel()
             await asyncio.wait([run])

@@ -312,3 +312,11 @@ async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> 
     await until(answered)
     running.cancel()
     assert [c.seq for c in agent.done] == ["new"]
+
+
+@pytest.mark.parametrize("score", ["+inf", "-inf", "1e300", "-5"])
+async def test_a_time_that_is_none_counts_as_never_heard(r: Client, score: str) -> None:
+    """Anybody may have written it, and it must not blind us to the others."""
+    await reports.machine_writer(r, KEYS, M).write(machine())
+    await r.execute_command("ZADD", KEYS.machines_seen, score, M)
+    assert (await reports.read_reports(r, KEYS)).machines[M].seen_ms == 0

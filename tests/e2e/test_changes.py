@@ -7,6 +7,7 @@ import signal
 import socket
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
 from stack import MACHINE, Stack, until
@@ -145,3 +146,19 @@ def test_a_wait_in_vain_says_when_nobody_is_at_work(up: Stack) -> None:
     finally:
         os.kill(up.control("reconcile").pid, signal.SIGCONT)
     up.until_in_sync()
+
+
+async def test_an_api_with_a_token(folder_stack: Stack) -> None:
+    """The wait for the API carries the token; who has none is refused."""
+    stack = folder_stack
+    api = {"host": "127.0.0.1", "port": stack.ports["api"], "token": {"env": "API_TOKEN"}}
+    _edit(stack, api=api)
+    stack.up(NUM_GPUS="1", API_TOKEN="hunter2")
+    async with aiohttp.ClientSession() as session:
+        url = f"{stack.api}/api/monitor/state"
+        async with session.get(url) as refused:
+            assert refused.status == 401
+        async with session.get(url, headers={"Authorization": "Bearer hunter2"}) as answer:
+            assert answer.status == 200
+    assert stack.run("doctor").returncode == 0
+    assert stack.diff()[0] == 0

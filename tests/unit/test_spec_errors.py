@@ -436,7 +436,7 @@ CASES = [
         "connector_unknown",
         doc("  a: {scale: per_gpu, command: x, connector: comfy}\n"),
         [
-            'emp.yaml:4:46: services.a.connector: expected simulation, comfyui, http or none, found "comfy"',
+            'emp.yaml:4:46: services.a.connector: expected simulation, comfyui or none, found "comfy"',
             '    did you mean "comfyui"?',
         ],
     ),

@@ -343,7 +343,6 @@ def test_ports_can_make_room_for_a_second_machine() -> None:
     [
         ("comfyui", "", "comfyui"),
         ("comfyui", "connector: none", None),
-        ("comfyui", "connector: http", "http"),
         ("other", "", None),
         ("other", "connector: comfyui", "comfyui"),
         ("none", "", None),
