@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from emp_orch.procident import identify, record
+from emp_orch.render.quoting import unescape
 
 EMP = "@emp"
 NOT_FOUND = 127
@@ -28,7 +29,7 @@ class Launch:
     """One parsed command line."""
 
     def __init__(self, args: list[str]) -> None:
-        words = iter([a.encode("ascii").decode("unicode_escape") for a in args])
+        words = iter([unescape(a) for a in args])
         self.name = next(words, "")
         self.cwd: str | None = None
         self.creates: str | None = None
