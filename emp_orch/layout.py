@@ -40,6 +40,16 @@ class Layout:
         return self.state / "redis"
 
     @property
+    def artifacts(self) -> Path:
+        """What jobs made, when emp.yaml names no other store."""
+        return self.state / "artifacts"
+
+    @property
+    def artifacts_url(self) -> str:
+        """The same as a URL; not percent-encoded, since fsspec does not decode."""
+        return f"file://{self.artifacts}"
+
+    @property
     def generation(self) -> Path:
         """The last published generation, so that an emptied Redis can be filled again."""
         return self.state / "generation.json"

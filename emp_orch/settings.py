@@ -27,7 +27,10 @@ class Listen(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself."""
+    """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself.
+
+    `artifacts` is the URL of the artifact store.
+    """
 
     fleet: str
     redis_url: str
@@ -35,6 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     embedded: bool
     redis_port: int
     prefix: str
+    artifacts: str
     api: Listen
     monitor: Listen
 

@@ -15,6 +15,7 @@ from emp_orch.fleet.model import (
     Gpus,
     Health,
     Install,
+    JobsSpec,
     Machine,
     MachineId,
     ProgramName,
@@ -103,6 +104,7 @@ def fleet(services: Iterable[Service], *machines: Machine) -> Fleet:
         monitor=Endpoint(host="127.0.0.1", port=3333, token=None),
         services={s.name: s for s in services},
         machines=machines,
+        jobs=JobsSpec(artifacts="", keep_count=10_000, keep_age_s=604_800.0, lease_s=30.0),
         reconcile=ReconcileSpec(interval_s=2.0, stale_after_s=10.0, max_unavailable=1, prune=False),
     )
 

@@ -24,6 +24,7 @@ from emp_orch.fleet.model import (
     Fleet,
     GpuKind,
     Gpus,
+    JobsSpec,
     Machine,
     MachineId,
     ProgramName,
@@ -163,6 +164,7 @@ def fleet_of(*machines: str, num_gpus: int = 2) -> Fleet:
             )
             for i, name in enumerate(machines)
         ),
+        jobs=JobsSpec(artifacts="", keep_count=10_000, keep_age_s=604_800.0, lease_s=30.0),
         reconcile=ReconcileSpec(interval_s=1, stale_after_s=10, max_unavailable=1, prune=False),
     )
 
@@ -294,6 +296,7 @@ class Stack:
             embedded=True,
             redis_port=self.redis_port,
             prefix="",
+            artifacts=self.layout.artifacts_url,
             api=Listen(host=listen.get("host", "127.0.0.1"), port=free_port(), token=listen.get("token")),
             monitor=Listen(host="127.0.0.1", port=free_port(), token=listen.get("monitor_token")),
         )

@@ -15,6 +15,7 @@ import redis
 from queue_support import Server, eventually, free_port
 
 from emp_orch.fleet.observed import ConnectorStatus, WorkerReport
+from emp_orch.layout import Layout
 from emp_orch.store.keys import Keys
 
 EMP = (sys.executable, "-m", "emp_orch")
@@ -57,6 +58,11 @@ class Bench:
         self.daemons.append(daemon)
         return daemon
 
+    @property
+    def artifacts(self) -> str:
+        """Where the fleet in this folder keeps outputs."""
+        return Layout(self.folder).artifacts_url
+
     def simulation(self, *, step_ms: int = 5, port: int | None = None) -> tuple[Daemon, int]:
         port = port or free_port()
         daemon = self._start(
@@ -67,13 +73,20 @@ class Bench:
         assert daemon.process.poll() is None, daemon.log
         return daemon, port
 
-    def worker(self, *services: str, gpu: int = 0, options: tuple[str, ...] = ()) -> Daemon:
+    def worker(
+        self, *services: str, gpu: int = 0, options: tuple[str, ...] = (), env: dict[str, str] | None = None
+    ) -> Daemon:
         bindings = [word for s in services for word in ("--service", s)]
         return self._start(
             f"worker-{gpu}-{len(self.daemons)}",
             *("worker", "--machine", "m", "--gpu", str(gpu), *bindings, "--heartbeat", "0.2", "--probe", "0.1"),
             *options,
-            env={"HUB_REDIS_URL": self.server.url, "EMP_REDIS_PREFIX": KEYS.prefix},
+            env={
+                "HUB_REDIS_URL": self.server.url,
+                "EMP_REDIS_PREFIX": KEYS.prefix,
+                "EMP_ARTIFACTS_URL": self.artifacts,
+                **(env or {}),
+            },
         )
 
     def report(self, gpu: int = 0) -> WorkerReport | None:

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from aiohttp import web
 
 from emp_orch import __version__
 from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.hub import Hub
+from emp_orch.api.job_submit import MAX_LIST_BYTES
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
-from emp_orch.api.routes import ROUTES
+from emp_orch.api.query import only_known
+from emp_orch.api.routes import ROUTES, Handler, Route
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
-from emp_orch.jobs.submission import MAX_PAYLOAD_BYTES
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
-from emp_orch.store.connect import TRANSIENT, Client, client, redacted
+from emp_orch.store.artifacts import Artifacts
+from emp_orch.store.connect import TRANSIENT, Client, client, redacted, within
 from emp_orch.store.events import Events
+from emp_orch.store.explaining import Explainer
 from emp_orch.store.keys import Keys
+from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
 from emp_orch.web.errors import errors_as_json
 from emp_orch.web.guard import Guard, guarded, is_loopback, local_origins, require_token
 from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
-
-# A job with the largest payload that the queue takes, and room for its other fields.
-MAX_BODY_BYTES = MAX_PAYLOAD_BYTES + 128 * 1024
 
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
@@ -42,7 +44,13 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
 
     hub = Hub(events, forget_dead_connections)
     stats = ApiStats()
-    queue = Queue(redis, keys)
+    line = Pipelined(redis)
+
+    async def call(*args: Any) -> Any:
+        async with within():
+            return await line.call(*args)
+
+    queue = Queue(redis, keys, call)
     reader = StateReader(redis, keys, settings.fleet, queue, stats)
     return Context(
         settings=settings,
@@ -52,11 +60,30 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         events=events,
         hub=hub,
         queue=queue,
+        line=line,
+        explainer=Explainer(redis, keys, settings.fleet),
+        artifacts=Artifacts(settings.artifacts),
         reader=reader,
         live=LiveState(hub, reader),
         startup=StartupChannel(redis, keys),
         stats=stats,
     )
+
+
+def _answering(route: Route) -> Handler:
+    """What reads Redis is a 503 when Redis says nothing: frozen, it neither answers nor hangs up."""
+    if route.method != "GET" or route.kind not in ("json", "text"):
+        return route.handler
+
+    names = [p.name for p in route.query]
+
+    async def in_time(request: web.Request) -> web.StreamResponse:
+        if names:
+            only_known(request, names)
+        async with within():
+            return await route.handler(request)
+
+    return in_time
 
 
 def build_app(ctx: Context) -> web.Application:
@@ -69,12 +96,12 @@ def build_app(ctx: Context) -> web.Application:
     )
     away = f"Redis at {redacted(settings.redis_url)} does not answer; `emp doctor` looks closer"
     app = web.Application(
-        client_max_size=MAX_BODY_BYTES,
+        client_max_size=MAX_LIST_BYTES,
         middlewares=[errors_as_json(TRANSIENT, away), guarded(guard)],
     )
     app[CONTEXT] = ctx
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, route.handler)
+        app.router.add_route(route.method, route.path, _answering(route))
     app.router.add_get("/openapi.json", serving(ROUTES))
     return app
 
@@ -106,4 +133,5 @@ async def run(layout: Layout, settings: Settings) -> None:
                 for task in owned:
                     task.cancel()
     finally:
+        await ctx.line.aclose()
         await redis.aclose()

@@ -12,6 +12,7 @@ from emp_orch.api.context import Context, answer, context
 from emp_orch.api.hub import Subscription
 from emp_orch.api.query import body, name_in_path, whole_number
 from emp_orch.api.views import MachineView, State
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.requests import Pause, Request, Verb, ask, read_pause, write_pause
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import now_ms, rfc3339
@@ -96,7 +97,7 @@ async def _outcome(subscription: Subscription, request_id: str) -> RequestDone |
                 continue
             try:
                 done = msgspec.json.decode(frame.data, type=RequestDone)
-            except msgspec.ValidationError:
+            except DAMAGED:
                 continue
             if done.request_id == request_id:
                 return done

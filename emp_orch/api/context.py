@@ -14,9 +14,12 @@ from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
+from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
+from emp_orch.store.explaining import Explainer
 from emp_orch.store.keys import Keys
+from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -30,6 +33,9 @@ class Context:
     events: Events
     hub: Hub
     queue: Queue
+    line: Pipelined
+    explainer: Explainer
+    artifacts: Artifacts
     reader: StateReader
     live: LiveState
     startup: StartupChannel

@@ -13,14 +13,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from emp_orch.store.connect import TRANSIENT
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import Event, Events
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # What may wait for one client. A snapshot of 1,000 machines is about 3 MB.
 MAX_PENDING_BYTES = 8 * 1024 * 1024
@@ -28,13 +32,34 @@ BLOCK_MS = 5_000
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 
-_STREAM_ID = re.compile(r"(\d{1,19})-(\d{1,19})")
+# Those that are counted. `jobs_submitted` is one for each lane of a batch.
+JOB_EVENTS = (
+    *("job_submitted", "jobs_submitted", "job_assigned", "job_requeued", "job_cancel_requested"),
+    *("job_completed", "job_failed", "job_cancelled", "job_timeout", "lane_unworkable", "lane_workable"),
+)
+
+_STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_MAX_PART = 2**64 - 1
 
 
 def parse_id(text: str) -> tuple[int, int] | None:
     """A stream id as a pair that sorts; None when `text` is none."""
     match = _STREAM_ID.fullmatch(text)
-    return (int(match[1]), int(match[2])) if match else None
+    found = (int(match[1]), int(match[2])) if match else None
+    return found if found and max(found) <= _MAX_PART else None
+
+
+class JobEvent(Struct, frozen=True, kw_only=True):
+    """What every event of one job carries."""
+
+    job_id: str
+    status: str = ""
+
+
+class LaneEvent(Struct, frozen=True, kw_only=True):
+    """What `lane_unworkable` and `lane_workable` carry: the jobs that wait in that lane changed."""
+
+    lane: str
 
 
 class Frame:
@@ -51,6 +76,25 @@ class Frame:
         # SSE would end the event's name at a newline.
         name = event.type if event.type.isprintable() and event.type else "malformed"
         return cls(name, event.data, event.id)
+
+    @cached_property
+    def job(self) -> JobEvent | None:
+        """The job that this event of the stream is about; None for any other event."""
+        return self._about("job_", JobEvent)
+
+    @cached_property
+    def lane(self) -> str | None:
+        """The lane whose verdict this event tells; None for any other event."""
+        told = self._about("lane_", LaneEvent)
+        return told.lane if told else None
+
+    def _about(self, prefix: str, type_: type[T]) -> T | None:
+        if self.id is None or not self.event.startswith(prefix):
+            return None
+        try:
+            return msgspec.json.decode(self.data, type=type_)
+        except DAMAGED:
+            return None
 
     @cached_property
     def sse(self) -> bytes:
@@ -126,6 +170,7 @@ class Hub:
         self.position = ""
         self.connected = False
         self.seen = 0
+        self.job_events = dict.fromkeys(JOB_EVENTS, 0)
         self.resyncs = 0
         self.closed = False
         self.ended = asyncio.Event()
@@ -196,6 +241,8 @@ class Hub:
 
     def _pass_on(self, batch: list[Event]) -> None:
         for event in batch:
+            if event.type in self.job_events:
+                self.job_events[event.type] += 1
             self.broadcast(Frame.of(event))
         if batch:
             self.position = batch[-1].id

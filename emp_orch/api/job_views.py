@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.model import Job, JobError, JobSummary, Result
+from emp_orch.jobs.explain import Standing
+from emp_orch.jobs.model import Job, JobError, JobSummary, Output, Result
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import JobStatus
+from emp_orch.store.explaining import Explained, LaneWorkers
+from emp_orch.store.job_reads import LaneView
 from emp_orch.store.queue import Queue
 from emp_orch.web.times import rfc3339
 
@@ -46,11 +51,24 @@ class HistoryView(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class OutputView(Output, frozen=True, kw_only=True):
+    """`url`: where this API serves it."""
+
+    url: str
+
+
+class ResultView(Struct, frozen=True, kw_only=True):
+    """`detail` is whatever else the service said."""
+
+    outputs: tuple[OutputView, ...]
+    detail: dict[str, Any]
+
+
 class JobDetail(JobView, frozen=True, kw_only=True):
     """`why`: why it is where it is; for a waiting job, what the workers lack."""
 
     payload: dict[str, Any]
-    result: Result | None
+    result: ResultView | None
     history: tuple[HistoryView, ...]
     why: str
 
@@ -60,6 +78,53 @@ class JobList(Struct, frozen=True, kw_only=True):
 
     jobs: list[JobView]
     total: int
+    limit: int
+    offset: int
+
+
+class ExplanationView(Struct, frozen=True, kw_only=True):
+    """`reasons`: the requirements that this worker does not satisfy. `words`: all of it in one line."""
+
+    worker_id: str
+    standing: Standing
+    reasons: tuple[str, ...]
+    words: str
+
+
+class JobExplanation(Struct, frozen=True, kw_only=True):
+    """`why`: one sentence. `fleet`: what the applied fleet could ever do with it; '' when none was applied.
+
+    `workers`: for a job that waits, each worker and what stands between the two.
+    """
+
+    job_id: str
+    status: JobStatus
+    lane: str
+    requirements: Requirements
+    why: str
+    fleet: str
+    workers: list[ExplanationView]
+
+
+class LaneJobs(Struct, frozen=True, kw_only=True):
+    """A lane that holds jobs. `unworkable`: why no worker of the fleet could ever serve it. `head`: its first job."""
+
+    lane: str
+    service: str
+    requirements: Requirements
+    depth: int
+    oldest_wait_s: float
+    head: str
+    unworkable: str | None
+    workers: LaneWorkers
+
+
+class LaneList(Struct, frozen=True, kw_only=True):
+    """Deepest first. `total` counts the lanes, `jobs` what waits in all of them."""
+
+    lanes: list[LaneJobs]
+    total: int
+    jobs: int
     limit: int
     offset: int
 
@@ -105,7 +170,50 @@ def job_detail(job: Job, why: str) -> JobDetail:
     history = tuple(
         HistoryView(at=rfc3339(h.at_ms), event=h.event, worker_id=h.worker_id, reason=h.reason) for h in job.history
     )
-    return JobDetail(**_fields(job), payload=job.payload, result=job.result, history=history, why=why)
+    result = None if job.result is None else _result_view(job.id, job.result)
+    return JobDetail(**_fields(job), payload=job.payload, result=result, history=history, why=why)
+
+
+def _result_view(job_id: str, result: Result) -> ResultView:
+    return ResultView(outputs=tuple(output_view(job_id, o) for o in result.outputs), detail=result.detail)
+
+
+def output_view(job_id: str, output: Output) -> OutputView:
+    url = f"/api/jobs/{quote(job_id, safe='')}/artifacts/{quote(output.name, safe='')}"
+    return OutputView(**msgspec.structs.asdict(output), url=url)
+
+
+def explanation_view(found: Explained) -> JobExplanation:
+    return JobExplanation(
+        job_id=found.job.id,
+        status=found.job.status,
+        lane=found.job.lane,
+        requirements=found.job.requirements,
+        why=found.why,
+        fleet=found.fleet,
+        workers=[
+            ExplanationView(worker_id=e.worker_id, standing=e.standing, reasons=e.reasons, words=e.words)
+            for e in found.workers
+        ],
+    )
+
+
+def lane_view(lane: LaneView, workers: LaneWorkers, now_ms: int) -> LaneJobs:
+    return LaneJobs(
+        lane=lane.lane,
+        service=lane.requirements.service,
+        requirements=lane.requirements,
+        depth=lane.depth,
+        oldest_wait_s=wait_s(lane, now_ms),
+        head=lane.head,
+        unworkable=lane.unworkable,
+        workers=workers,
+    )
+
+
+def wait_s(lane: LaneView, now_ms: int) -> float:
+    """How long a lane's oldest job waits; 0 when it went meanwhile."""
+    return max(0, now_ms - lane.oldest_ms) / 1000 if lane.oldest_ms else 0.0
 
 
 async def read_jobs(queue: Queue) -> JobsView:

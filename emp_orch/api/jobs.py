@@ -1,49 +1,50 @@
-"""Submit, list, watch, cancel and retry jobs over HTTP."""
+"""List, look at, cancel, retry and purge jobs over HTTP. Submitting is in job_submit, watching in job_stream."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
-from typing import Any
+from typing import Annotated
 
-import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from emp_orch.api.context import Context, answer, context
-from emp_orch.api.hub import Frame
-from emp_orch.api.job_views import JobList, job_detail, job_view
-from emp_orch.api.query import body, name_in_path, whole_number
-from emp_orch.api.sse import COMMENT_S, SseStream
+from emp_orch.api.context import answer, context
+from emp_orch.api.job_views import (
+    JobList,
+    LaneList,
+    explanation_view,
+    job_detail,
+    job_view,
+    lane_view,
+)
+from emp_orch.api.query import body, name_in_path, name_in_query, one_of, whole_number
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.jobs.submission import DEFAULT_RETRIES, parse_submission
+from emp_orch.store.connect import time_ms
+from emp_orch.store.job_reads import Wanted
 from emp_orch.store.queue import MAX_PAGE, NoSuchJob, NotNow
 from emp_orch.web.errors import Refused
 
 MAX_OFFSET = 10_000_000
-
-
-class JobBody(Struct, frozen=True, kw_only=True):
-    """What a job is submitted as; jobs/submission.py checks it and names every problem at once."""
-
-    service: str
-    payload: dict[str, Any] = {}
-    requirements: dict[str, Any] | None = None
-    priority: int = 0
-    max_retries: int = DEFAULT_RETRIES
-    id: str | None = None
+# A century; what is more counts as a mistake.
+MAX_AGE_S = 100 * 366 * 86_400.0
+MAX_KEEP = 1_000_000_000
 
 
 class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
-class JobEvent(Struct, frozen=True, kw_only=True):
-    """What every job event of the stream carries."""
+class PurgeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which ended jobs to forget: those that ended longer ago than `older_than_s`, or all but the newest `keep`.
 
-    job_id: str
-    status: str = ""
+    `keep` counts for each status.
+    """
+
+    statuses: Annotated[list[JobStatus], Meta(min_length=1)]
+    older_than_s: Annotated[float, Meta(gt=0, le=MAX_AGE_S)] | None = None
+    keep: Annotated[int, Meta(ge=0, le=MAX_KEEP)] | None = None
 
 
 @contextmanager
@@ -57,20 +58,17 @@ def job_errors() -> Iterator[None]:
         raise Refused(409, e.message, hint=e.hint) from e
 
 
-async def submit(request: web.Request) -> web.Response:
-    """201; 200 when a job of that id was there already."""
-    asked = parse_submission(await body(request, dict[str, Any]))
-    done = await context(request).queue.submit(asked)
-    return answer(done, status=201 if done.created else 200, job_id=done.job_id)
-
-
 async def list_jobs(request: web.Request) -> web.Response:
     limit = whole_number(request, "limit", default=50, low=1, high=MAX_PAGE)
     offset = whole_number(request, "offset", default=0, low=0, high=MAX_OFFSET)
-    text = request.query.get("status")
-    if text is not None and text not in set(JobStatus):
-        raise Refused(400, f"status: expected one of {', '.join(JobStatus)}")
-    page = await context(request).queue.list(status=JobStatus(text) if text else None, limit=limit, offset=offset)
+    status = one_of(request, "status", list(JobStatus))
+    wanted = Wanted(
+        status=JobStatus(status) if status else None,
+        service=name_in_query(request, "service"),
+        worker=name_in_query(request, "worker"),
+        lane=name_in_query(request, "lane"),
+    )
+    page = await context(request).queue.find(wanted, limit=limit, offset=offset)
     return answer(JobList(jobs=[job_view(j) for j in page.jobs], total=page.total, limit=limit, offset=offset))
 
 
@@ -78,7 +76,27 @@ async def get_job(request: web.Request) -> web.Response:
     ctx = context(request)
     with job_errors():
         job = await ctx.queue.get(name_in_path(request, "id"))
-    return answer(job_detail(job, await ctx.queue.why(job)))
+    return answer(job_detail(job, await ctx.explainer.why(job)))
+
+
+async def explain_job(request: web.Request) -> web.Response:
+    ctx = context(request)
+    with job_errors():
+        job = await ctx.queue.get(name_in_path(request, "id"))
+    return answer(explanation_view(await ctx.explainer.explain(job)))
+
+
+async def list_lanes(request: web.Request) -> web.Response:
+    """The lanes that hold jobs, deepest first."""
+    ctx = context(request)
+    limit = whole_number(request, "limit", default=100, low=1, high=MAX_PAGE)
+    offset = whole_number(request, "offset", default=0, low=0, high=MAX_OFFSET)
+    lanes, workers, now = await asyncio.gather(ctx.queue.lanes(), ctx.explainer.look(), time_ms(ctx.redis))
+    page = lanes[offset : offset + limit]
+    served = await ctx.explainer.serving(page, workers)
+    views = [lane_view(lane, served[lane.lane], now) for lane in page]
+    jobs = sum(lane.depth for lane in lanes)
+    return answer(LaneList(lanes=views, total=len(lanes), jobs=jobs, limit=limit, offset=offset))
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -96,59 +114,12 @@ async def retry(request: web.Request) -> web.Response:
     return answer({"job_id": job_id, "status": JobStatus.PENDING}, job_id=job_id)
 
 
-async def progress(request: web.Request) -> web.StreamResponse:
-    """SSE: `job` (as it is now), each of its events, and at its end `job` again; then the stream ends."""
-    ctx, job_id = context(request), name_in_path(request, "id")
-    with job_errors():
-        await ctx.queue.get(job_id)
-    stream = await SseStream.open(request)
-    with stream.counted(ctx.stats):
-        await follow_job(ctx, job_id, lambda frame: stream.send([frame]), stream.comment)
-    return stream.response
-
-
-async def follow_job(
-    ctx: Context, job_id: str, send: Callable[[Frame], Awaitable[None]], idle: Callable[[], Awaitable[None]]
-) -> None:
-    """Tell all that happens to one job until it has ended. Events that were lost are made up for by `job`."""
-    with ctx.hub.subscribe(live=False) as subscription:
-        subscription.drop()
-        spoke = monotonic()
-        while not subscription.closed:
-            ended = False
-            if subscription.lost:
-                subscription.restart()
-                ended = await _tell_job(ctx, job_id, send)
-            for frame in await subscription.take(0 if ended else COMMENT_S):
-                event = job_event(frame)
-                if event is not None and event.job_id == job_id:
-                    await send(frame)
-                    spoke = monotonic()
-                    if event.status in ENDED:
-                        ended = await _tell_job(ctx, job_id, send)
-            if ended:
-                return
-            if monotonic() - spoke >= COMMENT_S:
-                await idle()
-                spoke = monotonic()
-
-
-async def _tell_job(ctx: Context, job_id: str, send: Callable[[Frame], Awaitable[None]]) -> bool:
-    """Send the job as it is now; True when it has ended, or is no longer known."""
-    try:
-        job = await ctx.queue.get(job_id)
-    except NoSuchJob as e:
-        await send(Frame("error", {"error": e.message}))
-        return True
-    await send(Frame("job", job_detail(job, await ctx.queue.why(job))))
-    return job.status in ENDED
-
-
-def job_event(frame: Frame) -> JobEvent | None:
-    """The job that an event of the stream is about; None for any other event."""
-    if not frame.event.startswith("job_"):
-        return None
-    try:
-        return msgspec.json.decode(frame.data, type=JobEvent)
-    except msgspec.ValidationError:
-        return None
+async def purge(request: web.Request) -> web.Response:
+    asked = await body(request, PurgeBody)
+    if (asked.older_than_s is None) == (asked.keep is None):
+        raise Refused(400, "older_than_s, keep: give one of the two; keep 0 forgets all")
+    if strangers := [s for s in asked.statuses if s not in ENDED]:
+        raise Refused(400, f"statuses: {', '.join(strangers)} jobs have not ended; cancel them first")
+    queue = context(request).queue
+    gone = await queue.purge(dict.fromkeys(asked.statuses), older_than_s=asked.older_than_s or 0, keep=asked.keep or 0)
+    return answer({"purged": gone})

@@ -57,11 +57,12 @@ def _operation(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
             *(
                 {
                     "name": p.name,
-                    "in": "query",
+                    "in": where,
                     "description": p.summary,
                     "schema": {"type": "integer" if p.integer else "string"},
                 }
-                for p in route.query
+                for where, params in (("query", route.query), ("header", route.headers))
+                for p in params
             ),
         ],
         "responses": {
@@ -82,16 +83,20 @@ def _response(route: Route, status: int, schema_of: dict[int, Any]) -> dict[str,
     said = HTTPStatus(status).phrase
     if status >= 400:
         return {"description": said, "content": _json(schema_of[id(Error)])}
+    if status == 204:
+        return {"description": said}
     match route.kind:
         case "sse":
             return {"description": said, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
         case "text":
             return {"description": said, "content": {"text/plain": {"schema": {"type": "string"}}}}
+        case "binary":
+            return {"description": said, "content": {"*/*": {"schema": {}}} if status < 300 else {}}
         case "websocket":
             return {"description": "An upgrade to WebSocket (101)"}
         case _:
             data = schema_of[id(route.result)] if route.result is not None else {}
-            properties = {"success": {"const": True}, "data": data, "timestamp": TIMESTAMP}
+            properties = {"success": {"const": status != 207}, **route.more, "data": data, "timestamp": TIMESTAMP}
             schema = {"type": "object", "required": ["success", "timestamp"], "properties": properties}
             return {"description": said, "content": _json(schema)}
 

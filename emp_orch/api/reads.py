@@ -13,7 +13,6 @@ from emp_orch.api.context import Context, answer, context
 from emp_orch.api.hub import parse_id
 from emp_orch.api.query import whole_number
 from emp_orch.api.state import drift_view, reconciler_view
-from emp_orch.errors import EmpError
 from emp_orch.store.connect import TRANSIENT, time_ms
 from emp_orch.store.events import Event
 from emp_orch.store.generations import list_generations
@@ -134,51 +133,3 @@ async def recent_events(request: web.Request) -> web.Response:
     wanted = request.query.get("type")
     events = await (ctx.events.since(after, count=limit) if after else ctx.events.recent(limit))
     return answer([event_view(e) for e in events if wanted is None or e.type == wanted])
-
-
-async def metrics(request: web.Request) -> web.Response:
-    """Prometheus text format 0.0.4. `emp_redis_up 0` when the rest cannot be known."""
-    ctx = context(request)
-    api = ctx.stats.view()
-    lines = [
-        *_metric("emp_api_uptime_seconds", "gauge", "Since this API started.", {"": api.uptime_s}),
-        *_metric(
-            "emp_api_clients", "gauge", "Open streams.",
-            {'{kind="sse"}': api.sse_clients, '{kind="websocket"}': api.ws_clients},
-        ),
-        *_metric("emp_api_events_total", "counter", "Events passed on.", {"": ctx.hub.seen}),
-        *_metric("emp_api_resyncs_total", "counter", "Slow clients told anew.", {"": ctx.hub.resyncs}),
-        *_metric("emp_api_startup_events_total", "counter", "Heard by pub/sub.", {"": ctx.startup.count}),
-    ]  # fmt: skip
-    try:
-        state = await ctx.reader.read()
-    except (*TRANSIENT, EmpError):
-        lines += _metric("emp_redis_up", "gauge", "Whether Redis answers.", {"": 0})
-        return _prometheus(lines)
-    stats = state.system_stats
-
-    def by_status(counts: dict[str, int]) -> dict[str, float]:
-        return {f'{{status="{status}"}}': n for status, n in counts.items()}
-
-    lines += [
-        *_metric("emp_redis_up", "gauge", "Whether Redis answers.", {"": 1}),
-        *_metric("emp_machines", "gauge", "Machines by status.", by_status(stats.machines.by_status)),
-        *_metric("emp_workers", "gauge", "Workers by status.", by_status(stats.workers.by_status)),
-        *_metric("emp_jobs", "gauge", "Jobs by status.", by_status(state.jobs.counts)),
-        *_metric("emp_drift", "gauge", "Differences between desired and observed.", {"": stats.drift}),
-        *_metric("emp_generation", "gauge", "The applied generation.", {"": state.fleet.generation}),
-        *_metric("emp_reconciler_alive", "gauge", "Whether it ticks.", {"": int(stats.reconciler.alive)}),
-    ]
-    if stats.reconciler.age_s is not None:
-        lines += _metric("emp_reconciler_age_seconds", "gauge", "Since its last tick.", {"": stats.reconciler.age_s})
-    return _prometheus(lines)
-
-
-def _metric(name: str, kind: str, help_: str, values: dict[str, float]) -> list[str]:
-    return [f"# HELP {name} {help_}", f"# TYPE {name} {kind}", *(f"{name}{labels} {v}" for labels, v in values.items())]
-
-
-def _prometheus(lines: list[str]) -> web.Response:
-    return web.Response(
-        body=("\n".join(lines) + "\n").encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-    )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 from msgspec import Struct
 
-from emp_orch.api import commands, jobs, logs, reads, sse, ws_client, ws_monitor
-from emp_orch.api.job_views import JobDetail, JobList
+from emp_orch.api import (
+    artifacts,
+    commands,
+    job_stream,
+    job_submit,
+    jobs,
+    logs,
+    metrics,
+    reads,
+    sse,
+    ws_client,
+    ws_monitor,
+)
+from emp_orch.api.job_views import JobDetail, JobExplanation, JobList, LaneList, OutputView
 from emp_orch.api.views import State
-from emp_orch.store.queue import Submitted
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -25,7 +36,10 @@ class Param(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """`result` is the type under `data`; None: described by `summary` alone. `kind` is json, text, sse or websocket."""
+    """`result` is the type under `data`; None: described by `summary` alone. `more`: schemas of what stands beside it.
+
+    `kind` is json, text, binary, sse or websocket.
+    """
 
     method: str
     path: str
@@ -35,6 +49,8 @@ class Route(Struct, frozen=True, kw_only=True):
     result: Any = None
     body: Any = None
     query: tuple[Param, ...] = ()
+    headers: tuple[Param, ...] = ()
+    more: Mapping[str, Any] = {}
     statuses: tuple[int, ...] = (200,)
     kind: str = "json"
 
@@ -50,12 +66,13 @@ def post(path: str, handler: Handler, summary: str, tag: str, **more: Any) -> Ro
 WAIT = (Param("wait", "seconds to wait for the outcome, 0 to 60; then 202", True),)
 ASKED = (200, 202, 404, 409)
 LIMIT = Param("limit", "how many, at most 1000", True)
+OFFSET = Param("offset", "how many to pass over", True)
 
 ROUTES: tuple[Route, ...] = (
     get("/health", reads.health, "This process answers; the body says whether Redis does", "server"),
     get("/ready", reads.ready, "Redis answers and the subscriptions stand", "server", statuses=(200, 503)),
     get("/version", reads.version, "The version of emp, and the fleet", "server"),
-    get("/metrics", reads.metrics, "Prometheus metrics", "server", kind="text"),
+    get("/metrics", metrics.metrics, "Prometheus metrics", "server", kind="text"),
     get("/api/monitor/state", reads.monitor_state, "Everything one look sees", "state", result=State),
     get(
         "/api/events/monitor",
@@ -87,15 +104,35 @@ ROUTES: tuple[Route, ...] = (
         "/api/logs/{component}", logs.tail_log, "The end of one log", "state",
         query=(Param("lines", "how many, at most 5000", True),), statuses=(200, 400, 404),
     ),
-    post("/api/jobs", jobs.submit, "Submit a job", "jobs", body=jobs.JobBody, result=Submitted,
-         statuses=(200, 201, 400, 413)),
-    get("/api/jobs", jobs.list_jobs, "Jobs, newest first", "jobs", result=JobList,
-        query=(LIMIT, Param("offset", "how many to pass over", True), Param("status", "only those in this status"))),
+    post("/api/jobs", job_submit.submit,
+         "Submit a job, or a list of up to 10,000 (all are checked before any is queued). One: 201; 200 when it was "
+         "there already; 409 when its id is another job's. A list: 201, or 207 with success false when ids are other "
+         "jobs': those items say conflict, all others are queued. Idempotency-Key: that of a single job",
+         "jobs", body=job_submit.JobsBody, result=job_submit.SubmittedView | list[job_submit.SubmittedView],
+         headers=(Param(job_submit.KEY_HEADER, "as the field idempotency_key, for a single job"),),
+         more={"job_id": {"type": "string"}, "job_ids": {"type": "array", "items": {"type": "string"}}},
+         statuses=(200, 201, 207, 400, 409, 413)),
+    get("/api/jobs", jobs.list_jobs, "Jobs, newest first", "jobs", result=JobList, statuses=(200, 400),
+        query=(LIMIT, OFFSET, Param("status", "only those in this status"), Param("service", "only those for it"),
+               Param("worker", "only those it holds or ended"), Param("lane", "only those of this lane"))),
+    post("/api/jobs/purge", jobs.purge, "Forget ended jobs, their results and artifacts", "jobs", body=jobs.PurgeBody,
+         statuses=(200, 400)),
+    get("/api/lanes", jobs.list_lanes, "Lanes that hold jobs, deepest first: depth, oldest wait, who could serve them",
+        "jobs", result=LaneList, query=(LIMIT, OFFSET), statuses=(200, 400)),
     get("/api/jobs/{id}", jobs.get_job, "The whole of one job", "jobs", result=JobDetail, statuses=(200, 404)),
-    get("/api/jobs/{id}/progress", jobs.progress, "job, its events, and job again when it has ended", "jobs",
-        kind="sse", statuses=(200, 404)),
+    get("/api/jobs/{id}/explain", jobs.explain_job, "For each worker what stands between it and a waiting job", "jobs",
+        result=JobExplanation, statuses=(200, 404)),
+    get("/api/jobs/{id}/progress", job_stream.progress,
+        "job; what its runs said so far; its events; and job again when it has ended. Last-Event-ID resumes; 204 after "
+        "the end", "jobs", kind="sse", statuses=(200, 204, 404)),
     post("/api/jobs/{id}/cancel", jobs.cancel, "Cancel a job", "jobs", body=jobs.CancelBody, statuses=(200, 404)),
     post("/api/jobs/{id}/retry", jobs.retry, "Run an ended job again", "jobs", statuses=(200, 404, 409)),
+    get("/api/jobs/{id}/artifacts", artifacts.list_artifacts, "What the job made", "jobs", result=list[OutputView],
+        statuses=(200, 404)),
+    get("/api/jobs/{id}/artifacts/{name}", artifacts.artifact, "One output; Range and If-None-Match are heeded",
+        "jobs", kind="binary", statuses=(200, 206, 304, 404, 410, 416)),
+    Route(method="HEAD", path="/api/jobs/{id}/artifacts/{name}", handler=artifacts.artifact, tag="jobs",
+          summary="Size, type and ETag of one output", kind="binary", statuses=(200, 206, 304, 404, 410, 416)),
     post("/api/machines/{id}/restart", commands.restart_machine, "Restart a machine", "commands",
          query=WAIT, statuses=ASKED),
     post("/api/machines/{id}/programs/{program}/restart", commands.restart_program, "Restart one program", "commands",

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def describe(message: str) -> str:
     """`type machine phase` of one machine event, safe for one log line."""
     try:
         data = msgspec.json.decode(message, type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except DAMAGED:
         return "malformed"
     words = (data.get(k) for k in ("type", "machine_id", "phase", "step", "service", "program"))
     return " ".join(ascii(w)[1:-1][:80] for w in words if isinstance(w, str) and w)

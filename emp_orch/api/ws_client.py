@@ -1,8 +1,9 @@
 """`/ws/client/{id}`: submit, watch and cancel jobs over one WebSocket.
 
-`submit_job {job}` → `job_submitted`, and from then on the job's events; `subscribe_progress {job_id}` → `job` as it is
-now, then its events; `cancel_job {job_id}` → `job_cancel`; `heartbeat` → `heartbeat_ack`. `request_id` comes back as it
-was sent.
+`submit_job {job}` → `job_submitted`, `job`, and from then on the job's events; `subscribe_progress {job_id}` → `job` as
+it is now, then its events; `cancel_job {job_id}` → `job_cancel`; `heartbeat` → `heartbeat_ack`. `request_id` comes back
+as it was sent. When a watched job has ended `job` follows, and it is watched no longer; `lane_unworkable` and
+`lane_workable` are told of the lanes of watched jobs, each with its `job`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from msgspec import Struct
 
 from emp_orch.api.context import Context, context
 from emp_orch.api.hub import Frame
-from emp_orch.api.job_views import job_detail
-from emp_orch.api.jobs import job_event
+from emp_orch.api.job_stream import job_frame
+from emp_orch.api.job_submit import taken
 from emp_orch.api.ws_common import message, opened, read_messages, run_socket
 from emp_orch.errors import EmpError
+from emp_orch.jobs.states import ENDED
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.store.queue import NoSuchJob
 from emp_orch.web.errors import Refused
 
 TAKE_S = 60.0
@@ -60,7 +61,7 @@ class ClientSocket:
     def __init__(self, ctx: Context, ws: web.WebSocketResponse) -> None:
         self._ctx = ctx
         self._ws = ws
-        self._watched: set[str] = set()
+        self._watched: dict[str, str] = {}  # job → its lane, '' until it is known
 
     async def read(self) -> None:
         await read_messages(self._ws, _decoder, self._handle)
@@ -77,6 +78,8 @@ class ClientSocket:
             case SubmitJob():
                 asked = parse_submission(said.job)
                 done = await self._ctx.queue.submit(asked)
+                if not done.same:
+                    raise Refused(409, taken(done))
                 await self._ws.send_str(message("job_submitted", **about, **msgspec.to_builtins(done)))
                 await self._watch(done.job_id)
             case SubscribeProgress():
@@ -92,16 +95,18 @@ class ClientSocket:
         """From now on its events are sent; first the job as it is, so that none before is missed."""
         if len(self._watched) >= MAX_WATCHED:
             raise Refused(400, f"one connection watches at most {MAX_WATCHED} jobs")
-        self._watched.add(job_id)
+        self._watched.setdefault(job_id, "")
         await self._tell(job_id)
 
     async def _tell(self, job_id: str) -> None:
-        try:
-            job = await self._ctx.queue.get(job_id)
-        except NoSuchJob:
-            self._watched.discard(job_id)
-            return
-        await self._ws.send_str(Frame("job", job_detail(job, await self._ctx.queue.why(job))).ws)
+        """Send the job as it is. One that has ended, is gone or damaged is watched no longer."""
+        job, frame = await job_frame(self._ctx, job_id)
+        if job is None or job.status in ENDED:
+            if self._watched.pop(job_id, None) is None:
+                return  # whoever asked for it and whoever heard of its end looked at the same time
+        elif job_id in self._watched:
+            self._watched[job_id] = job.lane
+        await self._ws.send_str(frame.ws)
 
     async def push(self) -> None:
         with self._ctx.hub.subscribe(live=False) as subscription:
@@ -111,9 +116,19 @@ class ClientSocket:
                     for job_id in list(self._watched):
                         await self._tell(job_id)
                 for frame in await subscription.take(TAKE_S):
-                    event = job_event(frame)
-                    if event is not None and event.job_id in self._watched:
-                        await self._ws.send_str(frame.ws)
+                    await self._pass_on(frame)
+
+    async def _pass_on(self, frame: Frame) -> None:
+        if (about := frame.job) is not None and about.job_id in self._watched:
+            await self._ws.send_str(frame.ws)
+            if about.status in ENDED:
+                await self._tell(about.job_id)
+        elif (lane := frame.lane) is not None:
+            waiting = [job_id for job_id, of in self._watched.items() if of == lane]
+            if waiting:
+                await self._ws.send_str(frame.ws)
+            for job_id in waiting:
+                await self._tell(job_id)
 
 
 async def client_socket(request: web.Request) -> web.WebSocketResponse:

@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from emp_orch.plaintext import log_handler
+
 
 def log_to_stderr() -> None:
     """Plain lines with local time; supervisord captures them."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    logging.basicConfig(handlers=[log_handler()], level=logging.INFO)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emp_orch.errors import EmpError, Exit
+from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
     from emp_orch.control.inspect import Difference
@@ -81,8 +82,8 @@ def _print(found: Difference) -> None:
     if found.plan:
         click.echo("\nplan")
         for number, operation in enumerate(found.plan, start=1):
-            click.echo(f"  {number}. {operation.text}")
+            click.echo(f"  {number}. {one_line(operation.text)}")
     if found.paused:
-        click.echo(f"\nthe reconciler is paused: {found.paused}")
+        click.echo(f"\nthe reconciler is paused: {one_line(found.paused)}")
     elif found.status_age_ms is None or found.status_age_ms > SILENT_MS:
         click.echo("\nno reconciler is at work: see `emp status`, `emp logs reconcile`")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emp_orch.plaintext import many_lines, one_line
+
 if TYPE_CHECKING:
     from emp_orch.control.doctor.model import Finding
 
@@ -80,16 +82,18 @@ def _group(findings: Sequence[Finding], before: Sequence[str]) -> list[str]:
         names = ", ".join(f.check for f in findings if f.level == "unknown" and f.what == reason)
         told = any(reason in line for line in [*before, *lines])
         mark, colour = _MARKS["unknown"]
-        lines.append(f"  {click.style(mark, fg=colour)} cannot tell ({names}): {'see above' if told else reason}")
+        lines.append(
+            f"  {click.style(mark, fg=colour)} cannot tell ({names}): {'see above' if told else many_lines(reason)}"
+        )
     return lines
 
 
 def _lines(finding: Finding) -> list[str]:
     mark, colour = _MARKS[finding.level]
-    first, *rest = finding.what.splitlines() or [""]
+    first, *rest = many_lines(finding.what).splitlines() or [""]
     where = f"  [{finding.where}]" if finding.where and finding.where not in finding.what else ""
-    lines = [f"  {click.style(mark, fg=colour)} {first}{where}", *(f"    {line}" for line in rest)]
-    return [*lines, f"    → {finding.fix}"] if finding.fix else lines
+    lines = [f"  {click.style(mark, fg=colour)} {first}{one_line(where)}", *(f"    {line}" for line in rest)]
+    return [*lines, f"    → {many_lines(finding.fix)}"] if finding.fix else lines
 
 
 def _sum(findings: Sequence[Finding]) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emp_orch.plaintext import shown_json
+
 if TYPE_CHECKING:
     from emp_orch.settings import Settings
     from emp_orch.store.events import Event
@@ -90,6 +92,5 @@ def json_line(event: Event) -> str:
 
     from emp_orch.web.times import rfc3339
 
-    return msgspec.json.encode(
-        {"id": event.id, "at": rfc3339(event.at_ms), "type": event.type, "data": event.data}
-    ).decode()
+    fields = {"id": event.id, "at": rfc3339(event.at_ms), "type": event.type, "data": event.data}
+    return shown_json(msgspec.json.encode(fields).decode())

@@ -11,6 +11,7 @@ import click
 
 from emp_orch import __version__
 from emp_orch.errors import EmpError, Exit
+from emp_orch.plaintext import many_lines
 
 # name → (module under emp_orch.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -21,9 +22,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "api": ("daemons_http", "api", "The HTTP API."),
     "monitor": ("daemons_http", "monitor", "The monitor page."),
     "eventlog": ("daemons_http", "eventlog", "Writes the API's events to a log file."),
-    "submit": ("jobs", "submit", "Queue a job, and wait for its result if asked."),
-    "jobs": ("jobs", "jobs", "List jobs, or show one."),
-    "cancel": ("jobs", "cancel", "Cancel a job."),
+    "submit": ("jobs_submit", "submit", "Queue a job, or a file of jobs, and wait for the end if asked."),
+    "jobs": ("jobs", "jobs", "List, show, explain, retry, cancel and purge jobs; lanes."),
+    "cancel": ("jobs_edit", "cancel", "Cancel jobs."),
     "worker": ("worker", "worker", "One worker, for one GPU slot of a machine."),
     "simulate": ("simulate", "simulate", "The simulation service: a stand-in for ComfyUI."),
     "machine": ("machine", "machine", "Run one machine here: supervisord, agent, programs."),
@@ -111,15 +112,15 @@ def main() -> None:
         e.show()
         sys.exit(Exit.USAGE)
     except EmpError as e:
-        click.echo(f"emp: {e.message}", err=True)
+        click.echo(f"emp: {many_lines(e.message)}", err=True)
         if e.hint:
-            click.echo(f"     {e.hint}", err=True)
+            click.echo(f"     {many_lines(e.hint)}", err=True)
         sys.exit(e.exit_code)
     except BrokenPipeError:
         sys.exit(Exit.OK)
     except Exception as e:  # the last place to keep a traceback from a user
         if "EMP_DEBUG" in os.environ:
             raise
-        click.echo(f"emp: a fault in emp itself: {type(e).__name__}: {e}", err=True)
+        click.echo(f"emp: a fault in emp itself: {type(e).__name__}: {many_lines(str(e))}", err=True)
         click.echo("     EMP_DEBUG=1 shows where; please report it", err=True)
         sys.exit(Exit.FAILED)

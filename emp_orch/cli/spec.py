@@ -7,11 +7,14 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emp_orch.errors import EmpError, Exit, UsageError
+
+if TYPE_CHECKING:
+    from emp_orch.fleet.model import Service
 
 # What a fleet's folder must not bring into a repository.
 _IGNORED = (".emp/", "logs/", ".env")
@@ -96,6 +99,17 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
         return
     parts = [_count(number, what.replace("gpu_slot", "GPU slot")) for what, number in counts.items()]
     click.echo(f"{file or 'emp.yaml'} is valid: fleet {fleet.name}, {', '.join(parts)}")
+    for service in fleet.services.values():
+        _note_connector(service)
+
+
+def _note_connector(service: Service) -> None:
+    """Ask on stderr whether a connector that this host lacks is a slip; machines may have more of them."""
+    from emp_orch.connectors.registry import nearest_to
+
+    if service.connector is not None and (near := nearest_to(service.connector)):
+        found = f'this host has no connector "{service.connector}"'
+        click.echo(f'{service.origin}: note: {found}; did you mean "{near}"?', err=True)
 
 
 def _count(number: int, plural: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emp_orch.errors import EmpError, Exit, UsageError
+from emp_orch.plaintext import many_lines
 
 if TYPE_CHECKING:
     from emp_orch.control.overview import MachineNow, Overview, Part
@@ -52,7 +53,7 @@ def status(directory: Path, everything: bool, as_json: bool) -> None:
     else:
         from emp_orch.cli.progress import colour
 
-        text = screen(found, everything=everything)
+        text = many_lines(screen(found, everything=everything))
         click.echo(painted(text) if colour() else text)
     sys.exit(_CODES[found.verdict])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emp_orch.plaintext import one_line
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be; the last is not padded."""
-    lines = [tuple(head), *(tuple(str(c) for c in row) for row in rows)]
+    """Columns as wide as they need to be; the last is not padded. Other people's words are safe in it."""
+    lines = [tuple(head), *(tuple(one_line(str(c)) for c in row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 

@@ -9,6 +9,7 @@ import click
 @click.option("--machine", "machine", envvar="MACHINE_ID", required=True, help="The machine it belongs to.")
 @click.option("--gpu", type=click.IntRange(min=0), default=0, show_default=True, help="Its GPU slot.")
 @click.option("--service", "services", multiple=True, metavar="NAME=CONNECTOR@URL", help="A service it works for.")
+@click.option("--connector-options", "options", multiple=True, metavar="NAME=JSON", help="Settings of its connector.")
 @click.option("--capabilities", default="{}", metavar="JSON", help="What else it can do.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds.")
 @click.option("--job-timeout", type=click.FloatRange(min=0.1), default=3600.0, show_default=True, help="Seconds.")
@@ -22,16 +23,27 @@ import click
 )
 @click.option("--heartbeat", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds.")
 @click.option("--probe", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between probes.")
+@click.option(
+    "--artifacts",
+    envvar="EMP_ARTIFACTS_URL",
+    default="",
+    metavar="URL",
+    help="Where outputs go, any fsspec URL; without it the folder artifacts here.",
+)
+@click.pass_context
 def worker(
+    ctx: click.Context,
     machine: str,
     gpu: int,
     services: tuple[str, ...],
+    options: tuple[str, ...],
     capabilities: str,
     drain_timeout: float,
     job_timeout: float,
     lease_ttl: float,
     heartbeat: float,
     probe: float,
+    artifacts: str,
 ) -> None:
     """Take jobs from the queue for one GPU slot, one at a time. Redis: HUB_REDIS_URL or REDIS_URL."""
     import asyncio
@@ -42,7 +54,8 @@ def worker(
 
     from emp_orch.cli.daemon import log_to_stderr, stop_on_signals
     from emp_orch.errors import UsageError
-    from emp_orch.worker.config import WorkerConfig, check_machine_id, parse_binding
+    from emp_orch.store.artifacts import local_url
+    from emp_orch.worker.config import WorkerConfig, check_machine_id, parse_binding, with_options
     from emp_orch.worker.daemon import run_worker
 
     url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
@@ -59,13 +72,14 @@ def worker(
     config = WorkerConfig(
         machine_id=check_machine_id(machine),
         gpu=gpu,
-        services=bindings,
+        services=with_options(bindings, options),
         capabilities=own,
         drain_timeout_s=drain_timeout,
         job_timeout_s=job_timeout,
         lease_s=lease_ttl,
         heartbeat_s=heartbeat,
         probe_s=probe,
+        artifacts=artifacts or local_url(ctx.obj / "artifacts"),
     )
     log_to_stderr()
 

@@ -1,1 +1,20 @@
-"""The worker's adapters to services: one file each, one Protocol."""
+"""The worker's adapters to services: one file each, one Protocol. What a connector of another package needs is here."""
+
+from emp_orch.connectors.base import CannotLoad, Connector, Recovers, Run, RunFailed, StillRuns
+from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.jobs.model import Job, Output, Progress, Result
+
+__all__ = [
+    "CannotLoad",
+    "Connector",
+    "ConnectorReport",
+    "ConnectorStatus",
+    "Job",
+    "Output",
+    "Progress",
+    "Recovers",
+    "Result",
+    "Run",
+    "RunFailed",
+    "StillRuns",
+]

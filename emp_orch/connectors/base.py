@@ -1,17 +1,22 @@
-"""What a connector is: the adapter between a worker and one service."""
+"""What a connector is: the adapter between a worker and one service. docs/connectors.md shows how to write one.
+
+A connector is made by `make(url, options)`: the service's address, and `connector_options` of its emp.yaml entry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.observed import ConnectorReport
-from emp_orch.jobs.model import Job, JobError, Progress, Result
+from emp_orch.jobs.model import Job, JobError, Output, Progress, Result
 
 OnProgress = Callable[[Progress], Awaitable[None]]
+OnBegan = Callable[[str], Awaitable[None]]
 
 # A service's words are kept up to this length.
 MAX_MESSAGE = 10_000
@@ -22,34 +27,97 @@ MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RunFailed(Exception):
-    """A run that gave no result. `retryable`: the same job may succeed later or elsewhere."""
+    """A run that gave no result. `retryable`: the same job may succeed later or elsewhere.
 
-    def __init__(self, message: str, *, retryable: bool, detail: dict[str, Any] | None = None) -> None:
+    A service that does not answer is a retryable failure: nothing is known of the run. `reached` False: nobody listened
+    there, so no run began and none is counted.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool, detail: dict[str, Any] | None = None, reached: bool = True
+    ) -> None:
         super().__init__(message)
+        self.reached = reached
         if len(message) > MAX_MESSAGE:
             message = message[: MAX_MESSAGE - 1] + "…"
         self.error = JobError(message=message, retryable=retryable, detail=detail or {})
 
 
+class StillRuns(Exception):
+    """The run that was asked about has not ended yet."""
+
+
 class CannotLoad(EmpError):
-    """A connector that cannot be made: its kind is unknown, or its settings are wrong."""
+    """A connector that cannot be made: its kind is unknown, its package broken, or its settings wrong."""
+
+
+def no_options(kind: str, options: Mapping[str, Any]) -> None:
+    """For a connector without settings. Raises CannotLoad when there are any."""
+    if options:
+        raise CannotLoad(f"the connector {kind} takes no options, found {', '.join(options)}")
+
+
+class Sink(Protocol):
+    """Where the outputs of one run go."""
+
+    async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
+        """Store `chunks` to their end under `name`; what `chunks` raises is passed on and leaves nothing behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a connector is given for one run of a job."""
+
+    job: Job
+    sink: Sink
+    on_progress: OnProgress
+    on_began: OnBegan
+
+    async def progress(self, progress: Progress) -> None:
+        """Tell how far the run is. Cheap: only the latest is published, a few times a second."""
+        await self.on_progress(progress)
+
+    async def began(self, ref: str) -> None:
+        """Record the service's own id of this run, so that its outcome can be asked for after a crash. Cheap."""
+        await self.on_began(ref)
+
+    async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
+        """Store one output in the fleet's artifact store, and describe it for the Result.
+
+        `chunks` is read as it is written, so an output need not fit into memory. The name is made safe, and unique in
+        this run; the Output says what became of it.
+        """
+        return await self.sink.save(name, content_type, chunks)
 
 
 class Connector(Protocol):
-    """Probes one service, runs a job on it, stops that run. One run at a time."""
+    """Probes one service, runs a job on it, stops that run. One run at a time, probes beside it."""
 
     @property
     def kind(self) -> str:
-        """Its name in the registry."""
+        """Its name, as in `connector:` of emp.yaml."""
 
     async def probe(self) -> ConnectorReport:
         """How the service is, by asking it: idle or error. Never raises on account of the service."""
 
-    async def run(self, job: Job, on_progress: OnProgress) -> Result:
-        """The result of `job`. Raises RunFailed; anything but success is a RunFailed, never a Result."""
+    async def run(self, run: Run) -> Result:
+        """The result of `run.job`. Raises RunFailed; anything but success is a RunFailed, never a Result."""
 
     async def cancel(self) -> None:
         """Have the service stop the present run, and nobody else's; `run` then raises RunFailed soon."""
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class Recovers(Protocol):
+    """A connector that can say what became of a run whose worker was lost. Optional."""
+
+    async def recover(self, run: Run, ref: str, *, wait: bool) -> Result | None:
+        """What became of the earlier run `ref` (see Run.began) of `run.job`.
+
+        Its result when it succeeded, with the outputs saved anew through `run`. None when the service does not know
+        it or gave it up: the job must be run again. Raises RunFailed when it failed, or the service does not answer
+        (then retryable). While it still runs: with `wait` it is followed to its end, without StillRuns is raised.
+        """

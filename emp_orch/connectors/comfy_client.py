@@ -6,10 +6,8 @@ Source: ComfyUI's server.py and execution.py (https://github.com/comfyanonymous/
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import mimetypes
-import uuid
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,9 +15,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from emp_orch.connectors.base import MALFORMED, CannotLoad, OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, Run, RunFailed, StillRuns
 from emp_orch.connectors.comfy_protocol import (
     File,
+    Interrupted,
     Message,
     ProgressOfRun,
     Queued,
@@ -32,34 +31,39 @@ from emp_orch.connectors.comfy_protocol import (
     refusal,
     texts_of,
 )
+from emp_orch.connectors.http_client import NETWORK, base_url
+from emp_orch.connectors.outputs import body_of, content_type_of, once
 from emp_orch.jobs.model import Output, Result
 
 PROBE_TIMEOUT_S = 3.0
 # Without a message for so long, the history is looked at: a message can be lost with a connection.
 SILENCE_S = 5.0
 RECONNECT_S = 0.5
+# A preview picture is the largest.
+MAX_MESSAGE_BYTES = 64 * 1024**2
+# A run's record repeats its workflow.
+MAX_ANSWER_BYTES = 32 * 1024**2
 # How long a service may be out of reach in the middle of a run.
 GONE_S = 15.0
 
-# An output up to this size travels in the result; a result carries at most INLINE_TOTAL of them.
-INLINE_BYTES = 64 * 1024
-INLINE_TOTAL = 1024 * 1024
-MAX_OUTPUT_BYTES = 1024**3
-_CHUNK = 256 * 1024
 
-_NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises ClientPayloadError, one of NETWORK, when it is larger than MAX_ANSWER_BYTES."""
+    body = bytearray()
+    async for chunk in answer.content.iter_chunked(64 * 1024):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"its answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
 
 
 class ComfyClient:
     """One service at `url`. One run at a time."""
 
     def __init__(self, url: str) -> None:
-        base = URL(url)
-        if base.scheme not in ("http", "https") or not base.host:
-            raise CannotLoad(f"{url!r} is not the URL of a service", hint="use http://HOST:PORT")
-        self._base = base
+        self._base = base_url(url)
         self._session: aiohttp.ClientSession | None = None
-        self._client_id = uuid.uuid4().hex
+        self._client_id = ""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._cancel_asked = False
         self.current: str | None = None
@@ -81,33 +85,83 @@ class ComfyClient:
             self._session = None
 
     async def get(self, path: str, *, timeout_s: float = 30.0) -> bytes:
-        """The body of a 200 answer. Raises _NETWORK errors."""
+        """The body of a 200 answer. Raises NETWORK errors."""
         timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with self.session().get(self._base / path.lstrip("/"), timeout=timeout) as answer:
+        url = self._base / path.lstrip("/")
+        async with self.session().get(url, timeout=timeout, allow_redirects=False) as answer:
             answer.raise_for_status()
-            return await answer.read()
+            return await _whole(answer)
 
     def gone(self, cause: BaseException) -> RunFailed:
         words = str(cause) or type(cause).__name__
-        return RunFailed(f"the service at {self.shown} does not answer: {words}", retryable=True)
+        reached = not isinstance(cause, aiohttp.ClientConnectorError)
+        return RunFailed(f"the service at {self.shown} does not answer: {words}", retryable=True, reached=reached)
 
     # one run
 
-    async def run(self, workflow: Workflow, on_progress: OnProgress, *, extra_data: dict[str, Any]) -> Result:
-        """Queue `workflow`, follow it to its end, fetch its outputs. Raises RunFailed."""
-        self._cancel_asked = False
-        try:
-            async with self.session().ws_connect(self._ws_url(), heartbeat=20, max_msg_size=0) as socket:
+    async def run(self, workflow: Workflow, run: Run) -> Result:
+        """Queue `workflow`, follow it to its end, save its outputs. Raises RunFailed."""
+        self._begin(run)
+        progress = ProgressOfRun(workflow, run.progress)
+        with self._in_words():
+            async with self.session().ws_connect(
+                self._ws_url(), heartbeat=20, max_msg_size=MAX_MESSAGE_BYTES
+            ) as socket:
                 self._socket = socket
-                self.current = await self._queue(workflow, extra_data)
+                self.current = prompt_id = await self._queue(workflow, run.job.id)
+                await run.began(prompt_id)
                 if self._cancel_asked:  # while the workflow was on its way
                     await self.cancel()
-                progress = ProgressOfRun(workflow, on_progress)
-                record = await self._follow(socket, self.current, progress)
-            record = record or await self._follow_again(self.current, progress)
+                try:
+                    record = await self._follow(socket, prompt_id, progress)
+                except NETWORK:
+                    record = None
+            record = record or await self._follow_again(prompt_id, progress)
             check(record)
-            return await self._fetch(record)
-        except _NETWORK as e:
+            return await self._save(record, run)
+
+    async def recover(self, workflow: Workflow, run: Run, prompt_id: str, *, wait: bool) -> Result | None:
+        """What became of the run `prompt_id`, as Recovers.recover says."""
+        self._begin(run)
+        with self._in_words():
+            record = await self._record(prompt_id)
+            if record is None and await self._in_queue(prompt_id):
+                if not wait:
+                    raise StillRuns
+                self.current = prompt_id
+                record = await self._ended(prompt_id, ProgressOfRun(workflow, run.progress))
+                if record is None:
+                    return None
+            # It may have ended between the two looks.
+            record = record or await self._record(prompt_id)
+            if record is None:
+                return None
+            try:
+                check(record)
+            except Interrupted:
+                return None
+            return await self._save(record, run)
+
+    async def _ended(self, prompt_id: str, progress: ProgressOfRun) -> Record | None:
+        """The record of another's run at its end. None: someone else than we interrupted it."""
+        try:
+            return await self._follow_again(prompt_id, progress)
+        except Interrupted:
+            if self._cancel_asked:
+                raise
+            return None
+
+    def _begin(self, run: Run) -> None:
+        self._cancel_asked = False
+        # The same for every run of a job, so that whoever follows a lost worker's run hears its messages.
+        self._client_id = f"emp-{run.job.id}"
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Turns what the network and the decoder raise into RunFailed; the run is over behind it."""
+        try:
+            yield
+        except NETWORK as e:
             raise self.gone(e) from e
         except MALFORMED as e:
             raise RunFailed(f"the service at {self.shown} does not speak ComfyUI: {e}", retryable=False) from e
@@ -118,10 +172,13 @@ class ComfyClient:
         scheme = "wss" if self._base.scheme == "https" else "ws"
         return (self._base / "ws").with_scheme(scheme).with_query(clientId=self._client_id)
 
-    async def _queue(self, workflow: Workflow, extra_data: dict[str, Any]) -> str:
-        body = {"prompt": workflow, "client_id": self._client_id, "extra_data": extra_data}
-        async with self.session().post(self._base / "prompt", json=body) as answer:
-            text = await answer.read()
+    def _listening(self) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self.session().ws_connect(self._ws_url(), heartbeat=20, max_msg_size=MAX_MESSAGE_BYTES)
+
+    async def _queue(self, workflow: Workflow, job_id: str) -> str:
+        body = {"prompt": workflow, "client_id": self._client_id, "extra_data": {"emp_job_id": job_id}}
+        async with self.session().post(self._base / "prompt", json=body, allow_redirects=False) as answer:
+            text = await _whole(answer)
             if answer.status != 200:
                 raise refusal(answer.status, text)
         return msgspec.json.decode(text, type=Queued).prompt_id
@@ -154,7 +211,7 @@ class ComfyClient:
                 case "execution_error":
                     raise node_failure(message.data)
                 case "execution_interrupted":
-                    raise RunFailed("the run was interrupted on the service", retryable=False)
+                    raise Interrupted
                 case "executing" if message.data.get("node") is None:
                     if record := await self._record(prompt_id):
                         return record
@@ -173,11 +230,14 @@ class ComfyClient:
                 if record := await self._record(prompt_id):
                     return record
                 await self._still_there(prompt_id)
-                async with self.session().ws_connect(self._ws_url(), heartbeat=20, max_msg_size=0) as socket:
+                async with self.session().ws_connect(
+                    self._ws_url(), heartbeat=20, max_msg_size=MAX_MESSAGE_BYTES
+                ) as socket:
+                    self._socket = socket
                     if record := await self._follow(socket, prompt_id, progress):
                         return record
                 deadline = loop.time() + GONE_S
-            except _NETWORK:
+            except NETWORK:
                 if loop.time() > deadline:
                     raise
             await asyncio.sleep(RECONNECT_S)
@@ -212,7 +272,7 @@ class ComfyClient:
                 await self._post("interrupt", {"prompt_id": prompt_id})
             elif self._socket is not None:
                 await self._socket.close()  # nobody will tell of it any more: have the run look now
-        except _NETWORK as e:
+        except NETWORK as e:
             raise self.gone(e) from e
 
     async def _post(self, path: str, body: dict[str, Any]) -> None:
@@ -221,53 +281,28 @@ class ComfyClient:
 
     # outputs
 
-    async def _fetch(self, record: Record) -> Result:
-        outputs: list[Output] = []
-        inline = 0
-        names: set[str] = set()
-        for node_id, file in files_of(record):
-            name = PurePosixPath(file.filename).name or "output"
-            name = f"{node_id}-{name}" if name in names else name
-            names.add(name)
-            output = await self._download(file, name, inline_left=INLINE_TOTAL - inline)
-            inline += output.size if output.data is not None else 0
-            outputs.append(output)
-        for node_id, text in texts_of(record):
-            data = text.encode()[:INLINE_BYTES]
-            outputs.append(
-                Output(
-                    name=f"{node_id}.txt",
-                    content_type="text/plain; charset=utf-8",
-                    size=len(data),
-                    sha256=hashlib.sha256(data).hexdigest(),
-                    data=base64.b64encode(data).decode(),
-                )
-            )
+    async def _save(self, record: Record, run: Run) -> Result:
+        outputs = [await self._save_file(file, run) for _, file in files_of(record)]
+        outputs += [
+            await run.save(f"{node_id}.txt", "text/plain; charset=utf-8", once(text.encode(errors="replace")))
+            for node_id, text in texts_of(record)
+        ]
         return Result(outputs=tuple(outputs))
 
-    async def _download(self, file: File, name: str, *, inline_left: int) -> Output:
+    async def _save_file(self, file: File, run: Run) -> Output:
+        """Copy one file into the artifact store; begun again for a while when the connection breaks."""
+        name = PurePosixPath(file.filename).name
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GONE_S
         query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
-        url = (self._base / "view").with_query(query)
-        digest, size, kept = hashlib.sha256(), 0, bytearray()
-        async with self.session().get(url) as answer:
-            if answer.status != 200:
-                raise RunFailed(f"the service made {name} but answered {answer.status} for it", retryable=True)
-            async for chunk in answer.content.iter_chunked(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                if size > MAX_OUTPUT_BYTES:
-                    raise RunFailed(f"the output {name} is larger than {MAX_OUTPUT_BYTES} bytes", retryable=False)
-                if size <= INLINE_BYTES:
-                    kept += chunk
-            content_type = answer.content_type
-        if content_type == "application/octet-stream":
-            content_type = mimetypes.guess_type(name)[0] or content_type
-        small = size <= min(INLINE_BYTES, inline_left)
-        return Output(
-            name=name,
-            content_type=content_type,
-            size=size,
-            sha256=digest.hexdigest(),
-            data=base64.b64encode(kept).decode() if small else None,
-            url=None if small else str(url.with_user(None)),
-        )
+        while True:
+            try:
+                async with self.session().get((self._base / "view").with_query(query), allow_redirects=False) as answer:
+                    if answer.status != 200:
+                        words = f"the service made {name} but answered {answer.status} for it"
+                        raise RunFailed(words, retryable=True)
+                    return await run.save(name, content_type_of(answer, name), body_of(answer))
+            except NETWORK:
+                if loop.time() > deadline:
+                    raise
+            await asyncio.sleep(RECONNECT_S)

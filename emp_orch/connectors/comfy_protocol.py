@@ -16,6 +16,8 @@ from emp_orch.connectors.base import MALFORMED, OnProgress, RunFailed
 from emp_orch.jobs.model import Progress
 
 Workflow = dict[str, Any]
+# More is no count of steps; integers of JSON may be too large to divide or to write.
+MAX_STEPS = 10**12
 
 
 class Message(Struct):
@@ -56,14 +58,22 @@ class File(Struct):
     type: str = "output"
 
 
+class Interrupted(RunFailed):
+    """Someone stopped the run on the service, so that its end says nothing about the job."""
+
+    def __init__(self) -> None:
+        super().__init__("the run was interrupted on the service", retryable=False)
+
+
 def node_failure(data: dict[str, Any]) -> RunFailed:
     """The failure that an `execution_error` message tells of."""
     kind = str(data.get("exception_type", ""))
     words = str(data.get("exception_message", "")).strip() or kind or "no reason was given"
     kept: dict[str, Any] = {k: data[k] for k in ("node_id", "node_type", "exception_type", "traceback") if k in data}
     where = f"{data.get('node_type', 'node')} (node {data.get('node_id', '?')})"
-    # Another GPU may have the memory that this one lacked.
-    return RunFailed(f"{where}: {words}", retryable="OutOfMemory" in kind, detail=kept)
+    # Another GPU may have the memory that this one lacked, or be in order.
+    of_the_gpu = "OutOfMemory" in kind or "AcceleratorError" in kind or "CUDA error" in words
+    return RunFailed(f"{where}: {words}", retryable=of_the_gpu, detail=kept)
 
 
 def refusal(status: int, body: bytes) -> RunFailed:
@@ -95,7 +105,7 @@ def check(record: Record) -> None:
         if type_ == "execution_error":
             raise node_failure(data)
         if type_ == "execution_interrupted":
-            raise RunFailed("the run was interrupted on the service", retryable=False)
+            raise Interrupted
     raise RunFailed(f"the service ended the run as {status.status_str or 'not completed'}", retryable=False)
 
 
@@ -145,7 +155,9 @@ class ProgressOfRun:
                 self._begun.add(node)
             case "progress":
                 value, most = data.get("value"), data.get("max")
-                if not isinstance(value, int | float) or not isinstance(most, int | float) or most <= 0:
+                if not isinstance(value, int | float) or not isinstance(most, int | float):
+                    return
+                if not (0 < most <= MAX_STEPS and 0 <= value <= MAX_STEPS):
                     return
                 self._begun.add(node)
                 part = min(value / most, 1.0)

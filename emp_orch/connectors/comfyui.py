@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import aiohttp
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import MALFORMED, OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, Run, RunFailed, no_options
 from emp_orch.connectors.comfy_client import PROBE_TIMEOUT_S, ComfyClient
-from emp_orch.connectors.comfy_protocol import parse_workflow
+from emp_orch.connectors.comfy_protocol import Workflow, parse_workflow
+from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
 
@@ -29,28 +32,35 @@ class ComfyUI:
 
     kind = "comfyui"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        no_options(self.kind, options)
         self._client = ComfyClient(url)
 
     async def probe(self) -> ConnectorReport:
         try:
             stats = msgspec.json.decode(await self._client.get("system_stats", timeout_s=PROBE_TIMEOUT_S), type=_Stats)
-        except (aiohttp.ClientError, OSError) as e:
+        except NETWORK as e:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=self._client.gone(e).error.message)
         except MALFORMED as e:
             detail = f"{self._client.shown} answers, but not as ComfyUI does: {e}"
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
         return ConnectorReport(status=ConnectorStatus.IDLE, version=stats.system.comfyui_version)
 
-    async def run(self, job: Job, on_progress: OnProgress) -> Result:
-        for name in ("workflow", "prompt"):
-            if name in job.payload:
-                workflow = parse_workflow(job.payload[name])
-                return await self._client.run(workflow, on_progress, extra_data={"emp_job_id": job.id})
-        raise RunFailed('the payload holds no workflow: use {"workflow": {…}}', retryable=False)
+    async def run(self, run: Run) -> Result:
+        return await self._client.run(_workflow_of(run.job), run)
+
+    async def recover(self, run: Run, ref: str, *, wait: bool) -> Result | None:
+        return await self._client.recover(_workflow_of(run.job), run, ref, wait=wait)
 
     async def cancel(self) -> None:
         await self._client.cancel()
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _workflow_of(job: Job) -> Workflow:
+    for name in ("workflow", "prompt"):
+        if name in job.payload:
+            return parse_workflow(job.payload[name])
+    raise RunFailed('the payload holds no workflow: use {"workflow": {…}}', retryable=False)

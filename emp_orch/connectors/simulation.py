@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import MALFORMED, OnProgress, RunFailed
+from emp_orch.connectors.base import MALFORMED, Run, RunFailed, no_options
 from emp_orch.connectors.comfy_client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfy_protocol import Workflow
+from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
 
@@ -68,13 +69,14 @@ class Simulation:
 
     kind = "simulation"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        no_options(self.kind, options)
         self._client = ComfyClient(url)
 
     async def probe(self) -> ConnectorReport:
         try:
             health = msgspec.json.decode(await self._client.get("health", timeout_s=PROBE_TIMEOUT_S), type=_Health)
-        except (aiohttp.ClientError, OSError) as e:
+        except NETWORK as e:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=self._client.gone(e).error.message)
         except MALFORMED as e:
             detail = f"{self._client.shown} answers, but not as the simulation does: {e}"
@@ -83,15 +85,21 @@ class Simulation:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=f"its health is {health.status!r}")
         return ConnectorReport(status=ConnectorStatus.IDLE, version=health.version)
 
-    async def run(self, job: Job, on_progress: OnProgress) -> Result:
-        try:
-            request = msgspec.convert(job.payload, Request)
-        except msgspec.ValidationError as e:
-            raise RunFailed(f"the payload does not fit: {e}", retryable=False) from e
-        return await self._client.run(workflow_of(request), on_progress, extra_data={"emp_job_id": job.id})
+    async def run(self, run: Run) -> Result:
+        return await self._client.run(_workflow_for(run.job), run)
+
+    async def recover(self, run: Run, ref: str, *, wait: bool) -> Result | None:
+        return await self._client.recover(_workflow_for(run.job), run, ref, wait=wait)
 
     async def cancel(self) -> None:
         await self._client.cancel()
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _workflow_for(job: Job) -> Workflow:
+    try:
+        return workflow_of(msgspec.convert(job.payload, Request))
+    except msgspec.ValidationError as e:
+        raise RunFailed(f"the payload does not fit: {e}", retryable=False) from e

@@ -15,6 +15,7 @@ from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
+from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.store.keys import Keys
 
@@ -35,6 +36,7 @@ async def run_reconciler(layout: Layout, settings: Settings) -> None:
         who,
         Observer(r, keys, runtimes, fresh=True),
         Executor(r, keys, layout, runtimes),
+        Artifacts(settings.artifacts),
     )
     log.info("reconciler of fleet %s: %s", settings.fleet, who)
     work = asyncio.create_task(reconciler.run())

@@ -70,7 +70,8 @@ class ControlPlane:
         """Write everything the daemons read. Raises EmpError naming the folder that cannot be written."""
         layout = self._layout
         try:
-            for folder in (layout.state, layout.control, self._run, layout.machines, layout.redis, layout.logs):
+            own = (layout.state, layout.control, self._run, layout.machines, layout.artifacts, layout.redis)
+            for folder in (*own, layout.logs):
                 folder.mkdir(parents=True, exist_ok=True)
             layout.state.chmod(0o700)
             text = render_control(read_text("templates/control.conf.j2"), embedded_redis=settings.embedded)

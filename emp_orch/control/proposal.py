@@ -12,6 +12,7 @@ from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.model import EMBEDDED, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
+from emp_orch.store.artifacts import Artifacts
 
 
 class Proposal(Struct, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
 def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Proposal]:
     """Load and resolve the emp.yaml at `path`; its folder is the fleet's folder.
 
-    Raises spec.ConfigError, or UsageError for a secret that has no value or a runtime this emp lacks.
+    Raises spec.ConfigError, or UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
     fleet = spec.load(path, environ)
     layout = Layout(path.absolute().parent)
@@ -36,10 +37,12 @@ def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Propo
                 hint="use `runtime: process`",
             )
     secrets = _resolve(fleet, layout.root, spec.environment(path, environ))
-    return layout, Proposal(fleet=fleet, settings=_settings(fleet, secrets), secrets=secrets)
+    settings = _settings(fleet, layout, secrets)
+    Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for
+    return layout, Proposal(fleet=fleet, settings=settings, secrets=secrets)
 
 
-def _settings(fleet: Fleet, secrets: Mapping[str, str]) -> Settings:
+def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Settings:
     embedded = fleet.redis.url == EMBEDDED
     url = f"redis://127.0.0.1:{fleet.redis.port}/0" if embedded else fleet.redis.url
     return Settings(
@@ -49,6 +52,7 @@ def _settings(fleet: Fleet, secrets: Mapping[str, str]) -> Settings:
         embedded=embedded,
         redis_port=fleet.redis.port,
         prefix=fleet.redis.prefix,
+        artifacts=fleet.jobs.artifacts or layout.artifacts_url,
         api=_listen(fleet.api, secrets),
         monitor=_listen(fleet.monitor, secrets),
     )

@@ -10,6 +10,7 @@ from contextlib import suppress
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
 from emp_orch.control.execute import Executor
+from emp_orch.control.job_care import JobCare
 from emp_orch.control.memory import Entry, Recollection
 from emp_orch.control.observe import Observer
 from emp_orch.control.requests import as_operation
@@ -20,12 +21,12 @@ from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation, plan, remedy
 from emp_orch.layout import Layout
 from emp_orch.store import journal, requests
+from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import TRANSIENT, Client, drop_idle, within
 from emp_orch.store.events import Event, Events
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Leadership
-from emp_orch.store.queue import Queue
 from emp_orch.store.status import FleetStatus, read_status, write_status
 
 log = logging.getLogger("reconcile")
@@ -45,7 +46,15 @@ class Reconciler:
     """One candidate for leadership of one fleet. `run` lasts until it is cancelled."""
 
     def __init__(
-        self, r: Client, keys: Keys, layout: Layout, fleet: str, who: str, observer: Observer, executor: Executor
+        self,
+        r: Client,
+        keys: Keys,
+        layout: Layout,
+        fleet: str,
+        who: str,
+        observer: Observer,
+        executor: Executor,
+        artifacts: Artifacts,
     ) -> None:
         self._r = r
         self._keys = keys
@@ -55,13 +64,13 @@ class Reconciler:
         self._executor = executor
         self._leadership = Leadership(r, keys, fleet, who, ttl_ms=int(LEASE_S * 1000))
         self._events = Events(r, keys)
-        self._queue = Queue(r, keys)
         self._memory = Recollection()
         self._epoch: int | None = None
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, list[str]] = {}
         self._group = asyncio.TaskGroup()
+        self._jobs = JobCare(r, keys, artifacts, self._group)
         self._told: tuple[object, ...] = ()
         self._interval_s = DEFAULT_INTERVAL_S
         # Drawn once: what is shown as the next attempt must not move from tick to tick.
@@ -90,6 +99,7 @@ class Reconciler:
                     why = str(e) or f"a look took longer than {TICK_S:g} s"
                     log.warning("nothing is seen: %s; nothing is done until it is", why)
                 self._observer.lost()
+                self._jobs.lost()
                 await drop_idle(self._r)
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
@@ -136,14 +146,15 @@ class Reconciler:
         """Observe, compare, plan, act: once."""
         if not await self._lead():
             return
-        await self._queue.reap()
         current = await generations.current(self._r, self._keys, self._layout, self._fleet)
+        await self._jobs.sweep(current)
         if current is None:
             return
         desired = generations.as_desired(current)
         self._memory.follow(current.number)
         self._interval_s = current.fleet.reconcile.interval_s
         observed = await self._observer.look()
+        await self._jobs.tend(current, observed)
         await self._answer_requests(desired, observed)
         await self._reconcile(current, desired, observed)
 

@@ -304,13 +304,16 @@ def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> st
 
 
 def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ...]:
-    """`--service NAME=CONNECTOR@URL` for every service this slot's worker can take jobs for."""
+    """`--service NAME=CONNECTOR@URL` for every service this slot's worker can take jobs for, with its options."""
     words: list[str] = []
     for name in machine.services:
         service = fleet.services[name]
         port = program_port(machine, service, slot if service.scale is Scale.PER_GPU else None)
         if service.connector is not None and port is not None:
             words += ["--service", f"{service.name}={service.connector}@http://127.0.0.1:{port}"]
+            if service.connector_options:
+                options = msgspec.json.encode(service.connector_options, order="sorted").decode()
+                words += ["--connector-options", f"{service.name}={options}"]
     return tuple(words)
 
 
@@ -328,6 +331,8 @@ def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
             *("--capabilities", capabilities),
             *("--drain-timeout", f"{machine.worker.drain_timeout_s:g}"),
             *("--job-timeout", f"{machine.worker.job_timeout_s:g}"),
+            *("--lease-ttl", f"{fleet.jobs.lease_s:g}"),
+            *(("--artifacts", fleet.jobs.artifacts) if fleet.jobs.artifacts else ()),
         ),
         env={**machine.env, **_gpu_env(machine, slot)},
         cwd=None,

@@ -78,13 +78,17 @@ class Install(Struct, frozen=True, kw_only=True):
 
 
 class Service(Struct, frozen=True, kw_only=True):
-    """Exactly one of `command` and `builtin` is set. `${port} ${gpu} ${machine_id}` are still unreplaced here."""
+    """Exactly one of `command` and `builtin` is set. `${port} ${gpu} ${machine_id}` are still unreplaced here.
+
+    `connector_options` are JSON values; the connector reads them.
+    """
 
     name: ServiceName
     scale: Scale
     command: tuple[str, ...] | None
     builtin: str | None
     connector: str | None
+    connector_options: dict[str, Any] = {}
     port: int | None
     health: Health | None
     install: Install | None
@@ -147,6 +151,15 @@ class RedisSpec(Struct, frozen=True, kw_only=True):
     prefix: str
 
 
+class JobsSpec(Struct, frozen=True, kw_only=True):
+    """`artifacts` empty: the folder that every machine of this host shares."""
+
+    artifacts: str
+    keep_count: int
+    keep_age_s: float
+    lease_s: float
+
+
 class ReconcileSpec(Struct, frozen=True, kw_only=True):
     interval_s: float
     stale_after_s: float
@@ -163,4 +176,5 @@ class Fleet(Struct, frozen=True, kw_only=True):
     monitor: Endpoint
     services: dict[ServiceName, Service]
     machines: tuple[Machine, ...]
+    jobs: JobsSpec
     reconcile: ReconcileSpec

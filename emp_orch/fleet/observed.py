@@ -111,6 +111,14 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     jobs_completed: int = 0
     jobs_failed: int = 0
 
+    @property
+    def unloaded(self) -> dict[str, str]:
+        """Services that it should offer and does not, because their connectors did not load: why."""
+        offered = self.capabilities.get("services")
+        if not isinstance(offered, list):
+            return {}
+        return {name: c.detail for name, c in self.connector_statuses.items() if name not in offered}
+
 
 class SeenMachine(Struct, frozen=True, kw_only=True):
     report: MachineReport

@@ -18,14 +18,13 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Output(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One file or text that a run made. `data` is base64, for small ones; else `url` says where the service has it."""
+    """One file that a run made. `path`: `{run}/{file}`, within the job's folder of the artifact store."""
 
     name: str
     content_type: str
     size: int
     sha256: str
-    data: str | None = None
-    url: str | None = None
+    path: str
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):

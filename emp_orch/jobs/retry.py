@@ -15,7 +15,7 @@ class Cause(StrEnum):
     FAILED = "failed"  # the service or the connector said so
     TIMEOUT = "timeout"  # it ran longer than it may
     LOST = "lost"  # its worker stopped renewing the lease
-    HANDED_BACK = "handed_back"  # its worker shuts down; no attempt is counted
+    HANDED_BACK = "handed_back"  # its worker shuts down, or its service was not there; no attempt is counted
 
 
 class Requeue(Struct, frozen=True, kw_only=True):

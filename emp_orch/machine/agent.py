@@ -253,14 +253,14 @@ class Agent:
             self._folder.write_files(config)
             added, changed, removed = await self._reload()
             self._folder.keep_config(config)
-            before, self._config = self.machine, config
+            for program in config.machine.programs:
+                # What the old check said is no answer to a new one, in no report that names the new generation.
+                if (old := self.machine.program(program.name)) is not None and old.health != program.health:
+                    await self.programs.set_health(program.name, None, "")
+            self._config = config
             again = announced_by([*added, *changed, *removed])
             self._remember(announced=tuple(k for k in self._state.announced if k not in again))
             await self._watch.refresh_all()
-            for program in self.machine.programs:
-                # What the old check said is no answer to a new one.
-                if (old := before.program(program.name)) is not None and old.health != program.health:
-                    await self.programs.set_health(program.name, None, "")
         except EmpError:
             self._begin_work()  # with the configuration in force
             raise

@@ -84,7 +84,14 @@ class ProcessRuntime:
         if self._settings is None:
             raise EmpError(f"cannot start {machine_id}: the fleet's settings are not known", hint="run `emp apply`")
         url = self._settings.machine_redis_url
-        environment = {**os.environ, "HUB_REDIS_URL": url, "REDIS_URL": url, "EMP_REDIS_PREFIX": self._settings.prefix}
+        environment = {
+            **os.environ,
+            "HUB_REDIS_URL": url,
+            "REDIS_URL": url,
+            "EMP_REDIS_PREFIX": self._settings.prefix,
+            # The default for workers without --artifacts: it never changes, so a running machine may keep it.
+            "EMP_ARTIFACTS_URL": self._layout.artifacts_url,
+        }
         log = self._layout.log(f"machine-{machine_id}")
         child = spawn_daemon(argv, log=log, env=environment, cwd=root, timeout_s=START_TIMEOUT_S)
         self._children[machine_id] = child

@@ -16,6 +16,7 @@ from emp_orch.fleet.model import (
     Gpus,
     Health,
     Install,
+    JobsSpec,
     Machine,
     MachineId,
     ReconcileSpec,
@@ -35,6 +36,8 @@ from emp_orch.spec.units import seconds, size
 
 MAX_MACHINES = 10_000
 PORT_STEP = 100  # between replicas that share a host; the schema says so under `replicas`
+# Services of these names need not name their connector; the schema says so.
+_NAMED_LIKE_CONNECTOR = frozenset({"simulation", "comfyui"})
 # Settings of a machine that are merged with those in `defaults` key by key, and how many levels deep.
 _MERGED = {"env": 1, "labels": 1, "ports": 1, "gpus": 1, "worker": 2}
 
@@ -90,6 +93,7 @@ class _Build:
             monitor=_endpoint(self._part("monitor")),
             services=services,
             machines=tuple(machines),
+            jobs=_jobs(self._part("jobs")),
             reconcile=_reconcile(self._part("reconcile")),
         )
         return Built(fleet, entries, owner)
@@ -114,14 +118,14 @@ class _Build:
 
     def _service(self, name: str, raw: dict[str, Any]) -> Service:
         d = schema.fill(schema.sub("services", "*"), raw)
-        known = schema.sub("services", "*", "connector")["enum"]
-        connector = d["connector"] or (name if name in known else None)
+        connector = d["connector"] or (name if name in _NAMED_LIKE_CONNECTOR else None)
         return Service(
             name=ServiceName(name),
             scale=Scale(d["scale"]),
             command=_command(d.get("command")),
             builtin=d["builtin"],
             connector=None if connector == "none" else connector,
+            connector_options=d["connector_options"],
             port=None if d["port"] is None else int(d["port"]),
             health=_health(d["health"]),
             install=_install(d["install"]),
@@ -210,6 +214,15 @@ def _replicas(machine: Machine, replicas: int | None) -> Iterator[Machine]:
 
 def _endpoint(d: dict[str, Any]) -> Endpoint:
     return Endpoint(host=d["host"], port=int(d["port"]), token=None if d["token"] is None else _secret(d["token"]))
+
+
+def _jobs(d: dict[str, Any]) -> JobsSpec:
+    return JobsSpec(
+        artifacts=d["artifacts"] or "",
+        keep_count=int(d["keep"]["count"]),
+        keep_age_s=seconds(d["keep"]["age"]),
+        lease_s=seconds(d["lease"]),
+    )
 
 
 def _reconcile(d: dict[str, Any]) -> ReconcileSpec:

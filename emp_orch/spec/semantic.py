@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from emp_orch.fleet.desired import SHARED_SETUP
 from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, RuntimeKind, Scale, Service, ServiceName
+from emp_orch.jobs.outputs import url_holds_login
 from emp_orch.spec import ports
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
@@ -19,6 +20,7 @@ RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "superviso
 RESERVED_MACHINES = frozenset({"all", "control", "unknown"})
 _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
+_MIN_LEASE_S = 1.0
 
 
 def check(built: Built, document: dict[str, Any], source: Source, report: Report) -> None:
@@ -27,6 +29,7 @@ def check(built: Built, document: dict[str, Any], source: Source, report: Report
     checks.names()
     checks.references(document)
     checks.redis()
+    checks.jobs()
     checks.endpoints()
     for service in built.fleet.services.values():
         checks.service(service)
@@ -97,6 +100,17 @@ class _Checks:
             if url not in (EMBEDDED, "") and (wrong := _url_problem(url)):
                 self._bad(("redis", name), wrong, "redis://[user:password@]host[:port][/database]")
 
+    def jobs(self) -> None:
+        if url_holds_login(self._fleet.jobs.artifacts):
+            self._bad(
+                ("jobs", "artifacts"),
+                "expected a URL without user and password",
+                "put credentials into the environment, where the store's package looks for them",
+            )
+        if self._fleet.jobs.lease_s < _MIN_LEASE_S:
+            shown = found(self._source, ("jobs", "lease"), f"{self._fleet.jobs.lease_s:g}s")
+            self._bad(("jobs", "lease"), f"expected at least 1s, found {shown}", "a worker renews three times in it")
+
     def endpoints(self) -> None:
         for name, endpoint in (("api", self._fleet.api), ("monitor", self._fleet.monitor)):
             if endpoint.token is None and not _is_loopback(endpoint.host):
@@ -113,6 +127,8 @@ class _Checks:
             self._bad_key((*path, "builtin"), "expected either command or builtin, found both", "remove one")
         if service.command is None and service.builtin is None:
             self._bad_key(path, "expected a command or a builtin, found neither", "builtin: simulation")
+        if service.connector_options and service.connector is None:
+            self._bad_key((*path, "connector_options"), "there is no connector that takes them", "connector: http")
         if service.scale is Scale.ONCE:
             self._once(service, path)
         elif service.port is None:

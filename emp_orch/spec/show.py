@@ -36,7 +36,7 @@ def _is_secret(path: Path) -> bool:
 
 
 def _is_url(path: Path) -> bool:
-    return path in (("redis", "url"), ("redis", "machine_url"))
+    return path in (("redis", "url"), ("redis", "machine_url"), ("jobs", "artifacts"))
 
 
 def _kind(value: Any) -> str:

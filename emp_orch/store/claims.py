@@ -6,8 +6,8 @@ Every write is fenced by the lease's token: after the lease was lost, nothing th
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, cast
 
@@ -15,19 +15,22 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.jobs.model import Job, JobError, Progress, Result
-from emp_orch.jobs.requirements import Requirements, unmet
+from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, unmet
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
-from emp_orch.jobs.states import JobStatus
-from emp_orch.store.connect import ANSWER_S, Client, within
-from emp_orch.store.job_codec import JobDamaged, job_from
+from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.store.connect import ANSWER_S, Client
+from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.job_codec import JobDamaged, claimed, place_of
 from emp_orch.store.keys import Keys
-from emp_orch.store.queue import AVOID_MS, Scripts
+from emp_orch.store.pipelined import Bell, Pipelined
+from emp_orch.store.queue import AVOID_MS, MAX_REASON
+from emp_orch.store.scripts import Scripts
+from emp_orch.store.trim import Trim
 
 # An idle worker comes back this often: that is its whole cost to Redis beside the heartbeat.
 WAIT_S = 20.0
-
-# History and events keep this much of an error's words; the error itself is whole.
-MAX_REASON = 500
+# Lanes that are matched at once.
+LANES_AT_ONCE = 500
 
 _CANCEL = "cancel:"
 
@@ -37,6 +40,26 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
     job: Job
     token: str
+
+
+class RunRef(Struct, frozen=True, kw_only=True):
+    """Under which name a service knows a run: whoever asks it later learns what became of it."""
+
+    connector: str
+    url: str
+    ref: str
+
+
+class Adopted(Struct, frozen=True, kw_only=True):
+    """A job that this worker's former life held. `run` None: it had not reached the service, or cannot be asked for.
+
+    `times`: how often this very run was taken over, this time included.
+    """
+
+    claim: Claimed
+    run: RunRef | None
+    cancel_requested: bool
+    times: int
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -53,54 +76,137 @@ class Lease(StrEnum):
     LOST = "lost"
 
 
-class Claims:
-    """One worker's dealings with the queue. Everything raises what redis-py raises when Redis is away."""
+_EMPTY = msgspec.json.encode(Result())
 
-    def __init__(self, r: Client, keys: Keys, worker_id: str, *, lease_s: float) -> None:
-        self._r = r
-        self._keys = keys
+
+def class_of(capabilities: Mapping[str, Any], asked: Iterable[str]) -> str:
+    """Workers that are equal in all that any lane asks are a class: 16 hexadecimal digits."""
+    picked = {name: capabilities[name] for name in sorted(asked) if name in capabilities}
+    return hashlib.sha256(msgspec.json.encode([sorted(asked), picked], order="deterministic")).hexdigest()[:16]
+
+
+class Claims:
+    """One worker's dealings with the queue. Everything raises what redis-py raises when Redis is away.
+
+    `line`: a connection that is shared with others; without it, each call takes one of the client's.
+    """
+
+    def __init__(self, r: Client, keys: Keys, worker_id: str, *, lease_s: float, line: Pipelined | None = None) -> None:
         self._worker_id = worker_id
         self._lease_ms = int(lease_s * 1000)
-        self._scripts = Scripts(r, keys)
-        self._version = ""
-        self._lanes: dict[str, Requirements] = {}
-        self._served: list[str] = []
-        self._served_for: bytes | None = None
+        self._scripts = Scripts(r, keys, line.call if line else None)
+        self._bell = Bell(r, keys.wake(worker_id))
+        self._trim = Trim(self._scripts)
+        self._capabilities: Mapping[str, Any] | None = None
+        self._asked = set(ALWAYS_ASKED)
+        self._class = ""
+        self._fresh = True  # it just started, or waited: what Redis remembers of that is to be cleared
+        self._unsure = ""  # the token of a claim whose answer did not come
 
     async def claim_or_wait(self, capabilities: Mapping[str, Any]) -> Claimed | Waiting:
         """The best job over all lanes that `capabilities` satisfy, or a place among those who wait."""
         while True:
-            served = self._serve(capabilities)
-            group = hashlib.sha256("".join(served).encode()).hexdigest()[:16]
-            token = secrets.token_hex(8)
-            args: list[Any] = [
-                self._worker_id,
-                self._version,
-                group,
-                token,
-                self._lease_ms,
-                int(WAIT_S * 1000),
-                *served,
-            ]
-            answer = cast(list[Any], await self._scripts.claim(args=args))
-            match answer[0]:
-                case "stale":
-                    await self._read_lanes()
-                case "wait":
-                    return Waiting(seconds=int(answer[1]) / 1000)
-                case _:
-                    fields = dict(zip(answer[1::2], answer[2::2], strict=True))
-                    try:
-                        return Claimed(job=job_from(fields), token=token)
-                    except JobDamaged as e:
-                        await self._end(fields["id"], token, JobStatus.FAILED, error=JobError(message=e.message))
+            _, jobs, wait_s = await self._next(capabilities, 1, ())
+            if wait_s is not None:
+                return Waiting(seconds=wait_s)
+            if jobs:
+                return jobs[0]
+
+    async def complete_and_claim(
+        self, capabilities: Mapping[str, Any], done: Sequence[tuple[Claimed, Result]], *, want: int
+    ) -> tuple[list[JobStatus | None], list[Claimed] | Waiting]:
+        """Record ends and claim up to `want` jobs in one trip. The ends' statuses: None where the lease was lost."""
+        said: list[JobStatus | None] = []
+        while True:
+            statuses, jobs, wait_s = await self._next(capabilities, want, done)
+            said, done = said + statuses, ()
+            if wait_s is not None:
+                return said, Waiting(seconds=wait_s)
+            if jobs or want == 0:
+                return said, jobs
+
+    async def _next(
+        self, capabilities: Mapping[str, Any], want: int, done: Sequence[tuple[Claimed, Result]]
+    ) -> tuple[list[JobStatus | None], list[Claimed], float | None]:
+        """Statuses of `done`, the jobs claimed, and how long to wait if there is none (None: claim again)."""
+        if capabilities is not self._capabilities:
+            self._class, self._capabilities = class_of(capabilities, self._asked), capabilities
+        await self._settle()
+        token = os.urandom(8).hex()
+        ended: list[Any] = []
+        for claim, result in done:
+            ended += (claim.job.id, claim.token, _EMPTY if result == Result() else msgspec.json.encode(result))
+        self._unsure = token
+        fresh, self._fresh = self._fresh, True  # whose answer is lost may have been registered as waiting
+        script = self._scripts.next_after_waiting if fresh else self._scripts.next
+        answer = await script(
+            *(self._worker_id, self._class, token, self._lease_ms, int(WAIT_S * 1000), want, len(done), *ended)
+        )
+        statuses = [None if s == Lease.LOST else JobStatus(s) for s in answer[0]]
+        if statuses:
+            await self._trim.ended(JobStatus.COMPLETED, len(statuses))
+        match answer[1]:
+            case "stale":
+                self._fresh, self._unsure = fresh, ""
+                await self._match_lanes(capabilities)
+                return statuses, [], None
+            case "wait":
+                self._unsure = ""
+                return statuses, [], int(answer[2]) / 1000
+            case _:
+                self._fresh = False
+                jobs = [await self._claimed(row, token) for row in answer[2:]]
+                self._unsure = ""
+                return statuses, [c for c in jobs if c is not None], None
+
+    async def _settle(self) -> None:
+        """What a claim took whose answer was lost goes back to its place: nobody runs it."""
+        if self._unsure:
+            await self._scripts.unclaim(self._unsure)
+            self._unsure = ""
+
+    async def _claimed(self, row: Sequence[Any], token: str) -> Claimed | None:
+        job_id, text, runs, assigned, error, payload = row
+        try:
+            job = claimed(
+                job_id,
+                text,
+                attempts=int(runs) + 1,
+                assigned_ms=int(assigned),
+                error=error,
+                payload=payload,
+                worker_id=self._worker_id,
+            )
+            if not payload and (place := place_of(text)) is not None and place.apart:
+                raise JobDamaged(f"job {job_id!r} in Redis is damaged: its payload is gone", hint="submit it again")
+        except (JobDamaged, ValueError) as e:
+            words = e.message if isinstance(e, JobDamaged) else f"job {job_id!r} in Redis is damaged: {e}"
+            await self._end(job_id, token, JobStatus.FAILED, error=JobError(message=words))
+            return None
+        return Claimed(job=job, token=token)
+
+    async def _match_lanes(self, capabilities: Mapping[str, Any]) -> None:
+        """Find out which of the lanes that are new to its class these capabilities serve."""
+        answer = cast(list[str], await self._scripts.new_lanes(self._class, LANES_AT_ONCE))
+        known, version = answer[0], answer[1]
+        serves, before = [], self._class
+        for sig, text in zip(answer[2::2], answer[3::2], strict=True):
+            try:
+                requirements = msgspec.json.decode(text, type=Requirements)
+            except DAMAGED:
+                continue  # a lane of another version of emp: not for this worker
+            if not asked_of(requirements) <= self._asked:
+                self._asked |= asked_of(requirements)
+                self._class = class_of(capabilities, self._asked)
+                await self._scripts.retire(before, sig)
+                return  # the new class begins with the first lane
+            if not unmet(requirements, capabilities):
+                serves.append(sig)
+        await self._scripts.register(self._class, known, version, *serves)
 
     async def wait(self, seconds: float) -> str | None:
         """Block until someone wakes this worker, at most `seconds`."""
-        seconds = max(seconds, 0.01)  # Redis reads 0 as "for ever"
-        async with within(seconds + ANSWER_S):
-            answer = cast(list[str] | None, await self._r.blpop([self._keys.wake(self._worker_id)], seconds))
-        return None if answer is None else answer[1]
+        return await self._bell.wait(seconds, answer_s=ANSWER_S)
 
     async def cancel_notice(self, job_id: str) -> None:
         """Return when the cancellation of `job_id`, which this worker runs, was asked for."""
@@ -108,11 +214,15 @@ class Claims:
             pass
 
     async def renew(self, claim: Claimed) -> Lease:
-        return Lease(await self._scripts.renew(args=[claim.job.id, claim.token, self._lease_ms]))
+        return Lease(await self._scripts.renew(claim.job.id, claim.token, self._lease_ms))
 
     async def progress(self, claim: Claimed, progress: Progress) -> Lease:
         """Publish progress; the first makes the job `in_progress`."""
-        return Lease(await self._scripts.progress(args=[claim.job.id, claim.token, msgspec.json.encode(progress)]))
+        return Lease(await self._scripts.progress(claim.job.id, claim.token, msgspec.json.encode(progress)))
+
+    async def began(self, claim: Claimed, run: RunRef) -> Lease:
+        """Record under which name the service knows this run."""
+        return Lease(await self._scripts.began(claim.job.id, claim.token, msgspec.json.encode(run)))
 
     async def completed(self, claim: Claimed, result: Result) -> JobStatus | None:
         """Record the end with its result. None: the lease was lost, nothing was recorded."""
@@ -136,14 +246,39 @@ class Claims:
             case End(status=status):
                 return await self._end(job.id, claim.token, status, error=error)
             case Requeue(counts=counts):
-                shown = error if counts else None
                 return await self._end(
-                    job.id, claim.token, JobStatus.PENDING, error=shown, reason=error.message, uncounted=not counts
+                    *(job.id, claim.token, JobStatus.PENDING),
+                    error=error if counts else None,
+                    reason=error.message,
+                    uncounted=not counts,
+                    requirements=job.requirements,
                 )
+
+    async def adopt(self, job_id: str) -> Adopted | None:
+        """Take over a job that this worker's former life held, under a new lease; None when it does not hold it."""
+        token = os.urandom(8).hex()
+        row = await self._scripts.adopt(self._worker_id, token, self._lease_ms, job_id)
+        if not row:
+            return None
+        text, runs, assigned, error, payload, run, cancel, times = row
+        claim = await self._claimed((job_id, text, runs, assigned, error, payload), token)
+        if claim is None:
+            return None
+        try:
+            ref = msgspec.json.decode(run, type=RunRef) if run else None
+        except DAMAGED:
+            ref = None
+        return Adopted(claim=claim, run=ref, cancel_requested=bool(cancel), times=int(times))
 
     async def leave(self) -> None:
         """This worker claims no more: it waits nowhere, and a wake on its way goes to another."""
-        await self._scripts.leave(args=[self._worker_id])
+        self._fresh = True
+        await self._settle()
+        await self._scripts.leave(self._worker_id)
+
+    async def aclose(self) -> None:
+        """Close the connection on which it waits."""
+        await self._bell.aclose()
 
     async def _end(
         self,
@@ -155,34 +290,19 @@ class Claims:
         error: JobError | None = None,
         reason: str = "",
         uncounted: bool = False,
+        requirements: Requirements | None = None,
     ) -> JobStatus | None:
-        args: list[Any] = [
+        status = await self._scripts.end(
             *(job_id, token, verdict),
             b"" if result is None else msgspec.json.encode(result),
             b"" if error is None else msgspec.json.encode(error),
             (reason or (error.message if error else ""))[:MAX_REASON],
             AVOID_MS if verdict is JobStatus.PENDING else 0,
-            "1" if uncounted else "0",
-            "0",
-        ]
-        status = await self._scripts.end(args=args)
-        return None if status == Lease.LOST else JobStatus(status)
-
-    async def _read_lanes(self) -> None:
-        answer = cast(list[str], await self._scripts.lanes())
-        self._version = answer[0]
-        self._served_for = None
-        self._lanes = {}
-        for sig, text in zip(answer[1::2], answer[2::2], strict=True):
-            try:
-                self._lanes[sig] = msgspec.json.decode(text, type=Requirements)
-            except (msgspec.DecodeError, msgspec.ValidationError):
-                continue  # a lane of another version of emp: not for this worker
-
-    def _serve(self, capabilities: Mapping[str, Any]) -> list[str]:
-        """The lanes that `capabilities` satisfy, computed again only when either changed."""
-        text = msgspec.json.encode(capabilities, order="deterministic")
-        if text != self._served_for:
-            self._served = sorted(sig for sig, r in self._lanes.items() if not unmet(r, capabilities))
-            self._served_for = text
-        return self._served
+            *("1" if uncounted else "0", "0"),
+            b"" if requirements is None else canonical(requirements),
+        )
+        if status == Lease.LOST:
+            return None
+        if status in ENDED:
+            await self._trim.ended(JobStatus(status))
+        return JobStatus(status)

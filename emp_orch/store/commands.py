@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import entries_of
 from emp_orch.store.keys import Keys
 
@@ -68,5 +69,5 @@ async def commands_after(
 def _decode(fields: dict[str, str]) -> Command | str:
     try:
         return msgspec.json.decode(fields.get("command", ""), type=Command)
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+    except DAMAGED as e:
         return str(e)

@@ -8,6 +8,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 
@@ -30,7 +31,7 @@ def encode(config: MachineConfig) -> bytes:
 def decode(text: str | bytes, where: str) -> MachineConfig:
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+    except DAMAGED as e:
         raise EmpError(f"{where} is damaged: {e}", hint="the reconciler writes it anew at the next apply") from e
 
 

@@ -146,8 +146,12 @@ def unreachable(url: str, cause: BaseException) -> Unreachable:
         return Unreachable(
             f"Redis at {redacted(url)} refuses: {cause}", hint="`emp doctor` looks at its memory and persistence"
         )
+    if isinstance(cause, TimeoutError) and not str(cause):
+        why = f"no word for {ANSWER_S:g} s"
+    else:
+        why = str(cause) or type(cause).__name__
     return Unreachable(
-        f"Redis at {redacted(url)} does not answer: {cause}",
+        f"Redis at {redacted(url)} does not answer: {why}",
         hint="is it running, and is redis.url right? `emp doctor` looks closer",
     )
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 MAX_EVENTS = 10_000
@@ -33,7 +34,7 @@ def decode(entry_id: str, fields: dict[str, str]) -> Event:
     try:
         data = msgspec.json.decode(fields["data"], type=dict[str, Any])
         return Event(id=entry_id, type=fields["type"], data=data)
-    except (KeyError, msgspec.DecodeError, msgspec.ValidationError) as e:
+    except (KeyError, *DAMAGED) as e:
         return Event(id=entry_id, type="malformed", data={"type": "malformed", "error": str(e)})
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import Fleet
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 KEPT = 50
@@ -71,7 +72,7 @@ async def read_generation(r: Client, keys: Keys, fleet: str) -> Generation | Non
 def decode(text: str | bytes, where: str) -> Generation:
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+    except DAMAGED as e:
         raise EmpError(f"{where} is damaged: {e}", hint="run `emp apply` again") from e
 
 

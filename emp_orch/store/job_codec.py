@@ -1,22 +1,31 @@
-"""A job's hash in Redis, decoded into typed values."""
+"""A job's two records in Redis, to and from typed values.
+
+`jobs` holds `1 if the payload is kept apart, else 0|seq|priority|lane|created ms|` and a Document as JSON;
+`job:{id}` holds what changed since. The history is put together from both: only what a later run overwrote is written
+down.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
+from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import Job, JobSummary
+from emp_orch.jobs.model import HistoryEntry, Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.requirements import Requirements
+from emp_orch.jobs.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.submission import Submission
+from emp_orch.store.damaged import DAMAGED
 
-# The fields whose text is JSON; all others are plain text or whole numbers.
-_JSON = frozenset({"requirements", "progress", "error", "payload", "result"})
-_INTERNAL = frozenset({"seq", "token"})
-# In the order in which lists read them: without payload, result and history, which can be large.
+# A larger payload is kept apart, so that lists need not read it.
+PAYLOAD_INLINE = 4 * 1024
+
+# What lists read of `job:{id}`: without the result, which can be large.
 SUMMARY_FIELDS = (
-    *("id", "service", "status", "priority", "requirements", "lane", "attempts", "max_retries", "created_ms"),
-    *("assigned_ms", "started_ms", "finished_ms", "worker_id", "cancel", "progress", "error"),
+    *("status", "runs", "assigned_ms", "started_ms", "finished_ms", "worker_id", "cancel", "progress", "error"),
 )
 
 
@@ -24,38 +33,184 @@ class JobDamaged(EmpError):
     """A job's record in Redis does not fit its type: someone else wrote it, or another version of emp."""
 
 
-def _loose(fields: Mapping[str, str | None]) -> dict[str, Any]:
-    loose: dict[str, Any] = {}
-    for name, text in fields.items():
-        if text is None or name in _INTERNAL:
-            continue
-        if name in _JSON:
-            loose[name] = msgspec.json.decode(text)
-        elif name == "history":
-            loose[name] = msgspec.json.decode(f"[{text}]")
-        elif name == "cancel":
-            loose["cancel_requested"] = True
-        else:
-            loose[name] = text
-    return loose
+class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was submitted. Without `payload` when it is kept apart."""
+
+    service: str
+    requirements: Requirements
+    max_retries: int
+    payload: dict[str, Any] | None = None
 
 
-def job_from(fields: Mapping[str, str]) -> Job:
-    """The job of a whole hash. Raises JobDamaged."""
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a job stands: larger priorities first, then smaller sequence numbers."""
+
+    seq: int
+    priority: int
+    lane: str
+    created_ms: int
+    apart: bool
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """An entry of `jobs`."""
+
+    place: Place
+    document: Document
+
+
+_ERRORS = (*DAMAGED, ValueError)
+
+
+def encoded(job: Submission) -> tuple[bytes, bytes]:
+    """The document and the payload that is kept apart (or b'')."""
+    payload = msgspec.json.encode(job.payload)
+    apart, empty = len(payload) > PAYLOAD_INLINE, payload == b"{}"
+    document = Document(
+        service=job.service,
+        requirements=job.requirements,
+        max_retries=job.max_retries,
+        payload=None if apart or empty else cast(Any, msgspec.Raw(payload)),  # not encoded again
+    )
+    return msgspec.json.encode(document), payload if apart else b""
+
+
+def _damaged(job_id: str, cause: Exception) -> JobDamaged:
+    return JobDamaged(f"job {job_id!r} in Redis is damaged: {cause}", hint="cancel it and submit it again")
+
+
+_document = msgspec.json.Decoder(Document)
+
+
+def _stored(text: str) -> Stored:
+    apart, seq, priority, lane, created, document = text.split("|", 5)
+    place = Place(seq=int(seq), priority=int(priority), lane=lane, created_ms=int(created), apart=apart == "1")
+    return Stored(place=place, document=_document.decode(document))
+
+
+def stored(job_id: str, text: str) -> Stored:
+    """An entry of `jobs`. Raises JobDamaged."""
     try:
-        return msgspec.convert(_loose(fields), Job, strict=False)
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
-        raise JobDamaged(
-            f"job {fields.get('id')!r} in Redis is damaged: {e}", hint="cancel it and submit it again"
-        ) from e
+        return _stored(text)
+    except _ERRORS as e:
+        raise _damaged(job_id, e) from e
 
 
-def summary_from(values: list[str | None]) -> JobSummary:
-    """The summary of SUMMARY_FIELDS' values. Raises JobDamaged."""
-    fields = dict(zip(SUMMARY_FIELDS, values, strict=True))
+def place_of(text: str) -> Place | None:
+    """The place alone; None when the entry is damaged."""
     try:
-        return msgspec.convert(_loose(fields), JobSummary, strict=False)
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
-        raise JobDamaged(
-            f"job {fields.get('id')!r} in Redis is damaged: {e}", hint="cancel it and submit it again"
-        ) from e
+        apart, seq, priority, lane, created, _ = text.split("|", 5)
+        return Place(seq=int(seq), priority=int(priority), lane=lane, created_ms=int(created), apart=apart == "1")
+    except ValueError:
+        return None
+
+
+def _ms(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _summary_fields(
+    job_id: str, entry: Stored, state: Mapping[str, str | None], unworkable: str | None
+) -> dict[str, Any]:
+    status = JobStatus(state.get("status") or "pending")
+    error = None if (text := state.get("error")) is None else msgspec.json.decode(text, type=JobError)
+    if status is JobStatus.PENDING and unworkable is not None:
+        status, error = JobStatus.UNWORKABLE, JobError(message=unworkable)
+    said = state.get("progress")
+    progress = None if said is None else msgspec.json.decode(said, type=Progress)
+    if status is JobStatus.COMPLETED:
+        progress = Progress(fraction=1.0)
+    return {
+        "id": job_id,
+        "service": entry.document.service,
+        "status": status,
+        "priority": entry.place.priority,
+        "requirements": entry.document.requirements,
+        "lane": entry.place.lane,
+        "attempts": int(state.get("runs") or 0) + (state.get("assigned_ms") is not None),
+        "max_retries": entry.document.max_retries,
+        "created_ms": entry.place.created_ms,
+        "assigned_ms": _ms(state.get("assigned_ms")),
+        "started_ms": _ms(state.get("started_ms")),
+        "finished_ms": _ms(state.get("finished_ms")),
+        "worker_id": state.get("worker_id"),
+        "cancel_requested": state.get("cancel") is not None and status in HELD,
+        "progress": progress,
+        "error": error,
+    }
+
+
+def summary_from(job_id: str, text: str, state: Sequence[str | None], unworkable: Mapping[str, str]) -> JobSummary:
+    """The summary of an entry of `jobs` and SUMMARY_FIELDS' values. Raises JobDamaged."""
+    try:
+        entry = _stored(text)
+        fields = dict(zip(SUMMARY_FIELDS, state, strict=True))
+        return JobSummary(**_summary_fields(job_id, entry, fields, unworkable.get(entry.place.lane)))
+    except _ERRORS as e:
+        raise _damaged(job_id, e) from e
+
+
+def _history(entry: Stored, state: Mapping[str, str], status: JobStatus) -> tuple[HistoryEntry, ...]:
+    found = [HistoryEntry(at_ms=entry.place.created_ms, event="job_submitted")]
+    # Not splitlines: what people and services say may hold other separators of lines, which JSON leaves as they are.
+    lines = state.get("history", "").split("\n")
+    found += [msgspec.json.decode(line, type=HistoryEntry) for line in lines if line]
+    worker = state.get("worker_id", "")
+    if "assigned_ms" in state:
+        found.append(HistoryEntry(at_ms=int(state["assigned_ms"]), event="job_assigned", worker_id=worker))
+    if "cancel" in state:
+        why = state.get("cancel_reason", "")
+        at_ms = int(state["cancel"])
+        found.append(HistoryEntry(at_ms=at_ms, event="job_cancel_requested", worker_id=worker, reason=why))
+    if status in ENDED and "finished_ms" in state:
+        why = state.get("reason", "")
+        at_ms = int(state["finished_ms"])
+        found.append(HistoryEntry(at_ms=at_ms, event=f"job_{status}", worker_id=worker, reason=why))
+    return tuple(found)
+
+
+def _payload(document: Document, apart: str | None) -> dict[str, Any]:
+    if apart is not None:
+        return msgspec.json.decode(apart, type=dict[str, Any])
+    return document.payload or {}
+
+
+def job_from(job_id: str, text: str, state: Mapping[str, str], payload: str | None, unworkable: str | None) -> Job:
+    """The whole job. `payload`: the one kept apart, if there is one. Raises JobDamaged."""
+    try:
+        entry = _stored(text)
+        fields = _summary_fields(job_id, entry, state, unworkable)
+        result = state.get("result")
+        return Job(
+            **fields,
+            payload=_payload(entry.document, payload),
+            result=None if result is None else msgspec.json.decode(result, type=Result),
+            history=_history(entry, state, fields["status"]),
+        )
+    except _ERRORS as e:
+        raise _damaged(job_id, e) from e
+
+
+def claimed(
+    job_id: str, text: str, *, attempts: int, assigned_ms: int, error: str, payload: str, worker_id: str
+) -> Job:
+    """A job as its claim answers it: assigned, without its history. Raises JobDamaged."""
+    try:
+        entry = _stored(text)
+        return Job(
+            id=job_id,
+            service=entry.document.service,
+            status=JobStatus.ASSIGNED,
+            priority=entry.place.priority,
+            requirements=entry.document.requirements,
+            lane=entry.place.lane,
+            attempts=attempts,
+            max_retries=entry.document.max_retries,
+            created_ms=entry.place.created_ms,
+            assigned_ms=assigned_ms,
+            worker_id=worker_id,
+            error=msgspec.json.decode(error, type=JobError) if error else None,
+            payload=_payload(entry.document, payload or None),
+        )
+    except _ERRORS as e:
+        raise _damaged(job_id, e) from e

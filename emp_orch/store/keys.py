@@ -14,7 +14,7 @@
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
-| job:{id}, lane:{sig}, … | | queue | see below and store/queue_prelude.py |
+| jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue_prelude.py |
 """
 
 from __future__ import annotations
@@ -94,37 +94,119 @@ class Keys:
         return self._k("machine:startup:events")
 
     # queue
+    @property
+    def jobs(self) -> str:
+        """hash job → its place and what was submitted; written once."""
+        return self._k("jobs")
+
     def job(self, job_id: str) -> str:
+        """hash: what changed since; from the first claim on, or the end of a job that was never claimed."""
         return self._k(f"job:{job_id}")
 
+    def payload(self, job_id: str) -> str:
+        """string: a payload too large to stand in `jobs`."""
+        return self._k(f"payload:{job_id}")
+
+    def progress(self, job_id: str) -> str:
+        """stream of what the runs of a job said, capped."""
+        return self._k(f"progress:{job_id}")
+
+    @property
+    def jobs_seq(self) -> str:
+        return self._k("jobs:seq")
+
+    def jobs_in(self, status: str) -> str:
+        """zset job → sequence number: those that ended, by status."""
+        return self._k(f"jobs:in:{status}")
+
+    @property
+    def jobs_begun(self) -> str:
+        """set of the held jobs that are in progress."""
+        return self._k("jobs:begun")
+
+    @property
+    def jobs_avoiding(self) -> str:
+        """string that stands while some waiting job is to be passed over by the worker that lost or failed it."""
+        return self._k("jobs:avoiding")
+
+    @property
+    def jobs_files(self) -> str:
+        """set of the jobs whose runs may have left artifacts."""
+        return self._k("jobs:files")
+
+    @property
+    def jobs_forgotten(self) -> str:
+        """list of forgotten jobs whose artifacts are to be deleted."""
+        return self._k("jobs:forgotten")
+
+    @property
+    def leases(self) -> str:
+        """zset held job → when its lease is over, ms."""
+        return self._k("leases")
+
     def lane(self, sig: str) -> str:
+        """zset of a lane's waiting jobs, in the order in which they are claimed."""
         return self._k(f"lane:{sig}")
 
     @property
     def lanes(self) -> str:
+        """hash lane → its requirements."""
         return self._k("lanes")
 
     @property
     def lanes_version(self) -> str:
-        """Another one with every new lane."""
+        """`era:number of the newest lane`; another era when lanes were forgotten."""
         return self._k("lanes:version")
 
     @property
+    def lanes_log(self) -> str:
+        """zset lane → its number, from 1."""
+        return self._k("lanes:log")
+
+    @property
     def lanes_used(self) -> str:
-        """zset lane → its last submission, ms."""
+        """zset lane → when it was last seen to be used, ms."""
         return self._k("lanes:used")
 
-    def lane_groups(self, sig: str) -> str:
-        """set of the groups in which workers that serve this lane may wait."""
-        return self._k(f"lane-groups:{sig}")
+    @property
+    def lanes_entry(self) -> str:
+        """hash lane → its entry in `heads:*`; `!lane` → 1 when it is unworkable; `@lane` → the entry last swept."""
+        return self._k("lanes:entry")
 
-    def group(self, group: str) -> str:
-        """zset waiting worker → when its wait is over, ms."""
-        return self._k(f"group:{group}")
+    @property
+    def lanes_unworkable(self) -> str:
+        """hash lane that no worker of the fleet could ever serve → why."""
+        return self._k("lanes:unworkable")
+
+    def lane_classes(self, sig: str) -> str:
+        """set of the classes of workers that serve this lane."""
+        return self._k(f"lane-classes:{sig}")
+
+    def worker_class(self, name: str) -> str:
+        """string: the version of the lanes that one class of workers knows."""
+        return self._k(f"class:{name}")
+
+    def heads(self, name: str) -> str:
+        """zset of where each lane that a class serves begins, in the order in which jobs are claimed."""
+        return self._k(f"heads:{name}")
+
+    @property
+    def classes(self) -> str:
+        """zset class → when one of its workers last waited or matched lanes, ms."""
+        return self._k("classes")
+
+    @property
+    def classes_waiting(self) -> str:
+        """set of the classes in which workers wait."""
+        return self._k("classes:waiting")
+
+    def waiting_in(self, name: str) -> str:
+        """zset waiting worker of one class → when its wait is over, ms."""
+        return self._k(f"waiting:{name}")
 
     @property
     def waiting(self) -> str:
-        """hash waiting worker → its group."""
+        """hash waiting worker → its class."""
         return self._k("workers:waiting")
 
     @property
@@ -140,31 +222,3 @@ class Keys:
     def wake(self, worker_id: str) -> str:
         """list a worker blocks on: a lane, or `cancel:{job_id}`."""
         return self._k(f"wake:{worker_id}")
-
-    @property
-    def leases(self) -> str:
-        """zset job → when its lease is over, ms."""
-        return self._k("leases")
-
-    @property
-    def jobs(self) -> str:
-        """zset job → sequence number: all jobs that are kept."""
-        return self._k("jobs")
-
-    def jobs_in(self, status: str) -> str:
-        """zset job → sequence number, of one status."""
-        return self._k(f"jobs:in:{status}")
-
-    @property
-    def jobs_ended(self) -> str:
-        """zset ended job → when, ms."""
-        return self._k("jobs:ended")
-
-    @property
-    def jobs_avoid(self) -> str:
-        """hash pending job → `until ms:worker`, the worker that just failed it."""
-        return self._k("jobs:avoid")
-
-    @property
-    def jobs_seq(self) -> str:
-        return self._k("jobs:seq")

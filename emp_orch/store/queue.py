@@ -1,42 +1,46 @@
-"""The queue as those see it who submit, watch and cancel jobs, and the sweep that ends lost leases.
+"""The queue as those see it who submit, watch and cancel jobs.
 
-The worker's half is in claims.py, the scripts in queue_lua.py.
+The worker's half is in claims.py, the reaper's in reap.py, reading in job_reads.py, the scripts in queue_lua*.py.
 """
 
 from __future__ import annotations
 
-import uuid
+import asyncio
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import islice
 from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import Job, JobError, JobSummary
-from emp_orch.jobs.requirements import canonical, lane_of, unmet
-from emp_orch.jobs.retry import Cause, End, decide
-from emp_orch.jobs.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.model import Job
+from emp_orch.jobs.requirements import Requirements, canonical, signature
+from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.jobs.submission import Submission
-from emp_orch.store import queue_lua as lua
-from emp_orch.store import queue_prelude
 from emp_orch.store.connect import Client
-from emp_orch.store.job_codec import SUMMARY_FIELDS, JobDamaged, job_from, summary_from
+from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.job_codec import encoded, job_from, place_of, stored
+from emp_orch.store.job_reads import JobPage, JobReads, LaneView, Wanted
 from emp_orch.store.keys import Keys
-from emp_orch.store.reports import read_reports
+from emp_orch.store.scripts import Call, Scripts
+from emp_orch.store.trim import Trim
 
 MAX_PAGE = 1_000
-SWEEP_LIMIT = 100
 # How long the worker that lost or failed a job is passed over, so that another can take it.
 AVOID_MS = 5_000
+# Jobs in one script, while which Redis serves nobody else.
+BATCH = 250
+FORGET_BATCH = 500
 
 
 class NoSuchJob(EmpError):
     """There is no job of that id: it never was, or it ended long ago and was forgotten."""
 
     def __init__(self, job_id: str) -> None:
-        hint = f"`emp jobs` lists them; the last {queue_prelude.MAX_ENDED} that ended are kept"
-        super().__init__(f"there is no job {job_id!r}", hint=hint)
+        super().__init__(f"there is no job {job_id!r}", hint="`emp jobs` lists them; jobs that ended long ago are gone")
 
 
 class NotNow(EmpError):
@@ -44,11 +48,15 @@ class NotNow(EmpError):
 
 
 class Submitted(Struct, frozen=True, kw_only=True):
-    """`created` is False when a job of that id was there already; nothing was changed then."""
+    """`created` is False when a job of that id was there already; nothing was changed then.
+
+    `same` says whether that one asks for the same: one that does not is probably a mistake.
+    """
 
     job_id: str
     created: bool
     status: JobStatus
+    same: bool = True
 
 
 class CancelOutcome(StrEnum):
@@ -59,107 +67,166 @@ class CancelOutcome(StrEnum):
     ENDED = "ended"
 
 
-class JobPage(Struct, frozen=True, kw_only=True):
-    """Newest first. `total` counts all that match, on this page or not."""
-
-    jobs: tuple[JobSummary, ...]
-    total: int
+def new_id() -> str:
+    """An id that nobody else makes: 24 hexadecimal digits."""
+    return os.urandom(12).hex()
 
 
-class Swept(Struct, frozen=True, kw_only=True):
-    """A job whose lease was over, and what it became."""
-
-    job_id: str
-    worker_id: str
-    status: JobStatus
+# The ids of a batch, and what the script is told.
+Prepared = tuple[list[str], list[Any]]
 
 
-class Scripts:
-    """The queue's scripts for one prefix."""
+class _Lanes:
+    """The lanes of one batch: number, and what the script is told of each."""
 
-    def __init__(self, r: Client, keys: Keys) -> None:
-        before = queue_prelude.prelude(keys)
-        self.submit = r.register_script(before + lua.SUBMIT)
-        self.claim = r.register_script(before + lua.CLAIM)
-        self.renew = r.register_script(before + lua.RENEW)
-        self.progress = r.register_script(before + lua.PROGRESS)
-        self.end = r.register_script(before + lua.END)
-        self.cancel = r.register_script(before + lua.CANCEL)
-        self.retry = r.register_script(before + lua.RETRY)
-        self.leave = r.register_script(before + lua.LEAVE)
-        self.lanes = r.register_script(before + lua.READ_LANES)
-        self.sweep = r.register_script(before + lua.SWEEP)
+    def __init__(self) -> None:
+        self.args: list[Any] = []
+        self._numbers: dict[bytes, int] = {}
+        self._last: tuple[Requirements, int] | None = None
+
+    def number(self, requirements: Requirements) -> int:
+        if self._last is not None and self._last[0] is requirements:
+            return self._last[1]
+        text = canonical(requirements)
+        number = self._numbers.get(text)
+        if number is None:
+            number = self._numbers[text] = len(self._numbers) + 1
+            self.args += (signature(text), text, requirements.service)
+        self._last = (requirements, number)
+        return number
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def _prepared(batch: Sequence[Submission]) -> Prepared:
+    prefix, lanes = new_id(), _Lanes()
+    ids = [job.id or f"{prefix}-{n}" for n, job in enumerate(batch)]
+    jobs: list[Any] = []
+    for job_id, job in zip(ids, batch, strict=True):
+        document, apart = encoded(job)
+        jobs += (job_id, lanes.number(job.requirements), job.priority, document, apart)
+    fresh = all(job.id is None for job in batch)
+    return ids, ["1" if fresh else "0", len(lanes), *lanes.args, *jobs]
+
+
+def _batches(jobs: Iterable[Submission]) -> Iterator[list[Submission]]:
+    rest = iter(jobs)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
 
 
 class Queue:
-    """Submit, watch, cancel, sweep. Everything raises what redis-py raises when Redis is away (connect.TRANSIENT)."""
+    """Submit, watch, cancel. Everything raises what redis-py raises when Redis is away (connect.TRANSIENT).
 
-    def __init__(self, r: Client, keys: Keys) -> None:
+    `call` sends the scripts: Pipelined.call where many submissions are on the way at once.
+    """
+
+    def __init__(self, r: Client, keys: Keys, call: Call | None = None) -> None:
         self._r = r
         self._keys = keys
-        self._scripts = Scripts(r, keys)
+        self._scripts = Scripts(r, keys, call)
+        self._reads = JobReads(r, keys)
+        self._trim = Trim(self._scripts)
 
     async def submit(self, job: Submission) -> Submitted:
         """Queue a job. Idempotent on its id: submitting it again changes nothing and says so."""
-        job_id = job.id or str(uuid.uuid4())
-        args: list[Any] = [
-            job_id,
-            job.service,
-            msgspec.json.encode(job.payload),
-            canonical(job.requirements),
-            lane_of(job.requirements),
-            job.priority,
-            job.max_retries,
+        if job.id is not None:
+            return (await self._send(_prepared([job])))[0]
+        job_id, text = new_id(), canonical(job.requirements)
+        document, apart = encoded(job)
+        await self._scripts.submit_one(
+            *(job_id, signature(text), job.priority, document, apart, text, job.requirements.service)
+        )
+        return Submitted(job_id=job_id, created=True, status=JobStatus.PENDING)
+
+    async def submit_many(self, jobs: Iterable[Submission]) -> list[Submitted]:
+        """Queue many, in their order; idempotent as `submit`. Other clients are served between batches."""
+        done: list[Submitted] = []
+        sending: asyncio.Task[list[Submitted]] | None = None
+        try:
+            for batch in _batches(jobs):
+                ready = _prepared(batch)  # while Redis is at the one before
+                done += await sending if sending is not None else []
+                sending = asyncio.create_task(self._send(ready), name="submit a batch")
+                await asyncio.sleep(0)  # let it go out
+            done += await sending if sending is not None else []
+        finally:
+            if sending is not None and not sending.done():
+                sending.cancel()
+                await asyncio.wait([sending])
+        return done
+
+    async def _send(self, ready: Prepared) -> list[Submitted]:
+        ids, args = ready
+        answer = cast(list[int], await self._scripts.submit(*args))
+        if all(n == 1 for n in answer):
+            return [Submitted(job_id=i, created=True, status=JobStatus.PENDING) for i in ids]
+        there = await self.statuses([i for i, n in zip(ids, answer, strict=True) if n != 1])
+        return [
+            Submitted(job_id=i, created=n == 1, same=n >= 0, status=there.get(i, JobStatus.PENDING))
+            for i, n in zip(ids, answer, strict=True)
         ]
-        created, status = await self._scripts.submit(args=args)
-        return Submitted(job_id=job_id, created=bool(created), status=JobStatus(status))
+
+    async def statuses(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """The present status of each job that is known."""
+        return await self._reads.statuses(job_ids)
 
     async def get(self, job_id: str) -> Job:
         """The whole job. Raises NoSuchJob, JobDamaged."""
-        fields = cast(dict[str, str], await self._r.hgetall(self._keys.job(job_id)))
-        if "status" not in fields:
+        async with self._r.pipeline(transaction=False) as pipe:
+            pipe.hget(self._keys.jobs, job_id)
+            pipe.hgetall(self._keys.job(job_id))
+            pipe.get(self._keys.payload(job_id))
+            pipe.hgetall(self._keys.lanes_unworkable)
+            text, state, payload, unworkable = cast(tuple[str | None, Any, Any, Any], await pipe.execute())
+        if text is None:
             raise NoSuchJob(job_id)
-        return job_from(fields)
+        place = place_of(text)
+        return job_from(job_id, text, state, payload, unworkable.get(place.lane) if place else None)
 
-    async def list(self, *, status: JobStatus | None = None, limit: int = 50, offset: int = 0) -> JobPage:
+    async def list(
+        self, *, status: JobStatus | None = None, service: str | None = None, limit: int = 50, offset: int = 0
+    ) -> JobPage:
         """A page of jobs, newest first; `limit` is at most MAX_PAGE. Damaged records are left out."""
-        index = self._keys.jobs if status is None else self._keys.jobs_in(status)
-        limit = max(1, min(limit, MAX_PAGE))
-        async with self._r.pipeline(transaction=False) as pipe:
-            pipe.zcard(index)
-            pipe.zrange(index, offset, offset + limit - 1, desc=True)
-            total, ids = await pipe.execute()
-        async with self._r.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hmget(self._keys.job(job_id), SUMMARY_FIELDS)
-            rows = await pipe.execute() if ids else []
-        jobs = []
-        for row in rows:
-            try:
-                if row[0] is not None:  # forgotten between the two reads
-                    jobs.append(summary_from(row))
-            except JobDamaged:
-                continue
-        return JobPage(jobs=tuple(jobs), total=int(total))
+        return await self.find(Wanted(status=status, service=service), limit=limit, offset=offset)
+
+    async def find(self, wanted: Wanted, *, limit: int = 50, offset: int = 0) -> JobPage:
+        """As `list`, of the jobs that fit `wanted`."""
+        return await self._reads.page(wanted, limit=max(1, min(limit, MAX_PAGE)), offset=max(0, offset))
+
+    async def ids(self, wanted: Wanted) -> Sequence[str]:
+        """The ids of all jobs that fit `wanted`, newest first."""
+        return await self._reads.ids(wanted)
 
     async def counts(self) -> dict[JobStatus, int]:
         """How many jobs are in each status, every status included."""
-        async with self._r.pipeline(transaction=False) as pipe:
-            for status in JobStatus:
-                pipe.zcard(self._keys.jobs_in(status))
-            numbers = await pipe.execute()
-        return dict(zip(JobStatus, (int(n) for n in numbers), strict=True))
+        return await self._reads.counts()
+
+    async def lanes(self) -> tuple[LaneView, ...]:
+        """The lanes that hold jobs, longest first."""
+        return await self._reads.lanes()
+
+    async def said(self, job_id: str, after: str = "-") -> Sequence[tuple[str, str]]:
+        """What the runs of a job said so far (the last 200): stream id and progress as JSON, oldest first."""
+        rows = cast(list[tuple[str, dict[str, str]]], await self._r.xrange(self._keys.progress(job_id), after))
+        return [(i, fields.get("data", "{}")) for i, fields in rows]
 
     async def cancel(self, job_id: str, *, reason: str = "") -> CancelOutcome:
         """End a waiting job at once; have the worker of a running one stop it. Raises NoSuchJob."""
-        answer = await self._scripts.cancel(args=[job_id, reason])
+        answer = await self._scripts.cancel(job_id, reason[:MAX_REASON])
         if answer[0] == "unknown":
             raise NoSuchJob(job_id)
+        if answer[0] == CancelOutcome.CANCELLED:
+            await self._trim.ended(JobStatus.CANCELLED)
         return CancelOutcome(answer[0])
 
     async def retry(self, job_id: str) -> None:
         """Run a job again that failed, timed out or was cancelled. Raises NoSuchJob, NotNow."""
-        answer = await self._scripts.retry(args=[job_id])
+        text = cast(str | None, await self._r.hget(self._keys.jobs, job_id))
+        if text is None:
+            raise NoSuchJob(job_id)
+        answer = await self._scripts.retry(job_id, canonical(stored(job_id, text).document.requirements))
         if answer[0] == "unknown":
             raise NoSuchJob(job_id)
         if answer[0] == "refused":
@@ -167,49 +234,52 @@ class Queue:
                 f"job {job_id} is {answer[1]} and cannot be retried", hint="failed, timed out and cancelled jobs can"
             )
 
-    async def why(self, job: JobSummary) -> str:
-        """Why a job is where it is, in words: for a waiting one, what the workers lack."""
-        if job.status in ENDED:
-            return job.error.message if job.error else f"it is {job.status}"
-        if job.status in HELD:
-            return f"worker {job.worker_id} works on it"
-        reports = await read_reports(self._r, self._keys)
-        if not reports.workers:
-            return "no worker reports; `emp status` shows the fleet, `emp doctor` looks closer"
-        lacking = {w: unmet(job.requirements, seen.report.capabilities) for w, seen in reports.workers.items()}
-        able = sorted(w for w, reasons in lacking.items() if not reasons)
-        if able:
-            busy = sum(reports.workers[w].report.current_job_id is not None for w in able)
-            return f"it waits for its turn: {len(able)} workers can run it, {busy} of them are busy"
-        shown = [f"{w}: {'; '.join(reasons)}" for w, reasons in sorted(lacking.items())[:10]]
-        more = f"; and {len(lacking) - 10} more workers" if len(lacking) > 10 else ""
-        return "no worker can run it: " + " · ".join(shown) + more
+    async def purge(self, statuses: Iterable[JobStatus], *, older_than_s: float = 0, keep: int = 0) -> int:
+        """Forget ended jobs, oldest first: those past the newest `keep`, or those that ended long enough ago.
 
-    async def reap(self) -> tuple[Swept, ...]:
-        """End the leases that are over, and pass on wakes that a dead worker got. Cheap: call it every tick."""
-        flat = cast(list[str], await self._scripts.sweep(args=[SWEEP_LIMIT]))
-        rows = [flat[i : i + 5] for i in range(0, len(flat), 5)]
-        swept = []
-        for job_id, token, raw_attempts, raw_retries, worker_id in rows:
-            # A record that somebody damaged has had its last run.
-            attempts, max_retries = _count(raw_attempts, 1_000_000), _count(raw_retries, 0)
-            step = decide(
-                cause=Cause.LOST,
-                retryable=True,
-                attempts=attempts,
-                max_retries=max_retries,
-                cancelled=False,  # the script knows, and looks in the same instant
-            )
-            reason = f"worker {worker_id} stopped renewing its lease"
-            verdict = step.status if isinstance(step, End) else JobStatus.PENDING
-            error = JobError(message=f"{reason}, in run {attempts} of {max_retries + 1}", retryable=True)
-            args: list[Any] = [job_id, token, verdict, "", msgspec.json.encode(error), reason, AVOID_MS, "0", "1"]
-            status = await self._scripts.end(args=args)
-            if status != "lost":
-                swept.append(Swept(job_id=job_id, worker_id=worker_id, status=JobStatus(status)))
-        return tuple(swept)
+        Returns how many. Their artifacts are deleted by the reconciler.
+        """
+        now = await self._r.time()
+        before_ms = int(now[0] * 1000 - older_than_s * 1000) + 1 if older_than_s > 0 else 0
+        gone = 0
+        for status in statuses:
+            if status not in ENDED:
+                raise NotNow(f"{status} jobs have not ended", hint="cancel them first")
+            passed = 0
+            while True:
+                done, looked = await self._scripts.forget(status, keep, before_ms, passed, FORGET_BATCH)
+                gone += done
+                passed += looked - done
+                if looked < FORGET_BATCH:
+                    break
+        return gone
+
+    async def judge(self, lane: str, why: str) -> int:
+        """Say that no worker of the fleet could ever serve a lane, and why; '' takes it back.
+
+        Returns how many waiting jobs that changed; −1 when nothing changed.
+        """
+        return int(await self._scripts.judge(lane, why))
+
+    async def lanes_version(self) -> str:
+        """Another text whenever a lane came or went."""
+        return str(await self._r.get(self._keys.lanes_version) or "")
+
+    async def unworkable(self) -> Mapping[str, str]:
+        """The lanes that nobody could serve, and why."""
+        return cast(dict[str, str], await self._r.hgetall(self._keys.lanes_unworkable))
+
+    async def requirements(self) -> dict[str, Requirements]:
+        """What the jobs of each known lane ask. Lanes of another version of emp are left out."""
+        texts = cast(dict[str, str], await self._r.hgetall(self._keys.lanes))
+        found = {}
+        for sig, text in texts.items():
+            try:
+                found[sig] = msgspec.json.decode(text, type=Requirements)
+            except DAMAGED:
+                continue
+        return found
 
 
-def _count(text: str | None, otherwise: int) -> int:
-    """A number as the script gave it; `otherwise` when the record holds none."""
-    return int(text) if text is not None and text.isdecimal() else otherwise
+# History and events keep this much of somebody's words.
+MAX_REASON = 500

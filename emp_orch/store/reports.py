@@ -14,6 +14,7 @@ import msgspec
 from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.fleet.observed import MachineReport, Malformed, SeenMachine, SeenWorker, WorkerReport
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 R = TypeVar("R", MachineReport, WorkerReport)
@@ -108,7 +109,7 @@ def _decode_all(
     for subject, text in documents.items():
         try:
             report = decode(text)
-        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        except DAMAGED as e:
             bad.append(Malformed(kind=kind, id=subject, error=str(e), seen_ms=seen.get(subject, 0)))
             continue
         if id_of(report) != subject:
@@ -156,6 +157,15 @@ async def read_reports(r: Client, keys: Keys) -> Reports:
         workers={WorkerId(i): SeenWorker(report=w, seen_ms=workers_at.get(i, 0)) for i, w in workers.items()},
         malformed=tuple(bad),
     )
+
+
+async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | None:
+    """What this worker said last; None when it said nothing, or nothing that can be read."""
+    text = await r.hget(keys.workers, worker_id)
+    try:
+        return None if text is None else _worker.decode(text)
+    except DAMAGED:
+        return None
 
 
 async def forget_machine(r: Client, keys: Keys, machine_id: str, *, seen_ms: int | None) -> bool:

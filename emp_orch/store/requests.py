@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import Events, entries_of
 from emp_orch.store.keys import Keys
 
@@ -53,7 +54,7 @@ async def answer(r: Client, keys: Keys, fleet: str, request_id: str, *, error: s
 def _decode(fields: dict[str, str]) -> Request | None:
     try:
         return msgspec.json.decode(fields.get("request", ""), type=Request)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except DAMAGED:
         return None
 
 
@@ -80,5 +81,5 @@ async def read_pause(r: Client, keys: Keys, fleet: str) -> Pause | None:
         return None
     try:
         return msgspec.json.decode(text, type=Pause)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except DAMAGED:
         return Pause(reason=str(text), by="unknown")

@@ -8,6 +8,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import Drift
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 
@@ -57,5 +58,5 @@ async def read_status(r: Client, keys: Keys, fleet: str) -> FleetStatus | None:
         return None
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+    except DAMAGED as e:
         raise EmpError(f"{keys.status(fleet)} in Redis is damaged: {e}", hint="the reconciler writes a new one") from e

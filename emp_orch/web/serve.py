@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +13,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from emp_orch.errors import EmpError
+from emp_orch.plaintext import log_handler
 
 access = logging.getLogger("emp.request")
 
@@ -23,9 +23,7 @@ SHUTDOWN_S = 2.0
 
 def log_to_stderr() -> None:
     """Everything from INFO up as one line on stderr; supervisord puts it in the component's log file."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", force=True
-    )
+    logging.basicConfig(handlers=[log_handler()], level=logging.INFO, force=True)
     logging.Formatter.default_msec_format = "%s.%03d"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model import MachineId, WorkerId
@@ -14,15 +15,16 @@ _SPEC = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<connector>[A-Za
 
 
 class ServiceBinding(Struct, frozen=True, kw_only=True):
-    """A service, and which connector reaches it where."""
+    """A service, and which connector reaches it where. `options` are that connector's settings."""
 
     service: str
     connector: str
     url: str
+    options: dict[str, Any] = {}
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
-    """`capabilities` are the user's own, merged over what the worker knows of itself."""
+    """`capabilities` are the user's own, merged over what the worker knows of itself. `artifacts`: the store's URL."""
 
     machine_id: MachineId
     gpu: int
@@ -33,6 +35,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     lease_s: float
     heartbeat_s: float
     probe_s: float
+    artifacts: str
 
     @property
     def worker_id(self) -> WorkerId:
@@ -47,6 +50,22 @@ def parse_binding(text: str) -> ServiceBinding:
             f"--service {text!r} is not NAME=CONNECTOR@URL", hint="for example comfyui=comfyui@http://127.0.0.1:8188"
         )
     return ServiceBinding(service=match["service"], connector=match["connector"], url=match["url"])
+
+
+def with_options(bindings: tuple[ServiceBinding, ...], texts: tuple[str, ...]) -> tuple[ServiceBinding, ...]:
+    """`bindings` with the settings in `texts`, each `NAME=JSON`. Raises UsageError, which shows no setting's value."""
+    options: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or name not in {b.service for b in bindings}:
+            raise UsageError(f"--connector-options {name!r} names no --service", hint="write NAME=JSON")
+        if name in options:
+            raise UsageError(f"--connector-options names {name} twice")
+        try:
+            options[name] = msgspec.json.decode(value, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
+            raise UsageError(f"--connector-options of {name} is not a JSON object: {e}") from e
+    return tuple(structs.replace(b, options=options.get(b.service, {})) for b in bindings)
 
 
 def check_machine_id(text: str) -> MachineId:

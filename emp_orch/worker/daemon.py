@@ -10,22 +10,31 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, assert_never
 
+from emp_orch.connectors import believed
 from emp_orch.connectors.base import CannotLoad, Connector
 from emp_orch.connectors.registry import load
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerStatus
 from emp_orch.jobs.model import JobError
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import client, redacted, within
+from emp_orch.store.artifacts import Artifacts, CannotStore, without_login
+from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
+from emp_orch.store.connect import Client, client, redacted, within
 from emp_orch.store.keys import Keys
+from emp_orch.store.pipelined import Pipelined
+from emp_orch.store.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.run_job import Cancelled, Done, JobRun, Lost, NotDone, Outcome
+from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lost, NotDone, Outcome
 from emp_orch.worker.state import AWAY, Reporter, WorkerState
 
 log = logging.getLogger("emp.worker")
 
 MAX_PAUSE_S = 2.0
+# For connectors that hang.
+PROBE_S = 10.0
+CLOSE_S = 5.0
+# A run that was taken over so often and saw its worker end again is not followed any more: it may be the cause.
+MAX_ADOPTIONS = 2
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, Any]) -> None:
@@ -42,29 +51,65 @@ async def first_of(*coroutines: Coroutine[Any, Any, Any]) -> None:
             raise result
 
 
+async def _probed(connector: Connector, service: str) -> ConnectorReport:
+    """What the connector says of its service; a faulty connector is in error, the worker is not."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            report: object = await connector.probe()
+        if isinstance(report, ConnectorReport):
+            return believed.report_of(report)
+        detail = f"its probe gave {type(report).__name__} instead of a ConnectorReport"
+    except TimeoutError:
+        detail = f"its probe took longer than {PROBE_S:g} s"
+    except Exception as e:
+        log.exception("connector of %s failed to probe", service)
+        detail = f"{type(e).__name__}: {e}"
+    return believed.report_of(ConnectorReport(status=ConnectorStatus.ERROR, detail=detail))
+
+
+def _doubtful(outcome: NotDone) -> bool:
+    """Whether the service may be the cause. One that is gone would fail one job after another until its next probe."""
+    return outcome.cause in (Cause.FAILED, Cause.HANDED_BACK) and outcome.error.retryable
+
+
 class Worker:
     """One worker's loops over its parts."""
 
-    def __init__(self, config: WorkerConfig, claims: Claims, state: WorkerState, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        claims: Claims,
+        artifacts: Artifacts,
+        state: WorkerState,
+        stopping: asyncio.Event,
+    ) -> None:
         self._config = config
+        self._artifacts = artifacts
         self._claims = claims
         self._state = state
         self._stopping = stopping
         self._connectors: dict[str, Connector] = {}
+        self._asking = {b.service: asyncio.Lock() for b in config.services}
 
     def load_connectors(self) -> None:
         """Make the connectors; one that cannot load is reported as error, and its service not advertised."""
         for binding in self._config.services:
             try:
-                self._connectors[binding.service] = load(binding.connector, binding.url)
+                self._connectors[binding.service] = load(binding.connector, binding.url, binding.options)
             except CannotLoad as e:
                 detail = f"{e.message}; {e.hint}" if e.hint else e.message
-                self._state.set_connector(binding.service, ConnectorReport(status=ConnectorStatus.ERROR, detail=detail))
+                log.error("connector of %s: %s", binding.service, detail)
+                report = ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
+                self._state.set_connector(binding.service, believed.report_of(report))
         self._state.loaded = tuple(b.service for b in self._config.services if b.service in self._connectors)
 
     async def close(self) -> None:
-        for connector in self._connectors.values():
-            await connector.close()
+        for service, connector in self._connectors.items():
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await connector.close()
+            except Exception:  # a faulty connector does not keep the others open
+                log.exception("connector of %s failed to close", service)
 
     @property
     def bindings(self) -> tuple[ServiceBinding, ...]:
@@ -73,17 +118,17 @@ class Worker:
 
     async def probe(self, binding: ServiceBinding) -> None:
         """Ask one service for ever how it is."""
-        connector = self._connectors[binding.service]
         while True:
-            try:
-                report = await connector.probe()
-            except Exception as e:  # a faulty connector is in error; the worker is not
-                log.exception("connector of %s failed to probe", binding.service)
-                report = ConnectorReport(status=ConnectorStatus.ERROR, detail=f"{type(e).__name__}: {e}")
-            self._state.set_connector(binding.service, report)
+            await self._ask(binding)
             if self._state.status is WorkerStatus.INITIALIZING and self._state.probed:
                 self._rest()
             await asyncio.sleep(self._config.probe_s)
+
+    async def _ask(self, binding: ServiceBinding) -> None:
+        """One probe; a connector is asked one thing at a time."""
+        async with self._asking[binding.service]:
+            report = await _probed(self._connectors[binding.service], binding.service)
+            self._state.set_connector(binding.service, report)
 
     def _rest(self) -> None:
         """The status of a worker without a job."""
@@ -94,6 +139,27 @@ class Worker:
         else:
             status = WorkerStatus.IDLE if self._state.probed else WorkerStatus.INITIALIZING
         self._state.set_status(status)
+
+    async def resume(self, job_id: str) -> None:
+        """Deal with the job that this worker's former life held: ask its service, or let it be run again at once."""
+        try:
+            async with within():
+                adopted = await self._claims.adopt(job_id)
+        except AWAY as e:
+            log.warning("job %s is left to its lease: %s", job_id, e or type(e).__name__)
+            return
+        if adopted is None:
+            return
+        job, run = adopted.claim.job, adopted.run
+        binding = next((b for b in self.bindings if b.service == job.service), None)
+        if run is not None and binding is not None and adopted.times <= MAX_ADOPTIONS:
+            log.info("job %s was held by this worker's former life; its run is %s", job.id, run.ref)
+            await self._take(adopted.claim, earlier=run)
+            return
+        words = f"worker {self._config.worker_id} ended in the middle of run {job.attempts} of {job.max_retries + 1}"
+        log.warning("job %s: %s", job.id, words)
+        lost = NotDone(cause=Cause.LOST, error=JobError(message=words, retryable=True))
+        await self._deliver(adopted.claim, lost)
 
     async def work(self) -> None:
         """Claim and run until asked to stop."""
@@ -126,22 +192,25 @@ class Worker:
         except AWAY as e:
             log.warning("could not leave the queue: %s", e or type(e).__name__)
 
-    async def _take(self, claim: Claimed) -> None:
+    async def _take(self, claim: Claimed, *, earlier: RunRef | None = None) -> None:
+        """Run a job to its outcome and deliver that. `earlier`: as in Assignment."""
         job = claim.job
         self._state.set_status(WorkerStatus.BUSY, job_id=job.id)
         log.info("job %s begins: %s, run %d of %d", job.id, job.service, job.attempts, job.max_retries + 1)
-        connector = self._connectors.get(job.service)
-        if connector is None:  # lanes are matched by service, so only a damaged record comes here
+        binding = next((b for b in self.bindings if b.service == job.service), None)
+        if binding is None:  # lanes are matched by service, so only a damaged record comes here
             error = JobError(message=f"this worker has no service {job.service!r}", retryable=True)
             outcome: Outcome = NotDone(cause=Cause.FAILED, error=error)
         else:
             self._state.set_active(job.service)
-            outcome = await self._run(claim, connector)
+            outcome = await self._run(claim, binding, earlier)
             self._state.set_active(None)
         await self._deliver(claim, outcome)
+        if binding is not None and isinstance(outcome, NotDone) and _doubtful(outcome):
+            await first_of(self._ask(binding), self._stopping.wait())
         self._rest()
 
-    async def _run(self, claim: Claimed, connector: Connector) -> Outcome:
+    async def _run(self, claim: Claimed, binding: ServiceBinding, earlier: RunRef | None) -> Outcome:
         """Run the job; when a stop is asked for meanwhile, say that the worker drains."""
 
         async def say_draining() -> None:
@@ -150,7 +219,14 @@ class Worker:
 
         async with asyncio.TaskGroup() as tasks:
             draining = tasks.create_task(say_draining(), name="draining")
-            outcome = await JobRun(self._claims, claim, connector, self._config, self._stopping).run()
+            given = Assignment(
+                claim=claim,
+                connector=self._connectors[binding.service],
+                binding=binding,
+                artifacts=self._artifacts,
+                earlier=earlier,
+            )
+            outcome = await JobRun(self._claims, given, self._config, self._stopping).run()
             draining.cancel()
         return outcome
 
@@ -199,24 +275,55 @@ class Worker:
             self._state.failed += 1
 
 
+async def check_store(artifacts: Artifacts) -> None:
+    """Say in the log, before a job finds out, that outputs cannot be saved."""
+    try:
+        await artifacts.check()
+    except CannotStore as e:
+        log.error("%s; %s", e.message, e.hint)
+
+
+async def _held_before(r: Client, keys: Keys, config: WorkerConfig) -> str | None:
+    """The job that this worker's last report names: one that its former life may still hold."""
+    try:
+        async with within():
+            report = await read_worker(r, keys, config.worker_id)
+    except AWAY as e:
+        log.warning("cannot learn what this worker did before: %s", e or type(e).__name__)
+        return None  # its lease will be over
+    return report.current_job_id if report else None
+
+
 async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping: asyncio.Event) -> None:
     """Work until `stopping` is set and the job in hand is dealt with; leaves no report behind."""
+    artifacts = Artifacts(config.artifacts)
     keys = Keys(prefix)
     r = client(redis_url)
     state = WorkerState(config)
     reporter = Reporter(r, keys, config, state)
-    worker = Worker(config, Claims(r, keys, config.worker_id, lease_s=config.lease_s), state, stopping)
-    log.info("worker %s starts, Redis at %s", config.worker_id, redacted(redis_url))
+    line = Pipelined(r)  # a call that is given up costs no connection
+    claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
+    worker = Worker(config, claims, artifacts, state, stopping)
+    log.info(
+        *("worker %s starts, Redis at %s, outputs to %s", config.worker_id),
+        *(redacted(redis_url), without_login(config.artifacts)),
+    )
     worker.load_connectors()
     try:
+        held = await _held_before(r, keys, config)
         async with asyncio.TaskGroup() as tasks:
             loops = [tasks.create_task(reporter.run(), name="reporter")]
+            loops += [tasks.create_task(check_store(artifacts), name="check the artifact store")]
             loops += [tasks.create_task(worker.probe(b), name=f"probe {b.service}") for b in worker.bindings]
+            if held is not None:
+                await tasks.create_task(worker.resume(held), name="resume")
             await tasks.create_task(worker.work(), name="work")
             for loop in loops:
                 loop.cancel()
     finally:
         await worker.close()
         await reporter.withdraw()
+        await claims.aclose()
+        await line.aclose()
         await r.aclose()
     log.info("worker %s stopped", config.worker_id)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.connectors.base import Connector, RunFailed
+from emp_orch.connectors import believed
+from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
-from emp_orch.store.claims import Claimed, Claims, Lease
-from emp_orch.store.connect import within
-from emp_orch.worker.config import WorkerConfig
+from emp_orch.store.artifacts import Artifacts, CannotStore
+from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
+from emp_orch.store.connect import redacted, within
+from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.state import AWAY
 
 log = logging.getLogger("emp.worker")
@@ -55,6 +60,9 @@ class Stop(StrEnum):
     DRAIN = "drain"
 
 
+STOPS: dict[Lease, Stop | None] = {Lease.OK: None, Lease.CANCEL: Stop.CANCEL, Lease.LOST: Stop.LOST}
+
+
 async def patiently(call: Callable[[], Awaitable[Lease]]) -> Lease:
     """The answer of `call`, tried again while Redis is away."""
     while True:
@@ -65,31 +73,52 @@ async def patiently(call: Callable[[], Awaitable[Lease]]) -> Lease:
             await asyncio.sleep(RETRY_S)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One claim, the connector it runs on with its binding, and where its outputs go.
+
+    `earlier`: a run of this job whose end nobody recorded; what became of it is asked before the job is run again.
+    """
+
+    claim: Claimed
+    connector: Connector
+    binding: ServiceBinding
+    artifacts: Artifacts
+    earlier: RunRef | None = None
+
+    def named(self, ref: str) -> RunRef:
+        """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
+        return RunRef(connector=self.binding.connector, url=redacted(self.binding.url), ref=ref)
+
+
 class JobRun:
     """The run of one claim on one connector."""
 
-    def __init__(
-        self, claims: Claims, claim: Claimed, connector: Connector, config: WorkerConfig, stopping: asyncio.Event
-    ) -> None:
+    def __init__(self, claims: Claims, given: Assignment, config: WorkerConfig, stopping: asyncio.Event) -> None:
         self._claims = claims
-        self._claim = claim
-        self._connector = connector
+        self._given = given
+        self._claim = given.claim
+        self._connector = given.connector
         self._config = config
         self._stopping = stopping
         self._latest = Progress(fraction=0.0)
         self._progressed = asyncio.Event()
         self._progressed.set()  # the first message says that the run has begun
+        self._refs: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> Outcome:
         """The outcome. Only cancellation of the caller is raised."""
-        watches = (self._keep_lease(), self._publish(), self._cancel_notice(), self._too_long(), self._drained())
+        watches = (
+            *(self._keep_lease(), self._publish(), self._record_ref()),
+            *(self._cancel_notice(), self._too_long(), self._drained()),
+        )
         async with asyncio.TaskGroup() as tasks:
             run = tasks.create_task(self._on_connector(), name=f"run {self._claim.job.id}")
             watchers = [tasks.create_task(w) for w in watches]
             try:
                 await asyncio.wait([run, *watchers], return_when=asyncio.FIRST_COMPLETED)
                 if run.done():
-                    return run.result()
+                    return self._own_cancellation() if run.cancelled() else run.result()
                 reason = next(w.result() for w in watchers if w.done())
                 log.info("job %s is stopped: %s", self._claim.job.id, reason)
                 return await self._stopped(run, reason)
@@ -98,18 +127,66 @@ class JobRun:
                     task.cancel()
 
     async def _on_connector(self) -> Outcome:
+        """The outcome in a form that can be recorded, whatever the connector gave."""
+        match await self._given_by_connector():
+            case Done(result=result) if fault := believed.fault_of(result):
+                return NotDone(cause=Cause.FAILED, error=JobError(message=f"connector {self._connector.kind}: {fault}"))
+            case NotDone(cause=cause, error=error):
+                return NotDone(cause=cause, error=believed.error_of(error))
+            case outcome:
+                return outcome
+
+    async def _given_by_connector(self) -> Outcome:
         async def on_progress(progress: Progress) -> None:
-            self._latest = progress
+            self._latest = believed.progress_of(progress)
             self._progressed.set()
 
+        begun = False
+
+        async def on_began(ref: str) -> None:
+            nonlocal begun
+            begun = True
+            if len(ref) > believed.MAX_REF_CHARS:
+                log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
+                return
+            self._refs.put_nowait(believed.words(ref))  # Redis may be away: the run does not wait for it
+
+        job = self._claim.job
         try:
-            return Done(result=await self._connector.run(self._claim.job, on_progress))
+            sink = self._given.artifacts.run(job.id, f"{job.attempts}-{self._claim.token[:8]}")
+            run = Run(job=job, sink=sink, on_progress=on_progress, on_began=on_began)
+            result = await self._recovered(run)
+            if result is None:
+                result = await self._connector.run(run)
+            if isinstance(result, Result):
+                return Done(result=result)
+            # Another's connector: what is not a Result is not a success, whatever it holds.
+            words = f"the connector {self._connector.kind} gave {type(result).__name__} instead of a Result"
+            return NotDone(cause=Cause.FAILED, error=JobError(message=words))
         except RunFailed as e:
+            if not e.reached and not begun and self._given.earlier is None:
+                return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=e.error.message, retryable=True))
             return NotDone(cause=Cause.FAILED, error=e.error)
+        except CannotStore as e:
+            return NotDone(cause=Cause.FAILED, error=JobError(message=e.message, retryable=e.retryable))
         except Exception as e:  # a faulty connector fails its job, not the worker
             log.exception("connector %s failed on job %s", self._connector.kind, self._claim.job.id)
             words = f"the connector {self._connector.kind} broke: {type(e).__name__}: {e}"
             return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+
+    async def _recovered(self, run: Run) -> Any:
+        """What the earlier run came to, followed to its end; None when there is nothing to have of it."""
+        earlier = self._given.earlier
+        if earlier is None or earlier != self._given.named(earlier.ref) or not isinstance(self._connector, Recovers):
+            return None
+        log.info("job %s: asking what became of its run %s", run.job.id, earlier.ref)
+        return await self._connector.recover(run, earlier.ref, wait=True)
+
+    def _own_cancellation(self) -> Outcome:
+        """Nobody here cancelled the run: its connector awaited something that was."""
+        words = f"the connector {self._connector.kind} broke: it cancelled itself"
+        log.error("job %s: %s", self._claim.job.id, words)
+        return NotDone(cause=Cause.FAILED, error=JobError(message=words))
 
     async def _stopped(self, run: asyncio.Task[Outcome], reason: Stop) -> Outcome:
         """Interrupt the service, give the run a moment to end, and say what that makes of the job."""
@@ -143,25 +220,24 @@ class JobRun:
     async def _keep_lease(self) -> Stop:
         while True:
             await asyncio.sleep(self._config.lease_s / 3)
-            match await patiently(lambda: self._claims.renew(self._claim)):
-                case Lease.CANCEL:
-                    return Stop.CANCEL
-                case Lease.LOST:
-                    return Stop.LOST
-                case Lease.OK:
-                    pass
+            if stop := STOPS[await patiently(partial(self._claims.renew, self._claim))]:
+                return stop
 
     async def _publish(self) -> Stop:
         while True:
             await self._progressed.wait()
             self._progressed.clear()
-            match await patiently(lambda: self._claims.progress(self._claim, self._latest)):
-                case Lease.CANCEL:
-                    return Stop.CANCEL
-                case Lease.LOST:
-                    return Stop.LOST
-                case Lease.OK:
-                    await asyncio.sleep(PROGRESS_EVERY_S)
+            # The latest at each try: Redis may be away for a while.
+            if stop := STOPS[await patiently(lambda: self._claims.progress(self._claim, self._latest))]:
+                return stop
+            await asyncio.sleep(PROGRESS_EVERY_S)
+
+    async def _record_ref(self) -> Stop:
+        while True:
+            named = self._given.named(await self._refs.get())
+            log.info("job %s is %s on %s", self._claim.job.id, named.ref, named.url)
+            if stop := STOPS[await patiently(partial(self._claims.began, self._claim, named))]:
+                return stop
 
     async def _cancel_notice(self) -> Stop:
         while True:

@@ -20,6 +20,7 @@ from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import worker_writer
 from emp_orch.worker.config import WorkerConfig
+from emp_orch.worker.hardware import find_hardware, merged
 
 log = logging.getLogger("emp.worker")
 
@@ -35,6 +36,8 @@ class WorkerState:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+        given = config.capabilities
+        self._hardware = merged(find_hardware(config.gpu, os.environ), given.get("hardware"))
         self._started_ms = int(time.time() * 1000)
         self.status = WorkerStatus.INITIALIZING
         self.current_job_id: str | None = None
@@ -94,7 +97,8 @@ class WorkerState:
     def capabilities(self, *, only_able: bool = False) -> dict[str, Any]:
         """What this worker can do. `only_able`: without services that do not answer at present."""
         services = [s for s in self.loaded if not only_able or self._answers(s)]
-        return {"gpu": self._config.gpu, **self._config.capabilities, "services": services}
+        own = {"gpu": self._config.gpu, **self._config.capabilities}
+        return {**own, "hardware": self._hardware, "services": services}
 
     def _answers(self, service: str) -> bool:
         return self.connectors[service].status in _ANSWERS

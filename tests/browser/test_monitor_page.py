@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from http_support import Producer, Stack, fleet_of
+from output_support import completed
 from playwright.async_api import Page, async_playwright, expect
 
 from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
+from emp_orch.jobs import parse_submission
+from emp_orch.store.queue import Queue
 
 CHROMIUM = "/usr/bin/chromium"
 ARGS = [
@@ -85,6 +88,24 @@ async def test_cards_workers_connectors_and_live_changes(
     await expect(page.locator("#events")).to_contain_text("worker_status")
     assert watched.complaints == []
     assert {url.split("/")[2] for url in watched.urls} == {http_stack.monitor.split("/")[2]}
+
+
+async def test_an_unworkable_job_and_what_a_job_made(watched: Watched, http_stack: Stack, producer: Producer) -> None:
+    await populate(producer)
+    queue = Queue(producer.redis, producer.keys)
+    await queue.submit(parse_submission({"service": "video"}))
+    (lane,) = await queue.lanes()
+    await queue.judge(lane.lane, "no worker of the fleet could run it")
+    page = await watched.open(http_stack)
+    await expect(page.locator("#jobs")).to_contain_text("unworkable", timeout=SOON_MS)
+    await expect(page.locator("#events")).to_contain_text("no worker of the fleet could run it")
+    await completed(http_stack, producer, ("a b.txt", "text/plain", b"a fox"), ("c.txt", "text/plain", b"another"))
+    await page.get_by_role("button", name="outputs").click(timeout=SOON_MS)
+    await expect(page.locator(".outputs li")).to_have_text(["a b.txt", "c.txt"])
+    async with page.expect_popup() as opened:
+        await page.get_by_role("link", name="a b.txt").click()
+    await expect((await opened.value).locator("body")).to_have_text("a fox")
+    assert watched.complaints == [] and await watched.not_reloaded()
 
 
 async def test_drift_appears_and_heals(watched: Watched, http_stack: Stack, producer: Producer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from queue_support import job, until
 from emp_orch.jobs.model import JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store import queue_prelude
+from emp_orch.store import queue_prelude, trim
 from emp_orch.store.claims import Claimed, Claims, Lease, Waiting
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.queue import CancelOutcome, NoSuchJob, NotNow, Queue
+from emp_orch.store.reap import Reaper
 
 ABLE = {"services": ["simulation"], "gpu": 0}
 KEYS = Keys("t:")
@@ -27,8 +29,20 @@ def queue(r: Client) -> Queue:
     return Queue(r, KEYS)
 
 
+OPEN: list[Claims] = []
+
+
+@pytest.fixture(autouse=True)
+async def _all_closed(r: Client) -> AsyncIterator[None]:
+    yield
+    while OPEN:
+        await OPEN.pop().aclose()
+
+
 def worker(r: Client, name: str = "m-worker-0", lease_s: float = 30) -> Claims:
-    return Claims(r, KEYS, name, lease_s=lease_s)
+    made = Claims(r, KEYS, name, lease_s=lease_s)
+    OPEN.append(made)
+    return made
 
 
 async def claim(claims: Claims, capabilities: dict[str, Any] = ABLE) -> Claimed:
@@ -56,7 +70,7 @@ async def test_a_job_runs_to_its_end(r: Client, queue: Queue) -> None:
         Progress(fraction=0.5, message="half"),
         "m-worker-0",
     )
-    result = Result(outputs=(Output(name="a.png", content_type="image/png", size=3, sha256="00", data="AAAA"),))
+    result = Result(outputs=(Output(name="a.png", content_type="image/png", size=3, sha256="00", path="1-0/a.png"),))
     assert await mine.completed(held, result) is JobStatus.COMPLETED
     done = await queue.get(sent.job_id)
     assert done.status is JobStatus.COMPLETED and done.result == result and done.finished_ms is not None
@@ -190,7 +204,7 @@ async def test_a_dead_workers_wake_goes_to_another(r: Client, queue: Queue, monk
     assert await alive.wait(0.05) is None
 
     async def woken() -> bool:
-        await quick.reap()
+        await Reaper(r, KEYS).reap()
         return await alive.wait(0.05) is not None
 
     await until(woken)
@@ -217,7 +231,7 @@ async def test_an_expired_lease_goes_to_another_worker_at_its_old_place(r: Clien
     assert held.job.id == "a"
 
     async def swept() -> Any:
-        return await queue.reap()
+        return await Reaper(r, KEYS).reap()
 
     (gone,) = await until(swept)
     assert (gone.job_id, gone.worker_id, gone.status) == ("a", "crashed", JobStatus.PENDING)
@@ -233,7 +247,7 @@ async def test_an_expired_lease_goes_to_another_worker_at_its_old_place(r: Clien
     rows: list[Any] = []
 
     async def all_swept() -> bool:
-        rows.extend(await queue.reap())
+        rows.extend(await Reaper(r, KEYS).reap())
         return len(rows) == 2
 
     await until(all_swept)
@@ -251,7 +265,7 @@ async def test_renewing_keeps_a_lease(r: Client, queue: Queue) -> None:
     held = await claim(mine)
     patient = worker(r, lease_s=60)
     assert await patient.renew(held) is Lease.OK
-    assert await queue.reap() == ()
+    assert await Reaper(r, KEYS).reap() == ()
 
 
 async def test_a_retryable_failure_runs_again_elsewhere_and_another_ends(r: Client, queue: Queue) -> None:
@@ -321,7 +335,7 @@ async def test_a_cancelled_job_whose_worker_died_is_not_run_again(r: Client, que
     await queue.cancel("j")
 
     async def swept() -> Any:
-        return await queue.reap()
+        return await Reaper(r, KEYS).reap()
 
     (row,) = await until(swept)
     assert row.status is JobStatus.CANCELLED
@@ -353,7 +367,8 @@ async def test_lists_pages_and_counts(r: Client, queue: Queue) -> None:
 
 
 async def test_ended_jobs_are_forgotten_past_the_limit(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_prelude, "MAX_ENDED", 3)
+    monkeypatch.setattr(trim, "MAX_ENDED", 3)
+    monkeypatch.setattr(trim, "EVERY", 1)
     queue, mine = Queue(r, KEYS), worker(r)
     for n in range(6):
         await queue.submit(job(id=f"j{n}"))
@@ -369,11 +384,11 @@ async def test_unused_lanes_are_forgotten_and_come_back(r: Client, monkeypatch: 
     monkeypatch.setattr(queue_prelude, "LANE_KEPT_MS", -1)
     queue, mine = Queue(r, KEYS), worker(r)
     await queue.submit(job(id="a"))
-    await queue.reap()
+    await Reaper(r, KEYS).reap()
     assert await r.hlen(KEYS.lanes) == 1, "a lane with a job stays"
     await claim(mine)
     assert isinstance(await mine.claim_or_wait(ABLE), Waiting)
-    await queue.reap()
+    await Reaper(r, KEYS).reap()
     assert await r.hlen(KEYS.lanes) == 0
     await queue.submit(job(id="b"))
     assert await mine.wait(0.05) is not None
@@ -383,10 +398,13 @@ async def test_unused_lanes_are_forgotten_and_come_back(r: Client, monkeypatch: 
 async def test_a_damaged_job_fails_with_a_word_and_blocks_nobody(r: Client, queue: Queue) -> None:
     await queue.submit(job(id="broken"))
     await queue.submit(job(id="fine"))
-    await r.hset(KEYS.job("broken"), "max_retries", "many")
+    text = await r.hget(KEYS.jobs, "broken")
+    assert text is not None
+    await r.hset(KEYS.jobs, "broken", text.replace('"max_retries":3', '"max_retries":"many"'))
     assert (await claim(worker(r))).job.id == "fine"
     assert await r.hget(KEYS.job("broken"), "status") == "failed"
-    assert [j.id for j in (await queue.list()).jobs] == ["fine"]
+    assert [j.id for j in (await queue.list()).jobs] == ["fine"], "what cannot be read is not listed"
+    assert (await queue.counts())[JobStatus.FAILED] == 1
 
 
 async def test_a_worker_learns_lanes_again_after_redis_lost_everything(r: Client, queue: Queue) -> None:

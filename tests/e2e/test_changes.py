@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import socket
+import urllib.request
 from pathlib import Path
 
 import aiohttp
@@ -52,6 +55,42 @@ def test_a_secret_reaches_a_machine_that_runs_and_nothing_else(up: Stack) -> Non
         assert secret.encode() not in written
     for path in up.layout.state.rglob("secrets.json"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def _draw(stack: Stack) -> str:
+    """Have a picture drawn; its URL path, after it was served whole."""
+    shown = stack.ok("submit", "simulation", "--payload", '{"steps": 1}', "--wait", "--json", "--timeout", "60")
+    job = json.loads(shown)
+    (output,) = job["result"]["outputs"]
+    url = f"/api/jobs/{job['id']}/artifacts/{output['name']}"
+    with urllib.request.urlopen(stack.api + url, timeout=10) as answer:
+        assert hashlib.sha256(answer.read()).hexdigest() == output["sha256"]
+    return url
+
+
+def test_another_artifact_store_and_lease_reach_workers_that_run(up: Stack) -> None:
+    _draw(up)
+    assert len(list(up.layout.artifacts.iterdir())) == 1
+    elsewhere = up.root / "else where"
+    _edit(up, jobs={"artifacts": f"file://{elsewhere}", "lease": "7s"})
+    agent = up.program("agent")
+    up.up(NUM_GPUS="1")
+    _draw(up)
+    assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == 1
+    assert alive(agent), "only workers and the control plane take part"
+    worker = Path(f"/proc/{up.program('redis-worker-gpu0').pid}/cmdline").read_bytes().split(b"\0")
+    assert worker[worker.index(b"--lease-ttl") + 1] == b"7"
+    _edit(up, jobs={})
+    up.up(NUM_GPUS="1")
+    _draw(up)
+    assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == 2
+    elsewhere.joinpath("file").touch()
+    _edit(up, jobs={"artifacts": f"file://{elsewhere}/file"})
+    up.up(NUM_GPUS="1")
+    assert "does not work" in up.run("doctor").stdout
+    _edit(up, jobs={"artifacts": "nope://x/y"})
+    refused = up.run("apply", "-y")
+    assert refused.returncode == 2 and "Protocol not known" in refused.stderr
 
 
 def test_an_agent_killed_while_it_reloads(up: Stack) -> None:

@@ -5,9 +5,11 @@ After each: `emp diff` is 0, counts are exact, and of every program there is one
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+from typing import Any
 
 import pytest
 import redis
@@ -40,6 +42,16 @@ def _kill(who: ProcessIdentity, sig: signal.Signals = signal.SIGKILL) -> None:
     os.kill(who.pid, sig)
 
 
+async def _ready(stack: Stack) -> dict[str, Any]:
+    """The state once its machines say that they are ready: a new agent goes through the start-up sequence first."""
+    async with asyncio.timeout(60):
+        while True:
+            data = await stack.state()
+            if all(m["status"] == "ready" for m in data["machines"]):
+                return data
+            await asyncio.sleep(0.1)
+
+
 async def _assert_whole(stack: Stack, before: dict[str, ProcessIdentity], replaced: set[str]) -> None:
     """In sync; exactly `replaced` are new processes; nothing beside the recorded ones lives."""
     now = _identities(stack)
@@ -47,8 +59,8 @@ async def _assert_whole(stack: Stack, before: dict[str, ProcessIdentity], replac
     pids = {who.pid for who in now.values()}
     strangers = [line for line in stack.leftovers() if int(line.split()[0]) not in pids]
     assert not strangers, "processes that nobody recorded:\n" + "\n".join(strangers)
-    data = await stack.state()
-    assert [(m["machine_id"], m["status"]) for m in data["machines"]] == [(MACHINE, "ready")]
+    data = await _ready(stack)
+    assert [m["machine_id"] for m in data["machines"]] == [MACHINE]
     assert sorted((w["worker_id"], w["machine_id"], w["status"]) for w in data["workers"]) == [
         (f"{MACHINE}-worker-0", MACHINE, "idle"),
         (f"{MACHINE}-worker-1", MACHINE, "idle"),

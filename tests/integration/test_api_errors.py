@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from http_support import Producer, Stack, eventually, fleet_of, free_port
+
+from emp_orch.store.connect import ANSWER_S
 
 
 async def refused(response: aiohttp.ClientResponse, status: int, *words: str) -> None:
@@ -35,6 +38,7 @@ async def refused(response: aiohttp.ClientResponse, status: int, *words: str) ->
         ("GET", "/api/events?limit=0", 400, ["limit"]),
         ("GET", "/api/events?after=x", 400, ["after"]),
         ("GET", "/api/jobs?status=odd", 400, ["status", "pending"]),
+        ("GET", "/api/jobs?state=failed", 400, ["state", "status, service"]),
         ("GET", "/api/jobs/none", 404, ["none"]),
         ("GET", "/api/jobs/%00", 400, ["id"]),
         ("POST", "/api/machines/none/restart", 404, ["none"]),
@@ -210,6 +214,28 @@ async def test_redis_away_is_503_and_health_says_so(new_http_stack: Callable[...
             async with session.get(path) as response:
                 await refused(response, 503, "Redis")
     stack.start_redis()
+    await stack.answers(f"{stack.api}/ready")
+
+
+async def test_a_frozen_redis_is_503_and_leaves_nobody_waiting(new_http_stack: Callable[..., Stack]) -> None:
+    stack = new_http_stack()
+    await stack.up()
+    assert stack.redis is not None
+    redis = stack.redis.popen
+    paths = ("/api/monitor/state", "/api/jobs", "/api/jobs/x", "/api/jobs/x/progress", "/api/jobs/x/artifacts/y")
+
+    async def asked(session: aiohttp.ClientSession, method: str, path: str) -> None:
+        body = {"service": "comfyui"} if method == "POST" else None
+        async with session.request(method, path, json=body) as response:
+            await refused(response, 503, "Redis")
+
+    redis.send_signal(signal.SIGSTOP)
+    try:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_S + 10)
+        async with aiohttp.ClientSession(base_url=stack.api, timeout=timeout) as session:
+            await asyncio.gather(asked(session, "POST", "/api/jobs"), *(asked(session, "GET", path) for path in paths))
+    finally:
+        redis.send_signal(signal.SIGCONT)
     await stack.answers(f"{stack.api}/ready")
 
 

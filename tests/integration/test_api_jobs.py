@@ -30,8 +30,10 @@ async def get(api: aiohttp.ClientSession, path: str) -> Any:
 async def test_submit_list_cancel_retry(api: aiohttp.ClientSession) -> None:
     made = await post(api, "/api/jobs", 201, {"service": "simulation", "payload": {"prompt": "a lake"}})
     job_id = made["job_id"]
-    again = await post(api, "/api/jobs", 200, {"service": "simulation", "id": job_id})
-    assert again["data"]["created"] is False
+    same = {"service": "simulation", "id": job_id, "payload": {"prompt": "a lake"}}
+    again = await post(api, "/api/jobs", 200, same)
+    assert (again["data"]["created"], again["data"]["conflict"]) == (False, False)
+    assert job_id in (await post(api, "/api/jobs", 409, {"service": "simulation", "id": job_id}))["error"]
     listed = await get(api, "/api/jobs?status=pending")
     assert [j["job_id"] for j in listed["jobs"]] == [job_id]
     assert listed["total"] == 1
@@ -52,7 +54,8 @@ async def test_submit_list_cancel_retry(api: aiohttp.ClientSession) -> None:
         ({}, ["service"]),
         ({"service": "simulation", "priority": "high", "colour": 1}, ["priority", "colour"]),
         ({"service": "../x"}, ["service"]),
-        ([], ["body"]),
+        ([], ["jobs", "10000"]),
+        (7, ["body", "a list of jobs"]),
     ],
 )
 async def test_a_bad_job_names_its_fields(api: aiohttp.ClientSession, body: Any, words: list[str]) -> None:
@@ -132,11 +135,14 @@ async def test_the_client_socket(http_stack: Stack, api: aiohttp.ClientSession) 
         assert error["request_id"] == "r2"
         assert "service" in error["error"]
         await ws.send_json({"type": "cancel_job", "job_id": job_id, "request_id": "r3"})
-        # The answer and the event come by two ways; either may be first.
+        # The answer and the events come by two ways; either may be first.
         async with asyncio.timeout(20):
-            told = {m["type"]: m for m in [await ws.receive_json(), await ws.receive_json()]}
+            told = {m["type"]: m for m in [await ws.receive_json() for _ in range(3)]}
         assert told["job_cancel"]["outcome"] == "cancelled"
         assert told["job_cancelled"]["data"]["job_id"] == job_id
+        assert told["job"]["data"]["status"] == "cancelled"
+        await ws.send_json({"type": "submit_job", "request_id": "r5", "job": {"service": "other", "id": job_id}})
+        assert "another job" in (await until(ws, "error"))["error"]
         await ws.send_json({"type": "subscribe_progress", "job_id": "unknown", "request_id": "r4"})
         assert "unknown" in (await until(ws, "error"))["error"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def write_settings(folder: Path, url: str) -> None:
             embedded=False,
             redis_port=0,
             prefix=KEYS.prefix,
+            artifacts=layout.artifacts_url,
             api=listen,
             monitor=listen,
         ),
@@ -55,6 +57,37 @@ def test_submit_and_wait(stage: Bench) -> None:
     done = emp(stage.folder, "submit", "simulation", "--payload", '{"prompt": "a cat", "steps": 3}', "--wait")
     assert done.returncode == 0, done.stderr
     assert "completed" in done.stdout and "image/png" in done.stdout and "sha256" in done.stdout
+
+
+def test_outputs_are_fetched_whole_and_nothing_is_replaced_unasked(stage: Bench) -> None:
+    payload = '{"prompt": "a dog", "steps": 1}'
+    done = emp(stage.folder, "submit", "simulation", "--payload", payload, "--wait", "--json", "--id", "dog")
+    (output,) = json.loads(done.stdout)["result"]["outputs"]
+    shown = emp(stage.folder, "jobs", "show", "dog").stdout
+    kept = Path(next(word for word in shown.split() if word.startswith("/")))
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == output["sha256"] and output["sha256"] in shown
+    done = emp(stage.folder, "jobs", "fetch", "dog", "-o", "out/new")
+    file = stage.folder / "out" / "new" / output["name"]
+    assert (done.returncode, done.stdout.strip()) == (0, str(file)), done.stderr
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == output["sha256"]
+    file.write_text("mine")
+    done = emp(stage.folder, "jobs", "fetch", "dog", output["name"], "-o", "out/new")
+    assert done.returncode == 1 and "--force replaces it" in done.stderr and file.read_text() == "mine"
+    done = emp(stage.folder, "jobs", "fetch", "dog", "-o", "out/new", "--force")
+    assert done.returncode == 0 and file.read_bytes() == kept.read_bytes()
+    kept.write_bytes(bytes(output["size"]))
+    done = emp(stage.folder, "jobs", "fetch", "dog", "-o", "out/other")
+    assert done.returncode == 1 and "was changed in the artifact store" in done.stderr
+    assert list((stage.folder / "out" / "other").iterdir()) == []
+    done = emp(stage.folder, "jobs", "fetch", "dog", "-o", "out/new", "--force")
+    assert done.returncode == 1 and file.stat().st_size == output["size"] and file.read_bytes()[:4] == b"\x89PNG"
+    kept.unlink()
+    done = emp(stage.folder, "jobs", "fetch", "dog", "-o", "out/other")
+    assert done.returncode == 1 and "is no longer in file:///" in done.stderr
+    (stage.folder / "plain").write_text("")
+    kept.write_bytes(file.read_bytes())
+    done = emp(stage.folder, "jobs", "fetch", "dog", "-o", "plain")
+    assert done.returncode == 1 and "cannot write" in done.stderr
 
 
 def test_submit_reads_files_and_standard_input_and_prints_json(stage: Bench) -> None:
@@ -108,7 +141,8 @@ def test_cancel_a_running_job(stage: Bench) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (("submit", "simulation", "--payload", "{"), 2, "--payload"),
+        (("jobs", "fetch", "no-such-job"), 1, "no-such-job"),
+        (("submit", "simulation", "--payload", "{"), 2, "emp: --payload: its value is not JSON"),
         (("submit", "simulation", "--payload", "@/no/such/file"), 2, "/no/such/file"),
         (("submit", "no service"), 2, "service:"),
         (("submit", "simulation", "--requirements", '{"nope": 1}'), 2, "nope"),

@@ -2,60 +2,50 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from queue_support import Server, eventually, free_port, job, running_server, until
-from worker_support import EMP, KEYS, Bench, bench
+from queue_support import Server, eventually, free_port, job, until
+from worker_support import EMP, KEYS, Bench
 
 from emp_orch.connectors.simulation import Request, workflow_of
 from emp_orch.fleet.observed import ConnectorStatus
-from emp_orch.jobs.model import Job
+from emp_orch.jobs.model import Job, Output
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.connect import Client, client
+from emp_orch.store.artifacts import Artifacts, local_url
+from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
+from emp_orch.store.explaining import Explainer
+from emp_orch.store.keys import Keys
 from emp_orch.store.queue import CancelOutcome, Queue
+from emp_orch.store.reap import Reaper
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with running_server("redis", tmp_path / "redis") as made:
-        yield made
+class SweptQueue(Queue):
+    """The queue, with the reaper that the reconciler has."""
+
+    def __init__(self, r: Client, keys: Keys) -> None:
+        super().__init__(r, keys)
+        self.reaper = Reaper(r, keys)
 
 
 @pytest.fixture
-def stage(tmp_path: Path, server: Server) -> Iterator[Bench]:
-    with bench(tmp_path, server) as made:
-        yield made
+def queue(r: Client) -> SweptQueue:
+    return SweptQueue(r, KEYS)
 
 
-@pytest.fixture
-async def r(server: Server) -> AsyncIterator[Client]:
-    made = client(server.url)
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-def queue(r: Client) -> Queue:
-    return Queue(r, KEYS)
-
-
-async def reached(queue: Queue, job_id: str, *statuses: JobStatus) -> Job:
+async def reached(queue: SweptQueue, job_id: str, *statuses: JobStatus) -> Job:
     """The job once it has one of these statuses; leases are swept meanwhile, as the reconciler does."""
 
     async def look() -> Job | None:
-        await queue.reap()
+        await queue.reaper.reap()
         found = await queue.get(job_id)
         return found if found.status in statuses else None
 
@@ -63,7 +53,11 @@ async def reached(queue: Queue, job_id: str, *statuses: JobStatus) -> Job:
     return found
 
 
-async def ended(queue: Queue, job_id: str) -> Job:
+async def content(stage: Bench, job_id: str, output: Output) -> bytes:
+    return b"".join([chunk async for chunk in Artifacts(stage.artifacts).read(job_id, output)])
+
+
+async def ended(queue: SweptQueue, job_id: str) -> Job:
     return await reached(queue, job_id, *ENDED)
 
 
@@ -71,11 +65,13 @@ def long_job(**fields: Any) -> Any:
     return job(payload={"prompt": "long", "steps": 1000}, **fields)
 
 
-async def test_a_submitted_job_ends_with_a_real_picture(stage: Bench, r: Client, queue: Queue) -> None:
+async def test_a_submitted_job_ends_with_a_real_picture(stage: Bench, r: Client, queue: SweptQueue) -> None:
     _, port = stage.simulation()
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", f"comfyui=comfyui@http://127.0.0.1:{port}")
     report = stage.ready()
     assert report.machine_id == "m" and report.worker_id == "m-worker-0" and report.package.startswith("emp-orch ")
+    hardware = report.capabilities.pop("hardware")
+    assert hardware["cpu_cores"] >= 1 and hardware["ram_gb"] > 0
     assert report.capabilities == {"gpu": 0, "services": ["simulation", "comfyui"]}
     simple = await queue.submit(job(payload={"prompt": "a cat", "seed": 7, "steps": 5}))
     whole = await queue.submit(
@@ -84,8 +80,8 @@ async def test_a_submitted_job_ends_with_a_real_picture(stage: Bench, r: Client,
     done = await ended(queue, simple.job_id)
     assert done.status is JobStatus.COMPLETED and done.worker_id == "m-worker-0" and done.result is not None
     (output,) = done.result.outputs
-    assert output.data is not None and output.content_type == "image/png"
-    picture = base64.b64decode(output.data)
+    assert output.content_type == "image/png"
+    picture = await content(stage, done.id, output)
     assert picture.startswith(PNG) and len(picture) == output.size
     assert hashlib.sha256(picture).hexdigest() == output.sha256
     assert done.progress is not None and done.progress.fraction == 1
@@ -97,19 +93,30 @@ async def test_a_submitted_job_ends_with_a_real_picture(stage: Bench, r: Client,
     assert "Worker registered" in stage.daemons[-1].log
 
 
-async def test_a_large_output_is_a_link(stage: Bench, queue: Queue) -> None:
+async def test_a_large_output_arrives_whole(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation()
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
-    sent = await queue.submit(job(payload={"prompt": "big", "steps": 1, "width": 1024, "height": 1024}))
+    sent = await queue.submit(job(payload={"prompt": "big", "steps": 1, "width": 2048, "height": 2048}))
     done = await ended(queue, sent.job_id)
     assert done.result is not None
     (output,) = done.result.outputs
-    assert output.data is None and output.url is not None and output.size > 64 * 1024
-    async with aiohttp.ClientSession() as http, http.get(output.url) as answer:
-        assert hashlib.sha256(await answer.read()).hexdigest() == output.sha256
+    assert output.size > 1024 * 1024, output.size
+    picture = await content(stage, done.id, output)
+    assert hashlib.sha256(picture).hexdigest() == output.sha256 and picture.startswith(PNG)
 
 
-async def test_the_services_own_words_become_the_jobs_error(stage: Bench, queue: Queue) -> None:
+async def test_a_store_that_cannot_be_written_fails_the_job_with_the_reason(stage: Bench, queue: SweptQueue) -> None:
+    _, port = stage.simulation()
+    (stage.folder / "taken").write_text("I am a file")
+    store = ("--artifacts", local_url(stage.folder / "taken"))
+    stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=store)
+    sent = await queue.submit(job(payload={"prompt": "x", "steps": 1}, max_retries=0))
+    failed = await ended(queue, sent.job_id)
+    assert failed.status is JobStatus.FAILED and failed.error is not None
+    assert "was not saved" in failed.error.message and "taken" in failed.error.message and failed.error.retryable
+
+
+async def test_the_services_own_words_become_the_jobs_error(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation()
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", f"comfyui=comfyui@http://127.0.0.1:{port}")
     broken = workflow_of(Request(steps=1))
@@ -134,7 +141,7 @@ async def test_the_services_own_words_become_the_jobs_error(stage: Bench, queue:
     eventually(lambda: (report := stage.report()) is not None and report.jobs_failed == len(cases))
 
 
-async def test_cancelling_a_running_job_interrupts_the_service(stage: Bench, queue: Queue) -> None:
+async def test_cancelling_a_running_job_interrupts_the_service(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=50)
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     sent = await queue.submit(long_job())
@@ -153,7 +160,7 @@ async def test_cancelling_a_running_job_interrupts_the_service(stage: Bench, que
     assert (await ended(queue, after.job_id)).status is JobStatus.COMPLETED
 
 
-async def test_cancelling_interrupts_nobody_elses_run_on_a_shared_service(stage: Bench, queue: Queue) -> None:
+async def test_cancelling_interrupts_nobody_elses_run_on_a_shared_service(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=50)
     for gpu in range(2):
         stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", gpu=gpu)
@@ -166,7 +173,7 @@ async def test_cancelling_interrupts_nobody_elses_run_on_a_shared_service(stage:
     assert (await ended(queue, first.job_id)).status is JobStatus.COMPLETED
 
 
-async def test_a_killed_workers_job_is_finished_by_another(stage: Bench, queue: Queue) -> None:
+async def test_a_killed_workers_job_is_finished_by_another(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=20)
     short = ("--lease-ttl", "1")
     killed = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=short)
@@ -182,7 +189,43 @@ async def test_a_killed_workers_job_is_finished_by_another(stage: Bench, queue: 
     ]
 
 
-async def test_a_killed_service_is_a_failure_that_is_retried(stage: Bench, queue: Queue) -> None:
+async def test_a_worker_that_starts_again_takes_its_run_up_again(stage: Bench, r: Client, queue: SweptQueue) -> None:
+    """Its service went on meanwhile: the run is followed to its end, and no second one begins."""
+    _, port = stage.simulation(step_ms=20)
+    killed = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
+    stage.ready()
+    sent = await queue.submit(job(payload={"prompt": "x", "steps": 100}))
+
+    async def known_by_its_service() -> bool:
+        return bool(await r.hexists(KEYS.job(sent.job_id), "run"))
+
+    await until(known_by_its_service)
+    killed.kill()
+    again = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
+    found = await ended(queue, sent.job_id)
+    assert found.status is JobStatus.COMPLETED and found.attempts == 1 and found.result is not None
+    assert [h.event for h in found.history] == ["job_submitted", "job_assigned", "job_completed"]
+    assert "was held by this worker's former life" in again.log
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/history") as answer:
+        assert len(await answer.json()) == 1
+
+
+async def test_a_job_whose_run_nobody_knows_is_given_back_at_once(stage: Bench, r: Client, queue: SweptQueue) -> None:
+    """No waiting for the lease, which is long here."""
+    _, port = stage.simulation(step_ms=20)
+    killed = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
+    stage.ready()
+    sent = await queue.submit(job(payload={"prompt": "x", "steps": 50}))
+    await reached(queue, sent.job_id, JobStatus.IN_PROGRESS)
+    killed.kill()
+    await r.hdel(KEYS.job(sent.job_id), "run")
+    stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
+    found = await ended(queue, sent.job_id)
+    assert found.status is JobStatus.COMPLETED and found.attempts == 2
+    assert "ended in the middle of run 1 of 4" in next(h.reason for h in found.history if h.event == "job_requeued")
+
+
+async def test_a_killed_service_is_a_failure_that_is_retried(stage: Bench, queue: SweptQueue) -> None:
     service, port = stage.simulation(step_ms=20)
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     stage.ready()
@@ -200,7 +243,7 @@ async def test_a_killed_service_is_a_failure_that_is_retried(stage: Bench, queue
     assert found.status is JobStatus.COMPLETED and found.attempts == 2
 
 
-async def test_no_job_is_taken_for_a_service_that_does_not_answer(stage: Bench, queue: Queue) -> None:
+async def test_no_job_is_taken_for_a_service_that_does_not_answer(stage: Bench, queue: SweptQueue) -> None:
     port = free_port()
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     sent = await queue.submit(job(payload={"steps": 1}))
@@ -217,7 +260,30 @@ async def test_no_job_is_taken_for_a_service_that_does_not_answer(stage: Bench, 
     assert found.status is JobStatus.COMPLETED and found.attempts == 1
 
 
-async def test_an_unknown_connector_is_an_error_and_its_service_not_advertised(stage: Bench, queue: Queue) -> None:
+async def test_a_service_that_has_just_gone_away_costs_no_job_all_its_runs(stage: Bench, queue: SweptQueue) -> None:
+    service, port = stage.simulation()
+    for gpu in (0, 1):
+        stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", gpu=gpu, options=("--probe", "3"))
+        stage.ready(gpu)
+    service.kill()
+    jobs = [(await queue.submit(job(payload={"steps": 1}))).job_id for _ in range(20)]
+    eventually(
+        lambda: all(
+            (report := stage.report(gpu)) is not None
+            and report.connector_statuses["simulation"].status is ConnectorStatus.ERROR
+            for gpu in (0, 1)
+        )
+    )
+    found = [await queue.get(job_id) for job_id in jobs]
+    assert {f.status for f in found} == {JobStatus.PENDING}
+    assert sum(f.attempts for f in found) <= 2  # each worker found it out at its first job
+    stage.simulation(port=port)
+    assert {(await ended(queue, job_id)).status for job_id in jobs} == {JobStatus.COMPLETED}
+
+
+async def test_an_unknown_connector_is_an_error_and_its_service_not_advertised(
+    stage: Bench, r: Client, queue: SweptQueue
+) -> None:
     _, port = stage.simulation()
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", "video=nope@http://127.0.0.1:1")
     eventually(lambda: (report := stage.report()) is not None and report.status == "idle")
@@ -226,10 +292,11 @@ async def test_an_unknown_connector_is_an_error_and_its_service_not_advertised(s
     assert report.connector_statuses["video"].status is ConnectorStatus.ERROR
     assert "'nope'" in report.connector_statuses["video"].detail
     sent = await queue.submit(job("video"))
-    assert "service 'video' is needed" in await queue.why(await queue.get(sent.job_id))
+    why = await Explainer(r, KEYS, "f").why(await queue.get(sent.job_id))
+    assert "service 'video' is needed, the worker cannot use it: there is no connector 'nope'" in why
 
 
-async def test_sigterm_finishes_the_job_and_leaves_no_report(stage: Bench, r: Client, queue: Queue) -> None:
+async def test_sigterm_finishes_the_job_and_leaves_no_report(stage: Bench, r: Client, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=10)
     worker = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     stage.ready()
@@ -245,7 +312,7 @@ async def test_sigterm_finishes_the_job_and_leaves_no_report(stage: Bench, r: Cl
     assert await r.hlen(KEYS.waiting) == 0 and await r.zcard(KEYS.waking) == 0
 
 
-async def test_sigterm_hands_a_job_back_that_takes_too_long(stage: Bench, queue: Queue) -> None:
+async def test_sigterm_hands_a_job_back_that_takes_too_long(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=50)
     worker = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=("--drain-timeout", "0.2"))
     sent = await queue.submit(long_job())
@@ -256,7 +323,7 @@ async def test_sigterm_hands_a_job_back_that_takes_too_long(stage: Bench, queue:
     assert "shuts down" in found.history[-1].reason
 
 
-async def test_a_job_that_runs_too_long_times_out(stage: Bench, queue: Queue) -> None:
+async def test_a_job_that_runs_too_long_times_out(stage: Bench, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=50)
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=("--job-timeout", "0.5"))
     sent = await queue.submit(long_job(max_retries=0))
@@ -264,7 +331,7 @@ async def test_a_job_that_runs_too_long_times_out(stage: Bench, queue: Queue) ->
     assert found.status is JobStatus.TIMEOUT and found.error is not None and "longer than 0.5 s" in found.error.message
 
 
-async def test_a_result_is_kept_while_redis_is_away(stage: Bench, server: Server, r: Client, queue: Queue) -> None:
+async def test_a_result_is_kept_while_redis_is_away(stage: Bench, server: Server, r: Client, queue: SweptQueue) -> None:
     _, port = stage.simulation(step_ms=10)
     worker = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     stage.ready()

@@ -38,7 +38,18 @@ async def test_taking_is_immediate_when_something_waits_and_bounded_when_not() -
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("1-2", (1, 2)), ("0-0", (0, 0)), ("", None), ("1", None), ("1-", None), ("-1-1", None), ("9" * 20 + "-0", None)],
+    [
+        ("1-2", (1, 2)),
+        ("0-0", (0, 0)),
+        ("", None),
+        ("1", None),
+        ("1-", None),
+        ("-1-1", None),
+        ("9" * 20 + "-0", None),
+        ("\u0661-0", None),
+        ("18446744073709551616-0", None),
+        ("18446744073709551615-0", (2**64 - 1, 0)),
+    ],
 )
 def test_ids(text: str, found: tuple[int, int] | None) -> None:
     assert parse_id(text) == found

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from emp_orch.connectors.base import CannotLoad, RunFailed
+from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfy_protocol import (
     Message,
     ProgressOfRun,
@@ -16,18 +16,9 @@ from emp_orch.connectors.comfy_protocol import (
     refusal,
     texts_of,
 )
-from emp_orch.connectors.registry import load
 from emp_orch.errors import UsageError
 from emp_orch.jobs.model import Progress
 from emp_orch.worker.config import ServiceBinding, check_machine_id, parse_binding
-
-
-def test_an_unknown_connector_says_which_there_are() -> None:
-    with pytest.raises(CannotLoad, match="'nope'") as caught:
-        load("nope", "http://127.0.0.1:1")
-    assert caught.value.hint == "there are: comfyui, simulation"
-    with pytest.raises(CannotLoad, match="not the URL"):
-        load("comfyui", "ftp://x")
 
 
 def test_a_refusal_keeps_the_services_words() -> None:
@@ -48,7 +39,7 @@ def test_a_refusal_that_is_no_json(status: int, retryable: bool) -> None:
     assert error.retryable is retryable and error.message == f"the service answered {status}: <html>no"
 
 
-def test_memory_that_is_too_small_is_worth_another_worker() -> None:
+def test_trouble_of_the_gpu_is_worth_another_worker() -> None:
     error = node_failure(
         {
             "node_id": "5",
@@ -59,6 +50,8 @@ def test_memory_that_is_too_small_is_worth_another_worker() -> None:
     ).error
     assert error.retryable and error.message == "KSampler (node 5): no"
     assert not node_failure({"exception_type": "ValueError", "exception_message": "bad"}).error.retryable
+    broken = {"exception_type": "RuntimeError", "exception_message": "CUDA error: unspecified launch failure"}
+    assert node_failure(broken).error.retryable
 
 
 def test_only_success_passes() -> None:

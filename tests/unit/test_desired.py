@@ -29,6 +29,7 @@ from emp_orch.fleet.model import (
     Stop,
     WorkerSpec,
 )
+from emp_orch.worker.config import ServiceBinding, parse_binding, with_options
 
 
 def text(m: DesiredMachine) -> str:
@@ -64,11 +65,11 @@ def test_the_default_machine() -> None:
         "CUDA_VISIBLE_DEVICES=1 EMP_GPU_SLOT=1; health /system_stats; after comfyui-installer\n"
         "redis-worker-gpu0 [worker]; @emp worker --machine m --gpu 0 "
         "--service simulation=simulation@http://127.0.0.1:8299 --service comfyui=comfyui@http://127.0.0.1:8188 "
-        "--capabilities {} --drain-timeout 30 --job-timeout 600; CUDA_VISIBLE_DEVICES=0 EMP_GPU_SLOT=0; "
+        "--capabilities {} --drain-timeout 30 --job-timeout 600 --lease-ttl 30; CUDA_VISIBLE_DEVICES=0 EMP_GPU_SLOT=0; "
         "after shared-setup\n"
         "redis-worker-gpu1 [worker]; @emp worker --machine m --gpu 1 "
         "--service simulation=simulation@http://127.0.0.1:8299 --service comfyui=comfyui@http://127.0.0.1:8189 "
-        "--capabilities {} --drain-timeout 30 --job-timeout 600; CUDA_VISIBLE_DEVICES=1 EMP_GPU_SLOT=1; "
+        "--capabilities {} --drain-timeout 30 --job-timeout 600 --lease-ttl 30; CUDA_VISIBLE_DEVICES=1 EMP_GPU_SLOT=1; "
         "after shared-setup"
     )
 
@@ -154,14 +155,39 @@ def test_a_worker_is_told_of_services_that_take_jobs_only() -> None:
     assert "--service" not in get(one([silent, deaf, SETUP]), "redis-worker-gpu0").argv
 
 
+def test_a_worker_is_told_its_connectors_options() -> None:
+    m = one([service("video", port=1, connector="http", connector_options={"path": "/run", "done": ["a=b"]})])
+    argv = get(m, "redis-worker-gpu0").argv
+    at = argv.index("--connector-options")
+    assert argv[at - 2 : at + 2] == (
+        *("--service", "video=http@http://127.0.0.1:1"),
+        *("--connector-options", 'video={"done":["a=b"],"path":"/run"}'),
+    )
+    assert with_options((parse_binding(argv[at - 1]),), (argv[at + 1],)) == (
+        ServiceBinding(
+            service="video", connector="http", url="http://127.0.0.1:1", options={"path": "/run", "done": ["a=b"]}
+        ),
+    )
+
+
 def test_a_workers_stop_outlasts_its_drain() -> None:
     m = one([], worker=WorkerSpec(capabilities={"b": 1, "a": [True]}, drain_timeout_s=90.0, job_timeout_s=0.5))
     worker = get(m, "redis-worker-gpu0")
     assert worker.stop == Stop(signal="TERM", timeout_s=95.0)
-    assert worker.argv[-6:] == (
+    assert worker.argv[-8:] == (
         *("--capabilities", '{"a":[true],"b":1}'),
-        *("--drain-timeout", "90", "--job-timeout", "0.5"),
+        *("--drain-timeout", "90", "--job-timeout", "0.5", "--lease-ttl", "30"),
     )
+
+
+def test_workers_hear_of_another_lease_or_store_by_their_arguments() -> None:
+    """So that a change of either is a change of the machine's configuration, and reaches workers that run."""
+    before = fleet([], machine())
+    jobs = structs.replace(before.jobs, artifacts="s3://renders/a", lease_s=2.5)
+    after = structs.replace(before, jobs=jobs)
+    old, new = (desired_machines(f)[MachineId("m")] for f in (before, after))
+    assert get(new, "redis-worker-gpu0").argv[-4:] == ("--lease-ttl", "2.5", "--artifacts", "s3://renders/a")
+    assert config_hash(old) != config_hash(new)
 
 
 # --- order

@@ -29,6 +29,7 @@ SETTINGS = Settings(
     embedded=True,
     redis_port=6390,
     prefix="",
+    artifacts="file:///srv/artifacts",
     api=Listen(host="127.0.0.1", port=3390),
     monitor=Listen(host="127.0.0.1", port=3391),
 )
@@ -75,7 +76,7 @@ def test_a_folder_without_a_fleet(nothing: Facts) -> None:
     assert not [f for f in found if f.level is Level.FAIL]
     shown = click.unstyle(text(found, quiet=True))
     assert "! there is no emp.yaml in " in shown
-    assert "? cannot tell (supervisord, parts, reconciler): no fleet was applied in " in shown
+    assert "? cannot tell (supervisord, parts, reconciler, artifacts): no fleet was applied in " in shown
     assert "? cannot tell (api, api-ready, monitor): see above" in shown
 
 
@@ -203,6 +204,16 @@ def test_disk_and_folders(nothing: Facts) -> None:
         "fail",
         "cannot be written by this user (its owner is uid 1234)",
     )
+
+
+def test_the_artifact_store(nothing: Facts) -> None:
+    assert levels(nothing, "artifacts") == ["unknown"]
+    assert findings(nothing, "artifacts", settings=SETTINGS, artifacts=None) == [
+        ("ok", "outputs can be saved to file:///srv/artifacts", "")
+    ]
+    full = Unknown(reason="the artifact store does not work: no space left in file:///srv/artifacts")
+    ((level, what, _),) = findings(nothing, "artifacts", settings=SETTINGS, artifacts=full)
+    assert (level, what) == ("fail", full.reason)
 
 
 async def test_a_bad_emp_yaml_is_shown_as_validate_shows_it(tmp_path: Path) -> None:

@@ -124,6 +124,18 @@ def test_validate_as_json(tmp_path: Path) -> None:
     }
 
 
+def test_validate_asks_about_a_connector_that_looks_misspelt(tmp_path: Path) -> None:
+    lines = "  {}: {{scale: per_gpu, command: x, port: {}, connector: {}}}\n"
+    (tmp_path / "emp.yaml").write_text(
+        "version: 1\nname: f\nservices:\n"
+        + "".join(lines.format(*row) for row in (("a", 1, "comfy"), ("b", 2, "http"), ("c", 3, "quite-another")))
+        + "machines:\n  m: {services: [a, b, c]}\n"
+    )
+    valid = emp(tmp_path, "validate")
+    assert valid.returncode == 0
+    assert valid.stderr == 'emp.yaml:4:3: note: this host has no connector "comfy"; did you mean "comfyui"?\n'
+
+
 def test_validate_without_a_file(tmp_path: Path) -> None:
     missing = emp(tmp_path, "validate")
     assert missing.returncode == 2

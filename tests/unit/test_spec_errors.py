@@ -278,7 +278,7 @@ CASES = [
         HEAD + "zzzzz: {}\n",
         [
             "emp.yaml:3:1: zzzzz: unknown key",
-            "    known here: version, name, redis, api, monitor, services, defaults, machines, reconcile",
+            "    known here: version, name, redis, api, monitor, services, defaults, machines, jobs, reconcile",
         ],
     ),
     Case(
@@ -348,6 +348,47 @@ CASES = [
         [
             "emp.yaml:3:15: api.token.envv: unknown key",
             '    did you mean "env"?',
+        ],
+    ),
+    # jobs
+    Case(
+        "artifacts_folder",
+        HEAD + "jobs: {artifacts: /srv/out}\n",
+        [
+            "emp.yaml:3:19: jobs.artifacts: expected a URL such as file:///FOLDER or s3://BUCKET/FOLDER, or nothing, found text",
+        ],
+    ),
+    Case(
+        "artifacts_relative",
+        HEAD + "jobs: {artifacts: 'file://out'}\n",
+        [
+            "emp.yaml:3:19: jobs.artifacts: expected a URL such as file:///FOLDER or s3://BUCKET/FOLDER, or nothing, found a URL that begins with file://",
+        ],
+    ),
+    Case(
+        "artifacts_login",
+        HEAD + "jobs: {artifacts: 's3://key:hunter2@bucket/out'}\n",
+        [
+            "emp.yaml:3:19: jobs.artifacts: expected a URL without user and password",
+            "    put credentials into the environment, where the store's package looks for them",
+        ],
+    ),
+    Case(
+        "keep_and_lease",
+        HEAD + "jobs: {keep: {count: -1, age: 0s, days: 3}, lease: 10ms}\n",
+        [
+            "emp.yaml:3:22: jobs.keep.count: expected an integer from 0 to 10000000, found -1",
+            'emp.yaml:3:31: jobs.keep.age: expected a duration above zero, such as 500ms, 2s, 5m or 1h, found "0s"',
+            "emp.yaml:3:35: jobs.keep.days: unknown key",
+            "    known here: count, age",
+        ],
+    ),
+    Case(
+        "short_lease",
+        HEAD + "jobs: {lease: 999ms}\n",
+        [
+            'emp.yaml:3:15: jobs.lease: expected at least 1s, found "0.999s"',
+            "    a worker renews three times in it",
         ],
     ),
     Case(
@@ -433,11 +474,19 @@ CASES = [
         ],
     ),
     Case(
-        "connector_unknown",
-        doc("  a: {scale: per_gpu, command: x, connector: comfy}\n"),
+        "connector_no_name",
+        doc("  a: {scale: per_gpu, command: x, connector: Comfy UI}\n"),
         [
-            'emp.yaml:4:46: services.a.connector: expected simulation, comfyui or none, found "comfy"',
-            '    did you mean "comfyui"?',
+            "emp.yaml:4:46: services.a.connector: expected the name of a connector (simulation, comfyui, http, one from a "
+            'package of yours, or none), found "Comfy UI"',
+        ],
+    ),
+    Case(
+        "connector_options_for_nothing",
+        doc("  a: {scale: per_gpu, command: x, connector_options: {path: /x}}\n"),
+        [
+            "emp.yaml:4:35: services.a.connector_options: there is no connector that takes them",
+            "    connector: http",
         ],
     ),
     Case(

@@ -49,6 +49,7 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "monitor.token": (None, lambda: LEAST.monitor.token, None),
     "services.*.builtin": (None, lambda: A.builtin, None),
     "services.*.connector": (None, lambda: A.connector, None),
+    "services.*.connector_options": ({}, lambda: A.connector_options, {}),
     "services.*.port": (None, lambda: B.port, None),
     "services.*.health": (None, lambda: B.health, None),
     "services.*.health.interval": ("2s", lambda: A.health and A.health.interval_s, 2.0),
@@ -78,6 +79,10 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "machines.*.worker.capabilities": ({}, lambda: M.worker.capabilities, {}),
     "machines.*.worker.drain_timeout": ("30s", lambda: M.worker.drain_timeout_s, 30.0),
     "machines.*.worker.job_timeout": ("10m", lambda: M.worker.job_timeout_s, 600.0),
+    "jobs.artifacts": ("", lambda: LEAST.jobs.artifacts, ""),
+    "jobs.keep.count": (10_000, lambda: LEAST.jobs.keep_count, 10_000),
+    "jobs.keep.age": ("168h", lambda: LEAST.jobs.keep_age_s, 604_800.0),
+    "jobs.lease": ("30s", lambda: LEAST.jobs.lease_s, 30.0),
     "reconcile.interval": ("2s", lambda: LEAST.reconcile.interval_s, 2.0),
     "reconcile.stale_after": ("10s", lambda: LEAST.reconcile.stale_after_s, 10.0),
     "reconcile.max_unavailable": (1, lambda: LEAST.reconcile.max_unavailable, 1),
@@ -100,7 +105,8 @@ PROPERTIES = {p: s for p, s in properties(schema.document()) if not p.startswith
 
 def test_every_default_of_the_schema_is_in_the_table() -> None:
     defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
-    shells = {"redis", "api", "monitor", "services", "machines", "reconcile", "services.*.stop", "machines.*.worker"}
+    shells = {"redis", "api", "monitor", "services", "machines", "jobs", "reconcile"}
+    shells |= {"services.*.stop", "machines.*.worker", "jobs.keep"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
     assert all(defaults[p] == {} for p in shells)
 
@@ -345,12 +351,28 @@ def test_ports_can_make_room_for_a_second_machine() -> None:
         ("comfyui", "connector: none", None),
         ("other", "", None),
         ("other", "connector: comfyui", "comfyui"),
+        ("other", "connector: my-own", "my-own"),
+        ("http", "", None),
         ("none", "", None),
     ],
 )
 def test_the_connector_follows_the_name(name: str, said: str, connector: str | None) -> None:
     loaded = fleet(f"services:\n  {name}: {{scale: per_gpu, command: x, {said}}}\n")
     assert loaded.services[name].connector == connector  # type: ignore[index]
+
+
+def test_connector_options_are_any_values_and_keep_references_to_secrets() -> None:
+    loaded = fleet(
+        "services:\n  a:\n    scale: per_gpu\n    command: x\n    port: 1\n    connector: http\n"
+        "    connector_options:\n      path: ${WHERE:-/x}\n      interval_s: ${EVERY:-2}\n      done: [a]\n"
+        "      headers: {Authorization: {env: TOKEN}}\n"
+    )
+    assert loaded.services["a"].connector_options == {  # type: ignore[index]
+        "path": "/x",
+        "interval_s": 2,
+        "done": ["a"],
+        "headers": {"Authorization": {"env": "TOKEN"}},
+    }
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ SETTINGS = Settings(
     embedded=True,
     redis_port=6379,
     prefix="",
+    artifacts="file:///srv/artifacts",
     api=Listen(host="127.0.0.1", port=3331, token="hush"),
     monitor=Listen(host="127.0.0.1", port=3333),
 )

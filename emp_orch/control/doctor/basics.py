@@ -39,7 +39,7 @@ def _emp_yaml(facts: Facts) -> Iterator[Problem]:
     elif isinstance(facts.wanted, Unknown):
         yield Problem(
             what=facts.wanted.reason,
-            fix="set them before the next emp apply; what runs keeps the values it was given",
+            fix="correct that before the next emp apply; what runs keeps the values it was given",
             where="emp.yaml",
             level=Level.WARN,
         )

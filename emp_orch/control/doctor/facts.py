@@ -39,6 +39,7 @@ from emp_orch.procident import ProcessIdentity
 from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Settings
+from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.generations import Generation
 
 # For any one fact; all are gathered at the same time.
@@ -64,7 +65,7 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
 
 class Facts(Struct, frozen=True, kw_only=True):
     """`fleet` and `wanted` are what emp.yaml asks for now, None without one; `settings` are in force, Unknown when
-    nothing was applied in this folder. `now_ms` is this host's clock.
+    nothing was applied in this folder. `now_ms` is this host's clock. `artifacts` None: the store works.
     """
 
     now_ms: int
@@ -86,6 +87,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     api_health: Answer | Unknown
     api_ready: Answer | Unknown
     monitor: Answer | Unknown
+    artifacts: Unknown | None
     machines: dict[MachineId, MachineFacts]
     instances: dict[MachineId, Instance]
 
@@ -122,6 +124,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             health = fact(_get(http, settings.api, "/health"))
             ready = fact(_get(http, settings.api, "/ready"))
             monitor = fact(_get(http, settings.monitor, "/"))
+            artifacts = fact(_artifacts(settings))
     nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
     seen = machines.result()
     heard = holders.result()
@@ -147,9 +150,15 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         api_health=nothing or health.result(),
         api_ready=nothing or ready.result(),
         monitor=nothing or monitor.result(),
+        artifacts=nothing or artifacts.result(),
         machines={} if isinstance(seen, Unknown) else seen,
         instances={} if isinstance(lives, Unknown) else lives,
     )
+
+
+async def _artifacts(settings: Settings) -> None:
+    """Whether the control plane can use the artifact store. Raises EmpError."""
+    await Artifacts(settings.artifacts).check()
 
 
 async def _try(work: Awaitable[T]) -> T | Unknown:

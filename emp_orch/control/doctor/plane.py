@@ -13,6 +13,7 @@ from emp_orch.fleet.model import EMBEDDED, Fleet
 from emp_orch.procident import identify, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.settings import Settings
+from emp_orch.store.artifacts import without_login
 
 # A start of a machine that takes longer than this hangs.
 START_MS = 120_000
@@ -147,6 +148,17 @@ def _reconciler(facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _artifacts(facts: Facts) -> Iterator[Problem]:
+    """Whether outputs can be saved and read, as this user on this host."""
+    settings = known(facts.settings)
+    if isinstance(facts.artifacts, Unknown):
+        yield Problem(
+            what=facts.artifacts.reason,
+            fix="make room, or correct its owner, credentials (in the environment) or jobs.artifacts in emp.yaml",
+            where=without_login(settings.artifacts),
+        )
+
+
 def _fine_reconciler(facts: Facts) -> str:
     found = known(facts.difference)
     return f"the reconciler looked {(found.status_age_ms or 0) / 1000:.0f} s ago; {count(found.drift, 'difference')}"
@@ -173,4 +185,10 @@ CHECKS = (
     Check(name="orphans", group=Group.PLANE, fine=lambda _: "no process without its supervisord", find=_orphans),
     Check(name="locks", group=Group.PLANE, fine=lambda _: "no start hangs", find=_locks),
     Check(name="reconciler", group=Group.PLANE, fine=_fine_reconciler, find=_reconciler),
+    Check(
+        name="artifacts",
+        group=Group.PLANE,
+        fine=lambda f: f"outputs can be saved to {without_login(known(f.settings).artifacts)}",
+        find=_artifacts,
+    ),
 )

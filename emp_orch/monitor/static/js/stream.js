@@ -3,13 +3,13 @@
 import { read } from "./sse.js";
 import { LIVE, NEEDS_TOKEN, RECONNECTING, STALE } from "./store.js";
 import { serverNow, setServerTime } from "./time.js";
+import { authorization, TOKEN } from "./token.js";
 
 const SILENT_MS = 4_500;
 const DEAD_MS = 9_000;
 const RETRY_FIRST_MS = 400;
 const RETRY_MAX_MS = 3_000;
 const RECENT = 100;
-const TOKEN = "emp-token";
 
 export class Stream {
   constructor(store) {
@@ -50,7 +50,7 @@ export class Stream {
   // One connection, until it ends for whatever reason. Returns the status, or 0 when nobody answered.
   async #once() {
     this.attempt = new AbortController();
-    const headers = { Accept: "text/event-stream", ...this.#auth() };
+    const headers = { Accept: "text/event-stream", ...authorization() };
     if (this.lastId) headers["Last-Event-ID"] = this.lastId;
     try {
       const response = await fetch("/api/events/monitor?live=1", {
@@ -103,13 +103,9 @@ export class Stream {
     }
   }
 
-  #auth() {
-    return this.token ? { Authorization: `Bearer ${this.token}` } : {};
-  }
-
   async #fetchRecent() {
     try {
-      const response = await fetch(`/api/events?limit=${RECENT}`, { headers: this.#auth() });
+      const response = await fetch(`/api/events?limit=${RECENT}`, { headers: authorization() });
       if (response.ok) this.store.addEvents((await response.json()).data);
     } catch {
       // The stream tells what comes; the past is fetched again after the next snapshot.

@@ -1,5 +1,6 @@
 import { html, Pure } from "../html.js";
 import { absolute, clock } from "../time.js";
+import { Outputs } from "./outputs.js";
 
 const SHOWN = 60;
 
@@ -28,6 +29,7 @@ function Entry({ e }) {
       <div>
         <div><b>${e.type}</b> ${machine ? html`<span class="muted">${machine}</span>` : null}</div>
         <div class="muted small details">${details(rest)}</div>
+        ${type === "job_completed" ? html`<${Outputs} id=${rest.job_id} />` : null}
       </div>
     </li>
   `;

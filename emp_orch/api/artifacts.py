@@ -1,0 +1,116 @@
+"""What jobs made, over HTTP: listed, and streamed out of the artifact store.
+
+Whoever submits a job decides what is in its outputs, so a browser never runs one: types are taken literally, pages and
+scripts only ever downloaded, and a sandbox stands around the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from aiohttp import ETag, web
+
+from emp_orch.api.context import answer, context
+from emp_orch.api.job_views import output_view
+from emp_orch.api.jobs import job_errors
+from emp_orch.api.query import name_in_path
+from emp_orch.errors import EmpError
+from emp_orch.jobs.model import Output
+from emp_orch.jobs.outputs import safe_content_type, safe_name
+from emp_orch.store.artifacts import NoSuchArtifact
+from emp_orch.store.connect import within
+from emp_orch.web.errors import Refused
+
+log = logging.getLogger(__name__)
+
+# What a page may show in place. SVG holds scripts.
+_SHOWN = ("image/", "video/", "audio/")
+_SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    # A job that is run again makes other outputs of the same names.
+    "Cache-Control": "private, no-cache",
+    "Accept-Ranges": "bytes",
+}
+
+
+async def list_artifacts(request: web.Request) -> web.Response:
+    job_id = name_in_path(request, "id")
+    return answer([output_view(job_id, output) for output in await _outputs(request, job_id)])
+
+
+async def artifact(request: web.Request) -> web.StreamResponse:
+    """The bytes, or one range of them; 304 to who has them; 410 when the store has lost them."""
+    job_id, name = name_in_path(request, "id"), request.match_info["name"]
+    output = next((o for o in await _outputs(request, job_id) if o.name == name), None)
+    if output is None:
+        raise Refused(404, f"job {job_id} has no output of that name", hint=f"see /api/jobs/{job_id}/artifacts")
+    store = context(request).artifacts
+    try:
+        await store.find(job_id, output)
+    except NoSuchArtifact as e:
+        raise Refused(410, e.message, hint=e.hint) from e
+    headers = {**_SAFE, "Content-Type": safe_content_type(output.content_type), "Content-Disposition": _shown(output)}
+    if _has_it(request, output):
+        return _response(304, headers, output)
+    start, stop = _span(request, output)
+    whole = (start, stop) == (0, output.size)
+    if not whole:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size}"
+    response = _response(200 if whole else 206, headers, output)
+    response.content_length = stop - start
+    await response.prepare(request)
+    if request.method != "HEAD":
+        try:
+            async for chunk in store.read(job_id, output, start=start, stop=stop):
+                await response.write(chunk)
+        except EmpError as e:
+            # The head is sent: all that is left is to cut the stream, so that the client knows it is not whole.
+            log.warning("%s", e.message)
+            if request.transport is not None:
+                request.transport.abort()
+    return response
+
+
+async def _outputs(request: web.Request, job_id: str) -> tuple[Output, ...]:
+    with job_errors():
+        async with within():
+            job = await context(request).queue.get(job_id)
+    return job.result.outputs if job.result else ()
+
+
+def _response(status: int, headers: Mapping[str, str], output: Output) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers=headers)
+    response.etag = ETag(output.sha256)
+    return response
+
+
+def _shown(output: Output) -> str:
+    """Content-Disposition, RFC 6266."""
+    kind = safe_content_type(output.content_type).partition(";")[0]
+    in_place = kind == "text/plain" or (kind.startswith(_SHOWN) and not kind.startswith("image/svg"))
+    name = safe_name(output.name)
+    plain = name.encode("ascii", "replace").decode().replace("?", "_")
+    return f"{'inline' if in_place else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _has_it(request: web.Request, output: Output) -> bool:
+    return any(tag.value in ("*", output.sha256) for tag in request.if_none_match or ())
+
+
+def _span(request: web.Request, output: Output) -> tuple[int, int]:
+    """First byte and end of what is asked for: one range, else everything (RFC 9110 §14.2 lets a server do so)."""
+    if_range = request.headers.get("If-Range")
+    try:
+        asked = request.http_range
+    except ValueError:
+        return 0, output.size
+    if (asked.start is None and asked.stop is None) or (if_range is not None and if_range != f'"{output.sha256}"'):
+        return 0, output.size
+    start, stop, _ = asked.indices(output.size)
+    if start >= stop:
+        headers = {"Content-Range": f"bytes */{output.size}"}
+        raise Refused(416, f"{output.name} has {output.size} bytes, none of them in that range", headers=headers)
+    return start, stop

@@ -1,0 +1,133 @@
+"""`GET /api/jobs/{id}/progress`: all that happens to one job, until it has ended.
+
+First `job` as it is now; then what its runs said so far (`job_progress`, the last 200); then its events as they
+come, and `lane_unworkable` or `lane_workable` of its lane; whenever it has ended or its lane was judged, `job` again.
+The last is always a `job` that has ended, or an `error`. With Last-Event-ID only what was said later is told again; a
+client that has been told the end is answered 204, on which an EventSource stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import msgspec
+from aiohttp import web
+
+from emp_orch.api.context import Context, context
+from emp_orch.api.hub import Frame, parse_id
+from emp_orch.api.job_views import job_detail
+from emp_orch.api.jobs import job_errors
+from emp_orch.api.query import name_in_path
+from emp_orch.api.sse import COMMENT_S, RETRY_MS, SseStream
+from emp_orch.jobs.model import Job
+from emp_orch.jobs.states import ENDED
+from emp_orch.store.connect import within
+from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.job_codec import JobDamaged
+from emp_orch.store.queue import NoSuchJob
+
+PROGRESS = "job_progress"
+# More events than happen in one millisecond.
+END_SEQ = 9_999_999_999
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """How one client is told; `idle` keeps a silent connection alive. `after_ms`: it knows what was said until then."""
+
+    send: Callable[[Frame], Awaitable[None]]
+    idle: Callable[[], Awaitable[None]]
+    after_ms: int = 0
+
+
+async def progress(request: web.Request) -> web.StreamResponse:
+    ctx, job_id = context(request), name_in_path(request, "id")
+    last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
+    with job_errors():
+        async with within():
+            job = await ctx.queue.get(job_id)
+    heard = parse_id(last_id)
+    if heard is not None and heard == parse_id(_end_id(job) or ""):
+        return web.Response(status=204)
+    stream = await SseStream.open(request)
+    with stream.counted(ctx.stats):
+        await stream.write(f"retry: {RETRY_MS}\n\n".encode())
+        listener = Listener(lambda frame: stream.send([frame]), stream.comment, heard[0] if heard else 0)
+        await follow_job(ctx, job_id, listener)
+    return stream.response
+
+
+async def follow_job(ctx: Context, job_id: str, listener: Listener) -> None:
+    """Tell all that happens to one job until it has ended. Events that were lost are made up for by `job`."""
+    with ctx.hub.subscribe(live=False) as subscription:
+        job = await _tell(ctx, job_id, listener)
+        if job is None:
+            return
+        said_ms = await _replay(ctx, job_id, listener, listener.after_ms)
+        if job.status in ENDED:
+            if said_ms > listener.after_ms:
+                await _tell(ctx, job_id, listener)
+            return
+        spoke = monotonic()
+        while not subscription.closed:
+            look = False
+            if subscription.lost:
+                subscription.restart()
+                look = True
+            for frame in await subscription.take(0 if look else COMMENT_S):
+                about = frame.job
+                if about is not None and about.job_id == job_id:
+                    if frame.event == PROGRESS and frame.order is not None and frame.order[0] <= said_ms:
+                        continue  # told by the replay
+                    await listener.send(frame)
+                    look = look or about.status in ENDED
+                elif frame.lane == job.lane:
+                    await listener.send(frame)
+                    look = True
+                else:
+                    continue
+                spoke = monotonic()
+            if look:
+                job = await _tell(ctx, job_id, listener)
+                if job is None or job.status in ENDED:
+                    return
+            if monotonic() - spoke >= COMMENT_S:
+                await listener.idle()
+                spoke = monotonic()
+
+
+async def _replay(ctx: Context, job_id: str, listener: Listener, after_ms: int) -> int:
+    """Send what the runs said later than `after_ms`, and return when the last of it was said."""
+    for entry_id, text in await ctx.queue.said(job_id, f"{after_ms + 1}-0" if after_ms else "-"):
+        try:
+            data = {"type": PROGRESS, "job_id": job_id, "progress": msgspec.json.decode(text)}
+        except DAMAGED:
+            continue  # a stranger wrote it
+        await listener.send(Frame(PROGRESS, data, entry_id))
+        told = parse_id(entry_id)
+        after_ms = told[0] if told else after_ms
+    return after_ms
+
+
+async def job_frame(ctx: Context, job_id: str) -> tuple[Job | None, Frame]:
+    """The job as it is now and the frame that tells it; None with an `error` when it is gone or damaged."""
+    try:
+        job = await ctx.queue.get(job_id)
+    except (NoSuchJob, JobDamaged) as e:
+        return None, Frame("error", {"job_id": job_id, "error": e.message})
+    return job, Frame("job", job_detail(job, await ctx.explainer.why(job)), _end_id(job))
+
+
+def _end_id(job: Job) -> str | None:
+    """The id of the last event of a job's stream: after every event of that moment. None before the end."""
+    if job.status not in ENDED or job.finished_ms is None:
+        return None
+    return f"{job.finished_ms}-{END_SEQ}"
+
+
+async def _tell(ctx: Context, job_id: str, listener: Listener) -> Job | None:
+    job, frame = await job_frame(ctx, job_id)
+    await listener.send(frame)
+    return job

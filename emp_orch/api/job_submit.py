@@ -1,0 +1,114 @@
+"""`POST /api/jobs`: one job, or a list of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from emp_orch.api.context import answer, context
+from emp_orch.api.query import decoded, read_body
+from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.submission import (
+    DEFAULT_RETRIES,
+    MAX_BATCH,
+    MAX_JOB_BYTES,
+    Submission,
+    parse_batch,
+    parse_batch_text,
+    parse_submission,
+)
+from emp_orch.store.queue import Submitted
+from emp_orch.web.errors import Refused
+
+# A full list of jobs of 6 KiB each; larger ones go in more calls.
+MAX_LIST_BYTES = 64 * 1024 * 1024
+# A larger body is read by a thread, so that streams go on meanwhile.
+LARGE_BYTES = 128 * 1024
+
+KEY_HEADER = "Idempotency-Key"
+
+
+class JobBody(Struct, frozen=True, kw_only=True):
+    """What a job is submitted as; jobs/submission.py checks it and names every problem at once."""
+
+    service: str
+    payload: dict[str, Any] = {}
+    requirements: dict[str, Any] | None = None
+    priority: int = 0
+    max_retries: int = DEFAULT_RETRIES
+    id: str | None = None
+    idempotency_key: str | None = None
+
+
+JobsBody = JobBody | Annotated[list[JobBody], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class SubmittedView(Struct, frozen=True, kw_only=True):
+    """`created` is false when a job of that id was there already, which changes nothing.
+
+    `same`: it asks for the same. `conflict`: it does not, so this one was not queued.
+    """
+
+    job_id: str
+    created: bool
+    status: JobStatus
+    same: bool
+    conflict: bool = False
+
+
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def taken(done: Submitted) -> str:
+    """Why a job was not queued whose id is another's."""
+    return f"another job has the id {done.job_id} already: its id or idempotency key was used for it"
+
+
+async def submit(request: web.Request) -> web.Response:
+    """One: 201, 200 when it was there already, 409 when another has its id. A list: 201, 207 when one of them does."""
+    raw = await read_body(request, most=MAX_LIST_BYTES)
+    is_list = raw.lstrip().startswith(b"[")
+    if len(raw) > MAX_JOB_BYTES and not is_list:
+        raise Refused(413, f"the request body is larger than {MAX_JOB_BYTES} bytes, the most that one job may have")
+    key = request.headers.get(KEY_HEADER)
+    if is_list:
+        if key is not None:
+            raise Refused(400, f"{KEY_HEADER}: is for one job; in a list each has its own idempotency_key")
+        return await _submit_list(request, await _jobs_of(raw))
+    parsed = await asyncio.to_thread(decoded, raw, _decoder) if len(raw) > LARGE_BYTES else decoded(raw, _decoder)
+    if not isinstance(parsed, dict):
+        raise Refused(400, "body: expected a job (an object), or a list of jobs")
+    if key is not None and parsed.setdefault("idempotency_key", key) != key:
+        raise Refused(400, f"{KEY_HEADER}: contradicts the job's idempotency_key")
+    done = await context(request).queue.submit(parse_submission(parsed))
+    if not done.same:
+        raise Refused(409, taken(done), hint="submit it under another id, or the same job as before")
+    return answer(_view(done), status=201 if done.created else 200, job_id=done.job_id)
+
+
+async def _jobs_of(raw: bytes) -> list[Submission]:
+    """Decoding holds Python's lock: job by job, streams go on meanwhile. All are checked before any is queued."""
+    if len(raw) > LARGE_BYTES:
+        return await asyncio.to_thread(parse_batch_text, raw)
+    return parse_batch(decoded(raw, _decoder))
+
+
+async def _submit_list(request: web.Request, jobs: list[Submission]) -> web.Response:
+    done = await context(request).queue.submit_many(jobs)
+    ids = [d.job_id for d in done]
+    conflicts = sum(not d.same for d in done)
+    views = [_view(d) for d in done]
+    if not conflicts:
+        return answer(views, status=201, job_ids=ids)
+    error = f"{conflicts} of {len(done)} jobs were not queued: their ids or idempotency keys were used for other jobs"
+    return answer(views, status=207, success=False, error=error, job_ids=ids)
+
+
+def _view(done: Submitted) -> SubmittedView:
+    return SubmittedView(
+        job_id=done.job_id, created=done.created, status=done.status, same=done.same, conflict=not done.same
+    )

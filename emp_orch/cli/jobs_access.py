@@ -1,0 +1,137 @@
+"""What the commands about jobs share: the fleet's queue, JSON in and out, durations, questions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emp_orch.errors import UsageError
+from emp_orch.plaintext import shown_json
+
+if TYPE_CHECKING:
+    from emp_orch.store.connect import Client
+    from emp_orch.store.events import Events
+    from emp_orch.store.explaining import Explainer
+    from emp_orch.store.queue import Queue
+
+STATUSES = ("pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable")
+ENDED_STATUSES = ("completed", "failed", "cancelled", "timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The queue of one fleet, its events, and who explains its jobs."""
+
+    redis: Client
+    queue: Queue
+    events: Events
+    explainer: Explainer
+
+
+@asynccontextmanager
+async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
+    """The queue of the fleet in `folder`. Raises Unreachable, and UsageError when none was applied there."""
+    from emp_orch import settings
+    from emp_orch.layout import Layout
+    from emp_orch.store.connect import TRANSIENT, connected, unreachable
+    from emp_orch.store.events import Events
+    from emp_orch.store.explaining import Explainer
+    from emp_orch.store.keys import Keys
+    from emp_orch.store.pipelined import Pipelined
+    from emp_orch.store.queue import Queue
+
+    told = settings.load(Layout(folder))
+    keys = Keys(told.prefix)
+    async with connected(told.redis_url) as r:
+        line = Pipelined(r)
+        try:
+            yield Access(
+                redis=r,
+                queue=Queue(r, keys, line.call),
+                events=Events(r, keys),
+                explainer=Explainer(r, keys, told.fleet),
+            )
+        except BrokenPipeError:
+            raise  # of standard output, not of Redis
+        except TRANSIENT as e:
+            raise unreachable(told.redis_url, e) from e
+        finally:
+            await line.aclose()
+
+
+def json_option(name: str, text: str, folder: Path) -> Any:
+    """The value of an option: JSON, `@file` (relative to `folder`), or `-` for standard input."""
+    import msgspec
+
+    where = ""
+    try:
+        if text == "-":
+            where, text = "standard input", sys.stdin.read()
+        elif text.startswith("@"):
+            where = text[1:]
+            text = (folder / where).read_text(encoding="utf-8-sig")
+        return msgspec.json.decode(text)
+    except OSError as e:
+        raise UsageError(f"{name}: cannot read {where}: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{name}: cannot read {where}: {e}") from e
+    except (msgspec.DecodeError, RecursionError) as e:
+        hint = "" if where else "@FILE reads a file, - standard input"
+        raise UsageError(f"{name}: {where or 'its value'} is not JSON: {e}", hint=hint) from e
+
+
+def print_json(value: Any) -> None:
+    import msgspec
+
+    click.echo(shown_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
+
+
+def short_json(value: Any, most: int = 1_000) -> str:
+    """JSON on one line, cut at `most` characters."""
+    import msgspec
+
+    text = plain(msgspec.json.encode(value).decode())
+    return text if len(text) <= most else f"{text[:most]}… (--json has all)"
+
+
+def duration(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    """An option's callback: `500ms 2s 5m 1h` as in emp.yaml, and `7d`, in seconds."""
+    from emp_orch.spec.units import seconds
+
+    if text is None:
+        return None
+    try:
+        return seconds(f"{float(text[:-1]) * 24}h" if text.endswith("d") else text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no duration; write 90s, 5m, 1h or 7d", ctx, param) from None
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if the person agrees. Raises UsageError when there is nobody to ask."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question}: there is nobody to ask", hint="say yes beforehand with -y")
+    click.confirm(f"{question}?", abort=True, err=True)
+
+
+def plural(count: int, noun: str = "job") -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def terminal_width() -> int:
+    """Columns to write in: the terminal's, at least 40; without a terminal there is no end."""
+    import shutil
+
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 100_000
+
+
+def plain(text: str) -> str:
+    """Somebody else's words on one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)

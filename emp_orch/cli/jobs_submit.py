@@ -1,0 +1,256 @@
+"""`emp submit`: one job from options, or many from a file."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emp_orch.cli.jobs_access import Access, fleet_queue, json_option, plain, plural, print_json, short_json
+from emp_orch.cli.jobs_fetch import output_line
+from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
+
+if TYPE_CHECKING:
+    from emp_orch.jobs import Submission
+    from emp_orch.jobs.model import Job
+    from emp_orch.jobs.states import JobStatus
+    from emp_orch.store.queue import Submitted
+
+MAX_CONFLICTS_TOLD = 20
+MAX_WARNED = 10
+# Options that make up one job, which -f reads from the file instead.
+_ONE = ("payload", "requirements", "priority", "max_retries", "job_id", "key", "customer", "workflow", "models")
+
+
+@click.command("submit")
+@click.argument("service", required=False)
+@click.option("--payload", metavar="JSON|@FILE|-", help="What the service is to do.")
+@click.option("--requirements", metavar="JSON|@FILE", help="What the worker must have.")
+@click.option("--model", "models", multiple=True, metavar="NAME", help="A model it must have; several times.")
+@click.option("--customer", metavar="NAME", help="Whose job it is.")
+@click.option("--workflow", metavar="NAME", help="Which workflow it belongs to.")
+@click.option("--priority", type=int, help="Larger is earlier; 0 unless said.")
+@click.option("--retries", "max_retries", type=int, help="How often a failed run is repeated.")
+@click.option("--id", "job_id", help="An id of your own: submitting it again changes nothing.")
+@click.option("--idempotency-key", "key", metavar="KEY", help="In place of --id: the id is made from it.")
+@click.option("-f", "--file", "file", metavar="FILE|-", help="Many jobs: one JSON object a line, or a JSON list.")
+@click.option("--wait", is_flag=True, help="Wait for the end, with progress.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Wait at most so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON; of -f, a line of JSON for each.")
+@click.pass_context
+def submit(
+    ctx: click.Context, /, file: str | None, wait: bool, timeout: float | None, as_json: bool, **job: Any
+) -> None:
+    """Queue a job for SERVICE, or all jobs of a file; print their ids.
+
+    With --wait: exit 0 completed, 1 not completed or no worker could ever run it, 4 timed out.
+    """
+    import asyncio
+
+    if timeout is not None and not wait:
+        raise UsageError("--timeout goes with --wait")
+    if timeout is not None and not math.isfinite(timeout):
+        raise UsageError(f"--timeout: {timeout} is no number of seconds", hint="without --timeout there is no end")
+    how = _How(folder=ctx.obj, wait=wait, timeout_s=timeout, as_json=as_json)
+    try:
+        if file is not None:
+            given = [name for name in ("service", *_ONE) if job[name] not in (None, ())]
+            if given:
+                raise UsageError(
+                    f"-f stands in place of {', '.join(given)}", hint="each line of the file is a whole job"
+                )
+            code = asyncio.run(_many(how, file))
+        else:
+            from emp_orch.jobs import parse_submission
+
+            code = asyncio.run(_one(how, parse_submission(_asked(ctx.obj, **job))))
+    except (KeyboardInterrupt, Unreachable):
+        if wait and how.sent:
+            click.echo("what was submitted stays queued; `emp jobs` lists it, `emp cancel ID` ends it", err=True)
+        raise
+    ctx.exit(code)
+
+
+class _How:
+    """What is wanted beside the jobs."""
+
+    def __init__(self, *, folder: Path, wait: bool, timeout_s: float | None, as_json: bool) -> None:
+        self.folder = folder
+        self.wait = wait
+        self.timeout_s = timeout_s
+        self.as_json = as_json
+        self.sent = False
+
+
+def _asked(
+    folder: Path,
+    *,
+    service: str | None,
+    payload: str | None,
+    requirements: str | None,
+    key: str | None,
+    job_id: str | None,
+    models: tuple[str, ...],
+    **more: Any,
+) -> dict[str, Any]:
+    """A job as parse_submission takes it, from the options."""
+    if service is None:
+        raise UsageError("say which service", hint="emp submit SERVICE …, or emp submit -f FILE")
+    asked: dict[str, Any] = {"service": service, "id": job_id, "idempotency_key": key}
+    if payload is not None:
+        asked["payload"] = json_option("--payload", payload, folder)
+    for name in ("priority", "max_retries"):
+        if more[name] is not None:
+            asked[name] = more[name]
+    wanted = {} if requirements is None else json_option("--requirements", requirements, folder)
+    short = {"models": list(models) or None, "customer": more["customer"], "workflow": more["workflow"]}
+    for name, value in short.items():
+        if value is None:
+            continue
+        if not isinstance(wanted, dict):
+            break
+        if name in wanted:
+            raise UsageError(f"{name} is given twice: by --requirements and by an option of its own")
+        wanted = {**wanted, name: value}
+    if requirements is not None or wanted:
+        asked["requirements"] = wanted
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+async def warn_of_strangers(access: Access, services: Iterable[str], known: set[str]) -> None:
+    """Say on stderr which services the applied fleet does not have; `known` remembers what was said."""
+    import difflib
+
+    new = sorted(set(services) - known)
+    if not new:
+        return
+    known.update(new)
+    there = await access.explainer.services()
+    for name in [n for n in new if there is not None and n not in there][:MAX_WARNED]:
+        near = difflib.get_close_matches(name, there or (), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else f" (it has {', '.join(there or ()) or 'none'})"
+        click.echo(f"emp: the applied fleet has no service {name!r}{hint}; jobs for it wait until it has", err=True)
+
+
+async def _one(how: _How, submission: Submission) -> Exit:
+    from emp_orch.cli.jobs_wait import wait_for
+
+    async with fleet_queue(how.folder) as access:
+        await warn_of_strangers(access, [submission.service], set())
+        after = await access.events.latest_id()
+        sent = await access.queue.submit(submission)
+        how.sent = True
+        if not sent.same:
+            raise EmpError(
+                f"{sent.job_id} is the id of another job, which is {sent.status}",
+                hint=f"`emp jobs show {sent.job_id}` shows it; choose another --id or --idempotency-key",
+            )
+        if not sent.created:
+            click.echo(f"job {sent.job_id} was there already: {sent.status}", err=True)
+        if not how.wait:
+            print_json(await access.queue.get(sent.job_id)) if how.as_json else click.echo(sent.job_id)
+            return Exit.OK
+        click.echo(f"job {sent.job_id}", err=True)
+        job = await wait_for(access, sent.job_id, after, how.timeout_s)
+    print_json(job) if how.as_json else click.echo(_ended(job, how.folder))
+    if job.status == "unworkable":
+        click.echo(f"it stays queued until a worker could run it; `emp cancel {job.id}` ends it", err=True)
+    return Exit.OK if job.status == "completed" else Exit.FAILED
+
+
+def _ended(job: Job, folder: Path) -> str:
+    from emp_orch import settings
+    from emp_orch.layout import Layout
+
+    if job.error is not None:
+        return f"job {job.id} {job.status}: {plain(job.error.message)}"
+    store = settings.load(Layout(folder)).artifacts
+    lines = [f"job {job.id} {job.status}"]
+    outputs = job.result.outputs if job.result else ()
+    lines += [f"  {output_line(job.id, o, store)}" for o in outputs]
+    if job.result and job.result.detail:
+        lines.append(f"  answer {short_json(job.result.detail)}")
+    return "\n".join(lines)
+
+
+async def _many(how: _How, file: str) -> Exit:
+    """All of a file. With --wait a line is printed for each that ended, else for each that was queued."""
+    from emp_orch.cli.jobs_file import Source, opened
+    from emp_orch.cli.jobs_wait import Batch
+    from emp_orch.jobs.states import JobStatus
+
+    def ended(job_id: str, status: JobStatus | None) -> None:
+        _print_line(how, {"job_id": job_id, "status": status or "forgotten"})
+
+    path = file if file == "-" else str(how.folder / file)
+    with opened(path) as stream:
+        source = Source(stream, file)
+        source.check()
+        async with fleet_queue(how.folder) as access:
+            after = await access.events.latest_id()
+            batch, sent, known = Batch(access, ended), _Sent(), set[str]()
+            try:
+                await warn_of_strangers(access, source.services, known)
+                async for placed in source.batches():
+                    await warn_of_strangers(access, source.services, known)
+                    done = await access.queue.submit_many(job for _, job in placed)
+                    how.sent = True
+                    sent.note([where for where, _ in placed], done)
+                    taken = [d for d in done if d.same]
+                    if how.wait:
+                        batch.add(d.job_id for d in taken)
+                    else:
+                        for d in taken:
+                            _print_line(how, {"job_id": d.job_id, "created": d.created, "status": d.status})
+            except UsageError as e:
+                raise UsageError(f"{e.message}; {plural(sent.count)} before it queued", hint=e.hint) from e
+            finally:
+                sys.stdout.flush()
+            click.echo(sent.summary(), err=True)
+            if how.wait and batch.left:
+                await batch.wait(after, how.timeout_s)
+                click.echo(batch.summary(), err=True)
+                if JobStatus.UNWORKABLE in batch.counts:
+                    click.echo("`emp jobs lanes` says why no worker could run what is unworkable", err=True)
+    return Exit.OK if not sent.conflicts and batch.all_completed else Exit.FAILED
+
+
+def _print_line(how: _How, fields: dict[str, Any]) -> None:
+    import msgspec
+
+    if how.as_json:
+        sys.stdout.write(msgspec.json.encode(fields).decode() + "\n")
+    elif how.wait:
+        sys.stdout.write(f"{fields['job_id']} {fields['status']}\n")
+    else:
+        sys.stdout.write(f"{fields['job_id']}\n")
+
+
+class _Sent:
+    """What became of the jobs of a file when they were queued."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.conflicts = 0
+        self._created = 0
+
+    def note(self, places: Sequence[str], done: Sequence[Submitted]) -> None:
+        for where, one in zip(places, done, strict=True):
+            self.count += one.same
+            self._created += one.created
+            if not one.same:
+                self.conflicts += 1
+                if self.conflicts <= MAX_CONFLICTS_TOLD:
+                    click.echo(f"{where}: {one.job_id} is the id of another job; not queued", err=True)
+
+    def summary(self) -> str:
+        parts = [f"{plural(self._created)} queued"]
+        if there := self.count - self._created:
+            parts.append(f"{there:,} were there already")
+        if self.conflicts:
+            parts.append(f"{self.conflicts:,} not queued: their ids are those of other jobs")
+        return "; ".join(parts)

@@ -1,0 +1,70 @@
+"""What is believed of a connector: its words, figures and results as they may be recorded, whatever it gave.
+
+Redis keeps them, every list of jobs reads them, and what cannot be encoded would end the worker.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from emp_orch.connectors.base import MAX_MESSAGE
+from emp_orch.fleet.observed import ConnectorReport
+from emp_orch.jobs.model import JobError, Progress, Result
+
+# Structured answers beside an error.
+MAX_DETAIL_BYTES = 32 * 1024
+MAX_RESULT_BYTES = 1024 * 1024
+MAX_PROGRESS_CHARS = 500
+MAX_REF_CHARS = 1_000
+MAX_REPORT_CHARS = 1_000
+
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def words(text: str, most: int = MAX_MESSAGE) -> str:
+    """`text`, at most `most` characters of it, fit for UTF-8."""
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def error_of(given: JobError) -> JobError:
+    """`given` without what is too large or cannot be encoded."""
+    return JobError(message=words(given.message), retryable=given.retryable, detail=_detail(given.detail))
+
+
+def _detail(given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(msgspec.json.encode(given))
+    except _UNENCODABLE:
+        return {}
+    return given if size <= MAX_DETAIL_BYTES else {"omitted_bytes": size}
+
+
+def fault_of(given: object) -> str:
+    """Why `given` cannot be recorded as a result; empty when it can."""
+    if not isinstance(given, Result):
+        return f"it gave {type(given).__name__} instead of a Result"
+    try:
+        text = msgspec.json.encode(given)
+        msgspec.json.decode(text, type=Result)
+    except (*_UNENCODABLE, msgspec.DecodeError) as e:
+        return f"its result cannot be recorded: {words(str(e), 500)}"
+    if len(text) > MAX_RESULT_BYTES:
+        return f"its result has {len(text)} bytes, at most {MAX_RESULT_BYTES} are recorded; larger ones are outputs"
+    return ""
+
+
+def report_of(given: ConnectorReport) -> ConnectorReport:
+    """`given` in few words: every look at the fleet reads it of every worker."""
+    return msgspec.structs.replace(
+        given, detail=words(given.detail, MAX_REPORT_CHARS), version=words(given.version, MAX_REPORT_CHARS)
+    )
+
+
+def progress_of(given: Progress) -> Progress:
+    """`given` as a fraction from 0 to 1 and a few words."""
+    fraction = given.fraction if math.isfinite(given.fraction) else 0.0
+    return Progress(fraction=min(max(fraction, 0.0), 1.0), message=words(given.message, MAX_PROGRESS_CHARS))

@@ -1,0 +1,59 @@
+"""What the leader does for the queue at each tick: lost jobs, verdicts on lanes, retention."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from emp_orch.control.lane_verdicts import LaneVerdicts
+from emp_orch.control.lost_jobs import LostJobs
+from emp_orch.control.retention import Retention
+from emp_orch.fleet.observed import Observed
+from emp_orch.store.artifacts import Artifacts
+from emp_orch.store.connect import TRANSIENT, Client, time_ms
+from emp_orch.store.generations import Generation
+from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
+
+
+class JobCare:
+    """The three together; what may take long runs beside the loop, in `group`."""
+
+    def __init__(self, r: Client, keys: Keys, artifacts: Artifacts, group: asyncio.TaskGroup) -> None:
+        self._r = r
+        self._group = group
+        queue = Queue(r, keys)
+        self._lost = LostJobs(r, keys, artifacts, group)
+        self._verdicts = LaneVerdicts(queue)
+        self._retention = Retention(r, keys, queue, artifacts)
+        self._deleting: asyncio.Task[None] | None = None
+        self._connected_since_ms: int | None = None
+        self._was_connected = False
+
+    def lost(self) -> None:
+        """Redis is away: when it is back, workers get time before their leases are looked at."""
+        self._connected_since_ms = None
+
+    async def sweep(self, current: Generation | None) -> None:
+        """End lost leases. Also with no fleet: jobs may be there all the same."""
+        now_ms = await time_ms(self._r)
+        if self._connected_since_ms is None:
+            self._connected_since_ms = now_ms if self._was_connected else now_ms - await self._uptime_ms()
+            self._was_connected = True
+        await self._lost.sweep(current.fleet if current else None, connected_ms=now_ms - self._connected_since_ms)
+
+    async def _uptime_ms(self) -> int:
+        """For how long Redis runs. A reconciler that just started knows of no other absence."""
+        info = await self._r.info("server")
+        return int(info.get("uptime_in_seconds", 0)) * 1000
+
+    async def tend(self, current: Generation, observed: Observed) -> None:
+        """Judge lanes, forget old jobs, delete what they left."""
+        await self._verdicts.tend(current, observed)
+        await self._retention.tend(current.fleet.jobs, observed.now_ms)
+        if self._deleting is None or self._deleting.done():
+            self._deleting = self._group.create_task(self._delete(), name="delete artifacts")
+
+    async def _delete(self) -> None:
+        with suppress(*TRANSIENT):  # the list stays: the next tick goes on
+            await self._retention.delete_artifacts()

@@ -1,0 +1,144 @@
+"""Jobs whose worker was lost: what finished anyway is kept, the rest runs again or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from emp_orch.connectors import believed
+from emp_orch.connectors.base import CannotLoad, Connector, Recovers, Run, RunFailed, StillRuns
+from emp_orch.connectors.registry import load
+from emp_orch.fleet.model import Fleet, RuntimeKind
+from emp_orch.fleet.workers import machine_of_worker
+from emp_orch.jobs.model import JobError, Progress, Result
+from emp_orch.jobs.retry import Cause
+from emp_orch.jobs.states import JobStatus
+from emp_orch.store.artifacts import Artifacts, CannotStore
+from emp_orch.store.claims import RunRef
+from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.keys import Keys
+from emp_orch.store.reap import Expired, Reaper
+
+log = logging.getLogger("reconcile")
+
+# How long a service may take to say what became of a run, its outputs included.
+ASK_S = 30.0
+INTERRUPT_EVERY_S = 0.5
+
+
+class LostJobs:
+    """Sweeps, and asks services beside the loop: one that hangs delays its own jobs only."""
+
+    def __init__(self, r: Client, keys: Keys, artifacts: Artifacts, group: asyncio.TaskGroup) -> None:
+        self._reaper = Reaper(r, keys)
+        self._artifacts = artifacts
+        self._group = group
+        self._asking: set[str] = set()
+
+    async def sweep(self, fleet: Fleet | None, *, connected_ms: int) -> None:
+        """Deal with every lease that is over.
+
+        `connected_ms`: for how long Redis can be reached. Workers that could not reach it get the time of one lease
+        to renew theirs, or to bring what they finished meanwhile.
+        """
+        lease_ms = int(fleet.jobs.lease_s * 1000) if fleet else 0
+        grace_ms = 0 if connected_ms >= lease_ms else lease_ms
+        for lost in await self._reaper.expired(grace_ms=grace_ms):
+            if lost.job_id in self._asking:
+                continue
+            if fleet is not None and lost.run is not None and lost.claim is not None and _within_reach(fleet, lost):
+                self._asking.add(lost.job_id)
+                self._group.create_task(self._ask(fleet, lost, lost.run), name=f"ask about {lost.job_id}")
+            else:
+                await self._end(lost)
+
+    async def _end(self, lost: Expired) -> None:
+        _say(lost, await self._reaper.end(lost))
+
+    async def _ask(self, fleet: Fleet, lost: Expired, ref: RunRef) -> None:
+        try:
+            _say(lost, await self._asked(fleet, await self._reaper.whole(lost), ref))
+        except TRANSIENT as e:
+            log.warning("job %s: %s", lost.job_id, e)
+        finally:
+            self._asking.discard(lost.job_id)
+
+    async def _asked(self, fleet: Fleet, lost: Expired, ref: RunRef) -> JobStatus | None:
+        """End the job by what its service says of the run."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                result = await self._recovered(fleet, lost, ref)
+        except StillRuns:
+            await self._reaper.extend(lost, fleet.jobs.lease_s)
+            return None
+        except RunFailed as e:
+            if (limit_s := _overdue_s(fleet, lost)) is not None:
+                words = f"it ran longer than {limit_s:g} s, and worker {lost.worker_id} was lost"
+                return await self._reaper.failed(lost, JobError(message=words, retryable=True), Cause.TIMEOUT)
+            return await self._reaper.failed(lost, believed.error_of(e.error))
+        except (CannotLoad, CannotStore, TimeoutError) as e:
+            log.warning("job %s: cannot learn what became of its run: %s", lost.job_id, e or "no answer in time")
+            result = None
+        except Exception:  # a faulty connector costs a run, not the reconciler
+            log.exception("job %s: connector %s failed to say what became of its run", lost.job_id, ref.connector)
+            result = None
+        if result is None:
+            return await self._reaper.end(lost)
+        if fault := believed.fault_of(result):
+            return await self._reaper.failed(lost, JobError(message=f"connector {ref.connector}: {fault}"))
+        return await self._reaper.kept(lost, result)
+
+    async def _recovered(self, fleet: Fleet, lost: Expired, ref: RunRef) -> Result | None:
+        if lost.claim is None:
+            return None
+        job = lost.claim.job
+        service = fleet.services.get(job.service)  # type: ignore[call-overload]  # a name from a job
+        connector: Connector = load(ref.connector, ref.url, service.connector_options if service else {})
+        try:
+            if not isinstance(connector, Recovers):
+                return None
+            sink = self._artifacts.run(job.id, f"{job.attempts}-{lost.token[:8]}-kept")
+            run = Run(job=job, sink=sink, on_progress=_unheard, on_began=_unheard)
+            if lost.cancel_requested or _overdue_s(fleet, lost) is not None:
+                return await _stopped(connector, connector.recover(run, ref.ref, wait=True))
+            return await connector.recover(run, ref.ref, wait=False)
+        finally:
+            await connector.close()
+
+
+async def _stopped(connector: Connector, following: Coroutine[Any, Any, Result | None]) -> Result | None:
+    """What `following` gives while the run is interrupted; its service may take until it listens."""
+    task = asyncio.create_task(following, name="follow to the end")
+    try:
+        while not task.done():
+            await connector.cancel()
+            await asyncio.wait([task], timeout=INTERRUPT_EVERY_S)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _unheard(_: Progress | str) -> None:
+    """Nobody holds this run: its progress is not told."""
+
+
+def _within_reach(fleet: Fleet, lost: Expired) -> bool:
+    """A worker names its service as it sees it; only on this very host does that name the same."""
+    machine = machine_of_worker(fleet, lost.worker_id)
+    return machine is not None and machine.runtime is RuntimeKind.PROCESS
+
+
+def _overdue_s(fleet: Fleet, lost: Expired) -> float | None:
+    """The time that a run may take, when this one took longer; its worker would have stopped it."""
+    machine = machine_of_worker(fleet, lost.worker_id)
+    if machine is None or lost.ran_ms <= machine.worker.job_timeout_s * 1000:
+        return None
+    return machine.worker.job_timeout_s
+
+
+def _say(lost: Expired, status: JobStatus | None) -> None:
+    if status is not None:
+        log.warning("job %s: worker %s was lost, the job is %s", lost.job_id, lost.worker_id, status)

@@ -1,0 +1,46 @@
+"""The workers of a fleet, and what its emp.yaml tells of what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from emp_orch.fleet.desired import machine_of, program_port, worker_id, worker_program
+from emp_orch.fleet.model import Fleet, Machine, MachineId, ProgramName, Scale, Service, WorkerId
+
+
+class KnownWorker(Struct, frozen=True, kw_only=True):
+    """`capabilities`: all but what only the worker can find out, its hardware."""
+
+    worker_id: WorkerId
+    machine_id: MachineId
+    program: ProgramName
+    capabilities: dict[str, Any]
+
+
+def _takes_jobs(machine: Machine, service: Service) -> bool:
+    slot = 0 if service.scale is Scale.PER_GPU else None
+    return service.connector is not None and program_port(machine, service, slot) is not None
+
+
+def known_workers(fleet: Fleet) -> Iterator[KnownWorker]:
+    """Every worker the fleet should have, in the order of the file."""
+    for machine in fleet.machines:
+        services = [name for name in machine.services if _takes_jobs(machine, fleet.services[name])]
+        for slot in range(machine.num_gpus):
+            yield KnownWorker(
+                worker_id=worker_id(machine.id, slot),
+                machine_id=machine.id,
+                program=worker_program(slot),
+                capabilities={"gpu": slot, **machine.worker.capabilities, "services": services},
+            )
+
+
+def machine_of_worker(fleet: Fleet, worker: str) -> Machine | None:
+    """The machine of a worker that the fleet should have; None when it should not."""
+    machine = next((m for m in fleet.machines if m.id == machine_of(worker)), None)
+    if machine is not None and any(worker == worker_id(machine.id, slot) for slot in range(machine.num_gpus)):
+        return machine
+    return None

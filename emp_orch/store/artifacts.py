@@ -1,0 +1,219 @@
+"""The fleet's artifact store: what jobs made, as files at any fsspec URL.
+
+Laid out as `{job id}/{run}/{file}`. A run writes only into its own folder; the recorded result says which run's files
+are the job's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from emp_orch.errors import EmpError
+from emp_orch.jobs.model import Output
+from emp_orch.jobs.outputs import is_safe_id, place_of
+from emp_orch.store.artifact_run import RunFolder, Writing
+from emp_orch.store.artifact_url import (
+    BadArtifactsUrl,
+    CannotRead,
+    CannotStore,
+    NoSuchArtifact,
+    is_local,
+    local_path,
+    local_url,
+    opened,
+    without_login,
+)
+
+__all__ = [
+    "Artifacts",
+    "BadArtifactsUrl",
+    "CannotRead",
+    "CannotStore",
+    "NoSuchArtifact",
+    "RunFolder",
+    "local_path",
+    "local_url",
+    "without_login",
+]
+
+# A read of a far store is one request; it pays to ask for more.
+_READ_LOCAL_BYTES = 512 * 1024
+_READ_FAR_BYTES = 4 * 1024**2
+_THREADS = 4
+
+T = TypeVar("T")
+
+
+class Artifacts:
+    """The store at `url`. Raises BadArtifactsUrl; nothing is asked of the store yet."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._fs, self._root = opened(url)
+        self._local = is_local(url)
+        self._chunk = _READ_LOCAL_BYTES if self._local else _READ_FAR_BYTES
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
+
+    def run(self, job_id: str, run: str) -> RunFolder:
+        """Where one run of a job saves. `run`: unique to it, characters as in a job's id. Raises CannotStore."""
+        for text in (job_id, run):
+            if not is_safe_id(text):
+                raise CannotStore(f"{text!r} cannot be the name of a folder for outputs", retryable=False)
+        return RunFolder(self, job_id, run)
+
+    async def find(self, job_id: str, output: Output) -> str:
+        """Where the file is: a path on this host for a local store. Raises NoSuchArtifact, CannotRead."""
+        run, file = self._checked(job_id, output)
+        path = self.path(job_id, run, file)
+        try:
+            info = await self.call(self._info, path)
+        except FileNotFoundError as e:
+            raise NoSuchArtifact(
+                f"{output.name} of job {job_id} is no longer in {without_login(self.url)}",
+                hint="somebody deleted it, or the store was moved; `emp jobs retry` makes it anew",
+            ) from e
+        except Exception as e:
+            raise self._cannot_read(e) from e
+        if info["type"] != "file" or info["size"] != output.size:
+            raise NoSuchArtifact(
+                f"{output.name} of job {job_id} is not the file that was saved: "
+                f"a {info['type']} of {info['size']} bytes, {output.size} were recorded"
+            )
+        return path
+
+    async def read(
+        self, job_id: str, output: Output, *, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `stop`, in chunks. Raises NoSuchArtifact, CannotRead."""
+        path = await self.find(job_id, output)
+        end = output.size if stop is None else min(stop, output.size)
+        while start < end:
+            try:
+                chunk = await self.call(self._part, path, start, min(start + self._chunk, end))
+            except FileNotFoundError as e:
+                raise NoSuchArtifact(f"{output.name} of job {job_id} was deleted while it was read") from e
+            except Exception as e:
+                raise self._cannot_read(e) from e
+            if not chunk:
+                raise NoSuchArtifact(f"{output.name} of job {job_id} was cut short while it was read")
+            start += len(chunk)
+            yield chunk
+
+    async def delete(self, job_id: str) -> None:
+        """Remove everything of that job, also what lost runs left. Nothing there is no error. Raises CannotStore."""
+        if not is_safe_id(job_id):
+            raise CannotStore(f"{job_id!r} cannot be the name of a folder for outputs", retryable=False)
+        try:
+            await self.call(self._delete, f"{self._root}/{job_id}")
+        except Exception as e:
+            raise self.cannot_store(e, f"the outputs of job {job_id} were not deleted") from e
+
+    async def check(self) -> None:
+        """Write a small file, read it back, remove it. Raises CannotStore with the reason when that fails."""
+        try:
+            await self.call(self._probe)
+        except Exception as e:
+            raise self.cannot_store(e, "the artifact store does not work") from e
+
+    # for RunFolder
+
+    def path(self, job_id: str, *parts: str) -> str:
+        """The full path in the store. Raises NoSuchArtifact when a link on a local way there leads elsewhere."""
+        path = "/".join((self._root, job_id, *parts))
+        if self._local:
+            real = "/".join((os.path.realpath(self._root), job_id, *parts))
+            if os.path.realpath(path) != real:
+                raise NoSuchArtifact(f"{path} leads out of its job's folder", hint="remove the symbolic link there")
+        return path
+
+    async def call(self, work: Callable[..., T], *args: Any) -> T:
+        """`work` in a thread. When cancelled, the thread is left to itself."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    async def through(self, work: Callable[..., T], *args: Any) -> T:
+        """`work` in a thread. When cancelled, first waits until the thread is through with it."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # nobody else will look
+            raise
+
+    def writing(self, job_id: str, run: str) -> Writing:
+        """A file of that run, not yet begun. Raises NoSuchArtifact where its folder leads elsewhere."""
+        return Writing(self._fs, self.path(job_id, run), fsync=self._local)
+
+    def cannot_store(self, cause: Exception, what: str) -> CannotStore:
+        """Our error for what a store's package raised."""
+        where = without_login(self.url)
+        match cause:
+            case CannotStore():
+                return cause
+            case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+                return CannotStore(f"{what}: no space left in {where}", retryable=True, hint="make room there")
+            case PermissionError():
+                hint = "let the worker's user write there"
+                return CannotStore(f"{what}: {where} may not be written: {cause}", retryable=True, hint=hint)
+            case NoSuchArtifact():
+                return CannotStore(f"{what}: {cause.message}", retryable=False, hint=cause.hint)
+            case _:
+                words = str(cause) or type(cause).__name__
+                return CannotStore(f"{what}: {where}: {words}", retryable=True, hint="`emp doctor` looks closer")
+
+    # in threads
+
+    def _info(self, path: str) -> dict[str, Any]:
+        self._fs.invalidate_cache()
+        info: dict[str, Any] = self._fs.info(path)
+        return info
+
+    def _part(self, path: str, start: int, stop: int) -> bytes:
+        part: bytes = self._fs.cat_file(path, start=start, end=stop)  # by name: s3fs has other arguments before
+        return part
+
+    def _delete(self, folder: str) -> None:
+        self._fs.invalidate_cache()
+        for _ in range(3):  # a run that lost its lease, or another deletion, may be at work there
+            try:
+                self._fs.rm(folder, recursive=True)
+            except FileNotFoundError:
+                if not self._fs.exists(folder):
+                    return
+            except OSError as e:
+                if e.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
+        raise CannotStore(f"{folder} fills again while it is deleted", retryable=True)
+
+    def _probe(self) -> None:
+        path, content = f"{self._root}/.probe-{secrets.token_hex(8)}", secrets.token_bytes(64)
+        self._fs.makedirs(self._root, exist_ok=True)
+        try:
+            self._fs.pipe_file(path, content)
+            found = self._fs.cat_file(path)
+        finally:
+            if self._fs.exists(path):
+                self._fs.rm_file(path)
+        if found != content:
+            raise CannotStore("it gives back other bytes than were written", retryable=True)
+
+    def _checked(self, job_id: str, output: Output) -> tuple[str, str]:
+        place = place_of(output)
+        if place is None or not is_safe_id(job_id):
+            raise NoSuchArtifact(f"the record of {output.name!r} of job {job_id!r} is damaged: {output.path!r}")
+        return place
+
+    def _cannot_read(self, cause: Exception) -> EmpError:
+        if isinstance(cause, EmpError):
+            return cause
+        words = str(cause) or type(cause).__name__
+        return CannotRead(f"cannot read {without_login(self.url)}: {words}", hint="`emp doctor` looks closer")

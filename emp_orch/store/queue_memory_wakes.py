@@ -1,0 +1,80 @@
+"""Who waits for work, and who was woken for it: the twin's half of the hand-off.
+
+Promise: while a job waits, no live worker that may take it waits too, unless somebody was woken for its lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from emp_orch.jobs.requirements import Requirements, unmet
+
+
+class _Waiter(Struct, frozen=True, kw_only=True):
+    capabilities: Mapping[str, Any]
+    until_ms: int
+
+
+class _Woken(Struct, frozen=True, kw_only=True):
+    lane: str
+    since_ms: int
+
+
+class Wakes:
+    """Workers that wait, longest first; a bell and a letter box for each."""
+
+    def __init__(self, *, grace_ms: int, answer_ms: int) -> None:
+        self._grace_ms = grace_ms
+        self._answer_ms = answer_ms
+        self._waiting: dict[str, _Waiter] = {}
+        self._woken: dict[str, _Woken] = {}
+        self._letters: defaultdict[str, deque[str]] = defaultdict(deque)
+        self._bells: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def register(self, worker_id: str, capabilities: Mapping[str, Any], until_ms: int) -> None:
+        """It waits, behind all who wait already."""
+        self._waiting.pop(worker_id, None)
+        self._waiting[worker_id] = _Waiter(capabilities=capabilities, until_ms=until_ms + self._grace_ms)
+
+    def answered(self, worker_id: str) -> str | None:
+        """It is here, so it waits no more and its letters are void; the lane that it was woken for."""
+        self._waiting.pop(worker_id, None)
+        self._letters.pop(worker_id, None)
+        woken = self._woken.pop(worker_id, None)
+        return woken.lane if woken else None
+
+    def wake(self, lane: str, requirements: Requirements, now_ms: int) -> None:
+        """Wake the one who has waited longest of those that may take a job of this lane."""
+        for worker_id, waiter in list(self._waiting.items()):
+            if waiter.until_ms < now_ms:
+                del self._waiting[worker_id]  # it died: it was to come back before
+            elif not unmet(requirements, waiter.capabilities):
+                del self._waiting[worker_id]
+                self._woken[worker_id] = _Woken(lane=lane, since_ms=now_ms)
+                self.tell(worker_id, lane)
+                return
+
+    def silent(self, now_ms: int) -> list[str]:
+        """The lanes of wakes that nobody answered in time; each is named once, for passing on."""
+        late = [w for w, woken in self._woken.items() if woken.since_ms <= now_ms - self._answer_ms]
+        return [self._woken.pop(w).lane for w in late]
+
+    def tell(self, worker_id: str, letter: str) -> None:
+        self._letters[worker_id].append(letter)
+        self._bells[worker_id].set()
+
+    async def hear(self, worker_id: str, seconds: float) -> str | None:
+        """The next letter; None when there is none within `seconds` of the event loop's clock."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._letters[worker_id]:
+                    self._bells[worker_id].clear()
+                    await self._bells[worker_id].wait()
+        except TimeoutError:
+            return None
+        return self._letters[worker_id].popleft()

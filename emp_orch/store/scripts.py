@@ -1,0 +1,67 @@
+"""The queue's scripts for one prefix, sent by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any
+
+from redis import exceptions as rexc
+
+from emp_orch.store import queue_lua as lua
+from emp_orch.store import queue_lua_care as care
+from emp_orch.store.connect import Client
+from emp_orch.store.keys import Keys
+from emp_orch.store.queue_prelude import compose, numbers
+
+# Sends one command: redis-py's execute_command, or Pipelined.call where many are on the way at once.
+Call = Callable[..., Awaitable[Any]]
+
+
+class Script:
+    """One script; loaded when the server does not know it."""
+
+    def __init__(self, call: Call, text: str) -> None:
+        self._call = call
+        self._text = text
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, *args: Any) -> Any:
+        try:
+            return await self._call("EVALSHA", self._digest, 0, *args)
+        except rexc.NoScriptError:
+            return await self._call("EVAL", self._text, 0, *args)
+
+
+@lru_cache(maxsize=16)
+def _texts(keys: Keys, limits: tuple[int, ...]) -> dict[str, str]:
+    scripts = {name: text for module in (lua, care) for name, text in vars(module).items()}
+    return {name: compose(keys, text) for name, text in scripts.items() if name.isupper() and name[0] != "_"}
+
+
+class Scripts:
+    """All of them."""
+
+    def __init__(self, r: Client, keys: Keys, call: Call | None = None) -> None:
+        send: Call = call or r.execute_command
+        texts = _texts(keys, tuple(numbers().values()))
+        self.submit = Script(send, texts["SUBMIT"])
+        self.submit_one = Script(send, texts["SUBMIT_ONE"])
+        self.next = Script(send, texts["NEXT"])
+        self.next_after_waiting = Script(send, texts["NEXT_AFTER_WAITING"])
+        self.unclaim = Script(send, texts["UNCLAIM"])
+        self.new_lanes = Script(send, texts["NEW_LANES"])
+        self.register = Script(send, texts["REGISTER"])
+        self.retire = Script(send, texts["RETIRE"])
+        self.renew = Script(send, texts["RENEW"])
+        self.progress = Script(send, texts["PROGRESS"])
+        self.began = Script(send, texts["BEGAN"])
+        self.end = Script(send, texts["END"])
+        self.adopt = Script(send, texts["ADOPT"])
+        self.cancel = Script(send, texts["CANCEL"])
+        self.retry = Script(send, texts["RETRY"])
+        self.leave = Script(send, texts["LEAVE"])
+        self.sweep = Script(send, texts["SWEEP"])
+        self.judge = Script(send, texts["JUDGE"])
+        self.forget = Script(send, texts["FORGET"])

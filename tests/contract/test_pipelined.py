@@ -1,0 +1,128 @@
+"""Many callers on one connection: each gets its own answer, whatever happens to the others and to the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from queue_support import Server
+from redis import exceptions as rexc
+
+from emp_orch.store.connect import Client
+from emp_orch.store.pipelined import Bell, Pipelined
+
+
+@pytest.fixture
+async def line(r: Client) -> AsyncIterator[Pipelined]:
+    made = Pipelined(r)
+    yield made
+    await made.aclose()
+
+
+async def test_one_after_the_other_and_many_at_once(line: Pipelined) -> None:
+    assert await line.call("PING") == "PONG"
+    assert await line.call("ECHO", "é") == "é"
+    assert await asyncio.gather(*(line.call("ECHO", n) for n in range(500))) == [str(n) for n in range(500)]
+    assert await line.call("ECHO", "last") == "last"
+
+
+async def test_an_error_is_its_callers_alone(line: Pipelined) -> None:
+    wrong, right = await asyncio.gather(line.call("GET"), line.call("ECHO", "x"), return_exceptions=True)
+    assert isinstance(wrong, rexc.ResponseError) and right == "x"
+    with pytest.raises(rexc.ResponseError):
+        await line.call("NO-SUCH-COMMAND")
+    assert await line.call("PING") == "PONG"
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_cancelled_callers_take_nobodys_answer(line: Pipelined, seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def ask(n: int) -> str:
+        return str(await line.call("ECHO", n))
+
+    kept = []
+    for n in range(300):
+        task = asyncio.create_task(ask(n))
+        for _ in range(rng.randrange(4)):
+            await asyncio.sleep(0)
+        if rng.random() < 0.4:
+            task.cancel()
+        else:
+            kept.append((n, task))
+    assert [await task for _, task in kept] == [str(n) for n, _ in kept]
+    assert await line.call("ECHO", "end") == "end"
+
+
+async def test_a_lost_connection_is_told_to_all_who_wait_and_made_anew(r: Client, line: Pipelined) -> None:
+    await line.call("PING")
+    waiting = [asyncio.create_task(line.call("BLPOP", "nothing", 30)) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    async def killed() -> int:
+        return int(await r.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+
+    while not await killed():
+        await asyncio.sleep(0)
+    for task in waiting:
+        with pytest.raises((rexc.ConnectionError, OSError)):
+            async with asyncio.timeout(10):
+                await task
+    assert await line.call("PING") == "PONG"
+
+
+async def test_a_server_that_is_away_is_an_error_and_no_more_when_it_is_back(
+    r: Client, line: Pipelined, server: Server
+) -> None:
+    await line.call("PING")
+    server.stop()
+    for _ in range(3):
+        with pytest.raises((rexc.ConnectionError, OSError)):
+            await line.call("PING")
+    server.start()
+    assert await line.call("PING") == "PONG"
+
+
+async def test_closing_tells_those_who_wait(r: Client) -> None:
+    line = Pipelined(r)
+    await line.call("PING")
+    waiting = asyncio.create_task(line.call("BLPOP", "nothing", 30))
+    await asyncio.sleep(0)
+    await line.aclose()
+    with pytest.raises(rexc.ConnectionError):
+        await waiting
+
+
+async def test_a_bell_loses_no_ring(r: Client) -> None:
+    bell = Bell(r, "bell")
+    waiting = asyncio.create_task(bell.wait(30, answer_s=5))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await r.lpush("bell", "ring")
+    assert await bell.wait(30, answer_s=5) == "ring"
+    assert await bell.wait(0.01, answer_s=5) is None
+    await bell.aclose()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_closing_while_answers_arrive_tells_those_who_wait(r: Client, at_once: int) -> None:
+    """Whichever comes first in one turn of the loop."""
+    for turns in range(60):
+        line = Pipelined(r)
+        await line.call("PING")
+        asked = [asyncio.create_task(line.call("ECHO", n)) for n in range(at_once)]
+        await asyncio.sleep(0)
+        for _ in range(100 if turns % 2 else 0):  # the answer is there, and nobody was told yet
+            await r.ping()
+        for _ in range(turns // 2 % 6):
+            await asyncio.sleep(0)
+        time.sleep(0.001)  # the answer arrives
+        closing = asyncio.create_task(line.aclose())
+        for n, said in enumerate(await asyncio.gather(*asked, return_exceptions=True)):
+            assert said == str(n) or isinstance(said, rexc.ConnectionError), repr(said)
+        await closing
+        await line.aclose()

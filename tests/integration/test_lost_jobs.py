@@ -1,0 +1,175 @@
+"""What the reconciler does about jobs whose worker was lost for good, with real services and workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from queue_support import Server, job, running_server, until
+from worker_support import KEYS, Bench, bench
+
+from emp_orch import spec
+from emp_orch.connectors.simulation import Request, workflow_of
+from emp_orch.control.lost_jobs import LostJobs
+from emp_orch.fleet.model import Fleet
+from emp_orch.jobs.model import Job
+from emp_orch.jobs.states import JobStatus
+from emp_orch.store.artifacts import Artifacts
+from emp_orch.store.claims import Claims, RunRef
+from emp_orch.store.connect import Client, client
+from emp_orch.store.queue import Queue
+from emp_orch.store.reap import Reaper
+
+FLEET = """
+version: 1
+name: lost
+services: {simulation: {scale: per_machine, builtin: simulation, port: 8299}}
+machines: {m: {num_gpus: 1, services: [simulation]}}
+jobs: {lease: 1s}
+"""
+LONG_MS = 3_600_000
+PAYLOAD: dict[str, Any] = {"prompt": "x", "steps": 100}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server("redis", tmp_path_factory.mktemp("redis")) as made:
+        yield made
+
+
+@pytest.fixture
+async def r(server: Server) -> AsyncIterator[Client]:
+    made = client(server.url)
+    await made.flushall()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, server: Server, r: Client) -> Iterator[Bench]:
+    with bench(tmp_path, server) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    path = tmp_path / "emp.yaml"
+    path.write_text(FLEET)
+    return spec.load(path, {})
+
+
+async def swept_until(r: Client, fleet: Fleet, artifacts: Artifacts, job_id: str, *statuses: JobStatus) -> Job:
+    """The job once it has one of these statuses, while lost jobs are looked after as the reconciler does."""
+    queue = Queue(r, KEYS)
+    async with asyncio.TaskGroup() as group:
+        lost = LostJobs(r, KEYS, artifacts, group)
+
+        async def look() -> Job | None:
+            await lost.sweep(fleet, connected_ms=LONG_MS)
+            found = await queue.get(job_id)
+            return found if found.status in statuses else None
+
+        found: Job = await until(look)
+    return found
+
+
+async def killed_in_the_middle(
+    stage: Bench,
+    r: Client,
+    port: int,
+    *,
+    lease_s: int = 1,
+    connector: str = "simulation",
+    payload: dict[str, Any] = PAYLOAD,
+) -> str:
+    """A job whose worker is killed once its service knows the run."""
+    worker = stage.worker(f"simulation={connector}@http://127.0.0.1:{port}", options=("--lease-ttl", str(lease_s)))
+    stage.ready()
+    sent = await Queue(r, KEYS).submit(job(payload=payload))
+
+    async def known_by_its_service() -> bool:
+        return bool(await r.hexists(KEYS.job(sent.job_id), "run"))
+
+    await until(known_by_its_service)
+    worker.kill()
+    return sent.job_id
+
+
+async def test_what_the_service_finished_is_kept(stage: Bench, r: Client, fleet: Fleet) -> None:
+    _, port = stage.simulation(step_ms=20)
+    job_id = await killed_in_the_middle(stage, r, port)
+    artifacts = Artifacts((stage.folder / "kept").as_uri())
+    found = await swept_until(r, fleet, artifacts, job_id, JobStatus.COMPLETED, JobStatus.PENDING)
+    assert found.status is JobStatus.COMPLETED and found.attempts == 1 and found.result is not None
+    (output,) = found.result.outputs
+    assert sum([len(chunk) async for chunk in artifacts.read(job_id, output)]) == output.size
+    assert "its service had finished the run" in found.history[-1].reason
+
+
+async def test_a_finished_run_is_kept_when_its_payload_is_kept_apart(stage: Bench, r: Client, fleet: Fleet) -> None:
+    """A workflow of a few KiB does not stand in the job's document; without it nothing can be made of the answer."""
+    _, port = stage.simulation(step_ms=20)
+    workflow = workflow_of(Request(prompt="x" * 5_000, steps=100))
+    job_id = await killed_in_the_middle(stage, r, port, connector="comfyui", payload={"workflow": workflow})
+    assert await r.exists(KEYS.payload(job_id))
+    artifacts = Artifacts((stage.folder / "kept").as_uri())
+    found = await swept_until(r, fleet, artifacts, job_id, JobStatus.COMPLETED, JobStatus.PENDING, JobStatus.FAILED)
+    assert found.status is JobStatus.COMPLETED, found.error
+
+
+async def test_what_the_service_does_not_know_runs_again(stage: Bench, r: Client, fleet: Fleet) -> None:
+    service, port = stage.simulation(step_ms=20)
+    job_id = await killed_in_the_middle(stage, r, port, lease_s=8)
+    service.kill()
+    stage.simulation(step_ms=1, port=port)
+    artifacts = Artifacts((stage.folder / "kept").as_uri())
+    found = await swept_until(r, fleet, artifacts, job_id, JobStatus.COMPLETED, JobStatus.PENDING)
+    assert found.status is JobStatus.PENDING
+    assert "stopped renewing" in found.history[-1].reason
+
+
+async def test_a_service_that_fails_the_run_has_the_word(stage: Bench, r: Client, fleet: Fleet) -> None:
+    """Also when nobody answers: the job runs again."""
+    service, port = stage.simulation(step_ms=20)
+    job_id = await killed_in_the_middle(stage, r, port)
+    service.kill()
+    artifacts = Artifacts((stage.folder / "kept").as_uri())
+    found = await swept_until(r, fleet, artifacts, job_id, JobStatus.PENDING, JobStatus.FAILED)
+    assert found.status is JobStatus.PENDING and "does not answer" in found.history[-1].reason
+
+
+async def test_workers_get_a_lease_of_time_after_redis_was_away(r: Client, fleet: Fleet, tmp_path: Path) -> None:
+    queue, artifacts = Queue(r, KEYS), Artifacts(tmp_path.as_uri())
+    holder = Claims(r, KEYS, "m-worker-0", lease_s=0.01)
+    await queue.submit(job(id="held"))
+    claim = await holder.claim_or_wait({"services": ["simulation"]})
+
+    async def over() -> bool:
+        return bool(await Reaper(r, KEYS).expired())
+
+    await until(over)
+    async with asyncio.TaskGroup() as group:
+        lost = LostJobs(r, KEYS, artifacts, group)
+        await lost.sweep(fleet, connected_ms=10)
+        assert (await queue.get("held")).status is JobStatus.ASSIGNED, "its lease is over for less than a lease"
+        await lost.sweep(fleet, connected_ms=LONG_MS)
+    assert (await queue.get("held")).status is JobStatus.PENDING
+    assert claim is not None
+    await holder.aclose()
+
+
+async def test_a_machine_elsewhere_is_not_asked(r: Client, fleet: Fleet, tmp_path: Path) -> None:
+    """127.0.0.1 is another host's there: the job just runs again."""
+    queue, artifacts = Queue(r, KEYS), Artifacts(tmp_path.as_uri())
+    holder = Claims(r, KEYS, "elsewhere-worker-0", lease_s=0.01)
+    await queue.submit(job(id="held"))
+    claim = await holder.claim_or_wait({"services": ["simulation"]})
+    assert isinstance(claim, msgspec.Struct) and hasattr(claim, "token")
+    await holder.began(claim, RunRef(connector="no-such", url="http://127.0.0.1:1", ref="x"))
+    found = await swept_until(r, fleet, artifacts, "held", JobStatus.PENDING)
+    assert found.attempts == 1
+    await holder.aclose()

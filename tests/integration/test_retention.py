@@ -1,0 +1,86 @@
+"""What forgotten jobs left is deleted: all of it, once, and nothing that is in use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from queue_support import Server, job, running_server
+
+from emp_orch.control.retention import AT_ONCE, Retention
+from emp_orch.jobs.states import ENDED
+from emp_orch.store.artifacts import Artifacts
+from emp_orch.store.connect import Client, client
+from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
+
+KEYS = Keys("t:")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server("redis", tmp_path_factory.mktemp("redis")) as made:
+        yield made
+
+
+@pytest.fixture
+async def r(server: Server) -> AsyncIterator[Client]:
+    made = client(server.url)
+    await made.flushall()
+    yield made
+    await made.aclose()
+
+
+def retention(r: Client, folder: Path) -> Retention:
+    return Retention(r, KEYS, Queue(r, KEYS), Artifacts(folder.as_uri()))
+
+
+async def forgotten(r: Client, folder: Path, *ids: str) -> None:
+    for job_id in ids:
+        (folder / job_id / "1-run").mkdir(parents=True)
+        (folder / job_id / "1-run" / "x.png").write_bytes(b"x")
+    await r.rpush(KEYS.jobs_forgotten, *ids)
+
+
+async def test_an_id_that_names_no_folder_holds_up_nobody(r: Client, tmp_path: Path) -> None:
+    await r.rpush(KEYS.jobs_forgotten, "../somebody")
+    await forgotten(r, tmp_path, "a", "b")
+    await retention(r, tmp_path).delete_artifacts()
+    assert not list(tmp_path.iterdir()) and not await r.exists(KEYS.jobs_forgotten)
+
+
+async def test_a_folder_that_cannot_be_deleted_holds_up_nobody_and_is_tried_again(
+    r: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    await forgotten(r, root, "stuck", *(f"j{n}" for n in range(2 * AT_ONCE)))
+    monkeypatch.chdir(root / "stuck")  # the store refuses to delete where we are
+    await retention(r, root).delete_artifacts()
+    assert [p.name for p in root.iterdir()] == ["stuck"]
+    assert await r.lrange(KEYS.jobs_forgotten, 0, -1) == ["stuck"]
+    monkeypatch.chdir(tmp_path)
+    await retention(r, root).delete_artifacts()
+    assert not await r.exists(KEYS.jobs_forgotten)
+
+
+async def test_two_who_delete_leave_nothing(r: Client, tmp_path: Path) -> None:
+    """A reconciler that is led no more may still be at it."""
+    await forgotten(r, tmp_path, *(f"j{n}" for n in range(5 * AT_ONCE)))
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            tasks.create_task(retention(r, tmp_path).delete_artifacts())
+    assert not list(tmp_path.iterdir()) and not await r.exists(KEYS.jobs_forgotten)
+
+
+async def test_what_an_earlier_job_of_the_same_id_left_goes_with_the_later_one(r: Client, tmp_path: Path) -> None:
+    queue = Queue(r, KEYS)
+    await forgotten(r, tmp_path, "again")
+    await queue.submit(job(id="again"))
+    await retention(r, tmp_path).delete_artifacts()
+    assert (tmp_path / "again").exists(), "it is in use"
+    await queue.cancel("again")
+    await queue.purge(ENDED)
+    await retention(r, tmp_path).delete_artifacts()
+    assert not (tmp_path / "again").exists()
