@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FILE ?= emp.yaml
 JOBS ?= 2
 
-.PHONY: up down status check test test-system lock wheel
+.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue
 
 ## Users
 
@@ -56,6 +56,16 @@ test: test-system check
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel
+
+## Measured comparisons, by hand on a quiet machine: bench/README.md. `make bench-queue BENCH=--quick`
+
+bench: bench-queue
+
+bench-peers: $(VENV)/.dev
+	@$(BIN)/python -m bench.peers.setup
+
+bench-queue: $(VENV)/.dev
+	@$(BIN)/python -m bench.queue $(BENCH)
 
 LOCK = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

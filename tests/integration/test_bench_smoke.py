@@ -1,0 +1,59 @@
+"""The bench of the queue works: emp's side of it, with numbers too small to mean anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Those of emp: no peer is installed for this.
+ROWS = ("emp", "emp, several a claim", "emp worker")
+
+
+def bench(*options: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "EMP_BENCH_CACHE": str(cache)}
+    argv = [sys.executable, "-m", "bench.queue", *options]
+    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(autouse=True)
+def _a_redis() -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+
+
+def test_all_jobs_end_and_the_figures_come_out(tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    only = [word for row in ROWS for word in ("--only", row)]
+    done = bench("--size", "smoke", *only, "--json", str(written), cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for head in ("| peer", "| aim", "| one claim of emp", "| plain Redis"):
+        assert head in done.stdout
+    assert "dispatch p99" in done.stdout and "no figure" in done.stdout  # no peers: nothing to judge most aims by
+
+    found: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    report = found["report"]
+    assert report["missing"] == []
+    assert {s["peer"]: s["drain"]["left"] for s in report["samples"]} == dict.fromkeys(ROWS, 0)
+    sample = report["samples"][0]
+    assert sample["jobs"] >= 20
+    figures = {**sample["drain"], **sample["dispatch"], **sample["many"]}
+    for name in ("one_per_s", "many_per_s", "noop_per_s", "enqueue_us", "process_us", "dispatch_p50_ms"):
+        assert figures[name] > 0, name
+    assert figures["dispatch_p99_ms"] >= figures["dispatch_p50_ms"]
+    assert [c["redis_us"] >= 0 and c["client_us"] > 0 for c in report["claims"]] == [True] * 4
+    assert {v["met"] for v in found["verdicts"] if v["aim"]["against"] == "the best peer's"} == {None}
+
+
+def test_an_unknown_peer_is_named(tmp_path: Path) -> None:
+    done = bench("--size", "smoke", "--only", "nosuch", cache=tmp_path)
+    assert done.returncode == 2
+    assert "no peer nosuch" in done.stderr and "huey" in done.stderr
+    assert "Traceback" not in done.stderr
