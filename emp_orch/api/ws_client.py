@@ -8,6 +8,7 @@ as it was sent. When a watched job has ended `job` follows, and it is watched no
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -62,6 +63,7 @@ class ClientSocket:
         self._ctx = ctx
         self._ws = ws
         self._watched: dict[str, str] = {}  # job → its lane, '' until it is known
+        self._telling = asyncio.Lock()  # an event of a job waits until the job itself was told
 
     async def read(self) -> None:
         await read_messages(self._ws, _decoder, self._handle)
@@ -95,8 +97,9 @@ class ClientSocket:
         """From now on its events are sent; first the job as it is, so that none before is missed."""
         if len(self._watched) >= MAX_WATCHED:
             raise Refused(400, f"one connection watches at most {MAX_WATCHED} jobs")
-        self._watched.setdefault(job_id, "")
-        await self._tell(job_id)
+        async with self._telling:
+            self._watched.setdefault(job_id, "")
+            await self._tell(job_id)
 
     async def _tell(self, job_id: str) -> None:
         """Send the job as it is. One that has ended, is gone or damaged is watched no longer."""
@@ -113,10 +116,12 @@ class ClientSocket:
             while not subscription.closed:
                 if subscription.lost:
                     subscription.restart()
-                    for job_id in list(self._watched):
-                        await self._tell(job_id)
+                    async with self._telling:
+                        for job_id in list(self._watched):
+                            await self._tell(job_id)
                 for frame in await subscription.take(TAKE_S):
-                    await self._pass_on(frame)
+                    async with self._telling:
+                        await self._pass_on(frame)
 
     async def _pass_on(self, frame: Frame) -> None:
         if (about := frame.job) is not None and about.job_id in self._watched:

@@ -64,9 +64,9 @@ async def job_of(api: aiohttp.ClientSession, job_id: str) -> dict[str, Any]:
         return found
 
 
-async def by_sse(url: str, job_id: str, **headers: str) -> Told:
-    """All that the stream tells, until it ends by itself."""
-    told: Told = []
+async def by_sse(url: str, job_id: str, told: Told | None = None, **headers: str) -> Told:
+    """All that the stream tells, until it ends by itself; in `told` as it comes."""
+    told = [] if told is None else told
     async with stream(url, f"/api/jobs/{job_id}/progress", **headers) as reader:
         try:
             while True:
@@ -76,9 +76,8 @@ async def by_sse(url: str, job_id: str, **headers: str) -> Told:
             return told
 
 
-async def by_websocket(url: str, job_id: str) -> Told:
-    """All that is told of a job, until it has ended."""
-    told: Told = []
+async def by_websocket(url: str, job_id: str, told: Told) -> Told:
+    """All that is told of a job, until it has ended; in `told` as it comes."""
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/ws/client/c") as ws:
         await ws.send_json({"type": "subscribe_progress", "job_id": job_id})
         async with asyncio.timeout(30):
@@ -98,28 +97,20 @@ def events(told: Told) -> list[str]:
 async def followed(
     stack: Stack, job_id: str, act: Callable[[], Awaitable[None]], *, when: Callable[[], Awaitable[Any]] | None = None
 ) -> tuple[Told, Told]:
-    """What both followers were told; `act` is done once both listen (and `when` holds)."""
-    before = await listeners(stack)
+    """What both followers were told; `act` is done once both were told what the job was (and `when` holds)."""
+    heard: tuple[Told, Told] = ([], [])
     async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
-        sse = tasks.create_task(by_sse(stack.api, job_id))
-        ws = tasks.create_task(by_websocket(stack.api, job_id))
+        sse = tasks.create_task(by_sse(stack.api, job_id, heard[0]))
+        ws = tasks.create_task(by_websocket(stack.api, job_id, heard[1]))
 
         async def both() -> bool:
-            sse_clients, ws_clients = await listeners(stack)
-            ended = sse.done() or ws.done()
-            return ended or (sse_clients > before[0] and ws_clients > before[1])
+            return all(heard)
 
         await eventually(both, "both listen")
         if when is not None:
             await eventually(when, "the job is where it should be")
         await act()
     return sse.result(), ws.result()
-
-
-async def listeners(stack: Stack) -> tuple[int, int]:
-    async with aiohttp.ClientSession() as session, session.get(f"{stack.api}/api/monitor/state") as response:
-        api = (await response.json())["data"]["system_stats"]["api"]
-        return api["sse_clients"], api["ws_clients"]
 
 
 async def nothing() -> None:
