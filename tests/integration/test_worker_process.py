@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -351,21 +352,23 @@ async def test_an_idle_worker_costs_redis_nothing_but_its_heartbeat(stage: Bench
     _, port = stage.simulation()
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=("--heartbeat", "60"))
     stage.ready()
-    before = (await r.info("stats"))["total_commands_processed"]
-    probes = stage.report()
-    assert probes is not None
 
-    async def a_while() -> bool:
-        """Two seconds of Redis' own clock; each look is one command of ours, counted below."""
-        nonlocal looks
-        looks += 1
-        return float((await r.time())[0]) - start >= 2
+    async def commands() -> int:
+        return int((await r.info("stats"))["total_commands_processed"])
 
-    looks, start = 0, float((await r.time())[0])
-    await until(a_while)
-    spent = (await r.info("stats"))["total_commands_processed"] - before - looks - 2
-    # One report and its few events may still be under way at the first look.
-    assert spent <= 8, f"{spent} commands in 2 s"
+    async def spent_in_two_seconds() -> int:
+        """By Redis' own clock. What this look itself sends is not counted; of an INFO only the first is."""
+        before, start, looks = await commands(), float((await r.time())[0]), 1
+        while float((await r.time())[0]) - start < 2:
+            looks += 1
+            await asyncio.sleep(0.05)
+        return await commands() - before - looks - 2
+
+    # Its first report and claim may be under way at the first look; a worker that polls is never quiet.
+    spent = [await spent_in_two_seconds()]
+    while spent[-1] > 2 and len(spent) < 8:
+        spent.append(await spent_in_two_seconds())
+    assert spent[-1] <= 2, f"commands in 2 s, again and again: {spent}"
 
 
 def emp(*argv: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
