@@ -134,7 +134,11 @@ class Stack:
         return done.returncode, json.loads(done.stdout)
 
     def until_in_sync(self, *, within_s: float = DEADLINE_S) -> None:
-        until("in sync", lambda: self.run("diff").returncode == 0, within_s=within_s)
+        deadline = time.monotonic() + within_s
+        while (last := self.run("diff")).returncode != 0:
+            told = f"emp diff: exit {last.returncode}\n{last.stdout}{last.stderr}"
+            assert time.monotonic() < deadline, f"not in sync within {within_s:g} s; {told}"
+            time.sleep(0.05)
 
     def log_ends(self, *, lines: int = 15) -> str:
         """The ends of all logs, for a failed assertion."""
