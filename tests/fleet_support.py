@@ -7,7 +7,10 @@ from typing import Any
 
 from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine, worker_id
 from emp_orch.fleet.drift import Desired
+from emp_orch.fleet.limits import limits_of
 from emp_orch.fleet.model import (
+    BreakerSpec,
+    BudgetSpec,
     Endpoint,
     EnvValue,
     Fleet,
@@ -21,6 +24,7 @@ from emp_orch.fleet.model import (
     ProgramName,
     ReconcileSpec,
     RedisSpec,
+    RolloutSpec,
     RuntimeKind,
     Scale,
     Service,
@@ -105,7 +109,15 @@ def fleet(services: Iterable[Service], *machines: Machine) -> Fleet:
         services={s.name: s for s in services},
         machines=machines,
         jobs=JobsSpec(artifacts="", keep_count=10_000, keep_age_s=604_800.0, lease_s=30.0),
-        reconcile=ReconcileSpec(interval_s=2.0, stale_after_s=10.0, max_unavailable=1, prune=False),
+        reconcile=ReconcileSpec(
+            interval_s=2.0,
+            stale_after_s=10.0,
+            max_unavailable=1,
+            prune=False,
+            budget=BudgetSpec(program=5, machine=3, window_s=1800.0),
+            breaker=BreakerSpec(share=0.5, window_s=120.0, probe_s=60.0),
+            rollout=RolloutSpec(min_healthy_s=0.0, progress_deadline_s=600.0, rollback=False),
+        ),
     )
 
 
@@ -120,6 +132,8 @@ def wish(*machines: DesiredMachine, generation: int = 1, max_unavailable: int = 
     return Desired(
         generation=generation,
         machines={m.id: m for m in machines},
+        digests={m.id: config_hash(m) for m in machines},
+        limits=limits_of(fleet(()).reconcile),
         stale_after_ms=10_000,
         max_unavailable=max_unavailable,
         prune=prune,

@@ -20,6 +20,8 @@ import aiohttp
 from emp_orch.fleet.desired import config_hash, desired_machines
 from emp_orch.fleet.drift import Drift, Kind
 from emp_orch.fleet.model import (
+    BreakerSpec,
+    BudgetSpec,
     Endpoint,
     Fleet,
     GpuKind,
@@ -30,6 +32,7 @@ from emp_orch.fleet.model import (
     ProgramName,
     ReconcileSpec,
     RedisSpec,
+    RolloutSpec,
     RuntimeKind,
     Scale,
     Service,
@@ -49,6 +52,7 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings, save
 from emp_orch.store.connect import Client, client, time_ms
@@ -56,7 +60,7 @@ from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation, current_number, publish, without_secrets
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import machine_writer, worker_writer
-from emp_orch.store.status import DriftStatus, FleetStatus, write_status
+from emp_orch.store.status import FleetStatus, write_status
 
 FLEET = "basic"
 SERVICES = ("simulation", "comfyui")
@@ -165,7 +169,15 @@ def fleet_of(*machines: str, num_gpus: int = 2) -> Fleet:
             for i, name in enumerate(machines)
         ),
         jobs=JobsSpec(artifacts="", keep_count=10_000, keep_age_s=604_800.0, lease_s=30.0),
-        reconcile=ReconcileSpec(interval_s=1, stale_after_s=10, max_unavailable=1, prune=False),
+        reconcile=ReconcileSpec(
+            interval_s=1,
+            stale_after_s=10,
+            max_unavailable=1,
+            prune=False,
+            budget=BudgetSpec(program=5, machine=3, window_s=1800.0),
+            breaker=BreakerSpec(share=0.5, window_s=120.0, probe_s=60.0),
+            rollout=RolloutSpec(min_healthy_s=0.0, progress_deadline_s=600.0, rollback=False),
+        ),
     )
 
 
@@ -244,7 +256,7 @@ class Producer:
         )
         await worker_writer(self.redis, self.keys, worker_id).write(report)
 
-    async def status(self, *drift: DriftStatus, plan: tuple[str, ...] = (), leader: str = "reconciler-1") -> None:
+    async def status(self, *drift: Item, plan: tuple[str, ...] = (), leader: str = "reconciler-1") -> None:
         status = FleetStatus(
             fleet=FLEET,
             generation=self.generation,
@@ -261,7 +273,7 @@ class Producer:
         """Let the last report of a machine lie `age_ms` back."""
         await self.redis.zadd(self.keys.machines_seen, {machine_id: await time_ms(self.redis) - age_ms})
 
-    async def drift(self, machine_id: str, subject: str, **more: Any) -> DriftStatus:
+    async def drift(self, machine_id: str, subject: str, **more: Any) -> Item:
         now = await time_ms(self.redis)
         drift = Drift(
             kind=more.pop("kind", Kind.PROGRAM_FATAL),
@@ -274,7 +286,7 @@ class Producer:
             program=ProgramName(subject),
         )
         fields = {"action": "start program", "attempts": 2, "next_attempt_ms": now + 8_000, **more}
-        return DriftStatus(drift=drift, since_ms=now - more.pop("age_ms", 3_000), **_without(fields, "age_ms"))
+        return Item(drift=drift, since_ms=now - more.pop("age_ms", 3_000), **_without(fields, "age_ms"))
 
 
 def _without(fields: dict[str, Any], key: str) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from emp_orch.api.context import Context, answer, context
 from emp_orch.api.hub import Subscription
 from emp_orch.api.query import body, name_in_path, whole_number
 from emp_orch.api.views import MachineView, State
+from emp_orch.fleet.model import MachineId, ProgramName
+from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.store.damaged import DAMAGED
-from emp_orch.store.requests import Pause, Request, Verb, ask, read_pause, write_pause
+from emp_orch.store.overrides import lift_overrides, put_override
+from emp_orch.store.requests import Request, Verb, ask
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -31,7 +34,16 @@ class RequestDone(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class PauseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScopeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole fleet, one machine, or one program of it."""
+
+    machine_id: str | None = None
+    program: str | None = None
+    reason: str = ""
+    by: str = "api"
+
+
+class DrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str = ""
     by: str = "api"
 
@@ -106,23 +118,68 @@ async def _outcome(subscription: Subscription, request_id: str) -> RequestDone |
 
 async def pause_reconciler(request: web.Request) -> web.Response:
     ctx = context(request)
-    asked = await body(request, PauseBody, empty=PauseBody())
-    for field, text in (("reason", asked.reason), ("by", asked.by)):
-        if len(text) > MAX_REASON:
-            raise Refused(400, f"{field}: longer than {MAX_REASON} characters")
-    pause = Pause(reason=asked.reason, by=asked.by, at=rfc3339(now_ms()))
-    await write_pause(ctx.redis, ctx.keys, ctx.settings.fleet, pause)
-    await _announce(ctx, "reconcile_paused", reason=asked.reason, by=asked.by)
-    return answer({"paused": True, "reason": pause.reason, "by": pause.by, "at": pause.at})
+    asked = await body(request, ScopeBody, empty=ScopeBody())
+    pause = await _override(request, OverrideKind.PAUSE, asked)
+    await _announce(ctx, "reconcile_paused", scope=pause.scope, reason=pause.reason, by=pause.by)
+    told = {"scope": pause.scope, "reason": pause.reason, "by": pause.by, "at": pause.at}
+    return answer({"paused": True, **told})
+
+
+async def drain_machine(request: web.Request) -> web.Response:
+    """The machine's workers finish their jobs and end; `resume` brings them back."""
+    ctx, machine_id = context(request), name_in_path(request, "id")
+    asked = await body(request, DrainBody, empty=DrainBody())
+    scope = ScopeBody(machine_id=machine_id, reason=asked.reason, by=asked.by)
+    drain = await _override(request, OverrideKind.DRAIN, scope)
+    await _announce(ctx, "machine_drained", machine_id=machine_id, reason=drain.reason, by=drain.by)
+    return answer({"draining": machine_id, "reason": drain.reason, "by": drain.by, "at": drain.at})
 
 
 async def resume_reconciler(request: web.Request) -> web.Response:
+    """Lift what stands on the scope; for the whole fleet an open breaker too."""
     ctx = context(request)
-    was = await read_pause(ctx.redis, ctx.keys, ctx.settings.fleet)
-    if was is not None:
-        await write_pause(ctx.redis, ctx.keys, ctx.settings.fleet, None)
-        await _announce(ctx, "reconcile_resumed", by="api")
-    return answer({"paused": False, "was_paused": was is not None})
+    asked = await body(request, ScopeBody, empty=ScopeBody())
+    scope = _scope(asked)
+    lifted = await lift_overrides(ctx.redis, ctx.keys, ctx.settings.fleet, scope=scope)
+    status = await ctx.reader.status() if scope == "fleet" else None
+    closes = status is not None and status.breaker is not None
+    if closes:
+        await ask(ctx.redis, ctx.keys, ctx.settings.fleet, Request(verb=Verb.CLOSE_BREAKER, by=asked.by))
+    if lifted or closes:
+        await _announce(ctx, "reconcile_resumed", scope=scope, by=asked.by)
+    return answer({"paused": False, "was_paused": bool(lifted), "lifted": lifted, "closes_breaker": closes})
+
+
+def _scope(asked: ScopeBody) -> str:
+    for field, text in (("reason", asked.reason), ("by", asked.by)):
+        if len(text) > MAX_REASON:
+            raise Refused(400, f"{field}: longer than {MAX_REASON} characters")
+    if asked.program is not None and asked.machine_id is None:
+        raise Refused(400, "program: name its machine_id too")
+    return "/".join(filter(None, (asked.machine_id, asked.program))) or "fleet"
+
+
+async def _override(request: web.Request, kind: OverrideKind, asked: ScopeBody) -> Override:
+    """Let a pause or drain stand. Raises Refused (404) for a machine or program that is not of this fleet."""
+    ctx = context(request)
+    _scope(asked)
+    if asked.machine_id is not None:
+        state = await ctx.reader.read()
+        machine = next((m for m in state.fleet.machines if m.id == asked.machine_id), None)
+        if machine is None:
+            raise Refused(404, f"there is no machine {asked.machine_id} in generation {state.fleet.generation}")
+        if asked.program is not None and asked.program not in machine.programs:
+            raise Refused(404, f"machine {machine.id} has no program {asked.program}")
+    override = Override(
+        kind=kind,
+        machine_id=MachineId(asked.machine_id) if asked.machine_id else None,
+        program=ProgramName(asked.program) if asked.program else None,
+        reason=asked.reason,
+        by=asked.by,
+        at=rfc3339(now_ms()),
+    )
+    await put_override(ctx.redis, ctx.keys, ctx.settings.fleet, override)
+    return override
 
 
 async def _announce(ctx: Context, type_: str, **data: str) -> None:

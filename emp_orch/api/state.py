@@ -11,12 +11,15 @@ from emp_orch import __version__
 from emp_orch.api.job_views import read_jobs
 from emp_orch.api.views import (
     ApiView,
+    BreakerView,
     CountsView,
     DesiredMachineView,
     DriftView,
     FleetView,
     MachineView,
+    OverrideView,
     ReconcilerView,
+    RolloutView,
     State,
     SystemStats,
     WorkerView,
@@ -25,13 +28,15 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import SeenMachine, SeenWorker
+from emp_orch.fleet.overrides import Override, fleet_pause
+from emp_orch.fleet.round import Item
 from emp_orch.store.connect import Client
 from emp_orch.store.generations import Generation, read_generation
 from emp_orch.store.keys import Keys
+from emp_orch.store.overrides import read_overrides
 from emp_orch.store.queue import Queue
 from emp_orch.store.reports import read_reports
-from emp_orch.store.requests import Pause, read_pause
-from emp_orch.store.status import DriftStatus, FleetStatus, read_status
+from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, read_status
 from emp_orch.web.times import now_ms, rfc3339
 
 # While no generation says otherwise.
@@ -77,16 +82,16 @@ class StateReader:
 
     async def read(self) -> State:
         """Raises what redis-py raises when Redis is away."""
-        reports, status, generation, pause, jobs = await asyncio.gather(
+        reports, status, generation, overrides, jobs = await asyncio.gather(
             read_reports(self._r, self._keys),
             _or_error(read_status(self._r, self._keys, self.fleet)),
             _or_error(read_generation(self._r, self._keys, self.fleet)),
-            read_pause(self._r, self._keys, self.fleet),
+            read_overrides(self._r, self._keys, self.fleet),
             read_jobs(self._queue),
         )
         reconciler = reconciler_view(status, reports.now_ms)
         desired = self._desired_by(generation) if isinstance(generation, Generation) else ()
-        fleet = fleet_view(self.fleet, generation, desired, status, reconciler, pause)
+        fleet = fleet_view(self.fleet, generation, desired, status, reconciler, overrides)
         stale_ms = fleet.stale_after_s * 1000
         workers = sorted(
             (_worker(w, reports.now_ms, stale_ms) for w in reports.workers.values()),
@@ -191,7 +196,7 @@ def _worker(seen: SeenWorker, now: int, stale_ms: float) -> WorkerView:
     )
 
 
-def drift_view(d: DriftStatus) -> DriftView:
+def drift_view(d: Item) -> DriftView:
     return DriftView(
         key=d.drift.key,
         kind=d.drift.kind,
@@ -225,17 +230,13 @@ def reconciler_view(status: FleetStatus | EmpError | None, now: int) -> Reconcil
     )
 
 
-def pause_text(pause: Pause) -> str:
-    return (pause.reason or "paused") + (f" (by {pause.by})" if pause.by else "")
-
-
 def fleet_view(
     name: str,
     generation: Generation | EmpError | None,
     desired: tuple[DesiredMachineView, ...],
     status: FleetStatus | EmpError | None,
     reconciler: ReconcilerView,
-    pause: Pause | None,
+    overrides: tuple[Override, ...],
 ) -> FleetView:
     known = status if isinstance(status, FleetStatus) else None
     applied = generation if isinstance(generation, Generation) else None
@@ -246,10 +247,26 @@ def fleet_view(
         digest=applied.digest if applied else "",
         applied_at=rfc3339(applied.at_ms) if applied else None,
         in_sync=known.in_sync if known and current else None,
-        paused=pause_text(pause) if pause else "",
+        paused=pause.words if (pause := fleet_pause(overrides)) else "",
+        overrides=tuple(OverrideView(kind=o.kind, scope=o.scope, reason=o.reason, by=o.by, at=o.at) for o in overrides),
+        breaker=None if known is None or known.breaker is None else _breaker(known.breaker),
+        rollout=None if known is None or known.rollout is None else _rollout(known.rollout),
         stale_after_s=applied.fleet.reconcile.stale_after_s if applied else STALE_AFTER_S,
         machines=desired,
         error=generation.message if isinstance(generation, EmpError) else "",
+    )
+
+
+def _breaker(found: BreakerStatus) -> BreakerView:
+    return BreakerView(reason=found.reason, since=rfc3339(found.since_ms), trying=found.trial)
+
+
+def _rollout(found: RolloutStatus) -> RolloutView:
+    return RolloutView(
+        generation=found.generation,
+        pending=found.pending,
+        stalled=found.stalled,
+        last_progress=rfc3339(found.since_progress_ms),
     )
 
 

@@ -88,6 +88,33 @@ class DesiredMachineView(Struct, frozen=True, kw_only=True):
     origin: str
 
 
+class OverrideView(Struct, frozen=True, kw_only=True):
+    """What somebody said beside emp.yaml. `kind`: pause or drain; `scope`: fleet, MACHINE or MACHINE/PROGRAM."""
+
+    kind: str
+    scope: str
+    reason: str
+    by: str
+    at: str
+
+
+class BreakerView(Struct, frozen=True, kw_only=True):
+    """emp acts no more by itself, since many machines failed together. `trying`: those that it tries meanwhile."""
+
+    reason: str
+    since: str
+    trying: tuple[str, ...]
+
+
+class RolloutView(Struct, frozen=True, kw_only=True):
+    """A generation on its way: how many machines that it changes are not in order yet."""
+
+    generation: int
+    pending: int
+    stalled: bool
+    last_progress: str
+
+
 class FleetView(Struct, frozen=True, kw_only=True):
     """`generation` 0: nothing was applied. `in_sync` None: no reconciler has said."""
 
@@ -100,6 +127,9 @@ class FleetView(Struct, frozen=True, kw_only=True):
     stale_after_s: float
     machines: tuple[DesiredMachineView, ...]
     error: str = ""
+    overrides: tuple[OverrideView, ...] = ()
+    breaker: BreakerView | None = None
+    rollout: RolloutView | None = None
 
 
 class ReconcilerView(Struct, frozen=True, kw_only=True):

@@ -59,6 +59,9 @@ class Executor:
                 await self._put_secrets(machine)
                 await self._send(operation, CommandVerb.RESTART_PROGRAM, epoch)
                 return False
+            case Verb.STOP_PROGRAM:
+                await self._send(operation, CommandVerb.STOP_PROGRAM, epoch)
+                return False
             case Verb.FORGET_WORKER:
                 await reports.forget_worker(self._r, self._keys, str(operation.worker_id), seen_ms=operation.seen_ms)
             case _:

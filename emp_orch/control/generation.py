@@ -6,13 +6,15 @@ import hashlib
 
 import msgspec
 
-from emp_orch.fleet.desired import desired_machines
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import config_hash, desired_machines
 from emp_orch.fleet.drift import Desired
+from emp_orch.fleet.limits import limits_of
 from emp_orch.fleet.model import Fleet
 from emp_orch.layout import Layout
 from emp_orch.settings import write_private
 from emp_orch.store import generations
-from emp_orch.store.connect import Client
+from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.generations import Generation, without_secrets
 from emp_orch.store.keys import Keys
 
@@ -30,9 +32,12 @@ def as_desired(generation: Generation) -> Desired:
     """The generation as the pure part compares it."""
     reconcile = generation.fleet.reconcile
     empty = not generation.fleet.machines
+    machines = desired_machines(generation.fleet)
     return Desired(
         generation=generation.number,
-        machines=desired_machines(generation.fleet),
+        machines=machines,
+        digests={i: config_hash(m) for i, m in machines.items()},
+        limits=limits_of(reconcile),
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,
         # Pruning never empties a fleet by mistake.
@@ -53,8 +58,14 @@ def kept(layout: Layout) -> Generation | None:
         return None
 
 
-async def current(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generation | None:
-    """The generation in force: from Redis, or restored into it from disk when Redis was emptied."""
+async def current(
+    r: Client, keys: Keys, layout: Layout, fleet: str, *, known: Generation | None = None
+) -> Generation | None:
+    """The generation in force: from Redis, or restored into it from disk when Redis was emptied. `known` is returned
+    when that is still the one."""
+    number = await generations.current_number(r, keys, fleet)
+    if known is not None and known.number == number:
+        return known
     found = await generations.read_generation(r, keys, fleet)
     if found is not None:
         return found
@@ -63,3 +74,22 @@ async def current(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generati
         return None
     await generations.restore(r, keys, saved)
     return saved
+
+
+async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, number: int, why: str) -> int:
+    """Publish generation `number` as a new one; its number.
+
+    Raises EmpError when it is not kept, or another was published meanwhile.
+    """
+    kept_ones = await generations.list_generations(r, keys, fleet)
+    old = next((g for g in kept_ones if g.number == number), None)
+    if old is None:
+        raise EmpError(f"generation {number} is not kept any more")
+    now_ms = await time_ms(r)
+    new = msgspec.structs.replace(
+        old, number=kept_ones[0].number + 1, at_ms=now_ms, prune=False, by="reconciler", why=f"back to {number}: {why}"
+    )
+    if not await generations.publish(r, keys, new):
+        raise EmpError("somebody published another generation meanwhile")
+    keep(layout, new)
+    return new.number

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import TypeVar
 
 from msgspec import structs
 
-from emp_orch.fleet.model import MachineId, RuntimeKind
-from emp_orch.fleet.observed import Instance, Observed
+from emp_orch.fleet.desired import machine_of
+from emp_orch.fleet.incremental import Attention
+from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
+from emp_orch.fleet.observed import Changed, Instance, Malformed, Observed
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
-from emp_orch.store.reports import read_reports
+from emp_orch.store.report_changes import Changes, changes_since, current_seq, forget_old_changes
+from emp_orch.store.reports import Reports, read_reports, read_some
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Whatever a look by changes might miss is seen after this time at the latest.
+FULL_EVERY_S = 60.0
 
 
 class Observer:
     """Looks again and again, and knows since when it has seen without a gap.
 
-    `look` raises what redis-py raises when Redis is away: then everything is unknown, and nobody may act.
+    Every look raises what redis-py raises when Redis is away: then everything is unknown, and nobody may act.
     """
 
     def __init__(self, r: Client, keys: Keys, runtimes: Mapping[RuntimeKind, Runtime], *, fresh: bool) -> None:
@@ -28,28 +39,111 @@ class Observer:
         # A one-off look (`emp diff`) takes the reports' ages as they are; a daemon that has just come up
         # may be looking at a Redis that was away, and gives everybody time to be heard.
         self._since_ms: int | None = None if fresh else 0
+        self._seq = 0
+        self._last: Observed | None = None
+        self._full_at_s = 0.0
 
     def lost(self) -> None:
         """Reading failed: what is silent from now on may only be silent to us."""
         self._since_ms = None
+        self._last = None
 
     async def look(self) -> Observed:
+        """All there is."""
         reports = await read_reports(self._r, self._keys)
+        return Observed(
+            now_ms=reports.now_ms,
+            observing_since_ms=self._since(reports.now_ms),
+            machines=reports.machines,
+            workers=reports.workers,
+            instances=await self._instances(reports.now_ms),
+            answered=tuple(self._runtimes),
+            malformed=reports.malformed,
+        )
+
+    async def follow(self, desired: Desired, attention: Attention) -> Observed:
+        """As `look`, at the price of what changed since the last; what did not change is as it was."""
+        last = self._last
+        if last is not None and time.monotonic() - self._full_at_s < FULL_EVERY_S:
+            changes = await changes_since(self._r, self._keys, self._seq, stale_after_ms=desired.stale_after_ms)
+            if changes.whole_since(self._seq):
+                self._last = await self._updated(last, changes, desired, attention)
+                self._seq = changes.seq
+                return self._last
+        seq = await current_seq(self._r, self._keys)
+        self._last = await self.look()
+        self._seq = seq
+        self._full_at_s = time.monotonic()
+        await forget_old_changes(self._r, self._keys, seq)
+        return self._last
+
+    async def _updated(self, last: Observed, changes: Changes, desired: Desired, attention: Attention) -> Observed:
+        instances = await self._instances(changes.now_ms)
+        known = instances.keys() | last.instances.keys()
+        stirred = {i for i in known if _differs(instances.get(i), last.instances.get(i))}
+        unread = {(m.kind, m.id) for m in last.malformed}
+        workers = {
+            *map(WorkerId, changes.workers | changes.silent_workers),
+            *(WorkerId(i) for kind, i in unread if kind == "worker"),
+        }
+        machines = {
+            *map(MachineId, changes.machines | changes.silent_machines),
+            *(MachineId(i) for kind, i in unread if kind == "machine"),
+            *stirred,
+        }
+        # What is to be said of a machine may depend on each of its workers.
+        about = {*machines, *map(machine_of, workers), *attention.machines} - {MachineId("")}
+        of_them = {w for i in about if (m := desired.machines.get(i)) is not None for w in m.workers}
+        asked_workers = sorted({*workers, *attention.workers, *of_them})
+        reports = await read_some(self._r, self._keys, changes.now_ms, sorted(about), asked_workers)
+        return Observed(
+            now_ms=changes.now_ms,
+            observing_since_ms=self._since(changes.now_ms),
+            machines=_merged(last.machines, sorted(about), reports.machines),
+            workers=_merged(last.workers, asked_workers, reports.workers),
+            instances=instances,
+            answered=tuple(self._runtimes),
+            malformed=_malformed(last.malformed, about, asked_workers, reports),
+            changed=Changed(machines=frozenset(machines), workers=frozenset(workers)),
+        )
+
+    def _since(self, now_ms: int) -> int:
         if self._since_ms is None:
-            self._since_ms = reports.now_ms
+            self._since_ms = now_ms
+        return self._since_ms
+
+    async def _instances(self, now_ms: int) -> dict[MachineId, Instance]:
         # Runtimes tell times by this host's clock, and everything else by that of Redis.
-        ahead_ms = reports.now_ms - int(time.time() * 1000)
-        instances: dict[MachineId, Instance] = {
+        ahead_ms = now_ms - int(time.time() * 1000)
+        return {
             machine_id: structs.replace(found, started_ms=found.started_ms + ahead_ms)
             for runtime in self._runtimes.values()
             for machine_id, found in (await runtime.instances()).items()
         }
-        return Observed(
-            now_ms=reports.now_ms,
-            observing_since_ms=self._since_ms,
-            machines=reports.machines,
-            workers=reports.workers,
-            instances=instances,
-            answered=tuple(self._runtimes),
-            malformed=reports.malformed,
-        )
+
+
+def _differs(a: Instance | None, b: Instance | None) -> bool:
+    """Whether a machine's life is another one. Its start moves with the two clocks."""
+    if a is None or b is None:
+        return a is not b
+    return structs.replace(a, started_ms=0) != structs.replace(b, started_ms=0)
+
+
+def _merged(before: dict[K, V], asked: list[K], found: Mapping[K, V]) -> dict[K, V]:
+    if not asked:
+        return before
+    merged = dict(before)
+    for subject in asked:
+        if subject in found:
+            merged[subject] = found[subject]
+        else:
+            merged.pop(subject, None)
+    return merged
+
+
+def _malformed(
+    before: tuple[Malformed, ...], machines: set[MachineId], workers: list[WorkerId], reports: Reports
+) -> tuple[Malformed, ...]:
+    """Those that were not asked about again, and what the answer holds."""
+    asked = {*(("machine", i) for i in machines), *(("worker", i) for i in workers)}
+    return (*(m for m in before if (m.kind, m.id) not in asked), *reports.malformed)

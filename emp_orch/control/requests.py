@@ -34,6 +34,8 @@ def as_operation(request: Request | None, desired: Desired, observed: Observed) 
                 cause=cause,
                 origin=program.origin,
             )
+        case Asked.CLOSE_BREAKER:
+            raise EmpError("closing the breaker is no operation on a machine")
         case Asked.FORGET_MACHINE:
             return _forget(machine_id, cause, desired, observed)
 

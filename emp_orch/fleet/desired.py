@@ -71,7 +71,7 @@ class DesiredProgram(Struct, frozen=True, kw_only=True):
 
 
 class DesiredMachine(Struct, frozen=True, kw_only=True):
-    """What one machine should run. `programs` are in start-up order."""
+    """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now."""
 
     id: MachineId
     runtime: RuntimeKind
@@ -82,6 +82,7 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     drain_timeout_s: float
     origin: Origin
+    drained: bool = False
 
     def program(self, name: ProgramName) -> DesiredProgram | None:
         return next((p for p in self.programs if p.name == name), None)
@@ -89,7 +90,8 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     @property
     def workers(self) -> dict[WorkerId, ProgramName]:
         """The workers this machine should have, and the program of each."""
-        return {worker_id(self.id, slot): worker_program(slot) for slot in range(self.num_gpus)}
+        slots = 0 if self.drained else self.num_gpus
+        return {worker_id(self.id, slot): worker_program(slot) for slot in range(slots)}
 
 
 def worker_id(machine_id: MachineId, slot: int) -> WorkerId:

@@ -11,6 +11,7 @@
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
 | generation-behind | machine | same configuration, older generation number | send the configuration |
 | program-missing | program | desired, but supervisord has no such program | send the configuration |
+| program-flapping | program | ended unasked five times in two minutes | stop it; start it again with backoff |
 | program-fatal | program | FATAL, or a set-up step that failed | start it |
 | program-waiting | program | STOPPED, and a program it starts after is not up | nothing yet |
 | program-stopped | program | STOPPED or EXITED | start it |
@@ -28,7 +29,9 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.desired import DesiredMachine, config_hash, machine_of
+from collections.abc import Iterable, Sequence
+
+from emp_orch.fleet.desired import DesiredMachine, machine_of
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, heard, instance_of, is_booting
 from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, worker_drift
 from emp_orch.fleet.kinds import Desired, Drift, Kind
@@ -41,14 +44,24 @@ __all__ = ["BOOT_GRACE_MS", "Desired", "Drift", "Kind", "diff"]
 
 def diff(desired: Desired, observed: Observed) -> tuple[Drift, ...]:
     """Every difference, machines in the order of emp.yaml, then what is surplus."""
-    found: list[Drift] = []
-    unreadable = {(m.kind, m.id): m.seen_ms for m in observed.malformed}
-    for machine in desired.machines.values():
-        found += _machine_drift(machine, desired, observed, unreadable)
+    unreadable = unreadable_of(observed)
+    inside = {i: machine_drift(m, desired, observed, unreadable) for i, m in desired.machines.items()}
+    return assembled(inside.values(), desired, observed)
+
+
+def unreadable_of(observed: Observed) -> Unreadable:
+    return {(m.kind, m.id): m.seen_ms for m in observed.malformed}
+
+
+def assembled(inside: Iterable[Sequence[Drift]], desired: Desired, observed: Observed) -> tuple[Drift, ...]:
+    """The whole of what differs: `inside` is the drift of desired machines; of `observed` only strangers matter here,
+    and what cannot be read.
+    """
+    found = [d for drifts in inside for d in drifts]
     found += surplus_workers(desired, observed)
     found += surplus_machines(desired, observed)
     # What is known to be gone or silent is no riddle; the rest of the unreadable is.
-    known = {(d.kind.partition("-")[0], d.subject) for d in found}
+    known = {(d.kind.partition("-")[0], d.subject) for d in found} if observed.malformed else set()
     return (*(_malformed(m.kind, m.id, m.error) for m in observed.malformed if (m.kind, m.id) not in known), *found)
 
 
@@ -64,9 +77,10 @@ def _malformed(kind: str, subject: str, error: str) -> Drift:
     )
 
 
-def _machine_drift(
+def machine_drift(
     machine: DesiredMachine, desired: Desired, observed: Observed, unreadable: Unreadable
-) -> list[Drift]:
+) -> Sequence[Drift]:
+    """What differs on one desired machine."""
     instance = instance_of(machine, observed)
     gone = instance is not None and instance.state is InstanceState.GONE
     seen_ms = unreadable.get(("machine", machine.id))
@@ -78,14 +92,14 @@ def _machine_drift(
         return [whole] if whole else []
     if whole is not None:
         return [whole, *(stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ())]
-    programs = program_drift(machine, seen)
+    programs = program_drift(machine, seen, observed.now_ms)
     inside = programs or worker_drift(machine, seen, desired, observed, unreadable)
     if not inside and seen.report.status is not MachineStatus.READY:
-        return [_starting(machine, seen)]
+        return [_starting(machine, seen, observed.now_ms)]
     return inside
 
 
-def _starting(machine: DesiredMachine, seen: SeenMachine) -> Drift:
+def _starting(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> Drift:
     status = seen.report.status
     begins = status in (MachineStatus.STARTING, MachineStatus.CONFIGURING)
     return Drift(
@@ -94,7 +108,7 @@ def _starting(machine: DesiredMachine, seen: SeenMachine) -> Drift:
         subject=machine.id,
         desired="ready",
         observed=status,
-        cause=_under_way(machine, seen) if begins else f"the machine is {status}",
+        cause=_under_way(machine, seen, now_ms) if begins else f"the machine is {status}",
         origin=machine.origin,
         seen_ms=seen.seen_ms,
     )
@@ -103,9 +117,9 @@ def _starting(machine: DesiredMachine, seen: SeenMachine) -> Drift:
 _ON_ITS_WAY = (Kind.PROGRAM_STARTING, Kind.PROGRAM_FATAL, Kind.PROGRAM_UNHEALTHY)
 
 
-def _under_way(machine: DesiredMachine, seen: SeenMachine) -> str:
+def _under_way(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> str:
     """What the start-up sequence is at: the first program that it waits for."""
-    at = next((d for d in program_drift(machine, seen) if d.kind in _ON_ITS_WAY), None)
+    at = next((d for d in program_drift(machine, seen, now_ms) if d.kind in _ON_ITS_WAY), None)
     return "its start-up sequence is under way" + (f"; {at.subject} is {at.observed}: {at.cause}" if at else "")
 
 
@@ -129,6 +143,7 @@ def _whole_machine(
             cause=cause,
             origin=machine.origin,
             seen_ms=seen_ms,
+            began_ms=seen_ms or None if kind is Kind.MACHINE_STALE else None,
         )
 
     if instance is not None and instance.state is InstanceState.GONE:
@@ -145,14 +160,14 @@ def _whole_machine(
             return drift(Kind.MACHINE_BOOTING, "reporting", silent, why)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
     report = now.report
-    wanted = config_hash(machine)
+    wanted = desired.digests[machine.id]
     if report.config_hash != wanted:
         got = f"{report.config_hash or 'none'} (generation {report.generation})"
         return drift(Kind.CONFIG_BEHIND, f"{wanted} (generation {desired.generation})", got, "configuration changed")
     begins = report.status in (MachineStatus.STARTING, MachineStatus.CONFIGURING)
     # With an error it has come as far as it can by itself: what keeps it shows in its programs.
     if report.status is not MachineStatus.READY and not (begins and report.error):
-        return _starting(machine, now)
+        return _starting(machine, now, observed.now_ms)
     if report.generation < desired.generation:
         return drift(
             Kind.GENERATION_BEHIND,

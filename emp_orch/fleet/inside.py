@@ -11,6 +11,10 @@ from emp_orch.fleet.observed import Observed, ProgramReport, ProgramState, SeenM
 # (kind, id) of each report that cannot be read → when its subject was last heard
 Unreadable = dict[tuple[str, str], int]
 
+# A program that ended by itself so often in this time is not getting anywhere; supervisord alone would go on for ever.
+FLAPS = 5
+FLAP_WINDOW_MS = 120_000
+
 
 def stopped_meanwhile(machine: DesiredMachine, seen: SeenMachine, observed: Observed) -> list[Drift]:
     """Programs that ran in this start-up and were stopped: its sequence has started them, and would wait for ever."""
@@ -19,15 +23,19 @@ def stopped_meanwhile(machine: DesiredMachine, seen: SeenMachine, observed: Obse
         for name, got in seen.report.programs.items()
         if got.since_ms and observed.now_ms - got.since_ms >= BOOT_GRACE_MS
     }
-    return [d for d in program_drift(machine, seen) if d.kind is Kind.PROGRAM_STOPPED and d.program in long_ago]
+    return [
+        d
+        for d in program_drift(machine, seen, observed.now_ms)
+        if d.kind is Kind.PROGRAM_STOPPED and d.program in long_ago
+    ]
 
 
-def program_drift(machine: DesiredMachine, seen: SeenMachine) -> list[Drift]:
+def program_drift(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> list[Drift]:
     found = []
     down: set[ProgramName] = set()
     for program in machine.programs:
         got = seen.report.programs.get(program.name)
-        kind, cause = _classify_program(program, got)
+        kind, cause = _classify_program(program, got, now_ms)
         waits_for = [name for name in program.after if name in down]
         if kind is not None:
             down.add(program.name)
@@ -44,6 +52,7 @@ def program_drift(machine: DesiredMachine, seen: SeenMachine) -> list[Drift]:
                     cause=cause,
                     origin=program.origin,
                     program=program.name,
+                    began_ms=got.since_ms or None if got else None,
                 )
             )
     wanted = {p.name for p in machine.programs}
@@ -64,9 +73,11 @@ def program_drift(machine: DesiredMachine, seen: SeenMachine) -> list[Drift]:
     return found
 
 
-def _classify_program(program: DesiredProgram, got: ProgramReport | None) -> tuple[Kind | None, str]:
+def _classify_program(program: DesiredProgram, got: ProgramReport | None, now_ms: int) -> tuple[Kind | None, str]:
     if got is None:
         return Kind.PROGRAM_MISSING, "supervisord does not know it"
+    if (ends := _flaps(program, got, now_ms)) is not None:
+        return Kind.PROGRAM_FLAPPING, f"it ended {ends} times in {FLAP_WINDOW_MS // 1000} s"
     match got.state:
         case ProgramState.FATAL:
             return Kind.PROGRAM_FATAL, got.detail or "supervisord gave up after its retries"
@@ -87,6 +98,14 @@ def _classify_program(program: DesiredProgram, got: ProgramReport | None) -> tup
             return Kind.PROGRAM_STOPPED, got.detail or "it was stopped, or exited and was not restarted"
         case ProgramState.STARTING | ProgramState.BACKOFF | ProgramState.STOPPING:
             return Kind.PROGRAM_STARTING, got.detail or "supervisord is at it"
+
+
+def _flaps(program: DesiredProgram, got: ProgramReport, now_ms: int) -> int | None:
+    """How often it ended lately, when that is too often and supervisord would start it again."""
+    if program.kind.once or got.state in (ProgramState.STOPPED, ProgramState.FATAL, ProgramState.STOPPING):
+        return None
+    ends = sum(now_ms - at < FLAP_WINDOW_MS for at in got.ends_ms)
+    return ends if ends >= FLAPS else None
 
 
 def _say(program: DesiredProgram | None, got: ProgramReport | None) -> str:

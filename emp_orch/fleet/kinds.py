@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.desired import DesiredMachine, config_hash
+from emp_orch.fleet.limits import Limits
 from emp_orch.fleet.model import MachineId, Origin, ProgramName
 
 
@@ -20,6 +23,7 @@ class Kind(StrEnum):
     MACHINE_STARTING = "machine-starting"
     GENERATION_BEHIND = "generation-behind"
     PROGRAM_MISSING = "program-missing"
+    PROGRAM_FLAPPING = "program-flapping"
     PROGRAM_FATAL = "program-fatal"
     PROGRAM_WAITING = "program-waiting"
     PROGRAM_STOPPED = "program-stopped"
@@ -38,7 +42,8 @@ class Kind(StrEnum):
 class Drift(Struct, frozen=True, kw_only=True):
     """One difference. `subject` is a machine, program or worker id; `origin` the line of emp.yaml it comes from.
 
-    `seen_ms` is the subject's last report when that matters for acting on it (surplus workers).
+    `seen_ms` is the subject's last report when that matters for acting on it (surplus workers). `began_ms` is when the
+    difference came about, as far as a report tells: before it was detected.
     """
 
     kind: Kind
@@ -50,6 +55,7 @@ class Drift(Struct, frozen=True, kw_only=True):
     origin: Origin
     program: ProgramName | None = None
     seen_ms: int | None = None
+    began_ms: int | None = None
 
     @property
     def key(self) -> str:
@@ -57,11 +63,24 @@ class Drift(Struct, frozen=True, kw_only=True):
         return f"{self.kind}/{self.machine_id}/{self.subject}"
 
 
-class Desired(Struct, frozen=True, kw_only=True):
-    """One generation, ready to compare."""
+class Desired(Struct, frozen=True, kw_only=True, dict=True):
+    """One generation, ready to compare. `digests` are the machines' config_hash: taken once, not at each look."""
 
     generation: int
     machines: dict[MachineId, DesiredMachine]
+    digests: dict[MachineId, str]
     stale_after_ms: int
     max_unavailable: int
     prune: bool
+    limits: Limits
+
+    @cached_property
+    def ranks(self) -> dict[MachineId, int]:
+        """The place of each machine in emp.yaml."""
+        return {machine_id: n for n, machine_id in enumerate(self.machines)}
+
+
+def with_machines(desired: Desired, changed: Mapping[MachineId, DesiredMachine]) -> Desired:
+    """`desired` with these machines in place of its own."""
+    digests = {i: config_hash(m) for i, m in changed.items()}
+    return structs.replace(desired, machines={**desired.machines, **changed}, digests={**desired.digests, **digests})

@@ -160,11 +160,36 @@ class JobsSpec(Struct, frozen=True, kw_only=True):
     lease_s: float
 
 
+class BudgetSpec(Struct, frozen=True, kw_only=True):
+    """How often one program may be tried, and one machine restarted, within a window."""
+
+    program: int
+    machine: int
+    window_s: float
+
+
+class BreakerSpec(Struct, frozen=True, kw_only=True):
+    """`share` (0 … 1) of the machines that may fail within the window before emp stops acting by itself."""
+
+    share: float
+    window_s: float
+    probe_s: float
+
+
+class RolloutSpec(Struct, frozen=True, kw_only=True):
+    min_healthy_s: float
+    progress_deadline_s: float
+    rollback: bool
+
+
 class ReconcileSpec(Struct, frozen=True, kw_only=True):
     interval_s: float
     stale_after_s: float
     max_unavailable: int
     prune: bool
+    budget: BudgetSpec
+    breaker: BreakerSpec
+    rollout: RolloutSpec
 
 
 class Fleet(Struct, frozen=True, kw_only=True):

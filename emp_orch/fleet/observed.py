@@ -56,7 +56,7 @@ class ProgramState(StrEnum):
 
 
 class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`healthy` is None for a program without a health check, or not probed yet."""
+    """`healthy` is None for a program without a health check, or not probed yet. `ends_ms`: when it ended unasked."""
 
     state: ProgramState
     pid: int = 0
@@ -65,6 +65,7 @@ class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exit_status: int | None = None
     healthy: bool | None = None
     detail: str = ""
+    ends_ms: tuple[int, ...] = ()
 
 
 class GpuReport(Struct, frozen=True, kw_only=True):
@@ -159,12 +160,22 @@ class Instance(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Changed(Struct, frozen=True, kw_only=True):
+    """Subjects whose report, life or silence is not as it was; gone ones among them."""
+
+    machines: frozenset[MachineId]
+    workers: frozenset[WorkerId]
+
+
 class Observed(Struct, frozen=True, kw_only=True):
     """One look at the world.
 
     `observing_since_ms`: since when reads succeed without a gap; nothing is stale on account of a time
     when nobody could have been heard. `instances` are the machines that the runtimes in `answered` know of:
     one of theirs that is not among them does not run.
+
+    `changed`: what may differ from the look before; None: anything. Then only of these, and of what the caller asked to
+    attend to, `seen_ms` is of this very look; the others were heard within `stale_after`.
     """
 
     now_ms: int
@@ -174,3 +185,4 @@ class Observed(Struct, frozen=True, kw_only=True):
     instances: dict[MachineId, Instance]
     answered: tuple[RuntimeKind, ...] = ()
     malformed: tuple[Malformed, ...] = ()
+    changed: Changed | None = None

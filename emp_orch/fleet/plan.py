@@ -24,6 +24,7 @@ class Verb(StrEnum):
     SEND_CONFIG = "send configuration"
     START_PROGRAM = "start program"
     RESTART_PROGRAM = "restart program"
+    STOP_PROGRAM = "stop program"
     FORGET_WORKER = "forget worker"
 
 
@@ -33,6 +34,7 @@ class Effect(StrEnum):
     START = "start"
     IN_PLACE = "in place"
     RESTART = "restart"
+    STOP = "stop"
     REMOVE = "remove"
 
 
@@ -43,6 +45,7 @@ _EFFECTS = {
     Verb.SEND_CONFIG: Effect.IN_PLACE,
     Verb.START_PROGRAM: Effect.START,
     Verb.RESTART_PROGRAM: Effect.RESTART,
+    Verb.STOP_PROGRAM: Effect.STOP,
     Verb.FORGET_WORKER: Effect.REMOVE,
 }
 
@@ -90,6 +93,7 @@ _MACHINE_VERB = {
     Kind.PROGRAM_SURPLUS: Verb.SEND_CONFIG,
 }
 _PROGRAM_VERB = {
+    Kind.PROGRAM_FLAPPING: Verb.STOP_PROGRAM,
     Kind.PROGRAM_FATAL: Verb.START_PROGRAM,
     Kind.PROGRAM_STOPPED: Verb.START_PROGRAM,
     Kind.PROGRAM_UNHEALTHY: Verb.RESTART_PROGRAM,

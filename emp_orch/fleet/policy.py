@@ -1,40 +1,30 @@
-"""Which operations of a plan may run now: backoff, operations under way, and the budget of disrupted machines.
+"""Which operations of a plan may run now: the policies in order, and the first that holds an operation says why.
 
-Memory is a value: `gate` reads it, `tried` and `settled` return the next one.
+pause → breaker → quarantine → under way → rest after flapping → backoff → rollout. What passes them all runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import cached_property
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from emp_orch.fleet.desired import DesiredMachine, config_hash
-from emp_orch.fleet.drift import Desired, Drift, Kind
+from emp_orch.fleet import rollout
 from emp_orch.fleet.hearing import heard, is_booting
+from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.memory import COMMANDS, Attempt, Memory
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import InstanceState, MachineStatus, Observed
+from emp_orch.fleet.observed import InstanceState, MachineStatus, Observed, WorkerStatus
+from emp_orch.fleet.overrides import Override, pause_of
 from emp_orch.fleet.plan import Operation, Verb, operation_key
 
 BACKOFF_BASE_MS = 2_000
 BACKOFF_CAP_MS = 60_000
-# An operation that was not needed for so long has healed: its attempts are forgotten.
-RESET_AFTER_MS = 60_000
 # An operation whose outcome is not known after this time, and its machine's drain, is taken for lost.
 IN_FLIGHT_MS = 120_000
 # How long after its begin the effect of an operation may not show in the machine's report yet.
 REPORT_LAG_MS = 2_000
-
-
-class Attempt(Struct, frozen=True, kw_only=True):
-    """How often an operation was tried. `in_flight_since_ms` is None once its outcome is known."""
-
-    count: int
-    last_ms: int
-    in_flight_since_ms: int | None
-
-
-Memory = Mapping[str, Attempt]
 
 
 class Held(Struct, frozen=True, kw_only=True):
@@ -42,12 +32,60 @@ class Held(Struct, frozen=True, kw_only=True):
 
     operation: Operation
     why: str
-    next_ms: int | None
+    next_ms: int | None = None
 
 
 class Decision(Struct, frozen=True, kw_only=True):
     run: tuple[Operation, ...]
     held: tuple[Held, ...]
+
+
+class Situation(Struct, frozen=True, kw_only=True, dict=True):
+    """All that a policy may ask. `running`: keys of operations that the reconciler itself is at."""
+
+    desired: Desired
+    observed: Observed
+    drifts: tuple[Drift, ...]
+    memory: Memory
+    quarantined: dict[str, str]
+    overrides: tuple[Override, ...]
+    running: frozenset[str]
+    jitter: float
+
+    @cached_property
+    def away(self) -> frozenset[MachineId]:
+        """Desired machines that are not serving because of something emp did, and will be back; and those that are
+        back for too short a time to go on with the next.
+
+        One that has settled with an error, or that nobody can start, does not hold up the others.
+        """
+        of_attempts = {MachineId(key.split("/", 2)[1]) for key in self.memory.attempts}
+        candidates = {d.machine_id for d in self.drifts} | of_attempts
+        settling = self.memory.rollout.settling.keys()
+        return frozenset(i for i in candidates if i in self.desired.machines and _is_away(i, self)) | settling
+
+    @cached_property
+    def broken(self) -> list[MachineId]:
+        return rollout.broken_by_it(self.memory.rollout, self.drifts)
+
+
+def gate(operations: tuple[Operation, ...], situation: Situation) -> Decision:
+    """Split the plan into what runs now and what is held, each with its reason. Of those that disrupt a machine, the
+    machines with the fewest busy workers come first."""
+    run: dict[str, Operation] = {}
+    held: list[Held] = []
+    away = set(situation.away)
+    for operation in sorted(operations, key=lambda o: _busy(o, situation)):
+        hold = next((found for policy in _POLICIES if (found := policy(operation, situation)) is not None), None)
+        if hold is None and operation.machine_id not in away and _disrupts(operation, situation):
+            hold = _over_budget(operation, away, situation)
+            if hold is None:
+                away.add(operation.machine_id)
+        if hold is None:
+            run[operation.key] = operation
+        else:
+            held.append(hold)
+    return Decision(run=tuple(o for o in operations if o.key in run), held=tuple(held))
 
 
 def backoff_ms(count: int, jitter: float) -> int:
@@ -56,171 +94,178 @@ def backoff_ms(count: int, jitter: float) -> int:
     return int(pause * (1 - 0.1 * jitter))
 
 
-def next_attempt_ms(attempt: Attempt, jitter: float) -> int:
-    return attempt.last_ms + backoff_ms(attempt.count, jitter)
+# -- the policies
 
 
-def gate(
-    operations: tuple[Operation, ...],
-    desired: Desired,
-    observed: Observed,
-    memory: Memory,
-    *,
-    paused: str,
-    jitter: float,
-) -> Decision:
-    """Split the plan into what runs now and what is held, each with its reason."""
-    run: list[Operation] = []
-    held: list[Held] = []
-    away = _away(desired, observed, memory)
-    for operation in operations:
-        hold = _hold(operation, desired, observed, memory, paused, jitter)
-        if hold is None and operation.machine_id not in away and _disrupts(operation, desired, observed):
-            if len(away) >= desired.max_unavailable:
-                hold = Held(operation=operation, why="max_unavailable machines are already disrupted", next_ms=None)
-            else:
-                away.add(operation.machine_id)
-        if hold is None:
-            run.append(operation)
-        else:
-            held.append(hold)
-    return Decision(run=tuple(run), held=tuple(held))
-
-
-def _hold(
-    operation: Operation, desired: Desired, observed: Observed, memory: Memory, paused: str, jitter: float
-) -> Held | None:
-    if paused:
-        return Held(operation=operation, why=f"paused: {paused}", next_ms=None)
-    machine_id, now_ms = operation.machine_id, observed.now_ms
-    for verb in _WHOLE:
-        if verb is not operation.verb and _under_way(
-            memory.get(operation_key(verb, machine_id)), verb, machine_id, desired, observed
-        ):
-            return Held(operation=operation, why="its machine is being started, stopped or configured", next_ms=None)
-    attempt = memory.get(operation.key)
-    if attempt is None:
+def _paused(operation: Operation, s: Situation) -> Held | None:
+    pause = pause_of(operation, s.overrides)
+    if pause is None:
         return None
-    if _under_way(attempt, operation.verb, machine_id, desired, observed):
-        return Held(operation=operation, why="under way", next_ms=None)
-    next_ms = next_attempt_ms(attempt, jitter)
-    if now_ms < next_ms:
-        times = f"{attempt.count} attempt{'' if attempt.count == 1 else 's'}"
-        return Held(operation=operation, why=f"backoff after {times}", next_ms=next_ms)
+    scope = "" if pause.machine_id is None else f"{pause.scope} is "
+    return Held(operation=operation, why=f"{scope}paused: {pause.words}")
+
+
+def _broken_circuit(operation: Operation, s: Situation) -> Held | None:
+    breaker = s.memory.breaker
+    if breaker.open_since_ms is None or operation.verb is Verb.FORGET_WORKER or operation.machine_id in breaker.trial:
+        return None
+    next_ms = breaker.trial_ms + s.desired.limits.breaker_probe_ms
+    return Held(operation=operation, why=f"the breaker is open: {breaker.reason}", next_ms=next_ms)
+
+
+def _quarantined(operation: Operation, s: Situation) -> Held | None:
+    why = s.quarantined.get(operation.key)
+    return None if why is None else Held(operation=operation, why=f"needs a person: {why}")
+
+
+def _begun(operation: Operation, s: Situation) -> Held | None:
+    for verb in _WHOLE:
+        if verb is not operation.verb and _under_way(verb, operation.machine_id, s):
+            return Held(operation=operation, why="its machine is being started, stopped or configured")
+    if operation.key in s.running or _is_open(s.memory.attempts.get(operation.key), operation.verb, operation, s):
+        return Held(operation=operation, why="under way")
     return None
 
 
+def _resting(operation: Operation, s: Situation) -> Held | None:
+    """A program that was stopped because it was flapping stays so for a while, longer each time within the window."""
+    if operation.verb is not Verb.START_PROGRAM:
+        return None
+    stop = s.memory.attempts.get(operation_key(Verb.STOP_PROGRAM, operation.machine_id, operation.program))
+    times = [t for t in stop.times_ms if s.observed.now_ms - t < s.desired.limits.window_ms] if stop else []
+    if not times:
+        return None
+    next_ms = times[-1] + backoff_ms(len(times) + 2, s.jitter)
+    if s.observed.now_ms >= next_ms:
+        return None
+    often = f", stopped {len(times)} times" if len(times) > 1 else ""
+    return Held(operation=operation, why=f"it was flapping{often}", next_ms=next_ms)
+
+
+def _backing_off(operation: Operation, s: Situation) -> Held | None:
+    attempt = s.memory.attempts.get(operation.key)
+    if attempt is None:
+        return None
+    next_ms = attempt.last_ms + backoff_ms(attempt.count, s.jitter)
+    if s.observed.now_ms >= next_ms:
+        return None
+    times = f"{attempt.count} attempt{'' if attempt.count == 1 else 's'}"
+    return Held(operation=operation, why=f"backoff after {times}", next_ms=next_ms)
+
+
+_POLICIES: tuple[Callable[[Operation, Situation], Held | None], ...] = (
+    _paused,
+    _broken_circuit,
+    _quarantined,
+    _begun,
+    _resting,
+    _backing_off,
+)
+
+
+def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> Held | None:
+    """Whether no further machine may be disrupted now."""
+    if operation.verb is Verb.SEND_CONFIG and len(s.broken) >= s.desired.max_unavailable:
+        why = f"the rollout of generation {s.desired.generation} is halted: {', '.join(s.broken[:3])} failed with it"
+        return Held(operation=operation, why=why)
+    if len(away) < s.desired.max_unavailable:
+        return None
+    settling = s.memory.rollout.settling
+    next_ms = None
+    if settling and len(away - settling.keys()) < s.desired.max_unavailable:
+        next_ms = min(settling.values()) + s.desired.limits.min_healthy_ms
+    names = ", ".join(sorted(away)[:3]) + (" …" if len(away) > 3 else "")
+    why = f"max_unavailable: {len(away)} of {s.desired.max_unavailable} are out already ({names})"
+    return Held(operation=operation, why=why, next_ms=next_ms)
+
+
+# -- what they ask
+
 _WHOLE = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.SEND_CONFIG)
-# Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.
-_COMMANDS = (Verb.SEND_CONFIG, Verb.START_PROGRAM, Verb.RESTART_PROGRAM)
-_CONFIG_STEM = operation_key(Verb.SEND_CONFIG, MachineId("")) + "/"
-_COMMAND_STEMS = tuple(operation_key(verb, MachineId("")) + "/" for verb in _COMMANDS)
 
 
-def _under_way(
-    attempt: Attempt | None, verb: Verb, machine_id: MachineId, desired: Desired, observed: Observed
-) -> bool:
-    """Whether an operation was begun, its outcome is open, and there is still somebody who could carry it out."""
+def _under_way(verb: Verb, machine_id: MachineId, s: Situation) -> bool:
+    """Whether a whole-machine operation was begun and its outcome is open."""
+    key = operation_key(verb, machine_id)
+    if key in s.running:
+        return True
+    attempt = s.memory.attempts.get(key)
+    return attempt is not None and _is_open(
+        attempt, verb, Operation(verb=verb, machine_id=machine_id, cause="", origin=""), s
+    )
+
+
+def _is_open(attempt: Attempt | None, verb: Verb, operation: Operation, s: Situation) -> bool:
+    """Whether an attempt's outcome is open, and there is still somebody who could carry it out."""
     if attempt is None or attempt.in_flight_since_ms is None:
         return False
-    machine = desired.machines.get(machine_id)
+    machine = s.desired.machines.get(operation.machine_id)
     drain_ms = int(machine.drain_timeout_s * 1000) if machine else 0
-    if observed.now_ms - attempt.in_flight_since_ms >= IN_FLIGHT_MS + drain_ms:
+    if s.observed.now_ms - attempt.in_flight_since_ms >= IN_FLIGHT_MS + drain_ms:
         return False
-    instance = observed.instances.get(machine_id)
-    if verb in _COMMANDS and instance is not None:
+    instance = s.observed.instances.get(operation.machine_id)
+    if verb in COMMANDS and instance is not None:
         # A command to a former life of the machine is void.
         gone = instance.state is InstanceState.GONE
         return not gone and instance.started_ms <= attempt.in_flight_since_ms
     return True
 
 
-def _away(desired: Desired, observed: Observed, memory: Memory) -> set[MachineId]:
-    """Desired machines that are not serving because of something emp did, and will be back.
-
-    One that has settled with an error, or that nobody can start, does not hold up the others.
-    """
-    return {
-        machine.id
-        for machine in desired.machines.values()
-        if _comes_back(machine, desired, observed)
-        or _touched(Verb.RESTART_MACHINE, machine, desired, observed, memory)
-        or (_touched(Verb.SEND_CONFIG, machine, desired, observed, memory) and not _has_config(machine, observed))
-    }
+def _is_away(machine_id: MachineId, s: Situation) -> bool:
+    return (
+        _comes_back(machine_id, s)
+        or _touched(Verb.RESTART_MACHINE, machine_id, s)
+        or (_touched(Verb.SEND_CONFIG, machine_id, s) and not _has_config(machine_id, s))
+    )
 
 
-def _comes_back(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:
+def _comes_back(machine_id: MachineId, s: Situation) -> bool:
     """Whether the machine is on its way to ready."""
-    seen = heard(machine, desired, observed)
+    machine = s.desired.machines[machine_id]
+    seen = heard(machine, s.desired, s.observed)
     if seen is None:
-        return is_booting(machine, desired, observed)
+        return is_booting(machine, s.desired, s.observed)
     return seen.report.status is not MachineStatus.READY and not seen.report.error
 
 
-def _touched(verb: Verb, machine: DesiredMachine, desired: Desired, observed: Observed, memory: Memory) -> bool:
+def _touched(verb: Verb, machine_id: MachineId, s: Situation) -> bool:
     """Whether `verb` on the machine is under way, or so fresh that its report may not show the effect yet."""
-    attempt = memory.get(operation_key(verb, machine.id))
+    attempt = s.memory.attempts.get(operation_key(verb, machine_id))
     if attempt is None:
-        return False
-    fresh = observed.now_ms - attempt.last_ms < REPORT_LAG_MS
-    return fresh or _under_way(attempt, verb, machine.id, desired, observed)
+        return _under_way(verb, machine_id, s)
+    return s.observed.now_ms - attempt.last_ms < REPORT_LAG_MS or _under_way(verb, machine_id, s)
 
 
-def _has_config(machine: DesiredMachine, observed: Observed) -> bool:
-    seen = observed.machines.get(machine.id)
-    return seen is not None and seen.report.config_hash == config_hash(machine)
+def _has_config(machine_id: MachineId, s: Situation) -> bool:
+    seen = s.observed.machines.get(machine_id)
+    return seen is not None and seen.report.config_hash == s.desired.digests[machine_id]
 
 
-def _disrupts(operation: Operation, desired: Desired, observed: Observed) -> bool:
+def _disrupts(operation: Operation, s: Situation) -> bool:
     """Whether the operation takes something from a machine that serves, or may do so."""
-    machine = desired.machines.get(operation.machine_id)
-    if machine is None:
+    if operation.machine_id not in s.desired.machines:
         return False
     if operation.verb is Verb.RESTART_MACHINE:
         return True
-    if operation.verb is not Verb.SEND_CONFIG or _has_config(machine, observed):
+    if operation.verb is not Verb.SEND_CONFIG or _has_config(operation.machine_id, s):
         return False
-    seen = observed.machines.get(machine.id)
+    seen = s.observed.machines.get(operation.machine_id)
     return seen is not None and seen.report.status is MachineStatus.READY
 
 
-def tried(memory: Memory, operation: Operation, now_ms: int) -> dict[str, Attempt]:
-    """Memory after `operation` was begun."""
-    before = memory.get(operation.key)
-    count = 1 if before is None else before.count + 1
-    return {**memory, operation.key: Attempt(count=count, last_ms=now_ms, in_flight_since_ms=now_ms)}
+_AT_WORK = (WorkerStatus.BUSY, WorkerStatus.DRAINING)
 
 
-def ended(memory: Memory, key: str, *, ok: bool) -> dict[str, Attempt]:
-    """Memory after the outcome of operation `key` is known.
-
-    A configuration that was taken over counts no more: the next one is not made to wait for it.
-    """
-    before = memory.get(key)
-    if before is None:
-        return dict(memory)
-    count = 0 if ok and key.startswith(_CONFIG_STEM) else before.count
-    return {**memory, key: Attempt(count=count, last_ms=before.last_ms, in_flight_since_ms=None)}
+def _busy(operation: Operation, s: Situation) -> int:
+    """How many workers would have to be drained; 0 for what disrupts nothing."""
+    machine = s.desired.machines.get(operation.machine_id)
+    if machine is None or operation.verb not in (Verb.RESTART_MACHINE, Verb.SEND_CONFIG):
+        return 0
+    seen = (s.observed.workers.get(worker) for worker in machine.workers)
+    return sum(w is not None and w.report.status in _AT_WORK for w in seen)
 
 
-def asked_anew(memory: Memory) -> dict[str, Attempt]:
-    """Memory after a new generation: configurations may be sent at once, unless one is being taken over."""
-    return {k: a for k, a in memory.items() if a.in_flight_since_ms is not None or not k.startswith(_CONFIG_STEM)}
-
-
-def settled(memory: Memory, operations: tuple[Operation, ...], now_ms: int) -> dict[str, Attempt]:
-    """Memory after a tick that needed `operations`: what has healed for RESET_AFTER_MS is forgotten.
-
-    A command that is no longer needed has had its effect, even where its acknowledgement was lost.
-    """
-    needed = {o.key for o in operations}
-    kept: dict[str, Attempt] = {}
-    for key, before in memory.items():
-        done = key not in needed and key.startswith(_COMMAND_STEMS)
-        attempt = structs.replace(before, in_flight_since_ms=None) if done else before
-        if key in needed or attempt.in_flight_since_ms is not None or now_ms - attempt.last_ms < RESET_AFTER_MS:
-            kept[key] = attempt
-    return kept
+# -- in words
 
 
 def describe(drift: Drift, operation: Operation | None, decision: Decision) -> tuple[str, str, int | None]:

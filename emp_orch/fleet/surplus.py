@@ -10,15 +10,14 @@ from emp_orch.fleet.observed import InstanceState, Observed
 
 
 def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
-    wanted: set[WorkerId] = {w for m in desired.machines.values() for w in m.workers}
-    surplus = set(_known_machines(observed)) - set(desired.machines)
+    surplus = {i for i in _known_machines(observed) if i not in desired.machines}
     readable = [(i, w.report.machine_id, w.seen_ms, str(w.report.status)) for i, w in observed.workers.items()]
     unreadable = [(WorkerId(m.id), machine_of(m.id), m.seen_ms, "") for m in observed.malformed if m.kind == "worker"]
     found = []
     for wid, machine_id, seen_ms, status in readable + unreadable:
         silent = not fresh(seen_ms, desired, observed)
         # A machine that is itself surplus takes its workers with it. A living one that cannot be read is a riddle.
-        if wid in wanted or machine_id in surplus or not (silent or status):
+        if is_wanted(wid, desired) or machine_id in surplus or not (silent or status):
             continue
         found.append(
             Drift(
@@ -35,6 +34,12 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
     return found
 
 
+def is_wanted(worker: str, desired: Desired) -> bool:
+    """Whether a desired machine has a GPU slot for this worker."""
+    machine = desired.machines.get(machine_of(worker))
+    return machine is not None and worker in machine.workers
+
+
 def _known_machines(observed: Observed) -> dict[MachineId, int | None]:
     """Every machine that runs or has a report, readable or not, with when it was last heard."""
     known: dict[MachineId, int | None] = {
@@ -49,7 +54,7 @@ def surplus_machines(desired: Desired, observed: Observed) -> list[Drift]:
     known = _known_machines(observed)
     return [
         _surplus_machine(machine_id, known[machine_id], desired, observed)
-        for machine_id in sorted(set(known) - set(desired.machines))
+        for machine_id in sorted(i for i in known if i not in desired.machines)
     ]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from emp_orch.fleet.model import (
+    BreakerSpec,
+    BudgetSpec,
     Endpoint,
     EnvValue,
     Fleet,
@@ -21,6 +23,7 @@ from emp_orch.fleet.model import (
     MachineId,
     ReconcileSpec,
     RedisSpec,
+    RolloutSpec,
     RuntimeKind,
     Scale,
     SecretRef,
@@ -231,6 +234,25 @@ def _reconcile(d: dict[str, Any]) -> ReconcileSpec:
         stale_after_s=seconds(d["stale_after"]),
         max_unavailable=int(d["max_unavailable"]),
         prune=d["prune"],
+        budget=_budget(d["budget"]),
+        breaker=_breaker(d["breaker"]),
+        rollout=_rollout(d["rollout"]),
+    )
+
+
+def _budget(d: dict[str, Any]) -> BudgetSpec:
+    return BudgetSpec(program=int(d["program"]), machine=int(d["machine"]), window_s=seconds(d["window"]))
+
+
+def _breaker(d: dict[str, Any]) -> BreakerSpec:
+    return BreakerSpec(share=float(d["share"]), window_s=seconds(d["window"]), probe_s=seconds(d["probe"]))
+
+
+def _rollout(d: dict[str, Any]) -> RolloutSpec:
+    return RolloutSpec(
+        min_healthy_s=seconds(d["min_healthy"]),
+        progress_deadline_s=seconds(d["progress_deadline"]),
+        rollback=d["rollback"],
     )
 
 

@@ -24,6 +24,7 @@ class CommandVerb(StrEnum):
     APPLY_CONFIG = "apply_config"
     START_PROGRAM = "start_program"
     RESTART_PROGRAM = "restart_program"
+    STOP_PROGRAM = "stop_program"
 
 
 class Command(Struct, frozen=True, kw_only=True):

@@ -4,13 +4,16 @@
 |---|---|---|---|
 | machines, workers | hash | agent; worker | id → report, JSON |
 | machines:seen, workers:seen | zset | agent; worker | id → last report, ms of Redis TIME |
+| reports:changed, reports:seq | zset; counter | agent; worker | `{documents} {id}` → number of its last change |
 | machine:{id}:commands, :acks | stream | reconciler; agent | {epoch, seq, verb, args}; {seq, ok, error} |
 | machine:{id}:config | string | reconciler | rendered supervisord text, machine document, hash: JSON |
 | fleet:{name}:generation | string | apply | number of the current generation |
 | fleet:{name}:spec:{n} | string | apply | the generation, JSON |
 | fleet:{name}:status | string | reconciler | what the last tick saw and decided, JSON |
 | fleet:{name}:leader, :epoch | string | reconcilers | the lease; the fencing number |
-| fleet:{name}:paused | string | API, CLI | why the reconciler is paused, JSON |
+| fleet:{name}:overrides | hash | API, CLI | kind:scope → a pause or drain with its reason, JSON |
+| fleet:{name}:memory | string | reconciler | what its decisions depend on from round to round, JSON |
+| fleet:{name}:rounds | stream | reconciler | the inputs of the last rounds in which it acted |
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
@@ -48,6 +51,14 @@ class Keys:
     def workers_seen(self) -> str:
         return self._k("workers:seen")
 
+    @property
+    def reports_changed(self) -> str:
+        return self._k("reports:changed")
+
+    @property
+    def reports_seq(self) -> str:
+        return self._k("reports:seq")
+
     # one machine
     def commands(self, machine_id: str) -> str:
         return self._k(f"machine:{machine_id}:commands")
@@ -74,8 +85,14 @@ class Keys:
     def epoch(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:epoch")
 
-    def paused(self, fleet: str) -> str:
-        return self._k(f"fleet:{fleet}:paused")
+    def overrides(self, fleet: str) -> str:
+        return self._k(f"fleet:{fleet}:overrides")
+
+    def memory(self, fleet: str) -> str:
+        return self._k(f"fleet:{fleet}:memory")
+
+    def rounds(self, fleet: str) -> str:
+        return self._k(f"fleet:{fleet}:rounds")
 
     def requests(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:requests")

@@ -6,10 +6,11 @@ recreated by a heartbeat: the script checks that the document exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.fleet.observed import MachineReport, Malformed, SeenMachine, SeenWorker, WorkerReport
@@ -24,29 +25,50 @@ BEATS_PER_DOCUMENT = 4
 # The year 9999: what lies beyond is no time.
 MAX_MS = 253_402_300_799_999
 
-# KEYS[1] documents (hash), KEYS[2] seen (zset). ARGV[1] id, ARGV[2] document or '' for a heartbeat.
-# Returns 1, or 0 when a heartbeat found no document.
-_PUT = """
+# A document that is written or removed gets the next number of a counter: who follows the changes asks no clock.
+_CHANGED = """
+local function changed()
+  redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), KEYS[1] .. ' ' .. ARGV[1])
+end
+"""
+
+# KEYS[1] documents (hash), KEYS[2] seen (zset), KEYS[3] changed (zset), KEYS[4] its counter. ARGV[1] id, ARGV[2]
+# document or '' for a heartbeat. Returns 1, or 0 when a heartbeat found no document.
+_PUT = (
+    _CHANGED
+    + """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[2] ~= '' then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+  changed()
 elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   return 0
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 return 1
 """
+)
 
-# KEYS[1] documents, KEYS[2] seen. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
+# KEYS as above. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
 # Returns 1 when removed, 0 when the subject has reported since.
-_FORGET = """
+_FORGET = (
+    _CHANGED
+    + """
 local seen = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' and seen and tonumber(seen) > tonumber(ARGV[2]) then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
+changed()
 return 1
 """
+)
+
+
+def _keys_of(keys: Keys, kind: str) -> list[str]:
+    """The KEYS of both scripts for the documents of `kind`: machine or worker."""
+    pair = [keys.machines, keys.machines_seen] if kind == "machine" else [keys.workers, keys.workers_seen]
+    return [*pair, keys.reports_changed, keys.reports_seq]
 
 
 class ReportWriter(Generic[R]):
@@ -55,9 +77,9 @@ class ReportWriter(Generic[R]):
     Now and then the document goes out unchanged, so that one that somebody else damaged is whole again.
     """
 
-    def __init__(self, r: Client, documents: str, seen: str, subject: str) -> None:
+    def __init__(self, r: Client, keys: list[str], subject: str) -> None:
         self._r = r
-        self._keys = [documents, seen]
+        self._keys = keys
         self._subject = subject
         self._put = r.register_script(_PUT)
         self._forget = r.register_script(_FORGET)
@@ -81,11 +103,11 @@ class ReportWriter(Generic[R]):
 
 
 def machine_writer(r: Client, keys: Keys, machine_id: str) -> ReportWriter[MachineReport]:
-    return ReportWriter(r, keys.machines, keys.machines_seen, machine_id)
+    return ReportWriter(r, _keys_of(keys, "machine"), machine_id)
 
 
 def worker_writer(r: Client, keys: Keys, worker_id: str) -> ReportWriter[WorkerReport]:
-    return ReportWriter(r, keys.workers, keys.workers_seen, worker_id)
+    return ReportWriter(r, _keys_of(keys, "worker"), worker_id)
 
 
 _machine = msgspec.json.Decoder(MachineReport)
@@ -120,25 +142,35 @@ def _decode_all(
     return reports
 
 
-class Reports:
-    """Everything that was reported, in one round trip."""
+class Reports(Struct, frozen=True, kw_only=True):
+    """What was reported and can be read, and what cannot."""
 
-    def __init__(
-        self,
-        *,
-        now_ms: int,
-        machines: dict[MachineId, SeenMachine],
-        workers: dict[WorkerId, SeenWorker],
-        malformed: tuple[Malformed, ...],
-    ) -> None:
-        self.now_ms = now_ms
-        self.machines = machines
-        self.workers = workers
-        self.malformed = malformed
+    now_ms: int
+    machines: dict[MachineId, SeenMachine]
+    workers: dict[WorkerId, SeenWorker]
+    malformed: tuple[Malformed, ...]
+
+
+def _reports(
+    now_ms: int,
+    machine_docs: dict[str, str],
+    machines_at: Mapping[str, int],
+    worker_docs: dict[str, str],
+    workers_at: Mapping[str, int],
+) -> Reports:
+    bad: list[Malformed] = []
+    machines = _decode_all("machine", machine_docs, machines_at, _machine.decode, lambda m: m.machine_id, bad)
+    workers = _decode_all("worker", worker_docs, workers_at, _worker.decode, lambda w: w.worker_id, bad)
+    return Reports(
+        now_ms=now_ms,
+        machines={MachineId(i): SeenMachine(report=m, seen_ms=machines_at.get(i, 0)) for i, m in machines.items()},
+        workers={WorkerId(i): SeenWorker(report=w, seen_ms=workers_at.get(i, 0)) for i, w in workers.items()},
+        malformed=tuple(bad),
+    )
 
 
 async def read_reports(r: Client, keys: Keys) -> Reports:
-    """All reports with their last-seen times. Raises what redis-py raises when Redis is away."""
+    """All reports with their last-seen times, in one round trip. Raises what redis-py raises when Redis is away."""
     async with r.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(keys.machines)
@@ -146,17 +178,36 @@ async def read_reports(r: Client, keys: Keys) -> Reports:
         pipe.hgetall(keys.workers)
         pipe.zrange(keys.workers_seen, 0, -1, withscores=True)
         now, machine_docs, machine_seen, worker_docs, worker_seen = await pipe.execute()
-    bad: list[Malformed] = []
-    machines_at = {i: _ms(score) for i, score in machine_seen}
-    workers_at = {i: _ms(score) for i, score in worker_seen}
-    machines = _decode_all("machine", machine_docs, machines_at, _machine.decode, lambda m: m.machine_id, bad)
-    workers = _decode_all("worker", worker_docs, workers_at, _worker.decode, lambda w: w.worker_id, bad)
-    return Reports(
-        now_ms=int(now[0]) * 1000 + int(now[1]) // 1000,
-        machines={MachineId(i): SeenMachine(report=m, seen_ms=machines_at.get(i, 0)) for i, m in machines.items()},
-        workers={WorkerId(i): SeenWorker(report=w, seen_ms=workers_at.get(i, 0)) for i, w in workers.items()},
-        malformed=tuple(bad),
+    return _reports(
+        int(now[0]) * 1000 + int(now[1]) // 1000,
+        machine_docs,
+        {i: _ms(score) for i, score in machine_seen},
+        worker_docs,
+        {i: _ms(score) for i, score in worker_seen},
     )
+
+
+async def read_some(r: Client, keys: Keys, now_ms: int, machines: Sequence[str], workers: Sequence[str]) -> Reports:
+    """The reports of these subjects, as far as there are any, with their last-seen times, in one round trip."""
+    async with r.pipeline(transaction=False) as pipe:
+        for ids, documents, seen in (
+            (machines, keys.machines, keys.machines_seen),
+            (workers, keys.workers, keys.workers_seen),
+        ):
+            if ids:
+                pipe.hmget(documents, list(ids))
+                pipe.zmscore(seen, list(ids))
+        answers = iter(await pipe.execute() if machines or workers else ())
+    found: list[tuple[dict[str, str], dict[str, int]]] = []
+    for ids in (machines, workers):
+        texts, scores = (next(answers), next(answers)) if ids else ([], [])
+        found.append(
+            (
+                {i: text for i, text in zip(ids, texts, strict=True) if text is not None},
+                {i: _ms(score or 0) for i, score in zip(ids, scores, strict=True)},
+            )
+        )
+    return _reports(now_ms, *found[0], *found[1])
 
 
 async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | None:
@@ -171,10 +222,10 @@ async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | N
 async def forget_machine(r: Client, keys: Keys, machine_id: str, *, seen_ms: int | None) -> bool:
     """Remove a machine's report unless it reported after `seen_ms`. True when it is gone."""
     args = [machine_id, "" if seen_ms is None else seen_ms]
-    return bool(await r.register_script(_FORGET)(keys=[keys.machines, keys.machines_seen], args=args))
+    return bool(await r.register_script(_FORGET)(keys=_keys_of(keys, "machine"), args=args))
 
 
 async def forget_worker(r: Client, keys: Keys, worker_id: str, *, seen_ms: int | None) -> bool:
     """Remove a worker's report unless it reported after `seen_ms`. True when it is gone."""
     args = [worker_id, "" if seen_ms is None else seen_ms]
-    return bool(await r.register_script(_FORGET)(keys=[keys.workers, keys.workers_seen], args=args))
+    return bool(await r.register_script(_FORGET)(keys=_keys_of(keys, "worker"), args=args))

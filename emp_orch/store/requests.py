@@ -20,13 +20,14 @@ class Verb(StrEnum):
     RESTART_MACHINE = "restart_machine"
     RESTART_PROGRAM = "restart_program"
     FORGET_MACHINE = "forget_machine"
+    CLOSE_BREAKER = "close_breaker"
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """`by` says where it came from: `cli`, `api`. `program` is set for RESTART_PROGRAM."""
+    """`by` says where it came from: `cli`, `api`. CLOSE_BREAKER has no machine; only RESTART_PROGRAM has a program."""
 
     verb: Verb
-    machine_id: str
+    machine_id: str = ""
     program: str | None = None
     by: str = "api"
 
@@ -56,30 +57,3 @@ def _decode(fields: dict[str, str]) -> Request | None:
         return msgspec.json.decode(fields.get("request", ""), type=Request)
     except DAMAGED:
         return None
-
-
-class Pause(Struct, frozen=True, kw_only=True):
-    """While it stands the reconciler observes, but does not act. `at` is RFC 3339 UTC."""
-
-    reason: str
-    by: str
-    at: str = ""
-
-
-async def write_pause(r: Client, keys: Keys, fleet: str, pause: Pause | None) -> None:
-    """Pause the fleet's reconciler, or with None let it act again."""
-    if pause is None:
-        await r.delete(keys.paused(fleet))
-    else:
-        await r.set(keys.paused(fleet), msgspec.json.encode(pause))
-
-
-async def read_pause(r: Client, keys: Keys, fleet: str) -> Pause | None:
-    """Why the reconciler is paused. A text that does not fit still pauses: somebody meant it to."""
-    text = await r.get(keys.paused(fleet))
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=Pause)
-    except DAMAGED:
-        return Pause(reason=str(text), by="unknown")

@@ -6,28 +6,34 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.drift import Drift
+from emp_orch.fleet.overrides import Override
+from emp_orch.fleet.round import Item
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 
-class DriftStatus(Struct, frozen=True, kw_only=True):
-    """A drift with its memory. `action` is the operation it leads to, in words, `operation` its key; `held` says
-    why there is none now."""
+class BreakerStatus(Struct, frozen=True, kw_only=True):
+    """An open breaker. `trial` are the machines that are tried meanwhile."""
 
-    drift: Drift
+    reason: str
     since_ms: int
-    action: str
-    operation: str = ""
-    attempts: int = 0
-    last_attempt_ms: int | None = None
-    next_attempt_ms: int | None = None
-    held: str = ""
+    trial: tuple[str, ...] = ()
+
+
+class RolloutStatus(Struct, frozen=True, kw_only=True):
+    """A generation on its way. `pending` counts the machines that it changes and that are not in order yet."""
+
+    generation: int
+    pending: int
+    stalled: bool
+    since_progress_ms: int
 
 
 class FleetStatus(Struct, frozen=True, kw_only=True):
-    """`at_ms` is Redis TIME of the tick: a status older than a few intervals means no reconciler runs."""
+    """`at_ms` is Redis TIME of the tick: a status older than a few intervals means no reconciler runs. `paused` is why
+    the whole fleet is; `overrides` are all pauses and drains.
+    """
 
     fleet: str
     generation: int
@@ -35,9 +41,12 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
     epoch: int
     at_ms: int
     interval_ms: int
-    drift: tuple[DriftStatus, ...]
+    drift: tuple[Item, ...]
     plan: tuple[str, ...]
     paused: str = ""
+    overrides: tuple[Override, ...] = ()
+    breaker: BreakerStatus | None = None
+    rollout: RolloutStatus | None = None
 
     @property
     def in_sync(self) -> bool:

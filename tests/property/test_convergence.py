@@ -7,6 +7,7 @@ The world is simulated (tests/world.py), the decisions are the real ones: diff, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine, wish, worker
@@ -14,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from world import Host, Program, World, fresh_host
 
-from emp_orch.fleet import policy
 from emp_orch.fleet.desired import DesiredMachine, ProgramKind, desired_machine, machine_of, worker_id
 from emp_orch.fleet.drift import Desired, Drift, Kind, diff
+from emp_orch.fleet.memory import Memory, ended
 from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
 from emp_orch.fleet.observed import InstanceState, MachineReport, MachineStatus, Observed, ProgramState, WorkerReport
-from emp_orch.fleet.plan import Operation, Verb, plan
-from emp_orch.fleet.policy import Attempt
+from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.round import Inputs, decide
 
 SERVICES = (SIMULATION, COMFYUI, SETUP)
 START_MS = 1_000_000_000
@@ -175,14 +176,14 @@ class Loop:
 
     desired: Desired
     world: World
-    memory: dict[str, Attempt] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
     lost: bool = False
     disrupted: set[MachineId] = field(default_factory=set)
     minutes: list[str] = field(default_factory=list)
 
     def tick(self) -> tuple[tuple[Drift, ...], tuple[Operation, ...]] | None:
         for key in self.world.advance():
-            self.memory = policy.ended(self.memory, key, ok=True)
+            self.memory = ended(self.memory, key, ok=True)
         self.watch_disruption()
         if self.world.redis_away:
             self.lost = True
@@ -190,19 +191,35 @@ class Loop:
         if self.lost:
             self.world.observing_since_ms, self.lost = self.world.now_ms, False
         observed = self.world.look()
-        drifts = diff(self.desired, observed)
-        operations = plan(self.desired, drifts)
-        decision = policy.gate(operations, self.desired, observed, self.memory, paused="", jitter=0.5)
-        assert (drifts, operations) == (diff(self.desired, observed), plan(self.desired, drifts))
-        assert decision == policy.gate(operations, self.desired, observed, self.memory, paused="", jitter=0.5)
-        for operation in decision.run:
+        inputs = Inputs(
+            desired=self.desired,
+            observed=observed,
+            memory=self.memory,
+            running=frozenset(self.world.running),
+            asked=tuple(self.by_a_person()),
+            jitter=0.5,
+        )
+        done = decide(inputs)
+        assert done == decide(inputs)
+        for operation in done.decision.run:
             self.check(operation, observed)
             self.minutes.append(f"{(self.world.now_ms - START_MS) // 1000} s: {operation.text}")
             self.note_disruption(operation)
-            self.memory = policy.tried(self.memory, operation, self.world.now_ms)
             self.world.begin(operation, self.desired)
-        self.memory = policy.settled(self.memory, operations, self.world.now_ms)
-        return drifts, operations
+        self.memory = done.memory
+        return tuple(i.drift for i in done.items), done.operations
+
+    def by_a_person(self) -> Iterator[Operation]:
+        """What is left to a person is taken up by one, who says `emp restart` for each."""
+        for key in self.memory.quarantined:
+            _, machine_id, *program = key.split("/", 2)
+            yield Operation(
+                verb=Verb.RESTART_PROGRAM if program else Verb.RESTART_MACHINE,
+                machine_id=MachineId(machine_id),
+                program=ProgramName(program[0]) if program else None,
+                cause="asked",
+                origin="",
+            )
 
     def check(self, operation: Operation, observed: Observed) -> None:
         """Unknown never stops or restarts."""

@@ -145,6 +145,11 @@ row("unreadable, and not running", UP, unreadable("machine", M.id, 2, instances=
 row("program not known to supervisord", UP, has("comfyui-gpu0", None))
 row("program gave up", UP, has("comfyui-gpu0", S.FATAL, detail="Exited too quickly"))
 row("program gave up, no reason", UP, has("simulation", S.FATAL))
+FLAPPED = tuple(NOW_MS - ago for ago in (119_000, 60_000, 30_000, 5_000, 1_000))
+row("program flapping", UP, has("simulation", S.RUNNING, ends_ms=FLAPPED))
+row("program flapping, in backoff", UP, has("simulation", S.BACKOFF, ends_ms=FLAPPED))
+row("program that flapped a while ago", UP, has("simulation", S.STARTING, ends_ms=(NOW_MS - 120_000, *FLAPPED[1:])))
+row("program flapping, stopped since", UP, has("simulation", S.STOPPED, ends_ms=FLAPPED))
 row("set-up step failed", UP, has("comfyui-installer", S.EXITED, exit_status=3))
 row("set-up step running", UP, has("comfyui-installer", S.RUNNING))
 row("program stopped", UP, has("simulation", S.STOPPED))
@@ -363,6 +368,21 @@ program-fatal comfyui-gpu0: wants RUNNING, is FATAL; Exited too quickly
     "program gave up, no reason": """\
 program-fatal simulation: wants RUNNING, is FATAL; supervisord gave up after its retries
 1. start program m simulation  (start): it is FATAL: supervisord gave up after its retries  [emp.yaml:simulation]
+""",
+    "program flapping": """\
+program-flapping simulation: wants RUNNING, is RUNNING; it ended 5 times in 120 s
+1. stop program m simulation  (stop): it is RUNNING: it ended 5 times in 120 s  [emp.yaml:simulation]
+""",
+    "program flapping, in backoff": """\
+program-flapping simulation: wants RUNNING, is BACKOFF; it ended 5 times in 120 s
+1. stop program m simulation  (stop): it is BACKOFF: it ended 5 times in 120 s  [emp.yaml:simulation]
+""",
+    "program that flapped a while ago": """\
+program-starting simulation: wants RUNNING, is STARTING; supervisord is at it
+""",
+    "program flapping, stopped since": """\
+program-stopped simulation: wants RUNNING, is STOPPED; it was stopped, or exited and was not restarted
+1. start program m simulation  (start): it is STOPPED: it was stopped, or exited and was not restarted  [emp.yaml:simulation]
 """,
     "set-up step failed": """\
 program-fatal comfyui-installer: wants EXITED 0, is EXITED 3; the set-up step exited with 3

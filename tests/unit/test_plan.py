@@ -43,6 +43,7 @@ REMEDIES = {
     Kind.MACHINE_STARTING: "",
     Kind.GENERATION_BEHIND: "send configuration m  (in place): why  [emp.yaml:1:1]",
     Kind.PROGRAM_MISSING: "send configuration m  (in place): p: why  [emp.yaml:1:1]",
+    Kind.PROGRAM_FLAPPING: "stop program m p  (stop): it is this: why  [emp.yaml:1:1]",
     Kind.PROGRAM_FATAL: "start program m p  (start): it is this: why  [emp.yaml:1:1]",
     Kind.PROGRAM_WAITING: "",
     Kind.PROGRAM_STOPPED: "start program m p  (start): it is this: why  [emp.yaml:1:1]",

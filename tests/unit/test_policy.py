@@ -8,25 +8,45 @@ import pytest
 from fleet_support import NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish
 from msgspec import structs
 
+from emp_orch.fleet import memory as memories
 from emp_orch.fleet import policy
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Desired, Kind, diff
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.memory import Attempt, Memory
+from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, Observed
+from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.fleet.plan import Operation, Verb, plan, remedy
-from emp_orch.fleet.policy import Attempt
+from emp_orch.fleet.policy import Decision, Situation
 
 A, B, C = (one([SIMULATION], machine_id=name) for name in "abc")
 OLD_A, OLD_B, OLD_C = (one([], machine_id=name) for name in "abc")
 NEW = wish(A, B, C, generation=2)
 
-Memory = dict[str, Attempt]
+Attempts = dict[str, Attempt]
 
 
-def said(desired: Desired, observed: Observed, memory: Memory | None = None, *, paused: str = "") -> list[str]:
+def gated(
+    desired: Desired, observed: Observed, attempts: Attempts | None = None, *overrides: Override
+) -> tuple[tuple[Operation, ...], Decision]:
+    drifts = diff(desired, observed)
+    operations = plan(desired, drifts)
+    situation = Situation(
+        desired=desired,
+        observed=observed,
+        drifts=drifts,
+        memory=Memory(attempts=attempts or {}),
+        quarantined={},
+        overrides=overrides,
+        running=frozenset(),
+        jitter=0.0,
+    )
+    return operations, policy.gate(operations, situation)
+
+
+def said(desired: Desired, observed: Observed, attempts: Attempts | None = None, *overrides: Override) -> list[str]:
     """What runs and what is held, with the reason and how many ms until the next attempt."""
-    operations = plan(desired, diff(desired, observed))
-    decision = policy.gate(operations, desired, observed, memory or {}, paused=paused, jitter=0.0)
+    operations, decision = gated(desired, observed, attempts, *overrides)
     assert {*decision.run, *(h.operation for h in decision.held)} == set(operations)
     lines = [f"run {o.key}" for o in decision.run]
     for h in decision.held:
@@ -76,15 +96,21 @@ def test_backoff_says_how_often_it_was_tried_and_when_it_will_be_again() -> None
     assert said(desired, dead, {key: attempt(9, 60_000)}) == [f"run {key}"]
 
 
+WINDOW_MS = 1_800_000
+
+
 def test_attempts_are_counted_and_end() -> None:
     (operation,) = plan(wish(A), diff(wish(A), look(A, instances={})))
-    memory = policy.tried({}, operation, 10)
-    assert memory == {operation.key: Attempt(count=1, last_ms=10, in_flight_since_ms=10)}
-    memory = policy.ended(memory, operation.key, ok=False)
-    assert memory == {operation.key: Attempt(count=1, last_ms=10, in_flight_since_ms=None)}
-    memory = policy.tried(memory, operation, 20)
-    assert memory == {operation.key: Attempt(count=2, last_ms=20, in_flight_since_ms=20)}
-    assert policy.ended({}, "unknown", ok=True) == {}
+    memory = memories.tried(Memory(), operation, 10, WINDOW_MS)
+    begun = Attempt(count=1, last_ms=10, in_flight_since_ms=10, times_ms=(10,))
+    assert memory.attempts == {operation.key: begun}
+    memory = memories.ended(memory, operation.key, ok=False)
+    assert memory.attempts == {operation.key: structs.replace(begun, in_flight_since_ms=None)}
+    memory = memories.tried(memory, operation, 20, WINDOW_MS)
+    assert memory.attempts == {operation.key: Attempt(count=2, last_ms=20, in_flight_since_ms=20, times_ms=(10, 20))}
+    memory = memories.tried(memory, operation, 15 + WINDOW_MS, WINDOW_MS)
+    assert memory.attempts[operation.key].times_ms == (20, 15 + WINDOW_MS)
+    assert memories.ended(Memory(), "unknown", ok=True) == Memory()
 
 
 def operation(verb: Verb, machine_id: str = "a") -> Operation:
@@ -101,18 +127,21 @@ START, RESTART, SEND = (operation(v) for v in (Verb.START_MACHINE, Verb.RESTART_
         ({START.key: attempt(3, 600_000)}, (START,), {START.key: attempt(3, 600_000)}),
         # Healed for less than a minute: kept, so that a crash loop goes on backing off.
         ({START.key: attempt(3, 59_999)}, (), {START.key: attempt(3, 59_999)}),
-        # Healed for a minute: forgotten, so that the next failure is answered at once.
-        ({START.key: attempt(3, 60_000)}, (), {}),
+        # Healed for a minute: its backoff begins anew, so that the next failure is answered at once.
+        ({START.key: attempt(3, 60_000)}, (), {START.key: attempt(0, 60_000)}),
+        # Healed for the budget's window: forgotten.
+        ({START.key: attempt(3, WINDOW_MS)}, (), {}),
         # The reconciler's own operations end by themselves, however long they take.
         ({RESTART.key: attempt(1, 600_000, in_flight=True)}, (), {RESTART.key: attempt(1, 600_000, in_flight=True)}),
         # A command that is not needed any more has worked; its acknowledgement may have been lost.
         ({SEND.key: attempt(1, 1_000, in_flight=True)}, (), {SEND.key: attempt(1, 1_000)}),
         ({SEND.key: attempt(1, 1_000, in_flight=True)}, (SEND,), {SEND.key: attempt(1, 1_000, in_flight=True)}),
-        ({SEND.key: attempt(1, 60_000, in_flight=True)}, (), {}),
+        ({SEND.key: attempt(1, 60_000, in_flight=True)}, (), {SEND.key: attempt(0, 60_000)}),
     ],
 )
-def test_what_has_healed_is_forgotten(before: Memory, needed: tuple[Operation, ...], after: Memory) -> None:
-    assert policy.settled(before, needed, NOW_MS) == after
+def test_what_has_healed_is_forgotten(before: Attempts, needed: tuple[Operation, ...], after: Attempts) -> None:
+    keys = frozenset(o.key for o in needed)
+    assert memories.settled(Memory(attempts=before), keys, NOW_MS, WINDOW_MS).attempts == after
 
 
 # --- under way
@@ -153,7 +182,7 @@ def test_a_command_to_a_machine_that_ended_is_void() -> None:
 
 
 def test_one_machine_at_a_time_in_the_order_of_the_file() -> None:
-    why = "max_unavailable machines are already disrupted"
+    why = "max_unavailable: 1 of 1 are out already (a)"
     assert said(NEW, outdated(OLD_A, OLD_B, OLD_C)) == [
         "run send-configuration/a",
         f"hold send-configuration/b: {why}",
@@ -163,11 +192,11 @@ def test_one_machine_at_a_time_in_the_order_of_the_file() -> None:
     assert said(two, outdated(OLD_A, OLD_B, OLD_C)) == [
         "run send-configuration/a",
         "run send-configuration/b",
-        f"hold send-configuration/c: {why}",
+        "hold send-configuration/c: max_unavailable: 2 of 2 are out already (a, b)",
     ]
 
 
-HELD = "hold send-configuration/b: max_unavailable machines are already disrupted"
+HELD = "hold send-configuration/b: max_unavailable: 1 of 1 are out already (a)"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +259,7 @@ HELD = "hold send-configuration/b: max_unavailable machines are already disrupte
         (outdated(OLD_B), {"send-configuration/a": attempt(1, 5_000)}, ["run send-configuration/b"]),
     ],
 )
-def test_who_counts_as_disrupted(observed: Observed, memory: Memory, expected: list[str]) -> None:
+def test_who_counts_as_disrupted(observed: Observed, memory: Attempts, expected: list[str]) -> None:
     assert said(wish(A, B, generation=2), observed, memory) == expected
 
 
@@ -257,7 +286,7 @@ def test_silent_machines_are_restarted_one_at_a_time() -> None:
     """Their programs may well be working: if all agents are cut off, not all machines go down."""
     silent = look(A, B, C, machines={m.id: report(m, seen_ms=OLD_MS) for m in (A, B, C)})
     never = look(A, B, C, machines={})
-    why = "max_unavailable machines are already disrupted"
+    why = "max_unavailable: 1 of 1 are out already (a)"
     for observed in (silent, never):
         assert said(wish(A, B, C), observed) == [
             "run restart-machine/a",
@@ -278,21 +307,45 @@ def test_a_machine_that_never_reports_does_not_keep_the_others_from_their_turn()
 # --- paused
 
 
+def pause(machine_id: str | None = None, program: str | None = None) -> Override:
+    return Override(
+        kind=OverrideKind.PAUSE,
+        machine_id=MachineId(machine_id) if machine_id else None,
+        program=ProgramName(program) if program else None,
+        reason="maintenance",
+        by="kim",
+    )
+
+
 def test_paused_holds_everything_and_says_who() -> None:
     observed = outdated(OLD_B, instances=gone("a"))
-    assert said(NEW, observed, paused="maintenance (by kim)") == [
+    assert said(NEW, observed, None, pause()) == [
         "hold start-machine/a: paused: maintenance (by kim)",
         "hold send-configuration/b: paused: maintenance (by kim)",
     ]
 
 
+def test_a_machine_or_a_program_is_paused_alone() -> None:
+    observed = outdated(OLD_B, instances=gone("a"))
+    assert said(NEW, observed, None, pause("a")) == [
+        "run send-configuration/b",
+        "hold start-machine/a: a is paused: maintenance (by kim)",
+    ]
+    silent = look(A, machines={A.id: report(A, seen_ms=OLD_MS)})
+    held = ["hold restart-machine/a: a/simulation is paused: maintenance (by kim)"]
+    assert said(wish(A), silent, None, pause("a", "simulation")) == held
+    assert said(wish(A), silent, None, pause("b")) == ["run restart-machine/a"]
+
+
 # --- what is told of a drift
 
 
-def told(observed: Observed, memory: Memory | None = None, *, desired: Desired | None = None) -> list[tuple[str, ...]]:
+def told(
+    observed: Observed, memory: Attempts | None = None, *, desired: Desired | None = None
+) -> list[tuple[str, ...]]:
     wanted = desired or wish(A)
     drifts = diff(wanted, observed)
-    decision = policy.gate(plan(wanted, drifts), wanted, observed, memory or {}, paused="", jitter=0.0)
+    _, decision = gated(wanted, observed, memory)
     found = []
     for d in drifts:
         action, held, next_ms = policy.describe(d, remedy(d, wanted), decision)
@@ -332,7 +385,13 @@ def test_a_new_generation_does_not_wait_for_the_last_ones_backoff() -> None:
         "send-configuration/b": attempt(5, 20_000, in_flight=True),
         "restart-program/a/x": attempt(5, 20_000),
     }
-    assert set(policy.asked_anew(memory)) == {"send-configuration/b", "restart-program/a/x"}
-    taken_over = policy.ended(memory, "send-configuration/b", ok=True)["send-configuration/b"]
-    assert (taken_over.count, taken_over.in_flight_since_ms) == (0, None)
-    assert policy.ended(memory, "restart-program/a/x", ok=True)["restart-program/a/x"].count == 5
+    kept = memories.asked_anew(Memory(attempts=memory), ()).attempts
+    assert set(kept) == {"send-configuration/b", "restart-program/a/x"}
+    assert set(memories.asked_anew(Memory(attempts=memory), [MachineId("a")]).attempts) == {"send-configuration/b"}
+    taken_over = memories.ended(Memory(attempts=memory), "send-configuration/b", ok=True)
+    assert taken_over.attempts["send-configuration/b"].count == 0
+    assert taken_over.attempts["send-configuration/b"].in_flight_since_ms is None
+    assert (
+        memories.ended(Memory(attempts=memory), "restart-program/a/x", ok=True).attempts["restart-program/a/x"].count
+        == 5
+    )

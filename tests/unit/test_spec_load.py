@@ -87,6 +87,15 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "reconcile.stale_after": ("10s", lambda: LEAST.reconcile.stale_after_s, 10.0),
     "reconcile.max_unavailable": (1, lambda: LEAST.reconcile.max_unavailable, 1),
     "reconcile.prune": (False, lambda: LEAST.reconcile.prune, False),
+    "reconcile.budget.program": (5, lambda: LEAST.reconcile.budget.program, 5),
+    "reconcile.budget.machine": (3, lambda: LEAST.reconcile.budget.machine, 3),
+    "reconcile.budget.window": ("30m", lambda: LEAST.reconcile.budget.window_s, 1800.0),
+    "reconcile.breaker.share": (0.5, lambda: LEAST.reconcile.breaker.share, 0.5),
+    "reconcile.breaker.window": ("2m", lambda: LEAST.reconcile.breaker.window_s, 120.0),
+    "reconcile.breaker.probe": ("1m", lambda: LEAST.reconcile.breaker.probe_s, 60.0),
+    "reconcile.rollout.min_healthy": ("5s", lambda: LEAST.reconcile.rollout.min_healthy_s, 5.0),
+    "reconcile.rollout.progress_deadline": ("10m", lambda: LEAST.reconcile.rollout.progress_deadline_s, 600.0),
+    "reconcile.rollout.rollback": (False, lambda: LEAST.reconcile.rollout.rollback, False),
 }
 
 
@@ -107,6 +116,7 @@ def test_every_default_of_the_schema_is_in_the_table() -> None:
     defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
     shells = {"redis", "api", "monitor", "services", "machines", "jobs", "reconcile"}
     shells |= {"services.*.stop", "machines.*.worker", "jobs.keep"}
+    shells |= {"reconcile.budget", "reconcile.breaker", "reconcile.rollout"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
     assert all(defaults[p] == {} for p in shells)
 

@@ -12,6 +12,7 @@ from emp_orch.control.orphans import Orphan
 from emp_orch.control.overview import MachineNow, Overview, Part, Verdict
 from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.drift import Desired, Drift, Kind
+from emp_orch.fleet.limits import limits_of
 from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.fleet.observed import (
     ConnectorReport,
@@ -83,6 +84,8 @@ def difference(*drift: DriftNow, workers: tuple[SeenWorker, ...] = (), **changes
         desired=Desired(
             generation=3,
             machines=desired_machines(fleet_of("box")),
+            digests={},
+            limits=limits_of(fleet_of("box").reconcile),
             stale_after_ms=10_000,
             max_unavailable=1,
             prune=False,

@@ -1,0 +1,27 @@
+"""What is desired now: the generation in force, with the drains that people ordered."""
+
+from __future__ import annotations
+
+from emp_orch.control.generation import as_desired
+from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.overrides import Override, drained
+from emp_orch.store.generations import Generation
+
+
+class Desire:
+    """Remembers the last answer: 1,000 machines are not resolved and hashed anew each round."""
+
+    def __init__(self) -> None:
+        self._generation: Generation | None = None
+        self._bare: Desired | None = None
+        self._overrides: tuple[Override, ...] = ()
+        self._effective: Desired | None = None
+
+    def of(self, generation: Generation, overrides: tuple[Override, ...]) -> Desired:
+        if self._bare is None or self._generation is not generation:
+            self._bare = as_desired(generation)
+            self._effective = None
+        if self._effective is None or overrides != self._overrides:
+            self._effective = drained(self._bare, overrides)
+        self._generation, self._overrides = generation, overrides
+        return self._effective

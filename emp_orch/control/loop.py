@@ -1,0 +1,97 @@
+"""The reconciler's loop: a round at least each interval, earlier on an event, later while Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from emp_orch.control.reconciler import Reconciler
+from emp_orch.errors import EmpError
+from emp_orch.store.connect import TRANSIENT, Client, drop_idle, within
+from emp_orch.store.events import Event, Events
+from emp_orch.store.keys import Keys
+
+log = logging.getLogger("reconcile")
+
+# A tick that takes as long as the lease could act after it; it is given up before.
+TICK_S = 8.0
+# Between two ticks at least, so that a burst of events costs one tick.
+SETTLE_S = 0.05
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
+
+
+class Loop:
+    """Drives one reconciler until it is cancelled. `interval_s` tells the time between two rounds."""
+
+    def __init__(
+        self, r: Client, keys: Keys, reconciler: Reconciler, lost: Callable[[], None], interval_s: Callable[[], float]
+    ) -> None:
+        self._r = r
+        self._reconciler = reconciler
+        self._lost = lost
+        self._interval_s = interval_s
+        self._events = Events(r, keys)
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let the next round come now."""
+        self._woken.set()
+
+    def parts(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What is to run until cancelled."""
+        return self._rounds(), self._listen()
+
+    async def _rounds(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async with within(TICK_S):
+                    await self._reconciler.tick()
+                failures = 0
+                await self._pause()
+            except TRANSIENT as e:
+                if failures == 0:
+                    why = str(e) or f"a look took longer than {TICK_S:g} s"
+                    log.warning("nothing is seen: %s; nothing is done until it is", why)
+                self._lost()
+                self._reconciler.lost()
+                await drop_idle(self._r)
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
+            except EmpError as e:
+                log.error("%s (%s)", e.message, e.hint)
+                await asyncio.sleep(self._interval_s())
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval_s()):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(SETTLE_S)
+        self._woken.clear()
+
+    async def _listen(self) -> None:
+        """Follow the events: each wakes the loop, and `command_done` ends an operation under way."""
+        after = ""
+        while True:
+            try:
+                after = after or await self._events.latest_id()
+                async for batch in self._events.follow(after):
+                    for event in batch:
+                        after = event.id
+                        await self._hear(event)
+            except TRANSIENT:
+                await asyncio.sleep(BACKOFF_S[1])
+
+    async def _hear(self, event: Event) -> None:
+        if event.type.startswith(("job_", "drift_", "operation_")):
+            return
+        if event.type == "command_done":
+            key, error = str(event.data.get("operation")), str(event.data.get("error", ""))
+            if not event.data.get("ok"):
+                error = error or "it failed, and the machine did not say why"
+                log.warning("%s: %s", key, error)
+            await self._reconciler.ended(key, error=error if not event.data.get("ok") else "")
+        self.wake()

@@ -1,0 +1,59 @@
+"""Operations under way: each runs beside the rounds, since a machine's stop may take as long as its drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+from emp_orch.control.execute import Executor
+from emp_orch.errors import EmpError
+from emp_orch.fleet.chronicle import Entry
+from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.plan import Operation
+from emp_orch.store.connect import TRANSIENT
+
+Write = Callable[[list[Entry]], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """Who is told of outcomes: the reconciler."""
+
+    def handed_over(self, key: str) -> None: ...
+
+    async def ended(self, key: str, *, error: str = "") -> None: ...
+
+
+class Operations:
+    """Runs operations in `group`, and writes what came of them. `wake` is called at each end."""
+
+    def __init__(self, executor: Executor, group: asyncio.TaskGroup, write: Write, wake: Callable[[], None]) -> None:
+        self._executor = executor
+        self._group = group
+        self._write = write
+        self._wake = wake
+        self.listener: Listener | None = None
+
+    def begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
+        self._group.create_task(self._run(operation, desired, epoch), name=operation.key)
+
+    async def _run(self, operation: Operation, desired: Desired, epoch: int) -> None:
+        outcome: dict[str, object] = {"operation": operation.key, "machine_id": operation.machine_id}
+        try:
+            done = await self._executor.run(operation, desired, epoch)
+            outcome["outcome"] = "done" if done else "sent"
+        except EmpError as e:
+            done = True
+            outcome |= {"outcome": "failed", "error": e.message, "hint": e.hint}
+        except TRANSIENT as e:
+            done = True
+            outcome |= {"outcome": "failed", "error": str(e) or type(e).__name__}
+        if self.listener is not None:
+            if done:
+                await self.listener.ended(operation.key, error=str(outcome.get("error", "")))
+            else:
+                self.listener.handed_over(operation.key)
+        self._wake()
+        with suppress(*TRANSIENT):  # the log has it; the journal is not worth a crash
+            await self._write([("operation_ended", outcome)])

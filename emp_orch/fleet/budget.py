@@ -1,0 +1,64 @@
+"""Escalation: a program that is tried in vain has its machine restarted; what that does not mend is left to a person.
+
+Tries are counted over a sliding window, also across moments of health, so that what fails again and again is seen.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, structs
+
+from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.plan import Operation, Verb, operation_key
+
+# What counts as a try. A flapping program is stopped, too, but that mends nothing: what follows does.
+_PROGRAM_VERBS = (Verb.START_PROGRAM, Verb.RESTART_PROGRAM)
+
+
+class Escalated(Struct, frozen=True, kw_only=True):
+    """`operations`: the plan with what was used up replaced. `quarantined`: operation key → why it is left alone.
+    `instead`: operation key → the key of the one that took its place."""
+
+    operations: tuple[Operation, ...]
+    quarantined: dict[str, str]
+    instead: dict[str, str]
+
+
+def escalate(operations: tuple[Operation, ...], desired: Desired, memory: Memory, now_ms: int) -> Escalated:
+    """Put a machine's restart in the place of a program's that has used up its budget, and so on."""
+    found: dict[str, Operation] = {}
+    quarantined = {key: why for key, why in memory.quarantined.items() if key in {o.key for o in operations}}
+    instead: dict[str, str] = {}
+    limits = desired.limits
+    minutes = f"{limits.window_ms / 60_000:g} min"
+    for operation in operations:
+        chosen = operation
+        if operation.key not in quarantined and operation.verb in (*_PROGRAM_VERBS, Verb.RESTART_MACHINE):
+            tries = _tries(operation, memory, now_ms, limits.window_ms)
+            restart = _machine_restart(operation, f"{operation.program}: {tries} tries in {minutes} did not help")
+            restarts = _tries(restart, memory, now_ms, limits.window_ms)
+            on_program = operation.verb in _PROGRAM_VERBS
+            if on_program and tries < limits.program_budget:
+                pass
+            elif restarts >= limits.machine_budget:
+                quarantined[operation.key] = (
+                    f"{f'{tries} tries and ' if on_program else ''}{restarts} restarts of the machine in {minutes} did"
+                    f" not help; `emp restart {operation.machine_id}` tries again"
+                )
+            elif on_program:
+                instead[operation.key] = restart.key
+                chosen = restart
+        found.setdefault(chosen.key, chosen)
+    return Escalated(operations=tuple(found.values()), quarantined=quarantined, instead=instead)
+
+
+def _machine_restart(operation: Operation, cause: str) -> Operation:
+    return structs.replace(operation, verb=Verb.RESTART_MACHINE, program=None, cause=cause)
+
+
+def _tries(operation: Operation, memory: Memory, now_ms: int, window_ms: int) -> int:
+    """How often this subject was tried within the window, whichever way."""
+    verbs = _PROGRAM_VERBS if operation.verb in _PROGRAM_VERBS else (operation.verb,)
+    keys = {operation_key(verb, operation.machine_id, operation.program) for verb in verbs}
+    times = [t for key in keys if (a := memory.attempts.get(key)) for t in a.times_ms]
+    return sum(now_ms - t < window_ms for t in times)

@@ -1,0 +1,161 @@
+"""One round of the reconciler as a function: inputs → drift, plan, decision, journal entries, the next memory.
+
+All that it depends on is in `Inputs`, and all of that is data: the same inputs give the same round again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct, structs
+
+from emp_orch.fleet import breaker, budget, chronicle, rollout
+from emp_orch.fleet.chronicle import Entry
+from emp_orch.fleet.drift import diff
+from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_program, settled, tried
+from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.overrides import Override
+from emp_orch.fleet.plan import Operation, Verb, plan, remedy
+from emp_orch.fleet.policy import Decision, Situation, describe, gate
+
+
+class Inputs(Struct, frozen=True, kw_only=True):
+    """`asked`: operations that people asked for, to be begun whatever stands against them. `running`: keys of those
+    that the reconciler is at. `closes_breaker`: somebody said that what failed so far counts no more. `jitter`: 0 … 1.
+    `desired` has the drains of `overrides` in it already.
+    """
+
+    desired: Desired
+    observed: Observed
+    memory: Memory
+    overrides: tuple[Override, ...] = ()
+    asked: tuple[Operation, ...] = ()
+    running: frozenset[str] = frozenset()
+    closes_breaker: bool = False
+    jitter: float = 0.0
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """A drift with what is done about it. `action` is the operation it leads to, in words, `operation` its key; `held`
+    says why there is none now.
+    """
+
+    drift: Drift
+    since_ms: int
+    action: str
+    operation: str = ""
+    attempts: int = 0
+    last_attempt_ms: int | None = None
+    next_attempt_ms: int | None = None
+    held: str = ""
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """`rollback`: the generation to go back to by itself."""
+
+    operations: tuple[Operation, ...]
+    decision: Decision
+    items: tuple[Item, ...]
+    entries: tuple[Entry, ...]
+    memory: Memory
+    rollback: int | None
+
+
+def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
+    """One round. `drifts`: what `diff` says of the inputs, where the caller knows it already."""
+    desired, now_ms = inputs.desired, inputs.observed.now_ms
+    found = diff(desired, inputs.observed) if drifts is None else drifts
+    onsets, entries = chronicle.onsets(found, inputs.memory.onsets, now_ms)
+    memory = _noted(inputs, found, structs.replace(inputs.memory, onsets=onsets))
+    planned = plan(desired, found)
+    escalated = budget.escalate(planned, desired, memory, now_ms)
+    memory = structs.replace(memory, quarantined=escalated.quarantined)
+    situation = Situation(
+        desired=desired,
+        observed=inputs.observed,
+        drifts=found,
+        memory=_begun(memory, inputs.asked, inputs),
+        quarantined=escalated.quarantined,
+        overrides=inputs.overrides,
+        running=inputs.running,
+        jitter=inputs.jitter,
+    )
+    gated = gate(escalated.operations, situation)
+    asked = tuple(o for o in inputs.asked if o.key not in inputs.running)
+    decision = structs.replace(gated, run=(*asked, *(o for o in gated.run if o.key not in {a.key for a in asked})))
+    memory = _begun(memory, decision.run, inputs)
+    memory = structs.replace(memory, rollout=rollout.sent(memory.rollout, decision.run))
+    memory = settled(memory, frozenset(o.key for o in escalated.operations), now_ms, desired.limits.window_ms)
+    by_key = {o.key: o for o in escalated.operations}
+    actions = {d.key: o for d in found if (o := _action(d, desired, escalated, by_key)) is not None}
+    onsets, decisions = chronicle.decided(onsets, {k: o.key for k, o in actions.items()}, decision)
+    memory = structs.replace(memory, onsets=onsets)
+    return Round(
+        operations=escalated.operations,
+        decision=decision,
+        items=tuple(_item(d, actions.get(d.key), memory, decision) for d in found),
+        entries=(*entries, *chronicle.standing(inputs.memory, memory), *decisions),
+        memory=memory,
+        rollback=rollout.going_back(memory.rollout, desired),
+    )
+
+
+def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory) -> Memory:
+    """Memory after what this look showed and people said, before anything is decided."""
+    desired, now_ms = inputs.desired, inputs.observed.now_ms
+    for operation in inputs.asked:
+        memory = forgiven(memory, _subject(operation))
+    if inputs.closes_breaker:
+        memory = structs.replace(memory, breaker=breaker.reset(now_ms))
+    drifting = {d.machine_id for d in drifts}
+    unproven = set(desired.machines if memory.unproven is None else memory.unproven)
+    known = memory.rollout.generation
+    if known != desired.generation:
+        changed = {d.machine_id for d in drifts if d.kind is Kind.CONFIG_BEHIND}
+        memory = asked_anew(memory, changed)
+        unproven |= changed
+    memory = structs.replace(memory, unproven=frozenset(i for i in unproven if i in drifting and i in desired.machines))
+    memory = structs.replace(memory, rollout=rollout.step(drifts, desired, memory, now_ms))
+    return structs.replace(memory, breaker=breaker.step(drifts, desired, memory, now_ms))
+
+
+def _subject(operation: Operation) -> Callable[[str], bool]:
+    """Which operations a person's word about this one sets free."""
+    if operation.program is not None:
+        return on_program(operation.machine_id, operation.program)
+    if operation.verb is Verb.RESTART_MACHINE:
+        return on_machine(operation.machine_id)
+    return operation.key.__eq__
+
+
+def _begun(memory: Memory, operations: tuple[Operation, ...], inputs: Inputs) -> Memory:
+    for operation in operations:
+        if operation.key not in inputs.running:
+            memory = tried(memory, operation, inputs.observed.now_ms, inputs.desired.limits.window_ms)
+    return memory
+
+
+def _action(
+    drift: Drift, desired: Desired, escalated: budget.Escalated, by_key: dict[str, Operation]
+) -> Operation | None:
+    """The operation that this drift leads to, with what has taken its place."""
+    operation = remedy(drift, desired)
+    if operation is None:
+        return None
+    return by_key[escalated.instead.get(operation.key, operation.key)]
+
+
+def _item(drift: Drift, operation: Operation | None, memory: Memory, decision: Decision) -> Item:
+    action, held, next_ms = describe(drift, operation, decision)
+    attempt = memory.attempts.get(operation.key) if operation else None
+    return Item(
+        drift=drift,
+        since_ms=memory.onsets[drift.key].since_ms,
+        action=action,
+        operation=operation.key if operation else "",
+        attempts=attempt.count if attempt else 0,
+        last_attempt_ms=attempt.last_ms if attempt else None,
+        next_attempt_ms=next_ms,
+        held=held,
+    )

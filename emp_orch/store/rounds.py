@@ -1,0 +1,73 @@
+"""`fleet:{name}:memory` and `:rounds`: what the leader remembers, and the inputs of the rounds in which it acted.
+
+A recorded round is MessagePack, deflated, in base85: 1,000 machines take some ten kB, and text passes every client.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.round import Inputs
+from emp_orch.store.connect import Client
+from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.keys import Keys
+
+MAX_ROUNDS = 200
+# What one record may hold when it is unpacked: 10,000 machines are about 40 MB.
+MAX_RECORD_BYTES = 256 * 1024 * 1024
+
+
+class Recorded(Struct, frozen=True, kw_only=True):
+    """One round in which the leader acted: what it knew, what it planned, and the keys of what it began."""
+
+    inputs: Inputs
+    plan: tuple[str, ...]
+    run: tuple[str, ...]
+
+
+_memory = msgspec.json.Decoder(Memory)
+_recorded = msgspec.msgpack.Decoder(Recorded)
+
+
+async def read_memory(r: Client, keys: Keys, fleet: str) -> Memory | None:
+    """What the last leader remembered; None when there was none, or it cannot be read."""
+    text = await r.get(keys.memory(fleet))
+    try:
+        return None if text is None else _memory.decode(text)
+    except DAMAGED:
+        return None
+
+
+async def write_memory(r: Client, keys: Keys, fleet: str, memory: Memory) -> None:
+    await r.set(keys.memory(fleet), msgspec.json.encode(memory))
+
+
+def pack(recorded: Recorded) -> str:
+    return base64.b85encode(zlib.compress(msgspec.msgpack.encode(recorded), 1)).decode()
+
+
+def unpack(text: str) -> Recorded | None:
+    """None for a text that is no record."""
+    try:
+        inflated = zlib.decompressobj()
+        data = inflated.decompress(base64.b85decode(text), MAX_RECORD_BYTES)
+        return None if inflated.unconsumed_tail else _recorded.decode(data)
+    except (ValueError, zlib.error, *DAMAGED):
+        return None
+
+
+async def record(r: Client, keys: Keys, fleet: str, packed: str) -> None:
+    fields = cast(Any, {"round": packed})
+    await r.xadd(keys.rounds(fleet), fields, maxlen=MAX_ROUNDS, approximate=False)
+
+
+async def recorded(r: Client, keys: Keys, fleet: str, count: int) -> list[tuple[str, Recorded | None]]:
+    """The last `count` rounds with their stream ids, oldest first; None for one that cannot be read."""
+    entries = cast(list[tuple[str, dict[str, str]]], await r.xrevrange(keys.rounds(fleet), count=count))
+    return [(entry_id, unpack(fields.get("round", ""))) for entry_id, fields in reversed(entries)]
