@@ -15,7 +15,7 @@ from emp_orch.api.query import whole_number
 from emp_orch.api.state import drift_view, reconciler_view
 from emp_orch.store.connect import TRANSIENT, time_ms
 from emp_orch.store.events import Event
-from emp_orch.store.generations import list_generations
+from emp_orch.store.generations import list_generations, with_changes
 from emp_orch.store.journal import recent
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import rfc3339
@@ -29,6 +29,9 @@ class GenerationView(Struct, frozen=True, kw_only=True):
     digest: str
     machines: tuple[str, ...]
     num_gpus: int
+    by: str
+    why: str
+    changes: tuple[str, ...]
 
 
 class EventView(Struct, frozen=True, kw_only=True):
@@ -98,6 +101,7 @@ async def plan(request: web.Request) -> web.Response:
 
 
 async def generations(request: web.Request) -> web.Response:
+    """`changes` are against the one before; there are none where that is no longer kept."""
     ctx = context(request)
     kept = await list_generations(ctx.redis, ctx.keys, ctx.settings.fleet)
     views = [
@@ -107,8 +111,11 @@ async def generations(request: web.Request) -> web.Response:
             digest=g.digest,
             machines=tuple(m.id for m in g.fleet.machines),
             num_gpus=sum(m.num_gpus for m in g.fleet.machines),
+            by=g.by,
+            why=g.why,
+            changes=told,
         )
-        for g in kept
+        for g, told in with_changes(kept)
     ]
     return answer(views)
 

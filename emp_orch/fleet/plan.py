@@ -169,30 +169,38 @@ class MachineChange(Struct, frozen=True, kw_only=True):
 
 
 def changes(
-    before: Mapping[MachineId, DesiredMachine], after: Desired, instances: Mapping[MachineId, Instance]
+    before: Mapping[MachineId, DesiredMachine],
+    after: Desired,
+    instances: Mapping[MachineId, Instance],
+    source: str = "emp.yaml",
 ) -> tuple[MachineChange, ...]:
-    """What a new generation changes, machine by machine; `before` is the generation in force, if any."""
+    """What a new generation changes, machine by machine; `before` is the generation in force, if any.
+
+    `source` is what the new one is taken from.
+    """
     found = []
     for machine in after.machines.values():
         old = before.get(machine.id)
         instance = instances.get(machine.id)
         if old is None or instance is None or instance.state is InstanceState.GONE:
-            why = "new in emp.yaml" if old is None else "it does not run"
+            why = f"new in {source}" if old is None else "it does not run"
             names = tuple(p.name for p in machine.programs)
             found.append(
                 MachineChange(machine_id=machine.id, effect=Effect.START, why=why, origin=machine.origin, added=names)
             )
         elif config_hash(old) != config_hash(machine):
-            found.append(_compare(old, machine))
+            found.append(compare(old, machine))
     for machine_id, old in before.items():
         if machine_id not in after.machines:
-            why = "no longer in emp.yaml" + ("" if after.prune else "; stays until `--prune`")
+            gone = "no longer in emp.yaml" if source == "emp.yaml" else f"not in {source}"
+            why = gone + ("" if after.prune else "; stays until `--prune`")
             names = tuple(p.name for p in old.programs)
             found.append(MachineChange(machine_id=machine_id, effect=Effect.REMOVE, why=why, origin="", removed=names))
     return tuple(found)
 
 
-def _compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
+def compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
+    """What becomes of a machine that runs `old` and should run `new`."""
     before = {p.name: p for p in old.programs}
     after = {p.name: p for p in new.programs}
     both = [name for name in after if name in before]

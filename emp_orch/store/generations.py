@@ -5,10 +5,13 @@ What is stored holds no secret: references stay references, and of the Redis URL
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
+from emp_orch.fleet.history import changed
 from emp_orch.fleet.model import Fleet
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
@@ -18,7 +21,11 @@ KEPT = 50
 
 
 class Generation(Struct, frozen=True, kw_only=True):
-    """`prune` and `allow_empty` are what the person who applied it said about machines it no longer names."""
+    """`prune` and `allow_empty` are what the person who applied it said about machines it no longer names.
+
+    `by` is who published it, `why` how it came to be (`apply emp.yaml`, `rollback to 3`); both are empty in those of
+    older versions of emp.
+    """
 
     number: int
     at_ms: int
@@ -26,6 +33,8 @@ class Generation(Struct, frozen=True, kw_only=True):
     digest: str
     prune: bool = False
     allow_empty: bool = False
+    by: str = ""
+    why: str = ""
 
 
 # KEYS[1] current number, KEYS[2] the new spec, KEYS[3] the one that falls out. ARGV[1] number, ARGV[2] spec.
@@ -61,12 +70,14 @@ async def current_number(r: Client, keys: Keys, fleet: str) -> int:
 async def read_generation(r: Client, keys: Keys, fleet: str) -> Generation | None:
     """The current generation; None when none was published."""
     number = await current_number(r, keys, fleet)
-    if number == 0:
-        return None
-    text = await r.get(keys.spec(fleet, number))
-    if text is None:
-        return None
-    return decode(text, keys.spec(fleet, number))
+    return None if number == 0 else await read_numbered(r, keys, fleet, number)
+
+
+async def read_numbered(r: Client, keys: Keys, fleet: str, number: int) -> Generation | None:
+    """Generation `number`; None when it is not kept."""
+    key = keys.spec(fleet, number)
+    text = await r.get(key)
+    return None if text is None else decode(text, key)
 
 
 def decode(text: str | bytes, where: str) -> Generation:
@@ -89,14 +100,26 @@ async def publish(r: Client, keys: Keys, generation: Generation) -> bool:
     )
 
 
-async def list_generations(r: Client, keys: Keys, fleet: str) -> list[Generation]:
-    """Those still kept, newest first."""
+async def list_generations(r: Client, keys: Keys, fleet: str, limit: int = KEPT) -> list[Generation]:
+    """Those still kept, newest first, `limit` at most."""
     number = await current_number(r, keys, fleet)
-    wanted = [keys.spec(fleet, n) for n in range(number, max(0, number - KEPT), -1)]
+    wanted = [keys.spec(fleet, n) for n in range(number, max(0, number - min(limit, KEPT)), -1)]
     if not wanted:
         return []
     texts = await r.mget(wanted)
     return [decode(text, key) for key, text in zip(wanted, texts, strict=True) if text is not None]
+
+
+def with_changes(kept: Sequence[Generation]) -> list[tuple[Generation, tuple[str, ...]]]:
+    """Each of `kept`, newest first, with what it changed; nothing is said where the one before is not kept."""
+    told: list[tuple[Generation, tuple[str, ...]]] = []
+    for generation, before in zip(kept, [*kept[1:], None], strict=True):
+        follows = before is not None and before.number == generation.number - 1
+        known = follows or generation.number == 1
+        told.append(
+            (generation, changed(before.fleet if before and follows else None, generation.fleet) if known else ())
+        )
+    return told
 
 
 async def restore(r: Client, keys: Keys, generation: Generation) -> None:

@@ -1,0 +1,72 @@
+"""What a generation changed against another, in words."""
+
+from __future__ import annotations
+
+import pytest
+from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine
+from msgspec import structs
+
+from emp_orch.fleet.history import changed
+from emp_orch.fleet.model import Fleet
+
+M = machine("m", services=["simulation", "comfyui"], num_gpus=1)
+SPARE = machine("spare", num_gpus=0)
+ONE = fleet([SIMULATION, COMFYUI], M)
+
+
+def _with(before: Fleet, **changes: object) -> Fleet:
+    return structs.replace(before, **changes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param(None, fleet([SIMULATION, COMFYUI], M, SPARE), ("+ m", "+ spare"), id="the first"),
+        pytest.param(ONE, ONE, (), id="the same"),
+        pytest.param(
+            ONE,
+            fleet(
+                [structs.replace(SIMULATION, origin="emp.yaml:9:9"), COMFYUI], structs.replace(M, origin="emp.yaml:7:7")
+            ),
+            (),
+            id="moved within the file",
+        ),
+        pytest.param(ONE, fleet([SIMULATION, COMFYUI], M, SPARE), ("+ spare",), id="a machine more"),
+        pytest.param(fleet([SIMULATION, COMFYUI], SPARE, M), ONE, ("- spare",), id="a machine less"),
+        pytest.param(
+            ONE, fleet([SIMULATION, COMFYUI], structs.replace(M, num_gpus=3)), ("~ m: num_gpus 1 → 3",), id="scaled"
+        ),
+        pytest.param(
+            ONE,
+            fleet([SIMULATION, COMFYUI], structs.replace(M, services=("comfyui",))),
+            ("~ m: - simulation-installer and 1 more, ~ redis-worker-gpu0",),
+            id="a service less",
+        ),
+        pytest.param(
+            ONE,
+            fleet([structs.replace(SIMULATION, port=9000), COMFYUI], M),
+            ("~ m: ~ simulation and 1 more",),
+            id="another port",
+        ),
+        pytest.param(
+            ONE,
+            fleet([SIMULATION, COMFYUI], structs.replace(M, labels={"a": "b"})),
+            ("~ m: its settings change",),
+            id="labels",
+        ),
+        pytest.param(ONE, fleet([SIMULATION, COMFYUI, SETUP], M), ("+ service prepare",), id="a service nobody runs"),
+        pytest.param(
+            ONE,
+            _with(
+                ONE,
+                api=structs.replace(ONE.api, port=4000),
+                reconcile=structs.replace(ONE.reconcile, prune=True),
+                redis=structs.replace(ONE.redis, url="redis://elsewhere"),
+            ),
+            ("~ api", "~ reconcile"),
+            id="parts; a URL is in no stored generation",
+        ),
+    ],
+)
+def test_what_changed(before: Fleet | None, after: Fleet, expected: tuple[str, ...]) -> None:
+    assert changed(before, after) == expected
