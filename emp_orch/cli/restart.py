@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from emp_orch.cli.complete import machine_ids
 from emp_orch.errors import EmpError, WaitTimeout
 
 
 @click.command()
-@click.argument("machine")
+@click.argument("machine", shell_complete=machine_ids)
 @click.argument("program", required=False)
 @click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait for the outcome.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")

@@ -1,4 +1,4 @@
-"""`emp apply`, step by step: bring the control plane up, publish, wait until it is so. preview.py looks before."""
+"""From a proposal to a fleet that is so: bring the control plane up, publish, wait. preview.py looks before."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from emp_orch.control import generation as generations
+from emp_orch.control import identity
 from emp_orch.control.observe import Observer
 from emp_orch.control.plane import ControlPlane
 from emp_orch.control.portcheck import refuse_taken_ports
@@ -81,13 +82,17 @@ class Session:
             digest=generations.digest(proposal.fleet),
             prune=prune,
             allow_empty=allow_empty,
+            by=identity.person(),
+            why=proposal.why,
         )
         if not await publish(self._r, self._keys, generation):
             raise EmpError(
                 f"another generation {number} was applied at the same time", hint="look at `emp diff`, and apply again"
             )
         generations.keep(self._layout, generation)
-        await Events(self._r, self._keys).append("generation_published", fleet=proposal.fleet.name, generation=number)
+        await Events(self._r, self._keys).append(
+            "generation_published", fleet=proposal.fleet.name, generation=number, by=generation.by, why=generation.why
+        )
         return generation
 
     async def current(self) -> Generation | None:

@@ -1,8 +1,9 @@
-"""The name a reconciler leads under: it tells, on the same host, whether its bearer still lives."""
+"""Who acts: the name a reconciler leads under, which tells here whether its bearer still lives; a person."""
 
 from __future__ import annotations
 
 import os
+import pwd
 
 from emp_orch.procident import ProcessIdentity, alive, identify, place
 
@@ -20,3 +21,11 @@ def is_dead(who: str) -> bool:
     if where != place() or not pid.isdigit() or not ticks.isdigit():
         return False
     return not alive(ProcessIdentity(pid=int(pid), start_ticks=int(ticks)))
+
+
+def person() -> str:
+    """The user that this process works for, as the history says who published a generation."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container that was given a number and no name for it
+        return f"uid {os.getuid()}"

@@ -58,7 +58,10 @@ def _desired(proposal: Proposal, *, prune: bool, allow_empty: bool) -> Desired:
 
 
 async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empty: bool) -> Preview:
-    """Look, touch nothing. Raises UsageError for what must not be applied."""
+    """Look, touch nothing.
+
+    Raises UsageError for what must not be applied, EmpError when the proposal's base is no longer in force.
+    """
     plane = ControlPlane(layout)
     runs = plane.identity() is not None
     old = _known_settings(layout)
@@ -70,14 +73,17 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
     if old is not None and (runs or any(i.state is InstanceState.RUNNING for i in instances.values())):
         _refuse_moved_redis(old, proposal.settings)
     current = await _current(layout, proposal, old if runs and old else proposal.settings, runs=runs)
+    number = current.number if current else 0
+    if proposal.base not in (None, number):
+        raise EmpError(f"generation {number} was applied meanwhile", hint="look at `emp history`, and try again")
     before: Mapping[MachineId, DesiredMachine] = desired_machines(current.fleet) if current else {}
     desired = _desired(proposal, prune=prune, allow_empty=allow_empty)
     if prune and before and not desired.machines and not allow_empty:
         raise UsageError(f"pruning would remove all {len(before)} machines", hint="if that is meant, add --allow-empty")
-    found = changes(before, desired, instances)
+    found = changes(before, desired, instances, proposal.source)
     gone = tuple(c.machine_id for c in found if c.effect is Effect.REMOVE) if desired.prune else ()
     return Preview(
-        number=current.number if current else 0,
+        number=number,
         same=current is not None
         and current.digest == generations.digest(proposal.fleet)
         and (current.prune, current.allow_empty) == (prune, allow_empty),

@@ -16,11 +16,18 @@ from emp_orch.store.artifacts import Artifacts
 
 
 class Proposal(Struct, frozen=True, kw_only=True):
-    """Everything `apply` needs. `secrets` maps a reference's key to its value."""
+    """Everything that is needed to make a fleet so. `secrets` maps a reference's key to its value.
+
+    `source` is what the fleet is taken from, in words; `why` stands in the history. `base` is the generation that
+    must be in force still, None when any may be.
+    """
 
     fleet: Fleet
     settings: Settings
     secrets: dict[str, str]
+    source: str
+    why: str
+    base: int | None = None
 
 
 def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Proposal]:
@@ -30,16 +37,39 @@ def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Propo
     """
     fleet = spec.load(path, environ)
     layout = Layout(path.absolute().parent)
+    known = spec.environment(path, environ)
+    return layout, propose(fleet, layout, known, source="emp.yaml", why=f"apply {path.name}")
+
+
+def propose(
+    fleet: Fleet,
+    layout: Layout,
+    environ: Mapping[str, str],
+    *,
+    source: str,
+    why: str,
+    base: int | None = None,
+    held: Mapping[str, str] | None = None,
+) -> Proposal:
+    """`fleet` with the values of its secrets, from `environ` and files in its folder, or else those in `held`.
+
+    Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
+    """
     for machine in fleet.machines:
         if machine.runtime is not RuntimeKind.PROCESS:
             raise UsageError(
                 f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
                 hint="use `runtime: process`",
             )
-    secrets = _resolve(fleet, layout.root, spec.environment(path, environ))
+    secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
     Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for
-    return layout, Proposal(fleet=fleet, settings=settings, secrets=secrets)
+    return Proposal(fleet=fleet, settings=settings, secrets=secrets, source=source, why=why, base=base)
+
+
+def secret_files(fleet: Fleet, root: Path) -> frozenset[Path]:
+    """The files whose content `fleet` takes as secrets."""
+    return frozenset(root / ref.name for ref, _ in _references(fleet) if ref.source == "file")
 
 
 def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Settings:
@@ -80,7 +110,7 @@ def _in_env(env: Mapping[str, EnvValue], where: str) -> Iterator[tuple[SecretRef
             yield value, f"{where}.{name}"
 
 
-def _resolve(fleet: Fleet, root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def _resolve(fleet: Fleet, root: Path, environ: Mapping[str, str], held: Mapping[str, str]) -> dict[str, str]:
     """The value of every reference. Raises UsageError naming all that have none."""
     values: dict[str, str] = {}
     missing: list[str] = []
@@ -88,6 +118,9 @@ def _resolve(fleet: Fleet, root: Path, environ: Mapping[str, str]) -> dict[str, 
         try:
             values[ref.key] = _value(ref, root, environ)
         except EmpError as e:
+            if ref.key in held:
+                values[ref.key] = held[ref.key]
+                continue
             missing.append(f"{where}: {e.message}")
     if missing:
         raise UsageError(

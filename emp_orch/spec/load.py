@@ -6,13 +6,16 @@ import errno
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from emp_orch.fleet.model import Fleet
 from emp_orch.spec import dotenv
-from emp_orch.spec.build import build
+from emp_orch.spec.build import Built, build
 from emp_orch.spec.interpolate import Resolver
 from emp_orch.spec.problems import ConfigError, Mark, Problem, Report, TooMany
 from emp_orch.spec.semantic import check
 from emp_orch.spec.source import MAX_BYTES, parse
+from emp_orch.spec.tree import Scalar, Source
 from emp_orch.spec.validate import validate
 
 
@@ -42,17 +45,48 @@ def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 def load_text(text: str, *, file: str, environ: Mapping[str, str], origin: str | None = None) -> Fleet:
     """The fleet that `text` describes. `file` is its name in problems; `origin` in the fleet, if it differs."""
+    return _checked(text, file, environ, origin or file)[0].fleet
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """What a file says of one setting: `text` as it stands there, empty when the default holds."""
+
+    origin: str
+    text: str
+    value: int
+
+
+def num_gpus(path: Path, environ: Mapping[str, str], machine_id: str) -> Setting | None:
+    """Where the file at `path` says how many GPU slots a machine has; None when it names no such machine.
+
+    Raises ConfigError.
+    """
+    text = _read(path, limit=MAX_BYTES)
+    built, source = _checked(text, _label(path), environment(path, environ), path.name)
+    machine = next((m for m in built.fleet.machines if m.id == machine_id), None)
+    if machine is None:
+        return None
+    steps = (("machines", built.owner[machine.id], "num_gpus"), ("defaults", "num_gpus"))
+    node = next((n for n in map(source.node, steps) if isinstance(n, Scalar)), None)
+    if node is None:
+        return Setting(origin=machine.origin, text="", value=machine.num_gpus)
+    origin = f"{path.name}:{node.mark.line}:{node.mark.column}"
+    return Setting(origin=origin, text=node.text, value=machine.num_gpus)
+
+
+def _checked(text: str, file: str, environ: Mapping[str, str], origin: str) -> tuple[Built, Source]:
+    """`text` as a fleet and as a tree. Raises ConfigError."""
     report = Report(file)
     try:
-        fleet = _fleet(text, report, environ, origin or file)
+        found = _steps(text, report, environ, origin)
     except TooMany:
         raise ConfigError(report.problems) from None
-    if fleet is None or report.problems:
+    if found is None or report.problems:
         raise ConfigError(report.problems)
-    return fleet
+    return found
 
 
-def _fleet(text: str, report: Report, environ: Mapping[str, str], origin: str) -> Fleet | None:
+def _steps(text: str, report: Report, environ: Mapping[str, str], origin: str) -> tuple[Built, Source] | None:
     """Every step reports what it finds, and the next goes on with what is sound."""
     source = parse(text, report)
     if source is None:
@@ -61,7 +95,7 @@ def _fleet(text: str, report: Report, environ: Mapping[str, str], origin: str) -
     validate(document, source, report)
     built = build(document, source, report, file=origin)
     check(built, document, source, report)
-    return built.fleet
+    return built, source
 
 
 def _label(path: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from msgspec import Struct
 
 from emp_orch.fleet.desired import program_port
-from emp_orch.fleet.model import EMBEDDED, Fleet, Machine, RuntimeKind, Scale
+from emp_orch.fleet.model import EMBEDDED, Fleet, Machine, MachineId, RuntimeKind, Scale
 from emp_orch.spec.build import PORT_STEP, Built
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
@@ -25,70 +25,96 @@ class Listener(Struct, frozen=True, kw_only=True):
     last: int
 
 
+class Conflict(Struct, frozen=True, kw_only=True):
+    """`listener` cannot have `port`: `other` has it, or it is above all ports. `hint` is a way out within emp.yaml."""
+
+    listener: Listener
+    port: int
+    other: Listener | None
+    hint: str
+
+    @property
+    def text(self) -> str:
+        if self.other is None:
+            return f"{self.listener.what} needs port {self.port}, above {_MAX_PORT}"
+        return f"port {self.port} of {self.listener.what} is taken by {self.other.what}"
+
+
 def check(built: Built, source: Source, report: Report) -> None:
     """Report ports out of range, and clashes on one machine or among all that share this host."""
-    _Ports(built, source, report).check()
+    for conflict in conflicts(built.fleet, built.owner, report.sound):
+        key = conflict.listener.key
+        report.add(key, source.key_mark(key), conflict.text, conflict.hint)
+
+
+def conflicts(
+    fleet: Fleet, owner: Mapping[MachineId, str], sound: Callable[[Path], bool] = lambda _: True
+) -> Iterator[Conflict]:
+    """Each conflict once. `owner` is the key in emp.yaml of each machine; what is not `sound` is not judged."""
+    return _Ports(fleet, owner, sound).conflicts()
 
 
 class _Ports:
-    def __init__(self, built: Built, source: Source, report: Report) -> None:
-        self._built = built
-        self._source = source
-        self._report = report
+    def __init__(self, fleet: Fleet, owner: Mapping[MachineId, str], sound: Callable[[Path], bool]) -> None:
+        self._fleet = fleet
+        self._owner = owner
+        self._sound = sound
         self._told: set[tuple[Path, Path]] = set()
 
-    def check(self) -> None:
+    def conflicts(self) -> Iterator[Conflict]:
         taken: dict[int, Listener] = {}
         for listener in self._control_plane():
-            self._claim(taken, listener)
-        for machine in self._built.fleet.machines:
-            if not self._report.sound(("machines", self._built.owner[machine.id])):
+            yield from self._claim(taken, listener)
+        for machine in self._fleet.machines:
+            if self._sound(("machines", self._owner[machine.id])):
+                yield from self._of_machine(taken, machine)
+
+    def _of_machine(self, taken: dict[int, Listener], machine: Machine) -> Iterator[Conflict]:
+        own: dict[int, Listener] = {}
+        for listener in _listeners(self._fleet, machine, self._owner[machine.id]):
+            if listener.last > _MAX_PORT:
+                yield from self._out_of_range(listener, machine)
                 continue
-            own: dict[int, Listener] = {}
-            for listener in _listeners(self._built.fleet, machine, self._built.owner[machine.id]):
-                if listener.last > _MAX_PORT:
-                    self._out_of_range(listener, machine)
-                elif self._claim(own, listener) and machine.runtime is RuntimeKind.PROCESS:
-                    self._claim(taken, listener)
+            clash = yield from self._claim(own, listener)
+            if not clash and machine.runtime is RuntimeKind.PROCESS:
+                yield from self._claim(taken, listener)
 
     def _control_plane(self) -> Iterator[Listener]:
         """What the control plane listens on; a broken part is not judged by its defaults."""
-        fleet = self._built.fleet
+        fleet = self._fleet
         ports = {"api": fleet.api.port, "monitor": fleet.monitor.port}
         if fleet.redis.url == EMBEDDED:
             ports["redis"] = fleet.redis.port
         for name, port in ports.items():
-            if self._report.sound((name,)):
+            if self._sound((name,)):
                 what = "the embedded Redis" if name == "redis" else f"the {name}"
                 yield Listener(what=what, key=(name, "port"), service="", first=port, last=port)
 
-    def _claim(self, taken: dict[int, Listener], listener: Listener) -> bool:
-        """Whether all ports of `listener` were free; the first that was not is reported."""
+    def _claim(self, taken: dict[int, Listener], listener: Listener) -> Generator[Conflict, None, bool]:
+        """Whether a port of `listener` was taken already; the first that was is told."""
         for port in range(listener.first, listener.last + 1):
             other = taken.setdefault(port, listener)
             if other is not listener:
-                self._clash(port, listener, other)
-                return False
-        return True
+                yield from self._clash(port, listener, other)
+                return True
+        return False
 
-    def _clash(self, port: int, listener: Listener, other: Listener) -> None:
+    def _clash(self, port: int, listener: Listener, other: Listener) -> Iterator[Conflict]:
         if (listener.key, other.key) in self._told:
             return
         self._told.add((listener.key, other.key))
         hint = "choose another port"
         if listener.service:
             hint = f"give this machine another: ports: {{{listener.service}: {_free_port(listener)}}}"
-        mark = self._source.key_mark(listener.key)
-        self._report.add(listener.key, mark, f"port {port} of {listener.what} is taken by {other.what}", hint)
+        yield Conflict(listener=listener, port=port, other=other, hint=hint)
 
-    def _out_of_range(self, listener: Listener, machine: Machine) -> None:
-        if (listener.key, ()) not in self._told:
-            self._told.add((listener.key, ()))
-            hint = "take a lower port"
-            if machine.port_offset:
-                hint = f"take a lower port, or fewer replicas: each adds {PORT_STEP}"
-            mark = self._source.key_mark(listener.key)
-            self._report.add(listener.key, mark, f"{listener.what} needs port {listener.last}, above {_MAX_PORT}", hint)
+    def _out_of_range(self, listener: Listener, machine: Machine) -> Iterator[Conflict]:
+        if (listener.key, ()) in self._told:
+            return
+        self._told.add((listener.key, ()))
+        fewer = f"take a lower port, or fewer replicas: each adds {PORT_STEP}"
+        hint = fewer if machine.port_offset else "take a lower port"
+        yield Conflict(listener=listener, port=listener.last, other=None, hint=hint)
 
 
 def _free_port(listener: Listener) -> int:

@@ -1,0 +1,209 @@
+"""One way from a proposal to a fleet that is so: look, show, ask, bring up, publish, wait, say what runs where."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emp_orch.cli.progress import Progress
+from emp_orch.errors import UsageError, WaitTimeout
+
+if TYPE_CHECKING:
+    from emp_orch.control.apply import Session
+    from emp_orch.control.preview import Preview
+    from emp_orch.control.proposal import Proposal
+    from emp_orch.fleet.drift import Drift
+    from emp_orch.fleet.observed import Observed
+    from emp_orch.layout import Layout
+    from emp_orch.store.generations import Generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The options that everything which publishes has. `timeout` in seconds."""
+
+    yes: bool
+    prune: bool
+    allow_empty: bool
+    timeout: float
+    no_wait: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """`unchanged`: nothing had to be done, the generation is the one that was in force."""
+
+    generation: Generation
+    unchanged: bool
+
+
+# Called with what a preview found, before anything is touched; raises to leave it so.
+Agree = Callable[["Preview"], Awaitable[None]]
+
+
+async def carry_out(
+    layout: Layout, proposal: Proposal, asked: Asked, progress: Progress, agree: Agree | None = None
+) -> Published:
+    """Make `proposal` so, from the look to the wait. Without `agree` the plan is shown and the person asked."""
+    published = await put_in_force(layout, proposal, asked, progress, agree)
+    if not asked.no_wait:
+        await wait(layout, proposal, published.generation, asked.timeout, progress)
+    return published
+
+
+async def put_in_force(
+    layout: Layout, proposal: Proposal, asked: Asked, progress: Progress, agree: Agree | None = None
+) -> Published:
+    """All but the wait. Raises click.Abort when the person says no."""
+    from emp_orch.control import apply as steps
+    from emp_orch.control.preview import preview
+    from emp_orch.store import connect
+
+    if not proposal.settings.embedded:
+        async with connect.connected(proposal.settings.redis_url):
+            pass
+    seen = await preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty)
+    if agree is not None:
+        await agree(seen)
+    elif not seen.nothing:
+        show(proposal, seen, progress)
+        confirm(asked)
+    progress.stage("control plane")
+    await steps.bring_up(layout, proposal, seen)
+    async with connect.connected(proposal.settings.redis_url) as r:
+        session = steps.Session(layout, proposal.settings, r)
+        generation = await session.current() if seen.same else None
+        if generation is None:
+            generation = await session.publish(proposal, seen, prune=asked.prune, allow_empty=asked.allow_empty)
+    return Published(generation=generation, unchanged=seen.nothing)
+
+
+def show(proposal: Proposal, seen: Preview, progress: Progress) -> None:
+    """The plan, for a person to read before saying yes."""
+    from emp_orch.control.plan_text import plan_lines
+
+    head, *rest = plan_lines(proposal, seen)
+    progress.line(click.style(head, bold=True))
+    for line in rest:
+        progress.line(line)
+
+
+def confirm(asked: Asked) -> None:
+    """Go on only if the person agrees. Raises click.Abort, and UsageError when there is nobody to ask."""
+    if asked.yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask: stdin is not a terminal", hint="say yes beforehand with -y")
+    with _interruptible():
+        click.confirm("apply this?", abort=True, err=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a question at once: asyncio's own handler would only note it down until the answer has come."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def wait(layout: Layout, proposal: Proposal, generation: Generation, within_s: float, progress: Progress) -> None:
+    """Until the fleet is as `generation` says. Raises WaitTimeout with what is still missing."""
+    from emp_orch.control.apply import Session
+    from emp_orch.store import connect
+
+    async with connect.connected(proposal.settings.redis_url) as r:
+        await _watch(layout, Session(layout, proposal.settings, r), generation, within_s, progress)
+
+
+async def _watch(layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress) -> None:
+    last: tuple[Drift, ...] = ()
+
+    def look(drifts: tuple[Drift, ...], observed: Observed) -> None:
+        nonlocal last
+        last = drifts
+        progress.stage(_say(drifts, observed))
+
+    try:
+        async with asyncio.timeout(within_s):
+            await session.wait_converged(generation, look)
+    except asyncio.CancelledError:
+        progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
+        raise
+    except TimeoutError:
+        missing = "\n  ".join(f"{d.kind}: {d.subject} is {d.observed}, not {d.desired} ({d.cause})" for d in last)
+        raise WaitTimeout(
+            f"not ready after {within_s:g} s:\n  {missing}",
+            hint=await _who_acts(layout),
+        ) from None
+
+
+async def _who_acts(layout: Layout) -> str:
+    """What to expect after a wait that was in vain."""
+    from emp_orch.cli.diff import SILENT_MS
+    from emp_orch.control.inspect import difference
+
+    found = await difference(layout)
+    if found.paused:
+        return f"the reconciler is paused: {found.paused}"
+    if found.status_age_ms is None or found.status_age_ms > SILENT_MS:
+        return "nobody carries this out: no reconciler is at work; see `emp logs reconcile` and `emp doctor`"
+    return "the reconciler goes on trying; see `emp diff`, `emp doctor` and `emp logs`"
+
+
+def _say(drifts: tuple[Drift, ...], observed: Observed) -> str:
+    """The state of the wait in one line: what is up, what is still missing."""
+    if not drifts:
+        return "in sync"
+    first = drifts[0]
+    seen = observed.machines.get(first.machine_id)
+    running = sum(p.state == "RUNNING" for p in seen.report.programs.values()) if seen else 0
+    count = f", {running} programs running" if seen else ""
+    more = f" (+{len(drifts) - 1} more)" if len(drifts) > 1 else ""
+    return f"{first.machine_id}{count}: {first.subject} is {first.observed}, wants {first.desired}{more}"
+
+
+def outcome(proposal: Proposal, published: Published, *, waited: bool) -> dict[str, Any]:
+    """What came of it, as `--json` says it."""
+    settings = proposal.settings
+    return {
+        "fleet": settings.fleet,
+        "generation": published.generation.number,
+        "changed": not published.unchanged,
+        "converged": waited,
+        "api": settings.api.url,
+        "monitor": settings.monitor.url,
+        "machines": [m.id for m in proposal.fleet.machines],
+    }
+
+
+def headline(proposal: Proposal, published: Published, *, waited: bool) -> str:
+    """What came of it, in one line."""
+    name, number = proposal.settings.fleet, published.generation.number
+    if published.unchanged:
+        return f"nothing to do: generation {number} of {name} is what runs"
+    machines = proposal.fleet.machines
+    gpus = sum(m.num_gpus for m in machines)
+    state = "is ready" if waited else "was published"
+    machines_word = "machine" if len(machines) == 1 else "machines"
+    slots = "GPU slot" if gpus == 1 else "GPU slots"
+    return f"{name} {state}: generation {number}, {len(machines)} {machines_word}, {gpus} {slots}"
+
+
+def where(layout: Layout, proposal: Proposal) -> None:
+    """What runs where, and what to do next."""
+    settings = proposal.settings
+    click.echo(f"  page  {settings.monitor.url}")
+    click.echo(f"  API   {settings.api.url}/api/monitor/state")
+    click.echo(f"  logs  {layout.logs}")
+    submit = "emp submit simulation --wait · " if "simulation" in proposal.fleet.services else ""
+    click.echo(f"  next  emp status · {submit}emp logs -f · emp diff · emp down")

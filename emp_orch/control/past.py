@@ -1,0 +1,175 @@
+"""Proposals that come from generations instead of emp.yaml: one of before, or the one in force with other slots."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import structs
+
+from emp_orch import settings as settings_files
+from emp_orch import spec
+from emp_orch.control import generation as generations
+from emp_orch.control.plane import ControlPlane
+from emp_orch.control.proposal import Proposal, propose
+from emp_orch.errors import EmpError, Unreachable, UsageError
+from emp_orch.fleet.history import changed
+from emp_orch.fleet.model import EMBEDDED, Fleet, Machine
+from emp_orch.layout import Layout
+from emp_orch.settings import Settings
+from emp_orch.spec.ports import conflicts
+from emp_orch.store import connect
+from emp_orch.store.connect import Client
+from emp_orch.store.generations import Generation, read_generation, read_numbered
+from emp_orch.store.keys import Keys
+
+
+@asynccontextmanager
+async def reading(layout: Layout) -> AsyncIterator[tuple[Settings, Client]]:
+    """The fleet in `layout`, through a client that cannot write. Raises Unreachable, saying so when it is down."""
+    settings = settings_files.load(layout)
+    try:
+        async with connect.connected(settings.redis_url, read_only=True) as r:
+            yield settings, r
+    except Unreachable as e:
+        if settings.embedded and ControlPlane(layout).identity() is None:
+            raise Unreachable(f"fleet {settings.fleet} is down, and its Redis with it", hint="run `emp apply`") from e
+        raise
+
+
+async def rolled_back(layout: Layout, number: int | None, environ: Mapping[str, str]) -> Proposal:
+    """Generation `number` proposed again; None: the one before the one in force. Redis stays where it is.
+
+    Raises UsageError when it is not kept, and for a secret that has no value any more.
+    """
+    async with reading(layout) as (settings, r):
+        current = await _current(layout, settings, r)
+        wanted = current.number - 1 if number is None else number
+        if wanted == 0 and number is None:
+            raise UsageError(f"generation {current.number} is the first: there is none before it")
+        found = current if wanted == current.number else None
+        found = found or await read_numbered(r, Keys(settings.prefix), settings.fleet, wanted)
+    if found is None:
+        raise UsageError(f"generation {wanted} is not kept", hint="`emp history` lists those that are")
+    fleet = structs.replace(found.fleet, redis=current.fleet.redis)
+    return _propose(
+        fleet, layout, settings, environ, current, source=f"generation {wanted}", why=f"rollback to {wanted}"
+    )
+
+
+async def scaled(layout: Layout, name: str, slots: int, environ: Mapping[str, str]) -> tuple[Proposal, Generation]:
+    """The generation in force with `slots` GPU slots on machine `name`, or on each of the replicas of that name; and
+    the one in force as it is.
+
+    Raises UsageError for an unknown machine, and for what its services or GPUs do not allow.
+    """
+    async with reading(layout) as (settings, r):
+        current = await _current(layout, settings, r)
+    chosen = {m.id for m in _named(current.fleet, name)}
+    machines = tuple(structs.replace(m, num_gpus=slots) if m.id in chosen else m for m in current.fleet.machines)
+    fleet = structs.replace(current.fleet, machines=machines)
+    for machine in machines:
+        if machine.id in chosen and machine.gpus.ids and len(machine.gpus.ids) != slots:
+            raise UsageError(
+                f"machine {machine.id} names {len(machine.gpus.ids)} GPUs: it has that many slots, not {slots}",
+                hint=f"change gpus and num_gpus together in emp.yaml ({machine.origin}), then `emp apply`",
+            )
+    proposal = _propose(fleet, layout, settings, environ, current, source="emp.yaml", why=f"scale {name}={slots}")
+    if found := list(conflicts(proposal.fleet, {m.id: m.id for m in machines})):
+        raise UsageError("\n".join(c.text for c in found), hint="take fewer slots, or other ports in emp.yaml")
+    return proposal, current
+
+
+async def in_force(layout: Layout) -> Generation:
+    """The generation in force. Raises Unreachable, or EmpError when there is none."""
+    async with reading(layout) as (settings, r):
+        return await _current(layout, settings, r)
+
+
+async def _current(layout: Layout, settings: Settings, r: Client) -> Generation:
+    """The one on disk stands in for one that Redis lost, as for the reconciler."""
+    found = await read_generation(r, Keys(settings.prefix), settings.fleet) or generations.kept(layout)
+    if found is None or found.fleet.name != settings.fleet:
+        raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
+    return found
+
+
+def _propose(
+    fleet: Fleet,
+    layout: Layout,
+    settings: Settings,
+    environ: Mapping[str, str],
+    current: Generation,
+    *,
+    source: str,
+    why: str,
+) -> Proposal:
+    """`fleet` as it is stored, with the Redis that is in use: a stored generation does not say where that is."""
+    machine_url = "" if settings.machine_redis_url == settings.redis_url else settings.machine_redis_url
+    redis = structs.replace(
+        fleet.redis,
+        url=EMBEDDED if settings.embedded else settings.redis_url,
+        port=settings.redis_port,
+        prefix=settings.prefix,
+        machine_url=machine_url,
+    )
+    return propose(
+        structs.replace(fleet, redis=redis),
+        layout,
+        _environment(layout, environ),
+        source=source,
+        why=why,
+        base=current.number,
+        held=_held(layout),
+    )
+
+
+def _environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
+    """Where secrets are looked up first. A broken .env is no obstacle: a rollback may well be the answer to it."""
+    try:
+        return spec.environment(layout.root / "emp.yaml", environ)
+    except spec.ConfigError:
+        return dict(environ)
+
+
+def _held(layout: Layout) -> dict[str, str]:
+    """The values that the last apply resolved."""
+    try:
+        return msgspec.json.decode(layout.secrets.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return {}
+
+
+def _named(fleet: Fleet, name: str) -> list[Machine]:
+    """The machine `name`, or the replicas of the entry that is called so: they stand in one place."""
+    one = [m for m in fleet.machines if m.id == name]
+    replicas = [m for m in fleet.machines if re.fullmatch(re.escape(name) + r"-[1-9][0-9]*", m.id)]
+    if one or (replicas and len({m.origin for m in replicas}) == 1):
+        return one or replicas
+    known = [m.id for m in fleet.machines]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known[:12]) or 'none'}"
+    raise UsageError(f"the fleet has no machine {name!r}", hint=hint)
+
+
+def file_of(fleet: Fleet) -> str:
+    """The name of the file that `fleet` was read from."""
+    origins = [*(m.origin for m in fleet.machines), *(s.origin for s in fleet.services.values())]
+    return next((Path(o.rsplit(":", 2)[0]).name for o in origins if o.count(":") >= 2), "emp.yaml")
+
+
+def still_says(layout: Layout, fleet: Fleet, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What the next `emp apply` would change against `fleet`; empty when emp.yaml says the same."""
+    path = layout.root / file_of(fleet)
+    try:
+        wanted = spec.load(path, environ)
+    except spec.ConfigError as e:
+        count = len(e.problems)
+        return (f"it has {count} problem{'' if count == 1 else 's'} now: emp validate",)
+    if generations.digest(wanted) == generations.digest(fleet):
+        return ()
+    return changed(fleet, wanted) or ("~ redis",)
