@@ -5,9 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 MAX_BYTES = 16 * 1024 * 1024
 OFFERED = 9
+
+
+class _Machine(msgspec.Struct):
+    id: str
+
+
+class _Fleet(msgspec.Struct):
+    machines: list[_Machine]
+
+
+class _Generation(msgspec.Struct):
+    """As much of a stored generation as a shell asks for: store.generations would bring the Redis client with it."""
+
+    number: int
+    fleet: _Fleet
 
 
 def machine_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -23,19 +39,7 @@ def generation_numbers(ctx: click.Context, param: click.Parameter, incomplete: s
 
 def _kept(ctx: click.Context) -> tuple[int, list[str]]:
     """Number and machines of the generation on disk; nothing when it cannot be read: a Tab is no place for errors."""
-    import msgspec
-
     from emp_orch.layout import Layout
-
-    class Id(msgspec.Struct):
-        id: str
-
-    class Machines(msgspec.Struct):
-        machines: list[Id]
-
-    class Kept(msgspec.Struct):
-        number: int
-        fleet: Machines
 
     # While a shell asks, click calls no command, so nobody has worked out the folder yet.
     folder = ctx.find_root().params.get("directory") or Path()
@@ -43,7 +47,7 @@ def _kept(ctx: click.Context) -> tuple[int, list[str]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             return 0, []
-        kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+        kept = msgspec.json.decode(path.read_bytes(), type=_Generation)
     except (OSError, ValueError, RecursionError):
         return 0, []
     return kept.number, [m.id for m in kept.fleet.machines]

@@ -1,15 +1,19 @@
-"""`emp diff`: what differs between emp.yaml's generation in force and the world. It cannot write."""
+"""`emp diff`: what differs between the generation in force and the world; and what an apply would do, in a file.
+
+It cannot write to Redis.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emp_orch.errors import EmpError, Exit
+from emp_orch.errors import EmpError, Exit, UsageError
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
@@ -21,21 +25,64 @@ SILENT_MS = 10_000
 
 
 @click.command()
+@click.argument("file", type=click.Path(path_type=Path), default=None, required=False)
+@click.option(
+    "--plan-out", type=click.Path(path_type=Path, dir_okay=False), help="Write what `emp apply FILE` would do."
+)
+@click.option("--prune", is_flag=True, help="With --plan-out: as `emp apply --prune`.")
+@click.option("--allow-empty", is_flag=True, help="With --plan-out: as `emp apply --allow-empty`.")
 @click.option("--json", "as_json", is_flag=True, help="Print drift and plan as JSON.")
 @click.pass_obj
-def diff(directory: Path, as_json: bool) -> None:
+def diff(
+    directory: Path, file: Path | None, plan_out: Path | None, prune: bool, allow_empty: bool, as_json: bool
+) -> None:
     """Show what differs from the generation in force, and what would remove the difference.
+
+    With --plan-out show instead what `emp apply FILE` [emp.yaml] would do now, and write it down for
+    `emp apply --plan`.
 
     Exit: 0 in sync, 1 differs, 2 trouble, 3 Redis out of reach.
     """
-    from emp_orch.control.inspect import difference
-    from emp_orch.layout import Layout
-
+    if plan_out is None and (file is not None or prune or allow_empty):
+        raise UsageError(
+            "FILE, --prune and --allow-empty are for --plan-out", hint="emp diff compares what was applied"
+        )
     try:
-        found = asyncio.run(difference(Layout(directory)))
+        if plan_out is not None:
+            asyncio.run(_plan_out(directory, file or Path("emp.yaml"), plan_out, prune, allow_empty, as_json))
+        else:
+            _diff(directory, as_json)
     except EmpError as e:
         e.exit_code = Exit.UNREACHABLE if e.exit_code is Exit.UNREACHABLE else Exit.USAGE
         raise
+
+
+async def _plan_out(directory: Path, file: Path, out: Path, prune: bool, allow_empty: bool, as_json: bool) -> None:
+    from emp_orch.control import planfile
+    from emp_orch.control.preview import preview
+    from emp_orch.control.proposal import read_proposal
+
+    path = directory / file
+    layout, proposal = read_proposal(path, os.environ)
+    seen = await preview(layout, proposal, prune=prune, allow_empty=allow_empty)
+    plan = await planfile.planned(layout, path, proposal, seen, prune=prune, allow_empty=allow_empty)
+    planfile.write(directory / out, plan)
+    if as_json:
+        from emp_orch.cli.jobs_access import print_json
+
+        print_json(plan)
+    else:
+        click.echo("\n".join(one_line(line) for line in plan.plan))
+        named = "" if file == Path("emp.yaml") else f"{file} "
+        click.echo(f"\nwritten to {out}; to do just this: emp apply {named}--plan {out}")
+    sys.exit(0 if seen.nothing else 1)
+
+
+def _diff(directory: Path, as_json: bool) -> None:
+    from emp_orch.control.inspect import difference
+    from emp_orch.layout import Layout
+
+    found = asyncio.run(difference(Layout(directory)))
     if as_json:
         import json
 

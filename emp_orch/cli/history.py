@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emp_orch.plaintext import one_line
+
 if TYPE_CHECKING:
     from emp_orch.store.generations import Generation
 
@@ -68,25 +70,36 @@ def _as_json(told: Told, *, current: bool) -> dict[str, Any]:
 
 
 def _print(told: list[Told]) -> None:
+    from emp_orch.cli.jobs_access import terminal_width
     from emp_orch.cli.text import table
 
     if not told:
         click.echo("no generation was applied yet")
         return
-    rows = [
-        (
-            f"{g.number} ←" if n == 0 else str(g.number),
-            _when(g.at_ms),
-            g.by or "-",
-            g.why or "-",
-            g.digest,
-            str(len(g.fleet.machines)),
-            str(sum(m.num_gpus for m in g.fleet.machines)),
-            _short(g, changes),
-        )
-        for n, (g, changes) in enumerate(told)
-    ]
-    click.echo(table(("GEN", "WHEN", "BY", "WHY", "DIGEST", "MACHINES", "SLOTS", "CHANGED"), rows))
+    head = ("GEN", "WHEN", "BY", "WHY", "DIGEST", "MACHINES", "SLOTS", "CHANGED")
+    rows = [_row(g, current=n == 0) for n, (g, _) in enumerate(told)]
+    changes = [_short(g, told_of_it) for g, told_of_it in told]
+    whole = table(head, [(*row, text) for row, text in zip(rows, changes, strict=True)])
+    if max(map(len, whole.split("\n"))) <= terminal_width():
+        click.echo(whole)
+        return
+    # What changed is what one looks for: where there is no room beside the rest, it gets a line of its own.
+    top, *lines = table(head[:-1], rows).split("\n")
+    click.echo(top)
+    for line, text in zip(lines, changes, strict=True):
+        click.echo(f"{line}\n     {one_line(text)}")
+
+
+def _row(g: Generation, *, current: bool) -> tuple[str, ...]:
+    return (
+        f"{g.number} ←" if current else str(g.number),
+        _when(g.at_ms),
+        g.by or "-",
+        g.why or "-",
+        g.digest[:8],
+        str(len(g.fleet.machines)),
+        str(sum(m.num_gpus for m in g.fleet.machines)),
+    )
 
 
 def _short(generation: Generation, changes: tuple[str, ...]) -> str:

@@ -45,6 +45,10 @@ class Published:
     unchanged: bool
 
 
+class Declined(click.Abort):
+    """The person said no."""
+
+
 # Called with what a preview found, before anything is touched; raises to leave it so.
 Agree = Callable[["Preview"], Awaitable[None]]
 
@@ -55,14 +59,18 @@ async def carry_out(
     """Make `proposal` so, from the look to the wait. Without `agree` the plan is shown and the person asked."""
     published = await put_in_force(layout, proposal, asked, progress, agree)
     if not asked.no_wait:
-        await wait(layout, proposal, published.generation, asked.timeout, progress)
+        try:
+            await wait(layout, proposal, published.generation, asked.timeout, progress)
+        except asyncio.CancelledError:
+            progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
+            raise
     return published
 
 
 async def put_in_force(
     layout: Layout, proposal: Proposal, asked: Asked, progress: Progress, agree: Agree | None = None
 ) -> Published:
-    """All but the wait. Raises click.Abort when the person says no."""
+    """All but the wait. Raises Declined when the person says no."""
     from emp_orch.control import apply as steps
     from emp_orch.control.preview import preview
     from emp_orch.store import connect
@@ -97,13 +105,14 @@ def show(proposal: Proposal, seen: Preview, progress: Progress) -> None:
 
 
 def confirm(asked: Asked) -> None:
-    """Go on only if the person agrees. Raises click.Abort, and UsageError when there is nobody to ask."""
+    """Go on only if the person agrees. Raises Declined, click.Abort at Ctrl-C, UsageError when nobody can be asked."""
     if asked.yes:
         return
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask: stdin is not a terminal", hint="say yes beforehand with -y")
     with _interruptible():
-        click.confirm("apply this?", abort=True, err=True)
+        if not click.confirm("apply this?", err=True):
+            raise Declined
 
 
 @contextmanager
@@ -136,9 +145,6 @@ async def _watch(layout: Layout, session: Session, generation: Generation, withi
     try:
         async with asyncio.timeout(within_s):
             await session.wait_converged(generation, look)
-    except asyncio.CancelledError:
-        progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
-        raise
     except TimeoutError:
         missing = "\n  ".join(f"{d.kind}: {d.subject} is {d.observed}, not {d.desired} ({d.cause})" for d in last)
         raise WaitTimeout(

@@ -21,7 +21,7 @@ class Inotify:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
@@ -31,6 +31,10 @@ class Inotify:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+    def fileno(self) -> int:
+        """Readable when something changed; `wait` makes it quiet again."""
+        return self._fd
 
     def watch(self, folder: Path) -> bool:
         """Hear of changes in `folder`; watching it twice is fine. False when it is gone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.fleet.plan import Effect, MachineChange
@@ -33,7 +35,28 @@ def _of_machine(change: MachineChange, source: str) -> list[str]:
     lines = [f"  {_SIGN[change.effect]} {change.machine_id}  ({change.effect}): {change.why}{where}"]
     for sign, names in (("+", change.added), ("-", change.removed), ("↻", change.changed)):
         if names:
-            lines.append(f"      {sign} {', '.join(names)}")
+            lines.append(f"      {sign} {', '.join(_in_short(names))}")
     if change.kept:
         lines.append(f"      = {len(change.kept)} programs run on untouched")
     return lines
+
+
+def _in_short(names: Sequence[str]) -> list[str]:
+    """`names` with what counts up in one word: comfyui-gpu2…63."""
+    runs: list[tuple[str, int, int]] = []  # stem, first, last; a name without a number is its own stem
+    for name in names:
+        stem = name.rstrip("0123456789")
+        digits = name[len(stem) :]
+        counts = digits.isdecimal() and str(int(digits)) == digits  # 01 would come back as 1
+        stem, number = (stem, int(digits)) if counts else (name, -1)
+        if runs and number > 0 and runs[-1][0] == stem and runs[-1][2] == number - 1:
+            runs[-1] = (stem, runs[-1][1], number)
+        else:
+            runs.append((stem, number, number))
+    return [word for run in runs for word in _words(*run)]
+
+
+def _words(stem: str, first: int, last: int) -> list[str]:
+    if last - first >= 2:
+        return [f"{stem}{first}…{last}"]
+    return [stem if number < 0 else f"{stem}{number}" for number in range(first, last + 1)]
