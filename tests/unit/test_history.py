@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine
 from msgspec import structs
 
 from emp_orch.fleet.history import changed
 from emp_orch.fleet.model import Fleet
+from emp_orch.store.generations import Generation, decode, with_changes
 
 M = machine("m", services=["simulation", "comfyui"], num_gpus=1)
 SPARE = machine("spare", num_gpus=0)
@@ -70,3 +72,22 @@ def _with(before: Fleet, **changes: object) -> Fleet:
 )
 def test_what_changed(before: Fleet | None, after: Fleet, expected: tuple[str, ...]) -> None:
     assert changed(before, after) == expected
+
+
+def test_a_generation_of_an_older_emp_is_read() -> None:
+    made = Generation(number=3, at_ms=1, fleet=ONE, digest="d", by="ann", why="apply emp.yaml")
+    document = msgspec.json.decode(msgspec.json.encode(made))
+    assert decode(msgspec.json.encode(document), "here") == made
+    del document["by"], document["why"]
+    assert decode(msgspec.json.encode(document), "here") == structs.replace(made, by="", why="")
+
+
+def test_only_neighbours_are_compared() -> None:
+    two = fleet([SIMULATION, COMFYUI], structs.replace(M, num_gpus=2))
+    kept = [Generation(number=n, at_ms=n, fleet=f, digest="") for n, f in ((9, two), (8, ONE), (6, two), (1, ONE))]
+    assert [(g.number, told) for g, told in with_changes(kept)] == [
+        (9, ("~ m: num_gpus 1 → 2",)),
+        (8, ()),
+        (6, ()),
+        (1, ("+ m",)),
+    ]
