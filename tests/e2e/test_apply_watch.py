@@ -37,8 +37,8 @@ class Watch:
 
     @staticmethod
     def _read(pipe: Any, lines: list[str]) -> None:
-        for line in pipe:
-            lines.append(line.rstrip("\n"))
+        with pipe:
+            lines.extend(line.rstrip("\n") for line in pipe)
 
     def next(self) -> dict[str, Any]:
         """The next outcome of `--json`."""
@@ -114,7 +114,7 @@ def test_edits_broken_and_repaired(folder_stack: Stack, watches: list[Watch]) ->
     broken = watch.next()
     assert _gist(broken) == ("invalid", 2)
     assert len(broken["problems"]) == 2
-    assert all(p.startswith(f"{stack.root}/emp.yaml:") or p.startswith("emp.yaml:") for p in broken["problems"])
+    assert all("emp.yaml:" in p for p in broken["problems"])
     assert stack.diff()[0] == 0, "the last good generation runs on"
     stack.file.write_text(good)
     assert _gist(watch.next()) == ("unchanged", 2)

@@ -175,18 +175,12 @@ def test_a_rollback_from_a_broken_file_and_a_fleet_that_is_down(up: Stack) -> No
         assert "fleet test is down" in away.stderr and "emp apply" in away.stderr
 
 
-def test_history_only_reads(up: Stack) -> None:
-    def writes() -> int:
-        with redis.Redis.from_url(up.redis_url) as r:
-            return int(r.xlen("events")) + int(r.get("fleet:test:generation"))
-
+def test_a_damaged_generation_is_named(up: Stack) -> None:
     with redis.Redis.from_url(up.redis_url) as r:
         r.set("fleet:test:spec:1", b'{"number": 1}')
-    before = writes()
     damaged = up.run("history")
     assert damaged.returncode == 1
-    assert "fleet:test:spec:1 is damaged" in damaged.stderr
-    assert writes() == before
+    assert "fleet:test:spec:1 is damaged" in damaged.stderr and "Traceback" not in damaged.stderr
 
 
 # -- plans in files
