@@ -39,6 +39,12 @@ def until(what: str, look: Callable[[], T], *, within_s: float = DEADLINE_S) -> 
     return found
 
 
+def sleeps(pid: int) -> bool:
+    """Whether the process is blocked: at every one of some looks, so not for the moment that a lock takes."""
+    stat = Path(f"/proc/{pid}/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "S" for _ in range(200))
+
+
 def free_ports(count: int) -> int:
     """The first of `count` ports in a row that nobody listens on."""
     for _ in range(200):

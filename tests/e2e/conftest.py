@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +36,12 @@ def folder_stack(tmp_path: Path) -> Iterator[Stack]:
         stack.run("down")
     left = stack.leftovers()
     assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Both ends of a terminal; a process takes the second for its stdin."""
+    ours, theirs = os.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -11,16 +12,17 @@ from typing import Any
 
 import pytest
 import yaml
-from stack import MACHINE, Stack, until
+from stack import MACHINE, Stack, sleeps, until
 
 
 class Watch:
     """`emp apply --watch` as a process, and what it has said so far."""
 
-    def __init__(self, stack: Stack, *args: str) -> None:
+    def __init__(self, stack: Stack, *args: str, terminal: int | None = None) -> None:
+        """With a `terminal` it asks there, else it has been told yes."""
         self._process = subprocess.Popen(
-            stack.argv("apply", "--watch", "-y", *args),
-            stdin=subprocess.DEVNULL,
+            stack.argv("apply", "--watch", *(["-y"] if terminal is None else []), *args),
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -47,8 +49,11 @@ class Watch:
         found: dict[str, Any] = json.loads(self.said[self._shown - 1])
         return found
 
-    def until_told(self, text: str) -> None:
-        until(f"{text!r} in {self.told}", lambda: any(text in line for line in self.told))
+    def until_told(self, text: str, times: int = 1) -> None:
+        until(f"{text!r} in {self.told}", lambda: sum(text in line for line in self.told) >= times)
+
+    def until_it_asks(self) -> None:
+        until("it waits for the answer", lambda: sleeps(self._process.pid))
 
     def interrupt(self) -> int:
         self._process.send_signal(signal.SIGINT)
@@ -185,6 +190,29 @@ def test_problems_are_told_once_and_a_wait_in_vain_is_given_up(folder_stack: Sta
     until("it is ready", lambda: "test is ready: generation 3, 1 machine, 1 GPU slot" in watch.said)
     assert watch.interrupt() == 0
     assert stack.diff()[0] == 0
+
+
+def test_each_change_is_asked_about(folder_stack: Stack, watches: list[Watch], terminal: tuple[int, int]) -> None:
+    stack, (ours, theirs) = folder_stack, terminal
+    _edit(stack, num_gpus=0, services=[])
+    stack.up()
+    watch = Watch(stack, terminal=theirs)
+    watches.append(watch)
+    watch.until_told("watching emp.yaml")
+    _edit(stack, num_gpus=1)
+    watch.until_told("run on untouched")
+    os.write(ours, b"n\n")
+    watch.until_told("not applied; generation 1 stays in force")
+    _edit(stack, num_gpus=2)
+    watch.until_told("run on untouched", times=2)
+    os.write(ours, b"y\n")
+    until("it is ready", lambda: "test is ready: generation 2, 1 machine, 2 GPU slots" in watch.said)
+    _edit(stack, num_gpus=1)
+    watch.until_told("run on untouched", times=3)
+    watch.until_it_asks()
+    assert watch.interrupt() == 0
+    assert watch.told[-1].endswith("no longer watching; the fleet runs on with generation 2")
+    assert stack.diff()[1]["generation"] == 2
 
 
 def test_a_watch_that_cannot_begin(folder_stack: Stack, watches: list[Watch]) -> None:

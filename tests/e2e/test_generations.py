@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import aiohttp
 import pytest
 import redis
 import yaml
-from stack import MACHINE, Stack, until
+from stack import MACHINE, Stack, sleeps, until
 
 
 @pytest.fixture
@@ -265,14 +264,6 @@ def test_a_plan_is_refused_when_what_it_was_made_from_moved(up: Stack) -> None:
 # -- a question on a terminal
 
 
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    ours, theirs = os.openpty()
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
-
-
 def _asking(stack: Stack, theirs: int, *args: str) -> subprocess.Popen[str]:
     """`emp ARGS` with a terminal to ask at, once it has asked."""
     asking = subprocess.Popen(
@@ -284,14 +275,8 @@ def _asking(stack: Stack, theirs: int, *args: str) -> subprocess.Popen[str]:
         letter = asking.stderr.read(1)
         assert letter, read
         read += letter
-    until("it waits for the answer", lambda: _sleeps(asking.pid))
+    until("it waits for the answer", lambda: sleeps(asking.pid))
     return asking
-
-
-def _sleeps(pid: int) -> bool:
-    """Whether the process is blocked: at every one of some looks, so not for the moment that a lock takes."""
-    stat = Path(f"/proc/{pid}/stat")
-    return all(stat.read_text().rpartition(")")[2].split()[0] == "S" for _ in range(200))
 
 
 def test_a_question_takes_no_and_ctrl_c_for_an_answer(up: Stack, terminal: tuple[int, int]) -> None:
