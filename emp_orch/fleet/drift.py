@@ -62,7 +62,8 @@ def assembled(inside: Iterable[Sequence[Drift]], desired: Desired, observed: Obs
     found += surplus_machines(desired, observed)
     # What is known to be gone or silent is no riddle; the rest of the unreadable is.
     known = {(d.kind.partition("-")[0], d.subject) for d in found} if observed.malformed else set()
-    return (*(_malformed(m.kind, m.id, m.error) for m in observed.malformed if (m.kind, m.id) not in known), *found)
+    riddles = sorted((m.kind, m.id, m.error) for m in observed.malformed if (m.kind, m.id) not in known)
+    return (*(_malformed(*riddle) for riddle in riddles), *found)
 
 
 def _malformed(kind: str, subject: str, error: str) -> Drift:

@@ -14,7 +14,7 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
     readable = [(i, w.report.machine_id, w.seen_ms, str(w.report.status)) for i, w in observed.workers.items()]
     unreadable = [(WorkerId(m.id), machine_of(m.id), m.seen_ms, "") for m in observed.malformed if m.kind == "worker"]
     found = []
-    for wid, machine_id, seen_ms, status in readable + unreadable:
+    for wid, machine_id, seen_ms, status in sorted(readable + unreadable):
         silent = not fresh(seen_ms, desired, observed)
         # A machine that is itself surplus takes its workers with it. A living one that cannot be read is a riddle.
         if is_wanted(wid, desired) or machine_id in surplus or not (silent or status):
