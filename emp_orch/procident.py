@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,12 +148,15 @@ def _living_group(leader: ProcessIdentity, session: int) -> list[ProcessIdentity
     ]
 
 
-def end_recorded(paths: list[Path], *, grace_s: float) -> None:
+def end_recorded(paths: list[Path], *, grace_s: float, unless: Callable[[], bool] | None = None) -> None:
     """End the process group of every identity in `paths`: TERM, then KILL after `grace_s`. Blocks.
 
-    A file goes once its group has ended, unless it was written anew meanwhile.
+    A file goes once its group has ended, unless it was written anew meanwhile. `unless` is asked once the identities
+    are read: then nothing is ended.
     """
     found = {path: read for path in paths if (read := _read(path)) is not None}
+    if unless is not None and unless():
+        return
     members = [m for leader, session in found.values() for m in _living_group(leader, session)]
     for member in members:
         send(member, signal.SIGTERM)

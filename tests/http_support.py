@@ -59,6 +59,7 @@ from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation, current_number, publish, without_secrets
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Leadership, Mandate
 from emp_orch.store.reports import machine_writer, worker_writer
 from emp_orch.store.status import FleetStatus, write_status
 
@@ -256,18 +257,25 @@ class Producer:
         )
         await worker_writer(self.redis, self.keys, worker_id).write(report)
 
+    async def mandate(self, leader: str = "reconciler-1") -> Mandate:
+        """What a reconciler of that name may write under."""
+        mandate = await Leadership(self.redis, self.keys, FLEET, leader, ttl_ms=60_000).acquire()
+        assert isinstance(mandate, Mandate), mandate
+        return mandate
+
     async def status(self, *drift: Item, plan: tuple[str, ...] = (), leader: str = "reconciler-1") -> None:
+        mandate = await self.mandate(leader)
         status = FleetStatus(
             fleet=FLEET,
             generation=self.generation,
             leader=leader,
-            epoch=1,
+            epoch=mandate.epoch,
             at_ms=await time_ms(self.redis),
             interval_ms=1_000,
             drift=drift,
             plan=plan,
         )
-        await write_status(self.redis, self.keys, status)
+        await write_status(self.redis, self.keys, mandate, status)
 
     async def silence(self, machine_id: str, age_ms: int) -> None:
         """Let the last report of a machine lie `age_ms` back."""

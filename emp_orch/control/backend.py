@@ -12,14 +12,18 @@ from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.plan import Operation
 from emp_orch.fleet.round import Inputs, Round
 from emp_orch.store.generations import Generation
+from emp_orch.store.leader import Mandate
 from emp_orch.store.requests import Request
 
 
 class Backend(Protocol):
-    """Its calls raise what redis-py raises when Redis is away: then nothing is known, and nobody acts."""
+    """Its calls raise what redis-py raises when Redis is away: then nothing is known, and nobody acts.
 
-    async def lead(self) -> int | None:
-        """Take or renew the lease: our epoch, or None when another leads."""
+    Those with a mandate raise NotLeader when that does not stand any more.
+    """
+
+    async def lead(self) -> Mandate | None:
+        """Take or renew the lease; None when another leads."""
         ...
 
     async def memory(self) -> Memory | None:
@@ -40,22 +44,22 @@ class Backend(Protocol):
         """What people asked and nobody answered yet; None for what does not fit."""
         ...
 
-    async def answer(self, request_id: str, error: str) -> None:
+    async def answer(self, request_id: str, error: str, mandate: Mandate) -> None:
         """Tell whoever asked what came of it; empty: it was done."""
         ...
 
-    async def tend_jobs(self, current: Generation | None, observed: Observed | None) -> None:
+    async def tend_jobs(self, current: Generation | None, observed: Observed | None, mandate: Mandate) -> None:
         """What the leader does for the queue; `observed` is None before the look."""
         ...
 
-    def begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
-        """Start an operation beside the round; its outcome comes to `Reconciler.ended`."""
+    def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
+        """Start an operation beside the round; its outcome comes to `Reconciler.ended`, `handed_over` or `given_up`."""
         ...
 
-    async def publish(self, inputs: Inputs, done: Round, epoch: int) -> None:
+    async def publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         """Let everybody know what this round saw and decided."""
         ...
 
-    async def roll_back(self, number: int, why: str) -> None:
+    async def roll_back(self, number: int, why: str, mandate: Mandate) -> None:
         """Publish generation `number` again as a new one."""
         ...

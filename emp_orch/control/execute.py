@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 import msgspec
@@ -18,93 +18,116 @@ from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store import commands, configs, reports
-from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.commands import CommandVerb
 from emp_orch.store.configs import MachineConfig
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
 
 log = logging.getLogger("reconcile")
 
 
 class Executor:
-    """Acts for one leader. `runtimes` by kind; a kind that is not there cannot be acted on."""
+    """Acts for one leader. `runtimes` by kind; a kind that is not there cannot be acted on.
 
-    def __init__(self, r: Client, keys: Keys, layout: Layout, runtimes: Mapping[RuntimeKind, Runtime]) -> None:
+    Every step is taken under the mandate that the operation began with: Redis checks it for what is written there,
+    `assure` (Leadership) for the rest. A step may take as long as a drain, and the next one may be another leader's.
+    """
+
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        layout: Layout,
+        runtimes: Mapping[RuntimeKind, Runtime],
+        assure: Callable[[Mandate], None],
+    ) -> None:
         self._r = r
         self._keys = keys
         self._layout = layout
         self._runtimes = runtimes
+        self._assure = assure
 
-    async def run(self, operation: Operation, desired: Desired, epoch: int) -> bool:
+    async def run(self, operation: Operation, desired: Desired, mandate: Mandate) -> bool:
         """Carry out `operation`. True when it is done, False when the machine will say so (`command_done`).
 
-        Raises EmpError when it cannot be done, or what redis-py raises when Redis is away.
+        Raises EmpError when it cannot be done (NotLeader: it is not ours to do any more), or what redis-py raises when
+        Redis is away.
         """
         machine = desired.machines.get(operation.machine_id)
         match operation.verb:
             case Verb.START_MACHINE | Verb.RESTART_MACHINE:
-                await self._start(_known(machine, operation), desired, again=operation.verb is Verb.RESTART_MACHINE)
+                again = operation.verb is Verb.RESTART_MACHINE
+                await self._start(_known(machine, operation), desired, mandate, again=again)
             case Verb.REMOVE_MACHINE:
-                await self._remove(operation)
+                await self._remove(operation, mandate)
             case Verb.SEND_CONFIG:
-                await self._write_config(_known(machine, operation), desired)
-                await self._put_secrets(machine)
-                await self._send(operation, CommandVerb.APPLY_CONFIG, epoch)
+                await self._write_config(_known(machine, operation), desired, mandate)
+                await self._put_secrets(machine, mandate)
+                await self._send(operation, CommandVerb.APPLY_CONFIG, mandate)
                 return False
             case Verb.START_PROGRAM:
-                await self._put_secrets(machine)
-                await self._send(operation, CommandVerb.START_PROGRAM, epoch)
+                await self._put_secrets(machine, mandate)
+                await self._send(operation, CommandVerb.START_PROGRAM, mandate)
                 return False
             case Verb.RESTART_PROGRAM:
-                await self._put_secrets(machine)
-                await self._send(operation, CommandVerb.RESTART_PROGRAM, epoch)
+                await self._put_secrets(machine, mandate)
+                await self._send(operation, CommandVerb.RESTART_PROGRAM, mandate)
                 return False
             case Verb.STOP_PROGRAM:
-                await self._send(operation, CommandVerb.STOP_PROGRAM, epoch)
+                await self._send(operation, CommandVerb.STOP_PROGRAM, mandate)
                 return False
             case Verb.FORGET_WORKER:
+                self._assure(mandate)
                 await reports.forget_worker(self._r, self._keys, str(operation.worker_id), seen_ms=operation.seen_ms)
             case _:
                 assert_never(operation.verb)
         return True
 
-    async def _start(self, machine: DesiredMachine, desired: Desired, *, again: bool) -> None:
+    async def _start(self, machine: DesiredMachine, desired: Desired, mandate: Mandate, *, again: bool) -> None:
         runtime = self._runtime(machine)
-        await self._write_config(machine, desired)
+        await self._write_config(machine, desired, mandate)
         if again:
+            self._assure(mandate)
             await runtime.stop(machine.id)
-        await runtime.start(machine, self._secrets())
+        secrets = self._secrets()
+        self._assure(mandate)
+        await runtime.start(machine, secrets)
 
-    async def _remove(self, operation: Operation) -> None:
+    async def _remove(self, operation: Operation, mandate: Mandate) -> None:
         """Stop a machine that is no longer named, wherever it runs, and forget what it reported."""
         machine_id = operation.machine_id
         for runtime in self._runtimes.values():
             if machine_id in await runtime.instances():
+                self._assure(mandate)
                 await runtime.stop(machine_id)
+                self._assure(mandate)
                 await runtime.remove(machine_id)
-        await self.forget(machine_id)
+        await self._forget(machine_id, mandate)
 
-    async def forget(self, machine_id: MachineId) -> None:
-        """Remove the reports of a machine and its workers, and what was written for it."""
+    async def _forget(self, machine_id: MachineId, mandate: Mandate) -> None:
+        """Remove what was written for a machine, and the reports of it and its workers."""
         seen = await reports.read_reports(self._r, self._keys)
+        await configs.remove_machine_keys(self._r, self._keys, mandate, machine_id)
         for worker_id, worker in seen.workers.items():
             if worker.report.machine_id == machine_id:
+                self._assure(mandate)
                 await reports.forget_worker(self._r, self._keys, worker_id, seen_ms=None)
+        self._assure(mandate)
         await reports.forget_machine(self._r, self._keys, machine_id, seen_ms=None)
-        await configs.remove_machine_keys(self._r, self._keys, machine_id)
 
-    async def _write_config(self, machine: DesiredMachine, desired: Desired) -> None:
+    async def _write_config(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> None:
         config = MachineConfig(
             generation=desired.generation,
             digest=config_hash(machine),
             supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
             machine=machine,
         )
-        await configs.write_config(self._r, self._keys, config)
+        await configs.write_config(self._r, self._keys, mandate, config)
 
-    async def _send(self, operation: Operation, verb: CommandVerb, epoch: int) -> None:
-        command = Command(epoch=epoch, seq=operation.key, verb=verb, program=operation.program)
-        await commands.send(self._r, self._keys, operation.machine_id, command)
+    async def _send(self, operation: Operation, verb: CommandVerb, mandate: Mandate) -> None:
+        to, key, program = operation.machine_id, operation.key, operation.program
+        await commands.send(self._r, self._keys, mandate, to, verb, seq=key, program=program)
 
     def _runtime(self, machine: DesiredMachine) -> Runtime:
         runtime = self._runtimes.get(machine.runtime)
@@ -112,9 +135,10 @@ class Executor:
             raise EmpError(f"{machine.id}: this emp cannot start machines of runtime {machine.runtime} yet")
         return runtime
 
-    async def _put_secrets(self, machine: DesiredMachine | None) -> None:
+    async def _put_secrets(self, machine: DesiredMachine | None, mandate: Mandate) -> None:
         """What a running machine's programs need may have come with this generation."""
         if machine is not None:
+            self._assure(mandate)
             await self._runtime(machine).put_secrets(machine, self._secrets())
 
     def _secrets(self) -> dict[str, str]:

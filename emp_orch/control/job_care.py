@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from emp_orch.control.lane_verdicts import LaneVerdicts
@@ -34,21 +35,26 @@ class JobCare:
         """Redis is away: when it is back, workers get time before their leases are looked at."""
         self._connected_since_ms = None
 
-    async def sweep(self, current: Generation | None) -> None:
-        """End lost leases. Also with no fleet: jobs may be there all the same."""
+    async def sweep(self, current: Generation | None, still: Callable[[], None]) -> None:
+        """End lost leases. Also with no fleet: jobs may be there all the same.
+
+        `still` raises NotLeader when another may lead: asked before each step, also of what runs on beside the loop.
+        """
         now_ms = await time_ms(self._r)
         if self._connected_since_ms is None:
             self._connected_since_ms = now_ms if self._was_connected else now_ms - await self._uptime_ms()
             self._was_connected = True
-        await self._lost.sweep(current.fleet if current else None, connected_ms=now_ms - self._connected_since_ms)
+        connected_ms = now_ms - self._connected_since_ms
+        await self._lost.sweep(current.fleet if current else None, still=still, connected_ms=connected_ms)
 
     async def _uptime_ms(self) -> int:
         """For how long Redis runs. A reconciler that just started knows of no other absence."""
         info = await self._r.info("server")
         return int(info.get("uptime_in_seconds", 0)) * 1000
 
-    async def tend(self, current: Generation, observed: Observed) -> None:
-        """Judge lanes, forget old jobs, delete what they left."""
+    async def tend(self, current: Generation, observed: Observed, still: Callable[[], None]) -> None:
+        """Judge lanes, forget old jobs, delete what they left. `still` as above."""
+        still()
         await self._verdicts.tend(current, observed)
         await self._retention.tend(current.fleet.jobs, observed.now_ms)
         if self._deleting is None or self._deleting.done():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 
+from emp_orch.control.lead import Lead
 from emp_orch.control.reconciler import Reconciler
+from emp_orch.control.redis_backend import RedisBackend
 from emp_orch.errors import EmpError
 from emp_orch.store.connect import TRANSIENT, Client, drop_idle, within
 from emp_orch.store.events import Event, Events
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import NotLeader
 
 log = logging.getLogger("reconcile")
 
@@ -22,15 +25,13 @@ BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 
 
 class Loop:
-    """Drives one reconciler until it is cancelled. `interval_s` tells the time between two rounds."""
+    """Drives one reconciler until it is cancelled."""
 
-    def __init__(
-        self, r: Client, keys: Keys, reconciler: Reconciler, lost: Callable[[], None], interval_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, r: Client, keys: Keys, reconciler: Reconciler, backend: RedisBackend, lead: Lead) -> None:
         self._r = r
         self._reconciler = reconciler
-        self._lost = lost
-        self._interval_s = interval_s
+        self._backend = backend
+        self._lead = lead
         self._events = Events(r, keys)
         self._woken = asyncio.Event()
 
@@ -40,7 +41,7 @@ class Loop:
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What is to run until cancelled."""
-        return self._rounds(), self._listen()
+        return self._rounds(), self._listen(), self._lead.keep()
 
     async def _rounds(self) -> None:
         failures = 0
@@ -54,18 +55,22 @@ class Loop:
                 if failures == 0:
                     why = str(e) or f"a look took longer than {TICK_S:g} s"
                     log.warning("nothing is seen: %s; nothing is done until it is", why)
-                self._lost()
+                self._backend.lost()
                 self._reconciler.lost()
                 await drop_idle(self._r)
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
+            except NotLeader as e:
+                self._lead.stand_by(e)
+                self._reconciler.stand_by()
+                await self._pause()
             except EmpError as e:
                 log.error("%s (%s)", e.message, e.hint)
-                await asyncio.sleep(self._interval_s())
+                await asyncio.sleep(self._backend.interval_s())
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(self._interval_s()):
+            async with asyncio.timeout(self._lead.wait_s(self._backend.interval_s())):
                 await self._woken.wait()
         except TimeoutError:
             return

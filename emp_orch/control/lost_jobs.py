@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from emp_orch.connectors import believed
@@ -19,6 +19,7 @@ from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import RunRef
 from emp_orch.store.connect import TRANSIENT, Client
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import NotLeader
 from emp_orch.store.reap import Expired, Reaper
 
 log = logging.getLogger("reconcile")
@@ -26,6 +27,9 @@ log = logging.getLogger("reconcile")
 # How long a service may take to say what became of a run, its outputs included.
 ASK_S = 30.0
 INTERRUPT_EVERY_S = 0.5
+
+# Raises NotLeader when another may lead, who then cares for lost jobs.
+Still = Callable[[], None]
 
 
 class LostJobs:
@@ -37,8 +41,8 @@ class LostJobs:
         self._group = group
         self._asking: set[str] = set()
 
-    async def sweep(self, fleet: Fleet | None, *, connected_ms: int) -> None:
-        """Deal with every lease that is over.
+    async def sweep(self, fleet: Fleet | None, *, still: Still, connected_ms: int) -> None:
+        """Deal with every lease that is over, while `still` says that we lead: it is asked before each step.
 
         `connected_ms`: for how long Redis can be reached. Workers that could not reach it get the time of one lease
         to renew theirs, or to bring what they finished meanwhile.
@@ -50,47 +54,55 @@ class LostJobs:
                 continue
             if fleet is not None and lost.run is not None and lost.claim is not None and _within_reach(fleet, lost):
                 self._asking.add(lost.job_id)
-                self._group.create_task(self._ask(fleet, lost, lost.run), name=f"ask about {lost.job_id}")
+                self._group.create_task(self._ask(fleet, lost, lost.run, still), name=f"ask about {lost.job_id}")
             else:
-                await self._end(lost)
+                await self._end(lost, still)
 
-    async def _end(self, lost: Expired) -> None:
+    async def _end(self, lost: Expired, still: Still) -> None:
+        still()
         _say(lost, await self._reaper.end(lost))
 
-    async def _ask(self, fleet: Fleet, lost: Expired, ref: RunRef) -> None:
+    async def _ask(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> None:
         try:
-            _say(lost, await self._asked(fleet, await self._reaper.whole(lost), ref))
+            _say(lost, await self._asked(fleet, await self._reaper.whole(lost), ref, still))
+        except NotLeader as e:
+            log.warning("job %s: %s", lost.job_id, e.message)
         except TRANSIENT as e:
             log.warning("job %s: %s", lost.job_id, e)
         finally:
             self._asking.discard(lost.job_id)
 
-    async def _asked(self, fleet: Fleet, lost: Expired, ref: RunRef) -> JobStatus | None:
+    async def _asked(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> JobStatus | None:
         """End the job by what its service says of the run."""
         try:
             async with asyncio.timeout(ASK_S):
-                result = await self._recovered(fleet, lost, ref)
+                result = await self._recovered(fleet, lost, ref, still)
         except StillRuns:
+            still()
             await self._reaper.extend(lost, fleet.jobs.lease_s)
             return None
         except RunFailed as e:
+            still()
             if (limit_s := _overdue_s(fleet, lost)) is not None:
                 words = f"it ran longer than {limit_s:g} s, and worker {lost.worker_id} was lost"
                 return await self._reaper.failed(lost, JobError(message=words, retryable=True), Cause.TIMEOUT)
             return await self._reaper.failed(lost, believed.error_of(e.error))
+        except NotLeader:
+            raise
         except (CannotLoad, CannotStore, TimeoutError) as e:
             log.warning("job %s: cannot learn what became of its run: %s", lost.job_id, e or "no answer in time")
             result = None
         except Exception:  # a faulty connector costs a run, not the reconciler
             log.exception("job %s: connector %s failed to say what became of its run", lost.job_id, ref.connector)
             result = None
+        still()
         if result is None:
             return await self._reaper.end(lost)
         if fault := believed.fault_of(result):
             return await self._reaper.failed(lost, JobError(message=f"connector {ref.connector}: {fault}"))
         return await self._reaper.kept(lost, result)
 
-    async def _recovered(self, fleet: Fleet, lost: Expired, ref: RunRef) -> Result | None:
+    async def _recovered(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> Result | None:
         if lost.claim is None:
             return None
         job = lost.claim.job
@@ -102,17 +114,18 @@ class LostJobs:
             sink = self._artifacts.run(job.id, f"{job.attempts}-{lost.token[:8]}-kept")
             run = Run(job=job, sink=sink, on_progress=_unheard, on_began=_unheard)
             if lost.cancel_requested or _overdue_s(fleet, lost) is not None:
-                return await _stopped(connector, connector.recover(run, ref.ref, wait=True))
+                return await _stopped(connector, connector.recover(run, ref.ref, wait=True), still)
             return await connector.recover(run, ref.ref, wait=False)
         finally:
             await connector.close()
 
 
-async def _stopped(connector: Connector, following: Coroutine[Any, Any, Result | None]) -> Result | None:
+async def _stopped(connector: Connector, following: Coroutine[Any, Any, Result | None], still: Still) -> Result | None:
     """What `following` gives while the run is interrupted; its service may take until it listens."""
     task = asyncio.create_task(following, name="follow to the end")
     try:
         while not task.done():
+            still()
             await connector.cancel()
             await asyncio.wait([task], timeout=INTERRUPT_EVERY_S)
         return task.result()

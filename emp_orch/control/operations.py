@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
@@ -13,6 +14,9 @@ from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.plan import Operation
 from emp_orch.store.connect import TRANSIENT
+from emp_orch.store.leader import Mandate, NotLeader
+
+log = logging.getLogger("reconcile")
 
 Write = Callable[[list[Entry]], Awaitable[None]]
 
@@ -21,6 +25,8 @@ class Listener(Protocol):
     """Who is told of outcomes: the reconciler."""
 
     def handed_over(self, key: str) -> None: ...
+
+    def given_up(self, key: str) -> None: ...
 
     async def ended(self, key: str, *, error: str = "") -> None: ...
 
@@ -35,14 +41,18 @@ class Operations:
         self._wake = wake
         self.listener: Listener | None = None
 
-    def begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
-        self._group.create_task(self._run(operation, desired, epoch), name=operation.key)
+    def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
+        self._group.create_task(self._run(operation, desired, mandate), name=operation.key)
 
-    async def _run(self, operation: Operation, desired: Desired, epoch: int) -> None:
+    async def _run(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
         outcome: dict[str, object] = {"operation": operation.key, "machine_id": operation.machine_id}
         try:
-            done = await self._executor.run(operation, desired, epoch)
+            done = await self._executor.run(operation, desired, mandate)
             outcome["outcome"] = "done" if done else "sent"
+        except NotLeader as e:
+            done = True
+            log.warning("%s: %s", operation.text, e.message)
+            outcome |= {"outcome": "given up", "error": e.message}
         except EmpError as e:
             done = True
             outcome |= {"outcome": "failed", "error": e.message, "hint": e.hint}
@@ -50,10 +60,12 @@ class Operations:
             done = True
             outcome |= {"outcome": "failed", "error": str(e) or type(e).__name__}
         if self.listener is not None:
-            if done:
+            if outcome["outcome"] == "given up":
+                self.listener.given_up(operation.key)
+            elif done:
                 await self.listener.ended(operation.key, error=str(outcome.get("error", "")))
             else:
                 self.listener.handed_over(operation.key)
         self._wake()
-        with suppress(*TRANSIENT):  # the log has it; the journal is not worth a crash
+        with suppress(NotLeader, *TRANSIENT):  # the log has it; the journal is not worth a crash
             await self._write([("operation_ended", outcome)])

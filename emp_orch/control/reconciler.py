@@ -17,6 +17,7 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation
 from emp_orch.fleet.round import Inputs, Round, decide
+from emp_orch.store.leader import Mandate
 from emp_orch.store.requests import Request, Verb
 
 log = logging.getLogger("reconcile")
@@ -32,23 +33,24 @@ class Reconciler:
         self._desire = Desire()
         self._book = DriftBook()
         self._memory = Memory()
-        self.epoch: int | None = None
+        self._mandate: Mandate | None = None
         self._running: set[str] = set()
         self._asked: dict[str, list[str]] = {}
 
     async def tick(self) -> Round | None:
         """One round; None when another leads, or nothing was ever applied."""
-        if not await self._lead():
+        mandate = await self._lead()
+        if mandate is None:
             return None
         current = await self._backend.generation()
-        await self._backend.tend_jobs(current, None)
+        await self._backend.tend_jobs(current, None, mandate)
         if current is None:
             return None
         overrides = await self._backend.overrides()
         desired = self._desire.of(current, overrides)
         observed = await self._backend.look(desired, self._attention())
-        await self._backend.tend_jobs(current, observed)
-        asked, closes_breaker = await self._requests(desired, observed)
+        await self._backend.tend_jobs(current, observed, mandate)
+        asked, closes_breaker = await self._requests(desired, observed, mandate)
         inputs = Inputs(
             desired=desired,
             observed=observed,
@@ -60,7 +62,7 @@ class Reconciler:
             jitter=self._jitter,
         )
         done = decide(inputs, self._book.diff(desired, observed))
-        await self._act(inputs, done)
+        await self._act(inputs, done, mandate)
         return done
 
     def _attention(self) -> Attention:
@@ -69,12 +71,15 @@ class Reconciler:
         attention = self._book.attention
         return structs.replace(attention, machines=attention.machines | tried)
 
-    async def _lead(self) -> bool:
-        epoch = await self._backend.lead()
-        if epoch is not None and epoch != self.epoch:
+    async def _lead(self) -> Mandate | None:
+        """The lease, held for this round; a new one begins with what the last leader remembered."""
+        mandate = await self._backend.lead()
+        if mandate is None:
+            self._asked.clear()  # what was asked is the leader's to answer
+        elif mandate != self._mandate:
             self._memory = self._with_running(await self._backend.memory() or Memory())
-        self.epoch = epoch
-        return epoch is not None
+        self._mandate = mandate
+        return mandate
 
     def _with_running(self, remembered: Memory) -> Memory:
         """The last leader's memory. What it had under way is unknown; what we are at is known."""
@@ -83,36 +88,46 @@ class Reconciler:
             remembered = ended(remembered, key, ok=False)
         return structs.replace(remembered, attempts={**remembered.attempts, **ours})
 
-    async def _act(self, inputs: Inputs, done: Round) -> None:
+    async def _act(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         """Begin what was decided, and tell. What cannot be told is begun all the same: the next round tells it."""
-        epoch = self.epoch or 0
         self._memory = done.memory
         for operation in done.decision.run:
-            self._begin(operation, inputs.desired, epoch)
-        await self._backend.publish(inputs, done, epoch)
+            self._running.add(operation.key)
+            self._backend.begin(operation, inputs.desired, mandate)
+        await self._backend.publish(inputs, done, mandate)
         if done.rollback is not None:
-            await self._backend.roll_back(done.rollback, f"generation {inputs.desired.generation} made no progress")
+            why = f"generation {inputs.desired.generation} made no progress"
+            await self._backend.roll_back(done.rollback, why, mandate)
 
-    def _begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
-        self._running.add(operation.key)
-        self._backend.begin(operation, desired, epoch)
+    def stand_by(self) -> None:
+        """Something was refused: nothing more is done under this mandate; the next begins with what is published."""
+        self._mandate = None
 
     def handed_over(self, key: str) -> None:
         """The machine has been told; it says itself when the operation is done."""
         self._running.discard(key)
+
+    def given_up(self, key: str) -> None:
+        """It is not ours to do any more. What was asked stays asked: the leader takes it up."""
+        self._running.discard(key)
+        self._memory = ended(self._memory, key, ok=False)
+        self._asked.pop(key, None)
 
     async def ended(self, key: str, *, error: str = "") -> None:
         """The outcome of an operation is known."""
         self._running.discard(key)
         self._memory = ended(self._memory, key, ok=not error)
         for request_id in self._asked.pop(key, []):
-            await self._backend.answer(request_id, error)
+            if self._mandate is not None:
+                await self._backend.answer(request_id, error, self._mandate)
 
     def lost(self) -> None:
         """Nothing is seen: what was known of the world is to be learnt anew."""
         self._book = DriftBook()
 
-    async def _requests(self, desired: Desired, observed: Observed) -> tuple[tuple[Operation, ...], bool]:
+    async def _requests(
+        self, desired: Desired, observed: Observed, mandate: Mandate
+    ) -> tuple[tuple[Operation, ...], bool]:
         """What people asked for since the last round; each is answered when its outcome is known."""
         taken = {request_id for ids in self._asked.values() for request_id in ids}
         found: dict[str, Operation] = {}
@@ -122,12 +137,12 @@ class Reconciler:
                 continue
             if request is not None and request.verb is Verb.CLOSE_BREAKER:
                 closes = True
-                await self._backend.answer(request_id, "")
+                await self._backend.answer(request_id, "", mandate)
                 continue
             try:
                 operation = as_operation(request, desired, observed)
             except EmpError as e:
-                await self._backend.answer(request_id, e.message)
+                await self._backend.answer(request_id, e.message, mandate)
                 continue
             _say(request, operation)
             self._asked.setdefault(operation.key, []).append(request_id)

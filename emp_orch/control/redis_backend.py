@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 from msgspec import structs
 
 from emp_orch.control import generation as generations
-from emp_orch.control import identity
 from emp_orch.control.job_care import JobCare
+from emp_orch.control.lead import Lead
 from emp_orch.control.observe import Observer
 from emp_orch.control.operations import Operations
 from emp_orch.errors import EmpError
@@ -28,7 +29,7 @@ from emp_orch.store.connect import TRANSIENT, Client
 from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Leadership
+from emp_orch.store.leader import Mandate
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.requests import Request
 from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, write_status
@@ -47,7 +48,7 @@ class RedisBackend:
         keys: Keys,
         layout: Layout,
         fleet: str,
-        leadership: Leadership,
+        lead: Lead,
         observer: Observer,
         operations: Operations,
         jobs: JobCare,
@@ -56,28 +57,17 @@ class RedisBackend:
         self._keys = keys
         self._layout = layout
         self._fleet = fleet
-        self._leadership = leadership
+        self._lead = lead
         self._observer = observer
         self._operations = operations
         self._jobs = jobs
         self._events = Events(r, keys)
         self._current: Generation | None = None
-        self._epoch: int | None = None
         self._remembered: Memory | None = None
         self._told: tuple[object, ...] = ()
 
-    async def lead(self) -> int | None:
-        """Hold the lease, or say who does."""
-        epoch, holder = await self._leadership.acquire()
-        if epoch is None and identity.is_dead(holder):
-            await self._leadership.take_from(holder)
-            epoch, holder = await self._leadership.acquire()
-        if epoch is not None and epoch != self._epoch:
-            log.info("leading %s with epoch %d", self._fleet, epoch)
-        if epoch is None and self._epoch is not None:
-            log.warning("%s leads now; standing by", holder)
-        self._epoch = epoch
-        return epoch
+    async def lead(self) -> Mandate | None:
+        return await self._lead.take()
 
     async def memory(self) -> Memory | None:
         return await rounds.read_memory(self._r, self._keys, self._fleet)
@@ -97,18 +87,20 @@ class RedisBackend:
     async def requests(self) -> list[tuple[str, Request | None]]:
         return await requests.pending(self._r, self._keys, self._fleet)
 
-    async def answer(self, request_id: str, error: str) -> None:
+    async def answer(self, request_id: str, error: str, mandate: Mandate) -> None:
+        self._lead.assure(mandate)
         with suppress(*TRANSIENT):  # whoever asked sees the state itself
             await requests.answer(self._r, self._keys, self._fleet, request_id, error=error)
 
-    async def tend_jobs(self, current: Generation | None, observed: Observed | None) -> None:
+    async def tend_jobs(self, current: Generation | None, observed: Observed | None, mandate: Mandate) -> None:
+        still = partial(self._lead.assure, mandate)
         if observed is None:
-            await self._jobs.sweep(current)
+            await self._jobs.sweep(current, still)
         elif current is not None:
-            await self._jobs.tend(current, observed)
+            await self._jobs.tend(current, observed, still)
 
-    def begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
-        self._operations.begin(operation, desired, epoch)
+    def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
+        self._operations.begin(operation, desired, mandate)
 
     def lost(self) -> None:
         """Reading failed: what is known is to be learnt anew."""
@@ -119,20 +111,20 @@ class RedisBackend:
 
     # -- telling
 
-    async def publish(self, inputs: Inputs, done: Round, epoch: int) -> None:
+    async def publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         """Write the status each round, and tell everybody when what it says has changed."""
-        status = self._status(inputs, done, epoch)
-        await write_status(self._r, self._keys, status)
+        status = self._status(inputs, done, mandate)
+        await write_status(self._r, self._keys, mandate, status)
         if done.memory != self._remembered:
-            await rounds.write_memory(self._r, self._keys, self._fleet, done.memory)
+            await rounds.write_memory(self._r, self._keys, mandate, done.memory)
             self._remembered = done.memory
         begun: list[Entry] = [
             ("operation_begun", {"operation": o.key, "machine_id": o.machine_id, "text": o.text})
             for o in done.decision.run
         ]
-        await write_journal(self._r, self._keys, self._fleet, [*done.entries, *begun])
+        await write_journal(self._r, self._keys, mandate, [*done.entries, *begun])
         if done.decision.run:
-            await self._record(inputs, done)
+            await self._record(inputs, done, mandate)
         told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout)
         if told != self._told:
             self._told = told
@@ -140,23 +132,23 @@ class RedisBackend:
                 "drift_changed", fleet=self._fleet, generation=status.generation, count=len(status.drift)
             )
 
-    async def _record(self, inputs: Inputs, done: Round) -> None:
+    async def _record(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         kept = rounds.Recorded(
             inputs=structs.replace(inputs, observed=structs.replace(inputs.observed, changed=None)),
             plan=tuple(o.text for o in done.operations),
             run=tuple(o.key for o in done.decision.run),
         )
         packed = await asyncio.to_thread(rounds.pack, kept)
-        await rounds.record(self._r, self._keys, self._fleet, packed)
+        await rounds.record(self._r, self._keys, mandate, packed)
 
-    def _status(self, inputs: Inputs, done: Round, epoch: int) -> FleetStatus:
+    def _status(self, inputs: Inputs, done: Round, mandate: Mandate) -> FleetStatus:
         breaker, rollout, pause = done.memory.breaker, done.memory.rollout, fleet_pause(inputs.overrides)
         opened = breaker.open_since_ms
         return FleetStatus(
             fleet=self._fleet,
             generation=inputs.desired.generation,
-            leader=self._leadership.who,
-            epoch=epoch,
+            leader=mandate.holder,
+            epoch=mandate.epoch,
             at_ms=inputs.observed.now_ms,
             interval_ms=int(self.interval_s() * 1000),
             drift=done.items,
@@ -180,21 +172,21 @@ class RedisBackend:
         """The time between two rounds, as the generation in force says."""
         return self._current.fleet.reconcile.interval_s if self._current else DEFAULT_INTERVAL_S
 
-    async def roll_back(self, number: int, why: str) -> None:
+    async def roll_back(self, number: int, why: str, mandate: Mandate) -> None:
         """Publish generation `number` again, unless somebody published another meanwhile."""
+        self._lead.assure(mandate)
         try:
             new = await generations.publish_again(self._r, self._keys, self._layout, self._fleet, number, why)
         except EmpError as e:
             log.error("cannot go back to generation %d: %s", number, e.message)
             return
         log.warning("went back to generation %d as %d: %s", number, new, why)
-        await write_journal(
-            self._r, self._keys, self._fleet, [("rolled_back", {"generation": number, "as": new, "reason": why})]
-        )
+        entry = ("rolled_back", {"generation": number, "as": new, "reason": why})
+        await write_journal(self._r, self._keys, mandate, [entry])
 
 
-async def write_journal(r: Client, keys: Keys, fleet: str, entries: list[Entry]) -> None:
+async def write_journal(r: Client, keys: Keys, mandate: Mandate, entries: list[Entry]) -> None:
     """Into the journal and the log."""
     for type_, data in entries:
         log.info("%s %s", type_, " ".join(f"{k}={v}" for k, v in data.items()))
-    await journal.write(r, keys, fleet, entries)
+    await journal.write(r, keys, mandate, entries)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
-from emp_orch.procident import alive, end_recorded, locked, recorded, spawn_daemon, started_ms
+from emp_orch.procident import ProcessIdentity, alive, end_recorded, locked, recorded, spawn_daemon, started_ms
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 from emp_orch.settings import Settings, write_private
 
@@ -116,7 +117,9 @@ class ProcessRuntime:
             # The agent goes last: it says that the machine stops, and takes its report away.
             keep, drain_s = frozenset({AGENT}), _drain_s(root) + STOP_MARGIN_S
             await Supervisor(root).end(who, drain_s=drain_s, stop_s=SUPERVISORD_STOP_S, keep=keep)
-        await asyncio.to_thread(end_recorded, _identities(root), grace_s=ORPHAN_GRACE_S)
+        # A drain takes long: what somebody started here meanwhile is another life, and not what was to be stopped.
+        again = partial(_lives_again, root, who)
+        await asyncio.to_thread(end_recorded, _identities(root), grace_s=ORPHAN_GRACE_S, unless=again)
         child = self._children.pop(machine_id, None)
         if child is not None:
             await asyncio.to_thread(child.wait)
@@ -149,6 +152,12 @@ def _instance(root: Path) -> Instance:
 def _lives(root: Path) -> bool:
     who = recorded(root / "run" / "supervisord")
     return who is not None and alive(who)
+
+
+def _lives_again(root: Path, before: ProcessIdentity | None) -> bool:
+    """Whether another supervisord lives here than `before`. It records itself before it starts a program."""
+    now = recorded(root / "run" / "supervisord")
+    return now is not None and now != before and alive(now)
 
 
 def _identities(root: Path) -> list[Path]:

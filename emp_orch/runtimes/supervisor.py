@@ -21,7 +21,7 @@ from msgspec import Struct, convert
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from emp_orch.errors import EmpError, Unreachable
-from emp_orch.procident import ProcessIdentity, send, wait_end
+from emp_orch.procident import ProcessIdentity, alive, send, wait_end
 
 AGENT = "agent"
 WAKE_S = 0.05
@@ -101,17 +101,21 @@ class Supervisor:
         await self.stop(name)
         await self.start(name)
 
-    async def stop_in_order(self, *, keep: frozenset[str] = frozenset()) -> None:
+    async def stop_in_order(self, *, keep: frozenset[str] = frozenset(), of: ProcessIdentity | None = None) -> None:
         """Stop every program but `keep`: the highest priority number first, equal ones side by side.
 
-        So workers finish their jobs while their services still run.
+        So workers finish their jobs while their services still run. `of`: only of this very supervisord.
         """
         infos = await self.call("getAllConfigInfo")
-        await self._stop_in_order([i["name"] for i in infos if i["name"] not in keep], infos)
+        await self._stop_in_order([i["name"] for i in infos if i["name"] not in keep], infos, of)
 
-    async def _stop_in_order(self, names: list[str], infos: list[dict[str, Any]]) -> None:
+    async def _stop_in_order(
+        self, names: list[str], infos: list[dict[str, Any]], of: ProcessIdentity | None = None
+    ) -> None:
         priorities = dict.fromkeys(names, 0) | {i["name"]: i["process_prio"] for i in infos}
         for priority in sorted({priorities[n] for n in names}, reverse=True):
+            if of is not None and not alive(of):
+                return  # who listens here now was started meanwhile
             waking = asyncio.create_task(self._keep_awake())
             try:
                 await asyncio.gather(*(self.stop(n) for n in names if priorities[n] == priority))
@@ -132,7 +136,7 @@ class Supervisor:
         """
         with suppress(TimeoutError, EmpError):
             async with asyncio.timeout(drain_s):
-                await self.stop_in_order(keep=keep)
+                await self.stop_in_order(keep=keep, of=who)
         send(who, signal.SIGTERM)
         # Ending, it looks at one stopped program a turn, and takes a second for each turn unless spoken to.
         waking = asyncio.create_task(self._keep_awake())

@@ -1,7 +1,7 @@
 """`machine:{id}:commands` and `:acks`: what the leader tells a machine, and what came of it.
 
 Commands state what should be; carrying one out twice does no harm. Each carries its sender's epoch, and the
-agent refuses an epoch below the highest it has seen.
+agent refuses an epoch below the highest it has seen. Redis itself refuses one whose sender does not lead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from msgspec import Struct
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import entries_of
+from emp_orch.store.fence import write
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
 
 MAX_COMMANDS = 1_000
+
+# KEYS[3] the machine's commands. ARGV[3] length of the stream, ARGV[4] the command.
+_SEND = "redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'command', ARGV[4])"
 
 
 class CommandVerb(StrEnum):
@@ -42,10 +47,20 @@ class Ack(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-async def send(r: Client, keys: Keys, machine_id: str, command: Command) -> str:
-    """Append a command; returns its stream id."""
-    fields = {"command": msgspec.json.encode(command).decode()}
-    return str(await r.xadd(keys.commands(machine_id), cast(Any, fields), maxlen=MAX_COMMANDS, approximate=True))
+async def send(
+    r: Client,
+    keys: Keys,
+    mandate: Mandate,
+    machine_id: str,
+    verb: CommandVerb,
+    *,
+    seq: str,
+    program: str | None = None,
+) -> None:
+    """Append a command under the epoch of `mandate`. Raises NotLeader when that does not stand any more."""
+    command = Command(epoch=mandate.epoch, seq=seq, verb=verb, program=program)
+    args: list[str | bytes | int] = [MAX_COMMANDS, msgspec.json.encode(command)]
+    await write(r, keys, mandate, _SEND, to=[keys.commands(machine_id)], args=args)
 
 
 async def acknowledge(r: Client, keys: Keys, machine_id: str, ack: Ack) -> None:

@@ -9,7 +9,14 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.fence import write
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
+
+# KEYS[3] the machine's configuration. ARGV[3] its text.
+_WRITE = "redis.call('SET', KEYS[3], ARGV[3])"
+# KEYS[3…] all that is kept for a machine.
+_REMOVE = "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end"
 
 
 class MachineConfig(Struct, frozen=True, kw_only=True):
@@ -35,8 +42,9 @@ def decode(text: str | bytes, where: str) -> MachineConfig:
         raise EmpError(f"{where} is damaged: {e}", hint="the reconciler writes it anew at the next apply") from e
 
 
-async def write_config(r: Client, keys: Keys, config: MachineConfig) -> None:
-    await r.set(keys.config(config.machine.id), encode(config))
+async def write_config(r: Client, keys: Keys, mandate: Mandate, config: MachineConfig) -> None:
+    """Raises NotLeader when `mandate` does not stand any more."""
+    await write(r, keys, mandate, _WRITE, to=[keys.config(config.machine.id)], args=[encode(config)])
 
 
 async def read_config(r: Client, keys: Keys, machine_id: str) -> MachineConfig | None:
@@ -45,6 +53,7 @@ async def read_config(r: Client, keys: Keys, machine_id: str) -> MachineConfig |
     return None if text is None else decode(text, keys.config(machine_id))
 
 
-async def remove_machine_keys(r: Client, keys: Keys, machine_id: str) -> None:
-    """All that is kept for a machine beside its report."""
-    await r.delete(keys.config(machine_id), keys.commands(machine_id), keys.acks(machine_id))
+async def remove_machine_keys(r: Client, keys: Keys, mandate: Mandate, machine_id: str) -> None:
+    """All that is kept for a machine beside its report. Raises NotLeader as above."""
+    kept = [keys.config(machine_id), keys.commands(machine_id), keys.acks(machine_id)]
+    await write(r, keys, mandate, _REMOVE, to=kept, args=[])

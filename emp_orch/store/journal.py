@@ -6,22 +6,31 @@ from typing import Any, cast
 
 import msgspec
 
+from emp_orch.store import fence
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Event, decode, encode
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
 
 MAX_ENTRIES = 20_000
+# In one script: nobody else is served meanwhile.
+AT_ONCE = 500
+
+# KEYS[3] the journal. ARGV[3] its length, then type and data of each entry.
+_APPEND = """
+for i = 4, #ARGV, 2 do
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'type', ARGV[i], 'data', ARGV[i + 1])
+end
+"""
 
 
-async def write(r: Client, keys: Keys, fleet: str, entries: list[tuple[str, dict[str, Any]]]) -> None:
-    """Append entries (type, data) in order, in one round trip."""
-    if not entries:
-        return
-    async with r.pipeline(transaction=False) as pipe:
-        for type_, data in entries:
-            fields = cast(Any, encode(type_, msgspec.to_builtins(data)))
-            pipe.xadd(keys.journal(fleet), fields, maxlen=MAX_ENTRIES, approximate=True)
-        await pipe.execute()
+async def write(r: Client, keys: Keys, mandate: Mandate, entries: list[tuple[str, dict[str, Any]]]) -> None:
+    """Append entries (type, data) in order. Raises NotLeader when `mandate` does not stand any more."""
+    for start in range(0, len(entries), AT_ONCE):
+        written = [encode(type_, msgspec.to_builtins(data)) for type_, data in entries[start : start + AT_ONCE]]
+        texts = [text for fields in written for text in (fields["type"], fields["data"])]
+        args: list[str | bytes | int] = [MAX_ENTRIES, *texts]
+        await fence.write(r, keys, mandate, _APPEND, to=[keys.journal(mandate.fleet)], args=args)
 
 
 async def recent(r: Client, keys: Keys, fleet: str, count: int) -> list[Event]:

@@ -1,54 +1,123 @@
-"""The leader's lease and its epoch: one reconciler acts at a time, and each new leader has a higher epoch."""
+"""The leader's lease and its epoch: one reconciler acts at a time, and each new leader has a higher epoch.
+
+What a leader writes into Redis is fenced there (store/fence). For what Redis cannot fence, such as starting a machine,
+`Leadership.assure` says whether the lease surely stands: by this host's own clock, which runs on while it sleeps.
+"""
 
 from __future__ import annotations
 
+import time
+from typing import Any, cast
+
+from msgspec import Struct
+
+from emp_orch.errors import EmpError
 from emp_orch.store.connect import Client
+from emp_orch.store.events import MAX_EVENTS, encode
 from emp_orch.store.keys import Keys
 
+# Of the lease's time, kept back for clocks that differ in rate and for the way from a check to the act.
+MARGIN = 0.1
+
 # An epoch is at least the time (ms), so it rises also in a Redis that was emptied and forgot the last one:
-# agents keep the highest they have seen, and refuse what is below.
+# agents keep the highest they have seen, and refuse what is below. One that is no such number counts as forgotten.
 # KEYS[1] lease, KEYS[2] epoch. ARGV[1] who, ARGV[2] ttl in ms.
-# Returns the epoch when ARGV[1] holds the lease now, or '' and the holder.
+# Returns {epoch, who, ttl} when ARGV[1] holds the lease now, else {'', holder, ms left}.
 _ACQUIRE = """
 local holder = redis.call('GET', KEYS[1])
-if holder == ARGV[1] then
+local known = redis.call('GET', KEYS[2]) or ''
+if not string.match(known, '^%d+$') or #known > 15 then known = '' end
+if holder == ARGV[1] and known ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return {redis.call('GET', KEYS[2]), holder}
+  return {known, holder, ARGV[2]}
 end
-if holder then return {'', holder} end
+if holder and holder ~= ARGV[1] then return {'', holder, redis.call('PTTL', KEYS[1])} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local t = redis.call('TIME')
-local epoch = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, t[1] * 1000 + math.floor(t[2] / 1000))
+local epoch = math.max((tonumber(known) or 0) + 1, t[1] * 1000 + math.floor(t[2] / 1000))
 redis.call('SET', KEYS[2], string.format('%.0f', epoch))
-return {string.format('%.0f', epoch), ARGV[1]}
+return {string.format('%.0f', epoch), ARGV[1], ARGV[2]}
 """
 
-# KEYS[1] lease. ARGV[1] who. Gives the lease back if it is held by ARGV[1].
+# KEYS[1] lease, KEYS[2] events. ARGV[1] who, ARGV[2] type and ARGV[3] data of the event that tells it, ARGV[4] how many
+# events are kept. Gives the lease back if ARGV[1] holds it, and so wakes who stands by. Returns 1, else 0.
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'type', ARGV[2], 'data', ARGV[3])
+return 1
 """
+
+
+class NotLeader(EmpError):
+    """What only the leader may do was not done: `holder` leads, or nobody when it is empty."""
+
+    def __init__(self, fleet: str, holder: str) -> None:
+        who = f"{holder} leads {fleet} now" if holder else f"the lease on {fleet} is over"
+        super().__init__(f"not done: {who}", hint="the leader decides anew; `emp status` names it")
+        self.holder = holder
+
+
+class Mandate(Struct, frozen=True, kw_only=True):
+    """The right to act for `fleet`, from one `Leadership.acquire` until the lease is lost. What is written under it
+    is compared with the lease and epoch in Redis."""
+
+    fleet: str
+    holder: str
+    epoch: int
+
+
+class Elsewhere(Struct, frozen=True, kw_only=True):
+    """Another candidate holds the lease, for `left_ms` more unless it renews."""
+
+    holder: str
+    left_ms: int
 
 
 class Leadership:
     """One candidate. `who` is unique to this process."""
 
     def __init__(self, r: Client, keys: Keys, fleet: str, who: str, *, ttl_ms: int) -> None:
-        self._keys = [keys.leader(fleet), keys.epoch(fleet)]
+        self._fleet = fleet
         self.who = who
+        self._lease = [keys.leader(fleet), keys.epoch(fleet)]
+        self._told = [keys.leader(fleet), keys.events]
         self._ttl_ms = ttl_ms
         self._acquire = r.register_script(_ACQUIRE)
         self._release = r.register_script(_RELEASE)
+        self._mandate: Mandate | None = None
+        self._holder = ""
+        self._stands_until_s = 0.0
 
-    async def acquire(self) -> tuple[int | None, str]:
-        """Take or renew the lease. Returns (epoch, who) when it is ours, else (None, holder)."""
-        epoch, holder = await self._acquire(keys=self._keys, args=[self.who, self._ttl_ms])
-        return (int(epoch) if epoch else None), str(holder)
+    async def acquire(self) -> Mandate | Elsewhere:
+        """Take or renew the lease."""
+        asked_s = _now_s()  # before it is sent: Redis cannot have counted from earlier
+        answer = cast(list[Any], await self._acquire(keys=self._lease, args=[self.who, self._ttl_ms]))
+        epoch, holder, left_ms = str(answer[0]), str(answer[1]), int(answer[2])
+        if not epoch:
+            self._mandate, self._holder = None, holder
+            return Elsewhere(holder=holder, left_ms=max(0, left_ms))
+        self._mandate = Mandate(fleet=self._fleet, holder=holder, epoch=int(epoch))
+        self._stands_until_s = asked_s + self._ttl_ms / 1000 * (1 - MARGIN)
+        return self._mandate
+
+    def assure(self, mandate: Mandate) -> None:
+        """Raise NotLeader unless `mandate` surely stands now. Ask right before each act that Redis cannot fence."""
+        if self._mandate is None:
+            raise NotLeader(self._fleet, self._holder)
+        if self._mandate != mandate or _now_s() >= self._stands_until_s:
+            raise NotLeader(self._fleet, "")
 
     async def release(self) -> None:
-        """Give the lease back if it is ours."""
+        """Give the lease back if it is ours. Nothing is assured from here on."""
+        self._mandate, self._holder = None, ""
         await self.take_from(self.who)
 
     async def take_from(self, holder: str) -> None:
         """End the lease of `holder`, who is known to be dead, if it still has it."""
-        await self._release(keys=self._keys[:1], args=[holder])
+        event = encode("lease_released", {"fleet": self._fleet, "leader": holder})
+        await self._release(keys=self._told, args=[holder, event["type"], event["data"], MAX_EVENTS])
+
+
+def _now_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from msgspec import Struct
 
 from emp_orch.fleet.memory import Memory
 from emp_orch.fleet.round import Inputs
+from emp_orch.store import fence
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
 
 MAX_ROUNDS = 200
 # What one record may hold when it is unpacked: 10,000 machines are about 40 MB.
@@ -44,8 +46,16 @@ async def read_memory(r: Client, keys: Keys, fleet: str) -> Memory | None:
         return None
 
 
-async def write_memory(r: Client, keys: Keys, fleet: str, memory: Memory) -> None:
-    await r.set(keys.memory(fleet), msgspec.json.encode(memory))
+# KEYS[3] the memory. ARGV[3] its text.
+_REMEMBER = "redis.call('SET', KEYS[3], ARGV[3])"
+
+
+async def write_memory(r: Client, keys: Keys, mandate: Mandate, memory: Memory) -> None:
+    """Raises NotLeader when `mandate` does not stand any more."""
+    text = msgspec.json.encode(memory)
+    await fence.write(
+        r, keys, mandate, "redis.call('SET', KEYS[3], ARGV[3])", to=[keys.memory(mandate.fleet)], args=[text]
+    )
 
 
 def pack(recorded: Recorded) -> str:
@@ -62,9 +72,13 @@ def unpack(text: str) -> Recorded | None:
         return None
 
 
-async def record(r: Client, keys: Keys, fleet: str, packed: str) -> None:
-    fields = cast(Any, {"round": packed})
-    await r.xadd(keys.rounds(fleet), fields, maxlen=MAX_ROUNDS, approximate=False)
+# KEYS[3] the rounds. ARGV[3] how many are kept, ARGV[4] the record.
+_RECORD = "redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], '*', 'round', ARGV[4])"
+
+
+async def record(r: Client, keys: Keys, mandate: Mandate, packed: str) -> None:
+    """Raises NotLeader when `mandate` does not stand any more."""
+    await fence.write(r, keys, mandate, _RECORD, to=[keys.rounds(mandate.fleet)], args=[MAX_ROUNDS, packed])
 
 
 async def recorded(r: Client, keys: Keys, fleet: str, count: int) -> list[tuple[str, Recorded | None]]:

@@ -10,7 +10,12 @@ from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.round import Item
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.fence import write
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
+
+# KEYS[3] the status. ARGV[3] its text.
+_WRITE = "redis.call('SET', KEYS[3], ARGV[3])"
 
 
 class BreakerStatus(Struct, frozen=True, kw_only=True):
@@ -56,8 +61,9 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(FleetStatus)
 
 
-async def write_status(r: Client, keys: Keys, status: FleetStatus) -> None:
-    await r.set(keys.status(status.fleet), msgspec.json.encode(status))
+async def write_status(r: Client, keys: Keys, mandate: Mandate, status: FleetStatus) -> None:
+    """Raises NotLeader when `mandate` does not stand any more."""
+    await write(r, keys, mandate, _WRITE, to=[keys.status(mandate.fleet)], args=[msgspec.json.encode(status)])
 
 
 async def read_status(r: Client, keys: Keys, fleet: str) -> FleetStatus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from queue_support import Server, until
 
@@ -23,7 +24,7 @@ from emp_orch.store.commands import Command, CommandVerb
 from emp_orch.store.connect import Client, WriteRefused, connected, time_ms
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Leadership
+from emp_orch.store.leader import Leadership, Mandate
 
 KEYS = Keys("t:")
 M = MachineId("m1")
@@ -183,44 +184,7 @@ async def test_machine_events_reach_the_old_channel(r: Client) -> None:
         assert await until(message) == '{"type":"machine_startup","machine_id":"m1","phase":"ready"}'
 
 
-# -- the leader
-
-
-async def test_one_leads_and_each_new_leader_has_a_higher_epoch(r: Client) -> None:
-    one = Leadership(r, KEYS, "f", "one", ttl_ms=60_000)
-    two = Leadership(r, KEYS, "f", "two", ttl_ms=60_000)
-    first, _ = await one.acquire()
-    assert first is not None
-    assert await one.acquire() == (first, "one")
-    assert await two.acquire() == (None, "one")
-    await two.release()
-    assert await two.acquire() == (None, "one")
-    await one.release()
-    second, _ = await two.acquire()
-    assert second is not None
-    assert second > first
-    assert await one.acquire() == (None, "two")
-
-
-async def test_an_emptied_redis_does_not_go_back_to_old_epochs(r: Client) -> None:
-    one = Leadership(r, KEYS, "f", "one", ttl_ms=60_000)
-    before, _ = await one.acquire()
-    await r.flushall()
-    after, _ = await one.acquire()
-    assert before is not None
-    assert after is not None
-    assert after >= before
-
-
-async def test_a_lease_that_is_not_renewed_ends(r: Client) -> None:
-    one = Leadership(r, KEYS, "f", "one", ttl_ms=50)
-    two = Leadership(r, KEYS, "f", "two", ttl_ms=60_000)
-    await one.acquire()
-
-    async def taken() -> bool:
-        return (await two.acquire())[1] == "two"
-
-    await until(taken)
+# -- requests
 
 
 async def test_requests_stand_until_they_are_answered(r: Client) -> None:
@@ -268,8 +232,10 @@ class Machine:
         self.place = (last, epoch)
 
 
-def order(epoch: int, seq: str) -> Command:
-    return Command(epoch=epoch, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
+async def _order(r: Client, epoch: int, seq: str) -> None:
+    """A command as a leader of that epoch would have sent it, had Redis not refused the older one."""
+    command = Command(epoch=epoch, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
+    await r.xadd(KEYS.commands(M), {"command": msgspec.json.encode(command)})
 
 
 async def _acks(r: Client) -> list[str]:
@@ -278,8 +244,8 @@ async def _acks(r: Client) -> list[str]:
 
 async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
     agent = Machine(r, last="0-0")
-    for command in (order(2, "a"), order(1, "b"), order(2, "c")):
-        await commands.send(r, KEYS, M, command)
+    for epoch, seq in ((2, "a"), (1, "b"), (2, "c")):
+        await _order(r, epoch, seq)
     await r.xadd(KEYS.commands(M), {"command": "nonsense"})
     running = asyncio.create_task(agent.orders.run())
 
@@ -296,7 +262,9 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
 
 
 async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> None:
-    await commands.send(r, KEYS, M, order(1, "old"))
+    mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()
+    assert isinstance(mandate, Mandate)
+    await commands.send(r, KEYS, mandate, M, CommandVerb.APPLY_CONFIG, seq="old")
     agent = Machine(r, last="")
     running = asyncio.create_task(agent.orders.run())
 
@@ -304,7 +272,7 @@ async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> 
         return agent.caught_up
 
     await until(caught_up)
-    await commands.send(r, KEYS, M, order(1, "new"))
+    await commands.send(r, KEYS, mandate, M, CommandVerb.APPLY_CONFIG, seq="new")
 
     async def answered() -> list[str]:
         return await _acks(r)

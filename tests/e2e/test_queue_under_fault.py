@@ -44,7 +44,7 @@ async def care(r: Client, programs: Fleet) -> None:
         caring = JobCare(r, KEYS, Artifacts(programs.artifacts), group)
         while True:
             try:
-                await caring.sweep(declared)
+                await caring.sweep(declared, lambda: None)  # nobody else cares for them
             except TRANSIENT:
                 caring.lost()
             await asyncio.sleep(0.3)

@@ -11,7 +11,7 @@ from http_support import SERVICES, Producer, Stack, fleet_of
 
 from emp_orch.api.views import State
 from emp_orch.store import journal
-from emp_orch.store.requests import read_pause
+from emp_orch.store.overrides import read_overrides
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -113,7 +113,8 @@ async def test_drift_plan_generations_and_journal(api: aiohttp.ClientSession, pr
     await producer.apply(fleet)
     await producer.apply(fleet)
     await producer.status(await producer.drift("m1", "comfyui-gpu1"), plan=("start program comfyui-gpu1 on m1",))
-    await journal.write(producer.redis, producer.keys, "basic", [("drift_opened", {"subject": "comfyui-gpu1"})])
+    mandate = await producer.mandate()
+    await journal.write(producer.redis, producer.keys, mandate, [("drift_opened", {"subject": "comfyui-gpu1"})])
 
     found = (await get(api, "/api/drift"))["data"]
     (drift,) = found["drift"]
@@ -160,9 +161,8 @@ async def test_openapi_lists_every_route(api: aiohttp.ClientSession) -> None:
 async def test_pause_and_resume(api: aiohttp.ClientSession, producer: Producer) -> None:
     async with api.post("/api/reconcile/pause", json={"reason": "disk swap", "by": "ops"}) as response:
         assert response.status == 200
-    pause = await read_pause(producer.redis, producer.keys, "basic")
-    assert pause is not None
-    assert (pause.reason, pause.by) == ("disk swap", "ops")
+    (pause,) = await read_overrides(producer.redis, producer.keys, "basic")
+    assert (pause.kind, pause.scope, pause.reason, pause.by) == ("pause", "fleet", "disk swap", "ops")
     assert (await state(api)).fleet.paused == "disk swap (by ops)"
     async with api.post("/api/reconcile/resume") as response:
         assert (await response.json())["data"]["was_paused"] is True

@@ -62,6 +62,10 @@ def fleet(tmp_path: Path) -> Fleet:
     return spec.load(path, {})
 
 
+def leading() -> None:
+    """Nobody else cares for lost jobs here."""
+
+
 async def swept_until(r: Client, fleet: Fleet, artifacts: Artifacts, job_id: str, *statuses: JobStatus) -> Job:
     """The job once it has one of these statuses, while lost jobs are looked after as the reconciler does."""
     queue = Queue(r, KEYS)
@@ -69,7 +73,7 @@ async def swept_until(r: Client, fleet: Fleet, artifacts: Artifacts, job_id: str
         lost = LostJobs(r, KEYS, artifacts, group)
 
         async def look() -> Job | None:
-            await lost.sweep(fleet, connected_ms=LONG_MS)
+            await lost.sweep(fleet, still=leading, connected_ms=LONG_MS)
             found = await queue.get(job_id)
             return found if found.status in statuses else None
 
@@ -154,9 +158,9 @@ async def test_workers_get_a_lease_of_time_after_redis_was_away(r: Client, fleet
     await until(over)
     async with asyncio.TaskGroup() as group:
         lost = LostJobs(r, KEYS, artifacts, group)
-        await lost.sweep(fleet, connected_ms=10)
+        await lost.sweep(fleet, still=leading, connected_ms=10)
         assert (await queue.get("held")).status is JobStatus.ASSIGNED, "its lease is over for less than a lease"
-        await lost.sweep(fleet, connected_ms=LONG_MS)
+        await lost.sweep(fleet, still=leading, connected_ms=LONG_MS)
     assert (await queue.get("held")).status is JobStatus.PENDING
     assert claim is not None
     await holder.aclose()
