@@ -17,8 +17,8 @@ from emp_orch.store.leader import Elsewhere, Leadership, Mandate, NotLeader
 log = logging.getLogger("reconcile")
 
 LEASE_S = 10.0
-# The lease outlives two renewals that fail, also when the interval is longer than it.
-RENEW_S = LEASE_S / 4
+# Of the lease's time, until it is renewed: it outlives two renewals that fail.
+RENEW = 0.25
 # A Redis that hangs must not keep us from stopping.
 RESIGN_S = 3.0
 # Redis drops the lease within this after its end.
@@ -33,6 +33,7 @@ class Lead:
         self.mandate: Mandate | None = None
         self._fleet = fleet
         self._leadership = Leadership(r, keys, fleet, who, ttl_ms=int(lease_s * 1000))
+        self._renew_s = lease_s * RENEW
         self._told = ""
         self._look_in_s: float | None = None
 
@@ -77,7 +78,7 @@ class Lead:
     async def keep(self) -> None:
         """Renew the lease beside the work, for ever: an interval may be longer than the lease."""
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(self._renew_s)
             if self.mandate is not None:
                 try:
                     async with within():

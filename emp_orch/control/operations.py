@@ -51,7 +51,7 @@ class Operations:
             outcome["outcome"] = "done" if done else "sent"
         except NotLeader as e:
             done = True
-            log.warning("%s: %s", operation.text, e.message)
+            log.warning("%s: %s", operation.key, e.message)
             outcome |= {"outcome": "given up", "error": e.message}
         except EmpError as e:
             done = True

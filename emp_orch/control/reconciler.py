@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from msgspec import structs
 
@@ -17,7 +18,7 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation
 from emp_orch.fleet.round import Inputs, Round, decide
-from emp_orch.store.leader import Mandate
+from emp_orch.store.leader import Mandate, NotLeader
 from emp_orch.store.requests import Request, Verb
 
 log = logging.getLogger("reconcile")
@@ -119,7 +120,8 @@ class Reconciler:
         self._memory = ended(self._memory, key, ok=not error)
         for request_id in self._asked.pop(key, []):
             if self._mandate is not None:
-                await self._backend.answer(request_id, error, self._mandate)
+                with suppress(NotLeader):  # then the leader is at it, and answers
+                    await self._backend.answer(request_id, error, self._mandate)
 
     def lost(self) -> None:
         """Nothing is seen: what was known of the world is to be learnt anew."""

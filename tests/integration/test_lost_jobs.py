@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from emp_orch.jobs.states import JobStatus
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.claims import Claims, RunRef
 from emp_orch.store.connect import Client, client
+from emp_orch.store.leader import Leadership, Mandate, NotLeader
 from emp_orch.store.queue import Queue
 from emp_orch.store.reap import Reaper
 
@@ -177,3 +179,57 @@ async def test_a_machine_elsewhere_is_not_asked(r: Client, fleet: Fleet, tmp_pat
     found = await swept_until(r, fleet, artifacts, "held", JobStatus.PENDING)
     assert found.attempts == 1
     await holder.aclose()
+
+
+async def _led_before(r: Client) -> Callable[[], None]:
+    """The check of a leader that another has followed."""
+    former = Leadership(r, KEYS, "lost", "one", ttl_ms=60_000)
+    mandate = await former.acquire()
+    assert isinstance(mandate, Mandate)
+    await former.release()
+    assert isinstance(await Leadership(r, KEYS, "lost", "two", ttl_ms=60_000).acquire(), Mandate)
+    return partial(former.assure, mandate)
+
+
+async def test_a_former_leader_leaves_lost_jobs_alone(r: Client, fleet: Fleet, tmp_path: Path) -> None:
+    queue = Queue(r, KEYS)
+    holder = Claims(r, KEYS, "elsewhere-worker-0", lease_s=0.01)
+    await queue.submit(job(id="held"))
+    assert await holder.claim_or_wait({"services": ["simulation"]}) is not None
+    still = await _led_before(r)
+
+    async def refused() -> bool:
+        async with asyncio.TaskGroup() as group:
+            try:
+                await LostJobs(r, KEYS, Artifacts(tmp_path.as_uri()), group).sweep(
+                    fleet, still=still, connected_ms=LONG_MS
+                )
+            except NotLeader:
+                return True
+        return False  # its lease is not over yet
+
+    await until(refused)
+    assert (await queue.get("held")).status is JobStatus.ASSIGNED
+    await holder.aclose()
+
+
+async def test_an_answer_that_comes_when_another_leads_is_not_acted_on(stage: Bench, r: Client, fleet: Fleet) -> None:
+    _, port = stage.simulation(step_ms=20)
+    job_id = await killed_in_the_middle(stage, r, port)
+    still = await _led_before(r)
+    asked: list[str] = []
+
+    def refused() -> None:
+        asked.append(job_id)
+        still()
+
+    async def over() -> bool:
+        return bool(await Reaper(r, KEYS).expired())
+
+    await until(over)
+    before = await Queue(r, KEYS).get(job_id)
+    async with asyncio.TaskGroup() as group:
+        lost = LostJobs(r, KEYS, Artifacts((stage.folder / "kept").as_uri()), group)
+        await lost.sweep(fleet, still=refused, connected_ms=LONG_MS)
+    assert asked == [job_id]
+    assert await Queue(r, KEYS).get(job_id) == before
