@@ -75,7 +75,7 @@ async def scaled(layout: Layout, name: str, slots: int, environ: Mapping[str, st
     for machine in machines:
         if machine.id in chosen and machine.gpus.ids and len(machine.gpus.ids) != slots:
             raise UsageError(
-                f"machine {machine.id} names {len(machine.gpus.ids)} GPUs: it has that many slots, not {slots}",
+                f"machine {machine.id}: gpus.ids has {len(machine.gpus.ids)}, one for each slot; that is not {slots}",
                 hint=f"change gpus and num_gpus together in emp.yaml ({machine.origin}), then `emp apply`",
             )
     proposal = _propose(fleet, layout, settings, environ, current, source="emp.yaml", why=f"scale {name}={slots}")

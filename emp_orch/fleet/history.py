@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from emp_orch.fleet.desired import desired_machine
+from emp_orch.fleet.desired import config_hash, desired_machine
 from emp_orch.fleet.model import Fleet, Machine, Service, ServiceName
 from emp_orch.fleet.plan import MachineChange, compare
 
@@ -25,20 +25,23 @@ def changed(before: Fleet | None, after: Fleet) -> tuple[str, ...]:
 def _machines(before: Fleet, after: Fleet) -> list[str]:
     old = {m.id: m for m in before.machines}
     new = {m.id for m in after.machines}
+    same = {n for n, s in after.services.items() if n in before.services and _alike(before.services[n], s)}
     told: list[str] = []
     for machine in after.machines:
-        if machine.id not in old:
+        former = old.get(machine.id)
+        if former is None:
             told.append(f"+ {machine.id}")
-        elif _asked(before, old[machine.id]) != _asked(after, machine):
-            change = compare(desired_machine(before, old[machine.id]), desired_machine(after, machine))
-            told.append(f"~ {machine.id}: {_how(change)}")
+        # Comparing what a machine's programs are made of is much cheaper than making them.
+        elif not (_alike(former, machine) and before.jobs == after.jobs and same.issuperset(machine.services)):
+            was, becomes = desired_machine(before, former), desired_machine(after, machine)
+            if config_hash(was) != config_hash(becomes):
+                told.append(f"~ {machine.id}: {_how(compare(was, becomes))}")
     return told + [f"- {machine_id}" for machine_id in old if machine_id not in new]
 
 
-def _asked(fleet: Fleet, machine: Machine) -> tuple[Machine, list[Service], object]:
-    """All that what a machine runs is made of: comparing it is much cheaper than making it."""
-    services = [structs.replace(fleet.services[name], origin="") for name in machine.services]
-    return structs.replace(machine, origin=""), services, fleet.jobs
+def _alike(a: Machine | Service, b: Machine | Service) -> bool:
+    """Whether both ask for the same, wherever they stand in the file."""
+    return a == b or structs.replace(a, origin="") == structs.replace(b, origin="")
 
 
 def _how(change: MachineChange) -> str:

@@ -81,10 +81,15 @@ async def read_numbered(r: Client, keys: Keys, fleet: str, number: int) -> Gener
 
 
 def decode(text: str | bytes, where: str) -> Generation:
+    """The generation in `text`. Raises EmpError, naming `where`, for one that does not hold together."""
     try:
-        return _decoder.decode(text)
+        generation = _decoder.decode(text)
+        fleet = generation.fleet
+        if missing := {s for m in fleet.machines for s in m.services}.difference(fleet.services):
+            raise msgspec.ValidationError(f"it has no service {min(missing)}")
     except DAMAGED as e:
         raise EmpError(f"{where} is damaged: {e}", hint="run `emp apply` again") from e
+    return generation
 
 
 async def publish(r: Client, keys: Keys, generation: Generation) -> bool:

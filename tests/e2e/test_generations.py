@@ -108,7 +108,10 @@ def test_what_cannot_be_is_refused_before_anything_is_published(up: Stack) -> No
     up.up()
     refused = up.run("scale", MACHINE, "2", "-y")
     assert refused.returncode == 2
-    assert f"{MACHINE} names 1 GPUs" in refused.stderr and "emp.yaml:" in refused.stderr
+    assert (
+        f"{MACHINE}: gpus.ids has 1, one for each slot; that is not 2" in refused.stderr
+        and "emp.yaml:" in refused.stderr
+    )
     assert _numbers(up) == [4, 3, 2, 1]
     assert up.diff()[0] == 0
 

@@ -7,6 +7,7 @@ import pytest
 from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine
 from msgspec import structs
 
+from emp_orch.errors import EmpError
 from emp_orch.fleet.history import changed
 from emp_orch.fleet.model import Fleet
 from emp_orch.store.generations import Generation, decode, with_changes
@@ -59,6 +60,18 @@ def _with(before: Fleet, **changes: object) -> Fleet:
         pytest.param(ONE, fleet([SIMULATION, COMFYUI, SETUP], M), ("+ service prepare",), id="a service nobody runs"),
         pytest.param(
             ONE,
+            _with(ONE, jobs=structs.replace(ONE.jobs, keep_count=5)),
+            ("~ jobs",),
+            id="jobs, as far as no worker is told",
+        ),
+        pytest.param(
+            ONE,
+            _with(ONE, jobs=structs.replace(ONE.jobs, lease_s=5.0)),
+            ("~ m: ~ redis-worker-gpu0", "~ jobs"),
+            id="jobs, as workers are told",
+        ),
+        pytest.param(
+            ONE,
             _with(
                 ONE,
                 api=structs.replace(ONE.api, port=4000),
@@ -91,3 +104,9 @@ def test_only_neighbours_are_compared() -> None:
         (6, ()),
         (1, ("+ m",)),
     ]
+
+
+def test_a_generation_that_does_not_hold_together_is_damaged() -> None:
+    lost = Generation(number=3, at_ms=1, fleet=fleet([COMFYUI], M), digest="d")
+    with pytest.raises(EmpError, match="here is damaged: it has no service simulation"):
+        decode(msgspec.json.encode(lost), "here")
