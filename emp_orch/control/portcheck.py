@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from emp_orch.control import ports
+from emp_orch import ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError

@@ -17,8 +17,8 @@ from emp_orch.control.doctor.host import PathFacts
 from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts
-from emp_orch.control.ports import Holder
 from emp_orch.layout import Layout
+from emp_orch.ports import Holder
 from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.settings import Listen, Settings
 

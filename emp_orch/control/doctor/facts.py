@@ -28,13 +28,13 @@ from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, machine_folders, orphans
 from emp_orch.control.plane import ControlPlane
-from emp_orch.control.ports import Holder, port_holders
 from emp_orch.control.proposal import read_proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.model import Fleet, MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
+from emp_orch.ports import Holder, port_holders
 from emp_orch.procident import ProcessIdentity
 from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
