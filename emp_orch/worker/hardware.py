@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from emp_orch import gpus
 from emp_orch.jobs.requirements import HARDWARE_ALIASES
 
 log = logging.getLogger("emp.worker")
@@ -114,21 +115,11 @@ def find_gpus(devices: tuple[str, ...]) -> dict[str, Any]:
     Of several devices, memory and model are those of the one with the least memory.
     """
     try:
-        import pynvml
-    except ImportError:
-        return {}
-    try:
-        pynvml.nvmlInit()
-    except (pynvml.NVMLError, OSError) as e:
+        with gpus.opened() as nvml:
+            found = [gpu for name in devices if (gpu := _gpu(nvml, name)) is not None]
+    except (gpus.NoDriver, gpus.Broken) as e:
         log.info("GPU not looked at: %s", e)
         return {}
-    try:
-        found = [gpu for name in devices if (gpu := _gpu(pynvml, name)) is not None]
-    finally:
-        try:
-            pynvml.nvmlShutdown()
-        except pynvml.NVMLError as e:
-            log.debug("NVML did not shut down: %s", e)
     if not found:
         return {"gpu_count": 0}
     memory, model = min(found)
@@ -142,8 +133,8 @@ def _gpu(nvml: Any, name: str) -> tuple[int, str] | None:
         if handle is None:
             log.warning("there is no GPU %s", name)
             return None
-        model = nvml.nvmlDeviceGetName(handle)
-        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total), str(model)
+        gpu = gpus.read(nvml, handle)
+        return gpu.memory_bytes, gpu.name
     except (nvml.NVMLError, UnicodeDecodeError) as e:
         log.warning("GPU %s cannot be read: %s", name, e)
         return None

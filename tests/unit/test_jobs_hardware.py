@@ -4,11 +4,11 @@ import math
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
+from gpu_support import Nvml
 
 from emp_orch.fleet.model import MachineId
 from emp_orch.worker.config import WorkerConfig
@@ -122,47 +122,6 @@ def test_cores_are_no_more_than_the_quota(tmp_path: Path, line: str, files: dict
 )
 def test_the_devices_of_a_slot(env: str | None, expected: tuple[str, ...]) -> None:
     assert visible_devices(2, {} if env is None else {"CUDA_VISIBLE_DEVICES": env}) == expected
-
-
-class Nvml:
-    """NVIDIA's library with two cards, by the names of its Python bindings."""
-
-    NVMLError = pynvml.NVMLError
-    cards = (("GPU-aaaa", "NVIDIA GeForce RTX 4090", 24564), ("GPU-bbbb", "NVIDIA L4", 23034))
-
-    def __init__(self, init: Exception | None = None) -> None:
-        self._init = init
-        self.open = 0
-
-    def nvmlInit(self) -> None:
-        if self._init:
-            raise self._init
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.cards)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
-        raise pynvml.NVMLError_NotFound
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return self.cards[handle][0]
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return self.cards[handle][1]
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return SimpleNamespace(total=self.cards[handle][2] * MIB)
-
-
-def test_the_stand_in_has_only_names_of_the_bindings() -> None:
-    assert [n for n in vars(Nvml) if n.startswith("nvml") and not callable(getattr(pynvml, n, None))] == []
 
 
 @pytest.mark.parametrize(
