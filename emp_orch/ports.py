@@ -15,11 +15,15 @@ _LISTEN = "0A"
 
 
 class Holder(Struct, frozen=True, kw_only=True):
-    """Who listens on a port. `pid` is 0 when it cannot be seen: another user's process."""
+    """Who listens on a port. `pid` is 0 when it cannot be seen: another user's process.
+
+    `command` is its command line, which may hold secrets of its own; `name` is the kernel's for it, and does not.
+    """
 
     pid: int
     group: int
     command: str
+    name: str = ""
 
     def __str__(self) -> str:
         return f"{self.command} (pid {self.pid})" if self.pid else "another user's process"
@@ -30,15 +34,24 @@ class Holder(Struct, frozen=True, kw_only=True):
 
 
 def port_holders(ports: Set[int]) -> dict[int, Holder]:
-    """Who listens on each of `ports`, on any address; those that nobody listens on are left out. One pass."""
+    """Who listens on each of `ports`, on any address: one of several. Those that nobody listens on are left out."""
+    return {port: max(holders, key=lambda h: h.pid) for port, holders in listeners(ports).items()}
+
+
+def listeners(ports: Set[int]) -> dict[int, list[Holder]]:
+    """All who listen on each of `ports`, on any address; those that nobody listens on are left out. One pass."""
     sockets = _listening(ports)
-    found = {port: Holder(pid=0, group=0, command="") for port in sockets.values()}
+    found: dict[int, list[Holder]] = {port: [] for port in sockets.values()}
     if not sockets:
         return {}
+    seen: set[str] = set()
     for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            for port in _held(process, sockets):
-                found[port] = _holder(process)
+        held = _held(process, sockets) if process.name.isdigit() else set()
+        for port in {sockets[s] for s in held}:
+            found[port].append(_holder(process))
+        seen |= held
+    for port in {port for s, port in sockets.items() if s not in seen}:
+        found[port].append(Holder(pid=0, group=0, command=""))
     return found
 
 
@@ -57,26 +70,31 @@ def _listening(ports: Set[int]) -> dict[str, int]:
     return sockets
 
 
-def _held(process: Path, sockets: Mapping[str, int]) -> set[int]:
-    """Which of `sockets` the process holds, as ports; descriptors may come and go meanwhile."""
+def _held(process: Path, sockets: Mapping[str, int]) -> set[str]:
+    """Which of `sockets` the process holds; descriptors may come and go meanwhile."""
     held = set()
     try:
         for descriptor in (process / "fd").iterdir():
             with suppress(FileNotFoundError):
-                held.add(sockets.get(str(descriptor.readlink()), 0))
+                held.add(str(descriptor.readlink()))
     except OSError:
         pass  # it ended, or is another user's
-    return held - {0}
+    return held & sockets.keys()
 
 
 def _holder(process: Path) -> Holder:
     pid = int(process.name)
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")
-        command = " ".join(w.decode(errors="replace") for w in words if w)[:80]
-        return Holder(pid=pid, group=os.getpgid(pid), command="".join(c if c.isprintable() else "?" for c in command))
+        command = _shown(b" ".join(w for w in words if w))[:80]
+        name = _shown((process / "comm").read_bytes().rstrip(b"\n"))
+        return Holder(pid=pid, group=os.getpgid(pid), command=command, name=name)
     except OSError:
         return Holder(pid=pid, group=0, command="a process that has just ended")
+
+
+def _shown(text: bytes) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text.decode(errors="replace"))
 
 
 def taken(host: str, port: int) -> bool:

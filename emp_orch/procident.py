@@ -36,10 +36,11 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stat:
-    """What we read of /proc/PID/stat: state, process group, session, start."""
+    """What we read of /proc/PID/stat: state, parent, process group, session, start."""
 
     pid: int
     state: str
+    parent: int
     group: int
     session: int
     start_ticks: int
@@ -60,13 +61,29 @@ def _stat(pid: int) -> _Stat | None:
     state = fields[0].decode()
     if state in "ZX":
         return None
-    return _Stat(pid=pid, state=state, group=int(fields[2]), session=int(fields[3]), start_ticks=int(fields[19]))
+    return _Stat(
+        pid=pid,
+        state=state,
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        start_ticks=int(fields[19]),
+    )
 
 
 def identify(pid: int) -> ProcessIdentity | None:
     """The identity of the live process `pid`; None when it is gone or a zombie."""
     stat = _stat(pid)
     return stat.identity if stat else None
+
+
+def ancestors(pid: int) -> list[int]:
+    """The parents of the live process `pid`, nearest first, as far up as they can be seen."""
+    found: list[int] = []
+    while (stat := _stat(pid)) is not None and stat.parent not in (0, *found):
+        pid = stat.parent
+        found.append(pid)
+    return found
 
 
 def alive(who: ProcessIdentity) -> bool:

@@ -56,7 +56,11 @@ class ProgramState(StrEnum):
 
 
 class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`healthy` is None for a program without a health check, or not probed yet. `ends_ms`: when it ended unasked."""
+    """`healthy` is None for a program without a health check, or not probed yet.
+
+    `ends_ms`: when its process ended without being asked to, the last few, newest last. `port_taken_by`: the process
+    of somebody else that listens on its port, while the program is in trouble.
+    """
 
     state: ProgramState
     pid: int = 0
@@ -66,15 +70,23 @@ class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     healthy: bool | None = None
     detail: str = ""
     ends_ms: tuple[int, ...] = ()
+    port_taken_by: str = ""
 
 
 class GpuReport(Struct, frozen=True, kw_only=True):
     index: int
     name: str = ""
     memory_mib: int = 0
+    uuid: str = ""
 
 
 class MachineReport(Struct, frozen=True, kw_only=True):
+    """`gpu_error`: GPUs that cannot be used, and why; a machine without a driver has none.
+
+    `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
+    `BOOT_ID on HOST`.
+    """
+
     machine_id: MachineId
     status: MachineStatus
     boot_id: str
@@ -86,8 +98,11 @@ class MachineReport(Struct, frozen=True, kw_only=True):
     agent_version: str
     started_ms: int
     gpus: tuple[GpuReport, ...] = ()
+    gpu_error: str = ""
     health_port: int = 0
     error: str = ""
+    redis: str = ""
+    rival: str = ""
 
 
 class ConnectorReport(Struct, frozen=True, kw_only=True):
@@ -97,7 +112,7 @@ class ConnectorReport(Struct, frozen=True, kw_only=True):
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True):
-    """`capabilities["services"]` lists the services whose connectors loaded."""
+    """`capabilities["services"]` lists the services whose connectors loaded. `redis` is as in MachineReport."""
 
     worker_id: WorkerId
     machine_id: MachineId
@@ -111,6 +126,7 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
     package: str = ""
     jobs_completed: int = 0
     jobs_failed: int = 0
+    redis: str = ""
 
     @property
     def unloaded(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ import platform
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, assert_never
 
 import aiohttp
 from aiohttp import web
@@ -24,11 +24,13 @@ from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.machine import folder as folders
-from emp_orch.machine import probes
+from emp_orch.machine import ports, probes
+from emp_orch.machine.ends import is_unasked_end, with_end
 from emp_orch.machine.folder import MachineFolder
+from emp_orch.machine.gpus import Gpus
 from emp_orch.machine.health import health_app, serve
 from emp_orch.machine.link import Link
-from emp_orch.machine.listener import supervisor_events
+from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.machine.orders import Orders
 from emp_orch.machine.programs import Programs
 from emp_orch.machine.sequence import Sequence, announced_by
@@ -56,11 +58,13 @@ def boot_id() -> str:
 class Agent:
     """One machine's agent. `run` lasts until supervisord closes our input or tells us to stop."""
 
-    def __init__(self, folder: MachineFolder, config: MachineConfig, r: Client, keys: Keys) -> None:
+    def __init__(self, folder: MachineFolder, config: MachineConfig, r: Client, keys: Keys, *, redis: str) -> None:
+        """`redis` is where `r` connects to, fit to be shown."""
         self._folder = folder
         self._config = config
         self._r = r
         self._keys = keys
+        self._redis = redis
         self._supervisor = Supervisor(folder.root)
         self._state = folder.read_state(boot_id())
         self._status = MachineStatus.STARTING
@@ -70,8 +74,10 @@ class Agent:
         self._work: asyncio.Task[None] | None = None
         self._group = asyncio.TaskGroup()
         self.programs = Programs()
+        self.programs.ends_ms = dict(self._state.ends_ms)
         self.link = Link(r, keys, self.machine.id, self.report)
         self.programs.on_change = self.link.dirty
+        self._gpus = Gpus(self.link.dirty)
         self._watch = Watch(
             self.programs,
             self._supervisor,
@@ -97,8 +103,12 @@ class Agent:
             host=platform.node(),
             agent_version=__version__,
             started_ms=self._started_ms + self.link.offset_ms,
+            gpus=self._gpus.reports,
+            gpu_error=self._gpus.error,
             health_port=self._health_port,
             error=self._error,
+            redis=self._redis,
+            rival=self.link.rival,
         )
 
     # -- what the parts tell us
@@ -139,6 +149,7 @@ class Agent:
                     group.create_task(self.link.run(), name="link"),
                     group.create_task(self._orders().run(), name="orders"),
                     group.create_task(self._watch.run(), name="watch"),
+                    group.create_task(self._gpus.run(), name="gpus"),
                 ]
                 self._begin_work()
                 await ending
@@ -174,6 +185,7 @@ class Agent:
             self.programs,
             self._supervisor,
             first="machine_startup:ready" not in self._state.announced,
+            held=lambda name: name in self._state.stopped,
             announce=self._announce,
             set_status=self._set_status,
         )
@@ -181,6 +193,7 @@ class Agent:
             for program in self.machine.programs:
                 if program.health is not None and program.port is not None:
                     group.create_task(probes.watch(self.programs, program, program.health, session))
+            group.create_task(ports.watch(self.machine, self.programs, os.getppid()), name="ports")
             group.create_task(sequence.run(), name="sequence")
 
     async def _until_told(self) -> None:
@@ -201,7 +214,19 @@ class Agent:
             if event.name == "SUPERVISOR_STATE_CHANGE_STOPPING":
                 self._set_status(MachineStatus.STOPPING, "")
             elif event.name.startswith("PROCESS_STATE_") and event.fields.get("processname") != AGENT:
-                await self._watch.refresh(ProgramName(event.fields["processname"]))
+                name = ProgramName(event.fields["processname"])
+                self._count_end(name, event)
+                await self._watch.refresh(name)
+
+    def _count_end(self, name: ProgramName, event: SupervisorEvent) -> None:
+        program = self.machine.program(name)
+        if is_unasked_end(event, once=program is not None and program.kind.once):
+            ends = with_end(self.programs.ends_ms.get(name, ()), int(time.time() * 1000))
+            self._remember_ends({**self.programs.ends_ms, name: ends})
+
+    def _remember_ends(self, ends_ms: dict[ProgramName, tuple[int, ...]]) -> None:
+        self.programs.ends_ms = ends_ms
+        self._remember(ends_ms=ends_ms)
 
     # -- commands
 
@@ -222,13 +247,31 @@ class Agent:
             case CommandVerb.APPLY_CONFIG:
                 await self._apply_config()
             case CommandVerb.START_PROGRAM:
-                await self._supervisor.start(self._known(command.program))
+                name = self._known(command.program)
+                await self._hold(name, False)
+                await self._supervisor.start(name)
             case CommandVerb.RESTART_PROGRAM:
-                await self._supervisor.restart(self._known(command.program))
+                name = self._known(command.program)
+                await self._hold(name, False)
+                await self._supervisor.restart(name)
+            case CommandVerb.STOP_PROGRAM:
+                name = self._known(command.program)
+                await self._hold(name, True)
+                program = self.machine.program(name)
+                await self._supervisor.stop_for_good(name, autorestart=program is None or not program.kind.once)
+            case _:
+                assert_never(command.verb)
 
-    def _known(self, name: str | None) -> str:
-        if name is None or self.programs.get(name) is None:  # type: ignore[arg-type]  # asked, not assumed
-            raise EmpError(f"no program {name!r} on {self.machine.id}")
+    async def _hold(self, name: ProgramName, held: bool) -> None:
+        """Keep the start-up sequence off `name`, or let it be started again."""
+        others = tuple(n for n in self._state.stopped if n != name)
+        self._remember(stopped=(*others, name) if held else others)
+        await self.programs.touch()
+
+    def _known(self, text: str | None) -> ProgramName:
+        name = ProgramName(text or "")
+        if self.programs.get(name) is None:
+            raise EmpError(f"no program {text!r} on {self.machine.id}")
         return name
 
     async def _apply_config(self) -> None:
@@ -259,7 +302,13 @@ class Agent:
                     await self.programs.set_health(program.name, None, "")
             self._config = config
             again = announced_by([*added, *changed, *removed])
-            self._remember(announced=tuple(k for k in self._state.announced if k not in again))
+            names = {p.name for p in config.machine.programs}
+            self._remember(
+                announced=tuple(k for k in self._state.announced if k not in again),
+                stopped=tuple(n for n in self._state.stopped if n in names),
+            )
+            # What the old program did says nothing of the new one.
+            self._remember_ends({n: e for n, e in self.programs.ends_ms.items() if n not in {*changed, *removed}})
             await self._watch.refresh_all()
         except EmpError:
             self._begin_work()  # with the configuration in force
@@ -283,4 +332,5 @@ async def run_agent() -> None:
     async with AsyncExitStack() as stack:
         r = connect.client(url)
         stack.push_async_callback(r.aclose)
-        await Agent(folder, config, r, Keys(os.environ.get("EMP_REDIS_PREFIX", ""))).run()
+        keys = Keys(os.environ.get("EMP_REDIS_PREFIX", ""))
+        await Agent(folder, config, r, keys, redis=connect.address(url)).run()

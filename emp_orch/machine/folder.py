@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
+from emp_orch.fleet.model import ProgramName
 from emp_orch.settings import write_private
 from emp_orch.store import configs
 from emp_orch.store.configs import MachineConfig
@@ -18,13 +19,16 @@ from emp_orch.store.configs import MachineConfig
 class AgentState(Struct, frozen=True, kw_only=True):
     """What must outlive a restart of the agent, for one boot of supervisord.
 
-    `announced` are the start-up events already published, so that each is published once a boot.
+    `announced` are the start-up events already published, so that each is published once a boot. `stopped` are the
+    programs that a command stopped. `ends_ms` are unasked ends of programs, by this host's clock.
     """
 
     boot_id: str
     announced: tuple[str, ...] = ()
     last_command: str = ""
     epoch: int = 0
+    stopped: tuple[ProgramName, ...] = ()
+    ends_ms: dict[ProgramName, tuple[int, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)

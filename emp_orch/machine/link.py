@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emp_orch.fleet.observed import MachineReport
+from emp_orch.machine.rivals import Rivals
 from emp_orch.store.connect import TRANSIENT, Client, drop_idle, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
@@ -38,8 +39,14 @@ class Link:
         self._report = report
         self._outbox: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_WAITING_EVENTS)
         self._dirty = asyncio.Event()
+        self._rivals = Rivals()
         self.connected = False
         self.offset_ms = 0
+
+    @property
+    def rival(self) -> str:
+        """Another agent that writes our report at present; empty when there is none."""
+        return self._rivals.current(time.monotonic())
 
     def dirty(self) -> None:
         """The report changed: write it soon."""
@@ -88,7 +95,11 @@ class Link:
             type_, data = self._outbox[0]
             await self._events.append_machine(type_, **data)
             self._outbox.popleft()
-        await self._writer.write(self._report())
+        mine = self._report()
+        other = await self._writer.write(mine)
+        if other is not None and (rival := self._rivals.heard(mine, other, time.monotonic())) is not None:
+            log.error("another agent reports as %s too: boot %s on %s", mine.machine_id, rival.boot_id, rival.host)
+            self.event("machine_conflict", boot_id=mine.boot_id, other=rival.boot_id, host=rival.host)
 
     async def withdraw(self) -> None:
         """Take the report away: the machine ends in good order."""

@@ -15,11 +15,15 @@ _STARTED = frozenset({ProgramState.STARTING, ProgramState.RUNNING})
 
 
 class Programs:
-    """The programs' reports. `offset_ms` turns this host's clock into Redis' (0 until Redis was heard)."""
+    """The programs' reports. `offset_ms` turns this host's clock into Redis' (0 until Redis was heard).
+
+    `ends_ms` are the unasked ends of each, by this host's clock.
+    """
 
     def __init__(self) -> None:
         self.reports: dict[ProgramName, ProgramReport] = {}
         self.offset_ms = 0
+        self.ends_ms: dict[ProgramName, tuple[int, ...]] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -57,6 +61,13 @@ class Programs:
             self.reports[name] = structs.replace(report, healthy=healthy, detail=detail)
             await self.touch()
 
+    async def set_port_taken(self, name: ProgramName, by: str) -> None:
+        """Take over who else listens on its port; empty when nobody does."""
+        report = self.reports.get(name)
+        if report is not None and report.port_taken_by != by:
+            self.reports[name] = structs.replace(report, port_taken_by=by)
+            await self.touch()
+
     def _merged(self, info: ProcessInfo) -> ProgramReport:
         before = self.reports.get(ProgramName(info.name))
         state = ProgramState(info.statename)
@@ -72,4 +83,6 @@ class Programs:
             exit_status=info.exitstatus if state is ProgramState.EXITED else None,
             healthy=before.healthy if before and same else None,
             detail=info.spawnerr or (before.detail if before and same else ""),
+            ends_ms=tuple(ms + self.offset_ms for ms in self.ends_ms.get(ProgramName(info.name), ())),
+            port_taken_by=before.port_taken_by if before else "",
         )

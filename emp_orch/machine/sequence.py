@@ -28,7 +28,9 @@ _STARTABLE = frozenset({ProgramState.STOPPED, ProgramState.EXITED, ProgramState.
 class Sequence:
     """Brings one machine's programs up. `set_status(status, error)` tells how far it is.
 
-    `first` says whether this boot has not been ready yet: a machine that was is only being configured.
+    `first` says whether this boot has not been ready yet: a machine that was is only being configured. `held(program)`
+    says whether a command stopped it: it is left alone, and what comes after it waits; whoever changes that wakes
+    those who wait (Programs.touch).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Sequence:
         supervisor: Supervisor,
         *,
         first: bool,
+        held: Callable[[ProgramName], bool],
         announce: Announce,
         set_status: Callable[[MachineStatus, str], None],
     ) -> None:
@@ -45,6 +48,7 @@ class Sequence:
         self._programs = programs
         self._supervisor = supervisor
         self._begun = MachineStatus.STARTING if first else MachineStatus.CONFIGURING
+        self._held = held
         self._announce = announce
         self._set_status = set_status
         self._by_name = {p.name: p for p in machine.programs}
@@ -53,7 +57,7 @@ class Sequence:
 
     async def run(self) -> None:
         """To the end: every program up and the machine ready. Waits as long as that takes."""
-        fresh = not all(self._up(p) for p in self._machine.programs)
+        fresh = not all(self._up(p) or self._held(p.name) for p in self._machine.programs)
         if fresh:
             self._set_status(self._begun, "")
             self._announce("machine_startup:starting", "machine_startup", phase="starting")
@@ -76,13 +80,16 @@ class Sequence:
         await self._programs.wait(lambda: all(p.name in self._settled for p in phase.programs))
 
     async def _bring_up(self, program: DesiredProgram) -> None:
-        """Start `program` when what it comes after is up; then wait until it is, however often it fails."""
+        """Start `program` when what it comes after is up; then wait until it is, however often it fails, or is held."""
         await self._wait_for_others(program)
+        if self._held(program.name):
+            await self._settle(program)
+            return
         report = self._programs.get(program.name)
         if not self._up(program) and (report is None or report.state in _STARTABLE):
             await self._start(program)
-        await self._programs.wait(lambda: self._up(program) or self._failed(program))
-        if not self._up(program):
+        await self._programs.wait(lambda: self._up(program) or self._failed(program) or self._held(program.name))
+        if not self._up(program) and not self._held(program.name):
             await self._settle(program)
             report = self._programs.get(program.name)
             why = self._refused.get(program.name) or (report.detail if report else "") or "it exits"
@@ -90,16 +97,19 @@ class Sequence:
             self._announce(None, "service_failed", service=program.name, state=state, error=why)
             log.warning("%s is %s: %s", program.name, state, why)
             self._set_status(MachineStatus.CONFIGURING, self._trouble())
-            await self._programs.wait(lambda: self._up(program))
+            await self._programs.wait(lambda: self._up(program) or self._held(program.name))
             self._set_status(MachineStatus.CONFIGURING, self._trouble())
         self._refused.pop(program.name, None)
-        self._announce(f"started:{program.name}", "service_started", service=program.name)
+        if self._up(program):
+            self._announce(f"started:{program.name}", "service_started", service=program.name)
         await self._settle(program)
 
     async def _start(self, program: DesiredProgram) -> None:
         """A start that supervisord refuses is a failure of the program, and shown as its trouble."""
         try:
             await self._supervisor.start(program.name)
+            if self._held(program.name):  # the command came while we asked
+                await self._supervisor.stop(program.name)
         except EmpError as e:
             self._refused[program.name] = e.message
 
@@ -109,10 +119,13 @@ class Sequence:
         def all_up() -> bool:
             return all(self._up(p) for p in before)
 
-        await self._programs.wait(lambda: all_up() or any(p.name in self._settled and not self._up(p) for p in before))
-        if not all_up():
+        def is_over() -> bool:
+            return all_up() or self._held(program.name)
+
+        await self._programs.wait(lambda: is_over() or any(p.name in self._settled and not self._up(p) for p in before))
+        if not is_over():
             await self._settle(program)
-            await self._programs.wait(all_up)
+            await self._programs.wait(is_over)
 
     def _up(self, program: DesiredProgram) -> bool:
         return is_up(program, self._programs.get(program.name))
@@ -122,7 +135,7 @@ class Sequence:
 
     def _trouble(self) -> str:
         """What keeps the machine from being ready, for people; empty while it is only under way."""
-        down = [name for name in self._settled if not self._up(self._by_name[name])]
+        down = [n for n in self._settled if not self._up(self._by_name[n]) and not self._held(n)]
         return f"not up: {', '.join(sorted(down))}" if down else ""
 
     async def _settle(self, program: DesiredProgram) -> None:

@@ -25,6 +25,7 @@ from emp_orch.procident import ProcessIdentity, alive, send, wait_end
 
 AGENT = "agent"
 WAKE_S = 0.05
+STOP_TRIES = 40
 
 
 @cache
@@ -96,6 +97,16 @@ class Supervisor:
         """Stop and wait for the end; one that does not run is fine."""
         with _ignoring(Faults.NOT_RUNNING):
             await self.call("stopProcess", name, True)
+
+    async def stop_for_good(self, name: str, *, autorestart: bool) -> None:
+        """As `stop`, also for one that has just ended: supervisord may be about to start it again."""
+        on_its_way = {"STARTING", "RUNNING", "BACKOFF", "STOPPING", *(["EXITED"] if autorestart else [])}
+        for _ in range(STOP_TRIES):
+            await self.stop(name)
+            if (await self.process(name)).statename not in on_its_way:
+                return
+            await asyncio.sleep(WAKE_S)
+        raise EmpError(f"{name} is started again whenever it is stopped")
 
     async def restart(self, name: str) -> None:
         await self.stop(name)

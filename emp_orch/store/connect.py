@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
 from redis import exceptions as rexc
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -53,6 +54,18 @@ def redacted(url: str) -> str:
         return "the given Redis URL"
     address = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{address}{f':{port}' if port else ''}{parts.path}"
+
+
+def address(url: str) -> str:
+    """Where a client of `url` connects to, `host:port/db`, without any login; empty when it is not a Redis URL."""
+    try:
+        options = parse_url(url)
+    except ValueError:
+        return ""
+    if "path" in options:
+        return f"unix:{options['path']}/{options.get('db', 0)}"
+    host = str(options.get("host", "localhost"))
+    return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}/{options.get('db', 0)}"
 
 
 class WriteRefused(EmpError):

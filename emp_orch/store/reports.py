@@ -33,20 +33,25 @@ end
 """
 
 # KEYS[1] documents (hash), KEYS[2] seen (zset), KEYS[3] changed (zset), KEYS[4] its counter. ARGV[1] id, ARGV[2]
-# document or '' for a heartbeat. Returns 1, or 0 when a heartbeat found no document.
+# document or '' for a heartbeat, ARGV[3] when this writer wrote last (what it was told) or ''. Returns {now or 0,
+# other}: 0 when a heartbeat found no document; other is the document that was there when somebody else wrote since
+# ARGV[3], else nil.
 _PUT = (
     _CHANGED
     + """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local other = false
+local before = ARGV[3] ~= '' and redis.call('ZSCORE', KEYS[2], ARGV[1])
+if before and tonumber(before) ~= tonumber(ARGV[3]) then other = redis.call('HGET', KEYS[1], ARGV[1]) end
 if ARGV[2] ~= '' then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
   changed()
 elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
-  return 0
+  return {0, false}
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
-return 1
+return {now, other}
 """
 )
 
@@ -85,20 +90,33 @@ class ReportWriter(Generic[R]):
         self._forget = r.register_script(_FORGET)
         self._last = b""
         self._beats = 0
+        self._wrote_ms = ""
 
-    async def write(self, report: R) -> None:
-        """Publish `report`; an unchanged one costs a heartbeat only, unless its record is gone."""
+    async def write(self, report: R) -> str | None:
+        """Publish `report`; an unchanged one costs a heartbeat only, unless its record is gone.
+
+        Returns the document that was there when somebody else has written since this writer last did.
+        """
         text = msgspec.json.encode(report)
         if text == self._last and self._beats < BEATS_PER_DOCUMENT:
             self._beats += 1
-            if await self._put(keys=self._keys, args=[self._subject, ""]):
-                return
-        await self._put(keys=self._keys, args=[self._subject, text])
+            found, other = await self._send(b"")
+            if found:
+                return other
+        _, other = await self._send(text)
         self._last, self._beats = text, 0
+        return other
+
+    async def _send(self, text: bytes) -> tuple[bool, str | None]:
+        """Whether the script wrote, and who else did."""
+        last, self._wrote_ms = self._wrote_ms, ""  # not known until it is answered
+        now, other = await self._put(keys=self._keys, args=[self._subject, text, last])
+        self._wrote_ms = str(now) if now else ""
+        return bool(now), other
 
     async def withdraw(self) -> None:
         """Remove the report: the subject ends in good order and leaves no phantom."""
-        self._last = b""
+        self._last, self._wrote_ms = b"", ""
         await self._forget(keys=self._keys, args=[self._subject, ""])
 
 

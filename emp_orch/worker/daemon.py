@@ -19,7 +19,7 @@ from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.artifacts import Artifacts, CannotStore, without_login
 from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
-from emp_orch.store.connect import Client, client, redacted, within
+from emp_orch.store.connect import Client, address, client, redacted, within
 from emp_orch.store.keys import Keys
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.reports import read_worker
@@ -299,7 +299,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     artifacts = Artifacts(config.artifacts)
     keys = Keys(prefix)
     r = client(redis_url)
-    state = WorkerState(config)
+    state = WorkerState(config, redis=address(redis_url))
     reporter = Reporter(r, keys, config, state)
     line = Pipelined(r)  # a call that is given up costs no connection
     claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)

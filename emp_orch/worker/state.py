@@ -34,8 +34,10 @@ _ANSWERS = frozenset({ConnectorStatus.IDLE, ConnectorStatus.ACTIVE})
 class WorkerState:
     """The present state. Every change is reported at once and published as an event."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, *, redis: str = "") -> None:
+        """`redis` is where its Redis is, fit to be shown."""
         self._config = config
+        self._redis = redis
         given = config.capabilities
         self._hardware = merged(find_hardware(config.gpu, os.environ), given.get("hardware"))
         self._started_ms = int(time.time() * 1000)
@@ -117,6 +119,7 @@ class WorkerState:
             package=f"emp-orch {__version__}",
             jobs_completed=self.completed,
             jobs_failed=self.failed,
+            redis=self._redis,
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from fleet_support import SIMULATION, one, report, worker
+from msgspec import json, structs
 
 from emp_orch.fleet.desired import worker_id
-from emp_orch.store.connect import Client
+from emp_orch.fleet.observed import MachineReport
+from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import (
     BEATS_PER_DOCUMENT,
@@ -81,3 +83,37 @@ async def test_who_reports_meanwhile_is_not_forgotten(r: Client) -> None:
     assert W in (await read_reports(r, KEYS)).workers
     assert await forget_worker(r, KEYS, W, seen_ms=seen_ms)
     assert (await read_reports(r, KEYS)).workers == {}
+
+
+async def test_a_second_writer_of_a_document_is_noticed_by_its_next_heartbeat(r: Client) -> None:
+    mine, theirs = report(M).report, structs.replace(report(M).report, boot_id="2-2")
+    one_, two = machine_writer(r, KEYS, M.id), machine_writer(r, KEYS, M.id)
+    assert await one_.write(mine) is None
+    assert await one_.write(mine) is None
+    await _a_later_ms(r)
+    assert await two.write(theirs) is None, "who has not written yet finds what a former life left"
+    await _a_later_ms(r)
+    found = await one_.write(mine)  # a heartbeat
+    assert found is not None and json.decode(found, type=MachineReport) == theirs
+    await _a_later_ms(r)
+    assert await two.write(theirs) == found, "a heartbeat leaves the document, which is the second writer's own"
+    await _a_later_ms(r)
+    assert await one_.write(structs.replace(mine, error="x")) == found
+    assert await one_.write(structs.replace(mine, error="x")) is None
+
+
+async def test_what_was_removed_or_given_back_has_no_second_writer(r: Client) -> None:
+    writer = machine_writer(r, KEYS, M.id)
+    await writer.write(report(M).report)
+    await r.flushall()
+    assert await writer.write(report(M).report) is None
+    await writer.withdraw()
+    await machine_writer(r, KEYS, M.id).write(report(M).report)
+    assert await writer.write(report(M).report) is None
+
+
+async def _a_later_ms(r: Client) -> None:
+    """Until Redis' clock shows another millisecond: two writes within one are not told apart."""
+    began = await time_ms(r)
+    while await time_ms(r) == began:
+        pass
