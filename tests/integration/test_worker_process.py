@@ -71,6 +71,7 @@ async def test_a_submitted_job_ends_with_a_real_picture(stage: Bench, r: Client,
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", f"comfyui=comfyui@http://127.0.0.1:{port}")
     report = stage.ready()
     assert report.machine_id == "m" and report.worker_id == "m-worker-0" and report.package.startswith("emp-orch ")
+    assert report.redis == f"127.0.0.1:{stage.server.port}/0"
     hardware = report.capabilities.pop("hardware")
     assert hardware["cpu_cores"] >= 1 and hardware["ram_gb"] > 0
     assert report.capabilities == {"gpu": 0, "services": ["simulation", "comfyui"]}

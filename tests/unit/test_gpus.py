@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 
 import pynvml
 import pytest
@@ -10,7 +12,8 @@ from gpu_support import MIB, Nvml
 
 from emp_orch import gpus
 from emp_orch.gpus import Broken, Gpu, Look, NoDriver
-from emp_orch.machine.gpus import GpuHistory
+from emp_orch.machine import gpus as machine_gpus
+from emp_orch.machine.gpus import GpuHistory, Gpus
 
 A = Gpu(index=0, name="NVIDIA GeForce RTX 4090", memory_bytes=24564 * MIB, uuid="GPU-aaaa")
 B = Gpu(index=1, name="NVIDIA L4", memory_bytes=23034 * MIB, uuid="GPU-bbbb")
@@ -79,3 +82,29 @@ def test_looks_after_one_another(looks: list[Look | NoDriver | Broken], expected
     history = GpuHistory()
     told = [history.judge(look) for look in looks]
     assert told[-1] == expected
+
+
+async def test_a_driver_that_hangs_is_told_and_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_gpus, "ANSWER_S", 0.01)
+    answers, changed = threading.Event(), asyncio.Event()
+
+    def look() -> Look:
+        answers.wait()
+        return Look(gpus=(A,))
+
+    watched = Gpus(changed.set, look)
+    task = asyncio.create_task(watched.run())
+    try:
+        await changed.wait()
+        assert watched.error == "NVML has not answered for 0.01 s" and watched.reports == ()
+        changed.clear()
+        answers.set()
+        await changed.wait()
+        (told,) = watched.reports
+        assert (told.index, told.name, told.memory_mib, told.uuid) == (0, A.name, 24564, A.uuid)
+        assert watched.error == ""
+    finally:
+        answers.set()
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
