@@ -151,18 +151,23 @@ class Bell:
         self._line = Pipelined(r)
         self._key = key
         self._ringing: asyncio.Task[Any] | None = None
+        self._until = 0.0  # by the loop's clock: when Redis is to answer `_ringing`, ring or none
 
     async def wait(self, seconds: float, *, answer_s: float) -> str | None:
         """What was pushed, as soon as it is there; None after `seconds`, or sooner if an earlier wait was cut short.
 
-        Raises TimeoutError when Redis says nothing for `answer_s` beyond that.
+        Raises TimeoutError when Redis says nothing for `answer_s` beyond the time that it was given.
         """
+        now = asyncio.get_running_loop().time()
+        seconds = max(seconds, 0.01)  # Redis reads 0 as "for ever"
         if self._ringing is None:
-            asked = max(seconds, 0.01)  # Redis reads 0 as "for ever"
-            self._ringing = asyncio.create_task(self._line.call("BLPOP", self._key, asked), name="bell")
-        ringing = self._ringing
-        await asyncio.wait([ringing], timeout=seconds + answer_s)
+            self._ringing = asyncio.create_task(self._line.call("BLPOP", self._key, seconds), name="bell")
+            self._until = now + seconds
+        ringing, sooner = self._ringing, now + seconds < self._until
+        await asyncio.wait([ringing], timeout=seconds if sooner else self._until + answer_s - now)
         if not ringing.done():
+            if sooner:  # an earlier wait asked for longer: Redis is not late
+                return None
             await self.aclose()
             raise TimeoutError("Redis does not answer")
         self._ringing = None

@@ -108,6 +108,19 @@ async def test_a_bell_loses_no_ring(r: Client) -> None:
     await bell.aclose()
 
 
+async def test_a_bell_is_waited_for_no_longer_than_asked_after_a_longer_wait_was_cut_short(r: Client) -> None:
+    """It ends in its own time: Redis, asked for longer, is not late. The ring still comes to the next."""
+    bell = Bell(r, "bell")
+    waiting = asyncio.create_task(bell.wait(30, answer_s=5))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert await bell.wait(0.05, answer_s=5) is None
+    await r.lpush("bell", "ring")
+    assert await bell.wait(30, answer_s=5) == "ring"
+    await bell.aclose()
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 async def test_closing_while_answers_arrive_tells_those_who_wait(r: Client, at_once: int) -> None:
     """Whichever comes first in one turn of the loop."""
