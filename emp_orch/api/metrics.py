@@ -97,13 +97,16 @@ def _lane_metrics(
     labels = ["lane", "service"]
     jobs = GaugeMetricFamily("emp_lane_jobs", "Jobs that wait in a lane.", labels=labels)
     oldest = GaugeMetricFamily("emp_lane_oldest_wait_seconds", "How long its oldest job waits.", labels=labels)
-    able = GaugeMetricFamily("emp_lane_workers", "Workers that could serve it.", labels=[*labels, "state"])
+    able = GaugeMetricFamily(
+        "emp_lane_workers", "Workers that could serve it; silent: may, without a report.", labels=[*labels, "state"]
+    )
     for lane in told:
         of = [lane.lane, lane.requirements.service]
         jobs.add_metric(of, lane.depth)
         oldest.add_metric(of, wait_s(lane, now_ms))
         workers = served[lane.lane]
-        for state, count in (("idle", workers.idle), ("busy", workers.busy), ("down", workers.down)):
+        counts = {"idle": workers.idle, "busy": workers.busy, "down": workers.down, "silent": workers.silent}
+        for state, count in counts.items():
             able.add_metric([*of, state], count)
     if rest:
         jobs.add_metric([OTHER, OTHER], sum(lane.depth for lane in rest))

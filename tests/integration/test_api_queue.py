@@ -243,7 +243,8 @@ async def test_metrics_of_lanes(api: aiohttp.ClientSession, producer: Producer) 
     assert found["emp_lane_jobs", "other", "other"] == 10
     assert sum(name == "emp_lane_jobs" for name, *_ in found) == 51
     assert found["emp_lane_oldest_wait_seconds", lane, "simulation"] < 60
-    assert [found["emp_lane_workers", lane, "simulation", s] for s in ("idle", "busy", "down")] == [1, 1, 1]
+    states = ("idle", "busy", "down", "silent")
+    assert [found.get(("emp_lane_workers", lane, "simulation", s)) for s in states] == [1, 1, 1, 1]
     assert (found["emp_lanes",], found["emp_lanes_unworkable",]) == (60, 1)
     assert (found["emp_jobs", "pending"], found["emp_jobs", "unworkable"]) == (61, 1)
     assert found["emp_api_job_events_total", "jobs_submitted"] >= 60
