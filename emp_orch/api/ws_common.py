@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import WSMsgType, web
+from msgspec import Struct
 
 from emp_orch.api.context import Context, context
 from emp_orch.api.query import decoded
@@ -19,6 +20,15 @@ MAX_MESSAGE_BYTES = 5 * 1024 * 1024
 PING_S = 20.0
 
 T = TypeVar("T")
+
+
+class _Asked(Struct, frozen=True):
+    """What is read of a message that does not fit: whose answer the error is."""
+
+    request_id: str | None = None
+
+
+_asked: msgspec.json.Decoder[_Asked] = msgspec.json.Decoder(_Asked)
 
 
 def message(type_: str, **data: Any) -> str:
@@ -34,7 +44,10 @@ async def opened(request: web.Request) -> web.WebSocketResponse:
 async def read_messages(
     ws: web.WebSocketResponse, decoder: msgspec.json.Decoder[T], handle: Callable[[T], Awaitable[None]]
 ) -> None:
-    """Handle each message until the client goes. One that does not fit is answered by `error` and ends nothing."""
+    """Handle each message until the client goes.
+
+    One that does not fit, or finds Redis away, is answered by `error` with its `request_id`, and ends nothing.
+    """
     async for received in ws:
         if received.type is not WSMsgType.TEXT:
             await ws.send_str(message("error", error="expected JSON text"))
@@ -42,11 +55,19 @@ async def read_messages(
         try:
             await handle(decoded(received.data, decoder))
         except EmpError as e:
-            await ws.send_str(message("error", error=e.message))
+            await ws.send_str(_error(e.message, received.data))
         except ConnectionResetError:
             return
         except TRANSIENT:
-            await ws.send_str(message("error", error="Redis does not answer; try again"))
+            await ws.send_str(_error("Redis does not answer; try again", received.data))
+
+
+def _error(words: str, about: str) -> str:
+    try:
+        request_id = _asked.decode(about).request_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        request_id = None
+    return message("error", error=words, **({} if request_id is None else {"request_id": request_id}))
 
 
 async def run_socket(

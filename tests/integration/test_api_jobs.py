@@ -145,6 +145,11 @@ async def test_the_client_socket(http_stack: Stack, api: aiohttp.ClientSession) 
         assert "another job" in (await until(ws, "error"))["error"]
         await ws.send_json({"type": "subscribe_progress", "job_id": "unknown", "request_id": "r4"})
         assert "unknown" in (await until(ws, "error"))["error"]
+        await ws.send_json({"type": "submit_job", "request_id": "r6"})  # no message of ours: it lacks the job
+        error = await until(ws, "error")
+        assert (error.get("request_id"), "job" in error["error"]) == ("r6", True)
+        await ws.send_str('{"request_id": "r7"')
+        assert "not JSON" in (await until(ws, "error"))["error"]
 
     async def none_left() -> bool:
         return bool((await get(api, "/api/monitor/state"))["system_stats"]["api"]["ws_clients"] == 0)
