@@ -95,7 +95,7 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
     import asyncio
 
     from emp_orch import settings
-    from emp_orch.cli.jobs_text import asked, field, local
+    from emp_orch.cli.jobs_text import asked, field, local, under_way
     from emp_orch.layout import Layout
 
     async def run() -> None:
@@ -109,6 +109,8 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
         click.echo(f"job {job.id}: {job.status}")
         if why != f"it is {job.status}":
             click.echo(field("why", why, width))
+        if parts := under_way(job):
+            click.echo(field("progress", " · ".join(parts), width))
         click.echo(field("asks for", asked(job.requirements), width))
         click.echo(f"  priority  {job.priority}, run {job.attempts} of {job.max_retries + 1}")
         if job.payload:

@@ -33,13 +33,18 @@ def note(job: JobSummary) -> str:
     parts = []
     if job.worker_id and job.finished_ms is None:
         parts.append(job.worker_id)
-    if job.cancel_requested:
-        parts.append("cancellation asked for")
-    if job.progress is not None and job.status == "in_progress":
-        parts.append(f"{job.progress.fraction:.0%} {job.progress.message}".strip())
+    parts += under_way(job)
     if job.error is not None and job.error.message:
         parts.append(job.error.message)
     return plain(" · ".join(parts))
+
+
+def under_way(job: JobSummary) -> list[str]:
+    """Of a job that a worker has: that it is to be stopped, how far it is."""
+    parts = ["cancellation asked for"] if job.cancel_requested and job.finished_ms is None else []
+    if job.progress is not None and job.status == "in_progress":
+        parts.append(f"{job.progress.fraction:.0%} {job.progress.message}".strip())
+    return parts
 
 
 def job_table(jobs: Sequence[JobSummary], now_ms: int, width: int) -> str:

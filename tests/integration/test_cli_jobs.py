@@ -21,7 +21,7 @@ from worker_support import EMP, KEYS, Bench, bench
 
 from emp_orch import settings
 from emp_orch.fleet.observed import WorkerStatus
-from emp_orch.jobs.model import JobError, Result
+from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
@@ -117,6 +117,23 @@ async def test_list_and_its_filters(folder: Path, queue: Queue, r: Client) -> No
     assert "no such jobs" in (await run(folder, "jobs", "--status", "timeout")).stderr
     done = await run(folder, "jobs", "--limit", "5", "show", "c")
     assert done.returncode == 2 and "emp jobs show …" in done.stderr
+
+
+async def test_a_job_under_way_shows_how_far_it_is(folder: Path, queue: Queue, r: Client) -> None:
+    await queue.submit(job(id="long"))
+    claims = Claims(r, KEYS, "box-worker-0", lease_s=30)
+    claimed = await claims.claim_or_wait({"services": ["simulation"]})
+    assert isinstance(claimed, Claimed)
+    await claims.progress(claimed, Progress(fraction=0.25, message="KSampler 5/20"))
+    assert "  progress  25% KSampler 5/20\n" in (await run(folder, "jobs", "show", "long")).stdout
+    await queue.cancel("long", reason="")
+    words = "cancellation asked for · 25% KSampler 5/20"
+    assert f"  progress  {words}\n" in (await run(folder, "jobs", "show", "long")).stdout
+    assert f"box-worker-0 · {words}\n" in (await run(folder, "jobs")).stdout
+    await claims.cancelled(claimed)
+    assert "progress" not in (await run(folder, "jobs", "show", "long")).stdout
+    assert "cancellation asked for" not in (await run(folder, "jobs")).stdout
+    await claims.aclose()
 
 
 async def test_a_list_fits_a_terminal_of_80_columns(folder: Path, queue: Queue, r: Client) -> None:
