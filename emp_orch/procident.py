@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from emp_orch.errors import EmpError
+from emp_orch.lifemark import START_TICKS, leave, place, stat_fields
 
 # A process that is to become another holds this descriptor open until it has.
 _STARTED_FD = "EMP_STARTED_FD"
@@ -52,12 +53,9 @@ class _Stat:
 
 def _stat(pid: int) -> _Stat | None:
     """None when there is no such process, it is a zombie, or it is hidden from us."""
-    try:
-        # Bytes: a process' name need not be UTF-8, as the kernel cuts it anywhere.
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    fields = stat_fields(pid)
+    if fields is None:
         return None
-    fields = text.rpartition(b")")[2].split()
     state = fields[0].decode()
     if state in "ZX":
         return None
@@ -67,7 +65,7 @@ def _stat(pid: int) -> _Stat | None:
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
-        start_ticks=int(fields[19]),
+        start_ticks=int(fields[START_TICKS]),
     )
 
 
@@ -115,20 +113,12 @@ def started_ms(who: ProcessIdentity) -> int:
     return int((boot_s + who.start_ticks / os.sysconf("SC_CLK_TCK")) * 1000)
 
 
-def place() -> str:
-    """This kernel's boot and our pid namespace: only within it does a pid with its start time mean one process."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot[:13]}.{Path('/proc/self/ns/pid').stat().st_ino}"
-
-
 # -- identities that processes leave behind
 
 
 def record(path: Path, who: ProcessIdentity) -> None:
     """Write `who`, with its session and place, to `path`, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{who.pid} {who.start_ticks} {os.getsid(who.pid)} {place()}\n")
-    temporary.replace(path)
+    leave(str(path), who.pid, who.start_ticks)
 
 
 def _read(path: Path) -> tuple[ProcessIdentity, int] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 
-from emp_orch.procident import ProcessIdentity, alive, identify, place
+from emp_orch.lifemark import place
+from emp_orch.procident import ProcessIdentity, alive, identify
 
 
 def own() -> str:

@@ -3,7 +3,8 @@
 `python -m emp_orch.machine.launch NAME [--cwd D] [--creates P] [--env K=V]… [--secret K=REF]… -- ARGV…`
 
 It leaves the process' identity in `$EMP_RUN_DIR/NAME`, sets the environment, and execs. Arguments are escaped by
-render/quoting.py. It runs before every program, so it imports next to nothing.
+render/quoting.py. It runs before every program, and each replacement waits for what it imports: next to nothing,
+neither pathlib nor dataclasses.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 
-from emp_orch.procident import identify, record
+from emp_orch.lifemark import leave_own
 from emp_orch.render.quoting import unescape
 
 EMP = "@emp"
@@ -60,9 +60,10 @@ class Launch:
 
 def _json(path: str | None) -> dict[str, str]:
     """A flat JSON object of strings; empty when there is no such file."""
-    if not path or not Path(path).exists():
+    if not path or not os.path.exists(path):
         return {}
-    content = json.loads(Path(path).read_text())
+    with open(path, "rb") as file:
+        content = json.load(file)
     return {str(k): str(v) for k, v in content.items()}
 
 
@@ -79,12 +80,10 @@ def environment(launch: Launch) -> dict[str, str]:
 def main() -> None:
     try:
         launch = Launch(sys.argv[1:])
-        me = identify(os.getpid())
-        if me is not None:
-            record(Path(os.environ["EMP_RUN_DIR"]) / launch.name, me)
+        leave_own(os.path.join(os.environ["EMP_RUN_DIR"], launch.name))
         if launch.cwd is not None:
             os.chdir(launch.cwd)
-        if launch.creates is not None and Path(launch.creates).exists():
+        if launch.creates is not None and os.path.exists(launch.creates):
             print(f"{launch.name}: nothing to do, {launch.creates} is there", flush=True)  # noqa: T201
             return
         argv = launch.argv

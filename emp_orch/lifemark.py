@@ -1,0 +1,59 @@
+"""The mark of one process' life that it leaves in a file: pid, start, session, and where these mean something.
+
+The launcher writes one before every program, so this imports nothing but os. procident.py reads and judges them.
+Source: proc(5). Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def stat_fields(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat after the name, so state first; None when there is no such process, or it is hidden.
+
+    Bytes: a process' name need not be UTF-8, as the kernel cuts it anywhere.
+    """
+    try:
+        text = _read(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    return text.rpartition(b")")[2].split()
+
+
+# Field 22 of the file, counted from its third.
+START_TICKS = 19
+
+
+def place() -> str:
+    """This kernel's boot and our pid namespace: only within it does a pid with its start time mean one process."""
+    boot = _read("/proc/sys/kernel/random/boot_id").decode().strip()
+    return f"{boot[:13]}.{os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def leave(path: str, pid: int, start_ticks: int) -> None:
+    """Write the mark of process `pid` to `path`, whole or not at all."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    mark = f"{pid} {start_ticks} {os.getsid(pid)} {place()}\n"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        os.write(fd, mark.encode())
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+
+
+def leave_own(path: str) -> None:
+    """Write our own mark to `path`."""
+    fields = stat_fields(os.getpid())
+    if fields is not None:
+        leave(path, os.getpid(), int(fields[START_TICKS]))
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
