@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FILE ?= emp.yaml
 JOBS ?= 2
 
-.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue
+.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile
 
 ## Users
 
@@ -59,13 +59,16 @@ wheel: $(VENV)/.dev
 
 ## Measured comparisons, by hand on a quiet machine: bench/README.md. `make bench-queue BENCH=--quick`
 
-bench: bench-queue
+bench: bench-queue bench-reconcile
 
 bench-peers: $(VENV)/.dev
 	@$(BIN)/python -m bench.peers.setup
 
 bench-queue: $(VENV)/.dev
 	@$(BIN)/python -m bench.queue $(BENCH)
+
+bench-reconcile: $(VENV)/.dev
+	@$(BIN)/python -m bench.reconcile $(BENCH)
 
 LOCK = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

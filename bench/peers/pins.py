@@ -11,4 +11,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "taskiq": ("taskiq==0.13.0", "taskiq-redis==1.2.4", "redis==8.1.0", *_FAST),
     "huey": ("huey==3.5.4", "redis==8.1.0", "hiredis==3.5.0"),
 }
-NODE: dict[str, tuple[str, ...]] = {"bullmq": ("bullmq@6.7.0", "ioredis@6.0.0")}
+NODE: dict[str, tuple[str, ...]] = {
+    "bullmq": ("bullmq@6.7.0", "ioredis@6.0.0"),
+    "pm2": ("pm2@7.0.4",),
+}

@@ -74,7 +74,7 @@ class BenchRedis:
             before = now
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
@@ -96,7 +96,7 @@ def _answers(server: BenchRedis) -> bool:
 
 @contextmanager
 def running(folder: Path) -> Iterator[BenchRedis]:
-    port = _free_port()
+    port = free_port()
     argv = [_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     argv += ["--save", "", "--appendonly", "no", "--maxclients", "2000"]
     with (folder / "redis.log").open("wb") as log:

@@ -1,4 +1,4 @@
-"""The bench of the queue works: emp's side of it, with numbers too small to mean anything."""
+"""The benches work: emp's side of them, with numbers too small to mean anything."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("emp", "emp, several a claim", "emp worker")
 
 
-def bench(*options: str, cache: Path) -> subprocess.CompletedProcess[str]:
+def bench(*options: str, cache: Path, what: str = "queue") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "EMP_BENCH_CACHE": str(cache)}
-    argv = [sys.executable, "-m", "bench.queue", *options]
+    argv = [sys.executable, "-m", f"bench.{what}", *options]
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -57,3 +57,24 @@ def test_an_unknown_peer_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no peer nosuch" in done.stderr and "huey" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_reconciler_is_measured(tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    done = bench("--size", "smoke", "--no-pm2", "--json", str(written), cache=tmp_path, what="reconcile")
+    assert done.returncode == 0, done.stderr
+    for head in ("| kill -9", "| machines × workers", "| a change in a fleet of 3 machines", "| aim"):
+        assert head in done.stdout
+
+    found: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    report = found["report"]
+    assert report["missing"] == []
+    healed = {h["what"]: h["took_ms"] for h in report["healing"]}
+    assert set(healed) == {"emp", "supervisord alone", "emp worker", "emp worker, started alone"}
+    assert all(len(took) == 1 and took[0] > 0 for took in healed.values())
+    assert [(c["machines"], c["workers"]) for c in report["costs"]] == [(3, 6), (6, 12)]
+    for cost in report["costs"]:
+        assert cost["noop_ticks"] >= 3 and cost["first_ms"] > 0 and cost["noop_cpu_ms"] > 0 and cost["rss_mib"] > 0
+    detection = report["detection"]
+    assert len(detection["status_ms"]) == len(detection["api_ms"]) == 2
+    assert min(*detection["status_ms"], *detection["api_ms"]) > 0

@@ -1,0 +1,81 @@
+"""A fleet of machines that nobody has to start, and what its agents and workers would say."""
+
+from __future__ import annotations
+
+from emp_orch import spec
+from emp_orch.fleet.desired import DesiredMachine, config_hash
+from emp_orch.fleet.model import Fleet, MachineId, WorkerId
+from emp_orch.fleet.observed import (
+    ConnectorReport,
+    ConnectorStatus,
+    MachineReport,
+    MachineStatus,
+    ProgramReport,
+    ProgramState,
+    WorkerReport,
+    WorkerStatus,
+)
+
+FLEET = "bench"
+# Longer than any pause between two heartbeats of the largest fleet.
+STALE_S = 120
+
+# A machine of 8 GPUs has 18 programs: two set-up steps, a service and a worker for each GPU.
+_YAML = """\
+version: 1
+name: {name}
+redis: {{url: {redis}}}
+services:
+  comfyui: {{scale: per_gpu, builtin: simulation, port: 8188, health: {{http: /system_stats}}}}
+machines:
+  m: {{runtime: external, num_gpus: {gpus}, replicas: {machines}, services: [comfyui]}}
+reconcile: {{stale_after: {stale}s}}
+"""
+
+
+def fleet(redis_url: str, machines: int, gpus: int) -> Fleet:
+    """`machines` alike, as an emp.yaml names them."""
+    text = _YAML.format(name=FLEET, redis=redis_url, gpus=gpus, machines=machines, stale=STALE_S)
+    return spec.load_text(text, file="bench.yaml", environ={})
+
+
+def machine_report(machine: DesiredMachine, generation: int, now_ms: int) -> MachineReport:
+    """All is well: every set-up step done, every program up and healthy."""
+    return MachineReport(
+        machine_id=machine.id,
+        status=MachineStatus.READY,
+        boot_id="4711-1",
+        generation=generation,
+        config_hash=config_hash(machine),
+        num_gpus=machine.num_gpus,
+        programs={
+            p.name: ProgramReport(state=ProgramState.EXITED, since_ms=now_ms, exit_status=0)
+            if p.kind.once
+            else ProgramReport(
+                state=ProgramState.RUNNING,
+                pid=4_711,
+                since_ms=now_ms,
+                healthy=True if p.health is not None else None,
+            )
+            for p in machine.programs
+        },
+        host=f"host-of-{machine.id}",
+        agent_version="bench",
+        started_ms=now_ms,
+    )
+
+
+def worker_report(worker_id: WorkerId, machine_id: MachineId, gpu: int, now_ms: int) -> WorkerReport:
+    """An idle worker, with what a real one knows of its hardware."""
+    hardware = {"gpu_memory_gb": 24, "gpu_model": "bench", "cpu_cores": 16, "ram_gb": 64}
+    return WorkerReport(
+        worker_id=worker_id,
+        machine_id=machine_id,
+        gpu=gpu,
+        status=WorkerStatus.IDLE,
+        capabilities={"gpu": gpu, "hardware": hardware, "services": ["comfyui"]},
+        connector_statuses={"comfyui": ConnectorReport(status=ConnectorStatus.IDLE, version="bench")},
+        started_ms=now_ms,
+        pid=4_712,
+        package="emp-orch bench",
+    )
