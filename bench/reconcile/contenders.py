@@ -109,7 +109,10 @@ def emp(ground: Ground) -> Iterator[None]:
 def _emp(folder: Path, *words: str) -> None:
     env = {k: v for k, v in environment().items() if k not in ("HUB_REDIS_URL", "REDIS_URL")}
     argv = (sys.executable, "-m", "emp_orch", "-C", str(folder), *words)
-    done = subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=APPLY_S, check=False)
+    try:
+        done = subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=APPLY_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"emp {words[0]} did not end in {APPLY_S} s") from None
     if done.returncode:
         raise Failed(f"emp {words[0]} ended with {done.returncode}: {last_words(done.stderr)}")
 

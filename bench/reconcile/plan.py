@@ -8,11 +8,13 @@ from msgspec import Struct
 class Plan(Struct, frozen=True, kw_only=True):
     """`kills` of each contender; `tick_s` of ticks at each fleet size; `changes` that are waited for.
 
-    `detect_in` is the size of the fleet in which they happen.
+    `detect_in` is the size of the fleet in which they happen. Fleets of `once_from` machines or more take minutes a
+    round, and are measured in the first round only.
     """
 
     rounds: int = 3
     machines: tuple[int, ...] = (100, 1_000, 10_000)
+    once_from: int = 10_000
     gpus: int = 8
     tick_s: float = 4.0
     changed_ticks: int = 5

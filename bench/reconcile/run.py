@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import random
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,7 +79,7 @@ def _healing(run: _Run, cache: Path, contenders: tuple[str, ...]) -> list[Healin
             run.missing.append(Missing(peer=PM2, reason=f"cannot be installed: {e}"))
             contenders = tuple(c for c in contenders if c != PM2)
     folder = run.fresh(Part.HEALING)
-    measure = lambda: healing.measure(run.redis, folder, cache, contenders, run.plan.kills)  # noqa: E731
+    measure = partial(healing.measure, run.redis, folder, cache, contenders, run.plan.kills)
     found = run.tried(Part.HEALING, measure) or []
     for h in found:
         run.say(f"{h.what}: {h.quantile(0.5):.1f} ms")
@@ -87,13 +89,13 @@ def _healing(run: _Run, cache: Path, contenders: tuple[str, ...]) -> list[Healin
 def _ticks(run: _Run) -> list[TickCost]:
     found: list[TickCost] = []
     for number in range(run.plan.rounds):
-        sizes = list(run.plan.machines)
+        sizes = [m for m in run.plan.machines if number == 0 or m < run.plan.once_from]
         random.Random(number).shuffle(sizes)
         for machines in sizes:
             what = f"ticks of {machines} machines, round {number + 1}"
             folder = run.fresh(f"ticks-{machines}-{number}")
-            measure = lambda: ticks.cost(run.redis, folder, run.plan, machines, number)  # noqa: B023, E731
-            if (cost := run.tried(what, measure)) is not None:
+            cost = run.tried(what, partial(ticks.cost, run.redis, folder, run.plan, machines, number))
+            if cost is not None:
                 found.append(cost)
                 run.say(f"{what}: first {cost.first_ms:.0f} ms, no-op {cost.noop_cpu_ms:.1f} ms CPU")
     return found
@@ -101,7 +103,7 @@ def _ticks(run: _Run) -> list[TickCost]:
 
 def _detection(run: _Run) -> Detection | None:
     folder = run.fresh(Part.DETECTION)
-    found = run.tried(Part.DETECTION, lambda: detection.measure(run.redis, folder, run.plan))
+    found = run.tried(Part.DETECTION, partial(detection.measure, run.redis, folder, run.plan))
     if found:
         run.say(f"a change is seen in {found.quantile('status_ms', 0.5):.0f} ms")
     return found
@@ -121,7 +123,7 @@ def run(parts: tuple[Part, ...], plan: Plan, cache: Path, *, others: bool, say: 
             cores=os.cpu_count() or 1,
             load_before=before,
             load_after=os.getloadavg(),
-            others_cores=max(at.others, default=None),
+            others_cores=statistics.fmean(at.others) if at.others else None,
             redis=redis.version(),
             python=platform.python_version(),
             platform=f"{sys.platform} {platform.machine()}",

@@ -37,13 +37,10 @@ def healing(report: Report) -> str:
 
 
 def costs(found: Sequence[TickCost]) -> str:
-    rows = [
-        [
-            f"{c.machines:,} × {c.workers // c.machines}",
-            *(_number(getattr(c, name), digits) for _, name, digits in _COSTS),
-        ]
-        for c in found
-    ]
+    rows = []
+    for c in found:
+        figures = [_number(getattr(c, name), digits) for _, name, digits in _COSTS]
+        rows.append([f"{c.machines:,} × {c.workers // c.machines}", *figures])
     return table(["machines × workers", *(head for head, _, _ in _COSTS)], rows)
 
 
@@ -78,7 +75,8 @@ def whole(report: Report, verdicts: Sequence[Verdict]) -> str:
     noise = "unknown" if m.others_cores is None else f"{m.others_cores:.2f} of {m.cores}"
     parts = [
         f"{m.at}: {m.redis}, Python {m.python}, {m.cores} cores; cores that others kept busy before and between the "
-        f"parts: {noise}. Costs of ticks are medians of {report.plan.rounds} rounds."
+        f"parts: {noise}. Costs of ticks are medians of {report.plan.rounds} rounds; of {report.plan.once_from:,} "
+        "machines or more, of one."
     ]
     if m.others_cores is not None and m.others_cores > QUIET_CORES:
         parts.append(
