@@ -26,7 +26,7 @@ from bench.reconcile.children import Child, Failed, child, daemon
 from bench.reconcile.plan import Plan
 from emp_orch import settings
 from emp_orch.layout import Layout
-from emp_orch.settings import Listen, Settings
+from emp_orch.settings import Settings
 from emp_orch.store.connect import Client, client
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
@@ -125,17 +125,7 @@ def _write_settings(folder: Path, redis: BenchRedis) -> Settings:
     """What `emp apply` leaves for the daemons."""
     layout = Layout(folder)
     layout.control.mkdir(parents=True)
-    made = Settings(
-        fleet=simulated.FLEET,
-        redis_url=redis.url,
-        machine_redis_url=redis.url,
-        embedded=False,
-        redis_port=redis.port,
-        prefix="",
-        artifacts=layout.artifacts_url,
-        api=Listen(host="127.0.0.1", port=free_port()),
-        monitor=Listen(host="127.0.0.1", port=free_port()),
-    )
+    made = simulated.settings_of(redis.url, layout, api=free_port(), monitor=free_port())
     settings.save(layout, made)
     return made
 

@@ -15,6 +15,8 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.layout import Layout
+from emp_orch.settings import Listen, Settings
 
 FLEET = "bench"
 # Longer than any pause between two heartbeats of the largest fleet.
@@ -78,4 +80,19 @@ def worker_report(worker_id: WorkerId, machine_id: MachineId, gpu: int, now_ms: 
         started_ms=now_ms,
         pid=4_712,
         package="emp-orch bench",
+    )
+
+
+def settings_of(url: str, layout: Layout, *, api: int = 0, monitor: int = 0) -> Settings:
+    """As `emp apply` would write them for this fleet on a Redis of its own."""
+    return Settings(
+        fleet=FLEET,
+        redis_url=url,
+        machine_redis_url=url,
+        embedded=False,
+        redis_port=int(url.rsplit(":", 1)[1].split("/")[0]),
+        prefix="",
+        artifacts=layout.artifacts_url,
+        api=Listen(host="127.0.0.1", port=api),
+        monitor=Listen(host="127.0.0.1", port=monitor),
     )

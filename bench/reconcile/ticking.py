@@ -1,6 +1,6 @@
 """The reconciler of a simulated fleet, one tick at a time, each timed; a process of its own, so that its CPU is too.
 
-`Ticking` is the one place that knows how control/ offers a tick and a first look.
+This is the one place that knows how control/ offers a tick and a first look.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 from msgspec import Struct
 
 from bench.reconcile.children import questions, reply
-from bench.reconcile.simulated import FLEET
+from bench.reconcile.simulated import FLEET, settings_of
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
-from emp_orch.control.execute import Executor
+from emp_orch.control.daemon import built
+from emp_orch.control.lead import Lead
 from emp_orch.control.observe import Observer
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.fleet.drift import diff
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
-from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import client
 from emp_orch.store.keys import Keys
 
@@ -54,15 +54,15 @@ class Clock:
         self.took = Took(cpu_ms=cpu / 1e6, wall_ms=wall / 1e6)
 
 
-class Ticking(Reconciler):
-    """A reconciler that ticks when it is told."""
-
-    @asynccontextmanager
-    async def leading(self) -> AsyncIterator[None]:
-        """As `run`, without its own loop: what a tick starts beside itself has its place."""
-        async with self._group:
-            yield
-        await self.resign()
+@asynccontextmanager
+async def leading(url: str, layout: Layout) -> AsyncIterator[Reconciler]:
+    """The reconciler as its daemon builds it, without the loop: it ticks when it is told."""
+    r, keys = client(url), Keys()
+    lead = Lead(r, keys, FLEET, identity.own())
+    async with asyncio.TaskGroup() as group:
+        yield built(r, keys, layout, settings_of(url, layout), lead, group, wake=lambda: None)[0]
+    await lead.resign()
+    await r.aclose()
 
 
 async def first_look(url: str, layout: Layout) -> dict[str, Any]:
@@ -90,19 +90,13 @@ async def first_look(url: str, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _reconciler(url: str, layout: Layout) -> Ticking:
-    r, keys, runtimes = client(url), Keys(), runtimes_of(layout, None)
-    observer, executor = Observer(r, keys, runtimes, fresh=True), Executor(r, keys, layout, runtimes)
-    return Ticking(r, keys, layout, FLEET, identity.own(), observer, executor, Artifacts(layout.artifacts_url))
-
-
-async def _tick(reconciler: Ticking) -> Took:
+async def _tick(reconciler: Reconciler) -> Took:
     with Clock() as clock:
         await reconciler.tick()
     return clock.took
 
 
-async def _ticks(reconciler: Ticking, seconds: float, least: int) -> list[Took]:
+async def _ticks(reconciler: Reconciler, seconds: float, least: int) -> list[Took]:
     deadline = time.monotonic() + seconds
     found: list[Took] = []
     while len(found) < least or time.monotonic() < deadline:
@@ -119,8 +113,7 @@ def rss_mib() -> float:
 async def main(url: str, folder: Path) -> None:
     layout = Layout(folder)
     looked = await first_look(url, layout)
-    reconciler = _reconciler(url, layout)
-    async with reconciler.leading():
+    async with leading(url, layout) as reconciler:
         async for asked in questions():
             match asked["do"]:
                 case "first":

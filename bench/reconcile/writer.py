@@ -1,6 +1,6 @@
 """The agents and workers of a simulated fleet, in one process: their reports, heartbeats, changes and events.
 
-It uses the writers of emp_orch.store.reports, many of them over one pipeline; each document keeps its one writer.
+It writes as emp_orch.store.reports does, by the same script, for many subjects over one pipeline.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
+import msgspec
 from msgspec import structs
+from redis.asyncio.client import Pipeline
+from redis.commands.core import AsyncScript
 
 from bench.reconcile import simulated
 from bench.reconcile.children import questions, reply
@@ -25,7 +28,7 @@ from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.events import MAX_EVENTS, Events, encode
 from emp_orch.store.generations import Generation, without_secrets
 from emp_orch.store.keys import Keys
-from emp_orch.store.reports import ReportWriter, machine_writer, worker_writer
+from emp_orch.store.reports import BEATS_PER_DOCUMENT, PUT, keys_of
 
 # What agents and workers do; a larger fleet's beat slower, so that the writer leaves the machine to what is measured.
 BEAT_S = 2.0
@@ -37,11 +40,21 @@ T = TypeVar("T")
 
 
 class _Subject:
-    """One machine or worker: what it says, and who writes it."""
+    """One machine or worker: what it says, and what Redis has of that."""
 
-    def __init__(self, writer: ReportWriter[Any], report: MachineReport | WorkerReport) -> None:
-        self.writer = writer
+    def __init__(self, subject: str, keys: list[str], report: MachineReport | WorkerReport) -> None:
         self.report: Any = report
+        self._subject = subject
+        self._keys = keys
+        self._last = b""
+        self._beats = 0
+
+    async def write(self, put: AsyncScript, pipe: Pipeline) -> None:
+        """As ReportWriter.write does it, without an answer."""
+        text = msgspec.json.encode(self.report)
+        beat = text == self._last and self._beats < BEATS_PER_DOCUMENT
+        self._last, self._beats = text, self._beats + 1 if beat else 0
+        await put(keys=self._keys, args=[self._subject, b"" if beat else text, ""], client=pipe)
 
 
 def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
@@ -56,6 +69,7 @@ class Fleet:
         self._keys = Keys()
         self._r = r
         self._pipe = r.pipeline(transaction=False)
+        self._put = r.register_script(PUT)
         self._lock = asyncio.Lock()
         self._events = Events(r, self._keys)
         desired = list(as_desired(generation).machines.values())
@@ -70,13 +84,12 @@ class Fleet:
         return [*self._machines, *self._workers]
 
     def _machine(self, m: DesiredMachine, number: int, now_ms: int) -> _Subject:
-        writer = machine_writer(self._pipe, self._keys, m.id)
-        return _Subject(writer, simulated.machine_report(m, number, now_ms))
+        return _Subject(m.id, keys_of(self._keys, "machine"), simulated.machine_report(m, number, now_ms))
 
     def _workers_of(self, m: DesiredMachine, now_ms: int) -> Iterator[_Subject]:
         for slot, worker_id in enumerate(m.workers):
-            writer = worker_writer(self._pipe, self._keys, worker_id)
-            yield _Subject(writer, simulated.worker_report(worker_id, m.id, slot, now_ms))
+            report = simulated.worker_report(worker_id, m.id, slot, now_ms)
+            yield _Subject(worker_id, keys_of(self._keys, "worker"), report)
 
     async def write(self, subjects: list[_Subject]) -> None:
         """Documents of those that changed, heartbeats of the others."""
@@ -86,7 +99,7 @@ class Fleet:
 
     async def _write(self, subjects: list[_Subject]) -> None:
         for subject in subjects:
-            await subject.writer.write(subject.report)
+            await subject.write(self._put, self._pipe)
         await self._pipe.execute()
 
     async def fill(self) -> None:

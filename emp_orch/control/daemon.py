@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 from emp_orch.control import identity
@@ -50,22 +51,36 @@ async def run_reconciler(layout: Layout, settings: Settings) -> None:
 
 async def _reconcile(r: Client, keys: Keys, layout: Layout, settings: Settings, lead: Lead) -> None:
     """Build the parts and run them until cancelled."""
-    fleet, runtimes = settings.fleet, runtimes_of(layout, settings)
     async with asyncio.TaskGroup() as group:
-        executor = Executor(r, keys, layout, runtimes, lead.assure)
-        operations = Operations(
-            *(executor, group),
-            write=lambda entries: write_journal(r, keys, lead.required(), entries),
-            wake=lambda: running.wake(),
-        )
-        backend = RedisBackend(
-            *(r, keys, layout, fleet, lead),
-            Observer(r, keys, runtimes, fresh=True),
-            operations,
-            JobCare(r, keys, Artifacts(settings.artifacts), group),
-        )
-        reconciler = Reconciler(backend, jitter=random.random())  # noqa: S311  # spreads load, guards nothing
-        operations.listener = reconciler
+        reconciler, backend = built(r, keys, layout, settings, lead, group, wake=lambda: running.wake())
         running = Loop(r, keys, reconciler, backend, lead)
         for part in running.parts():
             group.create_task(part)
+
+
+def built(
+    r: Client,
+    keys: Keys,
+    layout: Layout,
+    settings: Settings,
+    lead: Lead,
+    group: asyncio.TaskGroup,
+    wake: Callable[[], None],
+) -> tuple[Reconciler, RedisBackend]:
+    """A reconciler and its world; what it starts runs in `group`, and `wake` is called when something of that ended."""
+    runtimes = runtimes_of(layout, settings)
+    operations = Operations(
+        Executor(r, keys, layout, runtimes, lead.assure),
+        group,
+        write=lambda entries: write_journal(r, keys, lead.required(), entries),
+        wake=wake,
+    )
+    backend = RedisBackend(
+        *(r, keys, layout, settings.fleet, lead),
+        Observer(r, keys, runtimes, fresh=True),
+        operations,
+        JobCare(r, keys, Artifacts(settings.artifacts), group),
+    )
+    reconciler = Reconciler(backend, jitter=random.random())  # noqa: S311  # spreads load, guards nothing
+    operations.listener = reconciler
+    return reconciler, backend

@@ -36,7 +36,7 @@ end
 # document or '' for a heartbeat, ARGV[3] when this writer wrote last (what it was told) or ''. Returns {now or 0,
 # other}: 0 when a heartbeat found no document; other is the document that was there when somebody else wrote since
 # ARGV[3], else nil.
-_PUT = (
+PUT = (
     _CHANGED
     + """
 local t = redis.call('TIME')
@@ -45,8 +45,11 @@ local other = false
 local before = ARGV[3] ~= '' and redis.call('ZSCORE', KEYS[2], ARGV[1])
 if before and tonumber(before) ~= tonumber(ARGV[3]) then other = redis.call('HGET', KEYS[1], ARGV[1]) end
 if ARGV[2] ~= '' then
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-  changed()
+  -- now and then a document goes out unchanged: that is no change
+  if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+    changed()
+  end
 elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   return {0, false}
 end
@@ -70,7 +73,7 @@ return 1
 )
 
 
-def _keys_of(keys: Keys, kind: str) -> list[str]:
+def keys_of(keys: Keys, kind: str) -> list[str]:
     """The KEYS of both scripts for the documents of `kind`: machine or worker."""
     pair = [keys.machines, keys.machines_seen] if kind == "machine" else [keys.workers, keys.workers_seen]
     return [*pair, keys.reports_changed, keys.reports_seq]
@@ -86,7 +89,7 @@ class ReportWriter(Generic[R]):
         self._r = r
         self._keys = keys
         self._subject = subject
-        self._put = r.register_script(_PUT)
+        self._put = r.register_script(PUT)
         self._forget = r.register_script(_FORGET)
         self._last = b""
         self._beats = 0
@@ -121,11 +124,11 @@ class ReportWriter(Generic[R]):
 
 
 def machine_writer(r: Client, keys: Keys, machine_id: str) -> ReportWriter[MachineReport]:
-    return ReportWriter(r, _keys_of(keys, "machine"), machine_id)
+    return ReportWriter(r, keys_of(keys, "machine"), machine_id)
 
 
 def worker_writer(r: Client, keys: Keys, worker_id: str) -> ReportWriter[WorkerReport]:
-    return ReportWriter(r, _keys_of(keys, "worker"), worker_id)
+    return ReportWriter(r, keys_of(keys, "worker"), worker_id)
 
 
 _machine = msgspec.json.Decoder(MachineReport)
@@ -240,10 +243,10 @@ async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | N
 async def forget_machine(r: Client, keys: Keys, machine_id: str, *, seen_ms: int | None) -> bool:
     """Remove a machine's report unless it reported after `seen_ms`. True when it is gone."""
     args = [machine_id, "" if seen_ms is None else seen_ms]
-    return bool(await r.register_script(_FORGET)(keys=_keys_of(keys, "machine"), args=args))
+    return bool(await r.register_script(_FORGET)(keys=keys_of(keys, "machine"), args=args))
 
 
 async def forget_worker(r: Client, keys: Keys, worker_id: str, *, seen_ms: int | None) -> bool:
     """Remove a worker's report unless it reported after `seen_ms`. True when it is gone."""
     args = [worker_id, "" if seen_ms is None else seen_ms]
-    return bool(await r.register_script(_FORGET)(keys=_keys_of(keys, "worker"), args=args))
+    return bool(await r.register_script(_FORGET)(keys=keys_of(keys, "worker"), args=args))

@@ -77,7 +77,7 @@ async def test_a_heartbeat_does_not_bring_back_a_removed_report(r: Client) -> No
     writer = reports.worker_writer(r, KEYS, W)
     await writer.write(worker())
     assert await reports.forget_worker(r, KEYS, W, seen_ms=None)
-    put = r.register_script(reports._PUT)
+    put = r.register_script(reports.PUT)
     assert await put(keys=[KEYS.workers, KEYS.workers_seen], args=[W, "", ""]) == [0, None]
     assert (await reports.read_reports(r, KEYS)).workers == {}
     assert await r.zcard(KEYS.workers_seen) == 0
