@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 
+from emp_orch.fleet.desired import machine_of
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.workers import KnownWorker, known_workers
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.workable import DesiredWorker, Unworkable, judge_all
-from emp_orch.store.desired_workers import desired_workers
+from emp_orch.store.desired_workers import desired_on
 from emp_orch.store.generations import Generation
 from emp_orch.store.queue import Queue
 
 log = logging.getLogger("reconcile")
+
+
+class WorkersByMachine:
+    """The workers that the fleet should have, worked out again only for machines of which something changed."""
+
+    def __init__(self) -> None:
+        self._generation: Generation | None = None
+        self._known: dict[MachineId, list[KnownWorker]] = {}
+        self._found: dict[MachineId, tuple[DesiredWorker, ...]] = {}
+
+    def update(self, current: Generation, observed: Observed) -> bool:
+        """Take in a look; whether any worker is another than before."""
+        changed = observed.changed
+        anew = current is not self._generation or changed is None
+        if current is not self._generation:
+            self._known = {m.id: [] for m in current.fleet.machines}
+            for worker in known_workers(current.fleet):
+                self._known[worker.machine_id].append(worker)
+            self._generation = current
+        if anew or changed is None:
+            stirred = set(self._known)
+        else:
+            stirred = {*changed.machines, *map(machine_of, changed.workers)} & self._known.keys()
+        found = {i: desired_on(self._known[i], current, observed.machines, observed.workers) for i in stirred}
+        before = self._found
+        self._found = found if anew else {**before, **found}
+        return any(found[i] != before.get(i) for i in found) or (anew and found.keys() != before.keys())
+
+    @property
+    def all(self) -> tuple[DesiredWorker, ...]:
+        return tuple(chain.from_iterable(self._found.values()))
 
 
 class LaneVerdicts:
@@ -20,22 +55,21 @@ class LaneVerdicts:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._version = ""
-        self._workers: tuple[DesiredWorker, ...] = ()
+        self._workers = WorkersByMachine()
         self._lanes: dict[str, Requirements] = {}
         self._reasons: dict[str, str] = {}
 
     async def tend(self, current: Generation, observed: Observed) -> None:
         """Judge what is new, and write down every verdict that differs from what stands in Redis."""
         version = await self._queue.lanes_version()
-        workers = desired_workers(current, observed.machines, observed.workers)
         if version != self._version:
             self._lanes = await self._queue.requirements()
-        if workers != self._workers:
+        if self._workers.update(current, observed):
             self._reasons = {}
-        self._version, self._workers = version, workers
-        new = {sig: r for sig, r in self._lanes.items() if sig not in self._reasons}
-        for sig, verdict in judge_all(new, workers).items():
-            self._reasons[sig] = verdict.reason if isinstance(verdict, Unworkable) else ""
+        self._version = version
+        if new := {sig: r for sig, r in self._lanes.items() if sig not in self._reasons}:
+            for sig, verdict in judge_all(new, self._workers.all).items():
+                self._reasons[sig] = verdict.reason if isinstance(verdict, Unworkable) else ""
         standing = await self._queue.unworkable()
         for sig in self._lanes:
             reason = self._reasons[sig]

@@ -102,7 +102,11 @@ def _classify_program(program: DesiredProgram, got: ProgramReport | None, now_ms
 
 def _flaps(program: DesiredProgram, got: ProgramReport, now_ms: int) -> int | None:
     """How often it ended lately, when that is too often and supervisord would start it again."""
-    if program.kind.once or got.state in (ProgramState.STOPPED, ProgramState.FATAL, ProgramState.STOPPING):
+    if (
+        not got.ends_ms
+        or program.kind.once
+        or got.state in (ProgramState.STOPPED, ProgramState.FATAL, ProgramState.STOPPING)
+    ):
         return None
     ends = sum(now_ms - at < FLAP_WINDOW_MS for at in got.ends_ms)
     return ends if ends >= FLAPS else None

@@ -1,5 +1,6 @@
 """What machines and workers report of themselves, and what one look at the world saw.
 
+`gc=False`: there are tens of thousands of them, none ever part of a cycle; the collector need not look at them.
 Each report has one writer: the agent writes MachineReport, the worker writes WorkerReport.
 Times are milliseconds since the epoch; ages are judged by Redis TIME only.
 """
@@ -55,7 +56,7 @@ class ProgramState(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """`healthy` is None for a program without a health check, or not probed yet.
 
     `ends_ms`: when its process ended without being asked to, the last few, newest last. `port_taken_by`: the process
@@ -73,14 +74,14 @@ class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     port_taken_by: str = ""
 
 
-class GpuReport(Struct, frozen=True, kw_only=True):
+class GpuReport(Struct, frozen=True, kw_only=True, gc=False):
     index: int
     name: str = ""
     memory_mib: int = 0
     uuid: str = ""
 
 
-class MachineReport(Struct, frozen=True, kw_only=True):
+class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     """`gpu_error`: GPUs that cannot be used, and why; a machine without a driver has none.
 
     `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
@@ -105,13 +106,13 @@ class MachineReport(Struct, frozen=True, kw_only=True):
     rival: str = ""
 
 
-class ConnectorReport(Struct, frozen=True, kw_only=True):
+class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
     status: ConnectorStatus
     detail: str = ""
     version: str = ""
 
 
-class WorkerReport(Struct, frozen=True, kw_only=True):
+class WorkerReport(Struct, frozen=True, kw_only=True, gc=False):
     """`capabilities["services"]` lists the services whose connectors loaded. `redis` is as in MachineReport."""
 
     worker_id: WorkerId
@@ -137,12 +138,12 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
         return {name: c.detail for name, c in self.connector_statuses.items() if name not in offered}
 
 
-class SeenMachine(Struct, frozen=True, kw_only=True):
+class SeenMachine(Struct, frozen=True, kw_only=True, gc=False):
     report: MachineReport
     seen_ms: int
 
 
-class SeenWorker(Struct, frozen=True, kw_only=True):
+class SeenWorker(Struct, frozen=True, kw_only=True, gc=False):
     report: WorkerReport
     seen_ms: int
 

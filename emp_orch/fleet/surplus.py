@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.desired import machine_of
+from emp_orch.fleet.desired import machine_of, worker_id
 from emp_orch.fleet.hearing import fresh
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId, WorkerId
@@ -36,8 +36,12 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
 
 def is_wanted(worker: str, desired: Desired) -> bool:
     """Whether a desired machine has a GPU slot for this worker."""
-    machine = desired.machines.get(machine_of(worker))
-    return machine is not None and worker in machine.workers
+    machine_id, _, slot = worker.rpartition("-worker-")
+    machine = desired.machines.get(MachineId(machine_id))
+    # By the number alone: all workers of a fleet are asked about.
+    if machine is None or machine.drained or not slot.isdecimal():
+        return False
+    return int(slot) < machine.num_gpus and worker == worker_id(machine.id, int(slot))
 
 
 def _known_machines(observed: Observed) -> dict[MachineId, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.fleet.observed import ProgramState, SeenMachine, SeenWorker
@@ -17,9 +17,17 @@ def desired_workers(
     """Every worker of the fleet. Its report counts while its machine is of this generation and runs it; else the file's
     word does, for a worker that was killed on the way to new services left its old report behind.
     """
-    return tuple(
-        _desired(w, current, machines.get(w.machine_id), workers.get(w.worker_id)) for w in known_workers(current.fleet)
-    )
+    return desired_on(known_workers(current.fleet), current, machines, workers)
+
+
+def desired_on(
+    known: Iterable[KnownWorker],
+    current: Generation,
+    machines: Mapping[MachineId, SeenMachine],
+    workers: Mapping[WorkerId, SeenWorker],
+) -> tuple[DesiredWorker, ...]:
+    """As `desired_workers`, of these alone."""
+    return tuple(_desired(w, current, machines.get(w.machine_id), workers.get(w.worker_id)) for w in known)
 
 
 def _desired(
