@@ -16,6 +16,7 @@ from emp_orch.control.lead import Lead
 from emp_orch.control.loop import Loop
 from emp_orch.control.observe import Observer
 from emp_orch.control.operations import Operations
+from emp_orch.control.parts import Parts
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.control.redis_backend import RedisBackend, write_journal
 from emp_orch.layout import Layout
@@ -23,7 +24,7 @@ from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.connect import TRANSIENT, Client, address
 from emp_orch.store.keys import Keys
 
 log = logging.getLogger("reconcile")
@@ -77,10 +78,14 @@ def built(
     )
     backend = RedisBackend(
         *(r, keys, layout, settings.fleet, lead),
-        Observer(r, keys, runtimes, fresh=True),
+        Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look),
         operations,
         JobCare(r, keys, Artifacts(settings.artifacts), group),
     )
-    reconciler = Reconciler(backend, jitter=random.random())  # noqa: S311  # spreads load, guards nothing
+    reconciler = Reconciler(
+        backend,
+        jitter=random.random(),  # noqa: S311  # spreads load, guards nothing
+        redis=address(settings.machine_redis_url),
+    )
     operations.listener = reconciler
     return reconciler, backend

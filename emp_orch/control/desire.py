@@ -11,7 +11,8 @@ from emp_orch.store.generations import Generation
 class Desire:
     """Remembers the last answer: 1,000 machines are not resolved and hashed anew each round."""
 
-    def __init__(self) -> None:
+    def __init__(self, redis: str = "") -> None:
+        self._redis = redis
         self._generation: Generation | None = None
         self._bare: Desired | None = None
         self._overrides: tuple[Override, ...] = ()
@@ -19,7 +20,7 @@ class Desire:
 
     def of(self, generation: Generation, overrides: tuple[Override, ...]) -> Desired:
         if self._bare is None or self._generation is not generation:
-            self._bare = as_desired(generation)
+            self._bare = as_desired(generation, redis=self._redis)
             self._effective = None
         if self._effective is None or overrides != self._overrides:
             self._effective = drained(self._bare, overrides)

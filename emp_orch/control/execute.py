@@ -17,6 +17,7 @@ from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.base import Runtime
+from emp_orch.runtimes.supervisor import Supervisor
 from emp_orch.store import commands, configs, reports
 from emp_orch.store.commands import CommandVerb
 from emp_orch.store.configs import MachineConfig
@@ -77,6 +78,9 @@ class Executor:
             case Verb.STOP_PROGRAM:
                 await self._send(operation, CommandVerb.STOP_PROGRAM, mandate)
                 return False
+            case Verb.START_PART:
+                self._assure(mandate)
+                await Supervisor(self._layout.control).start(str(operation.program))
             case Verb.FORGET_WORKER:
                 self._assure(mandate)
                 await reports.forget_worker(self._r, self._keys, str(operation.worker_id), seen_ms=operation.seen_ms)

@@ -6,6 +6,7 @@ import hashlib
 
 import msgspec
 
+from emp_orch import __version__
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import config_hash, desired_machines
 from emp_orch.fleet.drift import Desired
@@ -28,8 +29,8 @@ def digest(fleet: Fleet) -> str:
     return hashlib.sha256(msgspec.json.encode(unplaced, order="sorted")).hexdigest()[:16]
 
 
-def as_desired(generation: Generation) -> Desired:
-    """The generation as the pure part compares it."""
+def as_desired(generation: Generation, *, redis: str = "") -> Desired:
+    """The generation as the pure part compares it. `redis`: where machines of this host find it, `host:port/db`."""
     reconcile = generation.fleet.reconcile
     empty = not generation.fleet.machines
     machines = desired_machines(generation.fleet)
@@ -38,6 +39,8 @@ def as_desired(generation: Generation) -> Desired:
         machines=machines,
         digests={i: config_hash(m) for i, m in machines.items()},
         limits=limits_of(reconcile),
+        package=f"emp-orch {__version__}",
+        redis=redis,
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,
         # Pruning never empties a fleet by mistake.

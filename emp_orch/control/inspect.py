@@ -7,6 +7,7 @@ from msgspec import Struct
 from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
 from emp_orch.control.observe import Observer
+from emp_orch.control.parts import Parts
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import Desired, Drift, diff
 from emp_orch.fleet.observed import Observed
@@ -54,9 +55,9 @@ async def difference(layout: Layout) -> Difference:
         generation = await read_generation(r, keys, settings.fleet) or generations.kept(layout)
         if generation is None:
             raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
-        observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
+        observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False, parts=Parts(layout).look).look()
         status = await read_status(r, keys, settings.fleet)
-    desired = generations.as_desired(generation)
+    desired = generations.as_desired(generation, redis=connect.address(settings.machine_redis_url))
     drifts = diff(desired, observed)
     since = {item.drift.key: item.since_ms for item in status.drift} if status else {}
     return Difference(

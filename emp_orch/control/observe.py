@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from msgspec import structs
@@ -12,12 +12,14 @@ from emp_orch.fleet.desired import machine_of
 from emp_orch.fleet.incremental import Attention
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
-from emp_orch.fleet.observed import Changed, Instance, Malformed, Observed
+from emp_orch.fleet.observed import Changed, Instance, Malformed, Observed, ProgramReport
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 from emp_orch.store.report_changes import Changes, changes_since, current_seq, forget_old_changes
 from emp_orch.store.reports import Reports, read_reports, read_some
+
+Look = Callable[[], Awaitable[dict[str, ProgramReport]]]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,8 +34,17 @@ class Observer:
     Every look raises what redis-py raises when Redis is away: then everything is unknown, and nobody may act.
     """
 
-    def __init__(self, r: Client, keys: Keys, runtimes: Mapping[RuntimeKind, Runtime], *, fresh: bool) -> None:
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        runtimes: Mapping[RuntimeKind, Runtime],
+        *,
+        fresh: bool,
+        parts: Look | None = None,
+    ) -> None:
         self._r = r
+        self._parts = parts
         self._keys = keys
         self._runtimes = runtimes
         # A one-off look (`emp diff`) takes the reports' ages as they are; a daemon that has just come up
@@ -59,6 +70,7 @@ class Observer:
             instances=await self._instances(reports.now_ms),
             answered=tuple(self._runtimes),
             malformed=reports.malformed,
+            parts=await self._parts() if self._parts else {},
         )
 
     async def follow(self, desired: Desired, attention: Attention) -> Observed:
@@ -104,6 +116,7 @@ class Observer:
             instances=instances,
             answered=tuple(self._runtimes),
             malformed=_malformed(last.malformed, about, asked_workers, reports),
+            parts=await self._parts() if self._parts else {},
             changed=Changed(machines=frozenset(machines), workers=frozenset(workers)),
         )
 

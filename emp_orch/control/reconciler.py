@@ -27,11 +27,11 @@ log = logging.getLogger("reconcile")
 class Reconciler:
     """One candidate for leadership of one fleet. When it begins to lead, it takes over the last leader's memory."""
 
-    def __init__(self, backend: Backend, *, jitter: float) -> None:
+    def __init__(self, backend: Backend, *, jitter: float, redis: str = "") -> None:
         self._backend = backend
         # Drawn once: what is shown as the next attempt must not move from round to round.
         self._jitter = jitter
-        self._desire = Desire()
+        self._desire = Desire(redis)
         self._book = DriftBook()
         self._memory = Memory()
         self._mandate: Mandate | None = None

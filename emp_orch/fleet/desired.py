@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -71,7 +72,10 @@ class DesiredProgram(Struct, frozen=True, kw_only=True):
 
 
 class DesiredMachine(Struct, frozen=True, kw_only=True):
-    """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now."""
+    """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now.
+
+    `capabilities` are those that emp.yaml gives its workers. `needs_gpus`: each slot wants a device of its own.
+    """
 
     id: MachineId
     runtime: RuntimeKind
@@ -81,6 +85,8 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     health_port: int
     labels: dict[str, str]
     drain_timeout_s: float
+    capabilities: dict[str, Any]
+    needs_gpus: bool
     origin: Origin
     drained: bool = False
 
@@ -139,6 +145,8 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         health_port=machine.health_port,
         labels=machine.labels,
         drain_timeout_s=machine.worker.drain_timeout_s,
+        capabilities=machine.worker.capabilities,
+        needs_gpus=machine.gpus.kind is GpuKind.NVIDIA,
         origin=machine.origin,
     )
 

@@ -11,6 +11,7 @@
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
 | generation-behind | machine | same configuration, older generation number | send the configuration |
 | program-missing | program | desired, but supervisord has no such program | send the configuration |
+| program-port-taken | program | not up, and somebody else listens on its port | nothing: a person |
 | program-flapping | program | ended unasked five times in two minutes | stop it; start it again with backoff |
 | program-fatal | program | FATAL, or a set-up step that failed | start it |
 | program-waiting | program | STOPPED, and a program it starts after is not up | nothing yet |
@@ -21,7 +22,15 @@
 | worker-missing | worker | its program runs, but it does not report | restart its program |
 | worker-stale | worker | reported before, not for stale_after | restart its program |
 | worker-wrong-machine | worker | reports another machine than its id says | restart its program |
+| worker-outdated | worker | reports another worker package than this emp's | restart its program |
+| worker-wrong-capabilities | worker | lacks what emp.yaml says it can do | restart its program |
+| connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
+| connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |
 | worker-starting | worker | its program has not run long enough to judge, or it says initializing | nothing yet |
+| machine-conflict | machine | two agents report as it | nothing: a person |
+| machine-wrong-redis | machine | reports another Redis than this fleet's | restart it |
+| gpu-lost, gpu-missing | machine | a GPU fails; the driver shows fewer than num_gpus | nothing: a person |
+| control-down | part of the control plane | FATAL or STOPPED | start it |
 | worker-surplus | worker | reports, but is not desired | forget it once it is silent |
 | machine-foreign | machine | reports, not desired, and no runtime here knows it | nothing: unknown stops nothing |
 | machine-surplus | machine | runs or reported, not desired | stop and forget it, when pruning |
@@ -31,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from emp_orch.fleet.aside import beside, control_plane
 from emp_orch.fleet.desired import DesiredMachine, machine_of
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, heard, instance_of, is_booting
 from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, worker_drift
@@ -58,6 +68,7 @@ def assembled(inside: Iterable[Sequence[Drift]], desired: Desired, observed: Obs
     and what cannot be read.
     """
     found = [d for drifts in inside for d in drifts]
+    found += control_plane(observed)
     found += surplus_workers(desired, observed)
     found += surplus_machines(desired, observed)
     # What is known to be gone or silent is no riddle; the rest of the unreadable is.
@@ -91,13 +102,21 @@ def machine_drift(
     seen = observed.machines.get(machine.id)
     if seen is None:
         return [whole] if whole else []
+    if whole is not None and whole.kind in _UNHEARD:
+        return [whole]
+    aside = beside(machine, seen, desired)
     if whole is not None:
-        return [whole, *(stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ())]
+        meanwhile = stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ()
+        return [*aside, whole, *meanwhile]
     programs = program_drift(machine, seen, observed.now_ms)
     inside = programs or worker_drift(machine, seen, desired, observed, unreadable)
     if not inside and seen.report.status is not MachineStatus.READY:
-        return [_starting(machine, seen, observed.now_ms)]
-    return inside
+        return [*aside, _starting(machine, seen, observed.now_ms)]
+    return [*aside, *inside] if aside else inside
+
+
+# The report that is there may be a former life's.
+_UNHEARD = (Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE, Kind.MACHINE_UNREACHABLE)
 
 
 def _starting(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> Drift:

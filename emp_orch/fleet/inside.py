@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.observed import Observed, ProgramReport, ProgramState, SeenMachine, SeenWorker, WorkerStatus
+from emp_orch.fleet.model import ProgramName, WorkerId
+from emp_orch.fleet.observed import (
+    ConnectorStatus,
+    Observed,
+    ProgramReport,
+    ProgramState,
+    SeenMachine,
+    SeenWorker,
+    WorkerReport,
+    WorkerStatus,
+)
 
 # (kind, id) of each report that cannot be read → when its subject was last heard
 Unreadable = dict[tuple[str, str], int]
@@ -76,6 +87,8 @@ def program_drift(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> li
 def _classify_program(program: DesiredProgram, got: ProgramReport | None, now_ms: int) -> tuple[Kind | None, str]:
     if got is None:
         return Kind.PROGRAM_MISSING, "supervisord does not know it"
+    if got.port_taken_by and got.healthy is not True:
+        return Kind.PROGRAM_PORT_TAKEN, f"port {program.port} is taken by {got.port_taken_by}"
     if (ends := _flaps(program, got, now_ms)) is not None:
         return Kind.PROGRAM_FLAPPING, f"it ended {ends} times in {FLAP_WINDOW_MS // 1000} s"
     match got.state:
@@ -126,13 +139,13 @@ def _say(program: DesiredProgram | None, got: ProgramReport | None) -> str:
 def worker_drift(
     machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed, unreadable: Unreadable
 ) -> list[Drift]:
-    found = []
+    found: list[Drift] = []
     for wid, name in machine.workers.items():
         worker = observed.workers.get(wid)
         program = seen.report.programs[name]
         unread_ms = unreadable.get(("worker", wid))
         if unread_ms is None:
-            kind, got, cause = _classify_worker(machine.id, worker, program, desired, observed)
+            kind, got, cause = _classify_worker(machine, worker, program, desired, observed)
         else:
             kind, got, cause = _classify_silence(unread_ms, program, desired, observed)
         if kind is not None:
@@ -148,6 +161,8 @@ def worker_drift(
                     program=name,
                 )
             )
+        elif worker is not None and unread_ms is None:
+            found += connector_drift(machine, wid, worker.report)
     return found
 
 
@@ -155,7 +170,7 @@ _Verdict = tuple[Kind | None, str, str]
 
 
 def _classify_worker(
-    machine_id: MachineId, worker: SeenWorker | None, program: ProgramReport, desired: Desired, observed: Observed
+    machine: DesiredMachine, worker: SeenWorker | None, program: ProgramReport, desired: Desired, observed: Observed
 ) -> _Verdict:
     if worker is None:
         if _young(program, observed):
@@ -164,11 +179,47 @@ def _classify_worker(
     kind, got, cause = _classify_silence(worker.seen_ms, program, desired, observed)
     if kind is not None:
         return kind, got, cause
-    if worker.report.machine_id != machine_id:
+    if worker.report.machine_id != machine.id:
         return Kind.WORKER_WRONG_MACHINE, f"of machine {worker.report.machine_id}", "it was started for another machine"
+    if desired.package and worker.report.package and worker.report.package != desired.package:
+        return Kind.WORKER_OUTDATED, worker.report.package, f"this emp has {desired.package}"
+    if lacking := _lacking(machine.capabilities, worker.report.capabilities):
+        return Kind.WORKER_WRONG_CAPABILITIES, f"other {lacking}", "it was started with other capabilities"
     if worker.report.status in (WorkerStatus.INITIALIZING, WorkerStatus.OFFLINE):
         return Kind.WORKER_STARTING, worker.report.status, "it is starting"
     return None, "", ""
+
+
+def _lacking(asked: dict[str, Any], reported: dict[str, Any]) -> str:
+    """Names of the capabilities of emp.yaml that a worker does not report so. Its hardware is its own finding, too."""
+    return ", ".join(sorted(k for k, v in asked.items() if k != "hardware" and reported.get(k) != v))
+
+
+_BAD = (ConnectorStatus.ERROR, ConnectorStatus.OFFLINE)
+
+
+def connector_drift(machine: DesiredMachine, worker: WorkerId, report: WorkerReport) -> list[Drift]:
+    """Connectors of a worker that is right otherwise."""
+    found = []
+    unloaded = report.unloaded
+    for service, connector in report.connector_statuses.items():
+        if connector.status not in _BAD:
+            continue
+        names = (ProgramName(f"{service}-gpu{report.gpu}"), ProgramName(service))
+        program = next((p for name in names if (p := machine.program(name)) is not None), None)
+        found.append(
+            Drift(
+                kind=Kind.CONNECTOR_BROKEN if service in unloaded else Kind.CONNECTOR_UNHEALTHY,
+                machine_id=machine.id,
+                subject=f"{worker} {service}",
+                desired="idle or active",
+                observed=connector.status,
+                cause=connector.detail or "it does not say why",
+                origin=program.origin if program else machine.origin,
+                program=program.name if program else None,
+            )
+        )
+    return found
 
 
 def _classify_silence(seen_ms: int, program: ProgramReport, desired: Desired, observed: Observed) -> _Verdict:

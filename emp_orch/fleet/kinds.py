@@ -23,6 +23,7 @@ class Kind(StrEnum):
     MACHINE_STARTING = "machine-starting"
     GENERATION_BEHIND = "generation-behind"
     PROGRAM_MISSING = "program-missing"
+    PROGRAM_PORT_TAKEN = "program-port-taken"
     PROGRAM_FLAPPING = "program-flapping"
     PROGRAM_FATAL = "program-fatal"
     PROGRAM_WAITING = "program-waiting"
@@ -33,10 +34,27 @@ class Kind(StrEnum):
     WORKER_WRONG_MACHINE = "worker-wrong-machine"
     WORKER_MISSING = "worker-missing"
     WORKER_STALE = "worker-stale"
+    WORKER_OUTDATED = "worker-outdated"
+    WORKER_WRONG_CAPABILITIES = "worker-wrong-capabilities"
     WORKER_STARTING = "worker-starting"
+    CONNECTOR_BROKEN = "connector-broken"
+    CONNECTOR_UNHEALTHY = "connector-unhealthy"
     WORKER_SURPLUS = "worker-surplus"
+    MACHINE_CONFLICT = "machine-conflict"
+    MACHINE_WRONG_REDIS = "machine-wrong-redis"
+    GPU_LOST = "gpu-lost"
+    GPU_MISSING = "gpu-missing"
+    CONTROL_DOWN = "control-down"
     MACHINE_FOREIGN = "machine-foreign"
     MACHINE_SURPLUS = "machine-surplus"
+
+
+# These stand beside what is right or wrong in the machine otherwise: they neither hide it nor hold up a rollout.
+ASIDE = frozenset({Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN})
+# How long a difference must have stood before anything is done about it.
+GRACE_MS = {Kind.CONNECTOR_UNHEALTHY: 60_000}
+# The machine that the parts of the control plane are said to be on.
+CONTROL = MachineId("control")
 
 
 class Drift(Struct, frozen=True, kw_only=True):
@@ -64,7 +82,11 @@ class Drift(Struct, frozen=True, kw_only=True):
 
 
 class Desired(Struct, frozen=True, kw_only=True, dict=True):
-    """One generation, ready to compare. `digests` are the machines' config_hash: taken once, not at each look."""
+    """One generation, ready to compare. `digests` are the machines' config_hash: taken once, not at each look.
+
+    `package` is the worker package of this emp, `redis` where machines of this host find Redis, as `host:port/db`;
+    empty where nobody knows.
+    """
 
     generation: int
     machines: dict[MachineId, DesiredMachine]
@@ -73,6 +95,8 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     max_unavailable: int
     prune: bool
     limits: Limits
+    package: str = ""
+    redis: str = ""
 
     @cached_property
     def ranks(self) -> dict[MachineId, int]:

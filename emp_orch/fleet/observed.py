@@ -191,6 +191,8 @@ class Observed(Struct, frozen=True, kw_only=True):
     when nobody could have been heard. `instances` are the machines that the runtimes in `answered` know of:
     one of theirs that is not among them does not run.
 
+    `parts` of the control plane, by name; empty where nobody can tell.
+
     `changed`: what may differ from the look before; None: anything. Then only of these, and of what the caller asked to
     attend to, `seen_ms` is of this very look; the others were heard within `stale_after`.
     """
@@ -202,4 +204,5 @@ class Observed(Struct, frozen=True, kw_only=True):
     instances: dict[MachineId, Instance]
     answered: tuple[RuntimeKind, ...] = ()
     malformed: tuple[Malformed, ...] = ()
+    parts: dict[str, ProgramReport] = {}
     changed: Changed | None = None

@@ -25,6 +25,7 @@ class Verb(StrEnum):
     START_PROGRAM = "start program"
     RESTART_PROGRAM = "restart program"
     STOP_PROGRAM = "stop program"
+    START_PART = "start part"
     FORGET_WORKER = "forget worker"
 
 
@@ -46,6 +47,7 @@ _EFFECTS = {
     Verb.START_PROGRAM: Effect.START,
     Verb.RESTART_PROGRAM: Effect.RESTART,
     Verb.STOP_PROGRAM: Effect.STOP,
+    Verb.START_PART: Effect.START,
     Verb.FORGET_WORKER: Effect.REMOVE,
 }
 
@@ -87,6 +89,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 _MACHINE_VERB = {
     Kind.MACHINE_MISSING: Verb.START_MACHINE,
     Kind.MACHINE_STALE: Verb.RESTART_MACHINE,
+    Kind.MACHINE_WRONG_REDIS: Verb.RESTART_MACHINE,
     Kind.CONFIG_BEHIND: Verb.SEND_CONFIG,
     Kind.GENERATION_BEHIND: Verb.SEND_CONFIG,
     Kind.PROGRAM_MISSING: Verb.SEND_CONFIG,
@@ -100,6 +103,10 @@ _PROGRAM_VERB = {
     Kind.WORKER_WRONG_MACHINE: Verb.RESTART_PROGRAM,
     Kind.WORKER_MISSING: Verb.RESTART_PROGRAM,
     Kind.WORKER_STALE: Verb.RESTART_PROGRAM,
+    Kind.WORKER_OUTDATED: Verb.RESTART_PROGRAM,
+    Kind.WORKER_WRONG_CAPABILITIES: Verb.RESTART_PROGRAM,
+    Kind.CONNECTOR_UNHEALTHY: Verb.RESTART_PROGRAM,
+    Kind.CONTROL_DOWN: Verb.START_PART,
 }
 
 
@@ -112,7 +119,7 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             cause=f"{drift.subject}: {drift.cause}" if drift.subject != drift.machine_id else drift.cause,
             origin=drift.origin,
         )
-    if drift.kind in _PROGRAM_VERB:
+    if drift.kind in _PROGRAM_VERB and drift.program is not None:
         return Operation(
             verb=_PROGRAM_VERB[drift.kind],
             machine_id=drift.machine_id,

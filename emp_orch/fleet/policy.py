@@ -107,7 +107,8 @@ def _paused(operation: Operation, s: Situation) -> Held | None:
 
 def _broken_circuit(operation: Operation, s: Situation) -> Held | None:
     breaker = s.memory.breaker
-    if breaker.open_since_ms is None or operation.verb is Verb.FORGET_WORKER or operation.machine_id in breaker.trial:
+    harmless = operation.verb in (Verb.FORGET_WORKER, Verb.START_PART)
+    if breaker.open_since_ms is None or harmless or operation.machine_id in breaker.trial:
         return None
     next_ms = breaker.trial_ms + s.desired.limits.breaker_probe_ms
     return Held(operation=operation, why=f"the breaker is open: {breaker.reason}", next_ms=next_ms)
@@ -279,5 +280,8 @@ def describe(drift: Drift, operation: Operation | None, decision: Decision) -> t
 
 
 _NEEDS_A_PERSON = frozenset(
-    {Kind.REPORT_MALFORMED, Kind.MACHINE_UNREACHABLE, Kind.MACHINE_FOREIGN, Kind.MACHINE_SURPLUS}
+    {
+        *(Kind.REPORT_MALFORMED, Kind.MACHINE_UNREACHABLE, Kind.MACHINE_FOREIGN, Kind.MACHINE_SURPLUS),
+        *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.PROGRAM_PORT_TAKEN, Kind.CONNECTOR_BROKEN),
+    }
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from emp_orch.fleet.breaker import FAILURES
-from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.kinds import ASIDE, Desired, Drift, Kind
 from emp_orch.fleet.memory import Memory, Rollout
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.plan import Operation, Verb
@@ -19,7 +19,7 @@ def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: in
     if rollout.generation != desired.generation:
         rollout = Rollout(generation=desired.generation, progress_ms=now_ms, good=rollout.good)
     behind = {d.machine_id for d in drifts if d.kind is Kind.CONFIG_BEHIND}
-    drifting = {d.machine_id for d in drifts if d.machine_id in desired.machines}
+    drifting = {d.machine_id for d in drifts if d.machine_id in desired.machines and d.kind not in ASIDE}
     whole = {i for i in rollout.pending if i not in drifting}
     pending = frozenset(i for i in rollout.pending | behind if i not in whole and i in desired.machines)
     # Some machine of many is always broken; a generation is good when most of the fleet is in order with it.

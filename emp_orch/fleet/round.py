@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from emp_orch.fleet import breaker, budget, chronicle, rollout
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.drift import diff
-from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.kinds import GRACE_MS, Desired, Drift, Kind
 from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_program, settled, tried
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import Override
@@ -68,7 +68,7 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     found = diff(desired, inputs.observed) if drifts is None else drifts
     onsets, entries = chronicle.onsets(found, inputs.memory.onsets, now_ms)
     memory = _noted(inputs, found, structs.replace(inputs.memory, onsets=onsets))
-    planned = plan(desired, found)
+    planned = plan(desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= GRACE_MS.get(d.kind, 0)))
     escalated = budget.escalate(planned, desired, memory, now_ms)
     memory = structs.replace(memory, quarantined=escalated.quarantined)
     situation = Situation(
@@ -143,7 +143,7 @@ def _action(
     operation = remedy(drift, desired)
     if operation is None:
         return None
-    return by_key[escalated.instead.get(operation.key, operation.key)]
+    return by_key.get(escalated.instead.get(operation.key, operation.key))
 
 
 def _item(drift: Drift, operation: Operation | None, memory: Memory, decision: Decision) -> Item:

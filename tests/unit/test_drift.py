@@ -15,6 +15,9 @@ from emp_orch.fleet.desired import DesiredMachine, config_hash, worker_id
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Desired, Kind, diff
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
 from emp_orch.fleet.observed import (
+    ConnectorReport,
+    ConnectorStatus,
+    GpuReport,
     Instance,
     InstanceState,
     MachineStatus,
@@ -39,7 +42,7 @@ def minutes(desired: Desired, observed: Observed) -> str:
     text = "\n".join([*lines, plan.text(plan.plan(desired, drifts))]).strip("\n")
     for digest, name in HASHES.items():
         text = text.replace(digest, name)
-    return text
+    return text.replace(f"port {COMFYUI.port} ", "port PORT ")
 
 
 def instance(state: InstanceState, detail: str = "", started_ms: int = OLD_MS) -> Observed:
@@ -150,6 +153,8 @@ row("program flapping", UP, has("simulation", S.RUNNING, ends_ms=FLAPPED))
 row("program flapping, in backoff", UP, has("simulation", S.BACKOFF, ends_ms=FLAPPED))
 row("program that flapped a while ago", UP, has("simulation", S.STARTING, ends_ms=(NOW_MS - 120_000, *FLAPPED[1:])))
 row("program flapping, stopped since", UP, has("simulation", S.STOPPED, ends_ms=FLAPPED))
+row("port taken", UP, has("comfyui-gpu0", S.FATAL, port_taken_by="pid 7 (nginx)"))
+row("port taken, healthy all the same", UP, has("simulation", S.RUNNING, healthy=True, port_taken_by="pid 7 (nginx)"))
 row("set-up step failed", UP, has("comfyui-installer", S.EXITED, exit_status=3))
 row("set-up step running", UP, has("comfyui-installer", S.RUNNING))
 row("program stopped", UP, has("simulation", S.STOPPED))
@@ -384,6 +389,10 @@ program-starting simulation: wants RUNNING, is STARTING; supervisord is at it
 program-stopped simulation: wants RUNNING, is STOPPED; it was stopped, or exited and was not restarted
 1. start program m simulation  (start): it is STOPPED: it was stopped, or exited and was not restarted  [emp.yaml:simulation]
 """,
+    "port taken": """\
+program-port-taken comfyui-gpu0: wants RUNNING, is FATAL; port PORT is taken by pid 7 (nginx)
+""",
+    "port taken, healthy all the same": "",
     "set-up step failed": """\
 program-fatal comfyui-installer: wants EXITED 0, is EXITED 3; the set-up step exited with 3
 1. start program m comfyui-installer  (start): it is EXITED 3: the set-up step exited with 3  [emp.yaml:comfyui]
@@ -523,7 +532,8 @@ def test_state_leads_to_drift_and_plan(name: str) -> None:
 
 def test_every_kind_stands_in_the_table() -> None:
     shown = {line.split()[0] for text in EXPECTED.values() for line in text.splitlines() if not line[0].isdigit()}
-    assert shown == {str(kind) for kind in Kind}
+    aside = {line.split()[0] for _, _, text in ASIDE_ROWS for line in text.splitlines() if not line[0].isdigit()}
+    assert shown | aside == {str(kind) for kind in Kind}
 
 
 def test_the_same_state_gives_the_same_drift() -> None:
@@ -535,6 +545,83 @@ def test_machines_come_in_the_order_of_the_file_then_what_is_surplus() -> None:
     b, a = one([], machine_id="b"), one([], machine_id="a")
     observed = look(SURPLUS, instances={SURPLUS.id: running(SURPLUS)})
     assert [d.subject for d in diff(wish(b, a), observed)] == ["b", "a", "old"]
+
+
+# --- what stands beside the rest
+
+GPUS = structs.replace(one([SIMULATION], num_gpus=2), needs_gpus=True)
+ABLE = structs.replace(M, capabilities={"zone": "a", "hardware": {"gpu_memory_gb": 24}})
+OFFLINE = {"comfyui": ConnectorReport(status=ConnectorStatus.OFFLINE, detail="connection refused")}
+UNLOADED = {"comfyui": ConnectorReport(status=ConnectorStatus.ERROR, detail="no module named x")}
+DOWN = {"api": ProgramReport(state=S.FATAL, detail="too quick"), "monitor": ProgramReport(state=S.RUNNING)}
+
+
+def of(wanted: DesiredMachine, **changes: Any) -> Desired:
+    return structs.replace(wish(wanted), package="emp-orch 2", redis="127.0.0.1:6380/0", **changes)
+
+
+ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
+    (
+        UP,
+        says(rival="2-2 on there"),
+        "machine-conflict m: wants one agent, is also 2-2 on there; two agents report as this machine; stop the one"
+        " that does not belong",
+    ),
+    (
+        of(M),
+        says(redis="127.0.0.1:6379/0"),
+        "machine-wrong-redis m: wants Redis at 127.0.0.1:6380/0, is Redis at 127.0.0.1:6379/0; it was started before"
+        " redis changed\n1. restart machine m  (restart): it was started before redis changed  [emp.yaml:m]",
+    ),
+    (of(M), says(redis="127.0.0.1:6380/0"), ""),
+    (
+        wish(GPUS),
+        look(GPUS, machines={M.id: report(GPUS, gpus=(GpuReport(index=0),), gpu_error="GPU 1 has fallen off the bus")}),
+        "gpu-lost m: wants GPUs that work, is an error; GPU 1 has fallen off the bus\n"
+        "gpu-missing m: wants 2 GPUs, is 1; its driver shows fewer than num_gpus",
+    ),
+    (wish(GPUS), look(GPUS, machines={M.id: report(GPUS, gpus=(GpuReport(index=0), GpuReport(index=1)))}), ""),
+    (
+        of(M),
+        worker_says(0, package="emp-orch 1"),
+        "worker-outdated m-worker-0: wants idle or busy, is emp-orch 1; this emp has emp-orch 2\n1. restart program m"
+        " redis-worker-gpu0  (restart): m-worker-0 is emp-orch 1: this emp has emp-orch 2  [emp.yaml:m]",
+    ),
+    (
+        wish(ABLE),
+        look(ABLE, workers={W: worker(ABLE, 0, capabilities={"zone": "b"})}),
+        "worker-wrong-capabilities m-worker-0: wants idle or busy, is other zone; it was started with other"
+        " capabilities\n1. restart program m redis-worker-gpu0  (restart): m-worker-0 is other zone: it was started with"
+        " other capabilities  [emp.yaml:m]",
+    ),
+    (wish(ABLE), look(ABLE, workers={W: worker(ABLE, 0, capabilities={"zone": "a", "hardware": {"x": 1}})}), ""),
+    (
+        UP,
+        worker_says(0, capabilities={"services": ["comfyui"]}, connector_statuses=OFFLINE),
+        "connector-unhealthy m-worker-0 comfyui: wants idle or active, is offline; connection refused\n1. restart program"
+        " m comfyui-gpu0  (restart): m-worker-0 comfyui is offline: connection refused  [emp.yaml:comfyui]",
+    ),
+    (
+        UP,
+        worker_says(0, connector_statuses=UNLOADED),
+        "connector-broken m-worker-0 comfyui: wants idle or active, is error; no module named x",
+    ),
+    (
+        UP,
+        look(M, parts=DOWN),
+        "control-down api: wants RUNNING, is FATAL; too quick\n1. start part control api  (start): it is FATAL: too quick",
+    ),
+]
+
+
+@pytest.mark.parametrize(("desired", "observed", "expected"), ASIDE_ROWS)
+def test_what_stands_beside_the_rest(desired: Desired, observed: Observed, expected: str) -> None:
+    assert minutes(desired, observed) == expected
+
+
+def test_what_stands_beside_hides_nothing() -> None:
+    observed = says(rival="2-2 on there", programs=program("simulation", S.FATAL))
+    assert [d.kind for d in diff(UP, observed)] == [Kind.MACHINE_CONFLICT, Kind.PROGRAM_FATAL]
 
 
 # --- a Redis that was away: what nobody could hear is not silence

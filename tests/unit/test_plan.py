@@ -43,6 +43,7 @@ REMEDIES = {
     Kind.MACHINE_STARTING: "",
     Kind.GENERATION_BEHIND: "send configuration m  (in place): why  [emp.yaml:1:1]",
     Kind.PROGRAM_MISSING: "send configuration m  (in place): p: why  [emp.yaml:1:1]",
+    Kind.PROGRAM_PORT_TAKEN: "",
     Kind.PROGRAM_FLAPPING: "stop program m p  (stop): it is this: why  [emp.yaml:1:1]",
     Kind.PROGRAM_FATAL: "start program m p  (start): it is this: why  [emp.yaml:1:1]",
     Kind.PROGRAM_WAITING: "",
@@ -53,8 +54,17 @@ REMEDIES = {
     Kind.WORKER_MISSING: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
     Kind.WORKER_STALE: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
     Kind.WORKER_WRONG_MACHINE: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
+    Kind.WORKER_OUTDATED: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
+    Kind.WORKER_WRONG_CAPABILITIES: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
     Kind.WORKER_STARTING: "",
+    Kind.CONNECTOR_BROKEN: "",
+    Kind.CONNECTOR_UNHEALTHY: "restart program m p  (restart): c is this: why  [emp.yaml:1:1]",
     Kind.WORKER_SURPLUS: "",
+    Kind.MACHINE_CONFLICT: "",
+    Kind.MACHINE_WRONG_REDIS: "restart machine m  (restart): why  [emp.yaml:1:1]",
+    Kind.GPU_LOST: "",
+    Kind.GPU_MISSING: "",
+    Kind.CONTROL_DOWN: "start part m p  (start): it is this: why  [emp.yaml:1:1]",
     Kind.MACHINE_FOREIGN: "",
     Kind.MACHINE_SURPLUS: "",
 }
@@ -62,8 +72,8 @@ REMEDIES = {
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_has_its_remedy(kind: Kind) -> None:
-    inside = kind.startswith(("program-", "worker-"))
-    subject = {"program": "p", "worker": "w"}.get(kind.partition("-")[0], "m")
+    inside = kind.startswith(("program-", "worker-", "connector-", "control-"))
+    subject = {"program": "p", "worker": "w", "connector": "c", "control": "p"}.get(kind.partition("-")[0], "m")
     operation = plan.remedy(drift(kind, subject, program="p" if inside else None), wish(M))
     assert (operation.text if operation else "") == REMEDIES[kind]
 
