@@ -76,7 +76,7 @@ AIMS = (
         what="idle commands/s sent by a whole worker, heartbeat aside",
         metric="idle_beside_heartbeats_per_s",
         bound=Bound.AT_MOST,
-        aimed=0.1,
+        aimed=0.0,
         against=Against.NOTHING,
         row=EMP_WORKER,
     ),

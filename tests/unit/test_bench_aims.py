@@ -59,8 +59,8 @@ def test_a_figure_is_judged_by_its_ratio(
 
 def test_idle_commands_are_judged_without_the_heartbeats() -> None:
     (aim,) = [a for a in AIMS if a.against is Against.NOTHING]
-    quiet = judge(aim, [figures(EMP_WORKER, idle_beside_heartbeats_per_s=0.05)], PYTHON)
-    polling = judge(aim, [figures(EMP_WORKER, idle_beside_heartbeats_per_s=4.0)], PYTHON)
+    quiet = judge(aim, [figures(EMP_WORKER, idle_beside_heartbeats_per_s=0.0)], PYTHON)
+    polling = judge(aim, [figures(EMP_WORKER, idle_beside_heartbeats_per_s=0.1)], PYTHON)
     assert (quiet.met, polling.met) == (True, False)
 
 
