@@ -98,5 +98,5 @@ class Loop:
             if not event.data.get("ok"):
                 error = error or "it failed, and the machine did not say why"
                 log.warning("%s: %s", key, error)
-            await self._reconciler.ended(key, error=error if not event.data.get("ok") else "")
+            await self._reconciler.reported(key, error=error if not event.data.get("ok") else "")
         self.wake()

@@ -48,7 +48,7 @@ class Operations:
         outcome: dict[str, object] = {"operation": operation.key, "machine_id": operation.machine_id}
         try:
             done = await self._executor.run(operation, desired, mandate)
-            outcome["outcome"] = "done" if done else "sent"
+            outcome |= {"outcome": "done"} if done else {}
         except NotLeader as e:
             done = True
             log.warning("%s: %s", operation.key, e.message)
@@ -60,7 +60,7 @@ class Operations:
             done = True
             outcome |= {"outcome": "failed", "error": str(e) or type(e).__name__}
         if self.listener is not None:
-            if outcome["outcome"] == "given up":
+            if outcome.get("outcome") == "given up":
                 self.listener.given_up(operation.key)
             elif done:
                 await self.listener.ended(operation.key, error=str(outcome.get("error", "")))
@@ -68,4 +68,4 @@ class Operations:
                 self.listener.handed_over(operation.key)
         self._wake()
         with suppress(NotLeader, *TRANSIENT):  # the log has it; the journal is not worth a crash
-            await self._write([("operation_ended", outcome)])
+            await self._write([("operation_ended" if done else "operation_sent", outcome)])

@@ -11,6 +11,7 @@ from emp_orch.control.backend import Backend
 from emp_orch.control.desire import Desire
 from emp_orch.control.requests import as_operation
 from emp_orch.errors import EmpError
+from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.incremental import Attention, DriftBook
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.memory import Memory, ended
@@ -37,6 +38,7 @@ class Reconciler:
         self._mandate: Mandate | None = None
         self._running: set[str] = set()
         self._asked: dict[str, list[str]] = {}
+        self._outcomes: list[Entry] = []
 
     async def tick(self) -> Round | None:
         """One round; None when another leads, or nothing was ever applied."""
@@ -95,7 +97,9 @@ class Reconciler:
         for operation in done.decision.run:
             self._running.add(operation.key)
             self._backend.begin(operation, inputs.desired, mandate)
-        await self._backend.publish(inputs, done, mandate)
+        outcomes = tuple(self._outcomes)
+        await self._backend.publish(inputs, structs.replace(done, entries=(*outcomes, *done.entries)), mandate)
+        del self._outcomes[: len(outcomes)]
         if done.rollback is not None:
             why = f"generation {inputs.desired.generation} made no progress"
             await self._backend.roll_back(done.rollback, why, mandate)
@@ -122,6 +126,14 @@ class Reconciler:
             if self._mandate is not None:
                 with suppress(NotLeader):  # then the leader is at it, and answers
                     await self._backend.answer(request_id, error, self._mandate)
+
+    async def reported(self, key: str, *, error: str = "") -> None:
+        """A machine says what came of an operation that it was handed; the next round writes it into the journal."""
+        if self._mandate is not None and key in self._memory.attempts:
+            machine_id = key.split("/", 2)[1]
+            outcome = {"outcome": "failed", "error": error} if error else {"outcome": "done"}
+            self._outcomes.append(("operation_ended", {"operation": key, "machine_id": machine_id, **outcome}))
+        await self.ended(key, error=error)
 
     def lost(self) -> None:
         """Nothing is seen: what was known of the world is to be learnt anew."""

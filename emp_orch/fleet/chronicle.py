@@ -1,4 +1,4 @@
-"""What a round adds to the journal: drift opened and closed, what was decided, the breaker, the rollout."""
+"""What a round adds to the journal: drift opened and closed, what was decided, breaker, rollout, what people said."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from msgspec import structs
 
 from emp_orch.fleet.kinds import Drift
 from emp_orch.fleet.memory import Memory, Onset
+from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.fleet.policy import Decision
 
 Entry = tuple[str, dict[str, Any]]
@@ -80,7 +81,21 @@ def standing(before: Memory, after: Memory) -> list[Entry]:
     left, freed = after.quarantined, before.quarantined
     entries += [("quarantined", {"operation": k, "reason": left[k]}) for k in sorted(left.keys() - freed.keys())]
     entries += [("released", {"operation": k}) for k in sorted(freed.keys() - left.keys())]
-    return entries
+    return entries + _words(before.overrides, after.overrides)
+
+
+def _words(before: tuple[Override, ...], after: tuple[Override, ...]) -> list[Entry]:
+    """Entries for what people said: pauses and drains that began, changed or were lifted."""
+    said = [(_BEGAN[o.kind], o) for o in after if o not in before]
+    lifted = [(_LIFTED[o.kind], o) for o in before if o.key not in {a.key for a in after}]
+    return [
+        (type_, {"machine_id": o.machine_id or "", "scope": o.scope, "reason": o.reason, "by": o.by})
+        for type_, o in (*said, *lifted)
+    ]
+
+
+_BEGAN = {OverrideKind.PAUSE: "paused", OverrideKind.DRAIN: "drained"}
+_LIFTED = {OverrideKind.PAUSE: "pause_lifted", OverrideKind.DRAIN: "drain_lifted"}
 
 
 def tell(drift: Drift) -> dict[str, Any]:
@@ -94,3 +109,53 @@ def tell(drift: Drift) -> dict[str, Any]:
         "cause": drift.cause,
         "origin": drift.origin,
     }
+
+
+# -- reading it again: an entry may have been written by another version, so that nothing of it is sure
+
+
+TYPES = (
+    *("drift_opened", "decision", "operation_begun", "operation_sent", "operation_ended", "drift_closed"),
+    *("quarantined", "released", "breaker_opened", "breaker_trial", "breaker_closed", "rollout_stalled", "rolled_back"),
+    *("paused", "pause_lifted", "drained", "drain_lifted"),
+)
+
+
+def said(data: dict[str, Any], field: str) -> str:
+    """A text of an entry; empty when it has none."""
+    found = data.get(field)
+    return found if isinstance(found, str) else ""
+
+
+def number(data: dict[str, Any], field: str) -> int | None:
+    found = data.get(field)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def kind_of(data: dict[str, Any]) -> str:
+    """The kind of the drift that an entry is about; empty when it is about none."""
+    return said(data, "kind") or said(data, "key").partition("/")[0]
+
+
+def machine_of(data: dict[str, Any]) -> str:
+    """The machine that an entry is about; empty when it is about the fleet."""
+    return said(data, "machine_id") or [*said(data, "operation").split("/"), ""][1]
+
+
+def subject_of(data: dict[str, Any]) -> str:
+    """The machine, program or worker that an entry is about."""
+    if found := said(data, "subject"):
+        return found
+    for field in ("key", "operation"):
+        if len(parts := said(data, field).split("/", 2)) == 3:
+            return parts[2]
+    return machine_of(data)
+
+
+def concerns(data: dict[str, Any], machine_id: str, subject: str = "") -> bool:
+    """Whether an entry is about `machine_id` (empty: any) and, of it, `subject` (empty: any)."""
+    machines = data.get("machines")
+    named = isinstance(machines, list) and machine_id in machines
+    if machine_id and machine_of(data) != machine_id and not named:
+        return False
+    return not subject or subject_of(data) == subject

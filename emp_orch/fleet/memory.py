@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from emp_orch.fleet.kinds import Drift
 from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.plan import Operation, Verb, operation_key
 
 # An operation that was not needed for so long has healed: its backoff begins anew.
@@ -53,7 +54,8 @@ class Breaker(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a generation has come. `pending`: machines that it changes and that are not in order yet; `settling`:
-    those that are, since when; `touched`: those that were sent it. `good`: the last generation that was whole.
+    those that are, since when; `touched`: those that were sent it; `done` counts those that came in order since
+    something last was pending. `good`: the last generation that was whole.
     """
 
     generation: int = 0
@@ -61,13 +63,14 @@ class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pending: frozenset[MachineId] = frozenset()
     touched: frozenset[MachineId] = frozenset()
     settling: dict[MachineId, int] = {}
+    done: int = 0
     stalled: bool = False
     good: int = 0
 
 
 class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`quarantined`: operation keys that are left to a person, and why. `unproven`: machines that were never in order
-    since they are desired; None before the first look."""
+    since they are desired; None before the first look. `overrides`: the pauses and drains that stood."""
 
     attempts: dict[str, Attempt] = {}
     onsets: dict[str, Onset] = {}
@@ -75,6 +78,7 @@ class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     breaker: Breaker = Breaker()
     rollout: Rollout = Rollout()
     unproven: frozenset[MachineId] | None = None
+    overrides: tuple[Override, ...] = ()
 
 
 # Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.

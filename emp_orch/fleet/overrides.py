@@ -61,6 +61,20 @@ def _touches(pause: Override, operation: Operation) -> bool:
     return pause.program is None or pause.program == operation.program or operation.verb is Verb.RESTART_MACHINE
 
 
+def pause_at(
+    overrides: tuple[Override, ...], machine_id: MachineId, program: ProgramName | None = None
+) -> Override | None:
+    """The widest pause that covers a machine, or one program of it."""
+    about = {None, machine_id}
+    found = [o for o in overrides if o.kind is OverrideKind.PAUSE and o.machine_id in about]
+    covering = [o for o in found if o.program is None or program in (None, o.program)]
+    return min(covering, key=lambda o: (o.machine_id is not None, o.program is not None), default=None)
+
+
+def drain_of(overrides: tuple[Override, ...], machine_id: MachineId) -> Override | None:
+    return next((o for o in overrides if o.kind is OverrideKind.DRAIN and o.machine_id == machine_id), None)
+
+
 def fleet_pause(overrides: tuple[Override, ...]) -> Override | None:
     return next((o for o in overrides if o.kind is OverrideKind.PAUSE and o.machine_id is None), None)
 

@@ -6,6 +6,7 @@ pause → breaker → quarantine → under way → rest after flapping → backo
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from functools import cached_property
 
 from msgspec import Struct
@@ -27,17 +28,36 @@ IN_FLIGHT_MS = 120_000
 REPORT_LAG_MS = 2_000
 
 
+class Hold(StrEnum):
+    """Which policy holds an operation, in the order they are asked."""
+
+    PAUSE = "pause"
+    BREAKER = "breaker"
+    QUARANTINE = "quarantine"
+    UNDER_WAY = "under way"
+    RESTING = "resting"
+    BACKOFF = "backoff"
+    ROLLOUT = "rollout"
+    UNAVAILABLE = "max_unavailable"
+
+
 class Held(Struct, frozen=True, kw_only=True):
     """An operation that does not run now. `next_ms` is when it may, where that is known."""
 
     operation: Operation
+    by: Hold
     why: str
     next_ms: int | None = None
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class Decision(Struct, frozen=True, kw_only=True, dict=True):
     run: tuple[Operation, ...]
     held: tuple[Held, ...]
+
+    @cached_property
+    def holding(self) -> dict[str, Held]:
+        """What is held, by the operation's key."""
+        return {h.operation.key: h for h in self.held}
 
 
 class Situation(Struct, frozen=True, kw_only=True, dict=True):
@@ -102,7 +122,7 @@ def _paused(operation: Operation, s: Situation) -> Held | None:
     if pause is None:
         return None
     scope = "" if pause.machine_id is None else f"{pause.scope} is "
-    return Held(operation=operation, why=f"{scope}paused: {pause.words}")
+    return Held(operation=operation, by=Hold.PAUSE, why=f"{scope}paused: {pause.words}")
 
 
 def _broken_circuit(operation: Operation, s: Situation) -> Held | None:
@@ -111,20 +131,22 @@ def _broken_circuit(operation: Operation, s: Situation) -> Held | None:
     if breaker.open_since_ms is None or harmless or operation.machine_id in breaker.trial:
         return None
     next_ms = breaker.trial_ms + s.desired.limits.breaker_probe_ms
-    return Held(operation=operation, why=f"the breaker is open: {breaker.reason}", next_ms=next_ms)
+    return Held(operation=operation, by=Hold.BREAKER, why=f"the breaker is open: {breaker.reason}", next_ms=next_ms)
 
 
 def _quarantined(operation: Operation, s: Situation) -> Held | None:
     why = s.quarantined.get(operation.key)
-    return None if why is None else Held(operation=operation, why=f"needs a person: {why}")
+    return None if why is None else Held(operation=operation, by=Hold.QUARANTINE, why=f"needs a person: {why}")
 
 
 def _begun(operation: Operation, s: Situation) -> Held | None:
     for verb in _WHOLE:
         if verb is not operation.verb and _under_way(verb, operation.machine_id, s):
-            return Held(operation=operation, why="its machine is being started, stopped or configured")
+            return Held(
+                operation=operation, by=Hold.UNDER_WAY, why="its machine is being started, stopped or configured"
+            )
     if operation.key in s.running or _is_open(s.memory.attempts.get(operation.key), operation.verb, operation, s):
-        return Held(operation=operation, why="under way")
+        return Held(operation=operation, by=Hold.UNDER_WAY, why="under way")
     return None
 
 
@@ -140,7 +162,7 @@ def _resting(operation: Operation, s: Situation) -> Held | None:
     if s.observed.now_ms >= next_ms:
         return None
     often = f", stopped {len(times)} times" if len(times) > 1 else ""
-    return Held(operation=operation, why=f"it was flapping{often}", next_ms=next_ms)
+    return Held(operation=operation, by=Hold.RESTING, why=f"it was flapping{often}", next_ms=next_ms)
 
 
 def _backing_off(operation: Operation, s: Situation) -> Held | None:
@@ -151,7 +173,7 @@ def _backing_off(operation: Operation, s: Situation) -> Held | None:
     if s.observed.now_ms >= next_ms:
         return None
     times = f"{attempt.count} attempt{'' if attempt.count == 1 else 's'}"
-    return Held(operation=operation, why=f"backoff after {times}", next_ms=next_ms)
+    return Held(operation=operation, by=Hold.BACKOFF, why=f"backoff after {times}", next_ms=next_ms)
 
 
 _POLICIES: tuple[Callable[[Operation, Situation], Held | None], ...] = (
@@ -168,7 +190,7 @@ def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> He
     """Whether no further machine may be disrupted now."""
     if operation.verb is Verb.SEND_CONFIG and len(s.broken) >= s.desired.max_unavailable:
         why = f"the rollout of generation {s.desired.generation} is halted: {', '.join(s.broken[:3])} failed with it"
-        return Held(operation=operation, why=why)
+        return Held(operation=operation, by=Hold.ROLLOUT, why=why)
     if len(away) < s.desired.max_unavailable:
         return None
     settling = s.memory.rollout.settling
@@ -177,7 +199,7 @@ def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> He
         next_ms = min(settling.values()) + s.desired.limits.min_healthy_ms
     names = ", ".join(sorted(away)[:3]) + (" …" if len(away) > 3 else "")
     why = f"max_unavailable: {len(away)} of {s.desired.max_unavailable} are out already ({names})"
-    return Held(operation=operation, why=why, next_ms=next_ms)
+    return Held(operation=operation, by=Hold.UNAVAILABLE, why=why, next_ms=next_ms)
 
 
 # -- what they ask
@@ -273,10 +295,8 @@ def describe(drift: Drift, operation: Operation | None, decision: Decision) -> t
     """For a drift: the action it leads to, why it is held (if it is), and when it will be tried."""
     if operation is None:
         return "", "needs a person" if drift.kind in _NEEDS_A_PERSON else "nothing to do yet", None
-    for held in decision.held:
-        if held.operation.key == operation.key:
-            return operation.text, held.why, held.next_ms
-    return operation.text, "", None
+    held = decision.holding.get(operation.key)
+    return (operation.text, held.why, held.next_ms) if held else (operation.text, "", None)
 
 
 _NEEDS_A_PERSON = frozenset(

@@ -28,11 +28,13 @@ def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: in
         i: at for i, at in rollout.settling.items() if i not in drifting and now_ms - at < desired.limits.min_healthy_ms
     }
     settling |= {i: now_ms for i in whole & rollout.touched if desired.limits.min_healthy_ms}
+    done = (rollout.done if rollout.pending else 0) + len(whole)
     progress_ms = now_ms if whole or not pending else rollout.progress_ms
     return structs.replace(
         rollout,
         pending=pending,
         settling=settling,
+        done=done if pending else 0,
         touched=rollout.touched & pending,
         progress_ms=progress_ms,
         stalled=bool(pending) and now_ms - progress_ms >= desired.limits.progress_deadline_ms,

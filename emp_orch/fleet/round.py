@@ -17,7 +17,7 @@ from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_p
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.plan import Operation, Verb, plan, remedy
-from emp_orch.fleet.policy import Decision, Situation, describe, gate
+from emp_orch.fleet.policy import Decision, Hold, Situation, describe, gate
 
 
 class Inputs(Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
 
 class Item(Struct, frozen=True, kw_only=True):
     """A drift with what is done about it. `action` is the operation it leads to, in words, `operation` its key; `held`
-    says why there is none now.
+    says why there is none now, `hold` which policy says so.
     """
 
     drift: Drift
@@ -49,6 +49,7 @@ class Item(Struct, frozen=True, kw_only=True):
     last_attempt_ms: int | None = None
     next_attempt_ms: int | None = None
     held: str = ""
+    hold: Hold | None = None
 
 
 class Round(Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     memory = _noted(inputs, found, structs.replace(inputs.memory, onsets=onsets))
     planned = plan(desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= GRACE_MS.get(d.kind, 0)))
     escalated = budget.escalate(planned, desired, memory, now_ms)
-    memory = structs.replace(memory, quarantined=escalated.quarantined)
+    memory = structs.replace(memory, quarantined=escalated.quarantined, overrides=inputs.overrides)
     situation = Situation(
         desired=desired,
         observed=inputs.observed,
@@ -148,6 +149,7 @@ def _action(
 
 def _item(drift: Drift, operation: Operation | None, memory: Memory, decision: Decision) -> Item:
     action, held, next_ms = describe(drift, operation, decision)
+    holding = decision.holding.get(operation.key) if operation else None
     attempt = memory.attempts.get(operation.key) if operation else None
     return Item(
         drift=drift,
@@ -158,4 +160,5 @@ def _item(drift: Drift, operation: Operation | None, memory: Memory, decision: D
         last_attempt_ms=attempt.last_ms if attempt else None,
         next_attempt_ms=next_ms,
         held=held,
+        hold=holding.by if holding else None,
     )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import AsyncIterator
 from typing import cast
 
 import msgspec
 from msgspec import Struct
 
+from emp_orch import __version__
 from emp_orch.fleet.memory import Memory
 from emp_orch.fleet.round import Inputs
 from emp_orch.store import fence
@@ -21,6 +23,8 @@ from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
 
 MAX_ROUNDS = 200
+# Read at once.
+AT_ONCE = 8
 # What one record may hold when it is unpacked: 10,000 machines are about 40 MB.
 MAX_RECORD_BYTES = 256 * 1024 * 1024
 
@@ -31,6 +35,19 @@ class Recorded(Struct, frozen=True, kw_only=True):
     inputs: Inputs
     plan: tuple[str, ...]
     run: tuple[str, ...]
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """A record as it stands in Redis: `id` is its stream id, `version` that of the emp that wrote it, `round` None when
+    this one cannot read it."""
+
+    id: str
+    version: str
+    round: Recorded | None
+
+    @property
+    def at_ms(self) -> int:
+        return int(self.id.split("-", 1)[0])
 
 
 _memory = msgspec.json.Decoder(Memory)
@@ -72,16 +89,24 @@ def unpack(text: str) -> Recorded | None:
         return None
 
 
-# KEYS[3] the rounds. ARGV[3] how many are kept, ARGV[4] the record.
-_RECORD = "redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], '*', 'round', ARGV[4])"
+# KEYS[3] the rounds. ARGV[3] how many are kept, ARGV[4] the record, ARGV[5] the version of emp that wrote it.
+_RECORD = "redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], '*', 'round', ARGV[4], 'version', ARGV[5])"
 
 
 async def record(r: Client, keys: Keys, mandate: Mandate, packed: str) -> None:
     """Raises NotLeader when `mandate` does not stand any more."""
-    await fence.write(r, keys, mandate, _RECORD, to=[keys.rounds(mandate.fleet)], args=[MAX_ROUNDS, packed])
+    args: list[str | bytes | int] = [MAX_ROUNDS, packed, __version__]
+    await fence.write(r, keys, mandate, _RECORD, to=[keys.rounds(mandate.fleet)], args=args)
 
 
-async def recorded(r: Client, keys: Keys, fleet: str, count: int) -> list[tuple[str, Recorded | None]]:
-    """The last `count` rounds with their stream ids, oldest first; None for one that cannot be read."""
-    entries = cast(list[tuple[str, dict[str, str]]], await r.xrevrange(keys.rounds(fleet), count=count))
-    return [(entry_id, unpack(fields.get("round", ""))) for entry_id, fields in reversed(entries)]
+async def recorded(r: Client, keys: Keys, fleet: str, count: int) -> AsyncIterator[Kept]:
+    """The last `count` rounds, newest first. A few are held at a time: of a large fleet each is megabytes."""
+    upto = "+"
+    while count > 0:
+        entries = cast(list[tuple[str, dict[str, str]]], await r.xrevrange(keys.rounds(fleet), upto, count=AT_ONCE))
+        for entry_id, fields in entries[:count]:
+            yield Kept(id=entry_id, version=fields.get("version", ""), round=unpack(fields.get("round", "")))
+        if len(entries) < AT_ONCE:
+            return
+        count -= len(entries)
+        upto = f"({entries[-1][0]}"

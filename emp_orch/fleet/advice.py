@@ -1,0 +1,44 @@
+"""What a person can do about a drift: commands and sentences, the most fitting first."""
+
+from __future__ import annotations
+
+from emp_orch.fleet.kinds import Kind
+from emp_orch.fleet.overrides import Override, pause_at
+from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.round import Item
+
+_BY_KIND = {
+    Kind.REPORT_MALFORMED: "find who writes it: another program, or another version of emp on that machine",
+    Kind.MACHINE_UNREACHABLE: "look where it runs: nothing here can tell whether it does; emp stops nothing unknown",
+    Kind.MACHINE_FOREIGN: "stop it where it runs, or add it to emp.yaml",
+    Kind.MACHINE_SURPLUS: "`emp apply --prune` stops and removes it; or add it to emp.yaml again",
+}
+
+
+def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
+    """For a drift that stands. Empty when there is nothing to do but wait."""
+    drift = item.drift
+    target = " ".join(filter(None, (drift.machine_id, drift.program)))
+    logs = f"`emp logs machine-{'/'.join(filter(None, (drift.machine_id, drift.program)))}` shows what it said"
+    found: list[str] = []
+    match item.hold:
+        case Hold.PAUSE:
+            pause = pause_at(overrides, drift.machine_id, drift.program)
+            scope = "" if pause is None or pause.machine_id is None else " " + pause.scope.replace("/", " ")
+            found.append(f"`emp resume{scope}` lets emp act again")
+        case Hold.BREAKER:
+            found += ["find what the failed machines share: `emp diff`, `emp logs`", "`emp resume` closes the breaker"]
+        case Hold.QUARANTINE:
+            found += [logs, f"`emp restart {drift.machine_id}` releases it, and tries again"]
+        case Hold.BACKOFF | Hold.RESTING:
+            found += [logs, f"`emp restart {target}` tries now, without the pause"]
+        case Hold.ROLLOUT:
+            found += [logs, "`emp apply` with what is wrong put right, or the last good emp.yaml again"]
+        case Hold.UNAVAILABLE:
+            found.append("wait, or raise reconcile.max_unavailable")
+        case Hold.UNDER_WAY:
+            found.append("wait: it is under way")
+        case None:
+            found += [_BY_KIND[drift.kind]] if drift.kind in _BY_KIND else []
+            found += [logs] if drift.program else []
+    return tuple(found)

@@ -1,0 +1,200 @@
+"""The journal of a drift, written by real rounds, and what is told from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleet_support import NOW_MS, SIMULATION, look, one, report, running, wish
+from msgspec import Struct, structs
+
+from emp_orch.fleet.advice import advice
+from emp_orch.fleet.chronicle import TYPES, Entry, concerns, kind_of, machine_of, subject_of
+from emp_orch.fleet.memory import Memory, ended
+from emp_orch.fleet.observed import Instance, InstanceState, Observed, ProgramReport, ProgramState
+from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.round import Inputs, Round, decide
+from emp_orch.fleet.story import Story, meant, story
+
+M = one([SIMULATION])
+PROGRAM = next(p.name for p in M.programs if p.service == "simulation")
+FATAL_KEY = f"program-fatal/m/{PROGRAM}"
+START_KEY = f"start-program/m/{PROGRAM}"
+OPS = Override(kind=OverrideKind.PAUSE, reason="disk swap", by="ops")
+
+
+class Note(Struct, frozen=True):
+    at_ms: int
+    type: str
+    data: dict[str, Any]
+
+
+class World:
+    """Rounds one after another, with the journal that they write."""
+
+    def __init__(self) -> None:
+        self.journal: list[Note] = []
+        self.memory = Memory()
+        self.now_ms = NOW_MS
+        self.last: Round | None = None
+
+    def round(self, observed: Observed, *overrides: Override, after_ms: int = 0) -> Round:
+        self.now_ms += after_ms
+        machines = {i: structs.replace(m, seen_ms=self.now_ms) for i, m in observed.machines.items()}
+        workers = {i: structs.replace(w, seen_ms=self.now_ms) for i, w in observed.workers.items()}
+        seen = structs.replace(observed, now_ms=self.now_ms, machines=machines, workers=workers)
+        done = decide(Inputs(desired=wish(M), observed=seen, memory=self.memory, overrides=overrides))
+        begun = [
+            ("operation_begun", {"operation": o.key, "machine_id": "m", "text": o.text}) for o in done.decision.run
+        ]
+        self._note([*done.entries, *begun])
+        self.memory, self.last = done.memory, done
+        return done
+
+    def ends(self, key: str, *, error: str = "", after_ms: int = 0) -> None:
+        self.now_ms += after_ms
+        self.memory = ended(self.memory, key, ok=not error)
+        outcome = {"outcome": "failed", "error": error} if error else {"outcome": "done"}
+        self._note([("operation_ended", {"operation": key, "machine_id": "m", **outcome})])
+
+    def _note(self, entries: list[Entry]) -> None:
+        self.journal += [Note(self.now_ms, t, d) for t, d in entries]
+
+    def story(self, key: str) -> Story:
+        assert self.last is not None
+        now = next((i for i in self.last.items if i.drift.key == key), None)
+        found = story(key, now, self.journal)
+        assert found is not None
+        return found
+
+    def types(self) -> list[str]:
+        return [n.type for n in self.journal]
+
+
+def fatal(began_ms: int = NOW_MS - 700) -> Observed:
+    programs = {**report(M).report.programs, PROGRAM: ProgramReport(state=ProgramState.FATAL, since_ms=began_ms)}
+    return look(M, machines={M.id: report(M, programs=programs)})
+
+
+def test_a_drift_from_its_beginning_to_its_end() -> None:
+    world = World()
+    world.round(look(M))
+    assert world.journal == []
+    world.round(fatal(), after_ms=300)
+    world.ends(START_KEY, after_ms=400)
+    world.round(look(M), after_ms=100)
+    assert world.types() == ["drift_opened", "decision", "operation_begun", "operation_ended", "drift_closed"]
+    assert set(world.types()) <= set(TYPES)
+    told = world.story(FATAL_KEY)
+    assert (told.now, told.times, told.names) == (None, 1, ("program-fatal", "m", PROGRAM))
+    last = told.last
+    assert (last.detected_after_ms, last.healed_after_ms, last.observed) == (1_000, 500, "FATAL")
+    assert last.healed_by is not None
+    assert (last.healed_by.operation, last.healed_by.outcome) == (START_KEY, "done")
+    assert last.healed_by.ended_ms == last.healed_by.begun_ms + 400
+
+
+def test_the_outcome_may_come_after_the_effect() -> None:
+    world = World()
+    world.round(fatal())
+    world.round(look(M), after_ms=100)
+    assert world.story(FATAL_KEY).last.tries[0].outcome == ""
+    world.ends(START_KEY, after_ms=50)
+    assert world.story(FATAL_KEY).last.tries[0].outcome == "done"
+
+
+def test_what_was_tried_in_vain_and_why_it_waits_now() -> None:
+    world = World()
+    world.round(fatal())
+    world.ends(START_KEY, error="no such file", after_ms=100)
+    world.round(fatal(), after_ms=100)
+    told = world.story(FATAL_KEY)
+    assert told.now is not None and told.last.healed_by is None
+    assert [(t.outcome, t.error) for t in told.last.tries] == [("failed", "no such file")]
+    assert [d.decision for d in told.last.decisions] == ["run", "backoff after 1 attempt"]
+    assert (told.now.hold, told.now.attempts) == (Hold.BACKOFF, 1)
+    assert told.last.decisions[-1].next_ms == told.now.next_attempt_ms
+    assert advice(told.now, ()) == (
+        f"`emp logs machine-m/{PROGRAM}` shows what it said",
+        f"`emp restart m {PROGRAM}` tries now, without the pause",
+    )
+
+
+def test_former_times_are_told_the_latest_first() -> None:
+    world = World()
+    for _ in range(3):
+        world.round(fatal(), after_ms=1_000)
+        world.ends(START_KEY)
+        world.round(look(M), after_ms=90_000)
+    told = world.story(FATAL_KEY)
+    assert (told.times, len(told.earlier)) == (3, 2)
+    assert told.last.opened_ms > told.earlier[0].opened_ms > told.earlier[1].opened_ms
+
+
+def test_a_drift_whose_beginning_fell_out_of_the_journal() -> None:
+    world = World()
+    world.round(fatal())
+    world.journal.clear()
+    assert world.story(FATAL_KEY).last.opened_ms == NOW_MS
+    world.round(look(M), after_ms=2_000)
+    last = world.story(FATAL_KEY).last
+    assert (last.opened_ms, last.healed_after_ms) == (NOW_MS, 2_000)
+    assert story("program-fatal/m/other", None, world.journal) is None
+
+
+def test_people_s_words_are_in_the_journal_and_hold() -> None:
+    world = World()
+    done = world.round(fatal(), OPS)
+    assert world.types() == ["drift_opened", "paused", "decision"]
+    (item,) = done.items
+    assert (item.hold, item.held) == (Hold.PAUSE, "paused: disk swap (by ops)")
+    assert advice(item, (OPS,)) == ("`emp resume` lets emp act again",)
+    of_machine = structs.replace(OPS, machine_id=M.id, program=PROGRAM)
+    (item,) = world.round(fatal(), of_machine).items
+    assert advice(item, (of_machine,)) == (f"`emp resume m {PROGRAM}` lets emp act again",)
+    world.round(fatal(), of_machine)
+    world.round(fatal())
+    assert [t for t in world.types() if t in ("paused", "pause_lifted")] == ["paused"] * 2 + ["pause_lifted"] * 2
+    drain = Override(kind=OverrideKind.DRAIN, machine_id=M.id, reason="GPU swap", by="ann")
+    world.round(look(M), drain)
+    world.round(look(M))
+    (began, lifted) = [n for n in world.journal if n.type.startswith("drain")]
+    assert (began.type, lifted.type) == ("drained", "drain_lifted")
+    assert began.data == {"machine_id": "m", "scope": "m", "reason": "GPU swap", "by": "ann"}
+
+
+def test_a_machine_that_is_started_again() -> None:
+    world = World()
+    world.round(look(M))
+    gone = look(M, instances={M.id: Instance(machine_id=M.id, state=InstanceState.GONE)})
+    world.round(gone, after_ms=200)
+    world.ends("start-machine/m", after_ms=10)
+    world.round(look(M, instances={M.id: running(M)}), after_ms=2_000)
+    assert world.types() == ["drift_opened", "decision", "operation_begun", "operation_ended", "drift_closed"]
+    by = world.story("machine-missing/m/m").last.healed_by
+    assert by is not None and by.text.startswith("start machine m  (start): ")
+
+
+def test_which_drift_is_meant() -> None:
+    standing = ["program-fatal/m1/comfyui-gpu0", "worker-missing/m1/m1-worker-0", "machine-stale/m10/m10"]
+    closed = ["machine-missing/m2/m2", "program-fatal/m1/comfyui-gpu0", "program-fatal/m3/comfyui-gpu0"]
+    assert meant([], standing, closed) == standing
+    assert meant(["machine-missing/m2/m2"], standing, closed) == ["machine-missing/m2/m2"]
+    assert meant(["stale"], standing, closed) == ["machine-stale/m10/m10"]
+    assert meant(["m1"], standing, closed) == standing[:2]
+    assert meant(["m1", "comfyui-gpu0"], standing, closed) == standing[:1]
+    assert meant(["m1", "worker-missing"], standing, closed) == standing[1:2]
+    assert meant(["comfyui-gpu0"], standing, closed) == standing[:1]
+    assert meant(["m2"], standing, closed) == closed[:1]
+    assert meant(["m3", "comfyui-gpu0"], standing, closed) == closed[2:]
+    assert meant(["m", "worker"], standing, closed) == []
+
+
+def test_entries_of_any_shape_are_read() -> None:
+    for data in ({}, {"key": 7, "machine_id": None}, {"operation": "x"}, {"machines": 3}):
+        assert (kind_of(data), subject_of(data), concerns(data, "m")) == ("", "", False)
+        assert concerns(data, "")
+    assert story("a/b/c", None, [Note(1, t, {"key": "a/b/c", "operation": []}) for t in TYPES]) is not None
+    quarantined = {"operation": START_KEY, "reason": "x"}
+    assert (machine_of(quarantined), subject_of(quarantined)) == ("m", PROGRAM)
+    assert concerns({"machines": ["m", "n"]}, "n") and concerns({"key": FATAL_KEY}, "", PROGRAM)
