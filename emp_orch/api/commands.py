@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from emp_orch.api.context import Context, answer, context
+from emp_orch.api.context import answer, context
 from emp_orch.api.hub import Subscription
 from emp_orch.api.query import body, name_in_path, whole_number
 from emp_orch.api.views import MachineView, State
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.store.damaged import DAMAGED
-from emp_orch.store.overrides import lift_overrides, put_override
+from emp_orch.store.orders import Orders, Scope, UnknownName
 from emp_orch.store.requests import Request, Verb, ask
 from emp_orch.web.errors import Refused
-from emp_orch.web.times import now_ms, rfc3339
 
 REQUEST_DONE = "request_done"
 WAIT_S = 10
 WAIT_MAX_S = 60
-MAX_REASON = 500
 
 
 class RequestDone(Struct, frozen=True, kw_only=True):
@@ -117,70 +115,45 @@ async def _outcome(subscription: Subscription, request_id: str) -> RequestDone |
 
 
 async def pause_reconciler(request: web.Request) -> web.Response:
-    ctx = context(request)
     asked = await body(request, ScopeBody, empty=ScopeBody())
-    pause = await _override(request, OverrideKind.PAUSE, asked)
-    await _announce(ctx, "reconcile_paused", scope=pause.scope, reason=pause.reason, by=pause.by)
+    with _known_names():
+        pause = await _orders(request).pause(_scope(asked), reason=asked.reason, by=asked.by)
     told = {"scope": pause.scope, "reason": pause.reason, "by": pause.by, "at": pause.at}
     return answer({"paused": True, **told})
 
 
 async def drain_machine(request: web.Request) -> web.Response:
     """The machine's workers finish their jobs and end; `resume` brings them back."""
-    ctx, machine_id = context(request), name_in_path(request, "id")
+    machine_id = name_in_path(request, "id")
     asked = await body(request, DrainBody, empty=DrainBody())
-    scope = ScopeBody(machine_id=machine_id, reason=asked.reason, by=asked.by)
-    drain = await _override(request, OverrideKind.DRAIN, scope)
-    await _announce(ctx, "machine_drained", machine_id=machine_id, reason=drain.reason, by=drain.by)
+    with _known_names():
+        drain = await _orders(request).drain(machine_id, reason=asked.reason, by=asked.by)
     return answer({"draining": machine_id, "reason": drain.reason, "by": drain.by, "at": drain.at})
 
 
 async def resume_reconciler(request: web.Request) -> web.Response:
     """Lift what stands on the scope; for the whole fleet an open breaker too."""
-    ctx = context(request)
     asked = await body(request, ScopeBody, empty=ScopeBody())
-    scope = _scope(asked)
-    lifted = await lift_overrides(ctx.redis, ctx.keys, ctx.settings.fleet, scope=scope)
-    status = await ctx.reader.status() if scope == "fleet" else None
-    closes = status is not None and status.breaker is not None
-    if closes:
-        await ask(ctx.redis, ctx.keys, ctx.settings.fleet, Request(verb=Verb.CLOSE_BREAKER, by=asked.by))
-    if lifted or closes:
-        await _announce(ctx, "reconcile_resumed", scope=scope, by=asked.by)
-    return answer({"paused": False, "was_paused": bool(lifted), "lifted": lifted, "closes_breaker": closes})
+    with _known_names():
+        done = await _orders(request).resume(_scope(asked), by=asked.by)
+    left = [o.key for o in done.left]
+    told = {"lifted": done.lifted, "closes_breaker": done.closes_breaker, "left": left}
+    return answer({"paused": False, "was_paused": bool(done.lifted), **told})
 
 
-def _scope(asked: ScopeBody) -> str:
-    for field, text in (("reason", asked.reason), ("by", asked.by)):
-        if len(text) > MAX_REASON:
-            raise Refused(400, f"{field}: longer than {MAX_REASON} characters")
-    if asked.program is not None and asked.machine_id is None:
-        raise Refused(400, "program: name its machine_id too")
-    return "/".join(filter(None, (asked.machine_id, asked.program))) or "fleet"
-
-
-async def _override(request: web.Request, kind: OverrideKind, asked: ScopeBody) -> Override:
-    """Let a pause or drain stand. Raises Refused (404) for a machine or program that is not of this fleet."""
+def _orders(request: web.Request) -> Orders:
     ctx = context(request)
-    _scope(asked)
-    if asked.machine_id is not None:
-        state = await ctx.reader.read()
-        machine = next((m for m in state.fleet.machines if m.id == asked.machine_id), None)
-        if machine is None:
-            raise Refused(404, f"there is no machine {asked.machine_id} in generation {state.fleet.generation}")
-        if asked.program is not None and asked.program not in machine.programs:
-            raise Refused(404, f"machine {machine.id} has no program {asked.program}")
-    override = Override(
-        kind=kind,
-        machine_id=MachineId(asked.machine_id) if asked.machine_id else None,
-        program=ProgramName(asked.program) if asked.program else None,
-        reason=asked.reason,
-        by=asked.by,
-        at=rfc3339(now_ms()),
-    )
-    await put_override(ctx.redis, ctx.keys, ctx.settings.fleet, override)
-    return override
+    return Orders(ctx.redis, ctx.keys, ctx.settings.fleet)
 
 
-async def _announce(ctx: Context, type_: str, **data: str) -> None:
-    await ctx.events.append(type_, fleet=ctx.settings.fleet, **data)
+def _scope(asked: ScopeBody) -> Scope:
+    return Scope(machine_id=asked.machine_id, program=asked.program)
+
+
+@contextmanager
+def _known_names() -> Iterator[None]:
+    """Who names what is not there gets 404."""
+    try:
+        yield
+    except UnknownName as e:
+        raise Refused(404, e.message, hint=e.hint) from e

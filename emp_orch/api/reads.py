@@ -10,13 +10,16 @@ from msgspec import Struct
 
 from emp_orch import __version__
 from emp_orch.api.context import Context, answer, context
+from emp_orch.api.drift_story import story_view
 from emp_orch.api.hub import parse_id
-from emp_orch.api.query import whole_number
+from emp_orch.api.query import name_in_path, name_in_query, only_known, whole_number
 from emp_orch.api.state import drift_view, reconciler_view
+from emp_orch.store import journal_reads
 from emp_orch.store.connect import TRANSIENT, time_ms
 from emp_orch.store.events import Event
 from emp_orch.store.generations import list_generations, with_changes
-from emp_orch.store.journal import recent
+from emp_orch.store.journal_reads import wanted
+from emp_orch.store.stories import Stories
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import rfc3339
 
@@ -120,10 +123,46 @@ async def generations(request: web.Request) -> web.Response:
     return answer(views)
 
 
+JOURNAL = ("limit", "since", "machine", "type", "kind", "before", "after")
+
+
 async def journal(request: web.Request) -> web.Response:
-    ctx = context(request)
+    """The last entries that fit, oldest first; `more` beside them is the next page's `before`."""
+    ctx, query = context(request), request.query
+    only_known(request, JOURNAL)
     limit = whole_number(request, "limit", default=100, low=1, high=1_000)
-    return answer([event_view(e) for e in await recent(ctx.redis, ctx.keys, ctx.settings.fleet, limit)])
+    ids = {name: query[name] for name in ("before", "after") if name in query}
+    if len(ids) == 2 or any(parse_id(text) is None for text in ids.values()):
+        raise Refused(400, "before, after: expected one of them, an entry's id such as 1700000000000-0")
+    fits = wanted(
+        await time_ms(ctx.redis),
+        since=query.get("since", ""),
+        machine_id=name_in_query(request, "machine") or "",
+        types=_listed(query.getall("type", [])),
+        kinds=_listed(query.getall("kind", [])),
+    )
+    fleet = ctx.settings.fleet
+    if "after" in ids:
+        entries = await journal_reads.after(ctx.redis, ctx.keys, fleet, fits, limit, after=ids["after"])
+        return answer([event_view(e) for e in entries], more=None)
+    page = await journal_reads.page(ctx.redis, ctx.keys, fleet, fits, limit, before=ids.get("before", ""))
+    return answer([event_view(e) for e in page.entries], more=page.more)
+
+
+def _listed(texts: list[str]) -> list[str]:
+    """`type=a&type=b` and `type=a,b` alike."""
+    return [name for text in texts for name in text.split(",") if name]
+
+
+async def drift_story(request: web.Request) -> web.Response:
+    """One drift: what stands, what was decided and tried, former times; also of one that has closed."""
+    ctx = context(request)
+    parts = [name_in_path(request, field) for field in ("kind", "machine_id", "subject")]
+    stories = Stories(ctx.redis, ctx.keys, ctx.settings.fleet)
+    found = await stories.of("/".join(parts), await ctx.reader.status())
+    if found is None:
+        raise Refused(404, f"no drift {'/'.join(parts)} stands, and the journal has none")
+    return answer(story_view(found))
 
 
 def event_view(e: Event) -> EventView:

@@ -21,6 +21,7 @@ from emp_orch.api import (
     ws_client,
     ws_monitor,
 )
+from emp_orch.api.drift_story import StoryView
 from emp_orch.api.job_views import JobDetail, JobExplanation, JobList, LaneList, OutputView
 from emp_orch.api.views import State
 
@@ -98,7 +99,17 @@ ROUTES: tuple[Route, ...] = (
     ),
     get(
         "/api/journal", reads.journal, "Drift, decisions, actions and outcomes, oldest first", "state",
-        result=list[reads.EventView], query=(LIMIT,),
+        result=list[reads.EventView], statuses=(200, 400), more={"more": {"type": ["string", "null"]}},
+        query=(LIMIT, Param("since", "only those of the last 30m, 1h, 2d, or since an RFC 3339 time"),
+               Param("machine", "only those about it"), Param("type", "only these types, divided by commas"),
+               Param("kind", "only those about these kinds of drift"),
+               Param("before", "only those before this id: the last page's `more`"),
+               Param("after", "only those after this id")),
+    ),
+    get(
+        "/api/drift/{kind}/{machine_id}/{subject}", reads.drift_story,
+        "One drift by its key: what stands, what was decided and tried, former times", "state",
+        result=StoryView, statuses=(200, 404),
     ),
     get(
         "/api/logs/{component}", logs.tail_log, "The end of one log", "state",

@@ -213,6 +213,7 @@ def drift_view(d: Item) -> DriftView:
         attempts=d.attempts,
         last_attempt=None if d.last_attempt_ms is None else rfc3339(d.last_attempt_ms),
         next_attempt=None if d.next_attempt_ms is None else rfc3339(d.next_attempt_ms),
+        hold=d.hold,
     )
 
 
@@ -267,6 +268,10 @@ def _rollout(found: RolloutStatus) -> RolloutView:
         pending=found.pending,
         stalled=found.stalled,
         last_progress=rfc3339(found.since_progress_ms),
+        done=found.done,
+        total=found.done + found.pending,
+        broken=found.broken,
+        halted=found.halted,
     )
 
 

@@ -60,7 +60,7 @@ class WorkerView(Struct, frozen=True, kw_only=True):
 
 
 class DriftView(Struct, frozen=True, kw_only=True):
-    """One difference. `action` is what removes it; `held` says why that does not happen now."""
+    """One difference. `action` is what removes it; `held` says why that does not happen now, `hold` which policy."""
 
     key: str
     kind: str
@@ -77,6 +77,7 @@ class DriftView(Struct, frozen=True, kw_only=True):
     attempts: int
     last_attempt: str | None
     next_attempt: str | None
+    hold: str | None = None
 
 
 class DesiredMachineView(Struct, frozen=True, kw_only=True):
@@ -107,12 +108,18 @@ class BreakerView(Struct, frozen=True, kw_only=True):
 
 
 class RolloutView(Struct, frozen=True, kw_only=True):
-    """A generation on its way: how many machines that it changes are not in order yet."""
+    """A generation on its way: `done` of `total` machines that it changes are in order. `broken`: those that failed
+    with it; `halted`: it is given to no further ones.
+    """
 
     generation: int
     pending: int
     stalled: bool
     last_progress: str
+    done: int = 0
+    total: int = 0
+    broken: tuple[str, ...] = ()
+    halted: bool = False
 
 
 class FleetView(Struct, frozen=True, kw_only=True):

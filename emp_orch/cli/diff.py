@@ -102,10 +102,14 @@ def _as_json(found: Difference) -> dict[str, Any]:
         "drift": [msgspec.to_builtins(item) for item in found.drift],
         "plan": [operation.text for operation in found.plan],
         "reconciler": {"leader": found.leader, "age_ms": found.status_age_ms, "paused": found.paused},
+        "overrides": msgspec.to_builtins(found.overrides),
+        "breaker": msgspec.to_builtins(found.breaker),
+        "rollout": msgspec.to_builtins(found.rollout),
     }
 
 
 def _print(found: Difference) -> None:
+    from emp_orch.cli.standing import standing
     from emp_orch.cli.text import age, table
 
     if not found.drift:
@@ -130,7 +134,15 @@ def _print(found: Difference) -> None:
         click.echo("\nplan")
         for number, operation in enumerate(found.plan, start=1):
             click.echo(f"  {number}. {one_line(operation.text)}")
-    if found.paused:
-        click.echo(f"\nthe reconciler is paused: {one_line(found.paused)}")
-    elif found.status_age_ms is None or found.status_age_ms > SILENT_MS:
+    held = [d for d in found.drift if d.hold is not None]
+    if held:
+        click.echo("\nwaits")
+        for d in held:
+            again = "" if d.next_ms is None else f", next in {age(d.next_ms)}"
+            click.echo(f"  {d.drift.subject}: {one_line(d.held)}{again}")
+    if lines := standing(found):
+        click.echo()
+        for word, line in lines:
+            click.echo(f"{word:<7} {one_line(line)}")
+    if found.status_age_ms is None or found.status_age_ms > SILENT_MS:
         click.echo("\nno reconciler is at work: see `emp status`, `emp logs reconcile`")

@@ -14,6 +14,7 @@ import click
 
 from emp_orch.cli.progress import Progress
 from emp_orch.errors import UsageError, WaitTimeout
+from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
     from emp_orch.control.apply import Session
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from emp_orch.fleet.observed import Observed
     from emp_orch.layout import Layout
     from emp_orch.store.generations import Generation
+    from emp_orch.store.status import FleetStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +139,10 @@ async def wait(layout: Layout, proposal: Proposal, generation: Generation, withi
 async def _watch(layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress) -> None:
     last: tuple[Drift, ...] = ()
 
-    def look(drifts: tuple[Drift, ...], observed: Observed) -> None:
+    def look(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | None) -> None:
         nonlocal last
         last = drifts
-        progress.stage(_say(drifts, observed))
+        progress.stage(_say(drifts, observed, status))
 
     try:
         async with asyncio.timeout(within_s):
@@ -156,18 +158,19 @@ async def _watch(layout: Layout, session: Session, generation: Generation, withi
 async def _who_acts(layout: Layout) -> str:
     """What to expect after a wait that was in vain."""
     from emp_orch.cli.diff import SILENT_MS
+    from emp_orch.cli.standing import who_holds
     from emp_orch.control.inspect import difference
 
     found = await difference(layout)
-    if found.paused:
-        return f"the reconciler is paused: {found.paused}"
     if found.status_age_ms is None or found.status_age_ms > SILENT_MS:
         return "nobody carries this out: no reconciler is at work; see `emp logs reconcile` and `emp doctor`"
+    if holds := who_holds(found):
+        return one_line(holds)
     return "the reconciler goes on trying; see `emp diff`, `emp doctor` and `emp logs`"
 
 
-def _say(drifts: tuple[Drift, ...], observed: Observed) -> str:
-    """The state of the wait in one line: what is up, what is still missing."""
+def _say(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | None) -> str:
+    """The state of the wait in one line: what is up, what is still missing, and what it waits for."""
     if not drifts:
         return "in sync"
     first = drifts[0]
@@ -175,7 +178,18 @@ def _say(drifts: tuple[Drift, ...], observed: Observed) -> str:
     running = sum(p.state == "RUNNING" for p in seen.report.programs.values()) if seen else 0
     count = f", {running} programs running" if seen else ""
     more = f" (+{len(drifts) - 1} more)" if len(drifts) > 1 else ""
-    return f"{first.machine_id}{count}: {first.subject} is {first.observed}, wants {first.desired}{more}"
+    waits = _waits(drifts, status)
+    return f"{first.machine_id}{count}: {first.subject} is {first.observed}, wants {first.desired}{more}{waits}"
+
+
+def _waits(drifts: tuple[Drift, ...], status: FleetStatus | None) -> str:
+    """What holds the first of them that something holds; empty when all is under way."""
+    from emp_orch.fleet.policy import Hold
+
+    keys = {d.key for d in drifts}
+    items = [i for i in status.drift if i.drift.key in keys and i.hold] if status else []
+    held = next((i.held for i in items if i.hold is not Hold.UNDER_WAY), "")
+    return f"; waits: {one_line(held)}" if held else ""
 
 
 def outcome(proposal: Proposal, published: Published, *, waited: bool) -> dict[str, Any]:

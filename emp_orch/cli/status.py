@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emp_orch.errors import EmpError, Exit, UsageError
-from emp_orch.plaintext import many_lines
+from emp_orch.plaintext import many_lines, one_line
 
 if TYPE_CHECKING:
     from emp_orch.control.overview import MachineNow, Overview, Part
@@ -85,6 +85,9 @@ def as_document(found: Overview) -> dict[str, Any]:
                 "paused": difference.paused if difference else "",
             },
         },
+        "overrides": difference.overrides if difference else None,
+        "breaker": difference.breaker if difference else None,
+        "rollout": difference.rollout if difference else None,
         "machines": found.machines,
         "workers": [{"seen_ms": w.seen_ms, **msgspec.to_builtins(w.report)} for w in found.workers],
         "jobs": found.jobs,
@@ -117,8 +120,18 @@ def _head(found: Overview) -> str:
     if found.verdict == "nothing runs":
         lines.append("  next  emp apply")
     elif found.verdict == "partly":
-        lines.append("  next  emp doctor · emp diff · emp logs")
+        lines.append("  next  emp doctor · emp diff · emp explain · emp logs")
+    lines += _standing(found)
     return "\n".join(lines)
+
+
+def _standing(found: Overview) -> list[str]:
+    """What people and policies hold up."""
+    from emp_orch.cli.standing import standing
+
+    if found.difference is None:
+        return []
+    return [f"  {word:<7} {one_line(line)}" for word, line in standing(found.difference)]
 
 
 def _plane(found: Overview) -> str:
@@ -197,6 +210,8 @@ def machine_status(m: MachineNow) -> str:
         word = f"silent (was {m.status})"
     else:
         word = f"{m.status}: {m.error}" if m.error else m.status
+    if m.drained:
+        word += f", drain{'ing' if m.workers else 'ed'}"
     return word if m.desired else f"{word}, not in emp.yaml"
 
 
@@ -262,6 +277,7 @@ def _drift_lines(found: Overview, limit: int | None) -> list[str]:
     lines = [
         f"  {d.drift.kind} {d.drift.subject}: {d.drift.observed}, not {d.drift.desired}"
         f"{'' if d.age_ms is None else f', for {age(d.age_ms)}'} ({d.drift.cause})"
+        f"{f'; waits: {d.held}' if d.hold is not None else ''}"
         for d in shown
     ]
     rest = len(drift) - len(shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
@@ -15,6 +16,7 @@ from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import Desired, Drift, Kind, diff
 from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.overrides import drained
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
 from emp_orch.settings import Settings
@@ -23,6 +25,10 @@ from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation, publish, without_secrets
 from emp_orch.store.keys import Keys
+from emp_orch.store.overrides import read_overrides
+from emp_orch.store.status import FleetStatus, read_status
+
+Look = Callable[[tuple[Drift, ...], Observed, FleetStatus | None], None]
 
 # How long a wait looks away at most when no event comes.
 LOOK_AGAIN_MS = 1_000
@@ -99,16 +105,21 @@ class Session:
         """The generation in force, restored into Redis from disk if Redis lost it."""
         return await generations.current(self._r, self._keys, self._layout, self._settings.fleet)
 
-    async def wait_converged(self, generation: Generation, look: Callable[[tuple[Drift, ...], Observed], None]) -> None:
-        """Until nothing differs; `look` is shown every state on the way. Never gives up by itself."""
-        desired = generations.as_desired(generation)
+    async def wait_converged(self, generation: Generation, look: Look) -> None:
+        """Until nothing differs but what drains leave out. Never gives up by itself.
+
+        `look` is shown every state on the way, with what the reconciler said of it last.
+        """
+        bare = generations.as_desired(generation)
         events = Events(self._r, self._keys)
         after = await events.latest_id()
         while True:
             try:
+                overrides = await read_overrides(self._r, self._keys, self._settings.fleet)
+                desired = drained(bare, overrides)
                 observed = await self._observer.look()
                 drifts = blocking(diff(desired, observed), desired)
-                look(drifts, observed)
+                look(drifts, observed, await self._said())
                 if not drifts:
                     return
                 batch = await events.since(after, block_ms=LOOK_AGAIN_MS)
@@ -118,6 +129,11 @@ class Session:
                 self._observer.lost()
                 await connect.drop_idle(self._r)
                 await asyncio.sleep(LOOK_AGAIN_MS / 1000)
+
+    async def _said(self) -> FleetStatus | None:
+        with suppress(EmpError):  # damaged: the reconciler writes a new one
+            return await read_status(self._r, self._keys, self._settings.fleet)
+        return None
 
 
 _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)

@@ -11,25 +11,39 @@ from emp_orch.control.parts import Parts
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import Desired, Drift, diff
 from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.overrides import Override, drained, fleet_pause
 from emp_orch.fleet.plan import Operation, plan
+from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
 from emp_orch.store import connect
 from emp_orch.store.generations import read_generation
 from emp_orch.store.keys import Keys
-from emp_orch.store.status import FleetStatus, read_status
+from emp_orch.store.overrides import read_overrides
+from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, read_status
 
 
 class DriftNow(Struct, frozen=True, kw_only=True):
-    """A drift and for how long the reconciler has known it; None when it has not seen it yet."""
+    """A drift and for how long the reconciler has known it; None when it has not seen it yet.
+
+    `action` is what it does about it, `held` and `hold` why not now, `next_ms` how long until it will.
+    """
 
     drift: Drift
     age_ms: int | None
+    action: str = ""
+    held: str = ""
+    hold: Hold | None = None
+    attempts: int = 0
+    next_ms: int | None = None
 
 
 class Difference(Struct, frozen=True, kw_only=True):
     """`status_age_ms` is the age of the reconciler's last tick; None when there was none. `interval_ms` is the time
-    between two ticks."""
+    between two ticks. `overrides` are the pauses and drains; `desired` has the drains in it. `breaker` and `rollout`
+    are what that tick said of them.
+    """
 
     fleet: str
     generation: int
@@ -41,6 +55,14 @@ class Difference(Struct, frozen=True, kw_only=True):
     paused: str
     status_age_ms: int | None
     interval_ms: int
+    overrides: tuple[Override, ...] = ()
+    breaker: BreakerStatus | None = None
+    rollout: RolloutStatus | None = None
+
+    @property
+    def quarantined(self) -> tuple[DriftNow, ...]:
+        """What emp tries no more until a person says so."""
+        return tuple(d for d in self.drift if d.hold is Hold.QUARANTINE)
 
 
 async def difference(layout: Layout) -> Difference:
@@ -57,20 +79,41 @@ async def difference(layout: Layout) -> Difference:
             raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
         observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False, parts=Parts(layout).look).look()
         status = await read_status(r, keys, settings.fleet)
-    desired = generations.as_desired(generation, redis=connect.address(settings.machine_redis_url))
+        overrides = await read_overrides(r, keys, settings.fleet)
+    machines_redis = connect.address(settings.machine_redis_url)
+    desired = drained(generations.as_desired(generation, redis=machines_redis), overrides)
     drifts = diff(desired, observed)
-    since = {item.drift.key: item.since_ms for item in status.drift} if status else {}
+    known = {item.drift.key: item for item in status.drift} if status else {}
+    pause = fleet_pause(overrides)
     return Difference(
         fleet=settings.fleet,
         generation=generation.number,
         desired=desired,
         observed=observed,
-        drift=tuple(DriftNow(drift=d, age_ms=_age(observed.now_ms, since.get(d.key))) for d in drifts),
+        drift=tuple(_now(d, known.get(d.key), observed.now_ms) for d in drifts),
         plan=plan(desired, drifts),
         leader=status.leader if status else "",
-        paused=status.paused if status else "",
+        paused=pause.words if pause else "",
         status_age_ms=_status_age(observed.now_ms, status),
         interval_ms=int(generation.fleet.reconcile.interval_s * 1000),
+        overrides=overrides,
+        breaker=status.breaker if status else None,
+        rollout=status.rollout if status else None,
+    )
+
+
+def _now(drift: Drift, item: Item | None, now_ms: int) -> DriftNow:
+    """The drift as it is now, with what the reconciler's last tick said of it."""
+    if item is None:
+        return DriftNow(drift=drift, age_ms=None)
+    return DriftNow(
+        drift=drift,
+        age_ms=_age(now_ms, item.since_ms),
+        action=item.action,
+        held=item.held,
+        hold=item.hold,
+        attempts=item.attempts,
+        next_ms=None if item.next_attempt_ms is None else max(0, item.next_attempt_ms - now_ms),
     )
 
 

@@ -20,7 +20,7 @@ from emp_orch.control.orphans import Orphan, orphans
 from emp_orch.control.plane import ControlPlane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
-from emp_orch.fleet.drift import Kind
+from emp_orch.fleet.drift import Drift, Kind
 from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, ProgramReport, ProgramState, SeenWorker
 from emp_orch.fleet.startup import is_up
@@ -81,9 +81,12 @@ class MachineNow(Struct, frozen=True, kw_only=True):
     age_ms: int | None
     health_url: str
     error: str
+    drained: bool = False
 
     @property
     def well(self) -> bool:
+        if self.drained:  # on its way to no workers, as it was told: not broken
+            return self.desired and not self.stale and not self.error
         return self.desired and not self.stale and self.status == MachineStatus.READY and not self.error
 
 
@@ -116,9 +119,19 @@ class Overview(Struct, frozen=True, kw_only=True):
         alive = [p.pid for p in plane if p.pid] + [m for m in self.machines if m.instance == InstanceState.RUNNING]
         if not alive and not self.orphans:
             return Verdict.NOTHING
-        drift = found is None or any(d.drift.kind is not Kind.MACHINE_SURPLUS for d in found.drift)
+        drift = found is None or any(_counts(d.drift, found) for d in found.drift)
         well = all(p.state == ProgramState.RUNNING for p in plane) and not drift and not self.reconciler_silent
         return Verdict.ALL if well and all(m.well for m in self.machines if m.desired) else Verdict.PARTLY
+
+
+_DRAINING = (Kind.CONFIG_BEHIND, Kind.MACHINE_STARTING)
+
+
+def _counts(drift: Drift, found: Difference) -> bool:
+    """Whether something is wrong: not a machine that may stay, nor a drain under way."""
+    machine = found.desired.machines.get(drift.machine_id)
+    draining = machine is not None and machine.drained and drift.kind in _DRAINING
+    return drift.kind is not Kind.MACHINE_SURPLUS and not draining
 
 
 async def look(layout: Layout, settings: Settings) -> Overview:
@@ -223,11 +236,12 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
                 programs_up=_up(want, programs),
                 programs=len(want.programs) if want else len(programs),
                 workers=dict(sorted(workers.get(machine_id, {}).items())),
-                workers_wanted=want.num_gpus if want else 0,
+                workers_wanted=len(want.workers) if want else 0,
                 up_ms=_up_ms(observed.instances.get(machine_id), now_ms),
                 age_ms=age_ms,
                 health_url=f"http://127.0.0.1:{report.health_port}" if report and report.health_port else "",
                 error=report.error if report else "",
+                drained=want.drained if want else False,
             )
         )
     return machines

@@ -22,6 +22,7 @@ from emp_orch.fleet.memory import Memory
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import Override, fleet_pause
 from emp_orch.fleet.plan import Operation
+from emp_orch.fleet.rollout import broken_by_it
 from emp_orch.fleet.round import Inputs, Round
 from emp_orch.layout import Layout
 from emp_orch.store import journal, requests, rounds
@@ -142,7 +143,7 @@ class RedisBackend:
         await rounds.record(self._r, self._keys, mandate, packed)
 
     def _status(self, inputs: Inputs, done: Round, mandate: Mandate) -> FleetStatus:
-        breaker, rollout, pause = done.memory.breaker, done.memory.rollout, fleet_pause(inputs.overrides)
+        breaker, pause = done.memory.breaker, fleet_pause(inputs.overrides)
         opened = breaker.open_since_ms
         return FleetStatus(
             fleet=self._fleet,
@@ -158,14 +159,7 @@ class RedisBackend:
             breaker=None
             if opened is None
             else BreakerStatus(reason=breaker.reason, since_ms=opened, trial=breaker.trial),
-            rollout=RolloutStatus(
-                generation=rollout.generation,
-                pending=len(rollout.pending),
-                stalled=rollout.stalled,
-                since_progress_ms=rollout.progress_ms,
-            )
-            if rollout.pending
-            else None,
+            rollout=_rollout(inputs, done) if done.memory.rollout.pending else None,
         )
 
     def interval_s(self) -> float:
@@ -183,6 +177,20 @@ class RedisBackend:
         log.warning("went back to generation %d as %d: %s", number, new, why)
         entry = ("rolled_back", {"generation": number, "as": new, "reason": why})
         await write_journal(self._r, self._keys, mandate, [entry])
+
+
+def _rollout(inputs: Inputs, done: Round) -> RolloutStatus:
+    rollout = done.memory.rollout
+    broken = broken_by_it(rollout, (i.drift for i in done.items))
+    return RolloutStatus(
+        generation=rollout.generation,
+        pending=len(rollout.pending),
+        stalled=rollout.stalled,
+        since_progress_ms=rollout.progress_ms,
+        done=rollout.done,
+        broken=tuple(broken),
+        halted=len(broken) >= inputs.desired.max_unavailable,
+    )
 
 
 async def write_journal(r: Client, keys: Keys, mandate: Mandate, entries: list[Entry]) -> None:

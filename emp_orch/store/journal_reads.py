@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
 from typing import cast
 
 from msgspec import Struct
 
-from emp_orch.fleet.chronicle import concerns, kind_of
+from emp_orch.errors import UsageError
+from emp_orch.fleet.chronicle import TYPES, concerns, kind_of
+from emp_orch.fleet.kinds import Kind
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Entries, Event, decode, entries_of
 from emp_orch.store.journal import MAX_ENTRIES
@@ -37,6 +41,38 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return concerns(entry.data, self.machine_id, self.subject)
 
 
+_AGO = re.compile(r"(\d{1,9})(s|m|h|d)", re.ASCII)
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def wanted(
+    now_ms: int, *, since: str = "", machine_id: str = "", types: Iterable[str] = (), kinds: Iterable[str] = ()
+) -> Wanted:
+    """The filter that a person wrote. `since` is an age (90s, 30m, 1h, 2d) or a time (RFC 3339).
+
+    Raises UsageError for a type or kind that there is none of: nothing would be listed, as if nothing had happened.
+    """
+    types, kinds = frozenset(types), frozenset(kinds)
+    for field, found, known in (("type", types, TYPES), ("kind", kinds, [str(k) for k in Kind])):
+        for name in sorted(found.difference(known)):
+            raise UsageError(f"{field}: there is no {name[:64]!r}", hint=f"there are: {', '.join(known)}")
+    return Wanted(since_ms=_since_ms(since, now_ms), machine_id=machine_id, types=types, kinds=kinds)
+
+
+def _since_ms(text: str, now_ms: int) -> int:
+    if not text:
+        return 0
+    if ago := _AGO.fullmatch(text):
+        return max(0, now_ms - int(ago[1]) * _UNIT_MS[ago[2]])
+    try:
+        at = datetime.fromisoformat(text)
+        return max(0, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"since: {text[:64]!r} is no age and no time", hint="write 90s, 30m, 1h, 2d or 2026-01-31T12:00:00Z"
+        ) from None
+
+
 class Page(Struct, frozen=True, kw_only=True):
     """Entries, oldest first. `more`: what to ask for as `before` to get those before them; None at the beginning."""
 
@@ -44,10 +80,12 @@ class Page(Struct, frozen=True, kw_only=True):
     more: str | None
 
 
-async def page(r: Client, keys: Keys, fleet: str, wanted: Wanted, limit: int, *, before: str | None = None) -> Page:
-    """The last `limit` entries that fit, of those before id `before`."""
+async def page(
+    r: Client, keys: Keys, fleet: str, wanted: Wanted, limit: int, *, before: str = "", upto: str = "+"
+) -> Page:
+    """The last `limit` entries that fit, of those before id `before`, or up to id `upto`."""
     found: list[Event] = []
-    upto = f"({before}" if before else "+"
+    upto = f"({before}" if before else upto
     for _ in range(MAX_SCANNED // AT_ONCE + 1):
         texts = cast(Entries, await r.xrevrange(keys.journal(fleet), upto, str(wanted.since_ms), count=AT_ONCE))
         for entry_id, fields in texts:

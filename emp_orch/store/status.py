@@ -27,12 +27,17 @@ class BreakerStatus(Struct, frozen=True, kw_only=True):
 
 
 class RolloutStatus(Struct, frozen=True, kw_only=True):
-    """A generation on its way. `pending` counts the machines that it changes and that are not in order yet."""
+    """A generation on its way. `pending` counts the machines that it changes and that are not in order yet, `done`
+    those that are. `broken`: machines that failed with it; `halted`: it is given to no further ones because of them.
+    """
 
     generation: int
     pending: int
     stalled: bool
     since_progress_ms: int
+    done: int = 0
+    broken: tuple[str, ...] = ()
+    halted: bool = False
 
 
 class FleetStatus(Struct, frozen=True, kw_only=True):

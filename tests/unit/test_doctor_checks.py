@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 import pytest
+from test_status_text import difference, drift
 
 from emp_orch.cli.doctor import as_document, text
 from emp_orch.control.doctor.examine import CHECKS, examine
@@ -17,10 +18,15 @@ from emp_orch.control.doctor.host import PathFacts
 from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts
+from emp_orch.fleet.kinds import Kind
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.fleet.policy import Hold
 from emp_orch.layout import Layout
 from emp_orch.ports import Holder
 from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.settings import Listen, Settings
+from emp_orch.store.status import BreakerStatus, RolloutStatus
 
 SETTINGS = Settings(
     fleet="basic",
@@ -76,7 +82,8 @@ def test_a_folder_without_a_fleet(nothing: Facts) -> None:
     assert not [f for f in found if f.level is Level.FAIL]
     shown = click.unstyle(text(found, quiet=True))
     assert "! there is no emp.yaml in " in shown
-    assert "? cannot tell (supervisord, parts, reconciler, artifacts): no fleet was applied in " in shown
+    untold = "supervisord, parts, reconciler, artifacts, overrides, breaker, rollout, quarantine"
+    assert f"? cannot tell ({untold}): no fleet was applied in " in shown
     assert "? cannot tell (api, api-ready, monitor): see above" in shown
 
 
@@ -283,3 +290,42 @@ def test_last_words(tmp_path: Path) -> None:
     assert last_line(log) == "it wrote nothing"
     log.write_text("a\n" * 10_000 + "the \x1b[31mend\n\n")
     assert last_line(log) == "the [31mend"
+
+
+def test_what_keeps_emp_from_acting_is_said_with_the_way_out(nothing: Facts) -> None:
+    quarantined = msgspec.structs.replace(
+        drift(Kind.PROGRAM_FATAL, "comfyui-gpu0"), hold=Hold.QUARANTINE, held="needs a person: in vain"
+    )
+    found = difference(
+        quarantined,
+        overrides=(
+            Override(kind=OverrideKind.PAUSE, reason="disk swap", by="ops"),
+            Override(kind=OverrideKind.DRAIN, machine_id=MachineId("box"), by="ann"),
+        ),
+        breaker=BreakerStatus(reason="5 of 8 failed", since_ms=0, trial=("m3",)),
+        rollout=RolloutStatus(
+            generation=3, pending=7, done=3, stalled=True, since_progress_ms=0, broken=("a",), halted=True
+        ),
+    )
+    told = {
+        name: findings(nothing, name, difference=found) for name in ("overrides", "breaker", "rollout", "quarantine")
+    }
+    assert told["overrides"] == [
+        ("warn", "the whole fleet is paused: disk swap (by ops)", "emp resume, when that is over"),
+        ("warn", "box is drained: no reason given (by ann)", "emp resume box, when that is over"),
+    ]
+    ((level, what, fix),) = told["breaker"]
+    assert (level, what) == ("fail", "the breaker is open, emp repairs nothing: 5 of 8 failed; it tries m3 meanwhile")
+    assert "emp resume closes it" in fix
+    assert told["rollout"] == [
+        (
+            "fail",
+            "the rollout of generation 3 (3 of 10 machines) is halted: a failed with it",
+            "emp explain a; then emp apply what is put right, or emp rollback",
+        )
+    ]
+    ((level, what, fix),) = told["quarantine"]
+    assert (level, what) == ("fail", "program-fatal comfyui-gpu0 on box: needs a person: in vain")
+    assert fix == "emp explain program-fatal/box/comfyui-gpu0; emp restart box releases it"
+    for name in told:
+        assert levels(nothing, name, difference=difference()) == ["ok"]

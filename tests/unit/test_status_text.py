@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from http_support import fleet_of
 
+from emp_orch.cli.standing import who_holds
 from emp_orch.cli.status import as_document, screen
 from emp_orch.control.inspect import Difference, DriftNow
 from emp_orch.control.orphans import Orphan
@@ -22,9 +23,12 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.fleet.overrides import Override, OverrideKind, drained
+from emp_orch.fleet.policy import Hold
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
+from emp_orch.store.status import BreakerStatus, RolloutStatus
 
 NOW = 1_000_000
 SETTINGS = Settings(
@@ -185,7 +189,7 @@ def test_something_is_missing() -> None:
     assert found.verdict is Verdict.PARTLY
     text = screen(found)
     assert text.splitlines()[0] == "basic: partly, generation 3"
-    assert text.splitlines()[3] == "  next  emp doctor · emp diff · emp logs"
+    assert text.splitlines()[3] == "  next  emp doctor · emp diff · emp explain · emp logs"
     assert "reconcile      RUNNING  11   1m5s  paused: a fair (by me)\n" in text
     assert (
         text.partition("\nMACHINE ")[2]
@@ -203,6 +207,100 @@ drift  2
   program-stopped comfyui-gpu0: STOPPED, not RUNNING, for 12s (it was stopped)
   machine-surplus old: STOPPED, not RUNNING (it was stopped)"""
     )
+
+
+LONG_AGO = "1970-01-01T00:15:00.000Z"  # 100 s before NOW
+PAUSE = Override(kind=OverrideKind.PAUSE, reason="disk swap", by="ops", at=LONG_AGO)
+DRAIN = Override(kind=OverrideKind.DRAIN, machine_id=MachineId("box"), by="ann", at=LONG_AGO)
+
+
+def test_what_people_and_policies_hold_up_stands_at_the_top() -> None:
+    left = "needs a person: 5 tries and 3 restarts of the machine in 30 min did not help"
+    quarantined = msgspec.structs.replace(
+        drift(Kind.PROGRAM_FATAL, "comfyui-gpu0"), hold=Hold.QUARANTINE, held=left, action="start program"
+    )
+    rollout = RolloutStatus(
+        generation=3, pending=7, done=3, stalled=True, since_progress_ms=NOW - 700_000, broken=("a", "b"), halted=True
+    )
+    found = overview(
+        difference=difference(
+            quarantined,
+            paused=PAUSE.words,
+            overrides=(PAUSE, DRAIN),
+            breaker=BreakerStatus(reason="5 of 8 machines failed", since_ms=NOW - 120_000, trial=("m3",)),
+            rollout=rollout,
+        ),
+    )
+    head, _, rest = screen(found).partition("\n\n")
+    assert head.splitlines()[4:] == [
+        "  pause   fleet: disk swap (by ops), since 1m40s; `emp resume` ends it",
+        "  drain   box: no reason given (by ann), since 1m40s; `emp resume box` ends it",
+        "  breaker open since 2m: 5 of 8 machines failed; trying m3; `emp resume` closes it",
+        "  rollout generation 3: 3 of 10 machines in order; halted: a, b failed with it;"
+        " stalled: no progress since 11m40s",
+        f"  person  program-fatal comfyui-gpu0: {left}",
+    ]
+    assert rest.endswith(f"(it was stopped); waits: {left}")
+    document = as_document(found)
+    assert [o["kind"] for o in document["overrides"]] == ["pause", "drain"]
+    assert (document["breaker"]["trial"], document["rollout"]["halted"]) == (("m3",), True)
+    (shown,) = document["drift"]
+    assert (shown["hold"], shown["held"]) == ("quarantine", left)
+
+
+def test_many_overrides_fit_on_the_screen() -> None:
+    many = tuple(msgspec.structs.replace(DRAIN, machine_id=MachineId(f"m{n:02}")) for n in range(40))
+    text = screen(overview(difference=difference(overrides=many)))
+    assert text.count("  drain   ") == 8
+    assert "… and 32 more pauses and drains: emp status --json" in text
+
+
+def drained_difference(*found: DriftNow) -> Difference:
+    """What is seen while `box` is drained."""
+    whole = difference(*found, overrides=(DRAIN,))
+    return msgspec.structs.replace(whole, desired=drained(whole.desired, (DRAIN,)))
+
+
+def test_a_drained_machine_is_not_broken() -> None:
+    busy = machine("box", drained=True, status="configuring", workers={"draining": 1}, workers_wanted=0)
+    under_way = overview(
+        machines=(busy,), difference=drained_difference(drift(Kind.CONFIG_BEHIND, "box", age_ms=1_000))
+    )
+    assert under_way.verdict is Verdict.ALL
+    assert "box      configuring, draining  8/8       1 draining  " in screen(under_way)
+    done = machine("box", drained=True, workers={}, workers_wanted=0)
+    assert overview(machines=(done,), difference=drained_difference()).verdict is Verdict.ALL
+    assert "box      ready, drained  8/8       -  " in screen(
+        overview(machines=(done,), difference=drained_difference())
+    )
+    for broken in (
+        overview(machines=(machine("box", drained=True, stale=True),), difference=drained_difference()),
+        overview(machines=(done,), difference=drained_difference(drift(Kind.PROGRAM_FATAL, "comfyui-gpu0"))),
+        overview(machines=(busy,), difference=difference(drift(Kind.CONFIG_BEHIND, "box"))),
+    ):
+        assert broken.verdict is Verdict.PARTLY
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"paused": "x (by me)"}, "the reconciler is paused: x (by me); `emp resume` ends it"),
+        ({"breaker": BreakerStatus(reason="3 failed", since_ms=NOW)}, "the breaker is open since 0ms: 3 failed; `emp"),
+        (
+            {"rollout": RolloutStatus(generation=4, pending=1, stalled=True, since_progress_ms=NOW - 60_000)},
+            "the rollout of generation 4: 0 of 1 machines in order; stalled: no progress since 1m",
+        ),
+        ({"rollout": RolloutStatus(generation=4, pending=1, stalled=False, since_progress_ms=NOW)}, ""),
+    ],
+)
+def test_why_nothing_goes_on(changes: dict[str, object], words: str) -> None:
+    told = who_holds(difference(**changes))
+    assert told.startswith(words) and bool(told) == bool(words)
+    waiting = msgspec.structs.replace(
+        drift(Kind.PROGRAM_FATAL, "p"), hold=Hold.BACKOFF, held="backoff after 2 attempts"
+    )
+    assert who_holds(difference(waiting)) == "p waits: backoff after 2 attempts; see `emp explain`"
 
 
 def test_redis_is_away() -> None:

@@ -17,7 +17,7 @@ from emp_orch.fleet.round import Inputs, Round, decide
 from emp_orch.fleet.story import Story, meant, story
 
 M = one([SIMULATION])
-PROGRAM = next(p.name for p in M.programs if p.service == "simulation")
+PROGRAM = next(p.name for p in M.programs if p.service == "simulation" and not p.kind.once)
 FATAL_KEY = f"program-fatal/m/{PROGRAM}"
 START_KEY = f"start-program/m/{PROGRAM}"
 OPS = Override(kind=OverrideKind.PAUSE, reason="disk swap", by="ops")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from emp_orch.control.doctor import api, basics, machines, plane, redis, workers
+from emp_orch.control.doctor import api, basics, holds, machines, plane, redis, workers
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Cannot, Check, Finding, Level
 
 CHECKS: tuple[Check, ...] = (
     *basics.CHECKS,
     *plane.CHECKS,
+    *holds.CHECKS,
     *redis.CHECKS,
     *api.CHECKS,
     *machines.CHECKS,

@@ -128,13 +128,6 @@ def _locks(facts: Facts) -> Iterator[Problem]:
 
 def _reconciler(facts: Facts) -> Iterator[Problem]:
     found = known(facts.difference)
-    if found.paused:
-        api = known(facts.settings).api.url
-        yield Problem(
-            what=f"the reconciler is paused: {found.paused}",
-            fix=f"curl -X POST {api}/api/reconcile/resume",
-            level=Level.WARN,
-        )
     age_ms = found.status_age_ms
     if age_ms is None:
         yield Problem(

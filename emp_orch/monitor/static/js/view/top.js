@@ -15,7 +15,7 @@ export function Top({ store }) {
         ${fleet?.generation
           ? html`<span class="chip" title=${`applied ${absolute(fleet.applied_at)}`}>generation ${fleet.generation}</span>`
           : null}
-        ${fleet?.paused ? html`<span class="chip warn">paused: ${fleet.paused}</span>` : null}
+        ${fleet ? html`<${Holds} fleet=${fleet} />` : null}
       </div>
       <div class="top-right">
         <${Reconciler} store=${store} />
@@ -23,6 +23,39 @@ export function Top({ store }) {
       </div>
     </header>
   `;
+}
+
+// What people and policies hold up: the breaker, pauses and drains, a rollout on its way.
+function Holds({ fleet }) {
+  const { breaker, rollout, overrides = [] } = fleet;
+  return html`
+    ${breaker
+      ? html`<span class="chip bad" id="breaker" title=${`since ${absolute(breaker.since)}`}
+          >breaker open: ${breaker.reason}${breaker.trying.length ? `; trying ${few(breaker.trying)}` : null}</span
+        >`
+      : null}
+    ${overrides.slice(0, SHOWN).map(
+      (o) => html`<span class="chip warn" key=${`${o.kind}:${o.scope}`} data-override=${`${o.kind}:${o.scope}`} title=${`since ${absolute(o.at)}`}
+        >${WORDS[o.kind] ?? o.kind}${o.scope === "fleet" ? "" : ` ${o.scope}`}: ${o.reason || "no reason given"}${o.by ? ` (by ${o.by})` : ""}</span
+      >`,
+    )}
+    ${overrides.length > SHOWN ? html`<span class="chip warn">${overrides.length - SHOWN} more pauses and drains</span>` : null}
+    ${rollout ? html`<${Rollout} rollout=${rollout} />` : null}
+  `;
+}
+
+const SHOWN = 4;
+const WORDS = { pause: "paused", drain: "drained" };
+const few = (names) => names.slice(0, 3).join(", ") + (names.length > 3 ? " …" : "");
+
+function Rollout({ rollout }) {
+  const stands = rollout.halted ? `halted: ${few(rollout.broken)} failed with it` : rollout.stalled ? "stalled" : "";
+  return html`<span
+    class=${`chip ${stands ? "bad" : ""}`}
+    id="rollout"
+    title=${`last progress ${absolute(rollout.last_progress)}`}
+    >rollout ${rollout.done}/${rollout.total}${stands ? `, ${stands}` : ""}</span
+  >`;
 }
 
 const title = (state, fleet) => `${state.drift.length ? `(${state.drift.length}) ` : ""}${fleet.name} · emp`;

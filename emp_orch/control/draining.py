@@ -1,0 +1,105 @@
+"""Watching a drain: whose worker is still there, and at which job, until none is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired import worker_id, worker_program
+from emp_orch.fleet.model import Fleet, MachineId, ProgramName, WorkerId
+from emp_orch.fleet.observed import ProgramState
+from emp_orch.fleet.overrides import drain_of
+from emp_orch.fleet.policy import Hold
+from emp_orch.store import connect
+from emp_orch.store.connect import Client
+from emp_orch.store.events import Events
+from emp_orch.store.generations import read_generation
+from emp_orch.store.keys import Keys
+from emp_orch.store.overrides import read_overrides
+from emp_orch.store.reports import read_some
+from emp_orch.store.status import read_status
+
+# How long a look waits for an event at most.
+LOOK_AGAIN_MS = 1_000
+
+_GONE = (ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATAL)
+
+
+class WorkerLeft(Struct, frozen=True, kw_only=True):
+    """A worker that is still there. `job_id` is what it works on, None when nothing."""
+
+    worker_id: str
+    status: str
+    job_id: str | None = None
+
+
+class Draining(Struct, frozen=True, kw_only=True):
+    """How far a drain is. `waits`: why it has not begun, where something holds it."""
+
+    left: tuple[WorkerLeft, ...]
+    waits: str = ""
+
+
+class Drain:
+    """Watches the drain of one machine of one fleet."""
+
+    def __init__(self, r: Client, keys: Keys, fleet: str, machine_id: str) -> None:
+        self._r = r
+        self._keys = keys
+        self._fleet = fleet
+        self._machine_id = MachineId(machine_id)
+        self._events = Events(r, keys)
+
+    async def wait(self, tell: Callable[[Draining], None]) -> None:
+        """Until no worker is left; `tell` hears of each state on the way. The deadline is the caller's.
+
+        Raises EmpError when somebody lifts the drain meanwhile.
+        """
+        after = await self._events.latest_id()
+        while True:
+            try:
+                seen = await self.look()
+                tell(seen)
+                if not seen.left:
+                    return
+                batch = await self._events.since(after, block_ms=LOOK_AGAIN_MS)
+                after = batch[-1].id if batch else after
+            except connect.TRANSIENT:
+                await connect.drop_idle(self._r)
+                await asyncio.sleep(LOOK_AGAIN_MS / 1000)
+
+    async def look(self) -> Draining:
+        """Who is left now: a worker that reports, or whose program is not known to have ended."""
+        generation = await read_generation(self._r, self._keys, self._fleet)
+        if drain_of(await read_overrides(self._r, self._keys, self._fleet), self._machine_id) is None:
+            raise EmpError(f"the drain of {self._machine_id} was lifted meanwhile")
+        slots = _workers(generation.fleet, self._machine_id) if generation else {}
+        now_ms = await connect.time_ms(self._r)
+        reports = await read_some(self._r, self._keys, now_ms, [self._machine_id], list(slots))
+        machine = reports.machines.get(self._machine_id)
+        stale_ms = int(generation.fleet.reconcile.stale_after_s * 1000) if generation else 0
+        left = []
+        for worker_name, program in slots.items():
+            worker = reports.workers.get(worker_name)
+            got = machine.report.programs.get(program) if machine else None
+            ended = machine is None or got is None or got.state in _GONE
+            if worker is not None and not (ended and now_ms - worker.seen_ms > stale_ms):
+                said = worker.report
+                left.append(WorkerLeft(worker_id=worker_name, status=said.status, job_id=said.current_job_id))
+            elif not ended and got is not None:
+                left.append(WorkerLeft(worker_id=worker_name, status=got.state.lower()))
+        return Draining(left=tuple(left), waits=await self._waits() if left else "")
+
+    async def _waits(self) -> str:
+        status = await read_status(self._r, self._keys, self._fleet)
+        mine = [i for i in status.drift if i.drift.machine_id == self._machine_id] if status else []
+        return next((i.held for i in mine if i.hold is not None and i.hold is not Hold.UNDER_WAY), "")
+
+
+def _workers(fleet: Fleet, machine_id: MachineId) -> dict[WorkerId, ProgramName]:
+    """The workers that the machine has while it is not drained, and the program of each."""
+    slots = next((m.num_gpus for m in fleet.machines if m.id == machine_id), 0)
+    return {worker_id(machine_id, slot): worker_program(slot) for slot in range(slots)}
