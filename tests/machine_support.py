@@ -20,11 +20,12 @@ from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded, s
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
-from emp_orch.store.commands import Ack, Command, CommandVerb, send
+from emp_orch.store.commands import Ack, CommandVerb, send
 from emp_orch.store.configs import MachineConfig, write_config
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Leadership, Mandate
 
 KEYS = Keys("b:")
 M = "m"
@@ -67,7 +68,12 @@ class Box:
         config = MachineConfig(
             generation=self._generation, digest=config_hash(machine), supervisord=text, machine=machine
         )
-        await write_config(self._r, KEYS, config)
+        await write_config(self._r, KEYS, await self._mandate(), config)
+
+    async def _mandate(self) -> Mandate:
+        mandate = await Leadership(self._r, KEYS, "f", "test", ttl_ms=60_000).acquire()
+        assert isinstance(mandate, Mandate), mandate
+        return mandate
 
     async def start(self, machine: DesiredMachine) -> None:
         await self.write(machine)
@@ -123,7 +129,7 @@ class Box:
         """Send a command and wait for its answer."""
         self._commands += 1
         seq = str(self._commands)
-        await send(self._r, KEYS, M, Command(epoch=1, seq=seq, verb=verb, program=program))
+        await send(self._r, KEYS, await self._mandate(), M, verb, seq=seq, program=program)
 
         async def answer() -> Ack | None:
             entries = await self._r.xrange(KEYS.acks(M))
