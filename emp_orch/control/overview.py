@@ -124,7 +124,7 @@ class Overview(Struct, frozen=True, kw_only=True):
         return Verdict.ALL if well and all(m.well for m in self.machines if m.desired) else Verdict.PARTLY
 
 
-_DRAINING = (Kind.CONFIG_BEHIND, Kind.MACHINE_STARTING)
+_DRAINING = (Kind.CONFIG_BEHIND, Kind.MACHINE_STARTING, Kind.WORKER_SURPLUS)
 
 
 def _counts(drift: Drift, found: Difference) -> bool:

@@ -26,12 +26,18 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
                 subject=wid,
                 desired="absent",
                 observed="silent" if silent else status,
-                cause="it ended without taking its report away" if silent else "no GPU slot of this fleet has it",
+                cause="it ended without taking its report away" if silent else _why_surplus(wid, desired),
                 origin="",
                 seen_ms=seen_ms if silent else None,
             )
         )
     return found
+
+
+def _why_surplus(worker: str, desired: Desired) -> str:
+    machine = desired.machines.get(machine_of(worker))
+    drained = machine is not None and machine.drained
+    return "its machine is drained: it finishes its job, and ends" if drained else "no GPU slot of this fleet has it"
 
 
 def is_wanted(worker: str, desired: Desired) -> bool:

@@ -264,7 +264,10 @@ def drained_difference(*found: DriftNow) -> Difference:
 def test_a_drained_machine_is_not_broken() -> None:
     busy = machine("box", drained=True, status="configuring", workers={"draining": 1}, workers_wanted=0)
     under_way = overview(
-        machines=(busy,), difference=drained_difference(drift(Kind.CONFIG_BEHIND, "box", age_ms=1_000))
+        machines=(busy,),
+        difference=drained_difference(
+            drift(Kind.CONFIG_BEHIND, "box", age_ms=1_000), drift(Kind.WORKER_SURPLUS, "box-worker-0")
+        ),
     )
     assert under_way.verdict is Verdict.ALL
     assert "box      configuring, draining  8/8       1 draining  " in screen(under_way)
