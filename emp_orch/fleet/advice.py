@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.kinds import Kind
+from emp_orch.fleet.kinds import CONTROL, Drift, Kind
 from emp_orch.fleet.overrides import Override, pause_at
 from emp_orch.fleet.policy import Hold
 from emp_orch.fleet.round import Item
@@ -11,6 +11,12 @@ _BY_KIND = {
     Kind.REPORT_MALFORMED: "find who writes it: another program, or another version of emp on that machine",
     Kind.MACHINE_UNREACHABLE: "look where it runs: nothing here can tell whether it does; emp stops nothing unknown",
     Kind.MACHINE_FOREIGN: "stop it where it runs, or add it to emp.yaml",
+    Kind.MACHINE_CONFLICT: "stop one of the two: the report says where each runs",
+    Kind.GPU_LOST: "look at the driver there (`nvidia-smi`, the kernel's log); often only a reboot helps",
+    Kind.GPU_MISSING: "give the machine fewer slots (`emp scale`), or look for the GPU that the driver does not show",
+    Kind.PROGRAM_PORT_TAKEN: "stop who listens there, or give the service another port in emp.yaml",
+    Kind.CONNECTOR_BROKEN: "install the connector's package where the worker runs, then `emp restart` it",
+    Kind.CONTROL_DOWN: "`emp doctor` looks at the control plane; `emp apply` starts its parts",
     Kind.MACHINE_SURPLUS: "`emp apply --prune` stops and removes it; or add it to emp.yaml again",
 }
 
@@ -19,8 +25,10 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
     """For a drift that stands. Empty when there is nothing to do but wait."""
     drift = item.drift
     target = " ".join(filter(None, (drift.machine_id, drift.program)))
-    logs = f"`emp logs machine-{'/'.join(filter(None, (drift.machine_id, drift.program)))}` shows what it said"
+    logs = f"`emp logs {_log(drift)}` shows what it said"
     found: list[str] = []
+    if drift.machine_id == CONTROL:
+        return (_BY_KIND[Kind.CONTROL_DOWN], logs)
     match item.hold:
         case Hold.PAUSE:
             pause = pause_at(overrides, drift.machine_id, drift.program)
@@ -42,3 +50,9 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
             found += [_BY_KIND[drift.kind]] if drift.kind in _BY_KIND else []
             found += [logs] if drift.program else []
     return tuple(found)
+
+
+def _log(drift: Drift) -> str:
+    if drift.machine_id == CONTROL:
+        return drift.subject
+    return "/".join(filter(None, (f"machine-{drift.machine_id}", drift.program)))

@@ -294,12 +294,12 @@ def _busy(operation: Operation, s: Situation) -> int:
 def describe(drift: Drift, operation: Operation | None, decision: Decision) -> tuple[str, str, int | None]:
     """For a drift: the action it leads to, why it is held (if it is), and when it will be tried."""
     if operation is None:
-        return "", "needs a person" if drift.kind in _NEEDS_A_PERSON else "nothing to do yet", None
+        return "", "needs a person" if drift.kind in NEEDS_A_PERSON else "nothing to do yet", None
     held = decision.holding.get(operation.key)
     return (operation.text, held.why, held.next_ms) if held else (operation.text, "", None)
 
 
-_NEEDS_A_PERSON = frozenset(
+NEEDS_A_PERSON = frozenset(
     {
         *(Kind.REPORT_MALFORMED, Kind.MACHINE_UNREACHABLE, Kind.MACHINE_FOREIGN, Kind.MACHINE_SURPLUS),
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.PROGRAM_PORT_TAKEN, Kind.CONNECTOR_BROKEN),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from fleet_support import NOW_MS, SIMULATION, look, one, report, running, wish
 from msgspec import Struct, structs
 
 from emp_orch.fleet.advice import advice
 from emp_orch.fleet.chronicle import TYPES, Entry, concerns, kind_of, machine_of, subject_of
+from emp_orch.fleet.kinds import CONTROL, Drift, Kind
 from emp_orch.fleet.memory import Memory, ended
 from emp_orch.fleet.observed import Instance, InstanceState, Observed, ProgramReport, ProgramState
 from emp_orch.fleet.overrides import Override, OverrideKind
-from emp_orch.fleet.policy import Hold
-from emp_orch.fleet.round import Inputs, Round, decide
+from emp_orch.fleet.policy import NEEDS_A_PERSON, Hold
+from emp_orch.fleet.round import Inputs, Item, Round, decide
 from emp_orch.fleet.story import Story, meant, story
 
 M = one([SIMULATION])
@@ -198,3 +200,17 @@ def test_entries_of_any_shape_are_read() -> None:
     quarantined = {"operation": START_KEY, "reason": "x"}
     assert (machine_of(quarantined), subject_of(quarantined)) == ("m", PROGRAM)
     assert concerns({"machines": ["m", "n"]}, "n") and concerns({"key": FATAL_KEY}, "", PROGRAM)
+
+
+@pytest.mark.parametrize("kind", sorted(NEEDS_A_PERSON))
+def test_whatever_needs_a_person_says_what_one_can_do(kind: Kind) -> None:
+    drift = Drift(kind=kind, machine_id=M.id, subject="m", desired="", observed="", cause="", origin="")
+    assert advice(Item(drift=drift, since_ms=0, action="", held="needs a person"), ())
+
+
+def test_a_part_of_the_control_plane_is_no_machine() -> None:
+    drift = Drift(
+        kind=Kind.CONTROL_DOWN, machine_id=CONTROL, subject="api", desired="", observed="", cause="", origin=""
+    )
+    (_, logs) = advice(Item(drift=drift, since_ms=0, action="", hold=Hold.BACKOFF), ())
+    assert logs == "`emp logs api` shows what it said"
