@@ -107,6 +107,7 @@ class Reconciler:
     def stand_by(self) -> None:
         """Something was refused: nothing more is done under this mandate; the next begins with what is published."""
         self._mandate = None
+        self._outcomes.clear()  # the leader hears of them as well
 
     def handed_over(self, key: str) -> None:
         """The machine has been told; it says itself when the operation is done."""
