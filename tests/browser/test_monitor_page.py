@@ -8,14 +8,19 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
-from http_support import Producer, Stack, fleet_of
+from http_support import FLEET, Producer, Stack, fleet_of
 from output_support import completed
 from playwright.async_api import Page, async_playwright, expect
 
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
+from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.jobs import parse_submission
+from emp_orch.store.overrides import put_override
 from emp_orch.store.queue import Queue
+from emp_orch.store.status import BreakerStatus, RolloutStatus, read_status, write_status
 
 CHROMIUM = "/usr/bin/chromium"
 ARGS = [
@@ -255,3 +260,33 @@ async def test_the_policy_is_strict(http_stack: Stack, watched: Watched) -> None
         })"""
     )
     assert blocked is True
+
+
+async def test_what_holds_emp_up_stands_in_the_top_line(
+    watched: Watched, http_stack: Stack, producer: Producer
+) -> None:
+    await populate(producer)
+    page = await watched.open(http_stack)
+    await expect(page.locator("#breaker")).to_have_count(0)
+    drain = Override(kind=OverrideKind.DRAIN, machine_id=MachineId("m1"), reason="<b>GPU</b>", by="ann")
+    pause = Override(kind=OverrideKind.PAUSE, reason="disk swap", by="ops")
+    for override in (drain, pause):
+        await put_override(producer.redis, producer.keys, FLEET, override)
+    status = await read_status(producer.redis, producer.keys, FLEET)
+    assert status is not None
+    held = msgspec.structs.replace(
+        status,
+        breaker=BreakerStatus(reason="5 of 8 machines failed", since_ms=status.at_ms, trial=("m3",)),
+        rollout=RolloutStatus(
+            generation=2, pending=7, done=3, stalled=False, since_progress_ms=status.at_ms, broken=("m4",), halted=True
+        ),
+    )
+    await write_status(producer.redis, producer.keys, await producer.mandate(), held)
+    await producer.events.append("drift_changed", count=0)
+    await expect(page.locator("#breaker")).to_have_text(
+        "breaker open: 5 of 8 machines failed; trying m3", timeout=SOON_MS
+    )
+    await expect(page.locator("[data-override='pause:fleet']")).to_have_text("paused: disk swap (by ops)")
+    await expect(page.locator("[data-override='drain:m1']")).to_have_text("drained m1: <b>GPU</b> (by ann)")
+    await expect(page.locator("#rollout")).to_have_text("rollout 3/10, halted: m4 failed with it")
+    assert watched.complaints == []
