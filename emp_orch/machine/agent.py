@@ -263,9 +263,12 @@ class Agent:
                 assert_never(command.verb)
 
     async def _hold(self, name: ProgramName, held: bool) -> None:
-        """Keep the start-up sequence off `name`, or let it be started again."""
+        """Keep the start-up sequence off `name`, or let it be started again. Its ends are counted anew: whoever stops
+        or starts it has dealt with the former ones, and a mended program must not be stopped for them.
+        """
         others = tuple(n for n in self._state.stopped if n != name)
         self._remember(stopped=(*others, name) if held else others)
+        self._remember_ends({n: e for n, e in self.programs.ends_ms.items() if n != name})
         await self.programs.touch()
 
     def _known(self, text: str | None) -> ProgramName:
