@@ -101,6 +101,8 @@ def emp(ground: Ground) -> Iterator[None]:
     )
     try:
         _emp(ground.folder, "apply", "-y")
+        # What is killed every few seconds is flapping, and the reconciler would stop it. Replacing is the agent's business.
+        _emp(ground.folder, "pause", "--reason", "kills are measured")
         yield
     finally:
         _emp(ground.folder, "down")
