@@ -211,6 +211,17 @@ async def test_a_program_stopped_by_command_stays_stopped_until_it_is_started(bo
     await box.until_program("a", lambda p: running(p) and len(p.ends_ms) == 1)
 
 
+async def test_ends_are_counted_anew_after_a_command(box: Box) -> None:
+    await box.start(desired(sleeper("a"), sleeper("b")))
+    for verb in (CommandVerb.RESTART_PROGRAM, CommandVerb.STOP_PROGRAM, CommandVerb.START_PROGRAM):
+        if verb is not CommandVerb.START_PROGRAM:
+            await box.until_program("a", running)
+            await box.kill("a")
+            await box.until_program("a", lambda p: running(p) and len(p.ends_ms) == 1)
+        assert (await box.command(verb, "a")).ok
+        await box.until_program("a", lambda p: p.ends_ms == ())
+
+
 async def test_a_stop_reaches_a_program_between_two_lives(box: Box) -> None:
     await box.start(desired(service("short", command=("sleep", "1.2"), start_s=1.0), sleeper("a")))
     await box.until_program("short", lambda p: p.ends_ms)
