@@ -101,7 +101,7 @@ def emp(ground: Ground) -> Iterator[None]:
     )
     try:
         _emp(ground.folder, "apply", "-y")
-        # What is killed every few seconds is flapping, and the reconciler would stop it. Replacing is the agent's business.
+        # What is killed every few seconds is flapping, and the reconciler would stop it. Replacing is the agent's part.
         _emp(ground.folder, "pause", "--reason", "kills are measured")
         yield
     finally:

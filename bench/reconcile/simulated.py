@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch import spec
+from emp_orch import __version__, spec
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.model import Fleet, MachineId, WorkerId
 from emp_orch.fleet.observed import (
@@ -79,7 +79,7 @@ def worker_report(worker_id: WorkerId, machine_id: MachineId, gpu: int, now_ms: 
         connector_statuses={"comfyui": ConnectorReport(status=ConnectorStatus.IDLE, version="bench")},
         started_ms=now_ms,
         pid=4_712,
-        package="emp-orch bench",
+        package=f"emp-orch {__version__}",
     )
 
 

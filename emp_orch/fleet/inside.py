@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import ProgramName, WorkerId
@@ -46,6 +46,8 @@ def program_drift(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> li
     down: set[ProgramName] = set()
     for program in machine.programs:
         got = seen.report.programs.get(program.name)
+        if got is not None and _in_order(program, got):
+            continue
         kind, cause = _classify_program(program, got, now_ms)
         waits_for = [name for name in program.after if name in down]
         if kind is not None:
@@ -82,6 +84,16 @@ def program_drift(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> li
         if name not in wanted
     ]
     return found
+
+
+def _in_order(program: DesiredProgram, got: ProgramReport) -> bool:
+    """Whether there is plainly nothing to say of it, as of nearly all programs at nearly all times."""
+    if got.state is not ProgramState.RUNNING or got.ends_ms or got.port_taken_by:
+        return False
+    return program.kind in _STAYING and (got.healthy is True or (got.healthy is None and program.health is None))
+
+
+_STAYING = (ProgramKind.SERVICE, ProgramKind.WORKER)
 
 
 def _classify_program(program: DesiredProgram, got: ProgramReport | None, now_ms: int) -> tuple[Kind | None, str]:
