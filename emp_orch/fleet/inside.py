@@ -195,7 +195,7 @@ def _classify_worker(
         return Kind.WORKER_WRONG_MACHINE, f"of machine {worker.report.machine_id}", "it was started for another machine"
     if desired.package and worker.report.package and worker.report.package != desired.package:
         return Kind.WORKER_OUTDATED, worker.report.package, f"this emp has {desired.package}"
-    if lacking := _lacking(machine.capabilities, worker.report.capabilities):
+    if machine.capabilities and (lacking := _lacking(machine.capabilities, worker.report.capabilities)):
         return Kind.WORKER_WRONG_CAPABILITIES, f"other {lacking}", "it was started with other capabilities"
     if worker.report.status in (WorkerStatus.INITIALIZING, WorkerStatus.OFFLINE):
         return Kind.WORKER_STARTING, worker.report.status, "it is starting"
@@ -212,11 +212,12 @@ _BAD = (ConnectorStatus.ERROR, ConnectorStatus.OFFLINE)
 
 def connector_drift(machine: DesiredMachine, worker: WorkerId, report: WorkerReport) -> list[Drift]:
     """Connectors of a worker that is right otherwise."""
+    bad = {name: c for name, c in report.connector_statuses.items() if c.status in _BAD}
+    if not bad:
+        return []
     found = []
     unloaded = report.unloaded
-    for service, connector in report.connector_statuses.items():
-        if connector.status not in _BAD:
-            continue
+    for service, connector in bad.items():
         names = (ProgramName(f"{service}-gpu{report.gpu}"), ProgramName(service))
         program = next((p for name in names if (p := machine.program(name)) is not None), None)
         found.append(

@@ -11,7 +11,11 @@ from emp_orch.fleet.observed import InstanceState, Observed
 
 def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
     surplus = {i for i in _known_machines(observed) if i not in desired.machines}
-    readable = [(i, w.report.machine_id, w.seen_ms, str(w.report.status)) for i, w in observed.workers.items()]
+    readable = [
+        (i, w.report.machine_id, w.seen_ms, str(w.report.status))
+        for i, w in observed.workers.items()
+        if not is_wanted(i, desired)
+    ]
     unreadable = [(WorkerId(m.id), machine_of(m.id), m.seen_ms, "") for m in observed.malformed if m.kind == "worker"]
     found = []
     for wid, machine_id, seen_ms, status in sorted(readable + unreadable):
