@@ -110,7 +110,8 @@ class Session:
 
         `look` is shown every state on the way, with what the reconciler said of it last.
         """
-        bare = generations.as_desired(generation)
+        redis = connect.address(self._settings.machine_redis_url)
+        bare = generations.as_desired(generation, redis=redis)
         events = Events(self._r, self._keys)
         after = await events.latest_id()
         while True:

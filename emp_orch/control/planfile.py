@@ -120,7 +120,8 @@ async def _observed(layout: Layout, proposal: Proposal, seen: Preview) -> str:
             current = await read_generation(r, keys, settings.fleet)
             if current is not None:
                 observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
-                drift = sorted(d.key for d in diff(generations.as_desired(current), observed))
+                desired = generations.as_desired(current, redis=connect.address(settings.machine_redis_url))
+                drift = sorted(d.key for d in diff(desired, observed))
     return hashlib.sha256(msgspec.json.encode((lives, drift), order="sorted")).hexdigest()
 
 
