@@ -138,8 +138,10 @@ class Session:
 
 
 _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)
+# Only a person can mend these, and not by waiting.
+_NOT_OURS = (Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT)
 
 
 def blocking(drifts: tuple[Drift, ...], desired: Desired) -> tuple[Drift, ...]:
-    """The drift that an apply waits for: machines it was not told to remove may stay."""
-    return tuple(d for d in drifts if d.kind not in _MAY_STAY or desired.prune)
+    """The drift that an apply waits for: machines it was not told to remove may stay, and what hardware lacks."""
+    return tuple(d for d in drifts if d.kind not in _NOT_OURS and (d.kind not in _MAY_STAY or desired.prune))

@@ -43,6 +43,10 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired) -> list
     return found
 
 
+# Who compares is a reconciler; one that its supervisord does not run was started by somebody who means it.
+_OURSELVES = "reconcile"
+
+
 def control_plane(observed: Observed) -> list[Drift]:
     """Parts of the control plane that do not run, and that its supervisord does not start by itself."""
     return [
@@ -57,5 +61,5 @@ def control_plane(observed: Observed) -> list[Drift]:
             program=ProgramName(name),
         )
         for name, part in sorted(observed.parts.items())
-        if part.state in _DOWN
+        if part.state in _DOWN and name != _OURSELVES
     ]

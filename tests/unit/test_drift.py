@@ -553,7 +553,11 @@ GPUS = structs.replace(one([SIMULATION], num_gpus=2), needs_gpus=True)
 ABLE = structs.replace(M, capabilities={"zone": "a", "hardware": {"gpu_memory_gb": 24}})
 OFFLINE = {"comfyui": ConnectorReport(status=ConnectorStatus.OFFLINE, detail="connection refused")}
 UNLOADED = {"comfyui": ConnectorReport(status=ConnectorStatus.ERROR, detail="no module named x")}
-DOWN = {"api": ProgramReport(state=S.FATAL, detail="too quick"), "monitor": ProgramReport(state=S.RUNNING)}
+DOWN = {
+    "api": ProgramReport(state=S.FATAL, detail="too quick"),
+    "monitor": ProgramReport(state=S.RUNNING),
+    "reconcile": ProgramReport(state=S.STOPPED),
+}
 
 
 def of(wanted: DesiredMachine, **changes: Any) -> Desired:
