@@ -29,6 +29,8 @@ STEERED = """\
 GHOST = f"{MACHINE}-worker-9"
 
 ELSEWHERE = {
+    Kind.PROGRAM_STARTING: "test_faults: every killed program, where a look falls into its start",
+    Kind.WORKER_STARTING: "test_faults: likewise",
     Kind.MACHINE_STALE: "test_faults: a hanging agent",
     Kind.MACHINE_SURPLUS: "test_scale: a removed machine stays until pruned",
     Kind.PROGRAM_MISSING: "unit: between a configuration that was written and supervisord's reading of it",
@@ -49,7 +51,7 @@ ELSEWHERE = {
     Kind.GPU_MISSING: "unit: it needs an NVIDIA driver",
 }
 # A fleet that comes up shows them, and a machine that was killed shows them again.
-ON_THE_WAY = {Kind.MACHINE_BOOTING, Kind.MACHINE_STARTING, Kind.PROGRAM_STARTING, Kind.WORKER_STARTING}
+ON_THE_WAY = {Kind.MACHINE_BOOTING, Kind.MACHINE_STARTING}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
