@@ -32,13 +32,18 @@ class Listener(Protocol):
 
 
 class Operations:
-    """Runs operations in `group`, and writes what came of them. `wake` is called at each end."""
+    """Runs operations in `group`, and writes what came of them. `wake` is called at each end.
+
+    `telling` is held while a round is told, and while an outcome is: it is given in the order it was asked for, so the
+    journal has the beginning of an operation before its end, however short it was.
+    """
 
     def __init__(self, executor: Executor, group: asyncio.TaskGroup, write: Write, wake: Callable[[], None]) -> None:
         self._executor = executor
         self._group = group
         self._write = write
         self._wake = wake
+        self.telling = asyncio.Lock()
         self.listener: Listener | None = None
 
     def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
@@ -68,4 +73,5 @@ class Operations:
                 self.listener.handed_over(operation.key)
         self._wake()
         with suppress(NotLeader, *TRANSIENT):  # the log has it; the journal is not worth a crash
-            await self._write([("operation_ended" if done else "operation_sent", outcome)])
+            async with self.telling:
+                await self._write([("operation_ended" if done else "operation_sent", outcome)])

@@ -114,6 +114,10 @@ class RedisBackend:
 
     async def publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         """Write the status each round, and tell everybody when what it says has changed."""
+        async with self._operations.telling:  # what this round began may be over before it is told
+            await self._publish(inputs, done, mandate)
+
+    async def _publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         status = self._status(inputs, done, mandate)
         await write_status(self._r, self._keys, mandate, status)
         if done.memory != self._remembered:
