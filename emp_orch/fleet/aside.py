@@ -10,6 +10,8 @@ from emp_orch.fleet.observed import Observed, ProgramState, SeenMachine
 # supervisord is not at these: somebody must start them.
 _DOWN = frozenset({ProgramState.FATAL, ProgramState.STOPPED, ProgramState.EXITED, ProgramState.UNKNOWN})
 
+TWO_AGENTS = "two agents report as this machine; stop the one that does not belong"
+
 
 def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired) -> list[Drift]:
     """What a machine that reports says of itself, beyond its programs."""
@@ -28,8 +30,7 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired) -> list
 
     found = []
     if report.rival:
-        why = "two agents report as this machine; stop the one that does not belong"
-        found.append(drift(Kind.MACHINE_CONFLICT, "one agent", f"also {report.rival}", why))
+        found.append(drift(Kind.MACHINE_CONFLICT, "one agent", f"also {report.rival}", TWO_AGENTS))
     # A box elsewhere may know Redis by another name.
     here = machine.runtime is RuntimeKind.PROCESS
     if here and desired.redis and report.redis and report.redis != desired.redis:

@@ -27,7 +27,7 @@
 | connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
 | connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |
 | worker-starting | worker | its program has not run long enough to judge, or it says initializing | nothing yet |
-| machine-conflict | machine | two agents report as it | nothing: a person |
+| machine-conflict | machine | two agents report as it; the last word is another's | nothing: a person |
 | machine-wrong-redis | machine | reports another Redis than this fleet's | restart it |
 | gpu-lost, gpu-missing | machine | a GPU fails; the driver shows fewer than num_gpus | nothing: a person |
 | control-down | part of the control plane | FATAL or STOPPED | start it |
@@ -40,9 +40,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from emp_orch.fleet.aside import beside, control_plane
+from emp_orch.fleet.aside import TWO_AGENTS, beside, control_plane
 from emp_orch.fleet.desired import DesiredMachine, machine_of
-from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, heard, instance_of, is_booting
+from emp_orch.fleet.hearing import (
+    BOOT_GRACE_MS,
+    NOBODY_WAS_HEARD,
+    age,
+    fresh,
+    heard,
+    instance_of,
+    is_booting,
+    overwritten,
+)
 from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, worker_drift
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId
@@ -116,7 +125,10 @@ def machine_drift(
 
 
 # The report that is there may be a former life's.
-_UNHEARD = (Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE, Kind.MACHINE_UNREACHABLE)
+_UNHEARD = (
+    *(Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE, Kind.MACHINE_UNREACHABLE),
+    Kind.MACHINE_CONFLICT,
+)
 
 
 def _starting(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> Drift:
@@ -178,6 +190,8 @@ def _whole_machine(
             young = observed.now_ms - instance.started_ms < BOOT_GRACE_MS
             why = "its supervisord has just been started" if young else NOBODY_WAS_HEARD
             return drift(Kind.MACHINE_BOOTING, "reporting", silent, why)
+        if seen is not None and (rival := overwritten(seen, instance, desired, observed)):
+            return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
     report = now.report
     wanted = desired.digests[machine.id]

@@ -8,6 +8,10 @@ from emp_orch.fleet.observed import Instance, InstanceState, Observed, SeenMachi
 
 # How long a machine or worker may take from its process' start to its first report.
 BOOT_GRACE_MS = 30_000
+# How far a process' start and the times of Redis may be apart when they are compared.
+CLOCKS_MS = 1_000
+# What is shown of the name that another agent gives itself.
+MAX_RIVAL = 200
 
 
 # Why a silence of theirs may be ours.
@@ -44,6 +48,18 @@ def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> Seen
     instance = instance_of(machine, observed)
     former = instance is not None and instance.boot_id and seen.report.boot_id != instance.boot_id
     return None if former else seen
+
+
+def overwritten(seen: SeenMachine, instance: Instance, desired: Desired, observed: Observed) -> str:
+    """Who has written a running machine's report in this life of it, and is not its agent; empty when nobody has.
+
+    A former life's report is as old as that life. What the machine's own agent says meanwhile is not known.
+    """
+    report, boot = seen.report, instance.boot_id
+    ours = not boot or report.boot_id == boot or seen.seen_ms <= instance.started_ms + CLOCKS_MS
+    if ours or not recent(seen.seen_ms, desired, observed):
+        return ""
+    return f"{report.boot_id} on {report.host}"[:MAX_RIVAL]
 
 
 def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:

@@ -105,6 +105,25 @@ row("supervisord killed, its report fresh", UP, instance(InstanceState.GONE))
 row("just started", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS + 1)}))
 row("started long enough ago", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS)}))
 row("just started, the former life's report is fresh", UP, look(M, instances={M.id: running(M, NOW_MS - 3_000, "2-2")}))
+row(
+    "another agent has written its report since",
+    UP,
+    look(M, machines={M.id: report(M, seen_ms=NOW_MS - 2_000, boot_id="2-2", host="elsewhere")}),
+)
+row(
+    "another agent had written its report, and is silent too",
+    UP,
+    look(M, machines={M.id: report(M, seen_ms=NOW_MS - 11_000, boot_id="2-2", host="elsewhere")}),
+)
+row(
+    "started long enough ago, a former life's report is recent all the same",
+    structs.replace(UP, stale_after_ms=120_000),
+    look(
+        M,
+        machines={M.id: report(M, seen_ms=NOW_MS - BOOT_GRACE_MS, boot_id="2-2")},
+        instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS)},
+    ),
+)
 row("silent, for as long as is allowed", UP, silent(10))
 row("silent for too long", UP, silent(11))
 row("silent, and no runtime answers", UP, silent(11, **NOBODY))
@@ -295,6 +314,17 @@ machine-stale m: wants reporting, is has never reported; its agent hangs or cann
 """,
     "just started, the former life's report is fresh": """\
 machine-booting m: wants reporting, is last report 0 s ago; its supervisord has just been started
+""",
+    "another agent has written its report since": """\
+machine-conflict m: wants one agent, is also 2-2 on elsewhere; two agents report as this machine; stop the one that does not belong
+""",
+    "another agent had written its report, and is silent too": """\
+machine-stale m: wants reporting, is last report 11 s ago; its agent hangs or cannot reach Redis
+1. restart machine m  (restart): its agent hangs or cannot reach Redis  [emp.yaml:m]
+""",
+    "started long enough ago, a former life's report is recent all the same": """\
+machine-stale m: wants reporting, is last report 30 s ago; its agent hangs or cannot reach Redis
+1. restart machine m  (restart): its agent hangs or cannot reach Redis  [emp.yaml:m]
 """,
     "silent, for as long as is allowed": "",
     "silent for too long": """\
