@@ -188,6 +188,8 @@ def _classify_worker(
         if _young(program, observed):
             return Kind.WORKER_STARTING, "not reporting", _why_young(program, observed)
         return Kind.WORKER_MISSING, "not reporting", "its program runs, but the worker does not report"
+    if _is_former(worker.report, program) and _young(program, observed):
+        return Kind.WORKER_STARTING, "not heard since its restart", _why_young(program, observed)
     kind, got, cause = _classify_silence(worker.seen_ms, program, desired, observed)
     if kind is not None:
         return kind, got, cause
@@ -200,6 +202,11 @@ def _classify_worker(
     if worker.report.status in (WorkerStatus.INITIALIZING, WorkerStatus.OFFLINE):
         return Kind.WORKER_STARTING, worker.report.status, "it is starting"
     return None, "", ""
+
+
+def _is_former(report: WorkerReport, program: ProgramReport) -> bool:
+    """Whether the report is another process' than the program's. Times do not tell: supervisord's are whole seconds."""
+    return report.pid != 0 and program.pid != 0 and report.pid != program.pid
 
 
 def _lacking(asked: dict[str, Any], reported: dict[str, Any]) -> str:

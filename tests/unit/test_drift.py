@@ -228,6 +228,20 @@ row(
 )
 row("worker of another machine", UP, worker_says(1, machine_id=MachineId("unknown")))
 row(
+    "worker heard in the second of its program's restart, and not since",
+    UP,
+    look(
+        M,
+        workers={W: worker(M, 0, seen_ms=NOW_MS - 4_500, pid=6)},
+        machines={M.id: report(M, programs=program("redis-worker-gpu0", S.RUNNING, since_ms=NOW_MS - 5_000, pid=7))},
+    ),
+)
+row(
+    "worker of another process than its program, which runs for long",
+    UP,
+    worker_says(1, pid=6),
+)
+row(
     "worker of another machine, its program just restarted",
     UP,
     look(
@@ -495,6 +509,10 @@ worker-starting m-worker-0: wants idle or busy, is not heard since its restart; 
 worker-wrong-machine m-worker-0: wants idle or busy, is of machine unknown; it was started for another machine
 1. restart program m redis-worker-gpu0  (restart): m-worker-0 is of machine unknown: it was started for another machine  [emp.yaml:m]
 """,
+    "worker heard in the second of its program's restart, and not since": """\
+worker-starting m-worker-0: wants idle or busy, is not heard since its restart; its program has just been started
+""",
+    "worker of another process than its program, which runs for long": "",
     "worker of another machine, its program just restarted": """\
 worker-starting m-worker-0: wants idle or busy, is not heard since its restart; its program has just been started
 """,
