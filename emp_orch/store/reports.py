@@ -60,7 +60,7 @@ return {now, other}
 
 # KEYS as above. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
 # Returns 1 when removed, 0 when the subject has reported since.
-_FORGET = (
+FORGET = (
     _CHANGED
     + """
 local seen = redis.call('ZSCORE', KEYS[2], ARGV[1])
@@ -90,7 +90,7 @@ class ReportWriter(Generic[R]):
         self._keys = keys
         self._subject = subject
         self._put = r.register_script(PUT)
-        self._forget = r.register_script(_FORGET)
+        self._forget = r.register_script(FORGET)
         self._last = b""
         self._beats = 0
         self._wrote_ms = ""
@@ -243,10 +243,10 @@ async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | N
 async def forget_machine(r: Client, keys: Keys, machine_id: str, *, seen_ms: int | None) -> bool:
     """Remove a machine's report unless it reported after `seen_ms`. True when it is gone."""
     args = [machine_id, "" if seen_ms is None else seen_ms]
-    return bool(await r.register_script(_FORGET)(keys=keys_of(keys, "machine"), args=args))
+    return bool(await r.register_script(FORGET)(keys=keys_of(keys, "machine"), args=args))
 
 
 async def forget_worker(r: Client, keys: Keys, worker_id: str, *, seen_ms: int | None) -> bool:
     """Remove a worker's report unless it reported after `seen_ms`. True when it is gone."""
     args = [worker_id, "" if seen_ms is None else seen_ms]
-    return bool(await r.register_script(_FORGET)(keys=keys_of(keys, "worker"), args=args))
+    return bool(await r.register_script(FORGET)(keys=keys_of(keys, "worker"), args=args))

@@ -1,263 +1,372 @@
-"""Kinds of drift on a real fleet: caused, told by `emp diff --json` with its line, healed, whole in the journal.
+"""Every kind of drift on a real fleet: caused, told by `emp diff --json` with its line, healed, whole in the journal.
 
-The reconciler is paused while a difference is caused, so that it is surely seen; resumed, it heals it. What is not
-caused here, and where it is, stands in ELSEWHERE.
+The reconciler is paused while something is broken, so that the difference is surely seen; resumed, it heals it. What
+only passes is looked for in the journal. The scenes follow each other on one fleet, and each leaves it whole.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-import redis
-from stack import MACHINE, Stack, until
+from drift_support import Lab, Sight
 
 from emp_orch.fleet.kinds import Kind
-from emp_orch.runtimes.supervisor import Supervisor
 
-STEERED = """\
-  steered: {scale: per_machine, command: [sh, -c, "cat go && exec sleep 100000"], start: 1s}
-"""
-GHOST = f"{MACHINE}-worker-9"
+Step = Callable[[Lab], None]
 
-ELSEWHERE = {
-    Kind.PROGRAM_STARTING: "test_faults: every killed program, where a look falls into its start",
-    Kind.WORKER_STARTING: "test_faults: likewise",
-    Kind.MACHINE_STALE: "test_faults: a hanging agent",
-    Kind.MACHINE_SURPLUS: "test_scale: a removed machine stays until pruned",
-    Kind.PROGRAM_MISSING: "unit: between a configuration that was written and supervisord's reading of it",
-    Kind.GENERATION_BEHIND: "unit: between a generation that changes nothing and the next report",
-    Kind.PROGRAM_SURPLUS: "unit: supervisord has no program that its file does not name, but for a moment",
-    Kind.PROGRAM_WAITING: "unit: it needs a set-up step that fails while what comes after it is stopped",
-    Kind.WORKER_MISSING: "unit: a living worker writes its report anew at its next heartbeat",
-    Kind.WORKER_WRONG_MACHINE: "unit: no worker of this emp can be started so",
-    Kind.WORKER_OUTDATED: "unit: there is one version of emp here",
-    Kind.WORKER_WRONG_CAPABILITIES: "unit: a worker's words come from the configuration that is compared first",
-    Kind.CONNECTOR_BROKEN: "integration: test_connector_packages",
-    Kind.CONNECTOR_UNHEALTHY: "unit: on one host the program's own state comes first",
-    Kind.MACHINE_CONFLICT: "integration: test_machine_tells",
-    Kind.MACHINE_WRONG_REDIS: "unit: it needs a second Redis at the same fleet",
-    Kind.MACHINE_UNREACHABLE: "unit: the process runtime always answers",
-    Kind.MACHINE_FOREIGN: "unit: as above",
-    Kind.GPU_LOST: "unit: it needs an NVIDIA driver",
-    Kind.GPU_MISSING: "unit: it needs an NVIDIA driver",
-}
-# A fleet that comes up shows them, and a machine that was killed shows them again.
-ON_THE_WAY = {Kind.MACHINE_BOOTING, Kind.MACHINE_STARTING}
+
+def nothing(lab: Lab) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
-    """`cause` makes the difference, and undoes what would keep it from being healed when it is left.
+class Scene:
+    """`cause` breaks something, `again` keeps it so while it is looked for, `mend` takes the cause away while emp is
+    still paused, `then` is done once it goes on: what a person does where emp does nothing, or more to see.
 
-    `line`: what stands in the line of emp.yaml that is named; None: no line is. `journal`: whether the reconciler
-    itself must have seen it, `decided`: and decided something about it.
+    `passing`: what is in the journal only. `paused` False: emp has to work for this to be seen.
     """
 
-    kind: Kind
-    subject: str
-    line: str | None
-    cause: Callable[[Stack], Any]
-    journal: bool = True
-    decided: bool = True
+    name: str
+    sees: tuple[Sight, ...]
+    cause: Step
+    again: Step = nothing
+    mend: Step = nothing
+    then: Step = nothing
+    passing: tuple[Sight, ...] = ()
+    paused: bool = True
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("kinds"))
-    text = stack.file.read_text()
-    for old, new in (
-        ("machines:\n", f"{STEERED}machines:\n"),
-        (
-            "services: [simulation, comfyui]",
-            "services: [simulation, comfyui, steered]\n    worker: {drain_timeout: 2s}",
+# -- programs
+
+
+def stop_two(lab: Lab) -> None:
+    for name in ("second", "first"):
+        lab.call("box", "stopProcess", name, True)
+
+
+def slow_start(lab: Lab) -> None:
+    lab.steer("third", "deaf")
+    lab.kill("box", "third")
+
+
+def crash_two(lab: Lab) -> None:
+    lab.steer("third", "crash")
+    lab.steer("fourth", "crash-later")
+
+
+def crash_no_more(lab: Lab) -> None:
+    lab.steer("third", "well")
+    lab.steer("fourth", "well")
+
+
+def take_port(lab: Lab) -> None:
+    lab.steer("second", "deaf")
+    lab.take_port("second")
+
+
+def give_port_back(lab: Lab) -> None:
+    lab.give_port_back()
+    lab.steer("second", "well")
+
+
+def change_programs(lab: Lab) -> None:
+    """Somebody works on supervisord behind emp's back."""
+    lab.call("box", "stopProcess", "fourth", True)
+    lab.call("box", "removeProcessGroup", "fourth")
+    conf = lab.stack.layout.machine("patient") / "supervisord.conf"
+    conf.write_text(conf.read_text() + "\n[program:stranger]\ncommand=sleep 100000\n")
+    lab.call("patient", "reloadConfig")
+    lab.call("patient", "addProcessGroup", "stranger")
+
+
+PROGRAMS = (
+    Scene(
+        name="programs changed",
+        sees=(
+            Sight("program-missing/box/fourth", "fourth:", "send-configuration/box"),
+            Sight("program-surplus/patient/stranger", "patient:", "send-configuration/patient"),
         ),
-        ("reconcile: {interval: 2s, stale_after: 10s", "reconcile: {interval: 1s, stale_after: 4s"),
-    ):
-        assert old in text, old
-        text = text.replace(old, new, 1)
-    stack.file.write_text(text)
-    go = stack.layout.machine(MACHINE) / "go"
-    go.parent.mkdir(parents=True)
-    go.write_text("go")
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.run("down")
-        assert stack.leftovers() == []
-
-
-def supervised(stack: Stack, verb: str, name: str) -> None:
-    asyncio.run(getattr(Supervisor(stack.layout.machine(MACHINE)), verb)(name))
-
-
-@contextmanager
-def stopped(stack: Stack) -> Iterator[None]:
-    supervised(stack, "stop", "simulation")
-    yield
-
-
-@contextmanager
-def killed_machine(stack: Stack) -> Iterator[None]:
-    os.kill(stack.program("supervisord").pid, signal.SIGKILL)
-    yield
-
-
-@contextmanager
-def frozen(stack: Stack, name: str) -> Iterator[None]:
-    """It hangs; who restarts it must use force."""
-    os.kill(stack.program(name).pid, signal.SIGSTOP)
-    yield
-
-
-@contextmanager
-def crashing(stack: Stack) -> Iterator[None]:
-    go = stack.layout.machine(MACHINE) / "go"
-    go.unlink()
-    os.kill(stack.program("steered").pid, signal.SIGKILL)
-    yield
-    go.write_text("go")
-
-
-@contextmanager
-def killed_often(stack: Stack) -> Iterator[None]:
-    last = 0
-    for _ in range(5):
-        pid = until(
-            "it runs again", lambda before=last: found if (found := stack.program("steered").pid) != before else 0
-        )
-        supervised_running(stack, "steered", pid)
-        os.kill(pid, signal.SIGKILL)
-        last = pid
-    yield
-
-
-def supervised_running(stack: Stack, name: str, pid: int) -> None:
-    def running() -> bool:
-        info = asyncio.run(Supervisor(stack.layout.machine(MACHINE)).process(name))
-        return (info.statename, info.pid) == ("RUNNING", pid)
-
-    until(f"{name} is RUNNING", running)
-
-
-@contextmanager
-def port_taken(stack: Stack) -> Iterator[None]:
-    supervised(stack, "stop", "comfyui-gpu1")
-    with socket.create_server(("127.0.0.1", stack.ports["comfyui"] + 1)):
-        supervised(stack, "start", "comfyui-gpu1")
-        yield
-
-
-@contextmanager
-def part_stopped(stack: Stack) -> Iterator[None]:
-    asyncio.run(Supervisor(stack.layout.control).stop("eventlog"))
-    yield
-
-
-@contextmanager
-def ghost(stack: Stack) -> Iterator[None]:
-    """A worker that ended without taking its report away."""
-    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as r:
-        report = json.loads(r.hget("workers", f"{MACHINE}-worker-0") or "")
-        r.hset("workers", GHOST, json.dumps({**report, "worker_id": GHOST, "gpu": 9}))
-        r.zadd("workers:seen", {GHOST: 1})
-    yield
-
-
-@contextmanager
-def damaged(stack: Stack) -> Iterator[None]:
-    with redis.Redis.from_url(stack.redis_url) as r:
-        r.hset("workers", f"{MACHINE}-worker-1", "{")
-    yield
-
-
-@contextmanager
-def other_configuration(stack: Stack) -> Iterator[None]:
-    stack.file.write_text(stack.file.read_text().replace("start: 1s}", "start: 1s, env: {COLOUR: green}}", 1))
-    assert stack.run("apply", "-y", "--timeout", "1").returncode == 4
-    yield
-
-
-CASES = (
-    Case(kind=Kind.PROGRAM_STOPPED, subject="simulation", line="  simulation:", cause=stopped),
-    Case(kind=Kind.MACHINE_MISSING, subject=MACHINE, line=f"  {MACHINE}:", cause=killed_machine),
-    Case(
-        kind=Kind.WORKER_STALE,
-        subject=f"{MACHINE}-worker-0",
-        line=f"  {MACHINE}:",
-        cause=lambda stack: frozen(stack, "redis-worker-gpu0"),
+        cause=change_programs,
     ),
-    Case(
-        kind=Kind.PROGRAM_UNHEALTHY,
-        subject="comfyui-gpu0",
-        line="  comfyui:",
-        cause=lambda stack: frozen(stack, "comfyui-gpu0"),
+    Scene(
+        name="programs stopped",
+        sees=(
+            Sight("program-stopped/box/first", "first:", "start-program/box/first"),
+            Sight("program-waiting/box/second", "second:"),
+        ),
+        cause=stop_two,
+        passing=(Sight("program-stopped/box/second", "second:", "start-program/box/second"),),
     ),
-    Case(kind=Kind.PROGRAM_FATAL, subject="steered", line="  steered:", cause=crashing),
-    Case(kind=Kind.PROGRAM_FLAPPING, subject="steered", line="  steered:", cause=killed_often),
-    Case(kind=Kind.PROGRAM_PORT_TAKEN, subject="comfyui-gpu1", line="  comfyui:", cause=port_taken, decided=False),
-    Case(kind=Kind.CONTROL_DOWN, subject="eventlog", line=None, cause=part_stopped),
-    Case(kind=Kind.WORKER_SURPLUS, subject=GHOST, line=None, cause=ghost, journal=False),
-    Case(kind=Kind.REPORT_MALFORMED, subject=f"{MACHINE}-worker-1", line=None, cause=damaged, journal=False),
-    Case(kind=Kind.CONFIG_BEHIND, subject=MACHINE, line=f"  {MACHINE}:", cause=other_configuration),
+    Scene(
+        name="a program slow to start",
+        sees=(Sight("program-starting/box/third", "third:"),),
+        cause=slow_start,
+        mend=lambda lab: lab.steer("third", "well"),
+    ),
+    Scene(
+        name="a program sick until it is another process",
+        sees=(Sight("program-unhealthy/box/first", "first:", "restart-program/box/first"),),
+        cause=lambda lab: lab.steer("first", "sick"),
+        mend=lambda lab: lab.steer("first", "well"),
+    ),
+    Scene(
+        name="programs that crash",
+        sees=(
+            Sight("program-fatal/box/third", "third:", "start-program/box/third"),
+            Sight("program-flapping/box/fourth", "fourth:", "stop-program/box/fourth"),
+        ),
+        cause=crash_two,
+        mend=crash_no_more,
+        passing=(Sight("program-stopped/box/fourth", "fourth:", "start-program/box/fourth"),),
+    ),
+    Scene(
+        name="a port taken",
+        sees=(Sight("program-port-taken/box/second", "second:"),),
+        cause=take_port,
+        mend=give_port_back,
+    ),
 )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.kind)
-def test_a_drift_is_caused_told_and_healed(fleet: Stack, case: Case) -> None:
-    fleet.until_in_sync()
-    fleet.ok("pause", "--reason", f"{case.kind} is caused")
-    with case.cause(fleet):
-        told = until(f"{case.kind} of {case.subject}", lambda: seen(fleet, case))
-        if case.line is None:
-            assert told["origin"] == ""
-        else:
-            file, line, _ = told["origin"].split(":")
-            assert file == "emp.yaml" and lines(fleet)[int(line) - 1].startswith(case.line), told["origin"]
-        if case.journal:
-            until("the reconciler has seen it", lambda: told["key"] in {e["data"].get("key") for e in journal(fleet)})
-    fleet.ok("resume")
-    fleet.until_in_sync(within_s=90)
-    if case.journal:
-        until("it is told that it closed", lambda: story(fleet, told["key"])[-1:] == ["drift_closed"])
-        kinds = story(fleet, told["key"])
-        assert kinds[0] == "drift_opened" and ("decision" in kinds) is case.decided, kinds
+# -- machines
+
+BEGINS = Sight("machine-starting/box/box", "box:")
 
 
-def lines(stack: Stack) -> list[str]:
-    return stack.file.read_text().splitlines()
+def another_tier(lab: Lab) -> None:
+    lab.edit(("tier: gold", "tier: silver"))
+    lab.apply()
 
 
-def seen(stack: Stack, case: Case) -> dict[str, Any] | None:
-    _, document = stack.diff()
-    drifts = [item["drift"] for item in document["drift"]]
-    found = next((d for d in drifts if (d["kind"], d["subject"]) == (case.kind, case.subject)), None)
-    return found and {**found, "key": f"{found['kind']}/{found['machine_id']}/{found['subject']}"}
+def two_down(lab: Lab) -> None:
+    lab.steer("first", "deaf")
+    lab.kill("box", "supervisord")
+    lab.kill("spare", "agent", signal.SIGSTOP)
 
 
-def journal(stack: Stack) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(stack.ok("journal", "-n", "500", "--json"))
-    return found
+def be_held_up(lab: Lab) -> None:
+    lab.until_seen([BEGINS], nothing)
+    lab.steer("first", "well")
 
 
-def story(stack: Stack, key: str) -> list[str]:
-    return [e["type"] for e in journal(stack) if e["data"].get("key") == key]
+MACHINES = (
+    Scene(
+        name="a new generation",
+        sees=(
+            Sight("config-behind/slots/slots", "slots:", "send-configuration/slots"),
+            Sight("generation-behind/box/box", "box:", "send-configuration/box"),
+        ),
+        cause=another_tier,
+    ),
+    Scene(
+        name="machines down",
+        sees=(
+            Sight("machine-missing/box/box", "box:", "start-machine/box"),
+            Sight("machine-stale/spare/spare", "spare:", "restart-machine/spare"),
+        ),
+        cause=two_down,
+        then=be_held_up,
+        passing=(Sight("machine-booting/box/box", "box:"), BEGINS),
+    ),
+    Scene(
+        name="a machine with another Redis",
+        sees=(Sight("machine-wrong-redis/spare/spare", "spare:", "restart-machine/spare"),),
+        cause=lambda lab: lab.start_by_hand("spare", f"redis://localhost:{lab.stack.ports['redis']}/0"),
+    ),
+    Scene(
+        name="a part of the control plane stopped",
+        sees=(Sight("control-down/control/monitor", "", "start-part/control/monitor"),),
+        cause=lambda lab: lab.call_control("stopProcess", "monitor", True),
+    ),
+)
 
 
-def test_what_passes_on_the_way_is_in_the_journal(fleet: Stack) -> None:
-    told = {e["data"].get("kind") for e in journal(fleet)}
-    assert told >= ON_THE_WAY, ON_THE_WAY - told
+# -- workers
 
 
-def test_every_kind_is_caused_somewhere() -> None:
-    here = {c.kind for c in CASES} | ON_THE_WAY
-    assert here | ELSEWHERE.keys() == set(Kind) and not here & ELSEWHERE.keys()
+def hang_all(lab: Lab) -> None:
+    for slot in range(5):
+        lab.kill("slots", f"redis-worker-gpu{slot}", signal.SIGSTOP)
+    lab.withdraw("worker", "slots-worker-1")
+
+
+def say_wrong_things(lab: Lab) -> None:
+    capabilities = lab.document("worker", "slots-worker-3")["capabilities"]
+    lab.forge("worker", "slots-worker-2", package="emp-orch 0.0.0")
+    lab.forge("worker", "slots-worker-3", capabilities={**capabilities, "tier": "tin"})
+    lab.forge("worker", "slots-worker-4", machine_id="box")
+
+
+ODD = (
+    Sight("worker-stale/slots/slots-worker-0", "slots:", "restart-program/slots/redis-worker-gpu0"),
+    Sight("worker-missing/slots/slots-worker-1", "slots:", "restart-program/slots/redis-worker-gpu1"),
+    Sight("worker-outdated/slots/slots-worker-2", "slots:", "restart-program/slots/redis-worker-gpu2"),
+    Sight("worker-wrong-capabilities/slots/slots-worker-3", "slots:", "restart-program/slots/redis-worker-gpu3"),
+    Sight("worker-wrong-machine/slots/slots-worker-4", "slots:", "restart-program/slots/redis-worker-gpu4"),
+)
+
+
+def wake_to_be_restarted(lab: Lab) -> None:
+    """A hanging worker is killed after a while, one after the other: here they go on, and find that they must end."""
+    lab.until_begun(ODD, "0-0")
+    lab.wake()
+
+
+WORKERS = (
+    Scene(
+        name="a worker that is slow to start",
+        sees=(Sight("worker-starting/box/box-worker-0", "box:"),),
+        cause=lambda lab: lab.kill_and_stop_the_next("box", "redis-worker-gpu0"),
+        mend=Lab.wake,
+    ),
+    Scene(
+        name="workers that are not what they should be",
+        sees=ODD,
+        cause=hang_all,
+        then=wake_to_be_restarted,
+        again=say_wrong_things,
+    ),
+)
+
+
+# -- strangers' words
+
+
+def be_another_agent(lab: Lab) -> None:
+    lab.forge("machine", "box", boot_id="1-1", host="elsewhere")
+
+
+def say_strange_things(lab: Lab) -> None:
+    lab.report("worker", "box-worker-0", "{")
+    lab.forge("worker", "box-worker-9", like="slots-worker-0", worker_id="box-worker-9", machine_id="box", gpu=9)
+    lab.forge("machine", "stray", like="spare", machine_id="stray")
+    lab.forge("machine", "slots", gpu_error="GPU 0 has fallen off the bus")
+
+
+STRANGERS = (
+    Scene(
+        name="strangers report",
+        sees=(
+            Sight("report-malformed/box/box-worker-0", ""),
+            Sight("worker-surplus/box/box-worker-9", "", "forget-worker/box/box-worker-9"),
+            Sight("machine-foreign/stray/stray", ""),
+            Sight("machine-conflict/box/box", "box:"),
+            Sight("gpu-lost/slots/slots", "slots:"),
+        ),
+        cause=be_another_agent,
+        again=say_strange_things,
+        then=lambda lab: lab.forget("stray"),
+    ),
+)
+
+
+# -- an emp.yaml that does not fit the world
+
+WRONG = (("num_gpus: 5\n", "num_gpus: 5\n    gpus: nvidia\n"), ("connector: none", "connector: nosuch"))
+
+
+def apply_wrong_things(lab: Lab) -> None:
+    lab.edit(*WRONG)
+    lab.apply()
+    lab.apply_as_another_emp("far", like="spare", runtime="external")
+
+
+def apply_right_things(lab: Lab) -> None:
+    lab.edit(*((new, old) for old, new in WRONG))
+    lab.apply()
+
+
+def drop_spare(lab: Lab) -> None:
+    lab.edit(("  spare:\n    num_gpus: 0\n    services: []\n", ""))
+    lab.apply()
+
+
+LAST = (
+    Scene(
+        name="an emp.yaml that does not fit the world",
+        sees=(
+            Sight("connector-broken/box/box-worker-0 third", "third:"),
+            Sight("machine-unreachable/far/far", "spare:"),
+            Sight("gpu-missing/slots/slots", "slots:"),
+        ),
+        cause=apply_wrong_things,
+        then=apply_right_things,
+        paused=False,
+    ),
+    Scene(
+        name="a machine that is not in emp.yaml any more",
+        sees=(Sight("machine-surplus/spare/spare", "", "remove-machine/spare"),),
+        cause=drop_spare,
+        mend=lambda lab: lab.apply("--prune"),
+    ),
+)
+
+# A configuration that is sent is a new beginning for what is given a minute: these come before and after that.
+FIRST = (*MACHINES[:1], *PROGRAMS[:1])
+DURING = (*PROGRAMS[1:], *MACHINES[1:], *WORKERS, *STRANGERS)
+PATIENCE = Sight("connector-unhealthy/patient/patient-worker-0 slow", "slow:", "restart-program/patient/slow")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("kinds"))
+    try:
+        lab.stack.up()
+        yield lab
+    finally:
+        lab.close()
+        left = lab.stack.leftovers()
+        assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
+
+
+@pytest.mark.parametrize("scene", FIRST, ids=lambda s: s.name)
+def test_a_drift_of_configurations_is_caused_told_and_healed(lab: Lab, scene: Scene) -> None:
+    play(lab, scene)
+
+
+def test_a_service_whose_connector_complains_is_given_a_minute(lab: Lab) -> None:
+    lab.steer("slow", "sick")
+    lab.until_seen([PATIENCE], nothing)
+    lab.steer("slow", "well")  # the process that is there stays sick
+
+
+@pytest.mark.parametrize("scene", DURING, ids=lambda s: s.name)
+def test_a_drift_is_caused_told_and_healed(lab: Lab, scene: Scene) -> None:
+    play(lab, scene, but="patient")
+
+
+def test_a_service_whose_connector_complains_is_restarted_after_a_minute(lab: Lab) -> None:
+    lab.until_healed([PATIENCE], "0-0")
+    lab.until_whole()
+
+
+@pytest.mark.parametrize("scene", LAST, ids=lambda s: s.name)
+def test_a_drift_of_the_file_is_caused_told_and_healed(lab: Lab, scene: Scene) -> None:
+    play(lab, scene)
+
+
+def play(lab: Lab, scene: Scene, *, but: str = "") -> None:
+    """One scene, to its end: the fleet is whole, but for machine `but`."""
+    place = lab.place()
+    if scene.paused:
+        lab.pause()
+    scene.cause(lab)
+    lab.until_seen(scene.sees, scene.again)
+    lab.until_told("drift_opened", scene.sees, place)
+    if scene.paused:
+        begun = {e.data["operation"] for e in lab.journal(place) if e.type == "operation_begun"}
+        assert not begun & {s.operation for s in scene.sees}, "it is paused"
+        scene.mend(lab)
+        lab.resume()
+    scene.then(lab)
+    lab.until_healed((*scene.sees, *scene.passing), place)
+    lab.until_whole(but=but)
+
+
+def test_every_kind_is_caused_here() -> None:
+    seen = [s.kind for scene in (*FIRST, *DURING, *LAST) for s in (*scene.sees, *scene.passing)]
+    assert {*seen, PATIENCE.kind} == set(Kind)
