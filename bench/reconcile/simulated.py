@@ -18,6 +18,8 @@ from emp_orch.fleet.observed import (
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
 
+# A program becomes what it starts, so a worker's own pid is its program's.
+PID = 4_711
 FLEET = "bench"
 # Longer than any pause between two heartbeats of the largest fleet.
 STALE_S = 120
@@ -55,7 +57,7 @@ def machine_report(machine: DesiredMachine, generation: int, now_ms: int) -> Mac
             if p.kind.once
             else ProgramReport(
                 state=ProgramState.RUNNING,
-                pid=4_711,
+                pid=PID,
                 since_ms=now_ms,
                 healthy=True if p.health is not None else None,
             )
@@ -78,7 +80,7 @@ def worker_report(worker_id: WorkerId, machine_id: MachineId, gpu: int, now_ms: 
         capabilities={"gpu": gpu, "hardware": hardware, "services": ["comfyui"]},
         connector_statuses={"comfyui": ConnectorReport(status=ConnectorStatus.IDLE, version="bench")},
         started_ms=now_ms,
-        pid=4_712,
+        pid=PID,
         package=f"emp-orch {__version__}",
     )
 
