@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import structs
 
@@ -16,7 +16,7 @@ from emp_orch.fleet.observed import Changed, Instance, Malformed, Observed, Prog
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
-from emp_orch.store.report_changes import Changes, changes_since, current_seq, forget_old_changes
+from emp_orch.store.report_changes import Changes, began_anew, changes_since, current_seq, forget_old_changes
 from emp_orch.store.reports import Reports, read_reports, read_some
 
 Look = Callable[[], Awaitable[dict[str, ProgramReport]]]
@@ -24,8 +24,18 @@ Look = Callable[[], Awaitable[dict[str, ProgramReport]]]
 K = TypeVar("K")
 V = TypeVar("V")
 
+# Redis' clock and ours may differ by so much more from one look to the next: an answer takes its time.
+JUMP_MS = 2_000
 # Whatever a look by changes might miss is seen after this time at the latest.
 FULL_EVERY_S = 60.0
+
+
+class Clock(Protocol):
+    """This host's clocks, in seconds; the module `time` is one."""
+
+    def time(self) -> float: ...
+
+    def monotonic(self) -> float: ...
 
 
 class Observer:
@@ -42,9 +52,11 @@ class Observer:
         *,
         fresh: bool,
         parts: Look | None = None,
+        clock: Clock = time,
     ) -> None:
         self._r = r
         self._parts = parts
+        self._clock = clock
         self._keys = keys
         self._runtimes = runtimes
         # A one-off look (`emp diff`) takes the reports' ages as they are; a daemon that has just come up
@@ -52,7 +64,9 @@ class Observer:
         self._since_ms: int | None = None if fresh else 0
         self._seq = 0
         self._last: Observed | None = None
+        self._desired: Desired | None = None
         self._full_at_s = 0.0
+        self._ahead_ms: int | None = None
 
     def lost(self) -> None:
         """Reading failed: what is silent from now on may only be silent to us."""
@@ -74,18 +88,25 @@ class Observer:
         )
 
     async def follow(self, desired: Desired, attention: Attention) -> Observed:
-        """As `look`, at the price of what changed since the last; what did not change is as it was."""
-        last = self._last
-        if last is not None and time.monotonic() - self._full_at_s < FULL_EVERY_S:
+        """As `look`, at the price of what changed since the last; what did not change is as it was.
+
+        Of another `desired` than the last anybody may come to differ, and then it matters when they were heard: all is
+        read.
+        """
+        last = self._last if desired is self._desired else None
+        if last is not None and self._clock.monotonic() - self._full_at_s < FULL_EVERY_S:
             changes = await changes_since(self._r, self._keys, self._seq, stale_after_ms=desired.stale_after_ms)
-            if changes.whole_since(self._seq):
+            if not self._jumped(changes.now_ms) and changes.whole_since(self._seq):
                 self._last = await self._updated(last, changes, desired, attention)
                 self._seq = changes.seq
                 return self._last
         seq = await current_seq(self._r, self._keys)
+        if began_anew(self._seq, seq):
+            self.lost()
         self._last = await self.look()
+        self._desired = desired
         self._seq = seq
-        self._full_at_s = time.monotonic()
+        self._full_at_s = self._clock.monotonic()
         await forget_old_changes(self._r, self._keys, seq)
         return self._last
 
@@ -121,13 +142,21 @@ class Observer:
         )
 
     def _since(self, now_ms: int) -> int:
-        if self._since_ms is None:
+        if self._since_ms is None or self._jumped(now_ms):
             self._since_ms = now_ms
+        self._ahead_ms = self._ahead(now_ms)
         return self._since_ms
+
+    def _jumped(self, now_ms: int) -> bool:
+        """Whether Redis' clock was set since the last look: then no last report tells how long its writer is silent."""
+        return self._ahead_ms is not None and abs(self._ahead(now_ms) - self._ahead_ms) > JUMP_MS
+
+    def _ahead(self, now_ms: int) -> int:
+        return now_ms - int(self._clock.monotonic() * 1000)
 
     async def _instances(self, now_ms: int) -> dict[MachineId, Instance]:
         # Runtimes tell times by this host's clock, and everything else by that of Redis.
-        ahead_ms = now_ms - int(time.time() * 1000)
+        ahead_ms = now_ms - int(self._clock.time() * 1000)
         return {
             machine_id: structs.replace(found, started_ms=found.started_ms + ahead_ms)
             for runtime in self._runtimes.values()

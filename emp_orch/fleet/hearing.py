@@ -20,12 +20,13 @@ NOBODY_WAS_HEARD = "nobody could be heard until just now"
 
 def recent(seen_ms: int, desired: Desired, observed: Observed) -> bool:
     """Whether a subject last seen at `seen_ms` is known to be alive."""
-    return observed.now_ms - seen_ms <= desired.stale_after_ms
+    # Heard in the future means that Redis' clock was set back since.
+    return abs(observed.now_ms - seen_ms) <= desired.stale_after_ms
 
 
 def fresh(seen_ms: int, desired: Desired, observed: Observed) -> bool:
     """Whether a subject last seen at `seen_ms` may be alive: what nobody could hear is no silence."""
-    return recent(max(seen_ms, observed.observing_since_ms), desired, observed)
+    return recent(seen_ms, desired, observed) or recent(observed.observing_since_ms, desired, observed)
 
 
 def age(ms: int) -> str:

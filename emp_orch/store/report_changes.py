@@ -41,10 +41,15 @@ class Changes(Struct, frozen=True, kw_only=True):
     silent_workers: frozenset[str]
 
     def whole_since(self, seq: int) -> bool:
-        """Whether this is all that changed since number `seq`: not when there may be more than were asked for, when
-        their record was dropped, or when the counter began anew in a Redis that was emptied."""
+        """Whether this is all that changed since number `seq`: not when there may be more than were asked for, or
+        when the counter began anew."""
         parts = (self.machines | self.workers, self.silent_machines, self.silent_workers)
-        return all(len(part) < MAX_CHANGES for part in parts) and 0 <= self.seq - seq < KEPT_CHANGES
+        return all(len(part) < MAX_CHANGES for part in parts) and not began_anew(seq, self.seq)
+
+
+def began_anew(before: int, seq: int) -> bool:
+    """Whether `seq` is a number of another Redis than `before`: it was emptied, and all who report are heard anew."""
+    return not 0 <= seq - before < KEPT_CHANGES
 
 
 async def current_seq(r: Client, keys: Keys) -> int:

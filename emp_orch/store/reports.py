@@ -25,9 +25,14 @@ BEATS_PER_DOCUMENT = 4
 # The year 9999: what lies beyond is no time.
 MAX_MS = 253_402_300_799_999
 
-# A document that is written or removed gets the next number of a counter: who follows the changes asks no clock.
+# A document that is written or removed gets the next number of a counter. It begins at the time, so that after Redis
+# was emptied no number comes again, and who follows the changes sees that it began anew.
 _CHANGED = """
 local function changed()
+  if redis.call('EXISTS', KEYS[4]) == 0 then
+    local t = redis.call('TIME')
+    redis.call('SET', KEYS[4], string.format('%.0f', t[1] * 1000000 + t[2]))
+  end
   redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), KEYS[1] .. ' ' .. ARGV[1])
 end
 """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from fleet_support import SIMULATION, one, report, worker
 from msgspec import json, structs
+from queue_support import until
 
 from emp_orch.fleet.desired import worker_id
 from emp_orch.fleet.observed import MachineReport
 from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.keys import Keys
+from emp_orch.store.report_changes import began_anew, changes_since, current_seq
 from emp_orch.store.reports import (
     BEATS_PER_DOCUMENT,
     forget_worker,
@@ -31,6 +33,27 @@ async def test_what_is_written_is_read_with_the_time_it_was_heard(r: Client) -> 
     assert seen.workers[W].report == worker(M, 0).report
     assert 0 <= seen.now_ms - seen.machines[M.id].seen_ms < 5_000
     assert seen.malformed == ()
+
+
+async def test_who_follows_the_changes_sees_that_redis_was_emptied(r: Client) -> None:
+    writer = machine_writer(r, KEYS, M.id)
+    await writer.write(report(M).report)
+    before = await current_seq(r, KEYS)
+    await worker_writer(r, KEYS, W).write(worker(M, 0).report)
+    changes = await changes_since(r, KEYS, before, stale_after_ms=10_000)
+    assert (changes.workers, changes.machines) == ({W}, frozenset())
+    assert changes.whole_since(before)
+    await r.flushall()
+    assert began_anew(before, await current_seq(r, KEYS))
+    # The counter is a time in µs: what is emptied and filled again within KEPT_CHANGES of them may look like one Redis.
+    began = await time_ms(r)
+
+    async def later() -> bool:
+        return await time_ms(r) - began > 200
+
+    await until(later)
+    await writer.write(report(M).report)
+    assert began_anew(before, await current_seq(r, KEYS))
 
 
 @pytest.mark.parametrize("damage", ["{", "7", '{"machine_id": "m"}', "", '{"machine_id": 7}'])
