@@ -32,7 +32,7 @@ def stopped_meanwhile(machine: DesiredMachine, seen: SeenMachine, observed: Obse
     long_ago = {
         name
         for name, got in seen.report.programs.items()
-        if got.since_ms and observed.now_ms - got.since_ms >= BOOT_GRACE_MS
+        if got.since_ms and abs(observed.now_ms - got.since_ms) >= BOOT_GRACE_MS
     }
     return [
         d
@@ -133,7 +133,7 @@ def _flaps(program: DesiredProgram, got: ProgramReport, now_ms: int) -> int | No
         or got.state in (ProgramState.STOPPED, ProgramState.FATAL, ProgramState.STOPPING)
     ):
         return None
-    ends = sum(now_ms - at < FLAP_WINDOW_MS for at in got.ends_ms)
+    ends = sum(abs(now_ms - at) < FLAP_WINDOW_MS for at in got.ends_ms)
     return ends if ends >= FLAPS else None
 
 
@@ -255,9 +255,10 @@ def _classify_silence(seen_ms: int, program: ProgramReport, desired: Desired, ob
 
 
 def _why_young(program: ProgramReport, observed: Observed) -> str:
-    started = observed.now_ms - program.since_ms < BOOT_GRACE_MS
+    started = abs(observed.now_ms - program.since_ms) < BOOT_GRACE_MS
     return "its program has just been started" if started else NOBODY_WAS_HEARD
 
 
 def _young(program: ProgramReport, observed: Observed) -> bool:
-    return observed.now_ms - max(program.since_ms, observed.observing_since_ms) < BOOT_GRACE_MS
+    # A start in the future was told by a clock that has been set back since.
+    return min(abs(observed.now_ms - at) for at in (program.since_ms, observed.observing_since_ms)) < BOOT_GRACE_MS

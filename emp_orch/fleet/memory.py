@@ -16,6 +16,8 @@ from emp_orch.fleet.plan import Operation, Verb, operation_key
 
 # An operation that was not needed for so long has healed: its backoff begins anew.
 RESET_AFTER_MS = 60_000
+# How long after its begin the effect of an operation may not show in the machine's report yet.
+REPORT_LAG_MS = 2_000
 
 
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,6 +87,44 @@ class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
 COMMANDS = (Verb.SEND_CONFIG, Verb.START_PROGRAM, Verb.RESTART_PROGRAM, Verb.STOP_PROGRAM)
 _CONFIG_STEM = operation_key(Verb.SEND_CONFIG, MachineId("")) + "/"
 _COMMAND_STEMS = tuple(operation_key(verb, MachineId("")) + "/" for verb in COMMANDS)
+
+
+def up_to(memory: Memory, now_ms: int) -> Memory:
+    """`memory` with no time after `now_ms`: Redis' clock was set back, and what is remembered would wait for it."""
+
+    def past(at_ms: int) -> int:
+        return min(at_ms, now_ms)
+
+    attempts = {
+        key: a if a.last_ms <= now_ms and (a.in_flight_since_ms or 0) <= now_ms else _attempt_up_to(a, now_ms)
+        for key, a in memory.attempts.items()
+    }
+    onsets = {
+        key: o if o.since_ms <= now_ms else structs.replace(o, since_ms=now_ms) for key, o in memory.onsets.items()
+    }
+    breaker, rollout = memory.breaker, memory.rollout
+    opened = breaker.open_since_ms
+    breaker = structs.replace(
+        breaker,
+        open_since_ms=None if opened is None else past(opened),
+        forgiven_ms=past(breaker.forgiven_ms),
+        trial_ms=past(breaker.trial_ms),
+    )
+    rollout = structs.replace(
+        rollout, progress_ms=past(rollout.progress_ms), settling={i: past(at) for i, at in rollout.settling.items()}
+    )
+    return structs.replace(memory, attempts=attempts, onsets=onsets, breaker=breaker, rollout=rollout)
+
+
+def _attempt_up_to(attempt: Attempt, now_ms: int) -> Attempt:
+    in_flight = attempt.in_flight_since_ms
+    return structs.replace(
+        attempt,
+        # Not as just begun: its effect has long shown.
+        last_ms=min(attempt.last_ms, now_ms - REPORT_LAG_MS),
+        in_flight_since_ms=None if in_flight is None else min(in_flight, now_ms),
+        times_ms=tuple(min(at, now_ms) for at in attempt.times_ms),
+    )
 
 
 def tried(memory: Memory, operation: Operation, now_ms: int, window_ms: int) -> Memory:

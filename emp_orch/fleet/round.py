@@ -13,7 +13,7 @@ from emp_orch.fleet import breaker, budget, chronicle, rollout
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.drift import diff
 from emp_orch.fleet.kinds import GRACE_MS, Desired, Drift, Kind
-from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_program, settled, tried
+from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_program, settled, tried, up_to
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.plan import Operation, Verb, plan, remedy
@@ -67,8 +67,9 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     """One round. `drifts`: what `diff` says of the inputs, where the caller knows it already."""
     desired, now_ms = inputs.desired, inputs.observed.now_ms
     found = diff(desired, inputs.observed) if drifts is None else drifts
-    onsets, entries = chronicle.onsets(found, inputs.memory.onsets, now_ms)
-    memory = _noted(inputs, found, structs.replace(inputs.memory, onsets=onsets))
+    before = up_to(inputs.memory, now_ms)
+    onsets, entries = chronicle.onsets(found, before.onsets, now_ms)
+    memory = _noted(inputs, found, structs.replace(before, onsets=onsets))
     planned = plan(desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= GRACE_MS.get(d.kind, 0)))
     escalated = budget.escalate(planned, desired, memory, now_ms)
     memory = structs.replace(memory, quarantined=escalated.quarantined, overrides=inputs.overrides)
@@ -96,7 +97,7 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
         operations=escalated.operations,
         decision=decision,
         items=tuple(_item(d, actions.get(d.key), memory, decision) for d in found),
-        entries=(*entries, *chronicle.standing(inputs.memory, memory), *decisions),
+        entries=(*entries, *chronicle.standing(before, memory), *decisions),
         memory=memory,
         rollback=rollout.going_back(memory.rollout, desired),
     )
