@@ -16,7 +16,7 @@ from emp_orch.control.observe import Observer
 from emp_orch.control.operations import Operations
 from emp_orch.errors import EmpError
 from emp_orch.fleet.chronicle import Entry
-from emp_orch.fleet.incremental import Attention
+from emp_orch.fleet.incremental import Attention, in_full
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.memory import Memory
 from emp_orch.fleet.observed import Observed
@@ -139,7 +139,7 @@ class RedisBackend:
 
     async def _record(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         kept = rounds.Recorded(
-            inputs=structs.replace(inputs, observed=structs.replace(inputs.observed, changed=None)),
+            inputs=structs.replace(inputs, observed=in_full(inputs.observed, inputs.desired.stale_after_ms)),
             plan=tuple(o.text for o in done.operations),
             run=tuple(o.key for o in done.decision.run),
         )

@@ -26,6 +26,23 @@ class Attention(Struct, frozen=True, kw_only=True):
     workers: frozenset[WorkerId] = frozenset()
 
 
+def in_full(observed: Observed, stale_after_ms: int) -> Observed:
+    """A look by changes as one at everything: who neither changed nor is silent was heard within `stale_after_ms`."""
+    changed = observed.changed
+    if changed is None:
+        return observed
+    at_least_ms = observed.now_ms - stale_after_ms
+    machines = {
+        i: m if i in changed.machines or m.seen_ms >= at_least_ms else structs.replace(m, seen_ms=at_least_ms)
+        for i, m in observed.machines.items()
+    }
+    workers = {
+        i: w if i in changed.workers or w.seen_ms >= at_least_ms else structs.replace(w, seen_ms=at_least_ms)
+        for i, w in observed.workers.items()
+    }
+    return structs.replace(observed, machines=machines, workers=workers, changed=None)
+
+
 class DriftBook:
     """What `diff` said last, by machine, and who is there that nobody wants. Owned by one reconciler."""
 
