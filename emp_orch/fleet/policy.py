@@ -1,6 +1,6 @@
 """Which operations of a plan may run now: the policies in order, and the first that holds an operation says why.
 
-pause → breaker → quarantine → under way → rest after flapping → backoff → rollout. What passes them all runs.
+pause → breaker → quarantine → unknown → under way → rest after flapping → backoff → rollout. What passes them all runs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from functools import cached_property
 from msgspec import Struct
 
 from emp_orch.fleet import rollout
-from emp_orch.fleet.hearing import heard, is_booting
+from emp_orch.fleet.desired import worker_id
+from emp_orch.fleet.hearing import fresh, heard, is_booting
 from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.memory import COMMANDS, Attempt, Memory
+from emp_orch.fleet.memory import COMMANDS, REPORT_LAG_MS, Attempt, Memory
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import InstanceState, MachineStatus, Observed, WorkerStatus
 from emp_orch.fleet.overrides import Override, pause_of
@@ -24,8 +25,6 @@ BACKOFF_BASE_MS = 2_000
 BACKOFF_CAP_MS = 60_000
 # An operation whose outcome is not known after this time, and its machine's drain, is taken for lost.
 IN_FLIGHT_MS = 120_000
-# How long after its begin the effect of an operation may not show in the machine's report yet.
-REPORT_LAG_MS = 2_000
 
 
 class Hold(StrEnum):
@@ -85,6 +84,15 @@ class Situation(Struct, frozen=True, kw_only=True, dict=True):
         return frozenset(i for i in candidates if i in self.desired.machines and _is_away(i, self)) | settling
 
     @cached_property
+    def unread(self) -> frozenset[str]:
+        """Machines that say something, and nobody can tell what."""
+        return frozenset(
+            m.id
+            for m in self.observed.malformed
+            if m.kind == "machine" and fresh(m.seen_ms, self.desired, self.observed)
+        )
+
+    @cached_property
     def broken(self) -> list[MachineId]:
         return rollout.broken_by_it(self.memory.rollout, self.drifts)
 
@@ -139,6 +147,14 @@ def _quarantined(operation: Operation, s: Situation) -> Held | None:
     return None if why is None else Held(operation=operation, by=Hold.QUARANTINE, why=f"needs a person: {why}")
 
 
+def _unknown(operation: Operation, s: Situation) -> Held | None:
+    """What cannot be seen to run is neither stopped nor started, whatever else is known of it."""
+    instance = s.observed.instances.get(operation.machine_id)
+    if instance is None or instance.state is not InstanceState.UNKNOWN or operation.verb not in _BY_RUNTIME:
+        return None
+    return Held(operation=operation, why=f"unknown whether it runs: {instance.detail or 'its runtime does not say'}")
+
+
 def _begun(operation: Operation, s: Situation) -> Held | None:
     for verb in _WHOLE:
         if verb is not operation.verb and _under_way(verb, operation.machine_id, s):
@@ -180,6 +196,7 @@ _POLICIES: tuple[Callable[[Operation, Situation], Held | None], ...] = (
     _paused,
     _broken_circuit,
     _quarantined,
+    _unknown,
     _begun,
     _resting,
     _backing_off,
@@ -204,6 +221,7 @@ def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> He
 
 # -- what they ask
 
+_BY_RUNTIME = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE)
 _WHOLE = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.SEND_CONFIG)
 
 
@@ -237,6 +255,7 @@ def _is_open(attempt: Attempt | None, verb: Verb, operation: Operation, s: Situa
 def _is_away(machine_id: MachineId, s: Situation) -> bool:
     return (
         _comes_back(machine_id, s)
+        or _unfinished(machine_id, s)
         or _touched(Verb.RESTART_MACHINE, machine_id, s)
         or (_touched(Verb.SEND_CONFIG, machine_id, s) and not _has_config(machine_id, s))
     )
@@ -249,6 +268,14 @@ def _comes_back(machine_id: MachineId, s: Situation) -> bool:
     if seen is None:
         return is_booting(machine, s.desired, s.observed)
     return seen.report.status is not MachineStatus.READY and not seen.report.error
+
+
+def _unfinished(machine_id: MachineId, s: Situation) -> bool:
+    """Whether the machine was sent this generation and is not in order with it yet, whatever status it tells."""
+    if machine_id not in s.memory.rollout.touched or machine_id in s.broken:
+        return False
+    seen = heard(s.desired.machines[machine_id], s.desired, s.observed)
+    return not seen.report.error if seen is not None else machine_id in s.unread
 
 
 def _touched(verb: Verb, machine_id: MachineId, s: Situation) -> bool:
@@ -284,7 +311,8 @@ def _busy(operation: Operation, s: Situation) -> int:
     machine = s.desired.machines.get(operation.machine_id)
     if machine is None or operation.verb not in (Verb.RESTART_MACHINE, Verb.SEND_CONFIG):
         return 0
-    seen = (s.observed.workers.get(worker) for worker in machine.workers)
+    # Those that a drained machine is not to have any more are what is drained.
+    seen = (s.observed.workers.get(worker_id(machine.id, slot)) for slot in range(machine.num_gpus))
     return sum(w is not None and w.report.status in _AT_WORK for w in seen)
 
 
