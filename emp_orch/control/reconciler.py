@@ -18,6 +18,7 @@ from emp_orch.fleet.memory import Memory, ended
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.plan import Operation
+from emp_orch.fleet.policy import IN_FLIGHT_MS
 from emp_orch.fleet.round import Inputs, Round, decide
 from emp_orch.store.leader import Mandate, NotLeader
 from emp_orch.store.requests import Request, Verb
@@ -39,6 +40,8 @@ class Reconciler:
         self._running: set[str] = set()
         self._asked: dict[str, list[str]] = {}
         self._outcomes: list[Entry] = []
+        # When what people asked for was begun: a machine's next life does not answer for the last.
+        self._asked_ms: dict[str, int] = {}
 
     async def tick(self) -> Round | None:
         """One round; None when another leads, or nothing was ever applied."""
@@ -80,7 +83,8 @@ class Reconciler:
         if mandate is None:
             self._asked.clear()  # what was asked is the leader's to answer
         elif mandate != self._mandate:
-            self._memory = self._with_running(await self._backend.memory() or Memory())
+            # A Redis that was emptied remembers nothing; what we know ourselves is better.
+            self._memory = self._with_running(await self._backend.memory() or self._memory)
         self._mandate = mandate
         return mandate
 
@@ -94,6 +98,8 @@ class Reconciler:
     async def _act(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         """Begin what was decided, and tell. What cannot be told is begun all the same: the next round tells it."""
         self._memory = done.memory
+        now_ms = inputs.observed.now_ms
+        self._asked_ms |= {o.key: now_ms for o in inputs.asked}
         for operation in done.decision.run:
             self._running.add(operation.key)
             self._backend.begin(operation, inputs.desired, mandate)
@@ -103,6 +109,13 @@ class Reconciler:
         if done.rollback is not None:
             why = f"generation {inputs.desired.generation} made no progress"
             await self._backend.roll_back(done.rollback, why, mandate)
+        await self._give_up(now_ms)
+
+    async def _give_up(self, now_ms: int) -> None:
+        """Answer those who asked for what nobody will tell the outcome of any more."""
+        for key in [k for k in self._asked if k not in self._running]:
+            if abs(now_ms - self._asked_ms.setdefault(key, now_ms)) >= IN_FLIGHT_MS:
+                await self.ended(key, error="the machine did not say what came of it")
 
     def stand_by(self) -> None:
         """Something was refused: nothing more is done under this mandate; the next begins with what is published."""
@@ -122,6 +135,7 @@ class Reconciler:
     async def ended(self, key: str, *, error: str = "") -> None:
         """The outcome of an operation is known."""
         self._running.discard(key)
+        self._asked_ms.pop(key, None)
         self._memory = ended(self._memory, key, ok=not error)
         for request_id in self._asked.pop(key, []):
             if self._mandate is not None:
