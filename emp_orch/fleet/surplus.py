@@ -35,7 +35,7 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
                 seen_ms=seen_ms if silent else None,
             )
         )
-    return found
+    return sorted(found, key=lambda d: d.subject)
 
 
 def _why_surplus(worker: str, desired: Desired) -> str:
