@@ -303,6 +303,9 @@ class Agent:
                 # What the old check said is no answer to a new one, in no report that names the new generation.
                 if (old := self.machine.program(program.name)) is not None and old.health != program.health:
                     await self.programs.set_health(program.name, None, "")
+            if added or changed or removed:
+                # No report may say that it is ready with a configuration that it is still taking over.
+                self._set_status(MachineStatus.CONFIGURING, "")
             self._config = config
             again = announced_by([*added, *changed, *removed])
             names = {p.name for p in config.machine.programs}

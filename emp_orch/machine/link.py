@@ -24,6 +24,8 @@ BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 MAX_WAITING_EVENTS = 1_000
 # Changes come in bursts; one report for all of a burst.
 SETTLE_S = 0.05
+# Two clocks that run apart by more since they were last compared: one of them was set.
+CLOCK_SET_MS = 1_000
 
 log = logging.getLogger("agent")
 
@@ -87,8 +89,11 @@ class Link:
     async def flush(self) -> None:
         """Everything that waits, now. Raises what redis-py raises when Redis is away."""
         self._dirty.clear()
+        ahead_ms = await time_ms(self._r) - int(time.time() * 1000)
+        # Only a clock that was set counts: what is reported must not change with each answer's way.
+        if not self.connected or abs(ahead_ms - self.offset_ms) > CLOCK_SET_MS:
+            self.offset_ms = ahead_ms
         if not self.connected:
-            self.offset_ms = await time_ms(self._r) - int(time.time() * 1000)
             log.info("Redis answers; reports and events go out")
             self.connected = True
         while self._outbox:

@@ -18,6 +18,14 @@ BLOCK_MS = 10_000
 RETRY_S = 0.5
 
 
+NOTHING = (0, 0)
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    ms, _, n = entry_id.partition("-")
+    return int(ms), int(n or 0)
+
+
 class Orders:
     """Follows one machine's command stream from `last`; `remember(last, epoch)` keeps the place across restarts.
 
@@ -57,12 +65,21 @@ class Orders:
                 batch = await commands_after(self._r, self._keys, self._machine_id, self._last, block_ms=BLOCK_MS)
                 for entry_id, command in batch:
                     await self._one(entry_id, command)
+                if not batch:
+                    await self._find_place()
             except TRANSIENT as e:
                 log.warning("commands cannot be read: %s", e)
                 await asyncio.sleep(RETRY_S)
             except EmpError as e:
                 log.error("the configuration in Redis was not taken over: %s", e.message)
                 await asyncio.sleep(RETRY_S)
+
+    async def _find_place(self) -> None:
+        """A stream that ends before our place is another: Redis was emptied, and its clock set back. Read all of it."""
+        latest = await latest_command(self._r, self._keys, self._machine_id)
+        if NOTHING < _place(latest) < _place(self._last):
+            self._last = "0-0"
+            self._remember(self._last, self._epoch)
 
     async def _one(self, entry_id: str, command: Command | str) -> None:
         ack = await self._answer(command)

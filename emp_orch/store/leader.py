@@ -21,8 +21,9 @@ MARGIN = 0.1
 
 # An epoch is at least the time (ms), so it rises also in a Redis that was emptied and forgot the last one:
 # agents keep the highest they have seen, and refuse what is below. One that is no such number counts as forgotten.
-# KEYS[1] lease, KEYS[2] epoch. ARGV[1] who, ARGV[2] ttl in ms.
-# Returns {epoch, who, ttl} when ARGV[1] holds the lease now, else {'', holder, ms left}.
+# KEYS[1] lease, KEYS[2] epoch. ARGV[1] who, ARGV[2] ttl in ms, ARGV[3] the highest epoch that ARGV[1] knows of: where
+# the clock was set back besides, the time alone is no more than agents have seen.
+# Returns {epoch, who, ttl} when ARGV[1] holds the lease now, else {'', holder, ms left, epoch}.
 _ACQUIRE = """
 local holder = redis.call('GET', KEYS[1])
 local known = redis.call('GET', KEYS[2]) or ''
@@ -31,10 +32,13 @@ if holder == ARGV[1] and known ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return {known, holder, ARGV[2]}
 end
-if holder and holder ~= ARGV[1] then return {'', holder, redis.call('PTTL', KEYS[1])} end
+if holder and holder ~= ARGV[1] then
+  return {'', holder, redis.call('PTTL', KEYS[1]), known ~= '' and known or '0'}
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local t = redis.call('TIME')
-local epoch = math.max((tonumber(known) or 0) + 1, t[1] * 1000 + math.floor(t[2] / 1000))
+local highest = math.max(tonumber(known) or 0, tonumber(ARGV[3]))
+local epoch = math.max(highest + 1, t[1] * 1000 + math.floor(t[2] / 1000))
 redis.call('SET', KEYS[2], string.format('%.0f', epoch))
 return {string.format('%.0f', epoch), ARGV[1], ARGV[2]}
 """
@@ -83,6 +87,7 @@ class Leadership:
         self._lease = [keys.leader(fleet), keys.epoch(fleet)]
         self._told = [keys.leader(fleet), keys.events]
         self._ttl_ms = ttl_ms
+        self._highest = 0
         self._acquire = r.register_script(_ACQUIRE)
         self._release = r.register_script(_RELEASE)
         self._mandate: Mandate | None = None
@@ -92,8 +97,10 @@ class Leadership:
     async def acquire(self) -> Mandate | Elsewhere:
         """Take or renew the lease."""
         asked_s = _now_s()  # before it is sent: Redis cannot have counted from earlier
-        answer = cast(list[Any], await self._acquire(keys=self._lease, args=[self.who, self._ttl_ms]))
-        epoch, holder, left_ms = str(answer[0]), str(answer[1]), int(answer[2])
+        args = [self.who, self._ttl_ms, self._highest]
+        answer = cast(list[Any], await self._acquire(keys=self._lease, args=args))
+        epoch, holder, left_ms, *theirs = str(answer[0]), str(answer[1]), int(answer[2]), *answer[3:]
+        self._highest = max(self._highest, int(epoch or theirs[0]))
         if not epoch:
             self._mandate, self._holder = None, holder
             return Elsewhere(holder=holder, left_ms=max(0, left_ms))

@@ -70,6 +70,19 @@ async def test_an_emptied_redis_does_not_go_back_to_old_epochs(r: Client) -> Non
     assert (await leading(one)).epoch > before.epoch
 
 
+async def test_no_epoch_comes_again_that_a_candidate_has_seen_though_redis_was_emptied_and_its_clock_set_back(
+    r: Client,
+) -> None:
+    one, two = candidate(r, "one"), candidate(r, "two")
+    an_hour_ahead = await time_ms(r) + 3_600_000
+    await r.set(KEYS.epoch("f"), an_hour_ahead)
+    before = await leading(one)
+    assert before.epoch > an_hour_ahead
+    assert isinstance(await two.acquire(), Elsewhere)
+    await r.flushall()
+    assert (await leading(two)).epoch > before.epoch
+
+
 @pytest.mark.parametrize("epoch", [None, "", "nan", "-1", "1e300", "9" * 40, "x"])
 async def test_an_epoch_that_is_none_is_replaced_by_a_fitting_one(r: Client, epoch: str | None) -> None:
     one = candidate(r, "one")

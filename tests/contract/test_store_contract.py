@@ -261,6 +261,25 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
     assert told == ["a", "b", "c", ""]
 
 
+async def test_a_stream_that_ends_before_the_agents_place_is_read_anew(
+    r: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emp_orch.machine.orders.BLOCK_MS", 50)
+    an_hour_ahead = await time_ms(r) + 3_600_000
+    agent = Machine(r, last=f"{an_hour_ahead}-0", epoch=1)
+    mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()
+    assert isinstance(mandate, Mandate)
+    await commands.send(r, KEYS, mandate, M, CommandVerb.APPLY_CONFIG, seq="a")
+    running = asyncio.create_task(agent.orders.run())
+
+    async def answered() -> list[str]:
+        return await _acks(r)
+
+    await until(answered)
+    running.cancel()
+    assert [c.seq for c in agent.done] == ["a"]
+
+
 async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> None:
     mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()
     assert isinstance(mandate, Mandate)
