@@ -7,6 +7,7 @@ and agent make of an Operation. `World.look` is what the observer would see.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash, machine_of
@@ -35,7 +36,14 @@ START_RETRIES = 3
 _STARTABLE = frozenset({ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATAL, ProgramState.UNKNOWN})
 # As store/reports.py has it, in ticks: a living writer makes a damaged document whole again.
 TICKS_PER_DOCUMENT = 8
+# What a program of a generation that cannot work says first.
+BROKEN = "broken"
+# How long a flaky program runs each time.
+FLAKY_MS = 6_000
+JOB_MS = 7_000
 COMMAND_TICKS = 1
+# As machine/watch.py compares its host's clock with Redis'.
+TICKS_PER_OFFSET = 10
 
 
 @dataclass
@@ -49,9 +57,16 @@ class Program:
     healthy: bool | None = None
     retries: int = 0
     pid: int = 0
-    # Faults: it exits right after its start; it does not answer its health check.
+    ends_ms: list[int] = field(default_factory=list)
+    # Faults: it exits right after its start, or a while later; it does not answer its health check; its start is slow.
     crashes: bool = False
+    flaky: bool = False
     sick: bool = False
+    slow_ms: int = 0
+
+    @property
+    def fails(self) -> bool:
+        return self.crashes or BROKEN in self.want.argv
 
     def go(self, state: ProgramState, now_ms: int) -> None:
         self.state, self.since_ms, self.healthy = state, now_ms, None
@@ -68,11 +83,13 @@ class Program:
 
     def advance(self, now_ms: int) -> None:
         """What supervisord makes of it by itself in one tick."""
+        if now_ms - self.since_ms < self.slow_ms and self.state in (ProgramState.STARTING, ProgramState.RUNNING):
+            return
         match self.state:
-            case ProgramState.STARTING if self.crashes and self.want.kind.once:
+            case ProgramState.STARTING if self.fails and self.want.kind.once:
                 self.exit_status = 1
                 self.go(ProgramState.EXITED, now_ms)
-            case ProgramState.STARTING if self.crashes:
+            case ProgramState.STARTING if self.fails:
                 self.retries += 1
                 self.go(ProgramState.FATAL if self.retries > START_RETRIES else ProgramState.BACKOFF, now_ms)
             case ProgramState.STARTING if self.want.kind.once:
@@ -80,10 +97,11 @@ class Program:
             case ProgramState.STARTING:
                 self.go(ProgramState.RUNNING, self.since_ms)
             case ProgramState.RUNNING if self.want.kind.once:
-                self.exit_status = 1 if self.crashes else 0
+                self.exit_status = 1 if self.fails else 0
                 self.go(ProgramState.EXITED, now_ms)
-            case ProgramState.RUNNING if self.crashes:
+            case ProgramState.RUNNING if self.fails or (self.flaky and now_ms - self.since_ms >= FLAKY_MS):
                 self.exit_status = 1
+                self.ends_ms = [*self.ends_ms, now_ms][-8:]
                 self.go(ProgramState.EXITED, now_ms)
             case ProgramState.RUNNING if self.want.health is not None:
                 self.healthy = not self.sick
@@ -96,12 +114,14 @@ class Program:
             case _:
                 pass
 
-    def report(self) -> ProgramReport:
+    def report(self, ahead_ms: int = 0) -> ProgramReport:
+        """Times are this host's clock less what the agent takes Redis' to be ahead of it."""
         exited = self.state is ProgramState.EXITED
         return ProgramReport(
             state=self.state,
             pid=self.pid,
-            since_ms=self.since_ms,
+            since_ms=self.since_ms + ahead_ms if self.since_ms else 0,
+            ends_ms=tuple(at + ahead_ms for at in self.ends_ms),
             exit_status=self.exit_status if exited else None,
             healthy=self.healthy,
         )
@@ -135,21 +155,33 @@ class Host:
     hung: bool = False
     hung_workers: set[WorkerId] = field(default_factory=set)
     strayed: set[WorkerId] = field(default_factory=set)
+    # No way to Redis, for the agent and the workers; what the agent last knew of how far Redis' clock is ahead.
+    cut: bool = False
+    ahead_ms: int | None = None
+    clock_ahead_ms: int = 0
+    # It was told to stop: busy workers end their jobs, for a while, and it ends.
+    stopping_since_ms: int = 0
     # Restarts of the agent since a machine was ready decide between starting and configuring.
     was_ready: bool = False
 
+    @property
+    def error_ms(self) -> int:
+        """What the agent adds to a time to say it by Redis' clock."""
+        return self.clock_ahead_ms + (self.ahead_ms or 0)
+
     def report(self) -> MachineReport:
+        self.digest = self.digest or config_hash(self.machine)
         return MachineReport(
             machine_id=self.machine.id,
             status=self.status,
             boot_id=str(self.started_ms),
             generation=self.generation,
-            config_hash=self.digest or config_hash(self.machine),
+            config_hash=self.digest,
             num_gpus=self.machine.num_gpus,
-            programs={name: p.report() for name, p in self.programs.items()},
+            programs={name: p.report(self.error_ms) for name, p in self.programs.items()},
             host="simulated",
             agent_version="0",
-            started_ms=self.agent_started_ms,
+            started_ms=self.agent_started_ms + self.error_ms,
             error=self.error,
         )
 
@@ -163,6 +195,8 @@ class Host:
         gone = {n for n, p in self.programs.items() if n not in wanted or not _same(p.want, wanted[n])}
         stopped = {WorkerId(f"{self.machine.id}-worker-{p.want.slot}") for n, p in self.programs.items() if n in gone}
         self.programs = {n: p for n, p in self.programs.items() if n not in gone}
+        if gone or wanted.keys() - self.programs.keys():
+            self.status = MachineStatus.CONFIGURING
         for name, want in wanted.items():
             self.programs.setdefault(name, Program(want=want))
         self.machine, self.generation, self.digest = machine, generation, ""
@@ -171,7 +205,7 @@ class Host:
 
     def sequence(self, now_ms: int) -> None:
         """One look of the agent's start-up sequence (machine/sequence.py) at its programs."""
-        if self.begun is None:
+        if self.begun is None or self.stopping_since_ms:
             return
         by_name = {p.name: p for p in self.machine.programs}
         if all(self.up(p) for p in by_name.values()):
@@ -224,7 +258,11 @@ def fresh_host(machine: DesiredMachine, generation: int, now_ms: int) -> Host:
 
 @dataclass
 class World:
-    """All there is. `documents` and `workers` are Redis: report, or None for one that cannot be read; and when seen."""
+    """All there is. `documents` and `workers` are Redis: report, or None for one that cannot be read; and when seen.
+
+    `now_ms` is time itself, `redis_ahead_ms` how far Redis' clock is ahead of it. `changed` is the number of the last
+    change of each document, `seq` the last number given. `foreign` are machines that somebody else started.
+    """
 
     now_ms: int
     hosts: dict[MachineId, Host] = field(default_factory=dict)
@@ -235,6 +273,19 @@ class World:
     # Operations of the reconciler itself that are not done yet, with the ticks they still take.
     running: dict[str, tuple[Operation, int]] = field(default_factory=dict)
     configs: dict[MachineId, tuple[DesiredMachine, int]] = field(default_factory=dict)
+    changed: dict[tuple[str, str], int] = field(default_factory=dict)
+    seq: int = 0
+    # When each was last heard, by time itself.
+    heard: dict[str, int] = field(default_factory=dict)
+    foreign: set[MachineId] = field(default_factory=set)
+    # What workers are at, and until when; jobs that wait, and that were done.
+    jobs: dict[WorkerId, int] = field(default_factory=dict)
+    waiting: int = 0
+    completed: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    redis_ahead_ms: int = 0
+    # Rises with all that happens between two ticks.
+    version: int = 0
     # Faults.
     redis_away: bool = False
     blind: set[MachineId] = field(default_factory=set)
@@ -244,15 +295,19 @@ class World:
 
     # -- what can be seen
 
+    @property
+    def redis_ms(self) -> int:
+        return self.now_ms + self.redis_ahead_ms
+
     def look(self) -> Observed:
         """Raises nothing and knows nothing that the real observer would not."""
         assert not self.redis_away, "nobody can look while Redis is away"
         return Observed(
-            now_ms=self.now_ms,
+            now_ms=self.redis_ms,
             observing_since_ms=self.observing_since_ms,
             machines={i: SeenMachine(report=r, seen_ms=s) for i, (r, s) in self.documents.items() if r is not None},
             workers={i: SeenWorker(report=r, seen_ms=s) for i, (r, s) in self.workers.items() if r is not None},
-            instances={i: self._instance(i) for i in {*self.known, *self.hosts}},
+            instances=self.instances(self.redis_ahead_ms),
             answered=(RuntimeKind.PROCESS,),
             malformed=(
                 *(_malformed("machine", i, s) for i, (r, s) in self.documents.items() if r is None),
@@ -260,7 +315,11 @@ class World:
             ),
         )
 
-    def _instance(self, machine_id: MachineId) -> Instance:
+    def instances(self, ahead_ms: int = 0) -> dict[MachineId, Instance]:
+        """What the runtime says, by a clock that is `ahead_ms` ahead."""
+        return {i: self._instance(i, ahead_ms) for i in sorted({*self.known, *self.hosts} - self.foreign)}
+
+    def _instance(self, machine_id: MachineId, ahead_ms: int) -> Instance:
         if machine_id in self.blind:
             return Instance(machine_id=machine_id, state=InstanceState.UNKNOWN, detail="its runtime does not answer")
         host = self.hosts.get(machine_id)
@@ -269,7 +328,7 @@ class World:
         return Instance(
             machine_id=machine_id,
             state=InstanceState.RUNNING,
-            started_ms=host.started_ms,
+            started_ms=host.started_ms + ahead_ms,
             boot_id=str(host.started_ms),
             pid=1,
         )
@@ -283,44 +342,116 @@ class World:
         for host in self.hosts.values():
             for program in host.programs.values():
                 program.advance(self.now_ms)
+            reached = not self.redis_away and not host.cut
+            if not reached:
+                host.ahead_ms = None
+            elif host.ahead_ms is None or self.now_ms // TICK_MS % TICKS_PER_OFFSET == 0:
+                host.ahead_ms = self.redis_ahead_ms - host.clock_ahead_ms
             if not host.hung:
                 host.sequence(self.now_ms)
-                if not self.redis_away:
+                if reached:
                     done += self._obey(host)
                     self._write(host)
-            if not self.redis_away:
+            if reached:
                 self._workers_of(host)
+        self._return_jobs()
+        for host in [h for h in self.hosts.values() if h.stopping_since_ms]:
+            host.status = MachineStatus.DRAINING
+            busy = any(wid in self.jobs for wid, _ in self.worker_ids(host))
+            if not busy or self.now_ms - host.stopping_since_ms >= host.machine.drain_timeout_s * 1000:
+                self.stop(host.machine.id, in_order=not host.hung)
         return done
+
+    def put(self, machine_id: MachineId, report: MachineReport | None) -> None:
+        """Write a machine's document, or only that it was heard when it says the same."""
+        if self.documents.get(machine_id, (None, 0))[0] != report or report is None:
+            self._number("machine", machine_id)
+        self.documents[machine_id] = (report, self.redis_ms)
+        self.heard[machine_id] = self.now_ms
+
+    def put_worker(self, wid: WorkerId, report: WorkerReport | None) -> None:
+        if self.workers.get(wid, (None, 0))[0] != report or report is None:
+            self._number("worker", wid)
+        self.workers[wid] = (report, self.redis_ms)
+        self.heard[wid] = self.now_ms
+
+    def drop(self, machine_id: MachineId) -> None:
+        if self.documents.pop(machine_id, None) is not None:
+            self._number("machine", machine_id)
+
+    def drop_worker(self, wid: WorkerId) -> None:
+        if self.workers.pop(wid, None) is not None:
+            self._number("worker", wid)
+
+    def _number(self, kind: str, subject: str) -> None:
+        self.seq += 1
+        self.changed[kind, subject] = self.seq
+
+    def empty(self) -> None:
+        """FLUSHALL, as far as it is about reports and configurations."""
+        self.documents.clear()
+        self.workers.clear()
+        self.changed.clear()
+        self.configs.clear()
+        self.seq = self.redis_ms * 1_000
+
+    def worker_ids(self, host: Host) -> Iterable[tuple[WorkerId, Program]]:
+        for name, program in host.programs.items():
+            if name.startswith("redis-worker-gpu"):
+                yield WorkerId(f"{host.machine.id}-worker-{program.want.slot}"), program
+
+    def _return_jobs(self) -> None:
+        """A job whose worker is gone waits again; the queue's leases see to that."""
+        alive = {
+            wid
+            for host in self.hosts.values()
+            for wid, program in self.worker_ids(host)
+            if program.state is ProgramState.RUNNING and wid not in host.hung_workers
+        }
+        for wid in [wid for wid in self.jobs if wid not in alive]:
+            del self.jobs[wid]
+            self.waiting += 1
+
+    def _at_work(self, wid: WorkerId, host: Host) -> bool:
+        """Go on with a job, end it, or claim the next."""
+        if self.jobs.get(wid, self.now_ms + 1) <= self.now_ms:
+            del self.jobs[wid]
+            self.completed += 1
+        if wid not in self.jobs and self.waiting and host.status is not MachineStatus.DRAINING:
+            self.waiting -= 1
+            self.jobs[wid] = self.now_ms + JOB_MS
+        return wid in self.jobs
 
     def _write(self, host: Host) -> None:
         machine_id, report = host.machine.id, host.report()
         before = self.documents.get(machine_id)
         # An unchanged report is only a heartbeat, which leaves a damaged document as it is for a while.
         if before is not None and before[0] is None and (self.now_ms // TICK_MS) % TICKS_PER_DOCUMENT:
-            self.documents[machine_id] = (None, self.now_ms)
+            self.documents[machine_id] = (None, self.redis_ms)
         else:
-            self.documents[machine_id] = (report, self.now_ms)
+            self.put(machine_id, report)
 
     def _workers_of(self, host: Host) -> None:
-        for name, program in host.programs.items():
-            if not name.startswith("redis-worker-gpu"):
-                continue
-            wid = WorkerId(f"{host.machine.id}-worker-{program.want.slot}")
+        for wid, program in self.worker_ids(host):
             if program.state is not ProgramState.RUNNING or wid in host.hung_workers:
                 continue
             young = self.now_ms - program.since_ms < 2 * TICK_MS
+            working = WorkerStatus.IDLE if young or not self._at_work(wid, host) else WorkerStatus.BUSY
             report = WorkerReport(
                 worker_id=wid,
                 machine_id=MachineId("elsewhere") if wid in host.strayed else host.machine.id,
                 gpu=program.want.slot or 0,
-                status=WorkerStatus.INITIALIZING if young else WorkerStatus.IDLE,
+                status=WorkerStatus.INITIALIZING if young else working,
                 capabilities={},
                 connector_statuses={},
-                started_ms=program.since_ms,
+                started_ms=program.since_ms + host.error_ms,
             )
             damaged = self.workers.get(wid, (report, 0))[0] is None
             beat = damaged and (self.now_ms // TICK_MS) % TICKS_PER_DOCUMENT and not young
-            self.workers[wid] = (None if beat else report, self.now_ms)
+            if beat:
+                self.workers[wid] = (None, self.redis_ms)
+            else:
+                self.put_worker(wid, report)
 
     def _obey(self, host: Host) -> list[str]:
         """Carry out the first command, when its time has come."""
@@ -333,20 +464,25 @@ class World:
         host.orders.pop(0)
         program = host.programs.get(command.program) if command.program else None
         match command.verb:
+            case Verb.SEND_CONFIG if host.machine.id not in self.configs:
+                self.refused.append((command.key, "there is no configuration"))
+                return []
             case Verb.SEND_CONFIG:
                 machine, generation = self.configs[host.machine.id]
                 for wid in host.take_over(machine, generation, self.now_ms):
-                    self.workers.pop(wid, None)
+                    self.drop_worker(wid)
             case Verb.START_PROGRAM if program is not None:
                 program.start(self.now_ms, self.now_ms)
             case Verb.RESTART_PROGRAM if program is not None:
                 wid = WorkerId(f"{host.machine.id}-worker-{program.want.slot}")
                 if program.want.name.startswith("redis-worker") and wid not in host.hung_workers:
-                    self.workers.pop(wid, None)
+                    self.drop_worker(wid)
                 host.hung_workers.discard(wid)
                 host.strayed.discard(wid)
                 program.stop(self.now_ms)
                 program.start(self.now_ms, self.now_ms)
+            case Verb.STOP_PROGRAM if program is not None:
+                program.stop(self.now_ms)
             case _:
                 pass
         return [] if self.lost_commands else [command.key]
@@ -363,7 +499,7 @@ class World:
                 self.running.setdefault(operation.key, (operation, 3))
             case Verb.FORGET_WORKER:
                 self.running.setdefault(operation.key, (operation, 0))
-            case Verb.SEND_CONFIG | Verb.START_PROGRAM | Verb.RESTART_PROGRAM:
+            case Verb.SEND_CONFIG | Verb.START_PROGRAM | Verb.RESTART_PROGRAM | Verb.STOP_PROGRAM:
                 host = self.hosts.get(operation.machine_id)
                 if host is not None and not self.lost_commands:
                     host.orders.append(Command(key=operation.key, verb=operation.verb, program=operation.program))
@@ -391,32 +527,44 @@ class World:
                 self._start(machine_id)
             case Verb.REMOVE_MACHINE:
                 self.stop(machine_id, in_order=True)
-                self.known.discard(machine_id)
-                self.documents.pop(machine_id, None)
-                of = {i for i, (r, _) in self.workers.items() if (r.machine_id if r else machine_of(i)) == machine_id}
-                self.workers = {i: w for i, w in self.workers.items() if i not in of}
+                self.forget(machine_id)
             case Verb.FORGET_WORKER if operation.worker_id is not None:
-                _, seen_ms = self.workers.get(operation.worker_id, (None, 0))
-                if operation.seen_ms is not None and seen_ms <= operation.seen_ms:
-                    self.workers.pop(operation.worker_id, None)
+                self.forget_worker(operation.worker_id, operation.seen_ms)
             case _:
                 pass
+
+    def forget(self, machine_id: MachineId) -> None:
+        self.known.discard(machine_id)
+        self.drop(machine_id)
+        for wid in [i for i, (r, _) in self.workers.items() if (r.machine_id if r else machine_of(i)) == machine_id]:
+            self.drop_worker(wid)
+
+    def forget_worker(self, wid: WorkerId, seen_ms: int | None) -> None:
+        """Unless it was heard since."""
+        if seen_ms is not None and self.workers.get(wid, (None, 0))[1] <= seen_ms:
+            self.drop_worker(wid)
 
     def _start(self, machine_id: MachineId) -> None:
         if machine_id in self.hosts or machine_id in self.unstartable:
             return
-        machine, generation = self.configs[machine_id]
-        self.known.add(machine_id)
-        self.hosts[machine_id] = fresh_host(machine, generation, self.now_ms)
+        self.start(*self.configs[machine_id])
+
+    def start(self, machine: DesiredMachine, generation: int) -> None:
+        """What a runtime does: one that runs already is left alone."""
+        if machine.id not in self.hosts:
+            self.known.add(machine.id)
+            self.hosts[machine.id] = fresh_host(machine, generation, self.now_ms)
 
     def stop(self, machine_id: MachineId, *, in_order: bool) -> None:
         """End a machine; only one that ends in good order takes its reports away."""
         host = self.hosts.pop(machine_id, None)
         if host is None or not in_order:
             return
-        self.documents.pop(machine_id, None)
+        if self.redis_away or host.cut:
+            return
+        self.drop(machine_id)
         for slot in range(host.machine.num_gpus):
-            self.workers.pop(WorkerId(f"{machine_id}-worker-{slot}"), None)
+            self.drop_worker(WorkerId(f"{machine_id}-worker-{slot}"))
 
 
 def _malformed(kind: str, subject: str, seen_ms: int) -> Malformed:

@@ -1,0 +1,72 @@
+"""Thousands of histories of a fleet under fault, on the real fleet/ and control/: docs/simulation.md.
+
+`EMP_SIM_SEED=N` lives through the one history N, `EMP_SIM_HISTORIES=N` through so many more than usual.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from sim.dice import history
+from sim.machine import Histories, counts
+
+MORE = int(os.environ.get("EMP_SIM_HISTORIES", "0"))
+SEED = os.environ.get("EMP_SIM_SEED")
+# Each its own test, so that they share the cores.
+CHUNKS, CHUNK = 10, 200
+STATEFUL = settings(
+    max_examples=100 + MORE // 10,
+    stateful_step_count=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What a hundred thousand rounds log is of no use to anybody."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def _live(seeds: range) -> None:
+    rounds = 0
+    for seed in seeds:
+        try:
+            _, sim = history(seed)
+        except AssertionError as e:
+            raise AssertionError(f"history {seed} (again: EMP_SIM_SEED={seed}): {e}") from None
+        rounds += sim.watch.rounds
+    print(f"{len(seeds)} histories, {rounds} rounds")
+    assert rounds > 10 * len(seeds)
+
+
+@pytest.mark.skipif(SEED is not None, reason="EMP_SIM_SEED names one history")
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_whatever_the_dice_bring_the_invariants_hold(chunk: int) -> None:
+    count = CHUNK + MORE // CHUNKS
+    _live(range(chunk * count, (chunk + 1) * count))
+
+
+@pytest.mark.skipif(SEED is None, reason="EMP_SIM_SEED names no history")
+def test_the_history_that_was_named() -> None:
+    seed = int(SEED or "0")
+    _live(range(seed, seed + 1))
+
+
+@pytest.mark.skipif(SEED is not None, reason="EMP_SIM_SEED names one history")
+def test_whatever_hypothesis_makes_of_it_the_invariants_hold() -> None:
+    """Fewer, but what fails here is made small."""
+    run_state_machine_as_test(Histories, settings=STATEFUL)
+    print(f"{counts['histories']} histories, {counts['rounds']} rounds")
+    assert counts["histories"] >= 100

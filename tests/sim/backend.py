@@ -1,0 +1,126 @@
+"""The reconciler's world, simulated: control/backend.Backend over sim/redis.py, with the real observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from msgspec import structs
+from redis.exceptions import ConnectionError as RedisConnectionError
+from world import World
+
+from emp_orch.control.observe import Observer
+from emp_orch.fleet.incremental import Attention
+from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.model import RuntimeKind
+from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.overrides import Override
+from emp_orch.fleet.plan import Operation
+from emp_orch.fleet.round import Inputs, Round
+from emp_orch.runtimes.base import Runtime as AnyRuntime
+from emp_orch.store.generations import Generation
+from emp_orch.store.keys import Keys
+from emp_orch.store.requests import Request
+from sim.line import Line, Reports, Runtime
+from sim.operations import Operations
+from sim.redis import LEASE_MS, NotLeader
+
+KEYS = Keys()
+# The leader takes its lease for over so long before Redis does.
+MARGIN_MS = 1_000
+
+
+class SimBackend:
+    """What one reconciler has of the world. `who` is unique to its life."""
+
+    def __init__(self, who: str, line: Line, operations: Operations, told: Callable[[Memory], None]) -> None:
+        self.who = who
+        self.line = line
+        self.operations = operations
+        self._told = told
+        self._current: Generation | None = None
+        runtimes = cast(Mapping[RuntimeKind, AnyRuntime], {RuntimeKind.PROCESS: Runtime(line)})
+        self._observer = Observer(Reports(line, KEYS).as_client(), KEYS, runtimes, fresh=True, clock=line)
+        # Until when our lease surely stands, by time itself.
+        self.deadline_ms = 0
+        # All that there was at the instant of the look, if the look was at one instant.
+        self.whole: Observed | None = None
+        # The highest epoch that we know of.
+        self.highest = 0
+        self.led: int | None = None
+
+    @property
+    def world(self) -> World:
+        return self.line.world
+
+    async def lead(self) -> int | None:
+        asked_ms = self.world.now_ms
+        epoch = await self.line.call(lambda: self.line.redis.acquire(self.who, self.highest))
+        self.highest = max(self.highest, self.line.redis.epoch)
+        self.deadline_ms = 0 if epoch is None else asked_ms + LEASE_MS - MARGIN_MS
+        self.led = epoch
+        return epoch
+
+    async def memory(self) -> Memory | None:
+        return await self.line.call(lambda: self.line.redis.memory)
+
+    async def generation(self) -> Generation | None:
+        self._current = await self.line.call(self._generation)
+        return self._current
+
+    def _generation(self) -> Generation | None:
+        redis = self.line.redis
+        if redis.number == 0 and redis.disk is not None:
+            redis.number = redis.disk.number
+            redis.specs[redis.number] = redis.disk
+        return redis.specs.get(redis.number)
+
+    async def overrides(self) -> tuple[Override, ...]:
+        found = self.line.redis.overrides
+        return await self.line.call(lambda: tuple(found[key] for key in sorted(found)))
+
+    async def look(self, desired: Desired, attention: Attention) -> Observed:
+        before = (self.world.now_ms, self.world.version)
+        seen = await self._observer.follow(desired, attention)
+        self.whole = None
+        if before == (self.world.now_ms, self.world.version):
+            self.whole = _since(self.world.look(), seen.observing_since_ms)
+        return seen
+
+    async def requests(self) -> list[tuple[str, Request | None]]:
+        return await self.line.call(lambda: cast(Any, list(self.line.redis.requests.items())))
+
+    async def answer(self, request_id: str, error: str) -> None:
+        with suppress(RedisConnectionError):
+            await self.line.call(lambda: self._answer(request_id, error))
+
+    def _answer(self, request_id: str, error: str) -> None:
+        self.line.redis.requests.pop(request_id, None)
+        self.line.redis.answers[request_id] = error
+
+    async def tend_jobs(self, current: Generation | None, observed: Observed | None) -> None:
+        """The queue looks after itself in this world."""
+
+    def begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
+        self.operations.begin(operation, desired, epoch, self)
+
+    async def publish(self, inputs: Inputs, done: Round, epoch: int) -> None:
+        def write() -> None:
+            with suppress(NotLeader):
+                self.line.redis.remember(done.memory, list(done.entries), epoch)
+                self._told(done.memory)
+
+        await self.line.call(write)
+
+    async def roll_back(self, number: int, why: str) -> None:
+        await self.line.call(lambda: self.line.redis.publish_again(number))
+
+    def lost(self) -> None:
+        self._observer.lost()
+        self._current = None
+
+
+def _since(observed: Observed, since_ms: int) -> Observed:
+    return structs.replace(observed, observing_since_ms=since_ms)

@@ -1,0 +1,39 @@
+"""Generations of one small fleet: four machines of one GPU, or two on the first, and a service with a health check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleet_support import HEALTH, fleet, machine, service
+from msgspec import structs
+from world import BROKEN
+
+from emp_orch.fleet.model import Fleet, ReconcileSpec, RolloutSpec, ServiceName, WorkerSpec
+from emp_orch.store.generations import Generation
+
+WEB = service("web", health=HEALTH, command=("serve",))
+MACHINES = ("m0", "m1", "m2", "m3")
+START_MS = 1_000_000_000
+DRAIN_S = 10.0
+_WORKERS = WorkerSpec(capabilities={}, drain_timeout_s=DRAIN_S, job_timeout_s=600.0)
+
+
+def any_fleet(*, names: tuple[str, ...] = MACHINES, gpus: int = 1, command: str = "serve", **reconcile: Any) -> Fleet:
+    """`reconcile` are fields of ReconcileSpec; `rollback` is one of its rollout's."""
+    web = structs.replace(WEB, command=(command,))
+    machines = [
+        machine(name, services=[ServiceName("web")], num_gpus=gpus if name == "m0" else 1, worker=_WORKERS)
+        for name in names
+    ]
+    bare = fleet([web], *machines)
+    rollout = RolloutSpec(min_healthy_s=4.0, progress_deadline_s=120.0, rollback=reconcile.pop("rollback", False))
+    spec: ReconcileSpec = structs.replace(bare.reconcile, rollout=rollout, **reconcile)
+    return structs.replace(bare, reconcile=spec)
+
+
+def is_broken(of: Fleet) -> bool:
+    return of.services[ServiceName("web")].command == (BROKEN,)
+
+
+def generation(number: int, of: Fleet, *, prune: bool = False) -> Generation:
+    return Generation(number=number, at_ms=START_MS, fleet=of, digest="", prune=prune)

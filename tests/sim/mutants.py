@@ -1,0 +1,175 @@
+"""Broken reconcilers: one promise of fleet/ or control/ taken away each; the simulation must notice.
+
+`python -m sim.mutants NAME HISTORIES` (from tests/) runs histories on that one, and prints how the first ended badly.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """In `module` of emp_orch, `old`, which stands there once, becomes `new`."""
+
+    module: str
+    old: str
+    new: str
+
+
+class Mutant(NamedTuple):
+    """`breaks` names the invariant that it breaks, as docs/simulation.md lists them."""
+
+    name: str
+    breaks: str
+    edits: tuple[Edit, ...]
+
+
+def _one(name: str, breaks: str, module: str, old: str, new: str) -> Mutant:
+    return Mutant(name, breaks, (Edit(module, old, new),))
+
+
+_GONE = "if instance is not None and instance.state is InstanceState.GONE:"
+MUTANTS = (
+    _one("agents obey any epoch", "old epoch", "machine.orders", "if command.epoch < self._epoch:", "if False:"),
+    _one("acts without the lease", "leader", "control.reconciler", "return epoch is not None", "return True"),
+    _one("pauses are not asked", "pause", "fleet.policy", "    _paused,\n", ""),
+    _one("the breaker is not asked", "breaker", "fleet.policy", "    _broken_circuit,\n", ""),
+    _one("the breaker never opens", "breaker", "fleet.breaker", "if len(lately) < threshold(desired):", "if True:"),
+    _one("quarantine is not asked", "quarantine", "fleet.policy", "    _quarantined,\n", ""),
+    _one("no budget of a program", "budget", "fleet.budget", "tries < limits.program_budget", "True"),
+    _one("no budget of a machine", "budget", "fleet.budget", "restarts >= limits.machine_budget", "False"),
+    _one("no backoff", "backoff", "fleet.policy", "    _backing_off,\n", ""),
+    _one("backoff does not double", "backoff", "fleet.policy", "2 ** (max(1, count) - 1)", "1"),
+    _one("backoff is forgotten at once", "backoff", "fleet.memory", "RESET_AFTER_MS = 60_000", "RESET_AFTER_MS = 0"),
+    _one(
+        *("a new leader remembers nothing", "backoff", "control.reconciler"),
+        *("await self._backend.memory() or self._memory", "Memory()"),
+    ),
+    _one(
+        *("any number may be out", "max_unavailable", "fleet.policy"),
+        *("if len(away) < s.desired.max_unavailable:", "if True:"),
+    ),
+    _one(
+        *("busy ones first", "idle first", "fleet.policy"),
+        *("key=lambda o: _busy(o, situation)", "key=lambda o: -_busy(o, situation)"),
+    ),
+    Mutant(
+        "unknown is absent",
+        "truth",
+        (
+            Edit("fleet.drift", _GONE, "if instance is not None and instance.state is not InstanceState.RUNNING:"),
+            Edit("fleet.policy", "    _unknown,\n", ""),
+        ),
+    ),
+    _one("what is unknown is restarted", "unknown", "fleet.policy", "    _unknown,\n", ""),
+    _one(
+        *("what cannot be read is silent", "unknown", "fleet.drift"),
+        *("if not gone and seen_ms is not None and fresh(seen_ms, desired, observed):", "if False:"),
+    ),
+    _one(
+        *("an outage is silence", "silence", "control.observe"),
+        *('only be silent to us."""\n        self._since_ms = None', 'only be silent to us."""'),
+    ),
+    _one("an emptied Redis is silence", "silence", "control.observe", "if began_anew(self._seq, seq):", "if False:"),
+    _one("a clock that was set is silence", "silence", "control.observe", " or self._jumped(now_ms)", ""),
+    _one(
+        *("what was not read again is silent", "silence", "control.observe"),
+        *("self._last if desired is self._desired else None", "self._last"),
+    ),
+    _one(
+        *("no time to boot", "silence", "fleet.hearing"),
+        *("if observed.now_ms - instance.started_ms < BOOT_GRACE_MS:", "if False:"),
+    ),
+    _one("a clock set back is waited for", "converges", "fleet.round", "up_to(inputs.memory, now_ms)", "inputs.memory"),
+    _one(
+        *("removes unasked", "prune", "fleet.plan"),
+        *("if drift.kind is Kind.MACHINE_SURPLUS and desired.prune:", "if drift.kind is Kind.MACHINE_SURPLUS:"),
+    ),
+    _one("drift is not looked at again", "drift book", "fleet.incremental", ", *self._drifts}", "}"),
+    _one(
+        "changed workers are not looked at",
+        "drift book",
+        "fleet.incremental",
+        " *map(machine_of, changed.workers),",
+        "",
+    ),
+    _one(
+        *("records what it did not read", "replay", "fleet.incremental"),
+        *("    if changed is None:\n        return observed\n    at_least", "    return observed\n    at_least"),
+    ),
+    _one(
+        "those who ask are left without an answer",
+        "converges",
+        "control.reconciler",
+        "await self._give_up(now_ms)",
+        "pass",
+    ),
+)
+BY_NAME = {m.name: m for m in MUTANTS}
+
+
+class Mutating(importlib.abc.SourceLoader):
+    """Loads one module of emp_orch with its edits."""
+
+    def __init__(self, path: str, edits: Sequence[Edit]) -> None:
+        self._path = path
+        self._edits = edits
+
+    def get_filename(self, fullname: str) -> str:
+        return self._path
+
+    def get_data(self, path: str) -> bytes:
+        text = Path(path).read_text()
+        for edit in self._edits:
+            if text.count(edit.old) != 1:
+                raise LookupError(f"{edit.module} has {text.count(edit.old)} times {edit.old!r}")
+            text = text.replace(edit.old, edit.new)
+        return text.encode()
+
+    def path_stats(self, path: str) -> dict[str, float]:
+        raise OSError("never from a cache")
+
+    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None: ...
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, edits: tuple[Edit, ...]) -> None:
+        self._edits = edits
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        edits = [e for e in self._edits if fullname == f"emp_orch.{e.module}"]
+        if not edits:
+            return None
+        sys.meta_path.remove(self)
+        found = find_spec(fullname)
+        sys.meta_path.insert(0, self)
+        assert found is not None and found.origin is not None
+        found.loader = Mutating(found.origin, edits)
+        return found
+
+
+def main(name: str, histories: int) -> None:
+    """Run histories on the mutant `name` until one ends badly."""
+    sys.meta_path.insert(0, Finder(BY_NAME[name].edits))
+    from sim.dice import history
+
+    for seed in range(histories):
+        try:
+            history(seed)
+        except AssertionError as e:
+            print(f"found in history {seed}: {str(e).splitlines()[0][:200]}")
+            return
+    print(f"not found in {histories} histories")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
