@@ -38,6 +38,8 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
             found += ["find what the failed machines share: `emp diff`, `emp logs`", "`emp resume` closes the breaker"]
         case Hold.QUARANTINE:
             found += [logs, f"`emp restart {drift.machine_id}` releases it, and tries again"]
+        case Hold.UNKNOWN:
+            found.append("`emp doctor` says what it cannot see, and what to do about it")
         case Hold.BACKOFF | Hold.RESTING:
             found += [logs, f"`emp restart {target}` tries now, without the pause"]
         case Hold.ROLLOUT:

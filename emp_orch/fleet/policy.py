@@ -33,6 +33,7 @@ class Hold(StrEnum):
     PAUSE = "pause"
     BREAKER = "breaker"
     QUARANTINE = "quarantine"
+    UNKNOWN = "unknown"
     UNDER_WAY = "under way"
     RESTING = "resting"
     BACKOFF = "backoff"
@@ -152,7 +153,8 @@ def _unknown(operation: Operation, s: Situation) -> Held | None:
     instance = s.observed.instances.get(operation.machine_id)
     if instance is None or instance.state is not InstanceState.UNKNOWN or operation.verb not in _BY_RUNTIME:
         return None
-    return Held(operation=operation, why=f"unknown whether it runs: {instance.detail or 'its runtime does not say'}")
+    why = f"unknown whether it runs: {instance.detail or 'its runtime does not say'}"
+    return Held(operation=operation, by=Hold.UNKNOWN, why=why)
 
 
 def _begun(operation: Operation, s: Situation) -> Held | None:

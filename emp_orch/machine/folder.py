@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import ProgramName
@@ -25,7 +26,7 @@ class AgentState(Struct, frozen=True, kw_only=True):
 
     boot_id: str
     announced: tuple[str, ...] = ()
-    last_command: str = ""
+    last_command: Annotated[str, Meta(pattern=r"^(\d{1,15}-\d{1,15})?$")] = ""
     epoch: int = 0
     stopped: tuple[ProgramName, ...] = ()
     ends_ms: dict[ProgramName, tuple[int, ...]] = {}

@@ -89,11 +89,8 @@ class Link:
     async def flush(self) -> None:
         """Everything that waits, now. Raises what redis-py raises when Redis is away."""
         self._dirty.clear()
-        ahead_ms = await time_ms(self._r) - int(time.time() * 1000)
-        # Only a clock that was set counts: what is reported must not change with each answer's way.
-        if not self.connected or abs(ahead_ms - self.offset_ms) > CLOCK_SET_MS:
-            self.offset_ms = ahead_ms
         if not self.connected:
+            self.offset_ms = _ahead_ms(await time_ms(self._r))
             log.info("Redis answers; reports and events go out")
             self.connected = True
         while self._outbox:
@@ -102,9 +99,19 @@ class Link:
             self._outbox.popleft()
         mine = self._report()
         other = await self._writer.write(mine)
+        self._compare_clocks()
         if other is not None and (rival := self._rivals.heard(mine, other, time.monotonic())) is not None:
             log.error("another agent reports as %s too: boot %s on %s", mine.machine_id, rival.boot_id, rival.host)
             self.event("machine_conflict", boot_id=mine.boot_id, other=rival.boot_id, host=rival.host)
+
+    def _compare_clocks(self) -> None:
+        """Only a clock that was set counts: what is reported must not change with each answer's way."""
+        if (wrote_ms := self._writer.wrote_ms) is None:
+            return
+        ahead_ms = _ahead_ms(wrote_ms)
+        if abs(ahead_ms - self.offset_ms) > CLOCK_SET_MS:
+            self.offset_ms = ahead_ms
+            self._dirty.set()  # what was just told has times of the old clock
 
     async def withdraw(self) -> None:
         """Take the report away: the machine ends in good order."""
@@ -113,3 +120,8 @@ class Link:
             type_, data = self._outbox.popleft()
             await self._events.append_machine(type_, **data)
         await self._writer.withdraw()
+
+
+def _ahead_ms(redis_ms: int) -> int:
+    """How far Redis' clock is ahead of this host's."""
+    return redis_ms - int(time.time() * 1000)

@@ -97,7 +97,7 @@ class Leadership:
     async def acquire(self) -> Mandate | Elsewhere:
         """Take or renew the lease."""
         asked_s = _now_s()  # before it is sent: Redis cannot have counted from earlier
-        args = [self.who, self._ttl_ms, self._highest]
+        args: list[str | int] = [self.who, self._ttl_ms, self._highest]
         answer = cast(list[Any], await self._acquire(keys=self._lease, args=args))
         epoch, holder, left_ms, *theirs = str(answer[0]), str(answer[1]), int(answer[2]), *answer[3:]
         self._highest = max(self._highest, int(epoch or theirs[0]))

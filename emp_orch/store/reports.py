@@ -100,6 +100,11 @@ class ReportWriter(Generic[R]):
         self._beats = 0
         self._wrote_ms = ""
 
+    @property
+    def wrote_ms(self) -> int | None:
+        """When the last write was done, by Redis' clock; None when it was not, or nobody knows."""
+        return int(self._wrote_ms) if self._wrote_ms else None
+
     async def write(self, report: R) -> str | None:
         """Publish `report`; an unchanged one costs a heartbeat only, unless its record is gone.
 

@@ -22,10 +22,11 @@ from emp_orch.fleet.round import Inputs, Round
 from emp_orch.runtimes.base import Runtime as AnyRuntime
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
+from emp_orch.store.leader import Mandate
 from emp_orch.store.requests import Request
 from sim.line import Line, Reports, Runtime
 from sim.operations import Operations
-from sim.redis import LEASE_MS, NotLeader
+from sim.redis import FLEET, LEASE_MS
 
 KEYS = Keys()
 # The leader takes its lease for over so long before Redis does.
@@ -55,13 +56,13 @@ class SimBackend:
     def world(self) -> World:
         return self.line.world
 
-    async def lead(self) -> int | None:
+    async def lead(self) -> Mandate | None:
         asked_ms = self.world.now_ms
         epoch = await self.line.call(lambda: self.line.redis.acquire(self.who, self.highest))
         self.highest = max(self.highest, self.line.redis.epoch)
         self.deadline_ms = 0 if epoch is None else asked_ms + LEASE_MS - MARGIN_MS
         self.led = epoch
-        return epoch
+        return None if epoch is None else Mandate(fleet=FLEET, holder=self.who, epoch=epoch)
 
     async def memory(self) -> Memory | None:
         return await self.line.call(lambda: self.line.redis.memory)
@@ -92,30 +93,30 @@ class SimBackend:
     async def requests(self) -> list[tuple[str, Request | None]]:
         return await self.line.call(lambda: cast(Any, list(self.line.redis.requests.items())))
 
-    async def answer(self, request_id: str, error: str) -> None:
+    async def answer(self, request_id: str, error: str, mandate: Mandate) -> None:
         with suppress(RedisConnectionError):
-            await self.line.call(lambda: self._answer(request_id, error))
+            await self.line.call(lambda: self._answer(request_id, error, mandate))
 
-    def _answer(self, request_id: str, error: str) -> None:
+    def _answer(self, request_id: str, error: str, mandate: Mandate) -> None:
+        self.line.redis.fence(mandate.epoch)
         self.line.redis.requests.pop(request_id, None)
         self.line.redis.answers[request_id] = error
 
-    async def tend_jobs(self, current: Generation | None, observed: Observed | None) -> None:
+    async def tend_jobs(self, current: Generation | None, observed: Observed | None, mandate: Mandate) -> None:
         """The queue looks after itself in this world."""
 
-    def begin(self, operation: Operation, desired: Desired, epoch: int) -> None:
-        self.operations.begin(operation, desired, epoch, self)
+    def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
+        self.operations.begin(operation, desired, mandate.epoch, self)
 
-    async def publish(self, inputs: Inputs, done: Round, epoch: int) -> None:
+    async def publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         def write() -> None:
-            with suppress(NotLeader):
-                self.line.redis.remember(done.memory, list(done.entries), epoch)
-                self._told(done.memory)
+            self.line.redis.remember(done.memory, list(done.entries), mandate.epoch)
+            self._told(done.memory)
 
         await self.line.call(write)
 
-    async def roll_back(self, number: int, why: str) -> None:
-        await self.line.call(lambda: self.line.redis.publish_again(number))
+    async def roll_back(self, number: int, why: str, mandate: Mandate) -> None:
+        await self.line.call(lambda: self.line.redis.publish_again(number, mandate.epoch))
 
     def lost(self) -> None:
         self._observer.lost()

@@ -38,7 +38,10 @@ def _one(name: str, breaks: str, module: str, old: str, new: str) -> Mutant:
 _GONE = "if instance is not None and instance.state is InstanceState.GONE:"
 MUTANTS = (
     _one("agents obey any epoch", "old epoch", "machine.orders", "if command.epoch < self._epoch:", "if False:"),
-    _one("acts without the lease", "leader", "control.reconciler", "return epoch is not None", "return True"),
+    _one(
+        *("acts without the lease", "leader", "control.reconciler"),
+        *("self._asked.clear()  # what was asked is the leader's to answer", "mandate = self._mandate"),
+    ),
     _one("pauses are not asked", "pause", "fleet.policy", "    _paused,\n", ""),
     _one("the breaker is not asked", "breaker", "fleet.policy", "    _broken_circuit,\n", ""),
     _one("the breaker never opens", "breaker", "fleet.breaker", "if len(lately) < threshold(desired):", "if True:"),

@@ -14,6 +14,7 @@ from world import World
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.errors import EmpError
 from emp_orch.fleet.round import Inputs, Round
+from emp_orch.store.leader import Mandate, NotLeader
 from sim.backend import SimBackend
 from sim.line import Line
 from sim.operations import Operations
@@ -31,9 +32,13 @@ class Watched(Reconciler):
         super().__init__(backend, jitter=0.5)
         self._judge = judge
 
-    async def _act(self, inputs: Inputs, done: Round) -> None:
+    @property
+    def epoch(self) -> int | None:
+        return self._mandate.epoch if self._mandate else None
+
+    async def _act(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         self._judge(inputs, done)
-        await super()._act(inputs, done)
+        await super()._act(inputs, done, mandate)
 
 
 class Node:
@@ -98,6 +103,9 @@ class Node:
             raise
         except (RedisConnectionError, TimeoutError):
             self._lose()
+        except NotLeader:
+            self._tick = None
+            self.reconciler.stand_by()
         except EmpError:
             self._tick = None
         if self._tick is None:
@@ -125,6 +133,9 @@ class Node:
 
     def handed_over(self, key: str) -> None:
         self.reconciler.handed_over(key)
+
+    def given_up(self, key: str) -> None:
+        self.reconciler.given_up(key)
 
     def ended(self, key: str, error: str) -> None:
         if self.dead:

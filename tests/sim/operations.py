@@ -17,7 +17,9 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.plan import Operation, Verb
 from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.leader import NotLeader
 from sim.line import Line
+from sim.redis import FLEET
 
 if TYPE_CHECKING:
     from sim.backend import SimBackend
@@ -35,11 +37,9 @@ class Listener(Protocol):
 
     def handed_over(self, key: str) -> None: ...
 
+    def given_up(self, key: str) -> None: ...
+
     def ended(self, key: str, error: str) -> None: ...
-
-
-class Late(EmpError):
-    """The lease's deadline is over: no further step is taken."""
 
 
 @dataclass
@@ -72,16 +72,20 @@ class Operations:
     def go_on(self) -> None:
         """One step of each."""
         for one in list(self.under_way):
-            error = ""
+            error, ours = "", True
             try:
                 if not self._step(one):
                     continue
+            except NotLeader:
+                ours = False
             except EmpError as e:
                 error = e.message
             except RedisConnectionError as e:
                 error = str(e)
             self.under_way.remove(one)
-            if not error and one.operation.verb in _COMMANDS:
+            if not ours:
+                self._listener.given_up(one.operation.key)
+            elif not error and one.operation.verb in _COMMANDS:
                 self._listener.handed_over(one.operation.key)
             else:
                 self._listener.ended(one.operation.key, error)
@@ -130,7 +134,7 @@ class Operations:
     def _may(self, one: UnderWay) -> None:
         """Whether a step on the machine may be taken still."""
         if self.world.now_ms >= one.backend.deadline_ms or one.backend.led != one.epoch:
-            raise Late("we lead no more")
+            raise NotLeader(FLEET, "")
         if one.operation.machine_id in self.world.blind:
             raise EmpError("its runtime does not answer")
         self._acts(one.operation, one.epoch)

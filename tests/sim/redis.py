@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from msgspec import structs
 from world import World
 
-from emp_orch.errors import EmpError
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.memory import Memory
@@ -19,13 +18,11 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.overrides import Override
 from emp_orch.store.commands import Command
 from emp_orch.store.generations import Generation
+from emp_orch.store.leader import NotLeader
 from emp_orch.store.requests import Request
 
 LEASE_MS = 10_000
-
-
-class NotLeader(EmpError):
-    """A write of one whose epoch is no longer the newest."""
+FLEET = "f"
 
 
 @dataclass
@@ -70,7 +67,7 @@ class SimRedis:
 
     def fence(self, epoch: int) -> None:
         if epoch < self.epoch:
-            raise NotLeader(f"epoch {epoch} is older than {self.epoch}")
+            raise NotLeader(FLEET, self.holder)
 
     # -- what people write
 
@@ -79,8 +76,9 @@ class SimRedis:
         self.number = generation.number
         self.specs[generation.number] = self.disk = generation
 
-    def publish_again(self, number: int) -> None:
+    def publish_again(self, number: int, epoch: int) -> None:
         """What a leader does by itself when a generation makes no progress."""
+        self.fence(epoch)
         if (old := self.specs.get(number)) is not None:
             self.publish(structs.replace(old, number=self.number + 1, prune=False))
 
