@@ -46,12 +46,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/property
+	$(BIN)/pytest -q -n $(JOBS) -m "not deep" tests/unit tests/property
 
 test-system:
 	@tests/system.sh
 
 test: test-system check
+	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/contract tests/integration tests/e2e tests/browser
 
 wheel: $(VENV)/.dev

@@ -51,6 +51,7 @@ def _live(seeds: range) -> None:
     assert rounds > 10 * len(seeds)
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(SEED is not None, reason="EMP_SIM_SEED names one history")
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_whatever_the_dice_bring_the_invariants_hold(chunk: int) -> None:
@@ -58,12 +59,14 @@ def test_whatever_the_dice_bring_the_invariants_hold(chunk: int) -> None:
     _live(range(chunk * count, (chunk + 1) * count))
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(SEED is None, reason="EMP_SIM_SEED names no history")
 def test_the_history_that_was_named() -> None:
     seed = int(SEED or "0")
     _live(range(seed, seed + 1))
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(SEED is not None, reason="EMP_SIM_SEED names one history")
 def test_whatever_hypothesis_makes_of_it_the_invariants_hold() -> None:
     """Fewer, but what fails here is made small."""

@@ -15,6 +15,7 @@ DOCS = TESTS.parent / "docs" / "simulation.md"
 HISTORIES = 1_000
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_it_notices(mutant: Mutant) -> None:
     argv = [sys.executable, "-m", "sim.mutants", mutant.name, str(HISTORIES)]
