@@ -51,23 +51,20 @@ def _live(seeds: range) -> None:
     assert rounds > 10 * len(seeds)
 
 
-@pytest.mark.deep
-@pytest.mark.skipif(SEED is not None, reason="EMP_SIM_SEED names one history")
-@pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_whatever_the_dice_bring_the_invariants_hold(chunk: int) -> None:
+def _chunks() -> list[range]:
+    if SEED is not None:
+        return [range(int(SEED), int(SEED) + 1)]
     count = CHUNK + MORE // CHUNKS
-    _live(range(chunk * count, (chunk + 1) * count))
+    return [range(chunk * count, (chunk + 1) * count) for chunk in range(CHUNKS)]
 
 
 @pytest.mark.deep
-@pytest.mark.skipif(SEED is None, reason="EMP_SIM_SEED names no history")
-def test_the_history_that_was_named() -> None:
-    seed = int(SEED or "0")
-    _live(range(seed, seed + 1))
+@pytest.mark.parametrize("seeds", _chunks(), ids=str)
+def test_whatever_the_dice_bring_the_invariants_hold(seeds: range) -> None:
+    _live(seeds)
 
 
 @pytest.mark.deep
-@pytest.mark.skipif(SEED is not None, reason="EMP_SIM_SEED names one history")
 def test_whatever_hypothesis_makes_of_it_the_invariants_hold() -> None:
     """Fewer, but what fails here is made small."""
     run_state_machine_as_test(Histories, settings=STATEFUL)
