@@ -1,6 +1,7 @@
 """What an emp.yaml says, as frozen values: the Fleet and its parts.
 
-Built by spec/; every default comes from schema/emp.schema.json, so no field here has a default of its own.
+Built by spec/; every default comes from schema/emp.schema.json. A field that has one here too is younger than
+generations that may still be stored.
 Durations are seconds, sizes bytes. `origin` is `file:line:column` and takes no part in any hash.
 """
 
@@ -115,8 +116,42 @@ class Gpus(Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...]
 
 
+class Volume(Struct, frozen=True, kw_only=True):
+    """A folder of a container's host that it sees too. Both paths are absolute."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a container may use at most; None: whatever its host has, or Docker gives."""
+
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    cpus: float | None = None
+
+
+class DockerTls(Struct, frozen=True, kw_only=True):
+    """Paths of PEM files, relative to the folder of emp.yaml."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+class DockerHost(Struct, frozen=True, kw_only=True):
+    """A Docker Engine. `docker` is a unix://, ssh:// or tcp:// address without password; only tcp:// has `tls`."""
+
+    docker: str
+    tls: DockerTls | None
+
+
 class Machine(Struct, frozen=True, kw_only=True):
-    """One machine after `defaults:` were merged and `replicas` expanded."""
+    """One machine after `defaults:` were merged and `replicas` expanded.
+
+    `host`, `image`, `publish`, `volumes` and `limits` are a container's: of no effect with other runtimes.
+    """
 
     id: MachineId
     runtime: RuntimeKind
@@ -132,6 +167,9 @@ class Machine(Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     worker: WorkerSpec
     origin: Origin
+    publish: tuple[ServiceName, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    limits: Limits = Limits()
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -203,3 +241,4 @@ class Fleet(Struct, frozen=True, kw_only=True):
     machines: tuple[Machine, ...]
     jobs: JobsSpec
     reconcile: ReconcileSpec
+    hosts: dict[str, DockerHost] = {}
