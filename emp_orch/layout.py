@@ -58,6 +58,11 @@ class Layout:
     def machines(self) -> Path:
         return self.state / "machines"
 
+    @property
+    def hosts(self) -> Path:
+        """What is kept of each Docker host: its compose file, and what that is made from."""
+        return self.state / "hosts"
+
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id
 

@@ -27,10 +27,26 @@ class Listen(Struct, frozen=True, kw_only=True):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
+class EngineAddress(Struct, frozen=True, kw_only=True):
+    """Where a Docker Engine is: `url` is unix://, ssh:// or tcp://; paths of TLS files, empty without TLS.
+
+    `here`: it runs on this host, and so sees its files.
+    """
+
+    name: str
+    url: str
+    here: bool
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself.
 
-    `artifacts` is the URL of the artifact store.
+    `artifacts` is the URL of the artifact store. `hosts` are the Docker Engines that machines run on;
+    `container_redis_url` is how containers reach Redis, and `redis_listen` are the addresses that the embedded one
+    listens on for them, beside loopback.
     """
 
     fleet: str
@@ -42,6 +58,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     artifacts: str
     api: Listen
     monitor: Listen
+    hosts: tuple[EngineAddress, ...] = ()
+    container_redis_url: str = ""
+    redis_listen: tuple[str, ...] = ()
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -61,6 +80,14 @@ def write_private(path: Path, content: bytes) -> None:
 
 def save(layout: Layout, settings: Settings) -> None:
     write_private(layout.settings, msgspec.json.format(msgspec.json.encode(settings)))
+
+
+def known(layout: Layout) -> Settings | None:
+    """What was applied last; None when nothing was, or it cannot be read."""
+    try:
+        return load(layout)
+    except EmpError:
+        return None
 
 
 def load(layout: Layout) -> Settings:

@@ -28,7 +28,7 @@ from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.procident import started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo, Supervisor
 from emp_orch.settings import Settings
 from emp_orch.store import connect
@@ -137,9 +137,7 @@ def _counts(drift: Drift, found: Difference) -> bool:
 async def look(layout: Layout, settings: Settings) -> Overview:
     """Look at everything at once. Raises EmpError only when a file of the fleet's is damaged."""
     plane = ControlPlane(layout)
-    instances: dict[MachineId, Instance] = {}
-    for runtime in runtimes_of(layout, settings).values():
-        instances |= await runtime.instances()
+    instances = await all_instances(runtimes_of(layout, settings))
     left = orphans(layout)
     (found, redis_error), parts, jobs = await asyncio.gather(
         _difference(layout), _parts(plane, settings, left), _jobs(settings)

@@ -8,7 +8,7 @@ from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.fleet.plan import Effect, MachineChange
 
-_SIGN = {Effect.START: "+", Effect.IN_PLACE: "~", Effect.RESTART: "↻", Effect.REMOVE: "-"}
+_SIGN = {Effect.START: "+", Effect.IN_PLACE: "~", Effect.RESTART: "↻", Effect.RECREATE: "±", Effect.REMOVE: "-"}
 
 
 def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:

@@ -19,7 +19,7 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import InstanceState
 from emp_orch.fleet.plan import Effect, MachineChange, changes
 from emp_orch.layout import Layout
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.generations import Generation, read_generation
@@ -65,11 +65,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
     plane = ControlPlane(layout)
     runs = plane.identity() is not None
     old = _known_settings(layout)
-    instances = {
-        machine_id: instance
-        for runtime in runtimes_of(layout, proposal.settings).values()
-        for machine_id, instance in (await runtime.instances()).items()
-    }
+    instances = await all_instances(runtimes_of(layout, proposal.settings))
     if old is not None and (runs or any(i.state is InstanceState.RUNNING for i in instances.values())):
         _refuse_moved_redis(old, proposal.settings)
     current = await _current(layout, proposal, old if runs and old else proposal.settings, runs=runs)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from emp_orch import settings as settings_files
 from emp_orch import spec
+from emp_orch.control.redis_reach import reach
 from emp_orch.errors import EmpError, UsageError
+from emp_orch.fleet.hosts import host_of, is_here
 from emp_orch.fleet.model import EMBEDDED, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
 from emp_orch.layout import Layout
-from emp_orch.settings import Listen, Settings
+from emp_orch.runtimes.engine import local_host
+from emp_orch.settings import EngineAddress, Listen, Settings
 from emp_orch.store.artifacts import Artifacts
 
 
@@ -56,10 +60,10 @@ def propose(
     Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
     for machine in fleet.machines:
-        if machine.runtime is not RuntimeKind.PROCESS:
+        if machine.runtime is RuntimeKind.EXTERNAL:
             raise UsageError(
                 f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
-                hint="use `runtime: process`",
+                hint="use `runtime: process` or `compose`",
             )
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
@@ -73,19 +77,43 @@ def secret_files(fleet: Fleet, root: Path) -> frozenset[Path]:
 
 
 def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Settings:
-    embedded = fleet.redis.url == EMBEDDED
-    url = f"redis://127.0.0.1:{fleet.redis.port}/0" if embedded else fleet.redis.url
+    known = settings_files.known(layout)
+    hosts = _hosts(fleet, layout, known)
+    redis = reach(fleet, hosts, known)
     return Settings(
         fleet=fleet.name,
-        redis_url=url,
-        machine_redis_url=fleet.redis.machine_url or url,
-        embedded=embedded,
+        redis_url=redis.control,
+        machine_redis_url=redis.machine,
+        container_redis_url=redis.container,
+        redis_listen=redis.listen,
+        hosts=hosts,
+        embedded=fleet.redis.url == EMBEDDED,
         redis_port=fleet.redis.port,
         prefix=fleet.redis.prefix,
         artifacts=fleet.jobs.artifacts or layout.artifacts_url,
         api=_listen(fleet.api, secrets),
         monitor=_listen(fleet.monitor, secrets),
     )
+
+
+def _hosts(fleet: Fleet, layout: Layout, known: Settings | None) -> tuple[EngineAddress, ...]:
+    """The Docker hosts that machines of this fleet run on, or ran on and were not removed from yet.
+
+    Files of TLS are relative to the fleet's folder.
+    """
+    before = {h.name: h for h in known.hosts} if known else {}
+    left = {path.parents[1].name for path in layout.hosts.glob("*/machines/*.json")}
+    named = {host_of(m) for m in fleet.machines if m.runtime is RuntimeKind.COMPOSE}
+    found = []
+    for name in sorted(named | (left & before.keys())):
+        spec = fleet.hosts.get(name)
+        if spec is None:
+            found.append(before[name] if name in before and name not in named else local_host())
+            continue
+        tls = {} if spec.tls is None else {"ca": spec.tls.ca, "cert": spec.tls.cert, "key": spec.tls.key}
+        files = {k: str(layout.root / path) for k, path in tls.items() if path}
+        found.append(EngineAddress(name=name, url=spec.docker, here=is_here(spec), **files))
+    return tuple(found)
 
 
 def _listen(endpoint: Endpoint, secrets: Mapping[str, str]) -> Listen:

@@ -7,6 +7,7 @@
 | machine-booting | machine | its runtime says it runs, but too short a time to have been heard | nothing yet |
 | machine-stale | machine | runs, but has not reported for stale_after | restart it |
 | machine-unreachable | machine | stale, and no runtime here can tell whether it runs | nothing: unknown stops nothing |
+| container-outdated | machine | runs in a container made for another image, host, GPUs or ports | recreate it |
 | config-behind | machine | reports another configuration than desired | send the configuration |
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
 | generation-behind | machine | same configuration, older generation number | send the configuration |
@@ -41,6 +42,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from emp_orch.fleet.aside import TWO_AGENTS, beside, control_plane
+from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, machine_of
 from emp_orch.fleet.hearing import (
     BOOT_GRACE_MS,
@@ -193,6 +195,9 @@ def _whole_machine(
         if seen is not None and (rival := overwritten(seen, instance, desired, observed)):
             return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
+    if instance is not None and instance.container != container_hash(machine):
+        want, got = (f"container {made}" if made else "no container" for made in (container_hash(machine), instance.container))
+        return drift(Kind.CONTAINER_OUTDATED, want, got, "its image, host, devices, ports or limits are to be others")
     report = now.report
     wanted = desired.digests[machine.id]
     if report.config_hash != wanted:

@@ -166,7 +166,8 @@ class InstanceState(StrEnum):
 class Instance(Struct, frozen=True, kw_only=True):
     """What a runtime knows of a machine it started: the supervisord's life, not what runs in it.
 
-    `boot_id` is the one that the agent of this very life reports; empty where a runtime cannot know it.
+    `boot_id` is the one that the agent of this very life reports; empty where a runtime cannot know it. `container`
+    is the container_hash that a container was made with, `host` the Docker host it is on.
     """
 
     machine_id: MachineId
@@ -175,6 +176,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     boot_id: str = ""
     pid: int = 0
     detail: str = ""
+    container: str = ""
+    host: str = ""
 
 
 class Changed(Struct, frozen=True, kw_only=True):
