@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from container_support import container, placed, read, text
+from compose_support import container, placed, read, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from container_support import container
+from compose_support import container
 from fleet_support import COMFYUI, SIMULATION, one, service
 
 from emp_orch.fleet.containers import container_hash

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from container_support import read
+from compose_support import read
 
 TEXT = """\
 version: 1

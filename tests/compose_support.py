@@ -13,8 +13,10 @@ from emp_orch import resources
 from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine
 from emp_orch.fleet.model import RuntimeKind, Service
 from emp_orch.render.compose import Placed, render_compose
+from emp_orch.render.compose_control import PlacedControl, render_control_compose
 
 TEMPLATE = resources.read_text("templates/compose.yaml.j2")
+CONTROL_TEMPLATE = resources.read_text("templates/compose-control.yaml.j2")
 
 
 def container(machine_id: str = "m", *, services: Iterable[Service] = (), **changes: Any) -> DesiredMachine:
@@ -42,6 +44,29 @@ def placed(m: DesiredMachine, **changes: Any) -> Placed:
 
 def text(*machines: Placed, fleet: str = "f", project: str = "emp-f") -> str:
     return render_compose(TEMPLATE, machines, fleet=fleet, project=project)
+
+
+def placed_control(**changes: Any) -> PlacedControl:
+    fields: dict[str, Any] = {
+        "fleet": "f",
+        "folder": "0123456789ab",
+        "root": "/srv/fleet",
+        "user": "1000:1000",
+        "socket": "/var/run/docker.sock",
+        "socket_group": 998,
+        "image": "emp-control:1",
+        "redis_image": "redis:7-alpine",
+        "redis": ("/srv/fleet/.emp/redis/auth.conf", "--port", "6380", "--bind", "127.0.0.1", "-::1", "--save", ""),
+        "redis_folder": "/srv/fleet/.emp/redis",
+        "logs": "/srv/fleet/logs",
+        "addresses": {"redis": ("127.0.0.1", 6380), "api": ("127.0.0.1", 3331), "monitor": ("::1", 3333)},
+        "mounts": (),
+    }
+    return PlacedControl(**{**fields, **changes})
+
+
+def control_text(placed: PlacedControl, *, project: str = "emp-f-control") -> str:
+    return render_control_compose(CONTROL_TEMPLATE, placed, project=project)
 
 
 def read(text: str) -> dict[str, Any]:
