@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from emp_orch.images import built_here
-from emp_orch.render.compose import compiled
+from emp_orch.render.compose import HOME, compiled
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 
 # Which of the daemons asks the engine for containers.
@@ -41,6 +41,8 @@ class PlacedControl(Struct, frozen=True, kw_only=True):
 
 
 class _Part(Struct, frozen=True, kw_only=True):
+    """A service of the file. `scratch` is in memory: /tmp, and where the image would else get a volume without name."""
+
     name: str
     image: str
     never_pulled: bool
@@ -48,6 +50,7 @@ class _Part(Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     binds: tuple[str, ...]
+    scratch: tuple[str, ...]
     groups: tuple[int, ...]
     caps: tuple[str, ...]
     health: tuple[str, ...]
@@ -76,6 +79,7 @@ def _redis(placed: PlacedControl) -> _Part:
         command=(*placed.redis, "--logfile", f"{placed.logs}/{EMBEDDED_REDIS.log}.log"),
         environment=(),
         binds=(placed.redis_folder, placed.logs),
+        scratch=("/tmp", "/data"),  # noqa: S108
         groups=(),
         caps=(),
         health=("redis-cli", "-h", host, "-p", str(port), "ping"),
@@ -94,6 +98,7 @@ def _daemon(placed: PlacedControl, name: str, stop_s: int) -> _Part:
         command=("-C", placed.root, "control", "--part", name),
         environment=(("HOME", "/tmp"), *((("DOCKER_HOST", f"unix://{placed.socket}"),) if engine else ())),  # noqa: S108
         binds=(placed.root, *placed.mounts, *((placed.socket,) if engine else ())),
+        scratch=("/tmp", HOME),  # noqa: S108
         groups=(placed.socket_group,) if engine else (),
         caps=_ROOTS_OWN if engine and placed.user.startswith("0:") else (),
         health=_listens(*placed.addresses[name]) if name in placed.addresses else (),
