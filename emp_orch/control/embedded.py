@@ -62,7 +62,9 @@ def run(layout: Layout, settings: Settings) -> NoReturn:
     sys.stdout.flush()
     password = password_of(settings.redis_url)
     if settings.redis_listen and not password:
-        raise EmpError("the embedded Redis would listen beyond loopback without a password", hint="run `emp apply` again")
+        raise EmpError(
+            "the embedded Redis would listen beyond loopback without a password", hint="run `emp apply` again"
+        )
     secret = layout.redis / "auth.conf"
     # Its command line can be read by every user of this host; this file cannot.
     write_private(secret, f"requirepass {password}\n".encode() if password else b"")

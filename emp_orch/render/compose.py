@@ -30,7 +30,7 @@ class Placed(Struct, frozen=True, kw_only=True):
 
     `digest` is its config_hash, `folder` a digest of the fleet's folder, `user` UID:GID. `secrets` is a folder of the
     engine's host with the files REDIS_SECRET and VALUES_SECRET; None: they are in the machine's volume.
-    `artifacts` is a folder of the host that the machine sees under the same path.
+    `artifacts` is a folder of the host that the machine sees under the same path, `logs` one that its logs go to.
     """
 
     machine: DesiredMachine
@@ -43,6 +43,7 @@ class Placed(Struct, frozen=True, kw_only=True):
     artifacts_url: str
     secrets: str | None
     artifacts: str | None
+    logs: str | None = None
 
 
 class _Service(Struct, frozen=True, kw_only=True):
@@ -135,8 +136,11 @@ def _secrets(placed: Placed) -> tuple[tuple[str, str], ...]:
 
 def _binds(placed: Placed, container: DesiredContainer) -> tuple[tuple[str, str, bool], ...]:
     """Folders of the host: its path, the container's, and whether it is only read."""
-    own = () if placed.artifacts is None else ((placed.artifacts, placed.artifacts, False),)
-    return (*((v.source, v.target, v.read_only) for v in container.volumes), *own)
+    logs = f"{HOME}/logs/machine-{placed.machine.id}"
+    shared = [(source, source) for source in (placed.artifacts,) if source is not None]
+    shared += [(source, logs) for source in (placed.logs,) if source is not None]
+    named = ((v.source, v.target, v.read_only) for v in container.volumes)
+    return (*named, *((source, target, False) for source, target in shared))
 
 
 def stop_grace_s(machine: DesiredMachine) -> float:
