@@ -28,7 +28,7 @@ def machine(directory: Path, machine_id: str, root: Path | None, logs: Path | No
     file that holds that URL, with its password.
     """
     from emp_orch.layout import Layout
-    from emp_orch.machine.bootstrap import start
+    from emp_orch.machine.bootstrap import own_log, start
 
     log_to_stderr()
     layout = Layout(directory)
@@ -36,7 +36,7 @@ def machine(directory: Path, machine_id: str, root: Path | None, logs: Path | No
     if stay:
         from emp_orch.machine.stay import stay_above
 
-        stay_above(folder, logfile=logs / f"machine-{machine_id}.log")
+        stay_above(folder, logfile=own_log(machine_id, logs))
     start(machine_id, folder, logs)
 
 

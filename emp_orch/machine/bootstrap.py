@@ -46,10 +46,16 @@ def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
         "EMP_ENV_FILE": str(folder.environment),
         "EMP_SECRETS": os.environ.get("EMP_SECRETS") or str(folder.secrets),
         "EMP_LOG_DIR": str(logs / f"machine-{machine_id}"),
-        "EMP_MACHINE_LOG": str(logs / f"machine-{machine_id}.log"),
+        "EMP_MACHINE_LOG": str(own_log(machine_id, logs)),
     }
     argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
+
+
+def own_log(machine_id: str, logs: Path) -> Path:
+    """Where the machine's supervisord writes: EMP_MACHINE_LOG, else beside the folder of its programs' logs."""
+    named = os.environ.get("EMP_MACHINE_LOG")
+    return Path(named) if named else logs / f"machine-{machine_id}.log"
 
 
 def redis_url() -> str:

@@ -222,9 +222,21 @@ class ComposeRuntime:
             raise EmpError(
                 f"{view.engine.named} has no image {wanted.image}", hint=f"`emp images build{on}` makes it, once a host"
             )
+        self._make_network(view, folder, machine)
         if not view.host.here:
             self._hand_over(view, folder, machine)
         view.engine.compose(folder.compose, self.project, ["up", "-d", "--no-deps", "--no-build", machine.id])
+
+    def _make_network(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
+        """Several `docker compose up` at once would each make the project's network, and none could use it then."""
+        network = f"{self.project}_default"
+        if view.engine.has_network(network):
+            return
+        with folder.writing():
+            if not view.engine.has_network(network):
+                view.engine.compose(
+                    folder.compose, self.project, ["up", "--no-start", "--no-deps", "--no-build", machine.id]
+                )
 
     def _place(self, folder: HostFolder, view: HostView, machine: DesiredMachine, generation: int) -> None:
         settings, here = self._settings, view.host.here

@@ -135,6 +135,10 @@ class Engine:
                 return False
         return True
 
+    def has_network(self, name: str) -> bool:
+        with self._asking() as client:
+            return any(n.get("Name") == name for n in client.api.networks(names=[name]))
+
     def remove_volume(self, name: str) -> None:
         with self._asking() as client:
             try:
