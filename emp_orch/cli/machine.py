@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -12,21 +11,33 @@ from emp_orch.cli.daemon import log_to_stderr
 
 @click.command()
 @click.argument("machine_id", envvar="MACHINE_ID")
-@click.option("--dir", "root", type=click.Path(path_type=Path), help="The machine's folder [.emp/machines/ID].")
-@click.option("--logs", type=click.Path(path_type=Path), help="Where its logs go [logs].")
+@click.option(
+    "--dir",
+    "root",
+    type=click.Path(path_type=Path),
+    envvar="EMP_MACHINE_FOLDER",
+    help="The machine's folder [.emp/machines/ID].",
+)
+@click.option("--logs", type=click.Path(path_type=Path), envvar="EMP_MACHINE_LOGS", help="Where its logs go [logs].")
+@click.option("--stay", is_flag=True, help="Stay as supervisord's parent: SIGTERM drains the machine, then ends it.")
 @click.pass_obj
-def machine(directory: Path, machine_id: str, root: Path | None, logs: Path | None) -> None:
+def machine(directory: Path, machine_id: str, root: Path | None, logs: Path | None, stay: bool) -> None:
     """Run machine MACHINE_ID in the foreground: its supervisord, agent and programs.
 
-    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports.
+    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports; HUB_REDIS_URL_FILE names a
+    file that holds that URL, with its password.
     """
     from emp_orch.layout import Layout
-    from emp_orch.machine.bootstrap import start
+    from emp_orch.machine.bootstrap import own_log, start
 
     log_to_stderr()
     layout = Layout(directory)
-    os.environ.setdefault("REDIS_URL", os.environ.get("HUB_REDIS_URL", ""))
-    start(machine_id, (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute())
+    folder, logs = (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute()
+    if stay:
+        from emp_orch.machine.stay import stay_above
+
+        stay_above(folder, logfile=own_log(machine_id, logs))
+    start(machine_id, folder, logs)
 
 
 @click.command()

@@ -8,7 +8,6 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 from emp_orch.control import identity
 from emp_orch.control.execute import Executor
@@ -71,7 +70,11 @@ def built(
 ) -> tuple[Reconciler, RedisBackend]:
     """A reconciler and its world; what it starts runs in `group`, and `wake` is called when something of that ended."""
     runtimes = runtimes_of(layout, settings)
-    told = partial(asyncio.get_running_loop().call_soon_threadsafe, wake)
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        loop.call_soon_threadsafe(wake)
+
     for kind, runtime in runtimes.items():
         group.create_task(runtime.watch(told), name=f"watch-{kind}")
     operations = Operations(

@@ -196,8 +196,10 @@ def _whole_machine(
             return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
     if instance is not None and instance.container != container_hash(machine):
-        want, got = (f"container {made}" if made else "no container" for made in (container_hash(machine), instance.container))
-        return drift(Kind.CONTAINER_OUTDATED, want, got, "its image, host, devices, ports or limits are to be others")
+        made = (container_hash(machine), instance.container)
+        want, got = (f"container {m}" if m else "no container" for m in made)
+        others = "only a new container changes its image, host, devices, ports or limits"
+        return drift(Kind.CONTAINER_OUTDATED, want, got, others if all(made) else "its runtime is another")
     report = now.report
     wanted = desired.digests[machine.id]
     if report.config_hash != wanted:

@@ -22,34 +22,72 @@ from emp_orch.store.keys import Keys
 
 log = logging.getLogger("machine")
 
+URL_FILE = "HUB_REDIS_URL_FILE"
+
 
 def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
     """Replace this process with the machine's supervisord. Returns only by raising."""
+    url = redis_url()
     folder = MachineFolder(root)
     for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
-        needed.mkdir(parents=True, exist_ok=True)
-    config = asyncio.run(_configuration(machine_id, folder))
+        _make(needed)
+    config = asyncio.run(_configuration(machine_id, folder, url))
     folder.write_files(config)
     folder.keep_config(config)
     environment = {
         **os.environ,
+        "HUB_REDIS_URL": url,
+        "REDIS_URL": url if URL_FILE in os.environ else os.environ.get("REDIS_URL", url),
         "MACHINE_ID": machine_id,
         "NUM_GPUS": str(config.machine.num_gpus),
         "EMP_PYTHON": sys.executable,
         "EMP_MACHINE_DIR": str(folder.root),
         "EMP_RUN_DIR": str(folder.run),
         "EMP_ENV_FILE": str(folder.environment),
-        "EMP_SECRETS": str(folder.secrets),
+        "EMP_SECRETS": os.environ.get("EMP_SECRETS") or str(folder.secrets),
         "EMP_LOG_DIR": str(logs / f"machine-{machine_id}"),
-        "EMP_MACHINE_LOG": str(logs / f"machine-{machine_id}.log"),
+        "EMP_MACHINE_LOG": str(own_log(machine_id, logs)),
     }
     argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
 
 
-async def _configuration(machine_id: str, folder: MachineFolder) -> MachineConfig:
+def own_log(machine_id: str, logs: Path) -> Path:
+    """Where the machine's supervisord writes: EMP_MACHINE_LOG, else beside the folder of its programs' logs."""
+    named = os.environ.get("EMP_MACHINE_LOG")
+    return Path(named) if named else logs / f"machine-{machine_id}.log"
+
+
+def redis_url() -> str:
+    """Where this machine reports: the content of the file that HUB_REDIS_URL_FILE names, else HUB_REDIS_URL.
+
+    The file is for the URL with its password: environments are shown to whoever may look at a container.
+    Raises EmpError, which never quotes the file.
+    """
+    path = os.environ.get(URL_FILE)
+    if not path:
+        return os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
+    try:
+        lines = Path(path).read_text().split()
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise EmpError(
+            f"cannot read {path}, which {URL_FILE} names: {why}", hint="mount the file, readable by the machine's user"
+        ) from None
+    if len(lines) != 1:
+        raise EmpError(f"{path}, which {URL_FILE} names, has not exactly one line", hint="write the Redis URL into it")
+    return lines[0]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EmpError(f"cannot make {folder}: {e.strerror}", hint="check who owns the folder above it") from e
+
+
+async def _configuration(machine_id: str, folder: MachineFolder, url: str) -> MachineConfig:
     """What Redis says, else what was there before."""
-    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
     try:
         async with connect.connected(url) as r:
             config = await read_config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), machine_id)

@@ -16,6 +16,9 @@ from emp_orch.render.quoting import compose_text
 
 # The machine's volume, and within it what is copied there for want of a folder of the engine's host.
 HOME = "/var/lib/emp"
+# Where a folder of the host is mounted that its logs go to: not in the volume, whose folders Docker would make root's.
+LOGS = "/var/log/emp"
+OWN_LOG = "supervisord.log"
 SECRETS_IN_HOME = f"{HOME}/secrets"
 SECRETS_MOUNTED = "/run/secrets"
 REDIS_SECRET = "hub_redis_url"  # noqa: S105  # a file's name
@@ -30,7 +33,7 @@ class Placed(Struct, frozen=True, kw_only=True):
 
     `digest` is its config_hash, `folder` a digest of the fleet's folder, `user` UID:GID. `secrets` is a folder of the
     engine's host with the files REDIS_SECRET and VALUES_SECRET; None: they are in the machine's volume.
-    `artifacts` is a folder of the host that the machine sees under the same path.
+    `artifacts` is a folder of the host that the machine sees under the same path, `logs` one that its logs go to.
     """
 
     machine: DesiredMachine
@@ -43,6 +46,7 @@ class Placed(Struct, frozen=True, kw_only=True):
     artifacts_url: str
     secrets: str | None
     artifacts: str | None
+    logs: str | None = None
 
 
 class _Service(Struct, frozen=True, kw_only=True):
@@ -115,6 +119,9 @@ def _service(placed: Placed, fleet: str) -> _Service:
 
 def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
     where = SECRETS_IN_HOME if placed.secrets is None else SECRETS_MOUNTED
+    logs = (
+        () if placed.logs is None else (("EMP_MACHINE_LOGS", LOGS), ("EMP_MACHINE_LOG", f"{_logs(placed)}/{OWN_LOG}"))
+    )
     return (
         ("MACHINE_ID", placed.machine.id),
         ("NUM_GPUS", str(placed.machine.num_gpus)),
@@ -124,6 +131,7 @@ def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
         ("EMP_REDIS_PREFIX", placed.prefix),
         ("EMP_ARTIFACTS_URL", placed.artifacts_url),
         ("EMP_SECRETS", f"{where}/{VALUES_SECRET}"),
+        *logs,
     )
 
 
@@ -134,10 +142,16 @@ def _secrets(placed: Placed) -> tuple[tuple[str, str], ...]:
     return tuple((name, f"{placed.secrets}/{name}") for name in (REDIS_SECRET, VALUES_SECRET))
 
 
+def _logs(placed: Placed) -> str:
+    return f"{LOGS}/machine-{placed.machine.id}"
+
+
 def _binds(placed: Placed, container: DesiredContainer) -> tuple[tuple[str, str, bool], ...]:
     """Folders of the host: its path, the container's, and whether it is only read."""
-    own = () if placed.artifacts is None else ((placed.artifacts, placed.artifacts, False),)
-    return (*((v.source, v.target, v.read_only) for v in container.volumes), *own)
+    shared = [(source, source) for source in (placed.artifacts,) if source is not None]
+    shared += [(source, _logs(placed)) for source in (placed.logs,) if source is not None]
+    named = ((v.source, v.target, v.read_only) for v in container.volumes)
+    return (*named, *((source, target, False) for source, target in shared))
 
 
 def stop_grace_s(machine: DesiredMachine) -> float:

@@ -19,11 +19,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from emp_orch import images
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.images import built_here
 from emp_orch.layout import Layout
 from emp_orch.procident import locked
 from emp_orch.render.compose import Placed, render_compose
@@ -214,15 +214,29 @@ class ComposeRuntime:
             # Known from here on: also while its host cannot be reached.
             self._place(folder, view, machine, generation)
             self._write_secrets(folder, machine, secrets)
+            if view.host.here:
+                self._share(machine)
             self._write_compose(folder)
-        if wanted.image == images.IMAGE and not view.engine.has_image(wanted.image):
+        if built_here(wanted.image) and not view.engine.has_image(wanted.image):
             on = "" if view.host.name == "local" else f" --host {view.host.name}"
             raise EmpError(
                 f"{view.engine.named} has no image {wanted.image}", hint=f"`emp images build{on}` makes it, once a host"
             )
+        self._make_network(view, folder, machine)
         if not view.host.here:
             self._hand_over(view, folder, machine)
         view.engine.compose(folder.compose, self.project, ["up", "-d", "--no-deps", "--no-build", machine.id])
+
+    def _make_network(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
+        """Several `docker compose up` at once would each make the project's network, and none could use it then."""
+        network = f"{self.project}_default"
+        if view.engine.has_network(network):
+            return
+        with folder.writing():
+            if not view.engine.has_network(network):
+                view.engine.compose(
+                    folder.compose, self.project, ["up", "--no-start", "--no-deps", "--no-build", machine.id]
+                )
 
     def _place(self, folder: HostFolder, view: HostView, machine: DesiredMachine, generation: int) -> None:
         settings, here = self._settings, view.host.here
@@ -236,7 +250,10 @@ class ComposeRuntime:
             prefix=settings.prefix,
             artifacts_url=settings.artifacts,
             secrets=str(folder.secrets(machine.id)) if here else None,
-            artifacts=str(self._layout.artifacts) if here and settings.artifacts == self._layout.artifacts_url else None,
+            artifacts=str(self._layout.artifacts)
+            if here and settings.artifacts == self._layout.artifacts_url
+            else None,
+            logs=str(self._logs(machine.id)) if here else None,
         )
         write_private(folder.machines / f"{machine.id}.json", msgspec.json.encode(Known(placed=placed)))
 
@@ -256,12 +273,15 @@ class ComposeRuntime:
         }
         for name, content in files.items():
             _write_in_place(root / name, content)
-        if os.getuid() == 0 and not self._settings_artifacts_elsewhere:
-            os.chown(self._layout.artifacts, IMAGE_USER, IMAGE_USER)
 
-    @property
-    def _settings_artifacts_elsewhere(self) -> bool:
-        return self._settings.artifacts != self._layout.artifacts_url
+    def _share(self, machine: DesiredMachine) -> None:
+        """Make the folders that host and container share, and let the container's user write there."""
+        for shared in (self._layout.artifacts, self._logs(machine.id)):
+            shared.mkdir(parents=True, exist_ok=True)
+            _give(shared)
+
+    def _logs(self, machine_id: MachineId) -> Path:
+        return self._layout.logs / f"machine-{machine_id}"
 
     def _hand_over(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
         """Put the secrets into the volume of a machine on a host that does not see our files."""
@@ -282,7 +302,7 @@ class ComposeRuntime:
                 view.engine.compose(folder.compose, self.project, ["rm", "-s", "-f", machine_id])
             else:
                 view.engine.remove_containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}"))
-            view.engine.remove_volume(f"{self.project}_{machine_id}")
+            view.engine.remove_volume(f"{self.project}-{machine_id}")
             (folder.machines / f"{machine_id}.json").unlink(missing_ok=True)
             shutil.rmtree(folder.secrets(machine_id), ignore_errors=True)
             self._write_compose(folder)
@@ -299,9 +319,7 @@ def _with_time(engine: Engine, timeout_s: float) -> Engine:
 
 
 def _unknown(machine_id: MachineId, view: HostView, away: Away) -> Instance:
-    return Instance(
-        machine_id=machine_id, state=InstanceState.UNKNOWN, detail=away.detail, host=view.host.name
-    )
+    return Instance(machine_id=machine_id, state=InstanceState.UNKNOWN, detail=away.detail, host=view.host.name)
 
 
 def _removed(machine_id: MachineId, view: HostView) -> Instance:
@@ -319,6 +337,11 @@ def _write_in_place(path: Path, content: bytes) -> None:
     with os.fdopen(fd, "wb") as file:
         file.truncate(0)
         file.write(content)
+    _give(path)
+
+
+def _give(path: Path) -> None:
+    """To the user that containers run as, where that is another than ours."""
     if os.getuid() == 0:
         os.chown(path, IMAGE_USER, IMAGE_USER)
 

@@ -24,7 +24,9 @@ from emp_orch.settings import EngineAddress
 log = logging.getLogger("docker")
 
 # How long a look waits for a host before its machines count as unknown.
-LOOK_S = 2.0
+LOOK_S = 4.0
+# Of a host that is away already only a word is waited for: it may be back.
+AWAY_S = 0.1
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 # States in which a container's processes are there; the engine is about to start a "restarting" one again.
 _LIVES = ("running", "paused", "restarting")
@@ -70,7 +72,7 @@ class HostView:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(asyncio.to_thread(self._look))
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(LOOK_S if self.away is None else AWAY_S):
                 self._seen = await asyncio.shield(self._asking)
         except TimeoutError:
             return self._is_away(f"{self.engine.named} has not answered within {LOOK_S:.0f} s")

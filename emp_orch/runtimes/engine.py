@@ -165,6 +165,10 @@ class Engine:
                 return False
         return True
 
+    def has_network(self, name: str) -> bool:
+        with self._asking() as client:
+            return any(n.get("Name") == name for n in client.api.networks(names=[name]))
+
     def remove_volume(self, name: str) -> None:
         with self._asking() as client:
             try:
@@ -212,7 +216,7 @@ class Engine:
         """Run `docker compose` on `file`. Raises EmpError with what it said."""
         argv = [*self._docker(), "compose", "-p", project, "-f", str(file), "--ansi", "never", *words]
         try:
-            ran = subprocess.run(  # noqa: S603  # argv, no shell
+            ran = subprocess.run(  # argv, no shell
                 argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMPOSE_S, check=False
             )
         except subprocess.TimeoutExpired:
@@ -232,7 +236,9 @@ class Engine:
     def _docker(self) -> list[str]:
         docker_cli = shutil.which("docker")
         if docker_cli is None:
-            raise EmpError("there is no `docker` on PATH", hint="install the Docker command line and its Compose plugin")
+            raise EmpError(
+                "there is no `docker` on PATH", hint="install the Docker command line and its Compose plugin"
+            )
         tls = self.host.ca or self.host.cert
         files = {"--tlscacert": self.host.ca, "--tlscert": self.host.cert, "--tlskey": self.host.key}
         options = ["--tlsverify", *(w for k, v in files.items() if v for w in (k, v))] if tls else []

@@ -102,6 +102,11 @@ row("all is well", UP, look(M))
 row("never started", UP, look(M, machines={}, workers={}, instances={}))
 row("supervisord killed", UP, instance(InstanceState.GONE, "its supervisord (pid 7) is gone"))
 row("supervisord killed, its report fresh", UP, instance(InstanceState.GONE))
+row(
+    "in a container that was made for another image",
+    UP,
+    look(M, instances={M.id: structs.replace(running(M), container="0123456789abcdef", host="gpu-a")}),
+)
 row("just started", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS + 1)}))
 row("started long enough ago", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS)}))
 row("just started, the former life's report is fresh", UP, look(M, instances={M.id: running(M, NOW_MS - 3_000, "2-2")}))
@@ -306,6 +311,9 @@ row(
 
 # Each line: kind, subject, what is wanted, what is, why; then the plan.
 EXPECTED = {
+    "in a container that was made for another image": """
+container-outdated m: wants no container, is container 0123456789abcdef; its runtime is another
+1. restart machine m  (recreate): its runtime is another  [emp.yaml:m]""".strip(),
     "all is well": "",
     "never started": """\
 machine-missing m: wants running, is not running; it was never started
