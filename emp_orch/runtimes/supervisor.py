@@ -95,7 +95,7 @@ class Supervisor:
         except Unreachable:
             return False
         except SupervisorFault as e:
-            return e.code == Faults.SHUTDOWN_STATE
+            return bool(e.code == Faults.SHUTDOWN_STATE)
         return False
 
     async def start(self, name: str) -> None:
