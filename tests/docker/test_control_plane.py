@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,9 @@ class ContainedStack(Stack):
     def pid(self, part: str) -> int:
         return int(self.engine.inspect(self.containers()[part])["State"]["Pid"])
 
+    def is_healthy(self, part: str) -> bool:
+        return bool(self.engine.inspect(self.containers()[part])["State"]["Health"]["Status"] == "healthy")
+
     def parts(self) -> dict[str, str]:
         document: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
         return {p["name"]: p["state"] for p in document["control_plane"]["parts"]}
@@ -98,10 +102,7 @@ def test_every_part_is_a_container_and_well(stack: ContainedStack) -> None:
     assert sorted(stack.containers()) == sorted(PARTS)
     assert stack.parts() == dict.fromkeys(PARTS, "RUNNING")
     for name in ("api", "monitor", "redis"):
-        until(
-            f"{name} is healthy",
-            lambda: stack.engine.inspect(stack.containers()[name])["State"]["Health"]["Status"] == "healthy",
-        )
+        until(f"{name} is healthy", partial(stack.is_healthy, name))
     assert stack.run("diff").returncode == 0
     doctor = stack.run("doctor")
     assert doctor.returncode == 0, doctor.stdout
@@ -109,7 +110,7 @@ def test_every_part_is_a_container_and_well(stack: ContainedStack) -> None:
 
 def test_logs_lie_where_they_do_without_containers(stack: ContainedStack) -> None:
     for part in ("api", "monitor", "reconcile", "redis"):
-        until(f"lines of {part}", lambda: stack.run("logs", part).stdout)
+        until(f"lines of {part}", partial(stack.ok, "logs", part))
     assert {"api.log", "monitor.log", "reconcile.log", "redis.log"} <= {p.name for p in stack.layout.logs.iterdir()}
 
 
