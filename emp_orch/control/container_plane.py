@@ -73,7 +73,7 @@ class ContainerPlane(Plane):
             root=str(layout.root),
             user=f"{os.getuid()}:{os.getgid()}",
             socket=str(socket),
-            socket_group=socket.stat().st_gid,
+            socket_group=_group(socket),
             image=self._containers.image,
             redis_image=self._containers.redis_image,
             redis=tuple(embedded.prepared(layout, settings)) if settings.embedded else (),
@@ -175,6 +175,15 @@ def _info(name: str, run: Run) -> ProcessInfo:
         pid=run.pid,
         spawnerr=run.error,
     )
+
+
+def _group(socket: Path) -> int:
+    """The group that may use the engine's socket."""
+    try:
+        return socket.stat().st_gid
+    except OSError as e:
+        hint = "start Docker, or name its address in DOCKER_HOST"
+        raise Unreachable(f"the engine at unix://{socket} does not answer: {e.strerror}", hint=hint) from e
 
 
 def _address(server: Listen) -> tuple[str, int]:
