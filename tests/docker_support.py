@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,12 @@ from typing import Any
 import pytest
 from stack import until
 
+from emp_orch.control.images.build import DOCKERFILE
+from emp_orch.control.images.pack import pack
+from emp_orch.control.images.wheels import pinned
+from emp_orch.images import MACHINE_IMAGE
 from emp_orch.procident import identify, send, wait_end
+from emp_orch.resources import read_text
 
 # Beside docker's own defaults (172.17.0.0/12, 192.168.0.0/16), so that an engine of the host keeps what it has.
 SUBNETS = ipaddress.IPv4Network("10.213.0.0/16")
@@ -128,14 +134,12 @@ class Engine:
         self._process.wait()
         self._process = None
 
-    def docker(self, *args: str, timeout_s: float = 120.0, text: str | None = None) -> str:
-        """What `docker ARGS…` of this engine printed; it must have succeeded."""
+    def docker(self, *args: str, timeout_s: float = 120.0, both: bool = False) -> str:
+        """What `docker ARGS…` of this engine printed (`both`: on stderr as well); it must have succeeded."""
         argv = ["docker", *args]
-        done = subprocess.run(
-            argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False, input=text
-        )
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False)
         assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return done.stdout + (done.stderr if both else "")
 
     def inspect(self, name: str) -> dict[str, Any]:
         """`docker inspect` of one container or image."""
@@ -267,3 +271,25 @@ def own_engine() -> Iterator[Engine]:
     with Engine() as engine:
         load_base(engine)
         yield engine
+
+
+def load_machine(engine: Engine) -> str:
+    """Make emp's machine image known to `engine`, as a user does: by `emp images build`. Returns its name.
+
+    Built once for a state of the source; who else needs it takes it from the cache.
+    """
+    made_of = hashlib.sha256(pack() + repr(pinned()).encode() + read_text(DOCKERFILE).encode()).hexdigest()[:12]
+    kept = cache() / f"machine-{made_of}.tar"
+    with alone("machine"):
+        if kept.exists():
+            engine.docker("load", "--input", str(kept))
+            return MACHINE_IMAGE
+        argv = [sys.executable, "-m", "emp_orch", "images", "build", "--base", BASE]
+        done = subprocess.run(argv, env=engine.env, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for old in cache().glob("machine-*.tar"):
+            old.unlink()
+        part = kept.with_suffix(".part")
+        engine.docker("save", "--output", str(part), MACHINE_IMAGE)
+        part.replace(kept)
+    return MACHINE_IMAGE

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from emp_orch.fleet.hosts import host_of
 from emp_orch.fleet.model import GpuKind, Limits, Machine, Volume
-from emp_orch.images import IMAGE
+from emp_orch.images import MACHINE_IMAGE
 
 if TYPE_CHECKING:
     from emp_orch.fleet.desired import DesiredMachine
@@ -34,7 +34,7 @@ def desired_container(machine: Machine, publish: tuple[int, ...]) -> DesiredCont
     """The container of a compose machine; `publish` are the ports of the services that it publishes."""
     return DesiredContainer(
         host=host_of(machine),
-        image=machine.image or IMAGE,
+        image=machine.image or MACHINE_IMAGE,
         publish=publish,
         gpus=reserved(machine),
         volumes=machine.volumes,

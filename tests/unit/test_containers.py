@@ -11,7 +11,7 @@ from fleet_support import COMFYUI, SIMULATION, one, service
 from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.model import GpuKind, Gpus, Limits, ProgramName, ServiceName, Volume, WorkerSpec
-from emp_orch.images import IMAGE, built_here
+from emp_orch.images import MACHINE_IMAGE, built_here
 
 SERVICES = [SIMULATION, COMFYUI]
 PUBLISHED = (ServiceName("comfyui"),)
@@ -79,7 +79,7 @@ def test_a_process_is_no_container() -> None:
 def test_what_a_container_is_when_nothing_is_said() -> None:
     c = made().container
     assert c is not None
-    assert (c.host, c.image, c.publish, c.gpus, c.volumes) == ("local", IMAGE, (), (), ())
+    assert (c.host, c.image, c.publish, c.gpus, c.volumes) == ("local", MACHINE_IMAGE, (), (), ())
 
 
 def test_published_are_the_ports_of_every_slot() -> None:
