@@ -41,12 +41,20 @@ class EngineAddress(Struct, frozen=True, kw_only=True):
     key: str = ""
 
 
+class ControlContainers(Struct, frozen=True, kw_only=True):
+    """The control plane as containers of the engine whose `socket` is this path of this host."""
+
+    socket: str
+    image: str
+    redis_image: str
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself.
 
     `artifacts` is the URL of the artifact store. `hosts` are the Docker Engines that machines run on;
     `container_redis_url` is how containers reach Redis, and `redis_listen` are the addresses that the embedded one
-    listens on for them, beside loopback.
+    listens on for them, beside loopback. `containers` None: the control plane runs as processes of this host.
     """
 
     fleet: str
@@ -61,6 +69,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     hosts: tuple[EngineAddress, ...] = ()
     container_redis_url: str = ""
     redis_listen: tuple[str, ...] = ()
+    containers: ControlContainers | None = None
 
 
 def write_private(path: Path, content: bytes) -> None:

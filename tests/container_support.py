@@ -1,68 +1,104 @@
-"""Containers for tests of the pure rooms, and compose.yaml as Compose reads it once its `$` are replaced."""
+"""One real machine in a container, without a control plane: what a reconciler would send it comes from the test."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import yaml
-from fleet_support import fleet, machine
+from docker_support import Engine
+from machine_support import KEYS, Box, M
+from queue_support import Server
 
-from emp_orch import resources
-from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine
-from emp_orch.fleet.model import RuntimeKind, Service
-from emp_orch.render.compose import Placed, render_compose
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.images import MACHINE_IMAGE
+from emp_orch.store.connect import Client
 
-TEMPLATE = resources.read_text("templates/compose.yaml.j2")
-
-
-def container(machine_id: str = "m", *, services: Iterable[Service] = (), **changes: Any) -> DesiredMachine:
-    """The desired compose machine that runs all `services`; `changes` are fields of Machine."""
-    services = list(services)
-    m = machine(machine_id, services=[s.name for s in services], runtime=RuntimeKind.COMPOSE, **changes)
-    return desired_machine(fleet(services, m), m)
-
-
-def placed(m: DesiredMachine, **changes: Any) -> Placed:
-    fields: dict[str, Any] = {
-        "machine": m,
-        "generation": 3,
-        "digest": config_hash(m),
-        "folder": "0123456789ab",
-        "user": "1000:1000",
-        "redis_url": "redis://host.docker.internal:6380/0",
-        "prefix": "",
-        "artifacts_url": "file:///srv/fleet/.emp/artifacts",
-        "secrets": "/srv/fleet/.emp/hosts/local/secrets",
-        "artifacts": "/srv/fleet/.emp/artifacts",
-    }
-    return Placed(**{**fields, **changes})
+PASSWORD = "s3cret-of-redis"
+_SHOW_LOGS = """
+import pathlib
+for path in sorted(pathlib.Path("/var/lib/emp/logs").rglob("*.log")):
+    print("---", path.name, path.read_text()[-2000:], sep="\\n")
+"""
+# The user of the image.
+USER = 10001
 
 
-def text(*machines: Placed, fleet: str = "f", project: str = "emp-f") -> str:
-    return render_compose(TEMPLATE, machines, fleet=fleet, project=project)
+class GatewayRedis(Server):
+    """A Redis with a password, that containers of `engine` reach as host.docker.internal."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        super().__init__("redis", folder)
+        self._argv += ["--bind", engine.gateway, "127.0.0.1", "--requirepass", PASSWORD]
+        self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        self.seen_by_containers = f"redis://:{PASSWORD}@host.docker.internal:{self.port}/0"
 
 
-def read(text: str) -> dict[str, Any]:
-    """What Compose makes of a file, if no `$` in it names a variable."""
-    document: dict[str, Any] = _replaced(yaml.safe_load(text))
-    return document
+@contextmanager
+def gateway_redis(engine: Engine, folder: Path) -> Iterator[GatewayRedis]:
+    folder.mkdir(parents=True, exist_ok=True)
+    server = GatewayRedis(engine, folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
-def _replaced(value: Any) -> Any:
-    match value:
-        case dict():
-            return {k: _replaced(v) for k, v in value.items()}
-        case list():
-            return [_replaced(v) for v in value]
-        case str():
-            assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", value), f"a variable of Compose's in {value!r}"
-            return value.replace("$$", "$")
-        case _:
-            return value
+class Container(Box):
+    """A machine in a container with all that can be taken from it taken: root, capabilities, a root to write on."""
 
+    def __init__(self, engine: Engine, folder: Path, r: Client, server: GatewayRedis) -> None:
+        super().__init__(folder, r, server.url)
+        self.engine = engine
+        self.id = ""
+        self._seen = server.seen_by_containers
+        self._secret = folder / "hub_redis_url"
 
-def services_of(machines: Sequence[Placed], **names: str) -> dict[str, Any]:
-    services: dict[str, Any] = read(text(*machines, **names))["services"]
-    return services
+    async def start(self, machine: DesiredMachine) -> None:
+        await self.write(machine)
+        self._secret.write_text(self._seen)
+        self._secret.chmod(0o600)
+        os.chown(self._secret, USER, USER)
+        env = {
+            "MACHINE_ID": M,
+            "HUB_REDIS_URL": self._seen.replace(f":{PASSWORD}@", ""),
+            "HUB_REDIS_URL_FILE": "/run/secrets/hub_redis_url",
+            "EMP_REDIS_PREFIX": KEYS.prefix,
+            "EMP_ARTIFACTS_URL": "file:///var/lib/emp/artifacts",
+        }
+        self.id = self.engine.docker(
+            *("run", "--detach", "--init", "--read-only", "--tmpfs", "/tmp"),
+            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+            *("--add-host", "host.docker.internal:host-gateway"),
+            *("--volume", f"{self._secret}:/run/secrets/hub_redis_url:ro"),
+            *("--health-interval", "1s"),
+            *(word for name, value in env.items() for word in ("--env", f"{name}={value}")),
+            MACHINE_IMAGE,
+        ).strip()
+
+    async def stop(self) -> None:
+        if self.id:
+            self.engine.docker("rm", "--force", "--volumes", self.id)
+
+    @property
+    def health(self) -> str:
+        """`starting`, `healthy` or `unhealthy`."""
+        return str(self.engine.inspect(self.id)["State"]["Health"]["Status"])
+
+    def exec(self, *argv: str) -> str:
+        return self.engine.docker("exec", self.id, *argv)
+
+    def environ(self, program: str) -> str:
+        """The environment of a program, as its own user sees it."""
+        read = f"import pathlib; pid = pathlib.Path('/var/lib/emp/machine/run/{program}').read_text().split()[0]"
+        return self.exec("python3", "-c", f"{read}; print(pathlib.Path('/proc', pid, 'environ').read_text())")
+
+    def logs(self) -> str:
+        """What `docker logs` shows, and what its programs wrote."""
+        inside = self.exec("python3", "-c", _SHOW_LOGS) if self.engine.status(self.id) == "running" else ""
+        return self.said() + inside
+
+    def said(self) -> str:
+        return self.engine.docker("logs", self.id, both=True)

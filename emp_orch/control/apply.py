@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.observe import Observer
-from emp_orch.control.plane import ControlPlane
 from emp_orch.control.portcheck import refuse_taken_ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
@@ -39,7 +39,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
 
     Raises EmpError; what this call has started is stopped again then.
     """
-    plane = ControlPlane(layout)
+    plane = plane_of(layout, proposal.settings)
     refuse_taken_ports(layout, proposal, seen)
     if seen.plane_runs:
         if seen.settings_change:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.container_plane import plane_of
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import InstanceState
@@ -19,7 +19,7 @@ async def bring_down(layout: Layout, tell: Callable[[str], None]) -> list[Machin
 
     Raises EmpError when something runs on all the same.
     """
-    plane = ControlPlane(layout)
+    plane = plane_of(layout)
     # Or it would start again what we stop.
     tell("stopping the reconciler")
     await plane.silence("reconcile")

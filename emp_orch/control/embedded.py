@@ -57,9 +57,15 @@ def run(layout: Layout, settings: Settings) -> NoReturn:
     """Become the embedded Redis server."""
     if not settings.embedded:
         raise EmpError("this fleet uses a Redis of its own (redis.url); there is none to embed")
-    layout.redis.mkdir(parents=True, exist_ok=True)
     binary = server_binary()
     sys.stdout.flush()
+    arguments = prepared(layout, settings)
+    os.execv(binary, [binary, *arguments])  # noqa: S606  # argv, no shell
+
+
+def prepared(layout: Layout, settings: Settings) -> list[str]:
+    """The server's arguments, once its folder and the file with its password are there. Raises EmpError."""
+    layout.redis.mkdir(parents=True, exist_ok=True)
     password = password_of(settings.redis_url)
     if settings.redis_listen and not password:
         raise EmpError(
@@ -68,5 +74,4 @@ def run(layout: Layout, settings: Settings) -> NoReturn:
     secret = layout.redis / "auth.conf"
     # Its command line can be read by every user of this host; this file cannot.
     write_private(secret, f"requirepass {password}\n".encode() if password else b"")
-    arguments = server_arguments(layout.redis, settings.redis_port, settings.redis_listen)
-    os.execv(binary, [binary, str(secret), *arguments])  # noqa: S606  # argv, no shell
+    return [str(secret), *server_arguments(layout.redis, settings.redis_port, settings.redis_listen)]

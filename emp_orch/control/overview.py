@@ -15,9 +15,10 @@ from msgspec import Struct
 from redis.exceptions import RedisError
 
 from emp_orch.control import generation as generations
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, orphans
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.plane import Plane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Drift, Kind
@@ -136,7 +137,7 @@ def _counts(drift: Drift, found: Difference) -> bool:
 
 async def look(layout: Layout, settings: Settings) -> Overview:
     """Look at everything at once. Raises EmpError only when a file of the fleet's is damaged."""
-    plane = ControlPlane(layout)
+    plane = plane_of(layout, settings)
     instances = await all_instances(runtimes_of(layout, settings))
     left = orphans(layout)
     (found, redis_error), parts, jobs = await asyncio.gather(
@@ -187,7 +188,7 @@ async def _jobs(settings: Settings) -> dict[JobStatus, int] | None:
         return None
 
 
-async def _parts(plane: ControlPlane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
+async def _parts(plane: Plane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
     """Every daemon that there should be, in start order, as supervisord sees it."""
     infos = {i.name: i for i in await plane.programs()}
     wanted = ((EMBEDDED_REDIS,) if settings.embedded else ()) + CONTROL_PROGRAMS

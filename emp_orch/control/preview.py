@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
@@ -62,9 +62,11 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
 
     Raises UsageError for what must not be applied, EmpError when the proposal's base is no longer in force.
     """
-    plane = ControlPlane(layout)
-    runs = plane.identity() is not None
     old = _known_settings(layout)
+    plane = plane_of(layout, old or proposal.settings)
+    runs = plane.identity() is not None
+    if runs and old is not None:
+        _refuse_moved_plane(old, proposal.settings)
     instances = await all_instances(runtimes_of(layout, proposal.settings))
     if old is not None and (runs or any(i.state is InstanceState.RUNNING for i in instances.values())):
         _refuse_moved_redis(old, proposal.settings)
@@ -137,6 +139,16 @@ def _refuse_moved_redis(old: Settings, new: Settings) -> None:
         raise UsageError(
             "the fleet's name, or its Redis (redis.url, port, prefix), changed while it runs",
             hint="run `emp down` first: machines keep the Redis they were started with",
+        )
+
+
+def _refuse_moved_plane(old: Settings, new: Settings) -> None:
+    """What stops one kind of plane does not know the other."""
+    before, after = old.containers, new.containers
+    if (before is None) != (after is None) or (before and after and before.socket != after.socket):
+        raise UsageError(
+            "control.runtime, or the engine that runs the control plane, changed while it runs",
+            hint="run `emp down` first",
         )
 
 

@@ -11,11 +11,12 @@ from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control.redis_reach import reach
 from emp_orch.errors import EmpError, UsageError
-from emp_orch.fleet.hosts import host_of, is_here
-from emp_orch.fleet.model import EMBEDDED, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.hosts import LOCAL, host_of, is_here
+from emp_orch.fleet.model import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
 from emp_orch.runtimes.engine import local_host
-from emp_orch.settings import EngineAddress, Listen, Settings
+from emp_orch.settings import ControlContainers, EngineAddress, Listen, Settings
 from emp_orch.store.artifacts import Artifacts
 
 
@@ -93,6 +94,24 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
         artifacts=fleet.jobs.artifacts or layout.artifacts_url,
         api=_listen(fleet.api, secrets),
         monitor=_listen(fleet.monitor, secrets),
+        containers=_containers(fleet),
+    )
+
+
+def _containers(fleet: Fleet) -> ControlContainers | None:
+    """Where the control plane's containers run; None when it is processes. Raises UsageError without a local engine."""
+    control = fleet.control
+    if control.runtime is ControlRuntime.PROCESS:
+        return None
+    named = fleet.hosts.get(LOCAL)
+    url = named.docker if named else local_host().url
+    if not url.startswith("unix://"):
+        raise UsageError(
+            "control.runtime compose needs the engine of this host, by its socket",
+            hint="hosts: {local: {docker: unix:///var/run/docker.sock}}, or another DOCKER_HOST",
+        )
+    return ControlContainers(
+        socket=url.removeprefix("unix://"), image=control.image or CONTROL_IMAGE, redis_image=control.redis_image
     )
 
 

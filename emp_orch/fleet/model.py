@@ -36,6 +36,13 @@ class RuntimeKind(StrEnum):
     EXTERNAL = "external"
 
 
+class ControlRuntime(StrEnum):
+    """What the control plane itself runs as."""
+
+    PROCESS = "process"
+    COMPOSE = "compose"
+
+
 class GpuKind(StrEnum):
     NONE = "none"
     NVIDIA = "nvidia"
@@ -230,6 +237,14 @@ class ReconcileSpec(Struct, frozen=True, kw_only=True):
     rollout: RolloutSpec
 
 
+class ControlSpec(Struct, frozen=True, kw_only=True):
+    """`image` None: the one that emp builds. Both images are of effect with containers only."""
+
+    runtime: ControlRuntime
+    image: str | None
+    redis_image: str
+
+
 class Fleet(Struct, frozen=True, kw_only=True):
     """Everything one emp.yaml describes."""
 
@@ -242,3 +257,4 @@ class Fleet(Struct, frozen=True, kw_only=True):
     jobs: JobsSpec
     reconcile: ReconcileSpec
     hosts: dict[str, DockerHost] = {}
+    control: ControlSpec = ControlSpec(runtime=ControlRuntime.PROCESS, image=None, redis_image="")

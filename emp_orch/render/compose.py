@@ -70,7 +70,8 @@ class _Service(Struct, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=4)
-def _compiled(template: str) -> Template:
+def compiled(template: str) -> Template:
+    """A template of YAML, in which `| q` quotes a value."""
     # The output is YAML, not HTML; compose_text is its escaping.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
     environment.filters["q"] = compose_text
@@ -82,7 +83,7 @@ def render_compose(template: str, placed: Sequence[Placed], *, fleet: str, proje
 
     `project` is the Compose project's name: lower-case letters, digits, - and _.
     """
-    return _compiled(template).render(
+    return compiled(template).render(
         fleet=fleet, project=project, home=HOME, services=[_service(p, fleet) for p in placed]
     )
 

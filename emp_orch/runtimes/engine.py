@@ -48,6 +48,18 @@ class Container(Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
 
 
+class Run(Struct, frozen=True, kw_only=True):
+    """A container's present or last run. Times are as the engine writes them; `pid` is the host's, 0 without a run."""
+
+    status: str
+    pid: int
+    started_at: str
+    finished_at: str
+    exit_code: int
+    restarts: int
+    error: str
+
+
 class _Life(Struct, frozen=True, kw_only=True):
     """`started_at` as the engine writes it (RFC 3339); empty before the first start."""
 
@@ -115,6 +127,24 @@ class Engine:
             exit_code=int(state.get("ExitCode", 0)),
             error=str(state.get("Error", "")),
             oom_killed=bool(state.get("OOMKilled", False)),
+        )
+
+    def run(self, container_id: str) -> Run | None:
+        """How the container runs, or ran last; None when it is gone."""
+        with self._asking() as client:
+            try:
+                found = client.api.inspect_container(container_id)
+            except NotFound:
+                return None
+        state = found["State"]
+        return Run(
+            status=str(state.get("Status", "")),
+            pid=int(state.get("Pid", 0)),
+            started_at=str(state.get("StartedAt", "")),
+            finished_at=str(state.get("FinishedAt", "")),
+            exit_code=int(state.get("ExitCode", 0)),
+            restarts=int(found.get("RestartCount", 0)),
+            error=str(state.get("Error", "")),
         )
 
     def stop(self, container_id: str, *, timeout_s: float) -> None:

@@ -11,6 +11,8 @@ import msgspec
 from emp_orch.fleet.model import (
     BreakerSpec,
     BudgetSpec,
+    ControlRuntime,
+    ControlSpec,
     DockerHost,
     DockerTls,
     Endpoint,
@@ -102,6 +104,7 @@ class _Build:
             machines=tuple(machines),
             jobs=_jobs(self._part("jobs")),
             reconcile=_reconcile(self._part("reconcile")),
+            control=_control(self._part("control")),
             hosts={name: _host(schema.fill(schema.sub("hosts", "*"), d)) for name, d in self._sound("hosts")},
         )
         return Built(fleet, entries, owner)
@@ -292,6 +295,10 @@ def _env(d: dict[str, Any]) -> dict[str, EnvValue]:
 def _secret(d: dict[str, str]) -> SecretRef:
     ((source, name),) = d.items()
     return SecretRef(source=source, name=name)
+
+
+def _control(d: dict[str, Any]) -> ControlSpec:
+    return ControlSpec(runtime=ControlRuntime(d["runtime"]), image=d["image"] or None, redis_image=d["redis_image"])
 
 
 def _host(d: dict[str, Any]) -> DockerHost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emp_orch.fleet.hosts import LOCAL, elsewhere, host_of, is_here, is_loopback
-from emp_orch.fleet.model import EMBEDDED, DockerHost, Limits, Machine, RuntimeKind, Scale
+from emp_orch.fleet.model import EMBEDDED, ControlRuntime, DockerHost, Limits, Machine, RuntimeKind, Scale
 from emp_orch.spec.addresses import docker_problem, host_in
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
@@ -28,6 +28,7 @@ def check(built: Built, source: Source, report: Report) -> None:
         else:
             checks.not_one(("machines", name), machine)
     checks.reach()
+    checks.control()
 
 
 class _Checks:
@@ -117,6 +118,36 @@ class _Checks:
         if self._report.sound(("jobs",)) and not fleet.jobs.artifacts:
             message = f"{host} is another host, and cannot write to the folder .emp/artifacts of this one"
             self._bad(at, message, "jobs: {artifacts: s3://BUCKET/FOLDER}, or another store that all reach")
+
+    def control(self) -> None:
+        """A control plane in a container has this host's ports and its fleet's folder; no processes, no keys."""
+        control = self._fleet.control
+        if not self._report.sound(("control",)):
+            return
+        if control.runtime is ControlRuntime.PROCESS:
+            for key in ("image", "redis_image"):
+                if self._source.node(("control", key)) is not None:
+                    self._bad_key(("control", key), "of no effect with runtime process", "runtime: compose")
+            return
+        for name, machine in self._built.entries.items():
+            if machine.runtime is RuntimeKind.PROCESS:
+                message = "a control plane in a container (control.runtime) cannot start processes on this host"
+                self._bad(("machines", name, "runtime"), message, "runtime: compose, or leave control.runtime out")
+            elif machine.runtime is RuntimeKind.COMPOSE:
+                self._in_sight(host_of(machine))
+
+    def _in_sight(self, name: str) -> None:
+        host, path = self._fleet.hosts.get(name), ("hosts", name)
+        if host is None or not self._report.sound(path):
+            return
+        if host.docker.startswith("ssh://"):
+            message = "a control plane in a container (control.runtime) has no keys for ssh"
+            self._bad((*path, "docker"), message, "docker: tcp://HOST:2376 with tls")
+        for key in ("ca", "cert", "key") if host.tls else ():
+            file = getattr(host.tls, key)
+            if file.startswith("/") or _steps(file):
+                message = "a control plane in a container (control.runtime) sees only the folder of emp.yaml"
+                self._bad((*path, "tls", key), message, "put the file there, and write its relative path")
 
 
 def _steps(path: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_support import container, placed, read, text
+from compose_support import container, placed, read, text
 
 from emp_orch.fleet.model import GpuKind, Gpus, Volume
 
@@ -35,7 +35,24 @@ def config(file: Path) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("file", sorted(GOLDEN.glob("compose-*.yaml")), ids=lambda f: f.stem)
+CONTROL = sorted(GOLDEN.glob("compose-control-*.yaml"))
+MACHINES = sorted(set(GOLDEN.glob("compose-*.yaml")) - set(CONTROL))
+
+
+@pytest.mark.parametrize("file", CONTROL, ids=lambda f: f.stem)
+def test_compose_accepts_the_control_plane(file: Path) -> None:
+    meant, understood = read(file.read_text()), config(file)
+    assert sorted(understood["services"]) == sorted(meant["services"])
+    for name, part in meant["services"].items():
+        got = understood["services"][name]
+        for key in ("image", "user", "network_mode", "entrypoint", "labels", "cap_drop", "cap_add", "group_add"):
+            assert got.get(key) == part.get(key), key
+        # What is printed is a compose file again, with `$` written as `$$`.
+        assert [w.replace("$$", "$") for w in got["command"]] == part["command"]
+        assert got.get("healthcheck", {}).get("test") == part.get("healthcheck", {}).get("test")
+
+
+@pytest.mark.parametrize("file", MACHINES, ids=lambda f: f.stem)
 def test_compose_accepts(file: Path) -> None:
     meant, understood = read(file.read_text()), config(file)
     assert understood["name"] == meant["name"]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from boxed_support import PASSWORD, USER, Container, GatewayRedis, gateway_redis
+from container_support import PASSWORD, USER, Container, GatewayRedis, gateway_redis
 from docker_support import BASE, Engine
 from fleet_support import COMFYUI, SIMULATION, fleet, machine
 from machine_support import KEYS, desired, running, sleeper

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from container_support import container, placed, read, text
+from compose_support import container, placed, read, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +54,7 @@ def test_no_value_leaves_its_place(
     plain = set(read(text(placed(container(), secrets=folder, artifacts=folder)))["services"]["m"])
     assert set(service) == plain | {"deploy"}
     assert (document["name"], service["image"], service["user"]) == (source, image or "x", prefix)
-    assert service["container_name"] == document["volumes"]["m"]["name"] == f"{source}-m"
+    assert (service["container_name"], document["volumes"]["m"]["name"]) == (f"{source}-m", f"{source}_m")
     environment = service["environment"]
     assert (environment["REDIS_URL"], environment["HUB_REDIS_URL"]) == (url, url)
     assert (environment["EMP_REDIS_PREFIX"], environment["EMP_ARTIFACTS_URL"]) == (prefix, url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from container_support import container
+from compose_support import container
 from fleet_support import COMFYUI, SIMULATION, one, service
 
 from emp_orch.fleet.containers import container_hash
@@ -120,7 +120,7 @@ def test_devices_are_numbered_anew_inside(ids: tuple[str, ...], inside: list[str
 @pytest.mark.parametrize(
     ("image", "here"),
     [
-        (IMAGE, True),
+        (MACHINE_IMAGE, True),
         ("emp-machine", True),
         ("emp-machine@sha256:0", True),
         ("emp-machine-of-mine:1", False),

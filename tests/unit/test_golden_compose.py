@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_support import container, placed, read, text
+from compose_support import container, control_text, placed, placed_control, read, text
 from fleet_support import COMFYUI, SIMULATION, service
 
 from emp_orch.fleet.model import GpuKind, Gpus, Limits, ServiceName, Stop, Volume, WorkerSpec
@@ -54,18 +54,28 @@ TEXTS = {
     "compose-gpus": text(GPUS, fleet="farm", project="emp-farm-0123"),
     "compose-names": text(*ODD),
 }
+EMBEDDED = placed_control()
+OUTSIDE = placed_control(
+    root="/srv/it's $HOME",
+    user="0:0",
+    image="registry.example.com/control:1",
+    redis=(),
+    addresses={"api": ("10.0.0.1", 80), "monitor": ("::1", 81)},
+    mounts=("/srv/artifacts",),
+)
+CONTROL = {"compose-control-embedded": control_text(EMBEDDED), "compose-control-redis-elsewhere": control_text(OUTSIDE)}
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", TEXTS | CONTROL)
 def test_text_is_as_recorded(name: str) -> None:
-    file = GOLDEN / f"{name}.yaml"
+    file, made = GOLDEN / f"{name}.yaml", (TEXTS | CONTROL)[name]
     if os.environ.get("EMP_UPDATE_GOLDEN") == "1":
-        file.write_text(TEXTS[name], encoding="utf-8")
-    assert TEXTS[name] == file.read_text(encoding="utf-8")
+        file.write_text(made, encoding="utf-8")
+    assert made == file.read_text(encoding="utf-8")
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {f.stem for f in GOLDEN.glob("compose-*.yaml")} == set(TEXTS)
+    assert {f.stem for f in GOLDEN.glob("compose-*.yaml")} == set(TEXTS | CONTROL)
 
 
 def test_names_that_yaml_would_take_for_something_else() -> None:
@@ -141,3 +151,26 @@ def test_gpus_limits_volumes_and_the_time_to_stop() -> None:
 def test_only_images_of_others_are_pulled() -> None:
     assert read(TEXTS["compose-published"])["services"]["farm-1"]["pull_policy"] == "never"
     assert read(TEXTS["compose-gpus"])["services"]["gpu-box"]["pull_policy"] == "missing"
+
+
+def test_the_parts_of_a_control_plane() -> None:
+    parts = read(CONTROL["compose-control-embedded"])["services"]
+    assert list(parts) == ["redis", "api", "reconcile", "monitor", "eventlog"]
+    assert parts["redis"]["command"] == [*EMBEDDED.redis, "--logfile", "/srv/fleet/logs/redis.log"]
+    assert [p["command"] for n, p in parts.items() if n != "redis"] == [
+        ["-C", "/srv/fleet", "control", "--part", n] for n in ("api", "reconcile", "monitor", "eventlog")
+    ]
+    for part in parts.values():
+        assert (part["network_mode"], part["read_only"], part["cap_drop"]) == ("host", True, ["ALL"])
+        # What lies in the fleet's folder names other things in it by their paths.
+        assert all(b["source"] == b["target"] for b in part["volumes"])
+    assert [n for n, p in parts.items() if "depends_on" in p] == ["api", "reconcile", "monitor", "eventlog"]
+
+
+def test_only_the_reconciler_has_the_engine_and_only_as_root_what_roots_files_need() -> None:
+    for name, caps in (("compose-control-embedded", None), ("compose-control-redis-elsewhere", True)):
+        parts = read(CONTROL[name])["services"]
+        with_engine = [n for n, p in parts.items() if any(b["source"].endswith("docker.sock") for b in p["volumes"])]
+        assert with_engine == [n for n, p in parts.items() if "group_add" in p] == ["reconcile"]
+        assert [n for n, p in parts.items() if "cap_add" in p] == (["reconcile"] if caps else [])
+    assert "redis" not in read(CONTROL["compose-control-redis-elsewhere"])["services"]

@@ -281,7 +281,7 @@ CASES = [
         HEAD + "zzzzz: {}\n",
         [
             "emp.yaml:3:1: zzzzz: unknown key",
-            "    known here: version, name, redis, api, monitor, hosts, services, defaults, machines, jobs, reconcile",
+            "    known here: version, name, redis, api, monitor, control, hosts, services, defaults, machines, jobs, reconcile",
         ],
     ),
     Case(
@@ -978,6 +978,39 @@ CASES = [
         [
             "emp.yaml:7:45: machines.m.host: a is another host, and cannot reach a Redis on this host's loopback",
             "    redis: {machine_url: redis://HOST:PORT}",
+        ],
+    ),
+    Case(
+        "control_images_of_a_process",
+        HEAD + "control: {image: x, redis_image: y}\n",
+        [
+            "emp.yaml:3:11: control.image: of no effect with runtime process",
+            "    runtime: compose",
+            "emp.yaml:3:21: control.redis_image: of no effect with runtime process",
+            "    runtime: compose",
+        ],
+    ),
+    Case(
+        "control_in_containers",
+        doc(
+            "",
+            "  m: {services: [], runtime: process}\n  n: {services: [], runtime: compose, host: a}\n"
+            "  o: {services: [], runtime: compose, host: b}\n  p: {services: []}\n  q: {services: [], runtime: compose}\n",
+            "control: {runtime: compose}\nredis: {url: 'redis://hub'}\njobs: {artifacts: 's3://b/f'}\nhosts:\n"
+            "  a: {docker: 'ssh://a'}\n  b: {docker: 'tcp://b', tls: {ca: /etc/ca, cert: ../c, key: tls/key}}\n"
+            "  unused: {docker: 'ssh://c'}\n",
+        ),
+        [
+            "emp.yaml:7:15: hosts.a.docker: a control plane in a container (control.runtime) has no keys for ssh",
+            "    docker: tcp://HOST:2376 with tls",
+            "emp.yaml:8:36: hosts.b.tls.ca: a control plane in a container (control.runtime) sees only the folder of emp.yaml",
+            "    put the file there, and write its relative path",
+            "emp.yaml:8:51: hosts.b.tls.cert: a control plane in a container (control.runtime) sees only the folder of emp.yaml",
+            "    put the file there, and write its relative path",
+            "emp.yaml:11:30: machines.m.runtime: a control plane in a container (control.runtime) cannot start processes on this host",
+            "    runtime: compose, or leave control.runtime out",
+            "emp.yaml:14:3: machines.p.runtime: a control plane in a container (control.runtime) cannot start processes on this host",
+            "    runtime: compose, or leave control.runtime out",
         ],
     ),
     Case(

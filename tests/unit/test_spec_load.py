@@ -48,6 +48,9 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "monitor.host": ("127.0.0.1", lambda: LEAST.monitor.host, "127.0.0.1"),
     "monitor.port": (3333, lambda: LEAST.monitor.port, 3333),
     "monitor.token": (None, lambda: LEAST.monitor.token, None),
+    "control.runtime": ("process", lambda: LEAST.control.runtime, "process"),
+    "control.image": (None, lambda: LEAST.control.image, None),
+    "control.redis_image": ("redis:7-alpine", lambda: LEAST.control.redis_image, "redis:7-alpine"),
     "hosts.*.tls": (None, lambda: LEAST.hosts["h"].tls, None),
     "services.*.builtin": (None, lambda: A.builtin, None),
     "services.*.connector": (None, lambda: A.connector, None),
@@ -121,7 +124,7 @@ PROPERTIES = {p: s for p, s in properties(schema.document()) if not p.startswith
 
 def test_every_default_of_the_schema_is_in_the_table() -> None:
     defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
-    shells = {"redis", "api", "monitor", "hosts", "services", "machines", "jobs", "reconcile"}
+    shells = {"redis", "api", "monitor", "control", "hosts", "services", "machines", "jobs", "reconcile"}
     shells |= {"services.*.stop", "machines.*.limits", "machines.*.worker", "jobs.keep"}
     shells |= {"reconcile.budget", "reconcile.breaker", "reconcile.rollout"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
