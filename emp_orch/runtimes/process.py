@@ -46,6 +46,9 @@ class ProcessRuntime:
     async def remove(self, machine_id: MachineId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._layout.machine(machine_id), ignore_errors=True)
 
+    async def clear(self) -> None:
+        """Nothing is left of processes."""
+
     async def watch(self, changed: Callable[[], None]) -> None:
         """Nobody tells: a look costs a few reads of /proc."""
         await asyncio.Event().wait()
