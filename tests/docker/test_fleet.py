@@ -64,7 +64,7 @@ class Boxes(Stack):
 
     def workers(self) -> list[str]:
         found = json.loads(self.ok("status", "--json"))
-        return sorted(w for m in found["machines"] for w in m["workers"])
+        return sorted(w["worker_id"] for w in found["workers"])
 
     def inside(self, machine: str, *argv: str) -> str:
         return self.engine.docker("exec", self.container(machine), *argv)
