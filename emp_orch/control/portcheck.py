@@ -9,6 +9,7 @@ from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.observed import UNSEEN
 from emp_orch.fleet.plan import Effect
 from emp_orch.layout import Layout
 from emp_orch.procident import alive, identify, recorded
@@ -59,6 +60,8 @@ def _machine_ports(proposal: Proposal, seen: Preview) -> list[tuple[Wanted, str]
     starting = {c.machine_id for c in seen.changes if c.effect is Effect.START}
     wanted: list[tuple[Wanted, str]] = []
     for machine in desired_machines(proposal.fleet).values():
+        if machine.runtime in UNSEEN:
+            continue  # its ports are another host's
         wanted += [
             (("127.0.0.1", p.port, f"{machine.id}/{p.name}", p.origin), machine.id)
             for p in machine.programs

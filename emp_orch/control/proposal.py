@@ -56,10 +56,10 @@ def propose(
     Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
     for machine in fleet.machines:
-        if machine.runtime is not RuntimeKind.PROCESS:
+        if machine.runtime is RuntimeKind.COMPOSE:
             raise UsageError(
                 f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
-                hint="use `runtime: process`",
+                hint="use `runtime: process`, or `runtime: external` for a box that joins by itself",
             )
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)

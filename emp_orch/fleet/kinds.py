@@ -19,6 +19,7 @@ class Kind(StrEnum):
     MACHINE_BOOTING = "machine-booting"
     MACHINE_STALE = "machine-stale"
     MACHINE_UNREACHABLE = "machine-unreachable"
+    MACHINE_AWAY = "machine-away"
     CONFIG_BEHIND = "config-behind"
     MACHINE_STARTING = "machine-starting"
     GENERATION_BEHIND = "generation-behind"

@@ -1,7 +1,7 @@
 """`emp machine ID`: fetch the configuration, prepare the folder, become supervisord.
 
 The same entrypoint starts a machine on a host, in a container and on a box that joined by itself. With Redis away
-it starts from the configuration on disk.
+it starts from the configuration on disk. A machine that joins by itself asks the API first (join.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.folder import MachineFolder
+from emp_orch.machine.join import JOINED, Invitation, Membership
 from emp_orch.procident import become
 from emp_orch.store import connect
 from emp_orch.store.configs import MachineConfig, read_config
@@ -23,12 +24,13 @@ from emp_orch.store.keys import Keys
 log = logging.getLogger("machine")
 
 
-def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
+def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
     """Replace this process with the machine's supervisord. Returns only by raising."""
     folder = MachineFolder(root)
     for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
         needed.mkdir(parents=True, exist_ok=True)
-    config = asyncio.run(_configuration(machine_id, folder))
+    offered = asyncio.run(_join(machine_id, folder, invitation))
+    config = asyncio.run(_configuration(machine_id, folder, offered))
     folder.write_files(config)
     folder.keep_config(config)
     environment = {
@@ -47,8 +49,26 @@ def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
 
 
-async def _configuration(machine_id: str, folder: MachineFolder) -> MachineConfig:
-    """What Redis says, else what was there before."""
+async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation | None) -> list[MachineConfig]:
+    """Learn the way to Redis, where nobody here gave it, into our environment; what the API said it is to run."""
+    given = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
+    os.environ.pop(JOINED, None)
+    membership = Membership(folder, machine_id, invitation)
+    if invitation is None and (given or membership.kept() is None):
+        return []
+    answer, fresh = await membership.join()
+    # No program needs the token.
+    for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE"):
+        os.environ.pop(name, None)
+    os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}
+    os.environ |= {"EMP_REDIS_PREFIX": answer.prefix}
+    if answer.artifacts_url:
+        os.environ["EMP_ARTIFACTS_URL"] = answer.artifacts_url
+    return [answer.config] if fresh else []
+
+
+async def _configuration(machine_id: str, folder: MachineFolder, offered: list[MachineConfig]) -> MachineConfig:
+    """The newest of what Redis says and the API `offered`, else what was there before."""
     url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
     try:
         async with connect.connected(url) as r:
@@ -56,6 +76,7 @@ async def _configuration(machine_id: str, folder: MachineFolder) -> MachineConfi
     except Unreachable as e:
         log.warning("%s; starting from the configuration on disk", e.message)
         config = None
+    config = max((c for c in (config, *offered) if c), key=lambda c: c.generation, default=None)
     config = config or folder.read_config()
     if config is None:
         raise EmpError(
