@@ -12,7 +12,7 @@ from emp_orch import __version__
 from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
-from emp_orch.api.join import BURST, PER_S, RATE, is_join
+from emp_orch.api.join import BURST, PER_S, RATE, is_members
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
 from emp_orch.api.query import only_known
@@ -94,7 +94,7 @@ def build_app(ctx: Context) -> web.Application:
         loopback=is_loopback(settings.api.host),
         token=settings.api.token,
         origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
-        is_open=lambda request: request.path == "/health" or is_join(request),
+        is_open=lambda request: request.path == "/health" or is_members(request),
     )
     away = f"Redis at {redacted(settings.redis_url)} does not answer; `emp doctor` looks closer"
     app = web.Application(

@@ -28,7 +28,7 @@ from emp_orch.store.joining import JoinAnswer
 from emp_orch.store.scoped_access import grant, user_of, with_login
 from emp_orch.web.errors import Refused
 
-PACKAGES_PATH = "/api/packages"
+PACKAGES_PATH = "/packages"
 # A fleet's boxes may all come at once, after a power cut; who guesses tokens gets nowhere at this rate.
 BURST = 200
 PER_S = 20.0
@@ -36,10 +36,17 @@ PER_S = 20.0
 RATE = web.AppKey("join rate", Rate)
 
 
-def is_join(request: web.Request) -> bool:
-    """Whether this request brings a token of its own kind, and not the API's."""
+def is_members(request: web.Request) -> bool:
+    """Whether this request needs no token of the API's: it is a machine's that joins, or fetches a worker package with
+    the token that it got for that.
+    """
     parts = request.path.split("/")
-    return request.method == "POST" and len(parts) == 5 and parts[:3] == ["", "api", "machines"] and parts[4] == "join"
+    if request.method == "POST":  # the handler looks at its token
+        return len(parts) == 5 and parts[:3] == ["", "api", "machines"] and parts[4] == "join"
+    if request.method != "GET" or not request.path.startswith(f"{PACKAGES_PATH}/"):
+        return False
+    ctx = context(request)
+    return JoinTokens(ctx.layout).holder(_bearer(request), ctx.settings.fleet, now_s=time.time()) is not None
 
 
 async def join(request: web.Request) -> web.Response:

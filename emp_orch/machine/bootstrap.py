@@ -16,12 +16,14 @@ from typing import NoReturn
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.join import JOINED, Invitation, Membership
-from emp_orch.procident import become
+from emp_orch.procident import alive, become, end_recorded, recorded
 from emp_orch.store import connect
 from emp_orch.store.configs import MachineConfig, read_config
 from emp_orch.store.keys import Keys
 
 log = logging.getLogger("machine")
+
+ORPHAN_GRACE_S = 5.0
 
 
 def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
@@ -62,9 +64,21 @@ async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation |
         os.environ.pop(name, None)
     os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}
     os.environ |= {"EMP_REDIS_PREFIX": answer.prefix}
+    _end_former(folder)
     if answer.artifacts_url:
         os.environ["EMP_ARTIFACTS_URL"] = answer.artifacts_url
     return [answer.config] if fresh else []
+
+
+def _end_former(folder: MachineFolder) -> None:
+    """End what a former life left running, when its supervisord is gone: no runtime here does it before us."""
+
+    def lives() -> bool:
+        who = recorded(folder.run / "supervisord")
+        return who is not None and alive(who)
+
+    if not lives():
+        end_recorded(sorted(folder.run.glob("*")), grace_s=ORPHAN_GRACE_S, unless=lives)
 
 
 async def _configuration(machine_id: str, folder: MachineFolder, offered: list[MachineConfig]) -> MachineConfig:

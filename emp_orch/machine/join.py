@@ -136,6 +136,9 @@ class Membership:
         try:
             write_private(self._path, msgspec.json.encode(kept))
             write_private(self._folder.secrets, msgspec.json.encode(kept.answer.secrets))
+            # The way to worker packages.
+            access = {"url": kept.api, "token": kept.answer.token}
+            write_private(self._folder.root / "api.json", msgspec.json.encode(access))
         except OSError as e:
             raise EmpError(
                 f"cannot write in {self._folder.root}: {e.strerror}", hint="check its owner, and the space"

@@ -59,18 +59,21 @@ class JoinTokens:
 
     def opens(self, token: str, fleet: str, machine_id: str, *, now_s: float) -> bool:
         """Whether `token` is ours, for this machine, and neither expired nor void. Says no about anything else."""
+        return self.holder(token, fleet, now_s=now_s) == machine_id
+
+    def holder(self, token: str, fleet: str, *, now_s: float) -> str | None:
+        """The machine that `token` stands for now; None for all that is no token of this fleet."""
         kept = self._kept()
         head, dot, mac = token.rpartition(".")
         if kept is None or not dot or len(token) > MAX_TOKEN:
-            return False
+            return None
         if not hmac.compare_digest(_text(_mac(kept, head)).encode(), mac.encode("utf-8", "surrogateescape")):
-            return False
+            return None
         version, _, payload = head.partition(".")
         claims = _claims(payload) if version == VERSION else None
-        if claims is None or (claims.fleet, claims.machine) != (fleet, machine_id):
-            return False
-        lasts = claims.expires_s is None or now_s < claims.expires_s
-        return lasts and claims.era == kept.eras.get(machine_id, 0)
+        if claims is None or claims.fleet != fleet or claims.era != kept.eras.get(claims.machine, 0):
+            return None
+        return claims.machine if claims.expires_s is None or now_s < claims.expires_s else None
 
     def revoke(self, machine_id: str) -> None:
         """Make every token void that was issued for `machine_id` so far, and the password that it was given."""

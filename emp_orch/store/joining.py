@@ -12,7 +12,8 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
 
     `token` is what the machine asks with from now on: it does not expire, and is void when the machine is revoked.
     `scoped`: the URL's user may do no more than this machine needs. `artifacts_url` empty: the fleet has no store
-    that other hosts reach. `packages_path` is where below the API's URL worker packages are. `secrets` are values by
+    that other hosts reach. `packages_path` is where below the API's URL worker
+    packages are, for which `token` is good too. `secrets` are values by
     the keys of the references that the machine's programs name.
     """
 

@@ -7,6 +7,7 @@ Source: https://redis.io/docs/latest/operate/oss_and_stack/management/security/a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from redis import exceptions as rexc
@@ -14,17 +15,14 @@ from redis import exceptions as rexc
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 
-# All that an agent and a worker send, and what their scripts do.
+# All that an agent and a worker send, and what the scripts they run do.
 COMMANDS = (
-    *("auth", "hello", "ping", "select", "time", "client|setinfo", "client|setname"),
-    *("eval", "evalsha", "script|load", "multi", "exec", "discard", "publish"),
-    *("exists", "del", "unlink", "get", "set", "incr", "incrby", "expire", "pexpire", "strlen", "type"),
-    *("hget", "hgetall", "hmget", "hset", "hsetnx", "hdel", "hexists", "hlen", "hincrby"),
-    *("lpush", "rpush", "lpop", "rpop", "blpop", "llen", "lrange", "lrem", "ltrim"),
-    *("sadd", "srem", "scard", "sismember", "smembers"),
-    *("zadd", "zrem", "zscore", "zmscore", "zcard", "zcount", "zrange", "zrangebyscore", "zrank"),
-    *("zincrby", "zpopmin", "zremrangebyscore", "zremrangebyrank", "zrevrange", "zrevrangebyscore"),
-    *("xadd", "xdel", "xlen", "xrange", "xread", "xrevrange", "xtrim"),
+    *("auth", "hello", "ping", "select", "time", "eval", "evalsha", "script|load", "multi", "exec", "discard"),
+    *("exists", "del", "unlink", "get", "mget", "set", "incr", "incrby", "pexpire"),
+    *("hget", "hkeys", "hmget", "hset", "hsetnx", "hdel", "hexists", "lpush", "rpush", "blpop"),
+    *("sadd", "srem", "sinter", "smembers", "smismember", "srandmember"),
+    *("zadd", "zrem", "zscore", "zcard", "zrange", "zrangebyscore", "zpopmin", "zremrangebyrank"),
+    *("xadd", "xrange", "xread", "xrevrange", "publish"),
 )
 
 
@@ -60,6 +58,8 @@ async def grant(r: Client, keys: Keys, fleet: str, machine_id: str, password: st
         await _acl(r, "SETUSER", user_of(fleet, machine_id), *rules(keys, machine_id, password))
     except rexc.ResponseError:  # an old Redis, or no right to
         return False
+    with suppress(rexc.ResponseError):  # Redis 7.2 has it, and clients say with it who they are
+        await _acl(r, "SETUSER", user_of(fleet, machine_id), "+client|setinfo")
     return True
 
 

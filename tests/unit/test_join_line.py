@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fleet_support import machine
@@ -14,7 +17,8 @@ from emp_orch.cli import join_lines
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model import GpuKind, Gpus
 from emp_orch.machine.join import Invitation, invitation_of
-from emp_orch.store.scoped_access import with_login
+from emp_orch.store import queue_lua, queue_lua_care, queue_prelude, reports
+from emp_orch.store.scoped_access import COMMANDS, with_login
 
 
 def test_both_lines_hold_all_that_the_box_needs() -> None:
@@ -72,3 +76,10 @@ def test_a_rate_lets_a_burst_through_and_then_only_so_many() -> None:
     assert [rate.take(5.0) for _ in range(3)] == [0.0, 0.0, 0.25]
     assert rate.take(5.25) == 0.0
     assert rate.take(5.25) > 0
+
+
+@pytest.mark.parametrize("module", [reports, queue_prelude, queue_lua, queue_lua_care])
+def test_a_machines_user_may_do_what_the_scripts_do(module: ModuleType) -> None:
+    done = set(re.findall(r"\bcall\('([A-Z]+)'", inspect.getsource(module)))
+    assert done
+    assert {command.lower() for command in done} <= set(COMMANDS)
