@@ -44,6 +44,7 @@ class ExternalRuntime:
 
 def _cannot(machine_id: MachineId, what: str) -> NoReturn:
     raise EmpError(
-        f"{machine_id} is a box of its own: emp cannot {what} it",
-        hint=f"{what} it where it is; `emp machine join {machine_id}` prints the line that starts it",
+        # In one: a message goes further than its hint.
+        f"{machine_id} is a box of its own: emp cannot {what} it; {what} it where it is "
+        f"(`emp machine join {machine_id}` prints the line that starts it)"
     )
