@@ -87,6 +87,7 @@ class Lab:
         self.box = Box(folder / "box")
         config = yaml.safe_load(self.stack.file.read_text())
         told = 'printf %s "$TOLD" > told; exec sleep 100000'
+        config["reconcile"]["stale_after"] = "4s"  # a test need not wait for longer
         config["services"]["teller"] = {
             "scale": "per_machine",
             "command": ["sh", "-c", told],
