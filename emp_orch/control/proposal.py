@@ -60,12 +60,6 @@ def propose(
 
     Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
-    for machine in fleet.machines:
-        if machine.runtime is RuntimeKind.EXTERNAL:
-            raise UsageError(
-                f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
-                hint="use `runtime: process` or `compose`",
-            )
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
     Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for

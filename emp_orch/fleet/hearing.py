@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.observed import Instance, InstanceState, Observed, SeenMachine
+from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState, Observed, SeenMachine
 
 # How long a machine or worker may take from its process' start to its first report.
 BOOT_GRACE_MS = 30_000
@@ -35,6 +35,8 @@ def age(ms: int) -> str:
 
 def instance_of(machine: DesiredMachine, observed: Observed) -> Instance | None:
     """What its runtime says; None when no runtime that could know has answered."""
+    if machine.runtime in UNSEEN:
+        return None
     instance = observed.instances.get(machine.id)
     if instance is None and machine.runtime in observed.answered:
         return Instance(machine_id=machine.id, state=InstanceState.GONE, detail="it was never started")

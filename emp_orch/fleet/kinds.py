@@ -20,6 +20,7 @@ class Kind(StrEnum):
     MACHINE_STALE = "machine-stale"
     MACHINE_UNREACHABLE = "machine-unreachable"
     CONTAINER_OUTDATED = "container-outdated"
+    MACHINE_AWAY = "machine-away"
     CONFIG_BEHIND = "config-behind"
     MACHINE_STARTING = "machine-starting"
     GENERATION_BEHIND = "generation-behind"

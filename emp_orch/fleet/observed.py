@@ -157,6 +157,10 @@ class Malformed(Struct, frozen=True, kw_only=True):
     seen_ms: int = 0
 
 
+# Whose machines nobody here can see: one that is not among the instances may run all the same.
+UNSEEN = frozenset({RuntimeKind.EXTERNAL})
+
+
 class InstanceState(StrEnum):
     RUNNING = "running"
     GONE = "gone"

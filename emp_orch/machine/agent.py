@@ -20,7 +20,7 @@ from msgspec import structs
 
 from emp_orch import __version__
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.desired import DesiredMachine, secrets_of
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.machine import folder as folders
@@ -29,6 +29,7 @@ from emp_orch.machine.ends import is_unasked_end, with_end
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.gpus import Gpus
 from emp_orch.machine.health import health_app, serve
+from emp_orch.machine.join import JOINED, Membership, Renewal
 from emp_orch.machine.link import Link
 from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.machine.orders import Orders
@@ -58,8 +59,18 @@ def boot_id() -> str:
 class Agent:
     """One machine's agent. `run` lasts until supervisord closes our input or tells us to stop."""
 
-    def __init__(self, folder: MachineFolder, config: MachineConfig, r: Client, keys: Keys, *, redis: str) -> None:
-        """`redis` is where `r` connects to, fit to be shown."""
+    def __init__(
+        self,
+        folder: MachineFolder,
+        config: MachineConfig,
+        r: Client,
+        keys: Keys,
+        *,
+        redis: str,
+        renewal: Renewal | None = None,
+    ) -> None:
+        """`redis` is where `r` connects to, fit to be shown; `renewal` that of a machine that joined by itself."""
+        self._renewal = renewal
         self._folder = folder
         self._config = config
         self._r = r
@@ -75,7 +86,7 @@ class Agent:
         self._group = asyncio.TaskGroup()
         self.programs = Programs()
         self.programs.ends_ms = dict(self._state.ends_ms)
-        self.link = Link(r, keys, self.machine.id, self.report)
+        self.link = Link(r, keys, self.machine.id, self.report, renewal.refused if renewal else None)
         self.programs.on_change = self.link.dirty
         self._gpus = Gpus(self.link.dirty)
         self._watch = Watch(
@@ -256,10 +267,12 @@ class Agent:
                 await self._apply_config()
             case CommandVerb.START_PROGRAM:
                 name = self._known(command.program)
+                await self._fetch_secrets(self._config)
                 await self._hold(name, False)
                 await self._supervisor.start(name)
             case CommandVerb.RESTART_PROGRAM:
                 name = self._known(command.program)
+                await self._fetch_secrets(self._config)
                 await self._hold(name, False)
                 await self._supervisor.restart(name)
             case CommandVerb.STOP_PROGRAM:
@@ -269,6 +282,11 @@ class Agent:
                 await self._supervisor.stop_for_good(name, autorestart=program is None or not program.kind.once)
             case _:
                 assert_never(command.verb)
+
+    async def _fetch_secrets(self, config: MachineConfig) -> None:
+        """On a box that joined nobody else puts the values that its programs name; they may have changed."""
+        if self._renewal is not None and secrets_of(config.machine):
+            await self._renewal.renew()
 
     async def _hold(self, name: ProgramName, held: bool) -> None:
         """Keep the start-up sequence off `name`, or let it be started again. Its ends are counted anew: whoever stops
@@ -295,11 +313,15 @@ class Agent:
     async def _catch_up(self) -> None:
         """Take over a configuration that was written while nobody here listened."""
         config = await read_config(self._r, self._keys, self.machine.id)
-        if config is not None and (config.digest, config.generation) != (self._config.digest, self._config.generation):
+        # One that joined may know more than was ever written for it.
+        if config is None or (self._renewal is not None and config.generation < self._config.generation):
+            return
+        if (config.digest, config.generation) != (self._config.digest, self._config.generation):
             await self._take_over(config)
 
     async def _take_over(self, config: MachineConfig) -> None:
         """Run `config` from now on, in place: what did not change runs on untouched."""
+        await self._fetch_secrets(config)
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})
@@ -347,4 +369,6 @@ async def run_agent() -> None:
         r = connect.client(url)
         stack.push_async_callback(r.aclose)
         keys = Keys(os.environ.get("EMP_REDIS_PREFIX", ""))
-        await Agent(folder, config, r, keys, redis=connect.address(url)).run()
+        joined = Membership(folder, config.machine.id) if JOINED in os.environ else None
+        renewal = Renewal(joined, url=url) if joined else None
+        await Agent(folder, config, r, keys, redis=connect.address(url), renewal=renewal).run()

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.model import MachineId, SecretRef
+from emp_orch.fleet.desired import DesiredMachine, secrets_of
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, locked, recorded, spawn_daemon, started_ms
@@ -152,5 +152,5 @@ def _lives_again(root: Path, before: ProcessIdentity | None) -> bool:
 
 def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
     """The secrets that this machine's programs name, and no other."""
-    refs = {v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef)}
+    refs = secrets_of(machine)
     return {key: value for key, value in secrets.items() if key in refs}

@@ -32,7 +32,8 @@ M = one([SIMULATION, COMFYUI])
 # As M was before: without comfyui.
 OLD_M = one([SIMULATION])
 W = worker_id(M.id, 0)
-HASHES = {config_hash(M): "NEW", config_hash(OLD_M): "OLD"}
+BOX = one([], num_gpus=0, runtime=RuntimeKind.EXTERNAL)
+HASHES = {config_hash(M): "NEW", config_hash(OLD_M): "OLD", config_hash(BOX): "BOX"}
 
 
 def minutes(desired: Desired, observed: Observed) -> str:
@@ -141,6 +142,20 @@ row(
 )
 row("never heard, and its runtime does not know", UP, silent(None, **NOBODY))
 row("heard, and its runtime does not know", UP, instance(InstanceState.UNKNOWN))
+# a box that emp can neither see nor start
+row("external, never heard", wish(BOX), look(BOX, machines={}, instances={}))
+row(
+    "external, never heard, and its folder of another runtime is here",
+    wish(BOX),
+    look(machines={}, instances={BOX.id: Instance(machine_id=BOX.id, state=InstanceState.GONE)}),
+)
+row("external, silent", wish(BOX), look(BOX, machines={BOX.id: report(BOX, seen_ms=NOW_MS - 20_000)}, instances={}))
+row("external, heard", wish(BOX), look(BOX, instances={}))
+row(
+    "external, behind",
+    wish(BOX, generation=2),
+    look(BOX, machines={BOX.id: report(BOX, config_hash="OLD")}, instances={}),
+)
 row("another configuration", G2, says(OLD_M))
 row("another configuration while it starts", G2, says(OLD_M, status=MachineStatus.STARTING))
 row("the same configuration, an older generation", G2, look(M))
@@ -363,6 +378,20 @@ machine-unreachable m: wants reporting, is last report 11 s ago; Docker does not
 machine-unreachable m: wants reporting, is has never reported; no runtime here can tell whether it runs
 """,
     "heard, and its runtime does not know": "",
+    "external, never heard": """\
+machine-away m: wants reporting, is has never reported; it has not joined, or was stopped in good order
+""",
+    "external, never heard, and its folder of another runtime is here": """\
+machine-away m: wants reporting, is has never reported; it has not joined, or was stopped in good order
+""",
+    "external, silent": """\
+machine-away m: wants reporting, is last report 20 s ago; its box is off, or cannot reach Redis; emp cannot start it
+""",
+    "external, heard": "",
+    "external, behind": """\
+config-behind m: wants BOX (generation 2), is OLD (generation 1); configuration changed
+1. send configuration m  (in place): configuration changed  [emp.yaml:m]
+""",
     "another configuration": """\
 config-behind m: wants NEW (generation 2), is OLD (generation 1); configuration changed
 1. send configuration m  (in place): configuration changed  [emp.yaml:m]
@@ -737,8 +766,7 @@ def test_ghosts_are_not_forgotten_right_after_an_outage() -> None:
     assert plan.plan(UP, diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))) == ()
 
 
-@pytest.mark.parametrize("runtime", [RuntimeKind.EXTERNAL, RuntimeKind.COMPOSE])
-def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone(runtime: RuntimeKind) -> None:
-    m = one([], runtime=runtime)
+def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone() -> None:
+    m = one([], runtime=RuntimeKind.COMPOSE)
     observed = look(m, instances={}, machines={}, workers={})
     assert [d.kind for d in diff(wish(m), observed)] == [Kind.MACHINE_UNREACHABLE]
