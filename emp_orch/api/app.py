@@ -14,6 +14,7 @@ from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
+from emp_orch.api.places import Downloads
 from emp_orch.api.query import only_known
 from emp_orch.api.routes import ROUTES, Handler, Route
 from emp_orch.api.startup_channel import StartupChannel
@@ -67,6 +68,7 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         live=LiveState(hub, reader),
         startup=StartupChannel(redis, keys),
         stats=stats,
+        downloads=Downloads(),
     )
 
 
