@@ -62,7 +62,7 @@ def keep_own(layout: Layout) -> None:
     path = layout.package(own_package().digest)
     try:
         layout.packages.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
+        if path.is_file() and path.read_bytes() == _own():
             path.touch()
         else:
             write_private(path, _own())

@@ -7,24 +7,19 @@ whole packages only, and takes away the rest.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from emp_orch.errors import EmpError
+from emp_orch.machine.package_archive import BadPackage, check_digest, unpack
 from emp_orch.procident import locked
 
-MAX_FILES = 10_000
 CHECK_S = 60.0
 CURRENT = "current"
-_TOP = "emp_orch"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # What a worker's start imports, from nowhere but the package.
 _CHECK = (
@@ -32,12 +27,6 @@ _CHECK = (
     "here = os.path.realpath(emp_orch.__file__)\n"
     "sys.exit(None if here.startswith(os.path.realpath(sys.argv[1]) + os.sep) else 'another emp_orch comes first')"
 )
-# What tarfile raises for an archive that is not one; a hostile one finds more than TarError.
-_BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError, KeyError, IndexError)
-
-
-class BadPackage(EmpError):
-    """An archive that must not be used: it is not what was named, or does not run here."""
 
 
 class PackageDisk:
@@ -73,10 +62,9 @@ class PackageDisk:
                 return
             shutil.rmtree(staged, ignore_errors=True)
             try:
-                _check_digest(archive, digest)
-                _unpack(archive, staged)
+                check_digest(archive, digest)
+                unpack(archive, staged)
                 _check_import(staged)
-                _sync_folder(staged)
                 staged.rename(self.root / digest)
                 _sync_folder(self.root)
             except BadPackage:
@@ -126,56 +114,6 @@ class _told:
 
 def disk_error(root: Path, e: OSError) -> EmpError:
     return EmpError(f"cannot write in {root}: {e.strerror}", hint="check the free space, and who owns the folder")
-
-
-def _check_digest(archive: Path, digest: str) -> None:
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        raise BadPackage(f"the archive has the sha256 {found[:12]}…, not {digest[:12]}…")
-
-
-def _unpack(archive: Path, to: Path) -> None:
-    """Regular files below emp_orch/ and nothing else, each of them new, no larger than the archive in all."""
-    room = archive.stat().st_size
-    to.mkdir()
-    try:
-        with tarfile.open(archive, mode="r:") as tar:
-            for member in _files(tar):
-                room -= member.size
-                if room < 0:
-                    raise BadPackage(f"{member.name!r} is larger than its archive")
-                content = tar.extractfile(member)
-                if content is None:
-                    raise BadPackage(f"{member.name!r} has no content")
-                _write_file(to / member.name, content, member.size)
-    except _BROKEN as e:
-        raise BadPackage(f"the archive is broken: {e}") from e
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as e:
-        raise BadPackage("the archive names one file twice") from e
-
-
-def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for count, member in enumerate(tar):
-        if count >= MAX_FILES:
-            raise BadPackage(f"the archive has more than {MAX_FILES} files")
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-            raise BadPackage(f"{member.name!r} in the archive is not a regular file")
-        parts = member.name.split("/")
-        if parts[0] != _TOP or len(parts) < 2 or any(p in ("", ".", "..") or "\0" in p or "\\" in p for p in parts):
-            raise BadPackage(f"{member.name!r} in the archive is not below {_TOP}/")
-        yield member
-
-
-def _write_file(path: Path, content: IO[bytes], size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    with os.fdopen(fd, "wb") as file:
-        shutil.copyfileobj(content, file)
-        if file.tell() != size:
-            raise BadPackage(f"{path.name!r} is cut off in the archive")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_import(staged: Path) -> None:
