@@ -70,7 +70,7 @@ class Server:
         self.faults: list[str] = []
         self.asked: list[tuple[str, dict[str, str]]] = []
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.path, dict(request.headers)))
         archive = self.archives.get(request.path.rpartition("/")[2])
         if archive is None:
