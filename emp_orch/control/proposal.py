@@ -68,7 +68,13 @@ def propose(
     settings = _settings(fleet, layout, secrets)
     Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for
     return Proposal(
-        fleet=fleet, settings=settings, secrets=secrets, source=source, why=why, base=base, package=own_package()
+        fleet=fleet,
+        settings=settings,
+        secrets=secrets,
+        source=source,
+        why=why,
+        base=base,
+        package=fleet.worker_package or own_package(),
     )
 
 

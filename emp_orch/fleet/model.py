@@ -11,6 +11,8 @@ from typing import Any, NewType
 
 from msgspec import Struct
 
+from emp_orch.fleet.package import WorkerPackage
+
 MachineId = NewType("MachineId", str)
 ServiceName = NewType("ServiceName", str)
 ProgramName = NewType("ProgramName", str)
@@ -193,7 +195,7 @@ class ReconcileSpec(Struct, frozen=True, kw_only=True):
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
-    """Everything one emp.yaml describes."""
+    """Everything one emp.yaml describes. Without a `worker_package`, workers run that of the emp which applies."""
 
     name: str
     redis: RedisSpec
@@ -203,3 +205,4 @@ class Fleet(Struct, frozen=True, kw_only=True):
     machines: tuple[Machine, ...]
     jobs: JobsSpec
     reconcile: ReconcileSpec
+    worker_package: WorkerPackage | None = None
