@@ -10,6 +10,7 @@ from emp_orch.control import generation as generations
 from emp_orch.control import identity
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.observe import Observer
+from emp_orch.control.packing import keep_own
 from emp_orch.control.portcheck import refuse_taken_ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
@@ -44,6 +45,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     """
     plane = plane_of(layout, proposal.settings)
     refuse_taken_ports(layout, proposal, seen)
+    keep_own(layout)
     if seen.plane_runs:
         if seen.settings_change:
             # Stands until the daemons follow, so that an apply that is interrupted here is made good by the next.
@@ -93,6 +95,7 @@ class Session:
             allow_empty=allow_empty,
             by=identity.person(),
             why=proposal.why,
+            package=proposal.package,
         )
         if not await publish(self._r, self._keys, generation):
             raise EmpError(

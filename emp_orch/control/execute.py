@@ -146,6 +146,7 @@ class Executor:
             digest=config_hash(machine),
             supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
             machine=machine,
+            package=desired.package,
         )
         await configs.write_config(self._r, self._keys, mandate, config)
 

@@ -24,7 +24,7 @@
 | worker-missing | worker | its program runs, but it does not report | restart its program |
 | worker-stale | worker | reported before, not for stale_after | restart its program |
 | worker-wrong-machine | worker | reports another machine than its id says | restart its program |
-| worker-outdated | worker | reports another worker package than this emp's | restart its program |
+| worker-outdated | worker | reports another package than desired | once its machine has that: restart its program |
 | worker-wrong-capabilities | worker | lacks what emp.yaml says it can do | restart its program |
 | connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
 | connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |

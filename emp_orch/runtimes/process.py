@@ -99,6 +99,9 @@ class ProcessRuntime:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
             write_private(path, msgspec.json.encode(_needed(machine, secrets)))
+            if self._settings is not None:
+                api = {"url": self._settings.api.url, "token": self._settings.api.token or ""}
+                write_private(path.with_name("api.json"), msgspec.json.encode(api))
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
 

@@ -113,7 +113,7 @@ def test_jobs_run_in_them_and_their_outputs_are_here(boxes: Boxes) -> None:
         boxes.ok("submit", "simulation")
     done = json.loads(boxes.ok("submit", "simulation", "--wait", "--json"))
     assert done["status"] == "completed"
-    boxes.ok("jobs", "fetch", done["id"], "--to", str(boxes.root / "out"))
+    boxes.ok("jobs", "fetch", done["id"], "-o", str(boxes.root / "out"))
     assert any((boxes.root / "out").rglob("*.png"))
 
     def all_done() -> bool:
