@@ -10,7 +10,8 @@ from pathlib import Path
 
 from emp_orch import resources
 from emp_orch.control import packing
-from emp_orch.control.packing import KEPT, keep_own, own_package, pack
+from emp_orch.control.packing import KEPT, keep_own, own_package
+from emp_orch.packing import pack
 from emp_orch.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
