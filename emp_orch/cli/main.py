@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cancel": ("jobs_edit", "cancel", "Cancel jobs."),
     "worker": ("worker", "worker", "One worker, for one GPU slot of a machine."),
     "simulate": ("simulate", "simulate", "The simulation service: a stand-in for ComfyUI."),
-    "machine": ("machine", "machine", "Run one machine here: supervisord, agent, programs."),
+    "machine": ("machine", "machine", "Run one machine here; `join ID`, `revoke ID`: let boxes elsewhere be machines."),
     "machine-agent": ("machine", "machine_agent", "A machine's agent (an event listener of its supervisord)."),
     "machine-setup": ("machine", "machine_setup", "A machine's shared set-up step."),
     "apply": ("apply", "apply", "Make what runs match emp.yaml, and wait until it is so."),

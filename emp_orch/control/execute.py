@@ -24,6 +24,7 @@ from emp_orch.store.configs import MachineConfig
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
+from emp_orch.store.scoped_access import withdraw
 
 log = logging.getLogger("reconcile")
 
@@ -116,7 +117,17 @@ class Executor:
                 await runtime.stop(machine_id)
                 self._assure(mandate)
                 await runtime.remove(machine_id)
+                break
+        else:
+            await self._shut_out(machine_id, mandate)
         await self._forget(machine_id, mandate)
+
+    async def _shut_out(self, machine_id: MachineId, mandate: Mandate) -> None:
+        """No runtime here knows it: it may have joined by itself, and must not come back with what it was given."""
+        self._assure(mandate)
+        if (external := self._runtimes.get(RuntimeKind.EXTERNAL)) is not None:
+            await external.remove(machine_id)
+        await withdraw(self._r, mandate.fleet, machine_id)
 
     async def _forget(self, machine_id: MachineId, mandate: Mandate) -> None:
         """Remove what was written for a machine, and the reports of it and its workers."""
@@ -135,6 +146,7 @@ class Executor:
             digest=config_hash(machine),
             supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
             machine=machine,
+            package=desired.package,
         )
         await configs.write_config(self._r, self._keys, mandate, config)
 

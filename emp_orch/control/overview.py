@@ -22,8 +22,16 @@ from emp_orch.control.plane import Plane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Drift, Kind
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, ProgramReport, ProgramState, SeenWorker
+from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.observed import (
+    Instance,
+    InstanceState,
+    MachineReport,
+    MachineStatus,
+    ProgramReport,
+    ProgramState,
+    SeenWorker,
+)
 from emp_orch.fleet.startup import is_up
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
@@ -238,12 +246,18 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
                 workers_wanted=len(want.workers) if want else 0,
                 up_ms=_up_ms(observed.instances.get(machine_id), now_ms),
                 age_ms=age_ms,
-                health_url=f"http://127.0.0.1:{report.health_port}" if report and report.health_port else "",
+                health_url=_health_url(want, report),
                 error=report.error if report else "",
                 drained=want.drained if want else False,
             )
         )
     return machines
+
+
+def _health_url(want: DesiredMachine | None, report: MachineReport | None) -> str:
+    """Where this host can ask the machine itself; a container's port is its own."""
+    here = want is None or want.runtime is RuntimeKind.PROCESS
+    return f"http://127.0.0.1:{report.health_port}" if here and report and report.health_port else ""
 
 
 async def _unreported(

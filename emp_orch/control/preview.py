@@ -33,7 +33,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
-    `removed` are the machines that this apply removes.
+    `removed` are the machines that this apply removes. `other_package`: workers get another version of emp.
     """
 
     number: int
@@ -44,6 +44,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     running: Settings | None
     rotated: tuple[str, ...]
     removed: tuple[MachineId, ...] = ()
+    other_package: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -80,13 +81,16 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         raise UsageError(f"pruning would remove all {len(before)} machines", hint="if that is meant, add --allow-empty")
     found = changes(before, desired, instances, proposal.source)
     gone = tuple(c.machine_id for c in found if c.effect is Effect.REMOVE) if desired.prune else ()
+    other_package = current is not None and current.package != proposal.package
     return Preview(
         number=number,
         same=current is not None
+        and not other_package
         and current.digest == generations.digest(proposal.fleet)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
         removed=gone,
+        other_package=other_package,
         plane_runs=runs,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,

@@ -9,10 +9,12 @@ from msgspec import Struct
 
 from emp_orch import settings as settings_files
 from emp_orch import spec
+from emp_orch.control.packing import own_package
 from emp_orch.control.redis_reach import reach
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.hosts import LOCAL, host_of, is_here
 from emp_orch.fleet.model import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
 from emp_orch.runtimes.engine import local_host
@@ -24,7 +26,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     """Everything that is needed to make a fleet so. `secrets` maps a reference's key to its value.
 
     `source` is what the fleet is taken from, in words; `why` stands in the history. `base` is the generation that
-    must be in force still, None when any may be.
+    must be in force still, None when any may be. `package` is what the workers run.
     """
 
     fleet: Fleet
@@ -33,6 +35,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     source: str
     why: str
     base: int | None = None
+    package: WorkerPackage | None = None
 
 
 def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Proposal]:
@@ -60,16 +63,18 @@ def propose(
 
     Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
-    for machine in fleet.machines:
-        if machine.runtime is RuntimeKind.EXTERNAL:
-            raise UsageError(
-                f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
-                hint="use `runtime: process` or `compose`",
-            )
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
     Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for
-    return Proposal(fleet=fleet, settings=settings, secrets=secrets, source=source, why=why, base=base)
+    return Proposal(
+        fleet=fleet,
+        settings=settings,
+        secrets=secrets,
+        source=source,
+        why=why,
+        base=base,
+        package=fleet.worker_package or own_package(),
+    )
 
 
 def secret_files(fleet: Fleet, root: Path) -> frozenset[Path]:

@@ -25,6 +25,7 @@ from emp_orch.fleet.model import (
     ProgramName,
     RuntimeKind,
     Scale,
+    SecretRef,
     Service,
     ServiceName,
     Stop,
@@ -101,6 +102,11 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
         """The workers this machine should have, and the program of each."""
         slots = 0 if self.drained else self.num_gpus
         return {worker_id(self.id, slot): worker_program(slot) for slot in range(slots)}
+
+
+def secrets_of(machine: DesiredMachine) -> frozenset[str]:
+    """The keys of the secrets that this machine's programs name."""
+    return frozenset(v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef))
 
 
 def worker_id(machine_id: MachineId, slot: int) -> WorkerId:

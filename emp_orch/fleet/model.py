@@ -12,6 +12,8 @@ from typing import Any, NewType
 
 from msgspec import Struct
 
+from emp_orch.fleet.package import WorkerPackage
+
 MachineId = NewType("MachineId", str)
 ServiceName = NewType("ServiceName", str)
 ProgramName = NewType("ProgramName", str)
@@ -246,7 +248,7 @@ class ControlSpec(Struct, frozen=True, kw_only=True):
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
-    """Everything one emp.yaml describes."""
+    """Everything one emp.yaml describes. Without a `worker_package`, workers run that of the emp which applies."""
 
     name: str
     redis: RedisSpec
@@ -258,3 +260,4 @@ class Fleet(Struct, frozen=True, kw_only=True):
     reconcile: ReconcileSpec
     hosts: dict[str, DockerHost] = {}
     control: ControlSpec = ControlSpec(runtime=ControlRuntime.PROCESS, image=None, redis_image="")
+    worker_package: WorkerPackage | None = None

@@ -85,7 +85,8 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     """`gpu_error`: GPUs that cannot be used, and why; a machine without a driver has none.
 
     `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
-    `BOOT_ID on HOST`.
+    `BOOT_ID on HOST`. `package`: the digest of the worker package that workers start from, empty for the emp that the
+    machine has; `package_error`: why it is not another one.
     """
 
     machine_id: MachineId
@@ -104,6 +105,8 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     error: str = ""
     redis: str = ""
     rival: str = ""
+    package: str = ""
+    package_error: str = ""
 
 
 class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
@@ -155,6 +158,10 @@ class Malformed(Struct, frozen=True, kw_only=True):
     id: str
     error: str
     seen_ms: int = 0
+
+
+# Whose machines nobody here can see: one that is not among the instances may run all the same.
+UNSEEN = frozenset({RuntimeKind.EXTERNAL})
 
 
 class InstanceState(StrEnum):

@@ -15,7 +15,7 @@ from emp_orch.fleet.containers import DesiredContainer, container_hash
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash
 from emp_orch.fleet.drift import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId, Origin, ProgramName, WorkerId
-from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState
 
 
 class Verb(StrEnum):
@@ -197,8 +197,10 @@ def changes(
     for machine in after.machines.values():
         old = before.get(machine.id)
         instance = instances.get(machine.id)
-        if old is None or instance is None or instance.state is InstanceState.GONE:
+        unseen = machine.runtime in UNSEEN
+        if old is None or (not unseen and (instance is None or instance.state is InstanceState.GONE)):
             why = f"new in {source}" if old is None else "it does not run"
+            why += "; its box joins by itself" if unseen else ""
             names = tuple(p.name for p in machine.programs)
             found.append(
                 MachineChange(machine_id=machine.id, effect=Effect.START, why=why, origin=machine.origin, added=names)

@@ -11,13 +11,17 @@ from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.runtimes.base import Runtime
+from emp_orch.runtimes.external import ExternalRuntime
 from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.settings import Settings
 
 
 def runtimes_of(layout: Layout, settings: Settings | None) -> Mapping[RuntimeKind, Runtime]:
     """Every runtime this emp has, for the fleet in `layout`. A new runtime is one file and one line here."""
-    runtimes: dict[RuntimeKind, Runtime] = {RuntimeKind.PROCESS: ProcessRuntime(layout, settings)}
+    runtimes: dict[RuntimeKind, Runtime] = {
+        RuntimeKind.PROCESS: ProcessRuntime(layout, settings),
+        RuntimeKind.EXTERNAL: ExternalRuntime(layout),
+    }
     if settings is not None and settings.hosts:
         from emp_orch.runtimes.compose import ComposeRuntime  # the Docker SDK takes its time to import
 

@@ -35,6 +35,10 @@ class Runtime(Protocol):
         """Until cancelled: call `changed`, from any thread, when a machine may have started or ended."""
         ...
 
+    async def clear(self) -> None:
+        """After all machines were stopped: remove what is no data, so that nothing of the fleet is left running."""
+        ...
+
     async def remove(self, machine_id: MachineId) -> None:
         """Forget a machine that was stopped: its folder goes."""
         ...

@@ -149,6 +149,13 @@ class ComposeRuntime:
             if any(p.machine.id == machine_id for p in folder.known()) or machine_id in await self._ours(view):
                 await asyncio.to_thread(self._remove, view, folder, machine_id)
 
+    async def clear(self) -> None:
+        """Containers and networks go; volumes stay."""
+        for name, view in self._views.items():
+            folder = HostFolder(self._layout, name)
+            if folder.compose.exists() and not isinstance(await view.look(), Away):
+                await asyncio.to_thread(view.engine.compose, folder.compose, self.project, ["down"])
+
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed`, from any thread, when something happens to one of our containers; until cancelled."""
         threads = [

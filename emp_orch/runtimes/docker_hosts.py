@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
-from emp_orch.runtimes.engine import Container, Engine
+from emp_orch.runtimes.engine import Container, Engine, Life
 from emp_orch.settings import EngineAddress
 
 log = logging.getLogger("docker")
@@ -111,13 +111,13 @@ class HostView:
             state, known = self._began.get(container.id, ("", None))
         if known is not None and state == container.state:
             return known
-        instance = self._inspected(machine_id, container)
+        life = self.engine.life(container.id)  # may be another already than the list said
+        instance = self._inspected(machine_id, structs.replace(container, state=life.state), life)
         with self._lock:
-            self._began[container.id] = (container.state, instance)
+            self._began[container.id] = (life.state, instance)
         return instance
 
-    def _inspected(self, machine_id: MachineId, container: Container) -> Instance:
-        life = self.engine.life(container.id)
+    def _inspected(self, machine_id: MachineId, container: Container, life: Life) -> Instance:
         made_with, name = container.labels.get(CONTAINER, ""), container.id[:12]
         if container.state in _LIVES:
             return Instance(

@@ -60,9 +60,10 @@ class Run(Struct, frozen=True, kw_only=True):
     error: str
 
 
-class _Life(Struct, frozen=True, kw_only=True):
-    """`started_at` as the engine writes it (RFC 3339); empty before the first start."""
+class Life(Struct, frozen=True, kw_only=True):
+    """`state` as Container's; `started_at` as the engine writes it (RFC 3339), empty before the first start."""
 
+    state: str
     started_at: str
     exit_code: int
     error: str
@@ -118,11 +119,12 @@ class Engine:
             for c in found
         ]
 
-    def life(self, container_id: str) -> _Life:
+    def life(self, container_id: str) -> Life:
         """When the container's present or last run began, and how that ended."""
         with self._asking() as client:
             state = client.api.inspect_container(container_id)["State"]
-        return _Life(
+        return Life(
+            state=str(state.get("Status", "")),
             started_at=str(state.get("StartedAt", "")),
             exit_code=int(state.get("ExitCode", 0)),
             error=str(state.get("Error", "")),

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.model import MachineId, SecretRef
+from emp_orch.fleet.desired import DesiredMachine, secrets_of
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, locked, recorded, spawn_daemon, started_ms
@@ -45,6 +45,9 @@ class ProcessRuntime:
 
     async def remove(self, machine_id: MachineId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._layout.machine(machine_id), ignore_errors=True)
+
+    async def clear(self) -> None:
+        """Nothing is left of processes."""
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Nobody tells: a look costs a few reads of /proc."""
@@ -96,6 +99,9 @@ class ProcessRuntime:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
             write_private(path, msgspec.json.encode(_needed(machine, secrets)))
+            if self._settings is not None:
+                api = {"url": self._settings.api.url, "token": self._settings.api.token or ""}
+                write_private(path.with_name("api.json"), msgspec.json.encode(api))
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
 
@@ -149,5 +155,5 @@ def _lives_again(root: Path, before: ProcessIdentity | None) -> bool:
 
 def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
     """The secrets that this machine's programs name, and no other."""
-    refs = {v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef)}
+    refs = secrets_of(machine)
     return {key: value for key, value in secrets.items() if key in refs}

@@ -38,6 +38,7 @@ from emp_orch.fleet.model import (
     Volume,
     WorkerSpec,
 )
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.spec import schema
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
@@ -106,6 +107,7 @@ class _Build:
             reconcile=_reconcile(self._part("reconcile")),
             control=_control(self._part("control")),
             hosts={name: _host(schema.fill(schema.sub("hosts", "*"), d)) for name, d in self._sound("hosts")},
+            worker_package=self._worker_package(),
         )
         return Built(fleet, entries, owner)
 
@@ -114,6 +116,10 @@ class _Build:
         value = self._document.get(name, {}) if self._report.sound((name,)) else {}
         filled: dict[str, Any] = schema.fill(schema.sub(name), value)
         return filled
+
+    def _worker_package(self) -> WorkerPackage | None:
+        raw = self._document.get("worker_package") if self._report.sound(("worker_package",)) else None
+        return None if raw is None else WorkerPackage(digest=raw["sha256"], url=raw["url"])
 
     def _sound(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The entries of a top-level mapping that nothing is wrong with, not yet filled."""

@@ -17,7 +17,7 @@ from emp_orch.spec.show import found
 from emp_orch.spec.tree import Mapping, Source
 
 RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "supervisord"})
-RESERVED_MACHINES = frozenset({"all", "control", "unknown"})
+RESERVED_MACHINES = frozenset({"all", "control", "join", "revoke", "run", "unknown"})
 _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
 _MIN_LEASE_S = 1.0

@@ -39,6 +39,7 @@ REMEDIES = {
     Kind.MACHINE_BOOTING: "",
     Kind.MACHINE_STALE: "restart machine m  (restart): why  [emp.yaml:1:1]",
     Kind.MACHINE_UNREACHABLE: "",
+    Kind.MACHINE_AWAY: "",
     Kind.CONFIG_BEHIND: "send configuration m  (in place): why  [emp.yaml:1:1]",
     Kind.MACHINE_STARTING: "",
     Kind.GENERATION_BEHIND: "send configuration m  (in place): why  [emp.yaml:1:1]",

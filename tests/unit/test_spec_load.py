@@ -93,6 +93,7 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "jobs.keep.count": (10_000, lambda: LEAST.jobs.keep_count, 10_000),
     "jobs.keep.age": ("168h", lambda: LEAST.jobs.keep_age_s, 604_800.0),
     "jobs.lease": ("30s", lambda: LEAST.jobs.lease_s, 30.0),
+    "worker_package": (None, lambda: LEAST.worker_package, None),
     "reconcile.interval": ("2s", lambda: LEAST.reconcile.interval_s, 2.0),
     "reconcile.stale_after": ("10s", lambda: LEAST.reconcile.stale_after_s, 10.0),
     "reconcile.max_unavailable": (1, lambda: LEAST.reconcile.max_unavailable, 1),
