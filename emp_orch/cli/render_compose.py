@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,17 +11,17 @@ from emp_orch.fleet.model import EMBEDDED, Fleet
 from emp_orch.layout import Layout
 from emp_orch.render.compose import Placed, render_compose
 from emp_orch.resources import read_text
+from emp_orch.runtimes.compose import container_user, folder_digest
 
 # By this name a container finds the host that runs it.
 _HOST = "host.docker.internal"
-_IMAGE_USER = 10001
 _NO_GENERATION = 0
 
 
 def compose_texts(fleet: Fleet, root: Path) -> dict[str, str]:
     """The text for each Docker host that runs machines of `fleet`, which lies in the folder `root`."""
     layout = Layout(root)
-    folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    folder = folder_digest(layout)
     by_host: dict[str, list[Placed]] = {}
     for machine in desired_machines(fleet).values():
         if machine.container is not None:
@@ -43,18 +41,14 @@ def _placed(fleet: Fleet, machine: DesiredMachine, layout: Layout, folder: str, 
         generation=_NO_GENERATION,
         digest=config_hash(machine),
         folder=folder,
-        user=_user(),
+        user=container_user(),
         redis_url=redis_url_inside(fleet),
         prefix=fleet.redis.prefix,
         artifacts_url=fleet.jobs.artifacts or layout.artifacts_url,
         secrets=str(layout.state / "hosts" / host / "secrets" / machine.id) if here else None,
         artifacts=str(layout.artifacts) if shared else None,
+        logs=str(layout.logs / f"machine-{machine.id}") if here else None,
     )
-
-
-def _user() -> str:
-    uid, gid = os.getuid(), os.getgid()
-    return f"{_IMAGE_USER}:{_IMAGE_USER}" if uid == 0 else f"{uid}:{gid}"
 
 
 def redis_url_inside(fleet: Fleet) -> str:

@@ -141,9 +141,16 @@ class ContainerPlane(Plane):
         self.engine.compose(self.file, self._project, ["up", "-d", "--no-build", "--remove-orphans"])
 
     async def reload(self) -> None:
-        await asyncio.to_thread(self._up)
-        names = [p.name for p in CONTROL_PROGRAMS]
-        await asyncio.to_thread(self.engine.compose, self.file, self._project, ["restart", *names])
+        await asyncio.to_thread(self._reload)
+
+    def _reload(self) -> None:
+        """A part whose container is another now has begun with the new settings already."""
+        before = {c.id for c in self._ours()}
+        self._up()
+        daemons = {p.name for p in CONTROL_PROGRAMS}
+        kept = sorted(daemons & {c.labels[PART] for c in self._ours() if c.id in before})
+        if kept:
+            self.engine.compose(self.file, self._project, ["restart", *kept])
 
     async def silence(self, name: str) -> None:
         """One that was stopped by name stays so, over a restart of the engine too."""

@@ -16,6 +16,8 @@ import pytest
 from docker_support import BASE, Engine
 from stack import Stack, until
 
+from emp_orch.runtimes.compose import folder_digest
+
 CONTROL = "emp-test-control:1"
 CLI = "emp-test-cli:1"
 PARTS = ["redis", "api", "reconcile", "monitor", "eventlog"]
@@ -50,11 +52,12 @@ def _compose_plugin() -> Path:
 
 
 class ContainedStack(Stack):
-    """A fleet without machines whose control plane is containers of `engine`."""
+    """A fleet whose control plane is containers of `engine`; `machines` as emp.yaml has them, else none."""
 
-    def __init__(self, folder: Path, engine: Engine, image: str) -> None:
+    def __init__(self, folder: Path, engine: Engine, image: str, machines: str = "{}") -> None:
         super().__init__(folder)
         self.engine = engine
+        self.machines = machines
         self.image = image
         self.write()
 
@@ -64,6 +67,7 @@ class ContainedStack(Stack):
         self.file.write_text(
             f"version: 1\nname: test\nredis: {{port: {ports['redis']}}}\n"
             f"api: {{port: {ports['api']}}}\nmonitor: {{port: {ports['monitor']}}}\ncontrol: {control}\n"
+            f"services:\n  simulation: {{scale: per_gpu, builtin: simulation, port: 8188}}\nmachines: {self.machines}\n"
         )
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +75,8 @@ class ContainedStack(Stack):
 
     def containers(self) -> dict[str, str]:
         """The id of each part's container, running or not."""
-        argv = ["ps", "--all", "--no-trunc", "--filter", "label=emp.part", "--format", '{{.Label "emp.part"}} {{.ID}}']
+        ours = ["--filter", "label=emp.part", "--filter", f"label=emp.folder={folder_digest(self.layout)}"]
+        argv = ["ps", "--all", "--no-trunc", *ours, "--format", '{{.Label "emp.part"}} {{.ID}}']
         return dict(line.split() for line in self.engine.docker(*argv).splitlines())
 
     def pid(self, part: str) -> int:
@@ -168,6 +173,31 @@ def test_down_removes_what_is_ours_and_no_stranger(stack: ContainedStack) -> Non
     assert stack.run("status").returncode == 1
     stack.up()
     assert stack.parts() == dict.fromkeys(PARTS, "RUNNING")
+
+
+def test_its_reconciler_makes_and_heals_machines(
+    engine: Engine, control_image: str, machine_image: str, tmp_path: Path
+) -> None:
+    machines = f"{{box: {{runtime: compose, image: '{machine_image}', services: [simulation], num_gpus: 2}}}}"
+    stack = ContainedStack(tmp_path, engine, control_image, machines)
+
+    def box() -> list[str]:
+        return engine.docker("ps", "-q", "--no-trunc", "--filter", "label=emp.machine=box").split()
+
+    try:
+        stack.up()
+        (first,) = box()
+        stack.ok("status")  # exit 0: everything runs
+        engine.docker("rm", "-f", first)
+        until("another container of box", lambda: box() not in ([], [first]))
+        stack.until_in_sync()
+        job = json.loads(stack.ok("submit", "simulation", "--wait", "--json"))
+        assert job["status"] == "completed"
+    finally:
+        down = stack.run("down")
+    assert down.returncode == 0, down.stderr
+    assert box() == []
+    assert stack.containers() == {}
 
 
 def test_without_its_image_it_says_so(engine: Engine, tmp_path: Path) -> None:
