@@ -34,8 +34,15 @@ def machine() -> None:
 
 @machine.command("run", short_help="Run machine ID in the foreground.")
 @click.argument("machine_id", envvar="MACHINE_ID", metavar="ID")
-@click.option("--dir", "root", type=click.Path(path_type=Path), help="The machine's folder [.emp/machines/ID].")
-@click.option("--logs", type=click.Path(path_type=Path), help="Where its logs go [logs].")
+@click.option(
+    "--dir",
+    "root",
+    type=click.Path(path_type=Path),
+    envvar="EMP_MACHINE_FOLDER",
+    help="The machine's folder [.emp/machines/ID].",
+)
+@click.option("--logs", type=click.Path(path_type=Path), envvar="EMP_MACHINE_LOGS", help="Where its logs go [logs].")
+@click.option("--stay", is_flag=True, help="Stay as supervisord's parent: SIGTERM drains the machine, then ends it.")
 @click.option("--api", metavar="URL", help="Join through the fleet's API there [EMP_JOIN_URL].")
 @click.option(
     "--token-file",
@@ -44,12 +51,18 @@ def machine() -> None:
 )
 @click.pass_obj
 def run(
-    directory: Path, machine_id: str, root: Path | None, logs: Path | None, api: str | None, token_file: Path | None
+    directory: Path,
+    machine_id: str,
+    root: Path | None,
+    logs: Path | None,
+    stay: bool,
+    api: str | None,
+    token_file: Path | None,
 ) -> None:
     """Run machine ID in the foreground: its supervisord, agent and programs.
 
-    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports. A box that joins by itself learns
-    that from the fleet's API, for a token.
+    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports; HUB_REDIS_URL_FILE names a
+    file that holds that URL, with its password. A box that joins by itself learns it from the fleet's API, for a token.
     """
     from emp_orch.layout import Layout
     from emp_orch.machine.bootstrap import start
@@ -58,10 +71,12 @@ def run(
     log_to_stderr()
     layout = Layout(directory)
     invitation = invitation_of(os.environ, api=api, token_file=token_file)
-    if os.environ.get("HUB_REDIS_URL"):
-        os.environ.setdefault("REDIS_URL", os.environ["HUB_REDIS_URL"])
-    folder = (root or layout.machine(machine_id)).absolute()
-    start(machine_id, folder, (logs or layout.logs).absolute(), invitation)
+    folder, logs = (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute()
+    if stay:
+        from emp_orch.machine.stay import stay_above
+
+        stay_above(folder, logfile=logs / f"machine-{machine_id}.log")
+    start(machine_id, folder, logs, invitation)
 
 
 @click.command()

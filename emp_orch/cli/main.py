@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "What runs: control plane, machines, workers, jobs, drift."),
     "logs": ("logs", "logs", "The logs of all components, or of some; follow them, clear them."),
     "doctor": ("doctor", "doctor", "Find what is wrong, and the way out."),
+    "images": ("images", "images", "Build and list the image that containers are made from."),
     "render": ("render", "render", "Show the supervisord.conf of each machine."),
     "control": ("daemons", "control", "The control plane's supervisord."),
     "redis": ("daemons", "redis", "The embedded Redis."),

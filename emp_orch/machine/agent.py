@@ -151,6 +151,7 @@ class Agent:
     async def run(self) -> None:
         """Until supervisord ends or stops us; then the report is taken away if the whole machine stops."""
         runner, self._health_port = await self._serve_health()
+        self._leave_health_port()
         log.info("agent of %s: boot %s, health on port %d", self.machine.id, self._state.boot_id, self._health_port)
         try:
             async with self._group as group:
@@ -169,7 +170,8 @@ class Agent:
                         task.cancel()
         finally:
             await runner.cleanup()
-        if self._status is MachineStatus.STOPPING:
+        # Its event may still be on its way to us when we are told to stop.
+        if self._status is MachineStatus.STOPPING or await self._supervisor.is_ending():
             with suppress(*TRANSIENT):
                 async with connect.within(WITHDRAW_S):
                     await self.link.withdraw()
@@ -181,6 +183,12 @@ class Agent:
         except OSError as e:
             log.error("health port %d cannot be used (%s); using a free one", self.machine.health_port, e.strerror)
             return await serve(health_app(self.report), "127.0.0.1", 0)
+
+    def _leave_health_port(self) -> None:
+        try:
+            self._folder.write_health_port(self._health_port)
+        except EmpError as e:
+            log.error("%s; a container's health check will not find this agent", e.message)
 
     def _begin_work(self) -> None:
         self._work = self._group.create_task(self._start_up(), name="start-up")

@@ -60,6 +60,11 @@ class MachineFolder:
     def secrets(self) -> Path:
         return self.root / "secrets.json"
 
+    @property
+    def health(self) -> Path:
+        """The port of the agent's health server, for the container's health check."""
+        return self.root / "health"
+
     def read_config(self) -> MachineConfig | None:
         """The last configuration this machine was given; None before the first."""
         path = self.root / "config.json"
@@ -76,6 +81,10 @@ class MachineFolder:
     def keep_config(self, config: MachineConfig) -> None:
         """Keep `config` as the one in force: only once supervisord follows it. Raises EmpError."""
         _write(self.root / "config.json", configs.encode(config))
+
+    def write_health_port(self, port: int) -> None:
+        """Leave the port that the agent answers on. Raises EmpError."""
+        _write(self.health, str(port).encode())
 
     def read_state(self, boot_id: str) -> AgentState:
         """The agent's state if it is of this boot, else a new one that keeps the epoch."""
