@@ -92,7 +92,8 @@ class Engine:
         try:
             with suppress(AssertionError, subprocess.TimeoutExpired):
                 if ids := self.docker("ps", "-aq").split():
-                    self.docker("rm", "-f", *ids)
+                    self.docker("rm", "-f", "-v", *ids)
+                self.docker("network", "prune", "-f")
             self.stop()
         finally:
             self._clean()
@@ -162,8 +163,21 @@ class Engine:
         for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True, env=_tools())
+        _forget_rules(self.bridge)
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._place)
+
+
+def _forget_rules(bridge: str) -> None:
+    """dockerd leaves its rules for `bridge` in the firewall."""
+    for table in ("nat", "filter"):
+        listed = subprocess.run(
+            ["iptables", "-t", table, "-S"], env=_tools(), capture_output=True, text=True, check=False
+        )
+        for words in (line.split() for line in listed.stdout.splitlines()):
+            if words[0] == "-A" and bridge in words:
+                argv = ["iptables", "--wait", "-t", table, "-D", *words[1:]]
+                subprocess.run(argv, env=_tools(), capture_output=True, check=False)
 
 
 def _free_subnet() -> tuple[int, ipaddress.IPv4Network]:

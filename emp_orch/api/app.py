@@ -15,6 +15,7 @@ from emp_orch.api.job_submit import MAX_LIST_BYTES
 from emp_orch.api.join import BURST, PER_S, RATE, is_members
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
+from emp_orch.api.places import Downloads
 from emp_orch.api.query import only_known
 from emp_orch.api.rate import Rate
 from emp_orch.api.routes import ROUTES, Handler, Route
@@ -69,6 +70,7 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         live=LiveState(hub, reader),
         startup=StartupChannel(redis, keys),
         stats=stats,
+        downloads=Downloads(),
     )
 
 

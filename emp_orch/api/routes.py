@@ -17,6 +17,7 @@ from emp_orch.api import (
     join,
     logs,
     metrics,
+    packages,
     reads,
     sse,
     ws_client,
@@ -74,6 +75,8 @@ ROUTES: tuple[Route, ...] = (
     get("/health", reads.health, "This process answers; the body says whether Redis does", "server"),
     get("/ready", reads.ready, "Redis answers and the subscriptions stand", "server", statuses=(200, 503)),
     get("/version", reads.version, "The version of emp, and the fleet", "server"),
+    get("/packages/{digest}", packages.package, "A worker package, a tar; Range and If-None-Match are heeded",
+        "server", kind="binary", statuses=(200, 206, 304, 404, 416, 429)),
     get("/metrics", metrics.metrics, "Prometheus metrics", "server", kind="text"),
     get("/api/monitor/state", reads.monitor_state, "Everything one look sees", "state", result=State),
     get(

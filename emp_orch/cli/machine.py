@@ -65,7 +65,7 @@ def run(
     file that holds that URL, with its password. A box that joins by itself learns it from the fleet's API, for a token.
     """
     from emp_orch.layout import Layout
-    from emp_orch.machine.bootstrap import start
+    from emp_orch.machine.bootstrap import own_log, start
     from emp_orch.machine.join import invitation_of
 
     log_to_stderr()
@@ -75,7 +75,7 @@ def run(
     if stay:
         from emp_orch.machine.stay import stay_above
 
-        stay_above(folder, logfile=logs / f"machine-{machine_id}.log")
+        stay_above(folder, logfile=own_log(machine_id, logs))
     start(machine_id, folder, logs, invitation)
 
 

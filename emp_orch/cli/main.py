@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "The logs of all components, or of some; follow them, clear them."),
     "doctor": ("doctor", "doctor", "Find what is wrong, and the way out."),
     "images": ("images", "images", "Build and list the image that containers are made from."),
-    "render": ("render", "render", "Show the supervisord.conf of each machine."),
+    "render": ("render", "render", "Show the supervisord.conf of each machine, the compose.yaml of each host."),
     "control": ("daemons", "control", "The control plane's supervisord."),
     "redis": ("daemons", "redis", "The embedded Redis."),
     "reconcile": ("daemons", "reconcile", "The reconciler."),

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.observe import Observer
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.packing import keep_own
 from emp_orch.control.portcheck import refuse_taken_ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
@@ -42,8 +43,9 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
 
     Raises EmpError; what this call has started is stopped again then.
     """
-    plane = ControlPlane(layout)
+    plane = plane_of(layout, proposal.settings)
     refuse_taken_ports(layout, proposal, seen)
+    keep_own(layout)
     if seen.plane_runs:
         if seen.settings_change:
             # Stands until the daemons follow, so that an apply that is interrupted here is made good by the next.
@@ -93,6 +95,7 @@ class Session:
             allow_empty=allow_empty,
             by=identity.person(),
             why=proposal.why,
+            package=proposal.package,
         )
         if not await publish(self._r, self._keys, generation):
             raise EmpError(

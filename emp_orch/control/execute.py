@@ -93,11 +93,20 @@ class Executor:
         runtime = self._runtime(machine)
         await self._write_config(machine, desired, mandate)
         if again:
-            self._assure(mandate)
-            await runtime.stop(machine.id)
+            await self._stop_everywhere(machine, mandate)
         secrets = self._secrets()
         self._assure(mandate)
-        await runtime.start(machine, secrets)
+        await runtime.start(machine, secrets, generation=desired.generation)
+
+    async def _stop_everywhere(self, machine: DesiredMachine, mandate: Mandate) -> None:
+        """Stop a machine, and leave nothing of it in a runtime that is no longer its own."""
+        for kind, runtime in self._runtimes.items():
+            if kind is machine.runtime or machine.id in await runtime.instances():
+                self._assure(mandate)
+                await runtime.stop(machine.id)
+                if kind is not machine.runtime:
+                    self._assure(mandate)
+                    await runtime.remove(machine.id)
 
     async def _remove(self, operation: Operation, mandate: Mandate) -> None:
         """Stop a machine that is no longer named, wherever it runs, and forget what it reported."""
@@ -137,6 +146,7 @@ class Executor:
             digest=config_hash(machine),
             supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
             machine=machine,
+            package=desired.package,
         )
         await configs.write_config(self._r, self._keys, mandate, config)
 

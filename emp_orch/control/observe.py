@@ -13,6 +13,7 @@ from emp_orch.fleet.incremental import Attention
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
 from emp_orch.fleet.observed import UNSEEN, Changed, Instance, Malformed, Observed, ProgramReport
+from emp_orch.runtimes import all_instances
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
@@ -159,8 +160,7 @@ class Observer:
         ahead_ms = now_ms - int(self._clock.time() * 1000)
         return {
             machine_id: structs.replace(found, started_ms=found.started_ms + ahead_ms)
-            for runtime in self._runtimes.values()
-            for machine_id, found in (await runtime.instances()).items()
+            for machine_id, found in (await all_instances(self._runtimes)).items()
         }
 
 

@@ -7,6 +7,7 @@
 | machine-booting | machine | its runtime says it runs, but too short a time to have been heard | nothing yet |
 | machine-stale | machine | runs, but has not reported for stale_after | restart it |
 | machine-unreachable | machine | stale, and no runtime here can tell whether it runs | nothing: unknown stops nothing |
+| container-outdated | machine | runs in a container made for another image, host, GPUs or ports | recreate it |
 | machine-away | machine | external, and not heard: it has not joined, or is silent | nothing: a person starts it |
 | config-behind | machine | reports another configuration than desired | send the configuration |
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
@@ -23,7 +24,7 @@
 | worker-missing | worker | its program runs, but it does not report | restart its program |
 | worker-stale | worker | reported before, not for stale_after | restart its program |
 | worker-wrong-machine | worker | reports another machine than its id says | restart its program |
-| worker-outdated | worker | reports another worker package than this emp's | restart its program |
+| worker-outdated | worker | reports another package than desired | once its machine has that: restart its program |
 | worker-wrong-capabilities | worker | lacks what emp.yaml says it can do | restart its program |
 | connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
 | connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |
@@ -42,6 +43,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from emp_orch.fleet.aside import TWO_AGENTS, beside, control_plane
+from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, machine_of
 from emp_orch.fleet.hearing import (
     BOOT_GRACE_MS,
@@ -204,6 +206,11 @@ def _whole_machine(
         if seen is not None and (rival := overwritten(seen, instance, desired, observed)):
             return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
+    if instance is not None and instance.container != container_hash(machine):
+        made = (container_hash(machine), instance.container)
+        want, got = (f"container {m}" if m else "no container" for m in made)
+        others = "only a new container changes its image, host, devices, ports or limits"
+        return drift(Kind.CONTAINER_OUTDATED, want, got, others if all(made) else "its runtime is another")
     report = now.report
     wanted = desired.digests[machine.id]
     if report.config_hash != wanted:

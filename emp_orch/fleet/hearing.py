@@ -49,8 +49,18 @@ def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> Seen
     if seen is None or not recent(seen.seen_ms, desired, observed):
         return None
     instance = instance_of(machine, observed)
-    former = instance is not None and instance.boot_id and seen.report.boot_id != instance.boot_id
-    return None if former else seen
+    return None if instance is not None and _is_former(seen, instance, observed) else seen
+
+
+def _is_former(seen: SeenMachine, instance: Instance, observed: Observed) -> bool:
+    """Whether the report is of a former life of the machine.
+
+    Where only times can tell, they are believed just while the machine is young: clocks may be set later.
+    """
+    if instance.boot_id:
+        return seen.report.boot_id != instance.boot_id
+    young = instance.started_ms > 0 and observed.now_ms - instance.started_ms < BOOT_GRACE_MS
+    return young and seen.report.started_ms + CLOCKS_MS < instance.started_ms
 
 
 def overwritten(seen: SeenMachine, instance: Instance, desired: Desired, observed: Observed) -> str:

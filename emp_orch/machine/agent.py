@@ -33,7 +33,8 @@ from emp_orch.machine.join import JOINED, Membership, Renewal
 from emp_orch.machine.link import Link
 from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.machine.orders import Orders
-from emp_orch.machine.programs import Programs
+from emp_orch.machine.package import Packages
+from emp_orch.machine.programs import Programs, packages_in_use
 from emp_orch.machine.sequence import Sequence, announced_by
 from emp_orch.machine.watch import Watch
 from emp_orch.procident import identify
@@ -87,7 +88,11 @@ class Agent:
         self.programs = Programs()
         self.programs.ends_ms = dict(self._state.ends_ms)
         self.link = Link(r, keys, self.machine.id, self.report, renewal.refused if renewal else None)
-        self.programs.on_change = self.link.dirty
+        self.packages = Packages(
+            folder, tell=self.link.event, on_change=self.link.dirty, in_use=lambda: packages_in_use(self.programs)
+        )
+        self.packages.want(config.package)
+        self.programs.on_change = self._on_programs
         self._gpus = Gpus(self.link.dirty)
         self._watch = Watch(
             self.programs,
@@ -120,9 +125,15 @@ class Agent:
             error=self._error,
             redis=self._redis,
             rival=self.link.rival,
+            package=self.packages.current,
+            package_error=self.packages.error,
         )
 
     # -- what the parts tell us
+
+    def _on_programs(self) -> None:
+        self.link.dirty()
+        self.packages.nudge()
 
     def _set_status(self, status: MachineStatus, error: str) -> None:
         if self._status is MachineStatus.STOPPING or (status, error) == (self._status, self._error):
@@ -162,6 +173,7 @@ class Agent:
                     group.create_task(self._orders().run(), name="orders"),
                     group.create_task(self._watch.run(), name="watch"),
                     group.create_task(self._gpus.run(), name="gpus"),
+                    group.create_task(self.packages.run(), name="packages"),
                 ]
                 self._begin_work()
                 await ending
@@ -207,6 +219,7 @@ class Agent:
             held=lambda name: name in self._state.stopped,
             announce=self._announce,
             set_status=self._set_status,
+            before_workers=self.packages.before_start,
         )
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
             for program in self.machine.programs:
@@ -337,6 +350,7 @@ class Agent:
                 # No report may say that it is ready with a configuration that it is still taking over.
                 self._set_status(MachineStatus.CONFIGURING, "")
             self._config = config
+            self.packages.want(config.package)
             again = announced_by([*added, *changed, *removed])
             names = {p.name for p in config.machine.programs}
             self._remember(

@@ -23,12 +23,13 @@ from emp_orch.store.keys import Keys
 
 log = logging.getLogger("machine")
 
-ORPHAN_GRACE_S = 5.0
 URL_FILE = "HUB_REDIS_URL_FILE"
+ORPHAN_GRACE_S = 5.0
 
 
 def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
     """Replace this process with the machine's supervisord. Returns only by raising."""
+    url = redis_url()
     folder = MachineFolder(root)
     for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
         _make(needed)
@@ -49,10 +50,16 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
         "EMP_ENV_FILE": str(folder.environment),
         "EMP_SECRETS": os.environ.get("EMP_SECRETS") or str(folder.secrets),
         "EMP_LOG_DIR": str(logs / f"machine-{machine_id}"),
-        "EMP_MACHINE_LOG": str(logs / f"machine-{machine_id}.log"),
+        "EMP_MACHINE_LOG": str(own_log(machine_id, logs)),
     }
     argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
+
+
+def own_log(machine_id: str, logs: Path) -> Path:
+    """Where the machine's supervisord writes: EMP_MACHINE_LOG, else beside the folder of its programs' logs."""
+    named = os.environ.get("EMP_MACHINE_LOG")
+    return Path(named) if named else logs / f"machine-{machine_id}.log"
 
 
 def redis_url() -> str:
@@ -85,13 +92,13 @@ def _make(folder: Path) -> None:
 
 async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation | None) -> list[MachineConfig]:
     """Learn the way to Redis, where nobody here gave it, into our environment; what the API said it is to run."""
-    given = any(name in os.environ for name in ("HUB_REDIS_URL", "REDIS_URL", URL_FILE))
+    given = os.environ.get(URL_FILE) or os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
     os.environ.pop(JOINED, None)
     membership = Membership(folder, machine_id, invitation)
     if invitation is None and (given or membership.kept() is None):
         return []
     answer, fresh = await membership.join()
-    # No program needs the token.
+    # No program needs the token, and what was given otherwise does not count.
     for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", URL_FILE, "EMP_SECRETS"):
         os.environ.pop(name, None)
     os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}

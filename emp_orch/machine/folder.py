@@ -65,6 +65,16 @@ class MachineFolder:
         """The port of the agent's health server, for the container's health check."""
         return self.root / "health"
 
+    @property
+    def packages(self) -> Path:
+        """Worker packages: package_disk.py."""
+        return self.root / "packages"
+
+    @property
+    def api_access(self) -> Path:
+        """How the API is reached (package_fetch.ApiAccess), 0600, by the runtime. EMP_API names another file."""
+        return Path(os.environ.get("EMP_API") or self.root / "api.json")
+
     def read_config(self) -> MachineConfig | None:
         """The last configuration this machine was given; None before the first."""
         path = self.root / "config.json"

@@ -7,7 +7,7 @@ that such a machine is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from emp_orch.errors import EmpError
@@ -24,7 +24,7 @@ class ExternalRuntime:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
         _cannot(machine.id, "start")
 
     async def stop(self, machine_id: MachineId) -> None:
@@ -36,6 +36,13 @@ class ExternalRuntime:
     async def instances(self) -> dict[MachineId, Instance]:
         """None: who is not among them may run all the same (`fleet.observed.UNSEEN`)."""
         return {}
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Nobody tells."""
+        await asyncio.Event().wait()
+
+    async def clear(self) -> None:
+        """Nothing of it is here."""
 
     async def remove(self, machine_id: MachineId) -> None:
         """Let nobody join as `machine_id` any more with what was given out so far."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -40,11 +40,18 @@ class ProcessRuntime:
         self._settings = settings
         self._children: dict[MachineId, subprocess.Popen[bytes]] = {}
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
         await asyncio.to_thread(self._start, machine, secrets)
 
     async def remove(self, machine_id: MachineId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._layout.machine(machine_id), ignore_errors=True)
+
+    async def clear(self) -> None:
+        """Nothing is left of processes."""
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Nobody tells: a look costs a few reads of /proc."""
+        await asyncio.Event().wait()
 
     async def instances(self) -> dict[MachineId, Instance]:
         return await asyncio.to_thread(self._instances)
@@ -92,6 +99,9 @@ class ProcessRuntime:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
             write_private(path, msgspec.json.encode(_needed(machine, secrets)))
+            if self._settings is not None:
+                api = {"url": self._settings.api.url, "token": self._settings.api.token or ""}
+                write_private(path.with_name("api.json"), msgspec.json.encode(api))
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
 

@@ -369,4 +369,5 @@ def play(lab: Lab, scene: Scene, *, but: str = "") -> None:
 
 def test_every_kind_is_caused_here() -> None:
     seen = [s.kind for scene in (*FIRST, *DURING, *LAST) for s in (*scene.sees, *scene.passing)]
-    assert {*seen, PATIENCE.kind} == set(Kind)
+    # Containers are made anew in tests/docker.
+    assert {*seen, PATIENCE.kind} == {*Kind} - {Kind.CONTAINER_OUTDATED}

@@ -16,7 +16,7 @@ from machine_support import KEYS, Box, M, desired, running, sleeper
 from queue_support import Server
 
 from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.model import Stop
+from emp_orch.fleet.model import SecretRef, Stop
 from emp_orch.machine.healthcheck import verdict
 from emp_orch.procident import ProcessIdentity, alive
 from emp_orch.store.connect import Client
@@ -47,7 +47,14 @@ class Staying(Box):
     @property
     def env(self) -> dict[str, str]:
         ours = {"HUB_REDIS_URL": "redis://192.0.2.1:1", "HUB_REDIS_URL_FILE": str(self.secret)}
+        ours["EMP_SECRETS"] = str(self.secret.with_name("secrets.json"))
         return {**os.environ, **ours, "EMP_REDIS_PREFIX": KEYS.prefix}
+
+    async def stop(self) -> None:
+        if self.started:
+            await super().stop()
+            assert self._child.stdout is not None
+            self._child.stdout.close()
 
     def signal(self, sig: signal.Signals = signal.SIGTERM) -> None:
         self._child.send_signal(sig)
@@ -67,8 +74,16 @@ class Staying(Box):
 async def box(tmp_path: Path, r: Client, server: Server) -> AsyncIterator[Staying]:
     made = Staying(tmp_path, r, server.url)
     yield made
-    if made.started:
-        await made.stop()
+    await made.stop()
+
+
+async def test_url_and_secrets_come_from_files(box: Staying, server: Server) -> None:
+    box.secret.with_name("secrets.json").write_text('{"env:HF": "geheim"}')
+    await box.start(desired(sleeper("a", env={"TOKEN": SecretRef(source="env", name="HF")})))
+    await box.until_program("a", running)
+    (who,) = box.lives("a")
+    environ = Path(f"/proc/{who.pid}/environ").read_text().split("\0")
+    assert {f"REDIS_URL={server.url}", f"HUB_REDIS_URL={server.url}", "TOKEN=geheim"} <= set(environ)
 
 
 async def test_a_signal_ends_it_in_good_order(box: Staying, r: Client) -> None:

@@ -63,6 +63,7 @@ REMEDIES = {
     Kind.WORKER_SURPLUS: "",
     Kind.MACHINE_CONFLICT: "",
     Kind.MACHINE_WRONG_REDIS: "restart machine m  (restart): why  [emp.yaml:1:1]",
+    Kind.CONTAINER_OUTDATED: "restart machine m  (recreate): why  [emp.yaml:1:1]",
     Kind.GPU_LOST: "",
     Kind.GPU_MISSING: "",
     Kind.CONTROL_DOWN: "start part m p  (start): it is this: why  [emp.yaml:1:1]",
