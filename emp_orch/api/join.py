@@ -81,6 +81,7 @@ async def _config(ctx: Context, machine_id: str) -> MachineConfig:
         digest=config_hash(machine),
         supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
         machine=machine,
+        package=generation.package,
     )
 
 

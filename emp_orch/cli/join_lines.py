@@ -7,13 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from emp_orch import __version__
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model import GpuKind, Machine
+from emp_orch.images import MACHINE_IMAGE
 from emp_orch.settings import Settings
 from emp_orch.store.artifact_url import is_local
-
-IMAGE = f"emp-machine:{__version__}"
 
 
 class Lines(NamedTuple):
@@ -29,9 +27,9 @@ def lines(machine: Machine, *, url: str, token: str) -> Lines:
     docker += ["--volume", f"emp-{machine.id}:/var/lib/emp", *_gpus(machine)]
     for name, value in {"MACHINE_ID": machine.id, **join}.items():
         docker += ["--env", f"{name}={value}"]
-    docker.append(machine.image or IMAGE)
+    docker.append(machine.image or MACHINE_IMAGE)
     variables = [f"{name}={shlex.quote(value)}" for name, value in join.items()]
-    return Lines(docker=shlex.join(docker), plain=" ".join([*variables, "emp", "machine", machine.id]))
+    return Lines(docker=shlex.join(docker), plain=" ".join([*variables, "emp", "machine", machine.id, "--stay"]))
 
 
 def _gpus(machine: Machine) -> list[str]:

@@ -99,7 +99,7 @@ async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation |
         return []
     answer, fresh = await membership.join()
     # No program needs the token, and what was given otherwise does not count.
-    for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", URL_FILE):
+    for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", URL_FILE, "EMP_SECRETS"):
         os.environ.pop(name, None)
     os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}
     os.environ |= {"EMP_REDIS_PREFIX": answer.prefix}

@@ -30,7 +30,7 @@ def test_both_lines_hold_all_that_the_box_needs() -> None:
     assert {"EMP_JOIN_URL=https://emp.example", "EMP_JOIN_TOKEN=emp1.a.b"} <= set(words)
     assert words[words.index("--restart") + 1] == "unless-stopped"
     assert "--gpus" not in words
-    assert found.plain == "EMP_JOIN_URL=https://emp.example EMP_JOIN_TOKEN=emp1.a.b emp machine box-1"
+    assert found.plain == "EMP_JOIN_URL=https://emp.example EMP_JOIN_TOKEN=emp1.a.b emp machine box-1 --stay"
 
 
 @pytest.mark.parametrize(("ids", "asked"), [((), "all"), (("0", "3"), '"device=0,3"')])
