@@ -45,12 +45,12 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     """
     plane = plane_of(layout, proposal.settings)
     refuse_taken_ports(layout, proposal, seen)
-    keep_own(layout)
     if seen.plane_runs:
         if seen.settings_change:
             # Stands until the daemons follow, so that an apply that is interrupted here is made good by the next.
             plane.reload_pending = True
         plane.prepare(proposal.settings, proposal.secrets)
+        keep_own(layout)
         if seen.settings_change:
             await plane.reload()
             plane.reload_pending = False
@@ -58,6 +58,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
         await plane.wait_ready(proposal.settings)
         return
     plane.prepare(proposal.settings, proposal.secrets)
+    keep_own(layout)
     started = False
     try:
         started = await plane.start()

@@ -309,7 +309,7 @@ class ComposeRuntime:
                 view.engine.compose(folder.compose, self.project, ["rm", "-s", "-f", machine_id])
             else:
                 view.engine.remove_containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}"))
-            view.engine.remove_volume(f"{self.project}-{machine_id}")
+            view.engine.remove_volume(f"{self.project}_{machine_id}")
             (folder.machines / f"{machine_id}.json").unlink(missing_ok=True)
             shutil.rmtree(folder.secrets(machine_id), ignore_errors=True)
             self._write_compose(folder)

@@ -8,11 +8,10 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-from emp_orch import resources
-from emp_orch.control import packing
+from emp_orch import packing, resources
 from emp_orch.control.packing import KEPT, keep_own, own_package
-from emp_orch.packing import pack
 from emp_orch.layout import Layout
+from emp_orch.packing import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +57,7 @@ def test_a_wheel_packs_what_a_checkout_packs(tmp_path: Path) -> None:
     assert {"emp.yaml", "schema/emp.schema.json", "templates/supervisord.conf.j2"} <= data.keys()
     assert pack(installed, data) == own
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert sorted(wheel["force-include"]) == sorted(resources.DATA)
+    assert sorted(wheel["force-include"]) == sorted((*resources.DATA, "containers"))
 
 
 def test_the_last_few_stay_and_a_damaged_one_is_mended(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_the_last_few_stay_and_a_damaged_one_is_mended(tmp_path: Path) -> None:
     own = layout.package(own_package().digest)
     own.write_text("damaged")
     keep_own(layout)
-    assert own.read_bytes() == packing._own()
+    assert own.read_bytes() == packing.own_archive()
     assert own.stat().st_mode & 0o777 == 0o600
     left = {p.name[0] for p in layout.packages.iterdir() if p != own}
     assert left == {str(n) for n in range(3, KEPT + 2)}
