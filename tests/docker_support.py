@@ -44,7 +44,7 @@ def why_not() -> str:
     """Why no engine can be started here; empty when one can."""
     if os.geteuid() != 0:
         return "a Docker Engine of our own needs root"
-    needed = ("docker", "dockerd", "iptables", "ip", "debootstrap")
+    needed = ("docker", "dockerd", "containerd", "iptables", "ip", "debootstrap")
     missing = [tool for tool in needed if shutil.which(tool, path=_path()) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (tests/system.sh installs them)"
@@ -65,6 +65,7 @@ class Engine:
         self.gateway = str(own.network_address + 1)
         self._log = self.folder / "dockerd.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._containerd: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -100,13 +101,32 @@ class Engine:
 
     def start(self) -> None:
         """Start dockerd and wait until it answers."""
-        argv = ["dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
+        if self._containerd is None:
+            self._containerd = self._start_containerd()
+        argv = ["dockerd", "--containerd", self._containerd_socket, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
         argv += ["--pidfile", f"{self.folder}/pid", "--host", self.url, "--bridge", self.bridge]
         argv += ["--default-address-pool", f"base={self._pool},size=27", "--config-file", f"{self.folder}/none.json"]
         (self.folder / "none.json").write_text("{}")
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_tools())
+        self._process = self._run_on(argv)
         until(f"an answer of dockerd{self._told()}", self._answers, within_s=START_S)
+
+    @property
+    def _containerd_socket(self) -> str:
+        return f"{self.folder}/containerd.sock"
+
+    def _start_containerd(self) -> subprocess.Popen[bytes]:
+        """A process apart, as on a host of anybody's: dockerd's own would end with it."""
+        config = self.folder / "containerd.toml"
+        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        argv = ["containerd", "--config", str(config), "--address", self._containerd_socket]
+        argv += ["--root", f"{self.folder}/containerd", "--state", f"{self.folder}/exec/containerd"]
+        process = self._run_on(argv)
+        until("the socket of containerd", Path(self._containerd_socket).is_socket, within_s=START_S)
+        return process
+
+    def _run_on(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_tools())
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -154,7 +174,10 @@ class Engine:
         return done.stdout.strip()
 
     def _clean(self) -> None:
-        """End what outlived dockerd (known by our folder in its arguments), unmount, and remove all of it."""
+        """End containerd and what outlived it (known by our folder in its arguments), unmount, and remove all of it."""
+        if self._containerd is not None:
+            self._containerd.kill()
+            self._containerd.wait()
         for pid in _mentioning(str(self.folder)):
             if (who := identify(pid)) is not None:
                 send(who, signal.SIGKILL)

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
+from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
@@ -54,7 +55,8 @@ def container_user() -> str:
 class Known(Struct, frozen=True, kw_only=True):
     """What was placed on a host, kept in `.emp/hosts/HOST/machines/ID.json` so that the file can be written again."""
 
-    placed: Placed
+    placed: Placed  # as its container was made
+    drain_timeout_s: float = DEFAULT_DRAIN_S  # as last asked for
 
 
 class HostFolder:
@@ -74,14 +76,15 @@ class HostFolder:
     def secrets(self, machine_id: MachineId) -> Path:
         return self.root / "secrets" / machine_id
 
-    def known(self) -> list[Placed]:
+    def known(self) -> dict[MachineId, Known]:
         """All that was placed here, by id. A file that does not fit counts as none: the next start writes it anew."""
-        found = []
+        found = {}
         for path in sorted(self.machines.glob("*.json")):
             try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Known).placed)
+                one = msgspec.json.decode(path.read_bytes(), type=Known)
             except (OSError, msgspec.DecodeError, msgspec.ValidationError):
                 continue
+            found[one.placed.machine.id] = one
         return found
 
     @contextmanager
@@ -130,7 +133,7 @@ class ComposeRuntime:
         looks = await asyncio.gather(*(v.look() for v in self._views.values()))
         found: dict[MachineId, Instance] = {}
         for view, seen in zip(self._views.values(), looks, strict=True):
-            placed = {p.machine.id for p in HostFolder(self._layout, view.host.name).known()}
+            placed = HostFolder(self._layout, view.host.name).known().keys()
             if isinstance(seen, Away):
                 for machine_id in placed | view.last_seen:
                     found.setdefault(machine_id, _unknown(machine_id, view, seen))
@@ -146,7 +149,7 @@ class ComposeRuntime:
     async def remove(self, machine_id: MachineId) -> None:
         for name, view in self._views.items():
             folder = HostFolder(self._layout, name)
-            if any(p.machine.id == machine_id for p in folder.known()) or machine_id in await self._ours(view):
+            if machine_id in folder.known() or machine_id in await self._ours(view):
                 await asyncio.to_thread(self._remove, view, folder, machine_id)
 
     async def clear(self) -> None:
@@ -191,7 +194,7 @@ class ComposeRuntime:
         """Where the machine has a container, known places first. A host that never had it need not answer."""
         found = []
         for name, view in self._views.items():
-            placed = any(p.machine.id == machine_id for p in HostFolder(self._layout, name).known())
+            placed = machine_id in HostFolder(self._layout, name).known()
             seen = await self._ours(view) if placed else await view.look()
             if not isinstance(seen, Away) and machine_id in seen:
                 found.append((view, seen[machine_id]))
@@ -202,7 +205,7 @@ class ComposeRuntime:
         here = machine.container.host if machine.container else ""
         for name, view in self._views.items():
             folder = HostFolder(self._layout, name)
-            if name != here and any(p.machine.id == machine.id for p in folder.known()):
+            if name != here and machine.id in folder.known():
                 seen = await self._ours(view)
                 if (left := seen.get(machine.id)) is not None:
                     timeout_s = self._drain_s(view, machine.id) + STOP_MARGIN_S
@@ -262,11 +265,25 @@ class ComposeRuntime:
             else None,
             logs=str(self._logs(machine.id)) if here else None,
         )
-        write_private(folder.machines / f"{machine.id}.json", msgspec.json.encode(Known(placed=placed)))
+        was = folder.known().get(machine.id)
+        if was is not None and _same_container(was.placed, placed) and self._has_container(view, machine.id):
+            placed = was.placed
+        known = Known(placed=placed, drain_timeout_s=machine.drain_timeout_s)
+        write_private(folder.machines / f"{machine.id}.json", msgspec.json.encode(known))
+
+    def _has_container(self, view: HostView, machine_id: MachineId) -> bool:
+        """Also when its host does not answer: it had one."""
+        try:
+            return bool(view.engine.containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}")))
+        except EmpError:
+            return True
 
     def _write_compose(self, folder: HostFolder) -> None:
         text = render_compose(
-            read_text("templates/compose.yaml.j2"), folder.known(), fleet=self._settings.fleet, project=self.project
+            read_text("templates/compose.yaml.j2"),
+            [k.placed for k in folder.known().values()],
+            fleet=self._settings.fleet,
+            project=self.project,
         )
         write_private(folder.compose, text.encode())
 
@@ -303,8 +320,7 @@ class ComposeRuntime:
 
     def _remove(self, view: HostView, folder: HostFolder, machine_id: MachineId) -> None:
         with folder.writing():
-            known = {p.machine.id for p in folder.known()}
-            if machine_id in known:
+            if machine_id in folder.known():
                 self._write_compose(folder)
                 view.engine.compose(folder.compose, self.project, ["rm", "-s", "-f", machine_id])
             else:
@@ -316,8 +332,17 @@ class ComposeRuntime:
 
     def _drain_s(self, view: HostView, machine_id: MachineId) -> float:
         """How long the machine's workers may take to finish, by what it was placed with."""
-        known = {p.machine.id: p.machine for p in HostFolder(self._layout, view.host.name).known()}
-        return known[machine_id].drain_timeout_s if machine_id in known else DEFAULT_DRAIN_S
+        known = HostFolder(self._layout, view.host.name).known().get(machine_id)
+        return known.drain_timeout_s if known else DEFAULT_DRAIN_S
+
+
+def _same_container(one: Placed, other: Placed) -> bool:
+    """Whether a container that was made as `one` serves for `other`: what its machine runs comes through Redis.
+
+    Its labels and environment say what it was made for; with newer ones `docker compose` would make it anew.
+    """
+    alike = msgspec.structs.replace(one, machine=other.machine, generation=other.generation, digest=other.digest)
+    return alike == other and container_hash(one.machine) == container_hash(other.machine)
 
 
 def _with_time(engine: Engine, timeout_s: float) -> Engine:
