@@ -103,7 +103,15 @@ class Engine:
         """Start dockerd and wait until it answers."""
         if self._containerd is None:
             self._containerd = self._start_containerd()
-        argv = ["dockerd", "--containerd", self._containerd_socket, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
+        argv = [
+            "dockerd",
+            "--containerd",
+            self._containerd_socket,
+            "--data-root",
+            f"{self.folder}/data",
+            "--exec-root",
+            f"{self.folder}/exec",
+        ]
         argv += ["--pidfile", f"{self.folder}/pid", "--host", self.url, "--bridge", self.bridge]
         argv += ["--default-address-pool", f"base={self._pool},size=27", "--config-file", f"{self.folder}/none.json"]
         (self.folder / "none.json").write_text("{}")
