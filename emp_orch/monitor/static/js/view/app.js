@@ -22,8 +22,9 @@ export function App({ store, past, route, onToken }) {
         ? html`<${View} key=${`${route.view}/${route.id}`} store=${store} past=${past} filters=${route.filters} id=${route.id} />`
         : html`<p class="boot">Waiting for the first state…</p>`;
   return html`
+    <button class="skip" onClick=${() => document.getElementById("main").focus()}>To the content</button>
     <${Top} store=${store} route=${route} />
-    <main id="main" class=${connection.phase === STALE ? "stale" : ""}>${body}</main>
+    <main id="main" tabindex="-1" class=${connection.phase === STALE ? "stale" : ""}>${body}</main>
     ${ui.dialog ? ui.dialog({ close: () => ui.close(), store }) : null}
     <div id="toast" role="status">${ui.toast ? html`<p class=${`toast tone-${ui.toast.tone}`}>${ui.toast.words}</p>` : null}</div>
   `;

@@ -1,10 +1,12 @@
 import { Component, html } from "../html.js";
+import { clock } from "../time.js";
 import { watch } from "../ticks.js";
 
+const MIN_SPAN_S = 120;
 const HEIGHT_PX = 150;
 const CHARTS = [
   { id: "drift", title: "Differences", of: (past) => past.drift(), series: [["differences", "bad"]], steps: true },
-  { id: "heals", title: "Time to heal, seconds", of: (past) => past.heals(), series: [["seconds", "ok"]], points: true },
+  { id: "heals", title: "Time to heal, seconds", of: (past) => past.heals(), series: [["seconds", "ok"]], points: true, lately: "last" },
   { id: "throughput", title: "Jobs ended a minute", of: (past) => past.throughput(), series: [["jobs", "busy"]] },
   { id: "queue", title: "Jobs waiting and running", of: (past) => past.queue(), series: [["waiting", "wait"], ["running", "busy"]], steps: true },
 ];
@@ -50,7 +52,7 @@ class Chart extends Component {
     if (!this.mounted || !this.uPlot) return;
     const { chart, past } = this.props;
     const data = chart.of(past);
-    const text = summary(data, chart.series);
+    const text = summary(data, chart);
     if (data[0].length !== this.state.points || text !== this.state.last) this.setState({ points: data[0].length, last: text });
     if (!data[0].length) return;
     if (this.plot) this.plot.setData(data);
@@ -65,8 +67,8 @@ class Chart extends Component {
   }
 }
 
-const summary = ([times, ...rows], series) =>
-  times.length ? `now ${rows.map((row, i) => `${number(row.at(-1))}${series.length > 1 ? ` ${series[i][0]}` : ""}`).join(", ")}` : "";
+const summary = ([times, ...rows], { series, lately = "now" }) =>
+  times.length ? `${lately} ${rows.map((row, i) => `${number(row.at(-1))}${series.length > 1 ? ` ${series[i][0]}${i ? " (dashed)" : ""}` : ""}`).join(", ")}` : "";
 
 const number = (value) => (value === null || value === undefined ? "unknown" : String(Math.round(value * 10) / 10));
 
@@ -85,14 +87,15 @@ function options({ series, steps, points }, element, uPlot) {
     height: HEIGHT_PX,
     legend: { show: false },
     cursor: { y: false },
-    scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.1)] } },
-    axes: [{ ...axis, size: 28 }, axis],
+    scales: { x: { range: (_, low, high) => [Math.min(low, high - MIN_SPAN_S), high] }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.1)] } },
+    axes: [{ ...axis, size: 28, values: (_, at, __, ___, step) => at.map((s) => clock(s * 1000).slice(0, step < 60 ? 8 : 5)) }, axis],
     series: [
       {},
-      ...series.map(([label, tone]) => ({
+      ...series.map(([label, tone], i) => ({
         label,
         stroke: colour(element, tone),
         width: 2,
+        dash: i ? [6, 4] : undefined,
         ...(steps ? { paths: uPlot.paths.stepped({ align: 1 }) } : {}),
         ...(points ? { paths: () => null, points: { show: true, size: 7, fill: colour(element, tone) } } : { points: { show: false } }),
       })),

@@ -29,7 +29,7 @@ const Lane = ({ lane }) => html`
     </div>
     <div class="muted small wrap">${asks(lane.requirements)}</div>
     ${lane.unworkable
-      ? html`<p class="problem">No worker can run this: ${lane.unworkable}</p>`
+      ? html`<p class="problem">${unworkable(lane.unworkable)}</p>`
       : html`<p class="small ${lane.workers.able ? "" : "trouble"}">${able(lane.workers)}</p>`}
     <button class="quiet small" data-open onClick=${() => ui.open(why(lane.head))}>why does it wait?</button>
   </li>
@@ -39,6 +39,8 @@ function asks({ service: _, ...rest }) {
   const words = Object.entries(rest).map(([name, value]) => `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`);
   return words.length ? `asks for ${words.join(", ")}` : "any worker with the service will do";
 }
+
+const unworkable = (why) => (/^no worker/i.test(why) ? why[0].toUpperCase() + why.slice(1) : `No worker can run this: ${why}`);
 
 function able({ able: n, idle, busy, down, silent }) {
   if (!n && silent) return `No worker that reports can run this; ${silent} that may have not reported yet.`;

@@ -75,6 +75,7 @@ export class MachinesView extends Component {
           <${Choice} name="status" label="Status" value=${status} options=${[["differs", "with differences"], ...statuses.map((s) => [s, s])]} />
           <${Choice} name="worker" label="With a worker that is" value=${worker} options=${words.map((w) => [w, w])} />
         </${FilterBar}>
+        <h2 class="hidden">Cards</h2>
         ${found.length ? null : html`<p class="empty panel">${all.length ? "No machine fits these filters." : "No machine is desired, and none reports."}</p>`}
         <${Windowed} items=${found} keyOf=${(c) => c.id} columns=${columns} estimate=${GUESS_PX} gap=${16}
           className=${(whole) => (whole ? "cards" : "card-rows")} row=${this.row} />
