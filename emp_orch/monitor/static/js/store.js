@@ -56,6 +56,29 @@ export class Store {
     this.changed();
   }
 
+  // Apply what differs from the revision we have. False when we have another one: only a snapshot helps then.
+  applyDelta({ revision, base, timestamp, set = {}, gone = {} }, now) {
+    if (!this.state || base !== this.revision) return false;
+    const { state } = this;
+    const { active, counts } = set.jobs ?? {};
+    const data = {
+      ...state,
+      machines: patched(state.machines, (m) => m.machine_id, set.machines, gone.machines),
+      workers: patched(state.workers, (w) => w.worker_id, set.workers, gone.workers),
+      drift: patched(state.drift, (d) => d.key, set.drift, gone.drift),
+      jobs: { counts: counts ?? state.jobs.counts, active: patched(state.jobs.active, (j) => j.job_id, active, gone.jobs) },
+      fleet: {
+        ...(set.fleet ?? state.fleet),
+        machines: patched(state.fleet.machines, (m) => m.id, set.desired, gone.desired),
+      },
+      system_stats: set.system_stats ?? state.system_stats,
+    };
+    data.machines.sort(by((m) => [m.machine_id]));
+    data.workers.sort(by((w) => [w.machine_id, w.gpu, w.worker_id]));
+    this.setState({ revision, timestamp, data }, now);
+    return true;
+  }
+
   heartbeat(data) {
     this.redis = data.redis;
     if (data.reconciler) this.reconciler = data.reconciler;
@@ -96,6 +119,21 @@ export class Store {
     this.texts.set(kind, next);
     return shared;
   }
+}
+
+function patched(items, keyOf, set = {}, gone = []) {
+  const all = new Map(items.map((item) => [keyOf(item), item]));
+  for (const key of gone) all.delete(key);
+  for (const [key, item] of Object.entries(set)) all.set(key, item);
+  return [...all.values()];
+}
+
+function by(fieldsOf) {
+  return (a, b) => {
+    const theirs = fieldsOf(b);
+    for (const [i, mine] of fieldsOf(a).entries()) if (mine !== theirs[i]) return mine < theirs[i] ? -1 : 1;
+    return 0;
+  };
 }
 
 function compareIds(a, b) {

@@ -76,11 +76,15 @@ export class Stream {
         this.retryMs = RETRY_FIRST_MS;
         return;
       case "full_state_snapshot":
-      case "state":
         setServerTime(data.timestamp);
         this.store.setState(data, serverNow());
         this.store.setConnection(LIVE);
-        if (type === "full_state_snapshot") this.#fetchRecent();
+        this.#fetchRecent();
+        return;
+      case "delta":
+        setServerTime(data.timestamp);
+        if (this.store.applyDelta(data, serverNow())) this.store.setConnection(LIVE);
+        else this.attempt.abort(); // something was missed: connecting again begins with a snapshot
         return;
       case "heartbeat":
         setServerTime(data.timestamp);
