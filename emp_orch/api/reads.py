@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -85,7 +86,10 @@ async def version(request: web.Request) -> web.Response:
 
 
 async def monitor_state(request: web.Request) -> web.Response:
-    return answer(await context(request).reader.read())
+    """`data` is revision `revision` of what live streams tell."""
+    live = context(request).live
+    await live.fresh(whole=True)
+    return answer(msgspec.Raw(live.state()), revision=live.revision)
 
 
 async def drift(request: web.Request) -> web.Response:

@@ -1,8 +1,8 @@
 """`GET /api/events/monitor`: server-sent events.
 
 Order: `connected`; then `full_state_snapshot`, or after Last-Event-ID the events that were missed; then each event with
-its stream id. With `?live=1` also `state` (the whole state whenever it changed) and `heartbeat` every two seconds. A
-comment every 15 s keeps proxies from closing a silent stream.
+its stream id. With `?live=1` always the snapshot, then also `delta` (what differs from revision `base`) and `heartbeat`
+every two seconds (docs/adr/0010). A comment every 15 s keeps proxies from closing a silent stream.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Frame, Subscription, parse_id
+from emp_orch.api.hub import START, Batch, Frame, Subscription, parse_id
 from emp_orch.api.live import HEARTBEAT
 from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT
@@ -30,6 +29,9 @@ WRITE_TIMEOUT_S = 30.0
 # More missed events than this are told by a snapshot.
 MAX_REPLAY = 2_000
 RETRY_MS = 1_000
+PIECE_BYTES = 256 * 1024
+# What may lie in one client's transport; more waits in its subscription.
+ROOM_BYTES = 256 * 1024
 AWAY_RETRY_S = 0.5
 
 HEADERS = {
@@ -38,7 +40,7 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
-Send = Callable[[list[Frame]], Awaitable[None]]
+Send = Callable[[Batch], Awaitable[None]]
 
 
 class SseStream:
@@ -55,11 +57,25 @@ class SseStream:
         return cls(response)
 
     async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await self.response.write(data)
+        """A piece after the other: what is large waits here, where it is shared, and not copied into a transport."""
+        whole = memoryview(data)
+        for at in range(0, len(data), PIECE_BYTES):
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self.response.write(whole[at : at + PIECE_BYTES])
 
-    async def send(self, frames: list[Frame]) -> None:
-        await self.write(b"".join(f.sse for f in frames))
+    async def send(self, batch: Batch) -> None:
+        await self.write(batch.sse)
+
+    def direct(self, transport: asyncio.Transport) -> Callable[[Batch], bool]:
+        """Puts a batch into `transport` as it is framed once for all, if there is room and the client is there."""
+
+        def put(batch: Batch) -> bool:
+            if transport.is_closing() or transport.get_write_buffer_size() + batch.size > ROOM_BYTES:
+                return False
+            transport.write(batch.chunk)
+            return True
+
+        return put
 
     async def comment(self) -> None:
         await self.write(b": heartbeat\n\n")
@@ -83,6 +99,8 @@ async def monitor_events(request: web.Request) -> web.StreamResponse:
     stream = await SseStream.open(request)
     with stream.counted(ctx.stats), ctx.hub.subscribe(live=live) as subscription:
         await stream.write(f"retry: {RETRY_MS}\n\n".encode())
+        if stream.response.headers.get("Transfer-Encoding") == "chunked" and request.transport is not None:
+            subscription.direct = stream.direct(request.transport)
         await pump(ctx, subscription, stream.send, stream.comment, last_id)
     return stream.response
 
@@ -93,27 +111,26 @@ async def pump(
     """Feed one client until it or the server ends: the beginning, then all that comes; anew whenever it was dropped."""
     missed = await _missed(ctx, last_id)
     connected = {"timestamp": rfc3339(now_ms()), "resumed": missed is not None, "live": subscription.live}
-    await send([Frame("connected", connected), *(missed or ())])
-    sent = max([parse_id(last_id) or (0, 0), *(f.order for f in missed or () if f.order)])
+    await send(Batch([Frame("connected", connected), *(missed or ())]))
+    subscription.sent = max([parse_id(last_id) or START, *(f.order for f in missed or () if f.order)])
     if missed is None or subscription.live:
         subscription.drop()
-    last_sent = monotonic()
     while not subscription.closed:
         if subscription.lost:
             snapshot = await _snapshot(ctx, subscription, send)
             if snapshot is None:
                 return
-            await send([snapshot])
-            sent = snapshot.order or (0, 0)
-            last_sent = monotonic()
-        frames = [f for f in await subscription.take(COMMENT_S) if f.order is None or f.order > sent]
-        if frames:
-            await send(frames)
-            sent = max([sent, *(f.order for f in frames if f.order)])
-            last_sent = monotonic()
-        elif monotonic() - last_sent >= COMMENT_S:
+            subscription.sent = snapshot.order or START
+            await send(Batch([snapshot]))
+        # Whatever it is sent meanwhile comes on top of the comment.
+        taken = await subscription.batches(COMMENT_S)
+        for batch in taken:
+            left = batch.after(subscription.sent)
+            if left.frames:
+                await send(left)
+                subscription.sent = max(subscription.sent, left.last)
+        if not taken and not subscription.lost:
             await idle()
-            last_sent = monotonic()
 
 
 async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
@@ -122,8 +139,8 @@ async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
     if after is None:
         return None
     try:
-        oldest = parse_id(await ctx.events.oldest_id()) or (0, 0)
-        latest = parse_id(await ctx.events.latest_id()) or (0, 0)
+        oldest = parse_id(await ctx.events.oldest_id()) or START
+        latest = parse_id(await ctx.events.latest_id()) or START
         if not oldest <= after <= latest:
             return None
         events = await ctx.events.since(last_id, count=MAX_REPLAY + 1)
@@ -138,11 +155,16 @@ async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Fra
         # First collect what comes from now on, then note the position, then look: nothing falls between.
         subscription.restart()
         try:
-            position = await ctx.events.latest_id()
-            return Frame("full_state_snapshot", ctx.live.document(await ctx.reader.read()), position)
-        except TRANSIENT:
-            pass
-        waiting = await subscription.take(AWAY_RETRY_S)
-        if heartbeats := [f for f in waiting if f.event == HEARTBEAT]:
-            await send(heartbeats)
+            position = "" if subscription.live else await ctx.events.latest_id()
+            await ctx.live.fresh()
+        except (*TRANSIENT, TimeoutError):
+            waiting = await subscription.take(AWAY_RETRY_S)
+            if beats := [f for f in waiting if f.event == HEARTBEAT]:
+                await send(Batch(beats))
+            continue
+        if subscription.live:
+            # Deltas that came until now are in it; of events that are not, the next delta tells the effect.
+            subscription.restart()
+            position = ctx.hub.position
+        return ctx.live.snapshot(position)
     return None

@@ -63,7 +63,8 @@ export class Store {
     const { machines, ...fleet } = data.fleet;
     this.desired.replace(machines);
     this.#setFleet(fleet);
-    this.#setJobs(data.jobs);
+    this.#setCounts(data.jobs.counts);
+    this.active.replace(data.jobs.active);
     this.#setStats(data.system_stats);
     this.revision = revision;
     this.redis = true;
@@ -82,7 +83,8 @@ export class Store {
     this.driftBy.change(drift);
     this.healed.note(drift.gone, now);
     if (set.fleet) this.#setFleet(set.fleet);
-    if (set.jobs) this.#setJobs(set.jobs);
+    if (set.jobs?.counts) this.#setCounts(set.jobs.counts);
+    this.active.apply(Object.entries(set.jobs?.active ?? {}), gone.jobs ?? []);
     if (set.system_stats) this.#setStats(set.system_stats);
     this.revision = revision;
     this.redis = true;
@@ -109,9 +111,8 @@ export class Store {
     if (!same(this.fleet, fleet)) this.fleet = fleet;
   }
 
-  #setJobs({ counts, active }) {
+  #setCounts(counts) {
     if (!same(this.counts, counts)) this.counts = counts;
-    this.active.replace(active);
   }
 
   #setStats(stats) {

@@ -78,11 +78,10 @@ export class Stream {
         this.retryMs = RETRY_FIRST_MS;
         return;
       case "full_state_snapshot":
-      case "state":
         setServerTime(data.timestamp);
         this.store.setState(data, serverNow());
         this.store.setConnection(LIVE);
-        if (type === "full_state_snapshot") this.#fetchPast();
+        this.#fetchPast();
         return;
       case "delta":
         setServerTime(data.timestamp);
