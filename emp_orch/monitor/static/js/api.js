@@ -17,7 +17,7 @@ export async function call(path, { method = "GET", body, signal } = {}) {
   }
   const told = await answer.json().catch(() => null);
   if (!told) throw new Error(`The API answered ${answer.status}, without a word.`);
-  if (told.success === false) throw new Error(told.error ?? `The API answered ${answer.status}.`);
+  if (told.success === false) throw Object.assign(new Error(told.error ?? `The API answered ${answer.status}.`), { status: answer.status });
   return { status: answer.status, ...told };
 }
 

@@ -7,7 +7,7 @@ const GO_MS = 1_500;
 const PLACES = { o: "overview", d: "drift", m: "machines", j: "jobs", t: "timeline" };
 
 const typing = (target) => target.matches("input, textarea, select, [contenteditable]");
-let gone = 0; // when `g` was pressed
+let gone = -Infinity; // when `g` was pressed
 
 export function listen() {
   document.addEventListener("keydown", (event) => {
@@ -21,7 +21,7 @@ export function listen() {
 // Whether the key meant something.
 function pressed(key) {
   const place = performance.now() - gone < GO_MS ? PLACES[key] : undefined;
-  gone = key === "g" ? performance.now() : 0;
+  gone = key === "g" ? performance.now() : -Infinity;
   if (place) return go(place), true;
   switch (key) {
     case "/":

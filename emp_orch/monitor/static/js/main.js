@@ -35,13 +35,16 @@ function schedule() {
 
 root.replaceChildren();
 store.subscribe(schedule);
-ui.onChange = schedule;
-addEventListener("hashchange", schedule);
+// What somebody does shows at once.
+ui.onChange = draw;
+addEventListener("hashchange", draw);
 document.addEventListener("visibilitychange", () => {
   // A frame that was asked for before the tab was hidden may come late or never.
   scheduled = false;
   schedule();
 });
+// For whoever opens the browser's console.
+window.emp = { store };
 listen();
 draw();
 stream.start();

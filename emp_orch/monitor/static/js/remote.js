@@ -16,7 +16,7 @@ export class Remote extends Component {
   componentDidMount() {
     this.mounted = true;
     this.#ask();
-    if (this.props.every) this.timer = setInterval(() => document.hidden || this.#ask(), this.props.every);
+    if (this.props.every) this.timer = setInterval(() => document.hidden || this.missing || this.#ask(), this.props.every);
   }
 
   componentWillUnmount() {
@@ -40,9 +40,13 @@ export class Remote extends Component {
     this.asked = Date.now();
     try {
       const told = await call(url);
+      this.missing = false;
       if (this.mounted && url === this.props.url) this.setState({ data: told.data, more: told, error: "" });
     } catch (error) {
-      if (this.mounted && url === this.props.url) this.setState({ error: error.message });
+      if (!this.mounted || url !== this.props.url) return;
+      // What is not there is not asked for over and over.
+      this.missing = error.status === 404;
+      this.setState({ error: error.message });
     }
   }
 

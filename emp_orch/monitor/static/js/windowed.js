@@ -1,5 +1,5 @@
 // A long list of which only what can be seen is in the document. Rows may be of any height: one that was drawn is
-// measured, the others are guessed. `columns` things stand in a row; short lists are drawn whole.
+// measured, the others are guessed. With `columns`, so many things stand in a row. Short lists are drawn whole.
 import { Component, html } from "./html.js";
 
 const WHOLE = 40;
@@ -30,8 +30,8 @@ export class Windowed extends Component {
   }
 
   rows() {
-    const { items, columns = 1 } = this.props;
-    if (columns === 1) return items;
+    const { items, columns } = this.props;
+    if (!columns) return items;
     return Array.from({ length: Math.ceil(items.length / columns) }, (_, i) => items.slice(i * columns, (i + 1) * columns));
   }
 

@@ -9,6 +9,7 @@ import { ask, COMMANDS } from "./commands.js";
 import { Copy } from "./copy.js";
 import { Dialog } from "./dialog.js";
 
+const AGAIN = ["failed", "cancelled", "timeout"];
 const ENDED = ["completed", "failed", "cancelled", "timeout"];
 
 // The whole of one job: how it stands and why, what it made, what it was given, what happened to it.
@@ -50,7 +51,7 @@ class Job extends Component {
       ${j.error ? html`<p class="problem">${j.error.message}</p>` : null}
       ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
       <div class="buttons start">
-        ${ended || j.status === "unworkable" ? html`<button onClick=${this.retry}>Run again</button>` : null}
+        ${AGAIN.includes(j.status) ? html`<button onClick=${this.retry}>Run again</button>` : null}
         ${ended ? null : html`<button class="danger" onClick=${() => ask(COMMANDS.cancel(j.job_id))}>Cancel</button>`}
       </div>
       ${j.result ? html`<h3>What it made</h3><${Artifacts} outputs=${j.result.outputs} />` : null}

@@ -14,7 +14,7 @@ const STATUSES = ["pending", "assigned", "in_progress", "completed", "failed", "
 
 export function JobsView({ store, filters }) {
   const { q, status, service } = filters;
-  const asked = new URLSearchParams({ limit: LIMIT, ...(status && { status }), ...(service && { service }) });
+  const asked = new URLSearchParams({ limit: LIMIT, ...(STATUSES.includes(status) && { status }), ...(service && { service }) });
   const services = [...new Set(store.desired.list.flatMap((m) => m.services))].sort();
   const active = store.active.list;
   return html`

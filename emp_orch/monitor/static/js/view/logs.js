@@ -3,6 +3,8 @@ import { Remote } from "../remote.js";
 
 const LINES = 200;
 const FOLLOW_MS = 2_000;
+// Others the API does not take.
+const NAME = /^[A-Za-z0-9-]+$/;
 
 // The end of one log, followed while its tab is looked at.
 export class Logs extends Component {
@@ -18,13 +20,19 @@ export class Logs extends Component {
         <h2 id="log-title">Log <span class="muted small">${component}</span>
           <label class="follow small"><input type="checkbox" checked=${follow} onChange=${this.toggle} /> follow</label>
         </h2>
-        <${Remote} key=${follow} url=${`/api/logs/${encodeURIComponent(component)}?lines=${LINES}`} every=${follow ? FOLLOW_MS : 0}>
-          ${({ data, error }) =>
-            data
-              ? html`<${Lines} lines=${data.lines} follow=${follow} />`
-              : html`<p class="empty">${error || "Asking…"}</p>`}
-        </${Remote}>
+        ${NAME.test(component) ? this.log(component, follow) : html`<p class="empty">A machine of such a name has no log here.</p>`}
       </section>
+    `;
+  }
+
+  log(component, follow) {
+    return html`
+      <${Remote} key=${follow} url=${`/api/logs/${encodeURIComponent(component)}?lines=${LINES}`} every=${follow ? FOLLOW_MS : 0}>
+          ${({ data, error, reload }) =>
+            data
+              ? html`<${Lines} lines=${data.lines} />`
+              : html`<p class="empty">${error || "Asking…"} ${error ? html`<button class="quiet" onClick=${reload}>look again</button>` : null}</p>`}
+        </${Remote}>
     `;
   }
 }
