@@ -7,7 +7,7 @@ import re
 
 import pytest
 from browser_support import SOON_MS, Watched, populate, problems
-from http_support import FLEET, Producer, Stack, fleet_of
+from http_support import FLEET, Producer, Stack, eventually, fleet_of
 from output_support import completed
 from playwright.async_api import Browser, Page, expect
 
@@ -136,7 +136,7 @@ async def test_the_keyboard_reaches_everything(watched: Watched, http_stack: Sta
     await page.keyboard.press("d")
     await page.keyboard.press("j")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("dialog")).to_contain_text("breaker is open")
+    await expect(page.get_by_role("dialog")).to_contain_text("decided and tried")
     await page.keyboard.press("Escape")
     before = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     await page.keyboard.press("t")
@@ -292,7 +292,8 @@ async def test_a_hidden_tab_draws_nothing_and_is_whole_on_return(
     }""")
     await producer.worker("m1", 0, status=WorkerStatus.PAUSED)
     await producer.events.append("worker_status", machine_id="m1", worker_id="m1-worker-0", status="paused")
-    await page.wait_for_function("window.emp.store.workers.get('m1-worker-0').status === 'paused'")
+    told = "window.emp.store.workers.get('m1-worker-0').status === 'paused'"
+    await eventually(lambda: page.evaluate(told), "the change is known")
     assert await page.evaluate("window.drawn") == 0
     await page.evaluate(hide, False)
     await expect(slot).to_contain_text("paused", timeout=SOON_MS)
