@@ -58,12 +58,13 @@ class _Rows(Generic[V]):
 class _Known:
     """All that the last look found. A look by changes brings it up to date; nothing in between is awaited."""
 
-    def __init__(self, whole: Whole) -> None:
+    def __init__(self, whole: Whole, mark: str) -> None:
         state = whole.state
         self.machines = _Rows({m.machine_id: m for m in state.machines})
         self.workers = _Rows({w.worker_id: w for w in state.workers})
         self.generation = whole.generation
-        self.number = whole.number
+        self.number = state.fleet.generation
+        self.mark = mark
         self.desired = state.fleet.machines
         self.wanted = {m.id for m in state.fleet.machines}
         self.stale_ms = state.fleet.stale_after_s * 1000
@@ -177,14 +178,14 @@ class Follower:
         if known is None or whole or now_s - self._whole_at_s >= FULL_EVERY_S:
             return await self._whole()
         fleet = self._reader.fleet
-        changes, number, status_text, overrides, jobs = await asyncio.gather(
+        changes, mark, status_text, overrides, jobs = await asyncio.gather(
             changes_since(self._r, self._keys, self._seq, stale_after_ms=int(known.stale_ms)),
-            self._r.get(self._keys.generation(fleet)),
+            self._reader.mark(known.number),
             self._r.get(self._keys.status(fleet)),
             read_overrides(self._r, self._keys, fleet),
             self._jobs(now_s),
         )
-        if not changes.whole_since(self._seq) or number != known.number:
+        if not changes.whole_since(self._seq) or mark != known.mark:
             return await self._whole()
         machines, workers = known.asked(changes)
         reports = await read_some(self._r, self._keys, changes.now_ms, sorted(machines), sorted(workers))
@@ -209,7 +210,10 @@ class Follower:
         self._jobs_changed()
         seq = await current_seq(self._r, self._keys)
         found = await self._reader.look()
-        self._known = _Known(found)
+        number = found.state.fleet.generation
+        mark = await self._reader.mark(number)
+        # Of a generation that came meanwhile nothing is known: the next look reads all again.
+        self._known = _Known(found, mark if mark.startswith(f"{number} ") else "")
         self._seq = seq
         self._whole_at_s = self._jobs_at_s = monotonic()
         self.whole_took_s = self._whole_at_s - began_s
