@@ -106,13 +106,41 @@ class Frame:
     @cached_property
     def sse(self) -> bytes:
         """As the event stream format has it (HTML standard, §9.2). JSON has no raw newlines, so one data line does."""
+        return self._sse_head + self.data + b"\n\n"
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        return (self.sse,)
+
+    @property
+    def _sse_head(self) -> bytes:
         head = f"event: {self.event}\n" + (f"id: {self.id}\n" if self.id else "")
-        return head.encode() + b"data: " + self.data + b"\n\n"
+        return head.encode() + b"data: "
 
     @cached_property
     def ws(self) -> str:
-        head = {"type": self.event, "id": self.id}
-        return msgspec.json.encode({**head, "data": msgspec.Raw(self.data)}).decode()
+        return self._ws_of(self.data)
+
+    def _ws_of(self, data: bytes) -> str:
+        return msgspec.json.encode({"type": self.event, "id": self.id, "data": msgspec.Raw(data)}).decode()
+
+
+class Large(Frame):
+    """A frame around something large that many are sent: `body` is one object for all of them, not copied here."""
+
+    def __init__(self, event: str, head: bytes, body: bytes, tail: bytes, id_: str | None) -> None:
+        super().__init__(event, b"", id_)
+        self._parts = (head, body, tail)
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """`sse` in parts."""
+        head, body, tail = self._parts
+        return (self._sse_head + head, body, tail + b"\n\n")
+
+    @property
+    def ws(self) -> str:  # made for each who asks, and kept by nobody
+        return self._ws_of(b"".join(self._parts))
 
 
 class Batch:
@@ -134,6 +162,15 @@ class Batch:
     @cached_property
     def sse(self) -> bytes:
         return b"".join(f.sse for f in self.frames)
+
+    @property
+    def pieces(self) -> Iterator[bytes]:
+        """`sse` in parts, of which large ones are shared by all who are sent them."""
+        if any(isinstance(f, Large) for f in self.frames):
+            for frame in self.frames:
+                yield from frame.pieces
+        else:
+            yield self.sse
 
     @cached_property
     def chunk(self) -> bytes:

@@ -29,7 +29,7 @@ WRITE_TIMEOUT_S = 30.0
 # More missed events than this are told by a snapshot.
 MAX_REPLAY = 2_000
 RETRY_MS = 1_000
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
 # What may lie in one client's transport; more waits in its subscription.
 ROOM_BYTES = 256 * 1024
 AWAY_RETRY_S = 0.5
@@ -64,7 +64,8 @@ class SseStream:
                 await self.response.write(whole[at : at + PIECE_BYTES])
 
     async def send(self, batch: Batch) -> None:
-        await self.write(batch.sse)
+        for piece in batch.pieces:
+            await self.write(piece)
 
     def direct(self, transport: asyncio.Transport) -> Callable[[Batch], bool]:
         """Puts a batch into `transport` as it is framed once for all, if there is room and the client is there."""
@@ -120,8 +121,8 @@ async def pump(
             snapshot = await _snapshot(ctx, subscription, send)
             if snapshot is None:
                 return
-            subscription.sent = snapshot.order or START
-            await send(Batch([snapshot]))
+            subscription.sent = snapshot.last
+            await send(snapshot)
         # Whatever it is sent meanwhile comes on top of the comment.
         taken = await subscription.batches(COMMENT_S)
         for batch in taken:
@@ -149,7 +150,7 @@ async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
     return [Frame.of(e) for e in events] if len(events) <= MAX_REPLAY else None
 
 
-async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Frame | None:
+async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Batch | None:
     """The whole state with the id to go on from; waits while Redis is away. None when the stream ended meanwhile."""
     while not subscription.closed:
         # First collect what comes from now on, then note the position, then look: nothing falls between.
@@ -166,5 +167,5 @@ async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Fra
             # Deltas that came until now are in it; of events that are not, the next delta tells the effect.
             subscription.restart()
             position = ctx.hub.position
-        return ctx.live.snapshot(position)
+        return ctx.live.snapshot(position, live=subscription.live)
     return None

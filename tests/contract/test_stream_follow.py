@@ -51,7 +51,7 @@ class Scene:
         return changed
 
     async def whole(self) -> State:
-        return await self.reader.read()
+        return await StateReader(self.r, self.keys, FLEET, self.queue, ApiStats()).read()
 
     async def look(self) -> None:
         delta = self.book.take(await self.follower.look(), "")
