@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from emp_orch.api.gzipped import Text, deflated
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import Event, Events
@@ -108,9 +109,9 @@ class Frame:
         """As the event stream format has it (HTML standard, §9.2). JSON has no raw newlines, so one data line does."""
         return self._sse_head + self.data + b"\n\n"
 
-    @property
-    def pieces(self) -> Sequence[bytes]:
-        return (self.sse,)
+    def pieces(self, *, packed: bool) -> Sequence[bytes]:
+        """`sse` in parts; `packed`: as parts of a gzip stream."""
+        return (deflated(self.sse) if packed else self.sse,)
 
     @property
     def _sse_head(self) -> bytes:
@@ -128,19 +129,20 @@ class Frame:
 class Large(Frame):
     """A frame around something large that many are sent: `body` is one object for all of them, not copied here."""
 
-    def __init__(self, event: str, head: bytes, body: bytes, tail: bytes, id_: str | None) -> None:
+    def __init__(self, event: str, head: bytes, body: Text, tail: bytes, id_: str | None) -> None:
         super().__init__(event, b"", id_)
         self._parts = (head, body, tail)
 
-    @property
-    def pieces(self) -> Sequence[bytes]:
-        """`sse` in parts."""
+    def pieces(self, *, packed: bool) -> Sequence[bytes]:
         head, body, tail = self._parts
-        return (self._sse_head + head, body, tail + b"\n\n")
+        ends = (self._sse_head + head, tail + b"\n\n")
+        first, last = map(deflated, ends) if packed else ends
+        return (first, body.bytes(packed=packed), last)
 
     @property
     def ws(self) -> str:  # made for each who asks, and kept by nobody
-        return self._ws_of(b"".join(self._parts))
+        head, body, tail = self._parts
+        return self._ws_of(head + body.plain + tail)
 
 
 class Batch:
@@ -160,22 +162,32 @@ class Batch:
         return Batch([f for f in self.frames if f.order is None or f.order > order])
 
     @cached_property
-    def sse(self) -> bytes:
-        return b"".join(f.sse for f in self.frames)
+    def text(self) -> Text:
+        return Text(b"".join(f.sse for f in self.frames))
 
-    @property
-    def pieces(self) -> Iterator[bytes]:
-        """`sse` in parts, of which large ones are shared by all who are sent them."""
+    def pieces(self, *, packed: bool) -> Iterator[bytes]:
+        """What is sent, in parts, of which large ones are shared by all; `packed`: as parts of a gzip stream."""
         if any(isinstance(f, Large) for f in self.frames):
             for frame in self.frames:
-                yield from frame.pieces
+                yield from frame.pieces(packed=packed)
         else:
-            yield self.sse
+            yield self.text.bytes(packed=packed)
+
+    def chunk(self, *, packed: bool) -> bytes:
+        """The same as one chunk of an HTTP/1.1 body (RFC 9112, §7.1)."""
+        return self._packed_chunk if packed else self._chunk
 
     @cached_property
-    def chunk(self) -> bytes:
-        """`sse` as one chunk of an HTTP/1.1 body (RFC 9112, §7.1)."""
-        return b"%x\r\n%b\r\n" % (len(self.sse), self.sse)
+    def _chunk(self) -> bytes:
+        return _chunk(self.text.plain)
+
+    @cached_property
+    def _packed_chunk(self) -> bytes:
+        return _chunk(self.text.packed)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Subscription:

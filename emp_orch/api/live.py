@@ -12,6 +12,7 @@ from time import monotonic
 
 from emp_orch.api.book import Book
 from emp_orch.api.follow import Follower
+from emp_orch.api.gzipped import Text
 from emp_orch.api.hub import Batch, Frame, Hub, Large
 from emp_orch.api.views import ReconcilerView
 from emp_orch.store.connect import TRANSIENT
@@ -45,7 +46,7 @@ class LiveState:
         self._begun = 0
         self._ended: tuple[int, BaseException | None] = (0, None)
         # The last snapshot's revision and text, and what was told since.
-        self._text: tuple[int, bytes] | None = None
+        self._text: tuple[int, Text] | None = None
         self._since: list[Frame] = []
         self._since_bytes = 0
         self._beat_at_s = 0.0
@@ -155,7 +156,7 @@ class LiveState:
         """The state as of the last look: a snapshot with the id to go on from, and for `live` clients the deltas that
         follow it."""
         if self._text is None or (self._since and not live):
-            self._text = (self.revision, self._book.whole())
+            self._text = (self.revision, Text(self._book.whole()))
             self._since, self._since_bytes = [], 0
         revision, text = self._text
         head = b'{"revision":%d,"timestamp":"%b","data":' % (revision, rfc3339(now_ms()).encode())

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
+from emp_orch.api.gzipped import HEADER, deflated
 from emp_orch.api.hub import START, Batch, Frame, Subscription, parse_id
 from emp_orch.api.live import HEARTBEAT
 from emp_orch.api.state import ApiStats
@@ -40,21 +41,37 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
+PACKED = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+
 Send = Callable[[Batch], Awaitable[None]]
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether Accept-Encoding names gzip and does not refuse it (RFC 9110, §12.5.3)."""
+    for part in header.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "").strip().rstrip("0.") != "q="
+    return False
 
 
 class SseStream:
     """One client's open event stream."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, response: web.StreamResponse, *, packed: bool) -> None:
         self.response = response
+        self._packed = packed
 
     @classmethod
-    async def open(cls, request: web.Request) -> SseStream:
-        """Send the head. From here on errors can only end the stream."""
-        response = web.StreamResponse(headers=HEADERS)
+    async def open(cls, request: web.Request, *, pack: bool = False) -> SseStream:
+        """Send the head. From here on errors can only end the stream. `pack`: as gzip, if the client takes that."""
+        packed = pack and accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        response = web.StreamResponse(headers={**HEADERS, **(PACKED if packed else {})})
         await response.prepare(request)
-        return cls(response)
+        stream = cls(response, packed=packed)
+        if packed:
+            await stream.write(HEADER)
+        return stream
 
     async def write(self, data: bytes) -> None:
         """A piece after the other: what is large waits here, where it is shared, and not copied into a transport."""
@@ -64,8 +81,12 @@ class SseStream:
                 await self.response.write(whole[at : at + PIECE_BYTES])
 
     async def send(self, batch: Batch) -> None:
-        for piece in batch.pieces:
+        for piece in batch.pieces(packed=self._packed):
             await self.write(piece)
+
+    async def say(self, text: bytes) -> None:
+        """Lines of the stream that are no event."""
+        await self.write(deflated(text) if self._packed else text)
 
     def direct(self, transport: asyncio.Transport) -> Callable[[Batch], bool]:
         """Puts a batch into `transport` as it is framed once for all, if there is room and the client is there."""
@@ -73,13 +94,13 @@ class SseStream:
         def put(batch: Batch) -> bool:
             if transport.is_closing() or transport.get_write_buffer_size() + batch.size > ROOM_BYTES:
                 return False
-            transport.write(batch.chunk)
+            transport.write(batch.chunk(packed=self._packed))
             return True
 
         return put
 
     async def comment(self) -> None:
-        await self.write(b": heartbeat\n\n")
+        await self.say(b": heartbeat\n\n")
 
     @contextmanager
     def counted(self, stats: ApiStats) -> Iterator[None]:
@@ -97,9 +118,9 @@ async def monitor_events(request: web.Request) -> web.StreamResponse:
     ctx = context(request)
     live = request.query.get("live") == "1"
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
-    stream = await SseStream.open(request)
+    stream = await SseStream.open(request, pack=live)
     with stream.counted(ctx.stats), ctx.hub.subscribe(live=live) as subscription:
-        await stream.write(f"retry: {RETRY_MS}\n\n".encode())
+        await stream.say(f"retry: {RETRY_MS}\n\n".encode())
         if stream.response.headers.get("Transfer-Encoding") == "chunked" and request.transport is not None:
             subscription.direct = stream.direct(request.transport)
         await pump(ctx, subscription, stream.send, stream.comment, last_id)
