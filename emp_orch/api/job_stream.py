@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Batch, Frame, parse_id
+from emp_orch.api.frames import Batch, Frame, parse_id
 from emp_orch.api.job_views import job_detail
 from emp_orch.api.jobs import job_errors
 from emp_orch.api.query import name_in_path

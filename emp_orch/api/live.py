@@ -12,8 +12,9 @@ from time import monotonic
 
 from emp_orch.api.book import Book
 from emp_orch.api.follow import Follower
+from emp_orch.api.frames import Batch, Frame, Large
 from emp_orch.api.gzipped import Text
-from emp_orch.api.hub import Batch, Frame, Hub, Large
+from emp_orch.api.hub import Hub
 from emp_orch.api.views import ReconcilerView
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339

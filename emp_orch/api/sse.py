@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
+from emp_orch.api.frames import START, Batch, Frame, parse_id
 from emp_orch.api.gzipped import HEADER, deflated
-from emp_orch.api.hub import START, Batch, Frame, Subscription, parse_id
+from emp_orch.api.hub import Subscription
 from emp_orch.api.live import HEARTBEAT
 from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT

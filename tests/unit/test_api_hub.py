@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.hub import MAX_PENDING_BYTES, Batch, Frame, Subscription, parse_id
+from emp_orch.api.frames import Batch, Frame, parse_id
+from emp_orch.api.hub import MAX_PENDING_BYTES, Subscription
 from emp_orch.monitor.sse_client import Parser
 from emp_orch.store.events import Event
 
