@@ -1,36 +1,25 @@
 """One reader of the events stream, and every client that listens to it.
 
-An event is encoded once, and what goes out together is joined once. A client that does not keep up loses what waits
-for it and is told everything anew: its buffer never grows past a bound.
+A client that does not keep up loses what waits for it and is told everything anew: its buffer never grows past a bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, TypeVar
 
-import msgspec
-from msgspec import Struct
-
+from emp_orch.api.frames import START, Batch, Frame, parse_id
 from emp_orch.store.connect import TRANSIENT
-from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import Event, Events
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 # What may wait for one client; all that are slow at the same time share it.
 MAX_PENDING_BYTES = 8 * 1024 * 1024
 BLOCK_MS = 5_000
-# What comes so soon after other events goes out with the next.
-GATHER_S = 0.05
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 
@@ -41,104 +30,6 @@ JOB_EVENTS = (
 )
 
 ABOUT_JOBS = ("job", "lane_")
-
-Order = tuple[int, int]
-START: Order = (0, 0)
-
-_STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-_MAX_PART = 2**64 - 1
-
-
-def parse_id(text: str) -> Order | None:
-    """A stream id as a pair that sorts; None when `text` is none."""
-    match = _STREAM_ID.fullmatch(text)
-    found = (int(match[1]), int(match[2])) if match else None
-    return found if found and max(found) <= _MAX_PART else None
-
-
-class JobEvent(Struct, frozen=True, kw_only=True):
-    """What every event of one job carries."""
-
-    job_id: str
-    status: str = ""
-
-
-class LaneEvent(Struct, frozen=True, kw_only=True):
-    """What `lane_unworkable` and `lane_workable` carry: the jobs that wait in that lane changed."""
-
-    lane: str
-
-
-class Frame:
-    """One message, encoded once for all clients. `id` is the stream id, None for what is not in the stream."""
-
-    def __init__(self, event: str, data: Any, id_: str | None = None) -> None:
-        self.event = event
-        self.id = id_
-        self.order = parse_id(id_) if id_ else None
-        self.data: bytes = data if isinstance(data, bytes) else msgspec.json.encode(data)
-
-    @classmethod
-    def of(cls, event: Event) -> Frame:
-        # SSE would end the event's name at a newline.
-        name = event.type if event.type.isprintable() and event.type else "malformed"
-        return cls(name, event.data, event.id)
-
-    @cached_property
-    def job(self) -> JobEvent | None:
-        """The job that this event of the stream is about; None for any other event."""
-        return self._about("job_", JobEvent)
-
-    @cached_property
-    def lane(self) -> str | None:
-        """The lane whose verdict this event tells; None for any other event."""
-        told = self._about("lane_", LaneEvent)
-        return told.lane if told else None
-
-    def _about(self, prefix: str, type_: type[T]) -> T | None:
-        if self.id is None or not self.event.startswith(prefix):
-            return None
-        try:
-            return msgspec.json.decode(self.data, type=type_)
-        except DAMAGED:
-            return None
-
-    @cached_property
-    def sse(self) -> bytes:
-        """As the event stream format has it (HTML standard, §9.2). JSON has no raw newlines, so one data line does."""
-        head = f"event: {self.event}\n" + (f"id: {self.id}\n" if self.id else "")
-        return head.encode() + b"data: " + self.data + b"\n\n"
-
-    @cached_property
-    def ws(self) -> str:
-        head = {"type": self.event, "id": self.id}
-        return msgspec.json.encode({**head, "data": msgspec.Raw(self.data)}).decode()
-
-
-class Batch:
-    """Frames that go out together. Every client that gets all of them is sent the same bytes, joined once."""
-
-    def __init__(self, frames: Sequence[Frame]) -> None:
-        self.frames = frames
-        self.size = sum(len(f.data) for f in frames)
-        orders = [f.order for f in frames if f.order is not None]
-        self.first = min(orders, default=None)
-        self.last = max(orders, default=START)
-
-    def after(self, order: Order) -> Batch:
-        """Without the events up to `order`."""
-        if self.first is None or self.first > order:
-            return self
-        return Batch([f for f in self.frames if f.order is None or f.order > order])
-
-    @cached_property
-    def sse(self) -> bytes:
-        return b"".join(f.sse for f in self.frames)
-
-    @cached_property
-    def chunk(self) -> bytes:
-        """`sse` as one chunk of an HTTP/1.1 body (RFC 9112, §7.1)."""
-        return b"%x\r\n%b\r\n" % (len(self.sse), self.sse)
 
 
 class Subscription:
@@ -289,9 +180,7 @@ class Hub:
                 delay_s = RETRY_FIRST_S
                 async for batch in self._events.follow(self.position, block_ms=BLOCK_MS):
                     self._pass_on(batch)
-                    if batch:
-                        await asyncio.sleep(GATHER_S)
-                    elif await self._began_anew():
+                    if not batch and await self._began_anew():
                         break
             except TRANSIENT as e:
                 if self.connected or delay_s == RETRY_FIRST_S:

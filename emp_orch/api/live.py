@@ -10,11 +10,11 @@ import asyncio
 import logging
 from time import monotonic
 
-import msgspec
-
 from emp_orch.api.book import Book
 from emp_orch.api.follow import Follower
-from emp_orch.api.hub import Frame, Hub
+from emp_orch.api.frames import Batch, Frame, Large
+from emp_orch.api.gzipped import Text
+from emp_orch.api.hub import Hub
 from emp_orch.api.views import ReconcilerView
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339
@@ -27,8 +27,9 @@ REST_PER_LOOK = 3
 LOOK_S = 1.0
 ANSWER_S = 3.0
 HEARTBEAT_S = 1.4
-# A snapshot is dated; one that is older is dated anew.
-SNAPSHOT_S = 0.5
+# A snapshot is followed by the deltas since it was made, up to so many bytes: who joins while much changes is given
+# what those before were given, and not a large text of its own.
+FOLLOWING_BYTES = 256 * 1024
 
 HEARTBEAT = "heartbeat"
 SNAPSHOT = "full_state_snapshot"
@@ -45,7 +46,10 @@ class LiveState:
         self._lock = asyncio.Lock()
         self._begun = 0
         self._ended: tuple[int, BaseException | None] = (0, None)
-        self._snapshot: tuple[tuple[int, str], float, Frame] | None = None
+        # The last snapshot's revision and text, and what was told since.
+        self._text: tuple[int, Text] | None = None
+        self._since: list[Frame] = []
+        self._since_bytes = 0
         self._beat_at_s = 0.0
         self._redis_ok = False
         self._reconciler: ReconcilerView | None = None
@@ -135,20 +139,29 @@ class LiveState:
             self._reconciler = seen.system_stats.reconciler
         delta = self._book.take(seen, rfc3339(now_ms()))
         if delta is not None:
-            self._hub.release(Frame(DELTA, delta))
+            frame = Frame(DELTA, delta)
+            self._keep(frame)
+            self._hub.release(frame)
 
-    def snapshot(self, position: str) -> Frame:
-        """The whole state as of the last look, with the id to go on from; encoded once for all who begin now."""
-        which = (self.revision, position)
-        kept = self._snapshot
-        if kept is not None and kept[0] == which and monotonic() - kept[1] < SNAPSHOT_S:
-            return kept[2]
-        head = {"revision": self.revision, "timestamp": rfc3339(now_ms())}
-        frame = Frame(
-            SNAPSHOT, msgspec.json.encode({**head, "data": msgspec.Raw(self._book.whole())}), position or None
-        )
-        self._snapshot = (which, monotonic(), frame)
-        return frame
+    def _keep(self, delta: Frame) -> None:
+        """Behind the text of the last snapshot, while that is worth it."""
+        if self._text is None:
+            return
+        self._since.append(delta)
+        self._since_bytes += len(delta.data)
+        if self._since_bytes > FOLLOWING_BYTES or not self._hub.has_live_clients:
+            self._text = None
+            self._since = []
+
+    def snapshot(self, position: str, *, live: bool) -> Batch:
+        """The state as of the last look: a snapshot with the id to go on from, and for `live` clients the deltas that
+        follow it."""
+        if self._text is None or (self._since and not live):
+            self._text = (self.revision, Text(self._book.whole()))
+            self._since, self._since_bytes = [], 0
+        revision, text = self._text
+        head = b'{"revision":%d,"timestamp":"%b","data":' % (revision, rfc3339(now_ms()).encode())
+        return Batch([Large(SNAPSHOT, head, text, b"}", position or None), *self._since])
 
     def state(self) -> bytes:
         """`State` as of the last look, encoded."""

@@ -12,7 +12,7 @@ from msgspec import Struct
 from emp_orch import __version__
 from emp_orch.api.context import Context, answer, context
 from emp_orch.api.drift_story import story_view
-from emp_orch.api.hub import parse_id
+from emp_orch.api.frames import parse_id
 from emp_orch.api.query import name_in_path, name_in_query, only_known, whole_number
 from emp_orch.api.state import drift_view, reconciler_view
 from emp_orch.store import journal_reads

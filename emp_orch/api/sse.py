@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import START, Batch, Frame, Subscription, parse_id
+from emp_orch.api.frames import START, Batch, Frame, parse_id
+from emp_orch.api.gzipped import HEADER, deflated
+from emp_orch.api.hub import Subscription
 from emp_orch.api.live import HEARTBEAT
 from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT
@@ -29,7 +31,7 @@ WRITE_TIMEOUT_S = 30.0
 # More missed events than this are told by a snapshot.
 MAX_REPLAY = 2_000
 RETRY_MS = 1_000
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
 # What may lie in one client's transport; more waits in its subscription.
 ROOM_BYTES = 256 * 1024
 AWAY_RETRY_S = 0.5
@@ -40,21 +42,37 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
+PACKED = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+
 Send = Callable[[Batch], Awaitable[None]]
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether Accept-Encoding names gzip and does not refuse it (RFC 9110, §12.5.3)."""
+    for part in header.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "").strip().rstrip("0.") != "q="
+    return False
 
 
 class SseStream:
     """One client's open event stream."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, response: web.StreamResponse, *, packed: bool) -> None:
         self.response = response
+        self._packed = packed
 
     @classmethod
-    async def open(cls, request: web.Request) -> SseStream:
-        """Send the head. From here on errors can only end the stream."""
-        response = web.StreamResponse(headers=HEADERS)
+    async def open(cls, request: web.Request, *, pack: bool = False) -> SseStream:
+        """Send the head. From here on errors can only end the stream. `pack`: as gzip, if the client takes that."""
+        packed = pack and accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        response = web.StreamResponse(headers={**HEADERS, **(PACKED if packed else {})})
         await response.prepare(request)
-        return cls(response)
+        stream = cls(response, packed=packed)
+        if packed:
+            await stream.write(HEADER)
+        return stream
 
     async def write(self, data: bytes) -> None:
         """A piece after the other: what is large waits here, where it is shared, and not copied into a transport."""
@@ -64,7 +82,12 @@ class SseStream:
                 await self.response.write(whole[at : at + PIECE_BYTES])
 
     async def send(self, batch: Batch) -> None:
-        await self.write(batch.sse)
+        for piece in batch.pieces(packed=self._packed):
+            await self.write(piece)
+
+    async def say(self, text: bytes) -> None:
+        """Lines of the stream that are no event."""
+        await self.write(deflated(text) if self._packed else text)
 
     def direct(self, transport: asyncio.Transport) -> Callable[[Batch], bool]:
         """Puts a batch into `transport` as it is framed once for all, if there is room and the client is there."""
@@ -72,13 +95,13 @@ class SseStream:
         def put(batch: Batch) -> bool:
             if transport.is_closing() or transport.get_write_buffer_size() + batch.size > ROOM_BYTES:
                 return False
-            transport.write(batch.chunk)
+            transport.write(batch.chunk(packed=self._packed))
             return True
 
         return put
 
     async def comment(self) -> None:
-        await self.write(b": heartbeat\n\n")
+        await self.say(b": heartbeat\n\n")
 
     @contextmanager
     def counted(self, stats: ApiStats) -> Iterator[None]:
@@ -96,9 +119,9 @@ async def monitor_events(request: web.Request) -> web.StreamResponse:
     ctx = context(request)
     live = request.query.get("live") == "1"
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
-    stream = await SseStream.open(request)
+    stream = await SseStream.open(request, pack=live)
     with stream.counted(ctx.stats), ctx.hub.subscribe(live=live) as subscription:
-        await stream.write(f"retry: {RETRY_MS}\n\n".encode())
+        await stream.say(f"retry: {RETRY_MS}\n\n".encode())
         if stream.response.headers.get("Transfer-Encoding") == "chunked" and request.transport is not None:
             subscription.direct = stream.direct(request.transport)
         await pump(ctx, subscription, stream.send, stream.comment, last_id)
@@ -120,8 +143,8 @@ async def pump(
             snapshot = await _snapshot(ctx, subscription, send)
             if snapshot is None:
                 return
-            subscription.sent = snapshot.order or START
-            await send(Batch([snapshot]))
+            subscription.sent = snapshot.last
+            await send(snapshot)
         # Whatever it is sent meanwhile comes on top of the comment.
         taken = await subscription.batches(COMMENT_S)
         for batch in taken:
@@ -149,7 +172,7 @@ async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
     return [Frame.of(e) for e in events] if len(events) <= MAX_REPLAY else None
 
 
-async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Frame | None:
+async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Batch | None:
     """The whole state with the id to go on from; waits while Redis is away. None when the stream ended meanwhile."""
     while not subscription.closed:
         # First collect what comes from now on, then note the position, then look: nothing falls between.
@@ -166,5 +189,5 @@ async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Fra
             # Deltas that came until now are in it; of events that are not, the next delta tells the effect.
             subscription.restart()
             position = ctx.hub.position
-        return ctx.live.snapshot(position)
+        return ctx.live.snapshot(position, live=subscription.live)
     return None

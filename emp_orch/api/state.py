@@ -33,7 +33,7 @@ from emp_orch.fleet.observed import Malformed, SeenMachine, SeenWorker
 from emp_orch.fleet.overrides import Override, fleet_pause
 from emp_orch.fleet.round import Item
 from emp_orch.store.connect import Client
-from emp_orch.store.generations import Generation, read_generation
+from emp_orch.store.generations import Generation, generation_mark, read_generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.queue import Queue
@@ -72,12 +72,11 @@ class ApiStats:
 
 
 class Whole(Struct, frozen=True, kw_only=True):
-    """A state, and what it was made of. `number` and `status_text` are as they stand in Redis."""
+    """A state, and what it was made of. `status_text` is as it stands in Redis."""
 
     state: State
     malformed: tuple[Malformed, ...]
     generation: Generation | EmpError | None
-    number: bytes | str | None
     status: FleetStatus | EmpError | None
     status_text: bytes | str | None
 
@@ -91,7 +90,7 @@ class StateReader:
         self.fleet = fleet
         self._queue = queue
         self._stats = stats
-        self._desired: tuple[tuple[int, str], tuple[DesiredMachineView, ...]] = ((0, ""), ())
+        self._desired: tuple[tuple[int, int, str], tuple[DesiredMachineView, ...]] = ((0, 0, ""), ())
 
     async def read(self) -> State:
         """Raises what redis-py raises when Redis is away."""
@@ -99,7 +98,6 @@ class StateReader:
 
     async def look(self) -> Whole:
         """All there is, with what it was made of. Raises as `read`."""
-        number = await self._r.get(self._keys.generation(self.fleet))
         reports, status_text, generation, overrides, jobs = await asyncio.gather(
             read_reports(self._r, self._keys),
             self._r.get(self._keys.status(self.fleet)),
@@ -131,10 +129,13 @@ class StateReader:
             state=state,
             malformed=reports.malformed,
             generation=generation,
-            number=number,
             status=status,
             status_text=status_text,
         )
+
+    async def mark(self, number: int) -> str:
+        """What says, beside the number that was known, whether it is the same generation still."""
+        return await generation_mark(self._r, self._keys, self.fleet, number)
 
     async def jobs(self) -> JobsView:
         return await read_jobs(self._queue)
@@ -166,7 +167,7 @@ class StateReader:
 
     def _desired_by(self, generation: Generation) -> tuple[DesiredMachineView, ...]:
         """What `generation` desires. For 1,000 machines that takes 200 ms to work out, so it is done once."""
-        which = (generation.number, generation.digest)
+        which = (generation.number, generation.at_ms, generation.digest)
         if self._desired[0] != which:
             self._desired = (which, _desired(generation))
         return self._desired[1]

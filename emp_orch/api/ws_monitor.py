@@ -13,7 +13,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Batch
+from emp_orch.api.frames import Batch
 from emp_orch.api.sse import pump
 from emp_orch.api.ws_common import message, opened, read_messages, run_socket
 

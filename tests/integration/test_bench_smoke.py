@@ -78,3 +78,19 @@ def test_the_reconciler_is_measured(tmp_path: Path) -> None:
     detection = report["detection"]
     assert len(detection["status_ms"]) == len(detection["api_ms"]) == 2
     assert min(*detection["status_ms"], *detection["api_ms"]) > 0
+
+
+def test_the_live_stream_is_measured(tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    done = bench("--size", "smoke", "--json", str(written), cache=tmp_path, what="stream")
+    assert done.returncode == 0, done.stderr
+    assert "| stream" in done.stdout and "whole state / emp" in done.stdout
+
+    report: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    assert report["missing"] == []
+    crowds = {s["what"]: s for s in report["streamed"]}
+    assert [s["clients"] for s in crowds.values()] == [20, 3, 3, 3]
+    for name, crowd in crowds.items():
+        assert (crowd["told"], crowd["gaps"], crowd["snapshots"]) == (crowd["changes"], 0, 0), name
+        assert 0 < crowd["p50_ms"] <= crowd["p99_ms"], name
+        assert crowd["bytes"] > 0 and crowd["rss_after_mib"] > 0, name

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.hub import MAX_PENDING_BYTES, Batch, Frame, Subscription, parse_id
+from emp_orch.api.frames import Batch, Frame, parse_id
+from emp_orch.api.hub import MAX_PENDING_BYTES, Subscription
 from emp_orch.monitor.sse_client import Parser
 from emp_orch.store.events import Event
 
@@ -112,7 +113,7 @@ async def test_a_waiting_client_is_written_to_directly_and_a_busy_one_is_not() -
 
 def test_a_batch_is_one_chunk_of_a_body() -> None:
     batch = Batch([Frame("a", {"n": 1}, "1-0"), Frame("b", {"text": "x" * 300})])
-    size, _, rest = batch.chunk.partition(b"\r\n")
-    assert int(size, 16) == len(batch.sse) and rest == batch.sse + b"\r\n"
+    size, _, rest = batch.chunk(packed=False).partition(b"\r\n")
+    assert int(size, 16) == len(batch.text.plain) and rest == batch.text.plain + b"\r\n"
     assert [f.event for f in batch.after((1, 0)).frames] == ["b"]
     assert batch.after((0, 9)) is batch
