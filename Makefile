@@ -54,6 +54,7 @@ test-system:
 test: test-system check
 	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/contract tests/integration tests/e2e tests/browser
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/docker
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel

@@ -50,6 +50,14 @@ class Layout:
         return f"file://{self.artifacts}"
 
     @property
+    def packages(self) -> Path:
+        """Worker packages that the API serves."""
+        return self.state / "packages"
+
+    def package(self, digest: str) -> Path:
+        return self.packages / f"{digest}.tar"
+
+    @property
     def generation(self) -> Path:
         """The last published generation, so that an emptied Redis can be filled again."""
         return self.state / "generation.json"
@@ -57,6 +65,11 @@ class Layout:
     @property
     def machines(self) -> Path:
         return self.state / "machines"
+
+    @property
+    def hosts(self) -> Path:
+        """What is kept of each Docker host: its compose file, and what that is made from."""
+        return self.state / "hosts"
 
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id

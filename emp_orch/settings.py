@@ -27,10 +27,34 @@ class Listen(Struct, frozen=True, kw_only=True):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
+class EngineAddress(Struct, frozen=True, kw_only=True):
+    """Where a Docker Engine is: `url` is unix://, ssh:// or tcp://; paths of TLS files, empty without TLS.
+
+    `here`: it runs on this host, and so sees its files.
+    """
+
+    name: str
+    url: str
+    here: bool
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class ControlContainers(Struct, frozen=True, kw_only=True):
+    """The control plane as containers of the engine whose `socket` is this path of this host."""
+
+    socket: str
+    image: str
+    redis_image: str
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself.
 
-    `artifacts` is the URL of the artifact store.
+    `artifacts` is the URL of the artifact store. `hosts` are the Docker Engines that machines run on;
+    `container_redis_url` is how containers reach Redis, and `redis_listen` are the addresses that the embedded one
+    listens on for them, beside loopback. `containers` None: the control plane runs as processes of this host.
     """
 
     fleet: str
@@ -42,6 +66,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     artifacts: str
     api: Listen
     monitor: Listen
+    hosts: tuple[EngineAddress, ...] = ()
+    container_redis_url: str = ""
+    redis_listen: tuple[str, ...] = ()
+    containers: ControlContainers | None = None
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -61,6 +89,14 @@ def write_private(path: Path, content: bytes) -> None:
 
 def save(layout: Layout, settings: Settings) -> None:
     write_private(layout.settings, msgspec.json.format(msgspec.json.encode(settings)))
+
+
+def known(layout: Layout) -> Settings | None:
+    """What was applied last; None when nothing was, or it cannot be read."""
+    try:
+        return load(layout)
+    except EmpError:
+        return None
 
 
 def load(layout: Layout) -> Settings:

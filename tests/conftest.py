@@ -9,6 +9,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of what else runs here than of what is tested.
+settings.register_profile("emp", deadline=None)
+settings.load_profile("emp")
 
 
 @pytest.hookimpl(wrapper=True)

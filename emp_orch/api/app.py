@@ -13,9 +13,12 @@ from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.follow import Follower
 from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
+from emp_orch.api.join import BURST, PER_S, RATE, is_members
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
+from emp_orch.api.places import Downloads
 from emp_orch.api.query import only_known
+from emp_orch.api.rate import Rate
 from emp_orch.api.routes import ROUTES, Handler, Route
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
@@ -68,6 +71,7 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         live=LiveState(hub, Follower(redis, keys, reader, hub.jobs_changed)),
         startup=StartupChannel(redis, keys),
         stats=stats,
+        downloads=Downloads(),
     )
 
 
@@ -93,7 +97,7 @@ def build_app(ctx: Context) -> web.Application:
         loopback=is_loopback(settings.api.host),
         token=settings.api.token,
         origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
-        is_open=lambda request: request.path == "/health",
+        is_open=lambda request: request.path == "/health" or is_members(request),
     )
     away = f"Redis at {redacted(settings.redis_url)} does not answer; `emp doctor` looks closer"
     app = web.Application(
@@ -101,6 +105,7 @@ def build_app(ctx: Context) -> web.Application:
         middlewares=[errors_as_json(TRANSIENT, away), guarded(guard)],
     )
     app[CONTEXT] = ctx
+    app[RATE] = Rate(burst=BURST, per_s=PER_S)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _answering(route))
     app.router.add_get("/openapi.json", serving(ROUTES))

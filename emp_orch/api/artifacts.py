@@ -22,6 +22,7 @@ from emp_orch.jobs.outputs import safe_content_type, safe_name
 from emp_orch.store.artifacts import NoSuchArtifact
 from emp_orch.store.connect import within
 from emp_orch.web.errors import Refused
+from emp_orch.web.ranges import has_it, span
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ async def artifact(request: web.Request) -> web.StreamResponse:
     except NoSuchArtifact as e:
         raise Refused(410, e.message, hint=e.hint) from e
     headers = {**_SAFE, "Content-Type": safe_content_type(output.content_type), "Content-Disposition": _shown(output)}
-    if _has_it(request, output):
+    if has_it(request, output.sha256):
         return _response(304, headers, output)
-    start, stop = _span(request, output)
+    start, stop = span(request, name=output.name, size=output.size, etag=output.sha256)
     whole = (start, stop) == (0, output.size)
     if not whole:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size}"
@@ -94,23 +95,3 @@ def _shown(output: Output) -> str:
     name = safe_name(output.name)
     plain = name.encode("ascii", "replace").decode().replace("?", "_")
     return f"{'inline' if in_place else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def _has_it(request: web.Request, output: Output) -> bool:
-    return any(tag.value in ("*", output.sha256) for tag in request.if_none_match or ())
-
-
-def _span(request: web.Request, output: Output) -> tuple[int, int]:
-    """First byte and end of what is asked for: one range, else everything (RFC 9110 §14.2 lets a server do so)."""
-    if_range = request.headers.get("If-Range")
-    try:
-        asked = request.http_range
-    except ValueError:
-        return 0, output.size
-    if (asked.start is None and asked.stop is None) or (if_range is not None and if_range != f'"{output.sha256}"'):
-        return 0, output.size
-    start, stop, _ = asked.indices(output.size)
-    if start >= stop:
-        headers = {"Content-Range": f"bytes */{output.size}"}
-        raise Refused(416, f"{output.name} has {output.size} bytes, none of them in that range", headers=headers)
-    return start, stop

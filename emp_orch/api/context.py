@@ -10,6 +10,7 @@ from aiohttp import web
 
 from emp_orch.api.hub import Hub
 from emp_orch.api.live import LiveState
+from emp_orch.api.places import Downloads
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
@@ -40,6 +41,7 @@ class Context:
     live: LiveState
     startup: StartupChannel
     stats: ApiStats
+    downloads: Downloads
 
 
 CONTEXT = web.AppKey("context", Context)

@@ -223,6 +223,8 @@ def machine_view(seen: SeenMachine, now: int, stale_ms: float, desired: bool, wo
         gpus=r.gpus,
         host=r.host,
         agent_version=r.agent_version,
+        package=r.package,
+        package_error=r.package_error,
         health_port=r.health_port,
         started_at=rfc3339(r.started_ms),
         last_seen=rfc3339(seen.seen_ms),

@@ -32,6 +32,8 @@ class MachineView(Struct, frozen=True, kw_only=True):
     gpus: tuple[GpuReport, ...]
     host: str
     agent_version: str
+    package: str
+    package_error: str
     health_port: int
     started_at: str
     last_seen: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -10,12 +11,16 @@ from emp_orch.cli.daemon import log_to_stderr
 
 
 @click.command()
+@click.option("--part", type=click.Choice(["api", "reconcile", "monitor", "eventlog"]), help="Only this daemon.")
 @click.pass_obj
-def control(directory: Path) -> None:
-    """Become the control plane's supervisord; `emp apply` starts this."""
+def control(directory: Path, part: str | None) -> None:
+    """Become the control plane's supervisord, or with --part one daemon in a container; `emp apply` starts this."""
+    from emp_orch.control.part import run_part
     from emp_orch.control.plane import become_supervisord
     from emp_orch.layout import Layout
 
+    if part is not None:
+        sys.exit(run_part(Layout(directory), part))
     become_supervisord(Layout(directory))
 
 

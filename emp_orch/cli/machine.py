@@ -8,25 +8,75 @@ from pathlib import Path
 import click
 
 from emp_orch.cli.daemon import log_to_stderr
+from emp_orch.cli.machine_join import join, revoke
 
 
-@click.command()
-@click.argument("machine_id", envvar="MACHINE_ID")
-@click.option("--dir", "root", type=click.Path(path_type=Path), help="The machine's folder [.emp/machines/ID].")
-@click.option("--logs", type=click.Path(path_type=Path), help="Where its logs go [logs].")
+class _MachineGroup(click.Group):
+    """`emp machine ID` is `emp machine run ID`: no machine may have the name of a subcommand (spec/semantic)."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        if first not in self.commands and first not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "ID [OPTIONS] | join ID | revoke ID")
+
+
+@click.group(cls=_MachineGroup)
+def machine() -> None:
+    """Run a machine here, or let a box elsewhere join as one.
+
+    `emp machine ID` is short for `emp machine run ID`.
+    """
+
+
+@machine.command("run", short_help="Run machine ID in the foreground.")
+@click.argument("machine_id", envvar="MACHINE_ID", metavar="ID")
+@click.option(
+    "--dir",
+    "root",
+    type=click.Path(path_type=Path),
+    envvar="EMP_MACHINE_FOLDER",
+    help="The machine's folder [.emp/machines/ID].",
+)
+@click.option("--logs", type=click.Path(path_type=Path), envvar="EMP_MACHINE_LOGS", help="Where its logs go [logs].")
+@click.option("--stay", is_flag=True, help="Stay as supervisord's parent: SIGTERM drains the machine, then ends it.")
+@click.option("--api", metavar="URL", help="Join through the fleet's API there [EMP_JOIN_URL].")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The token of `emp machine join` [EMP_JOIN_TOKEN_FILE, or EMP_JOIN_TOKEN itself].",
+)
 @click.pass_obj
-def machine(directory: Path, machine_id: str, root: Path | None, logs: Path | None) -> None:
-    """Run machine MACHINE_ID in the foreground: its supervisord, agent and programs.
+def run(
+    directory: Path,
+    machine_id: str,
+    root: Path | None,
+    logs: Path | None,
+    stay: bool,
+    api: str | None,
+    token_file: Path | None,
+) -> None:
+    """Run machine ID in the foreground: its supervisord, agent and programs.
 
-    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports.
+    HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports; HUB_REDIS_URL_FILE names a
+    file that holds that URL, with its password. A box that joins by itself learns it from the fleet's API, for a token.
     """
     from emp_orch.layout import Layout
-    from emp_orch.machine.bootstrap import start
+    from emp_orch.machine.bootstrap import own_log, start
+    from emp_orch.machine.join import invitation_of
 
     log_to_stderr()
     layout = Layout(directory)
-    os.environ.setdefault("REDIS_URL", os.environ.get("HUB_REDIS_URL", ""))
-    start(machine_id, (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute())
+    invitation = invitation_of(os.environ, api=api, token_file=token_file)
+    folder, logs = (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute()
+    if stay:
+        from emp_orch.machine.stay import stay_above
+
+        stay_above(folder, logfile=own_log(machine_id, logs))
+    start(machine_id, folder, logs, invitation)
 
 
 @click.command()
@@ -46,3 +96,7 @@ def machine_setup() -> None:
     from emp_orch.machine.setup import shared_setup
 
     click.echo(shared_setup())
+
+
+machine.add_command(join)
+machine.add_command(revoke)

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,10 +41,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """`unchanged`: nothing had to be done, the generation is the one that was in force."""
+    """`unchanged`: nothing had to be done, the generation is the one that was in force. `away`: external machines that
+    have yet to join, as far as that was waited for."""
 
     generation: Generation
     unchanged: bool
+    away: tuple[str, ...] = ()
 
 
 class Declined(click.Abort):
@@ -62,10 +64,11 @@ async def carry_out(
     published = await put_in_force(layout, proposal, asked, progress, agree)
     if not asked.no_wait:
         try:
-            await wait(layout, proposal, published.generation, asked.timeout, progress)
+            away = await wait(layout, proposal, published.generation, asked.timeout, progress)
         except asyncio.CancelledError:
             progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
             raise
+        return replace(published, away=away)
     return published
 
 
@@ -127,16 +130,23 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-async def wait(layout: Layout, proposal: Proposal, generation: Generation, within_s: float, progress: Progress) -> None:
-    """Until the fleet is as `generation` says. Raises WaitTimeout with what is still missing."""
+async def wait(
+    layout: Layout, proposal: Proposal, generation: Generation, within_s: float, progress: Progress
+) -> tuple[str, ...]:
+    """Until the fleet is as `generation` says; the external machines that have yet to join.
+
+    Raises WaitTimeout with what is still missing.
+    """
     from emp_orch.control.apply import Session
     from emp_orch.store import connect
 
     async with connect.connected(proposal.settings.redis_url) as r:
-        await _watch(layout, Session(layout, proposal.settings, r), generation, within_s, progress)
+        return await _watch(layout, Session(layout, proposal.settings, r), generation, within_s, progress)
 
 
-async def _watch(layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress) -> None:
+async def _watch(
+    layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress
+) -> tuple[str, ...]:
     last: tuple[Drift, ...] = ()
 
     def look(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | None) -> None:
@@ -146,7 +156,7 @@ async def _watch(layout: Layout, session: Session, generation: Generation, withi
 
     try:
         async with asyncio.timeout(within_s):
-            await session.wait_converged(generation, look)
+            return await session.wait_converged(generation, look)
     except TimeoutError:
         missing = "\n  ".join(f"{d.kind}: {d.subject} is {d.observed}, not {d.desired} ({d.cause})" for d in last)
         raise WaitTimeout(
@@ -203,6 +213,7 @@ def outcome(proposal: Proposal, published: Published, *, waited: bool) -> dict[s
         "api": settings.api.url,
         "monitor": settings.monitor.url,
         "machines": [m.id for m in proposal.fleet.machines],
+        "yet_to_join": list(published.away),
     }
 
 
@@ -216,7 +227,10 @@ def headline(proposal: Proposal, published: Published, *, waited: bool) -> str:
     state = "is ready" if waited else "was published"
     machines_word = "machine" if len(machines) == 1 else "machines"
     slots = "GPU slot" if gpus == 1 else "GPU slots"
-    return f"{name} {state}: generation {number}, {len(machines)} {machines_word}, {gpus} {slots}"
+    yet = (
+        f"; yet to join: {', '.join(published.away)} (`emp machine join ID` prints the line)" if published.away else ""
+    )
+    return f"{name} {state}: generation {number}, {len(machines)} {machines_word}, {gpus} {slots}{yet}"
 
 
 def where(layout: Layout, proposal: Proposal) -> None:

@@ -8,17 +8,20 @@ from contextlib import suppress
 
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.observe import Observer
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.packing import keep_own
 from emp_orch.control.portcheck import refuse_taken_ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import Desired, Drift, Kind, diff
+from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import drained
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes.join_tokens import JoinTokens
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.connect import Client
@@ -26,6 +29,7 @@ from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation, publish, without_secrets
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
+from emp_orch.store.scoped_access import withdraw
 from emp_orch.store.status import FleetStatus, read_status
 
 Look = Callable[[tuple[Drift, ...], Observed, FleetStatus | None], None]
@@ -39,13 +43,14 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
 
     Raises EmpError; what this call has started is stopped again then.
     """
-    plane = ControlPlane(layout)
+    plane = plane_of(layout, proposal.settings)
     refuse_taken_ports(layout, proposal, seen)
     if seen.plane_runs:
         if seen.settings_change:
             # Stands until the daemons follow, so that an apply that is interrupted here is made good by the next.
             plane.reload_pending = True
         plane.prepare(proposal.settings, proposal.secrets)
+        keep_own(layout)
         if seen.settings_change:
             await plane.reload()
             plane.reload_pending = False
@@ -53,6 +58,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
         await plane.wait_ready(proposal.settings)
         return
     plane.prepare(proposal.settings, proposal.secrets)
+    keep_own(layout)
     started = False
     try:
         started = await plane.start()
@@ -90,23 +96,35 @@ class Session:
             allow_empty=allow_empty,
             by=identity.person(),
             why=proposal.why,
+            package=proposal.package,
         )
         if not await publish(self._r, self._keys, generation):
             raise EmpError(
                 f"another generation {number} was applied at the same time", hint="look at `emp diff`, and apply again"
             )
         generations.keep(self._layout, generation)
+        if current is not None and generations.as_desired(generation).prune:
+            await self._shut_out(current, generation)
         await Events(self._r, self._keys).append(
             "generation_published", fleet=proposal.fleet.name, generation=number, by=generation.by, why=generation.why
         )
         return generation
 
+    async def _shut_out(self, before: Generation, after: Generation) -> None:
+        """External machines that this removes: emp cannot stop them, but what they were given is void from now on."""
+        kept = {m.id for m in after.fleet.machines}
+        for machine in before.fleet.machines:
+            if machine.runtime is RuntimeKind.EXTERNAL and machine.id not in kept:
+                JoinTokens(self._layout).revoke(machine.id)
+                await withdraw(self._r, self._settings.fleet, machine.id)
+
     async def current(self) -> Generation | None:
         """The generation in force, restored into Redis from disk if Redis lost it."""
         return await generations.current(self._r, self._keys, self._layout, self._settings.fleet)
 
-    async def wait_converged(self, generation: Generation, look: Look) -> None:
-        """Until nothing differs but what drains leave out. Never gives up by itself.
+    async def wait_converged(self, generation: Generation, look: Look) -> tuple[MachineId, ...]:
+        """Until nothing differs but what drains leave out, and what only a person can start: the machines that have yet
+        to join are returned. Never gives up by itself.
 
         `look` is shown every state on the way, with what the reconciler said of it last.
         """
@@ -119,10 +137,11 @@ class Session:
                 overrides = await read_overrides(self._r, self._keys, self._settings.fleet)
                 desired = drained(bare, overrides)
                 observed = await self._observer.look()
-                drifts = blocking(diff(desired, observed), desired)
+                found = diff(desired, observed)
+                drifts = blocking(found, desired)
                 look(drifts, observed, await self._said())
                 if not drifts:
-                    return
+                    return tuple(d.machine_id for d in found if d.kind is Kind.MACHINE_AWAY)
                 batch = await events.since(after, block_ms=LOOK_AGAIN_MS)
                 after = batch[-1].id if batch else after
             except connect.TRANSIENT:
@@ -139,7 +158,7 @@ class Session:
 
 _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)
 # Only a person can mend these, and not by waiting.
-_NOT_OURS = (Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT)
+_NOT_OURS = (Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY)
 
 
 def blocking(drifts: tuple[Drift, ...], desired: Desired) -> tuple[Drift, ...]:

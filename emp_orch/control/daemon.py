@@ -70,6 +70,13 @@ def built(
 ) -> tuple[Reconciler, RedisBackend]:
     """A reconciler and its world; what it starts runs in `group`, and `wake` is called when something of that ended."""
     runtimes = runtimes_of(layout, settings)
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        loop.call_soon_threadsafe(wake)
+
+    for kind, runtime in runtimes.items():
+        group.create_task(runtime.watch(told), name=f"watch-{kind}")
     operations = Operations(
         Executor(r, keys, layout, runtimes, lead.assure),
         group,

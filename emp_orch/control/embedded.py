@@ -1,16 +1,21 @@
-"""The embedded Redis: a valkey-server on loopback with an append-only file below `.emp/redis/`."""
+"""The embedded Redis: a valkey-server with an append-only file below `.emp/redis/`, on loopback.
+
+Where containers must reach it, it listens on the address by which they know this host too, and wants a password.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
-from emp_orch.settings import Settings
+from emp_orch.settings import Settings, write_private
+from emp_orch.urls import password_of
 
 
 def server_binary() -> str:
@@ -29,11 +34,14 @@ def server_binary() -> str:
     return found
 
 
-def server_arguments(folder: Path, port: int) -> list[str]:
-    """Everything is said on the command line, so nothing of an old configuration file can linger."""
+def server_arguments(folder: Path, port: int, listen: Sequence[str] = ()) -> list[str]:
+    """Everything but a password is said on the command line, so nothing of an old configuration file can linger.
+
+    An address of `listen` that this host does not have now is passed over.
+    """
     options = {
         "port": str(port),
-        "bind": "127.0.0.1 -::1",
+        "bind": " ".join(["127.0.0.1", "-::1", *(f"-{address}" for address in listen)]),
         "protected-mode": "yes",
         "dir": str(folder),
         "appendonly": "yes",
@@ -49,7 +57,21 @@ def run(layout: Layout, settings: Settings) -> NoReturn:
     """Become the embedded Redis server."""
     if not settings.embedded:
         raise EmpError("this fleet uses a Redis of its own (redis.url); there is none to embed")
-    layout.redis.mkdir(parents=True, exist_ok=True)
     binary = server_binary()
     sys.stdout.flush()
-    os.execv(binary, [binary, *server_arguments(layout.redis, settings.redis_port)])  # noqa: S606  # argv, no shell
+    arguments = prepared(layout, settings)
+    os.execv(binary, [binary, *arguments])  # noqa: S606  # argv, no shell
+
+
+def prepared(layout: Layout, settings: Settings) -> list[str]:
+    """The server's arguments, once its folder and the file with its password are there. Raises EmpError."""
+    layout.redis.mkdir(parents=True, exist_ok=True)
+    password = password_of(settings.redis_url)
+    if settings.redis_listen and not password:
+        raise EmpError(
+            "the embedded Redis would listen beyond loopback without a password", hint="run `emp apply` again"
+        )
+    secret = layout.redis / "auth.conf"
+    # Its command line can be read by every user of this host; this file cannot.
+    write_private(secret, f"requirepass {password}\n".encode() if password else b"")
+    return [str(secret), *server_arguments(layout.redis, settings.redis_port, settings.redis_listen)]

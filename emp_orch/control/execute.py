@@ -24,6 +24,7 @@ from emp_orch.store.configs import MachineConfig
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
+from emp_orch.store.scoped_access import withdraw
 
 log = logging.getLogger("reconcile")
 
@@ -92,11 +93,20 @@ class Executor:
         runtime = self._runtime(machine)
         await self._write_config(machine, desired, mandate)
         if again:
-            self._assure(mandate)
-            await runtime.stop(machine.id)
+            await self._stop_everywhere(machine, mandate)
         secrets = self._secrets()
         self._assure(mandate)
-        await runtime.start(machine, secrets)
+        await runtime.start(machine, secrets, generation=desired.generation)
+
+    async def _stop_everywhere(self, machine: DesiredMachine, mandate: Mandate) -> None:
+        """Stop a machine, and leave nothing of it in a runtime that is no longer its own."""
+        for kind, runtime in self._runtimes.items():
+            if kind is machine.runtime or machine.id in await runtime.instances():
+                self._assure(mandate)
+                await runtime.stop(machine.id)
+                if kind is not machine.runtime:
+                    self._assure(mandate)
+                    await runtime.remove(machine.id)
 
     async def _remove(self, operation: Operation, mandate: Mandate) -> None:
         """Stop a machine that is no longer named, wherever it runs, and forget what it reported."""
@@ -107,7 +117,17 @@ class Executor:
                 await runtime.stop(machine_id)
                 self._assure(mandate)
                 await runtime.remove(machine_id)
+                break
+        else:
+            await self._shut_out(machine_id, mandate)
         await self._forget(machine_id, mandate)
+
+    async def _shut_out(self, machine_id: MachineId, mandate: Mandate) -> None:
+        """No runtime here knows it: it may have joined by itself, and must not come back with what it was given."""
+        self._assure(mandate)
+        if (external := self._runtimes.get(RuntimeKind.EXTERNAL)) is not None:
+            await external.remove(machine_id)
+        await withdraw(self._r, mandate.fleet, machine_id)
 
     async def _forget(self, machine_id: MachineId, mandate: Mandate) -> None:
         """Remove what was written for a machine, and the reports of it and its workers."""
@@ -126,6 +146,7 @@ class Executor:
             digest=config_hash(machine),
             supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
             machine=machine,
+            package=desired.package,
         )
         await configs.write_config(self._r, self._keys, mandate, config)
 

@@ -6,7 +6,6 @@ import hashlib
 
 import msgspec
 
-from emp_orch import __version__
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import config_hash, desired_machines
 from emp_orch.fleet.drift import Desired
@@ -39,7 +38,7 @@ def as_desired(generation: Generation, *, redis: str = "") -> Desired:
         machines=machines,
         digests={i: config_hash(m) for i, m in machines.items()},
         limits=limits_of(reconcile),
-        package=f"emp-orch {__version__}",
+        package=generation.package,
         redis=redis,
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,

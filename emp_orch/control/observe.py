@@ -12,7 +12,8 @@ from emp_orch.fleet.desired import machine_of
 from emp_orch.fleet.incremental import Attention
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
-from emp_orch.fleet.observed import Changed, Instance, Malformed, Observed, ProgramReport
+from emp_orch.fleet.observed import UNSEEN, Changed, Instance, Malformed, Observed, ProgramReport
+from emp_orch.runtimes import all_instances
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
@@ -82,7 +83,7 @@ class Observer:
             machines=reports.machines,
             workers=reports.workers,
             instances=await self._instances(reports.now_ms),
-            answered=tuple(self._runtimes),
+            answered=tuple(k for k in self._runtimes if k not in UNSEEN),
             malformed=reports.malformed,
             parts=await self._parts() if self._parts else {},
         )
@@ -135,7 +136,7 @@ class Observer:
             machines=_merged(last.machines, sorted(about), reports.machines),
             workers=_merged(last.workers, asked_workers, reports.workers),
             instances=instances,
-            answered=tuple(self._runtimes),
+            answered=tuple(k for k in self._runtimes if k not in UNSEEN),
             malformed=_malformed(last.malformed, about, asked_workers, reports),
             parts=await self._parts() if self._parts else {},
             changed=Changed(machines=frozenset(machines), workers=frozenset(workers)),
@@ -159,8 +160,7 @@ class Observer:
         ahead_ms = now_ms - int(self._clock.time() * 1000)
         return {
             machine_id: structs.replace(found, started_ms=found.started_ms + ahead_ms)
-            for runtime in self._runtimes.values()
-            for machine_id, found in (await runtime.instances()).items()
+            for machine_id, found in (await all_instances(self._runtimes)).items()
         }
 
 

@@ -15,20 +15,29 @@ from msgspec import Struct
 from redis.exceptions import RedisError
 
 from emp_orch.control import generation as generations
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, orphans
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.plane import Plane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Drift, Kind
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, ProgramReport, ProgramState, SeenWorker
+from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.observed import (
+    Instance,
+    InstanceState,
+    MachineReport,
+    MachineStatus,
+    ProgramReport,
+    ProgramState,
+    SeenWorker,
+)
 from emp_orch.fleet.startup import is_up
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.procident import started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo, Supervisor
 from emp_orch.settings import Settings
 from emp_orch.store import connect
@@ -136,10 +145,8 @@ def _counts(drift: Drift, found: Difference) -> bool:
 
 async def look(layout: Layout, settings: Settings) -> Overview:
     """Look at everything at once. Raises EmpError only when a file of the fleet's is damaged."""
-    plane = ControlPlane(layout)
-    instances: dict[MachineId, Instance] = {}
-    for runtime in runtimes_of(layout, settings).values():
-        instances |= await runtime.instances()
+    plane = plane_of(layout, settings)
+    instances = await all_instances(runtimes_of(layout, settings))
     left = orphans(layout)
     (found, redis_error), parts, jobs = await asyncio.gather(
         _difference(layout), _parts(plane, settings, left), _jobs(settings)
@@ -189,7 +196,7 @@ async def _jobs(settings: Settings) -> dict[JobStatus, int] | None:
         return None
 
 
-async def _parts(plane: ControlPlane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
+async def _parts(plane: Plane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
     """Every daemon that there should be, in start order, as supervisord sees it."""
     infos = {i.name: i for i in await plane.programs()}
     wanted = ((EMBEDDED_REDIS,) if settings.embedded else ()) + CONTROL_PROGRAMS
@@ -239,12 +246,18 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
                 workers_wanted=len(want.workers) if want else 0,
                 up_ms=_up_ms(observed.instances.get(machine_id), now_ms),
                 age_ms=age_ms,
-                health_url=f"http://127.0.0.1:{report.health_port}" if report and report.health_port else "",
+                health_url=_health_url(want, report),
                 error=report.error if report else "",
                 drained=want.drained if want else False,
             )
         )
     return machines
+
+
+def _health_url(want: DesiredMachine | None, report: MachineReport | None) -> str:
+    """Where this host can ask the machine itself; a container's port is its own."""
+    here = want is None or want.runtime is RuntimeKind.PROCESS
+    return f"http://127.0.0.1:{report.health_port}" if here and report and report.health_port else ""
 
 
 async def _unreported(

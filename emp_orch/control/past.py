@@ -14,7 +14,7 @@ from msgspec import structs
 from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control import generation as generations
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.proposal import Proposal, propose
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.history import changed
@@ -36,7 +36,7 @@ async def reading(layout: Layout) -> AsyncIterator[tuple[Settings, Client]]:
         async with connect.connected(settings.redis_url, read_only=True) as r:
             yield settings, r
     except Unreachable as e:
-        if settings.embedded and ControlPlane(layout).identity() is None:
+        if settings.embedded and plane_of(layout).identity() is None:
             raise Unreachable(f"fleet {settings.fleet} is down, and its Redis with it", hint="run `emp apply`") from e
         raise
 

@@ -8,7 +8,7 @@ from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.fleet.plan import Effect, MachineChange
 
-_SIGN = {Effect.START: "+", Effect.IN_PLACE: "~", Effect.RESTART: "↻", Effect.REMOVE: "-"}
+_SIGN = {Effect.START: "+", Effect.IN_PLACE: "~", Effect.RESTART: "↻", Effect.RECREATE: "±", Effect.REMOVE: "-"}
 
 
 def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
@@ -22,9 +22,11 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
         lines.append("  ↻ control plane  (restart): its settings change; machines run on")
     for change in seen.changes:
         lines += _of_machine(change, proposal.source)
+    if seen.other_package:
+        lines.append("  ↻ workers  (restart): they get another version of emp's modules, each once it is drained")
     for ref in seen.rotated:
         lines.append(f"  ~ secret {ref} has another value: programs get it when they start again (emp restart)")
-    if not seen.changes and not seen.rotated and seen.plane_runs:
+    if not seen.changes and not seen.rotated and not seen.other_package and seen.plane_runs:
         lines.append("  nothing changes on any machine")
     return lines
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
@@ -40,21 +41,43 @@ SILENCE_TIMEOUT_S = 40.0
 ORPHAN_GRACE_S = 10.0
 
 
-class ControlPlane:
-    """Start, stop and look at the control plane of the fleet in `layout`."""
+class Plane(ABC):
+    """Start, stop and look at the control plane of the fleet in `layout`, whatever it runs as."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.supervisor = Supervisor(layout.control)
 
-    @property
-    def _run(self) -> Path:
-        return self._layout.control / "run"
-
+    @abstractmethod
     def identity(self) -> ProcessIdentity | None:
-        """Our living supervisord; None when it does not run."""
-        who = recorded(self._run / "supervisord")
-        return who if who is not None and alive(who) else None
+        """The living process that stands for the whole plane; None when it does not run."""
+
+    @abstractmethod
+    def _write(self, settings: Settings) -> None:
+        """Write what this plane is started from. May raise OSError."""
+
+    @abstractmethod
+    async def start(self) -> bool:
+        """Start it; what a killed one left behind is ended first. False: it ran already."""
+
+    @abstractmethod
+    async def start_stopped(self) -> None:
+        """Start every part that was given up, or that somebody has stopped."""
+
+    @abstractmethod
+    async def reload(self) -> None:
+        """Make a running control plane follow new settings: every daemon but Redis starts anew."""
+
+    @abstractmethod
+    async def programs(self) -> list[ProcessInfo]:
+        """The daemons' states; empty when the control plane does not run."""
+
+    @abstractmethod
+    async def silence(self, name: str) -> None:
+        """End one daemon for good, so that it does nothing more."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
 
     @property
     def reload_pending(self) -> bool:
@@ -70,18 +93,61 @@ class ControlPlane:
         """Write everything the daemons read. Raises EmpError naming the folder that cannot be written."""
         layout = self._layout
         try:
-            own = (layout.state, layout.control, self._run, layout.machines, layout.artifacts, layout.redis)
+            own = (layout.state, layout.control, layout.machines, layout.artifacts, layout.redis)
             for folder in (*own, layout.logs):
                 folder.mkdir(parents=True, exist_ok=True)
             layout.state.chmod(0o700)
-            text = render_control(read_text("templates/control.conf.j2"), embedded_redis=settings.embedded)
-            write_private(layout.control / "supervisord.conf", text.encode())
+            self._write(settings)
             write_private(layout.secrets, msgspec.json.encode(secrets))
             settings_files.save(layout, settings)
         except OSError as e:
             raise EmpError(
                 f"cannot write {e.filename}: {e.strerror}", hint="check who owns the fleet's folder, and its free space"
             ) from e
+
+    async def wait_ready(self, settings: Settings) -> None:
+        """Until Redis and the API answer. Raises EmpError naming what does not, with the end of its log."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._wait("redis", lambda: _redis_answers(settings))
+                await self._wait("api", lambda: _http_answers(settings.api, "/ready"))
+                await self._wait("monitor", lambda: _http_answers(settings.monitor, "/"))
+        except TimeoutError:
+            raise WaitTimeout(
+                f"the control plane was not ready within {READY_TIMEOUT_S:.0f} s",
+                hint=f"look into {self._layout.logs}, or run `emp doctor`",
+            ) from None
+
+    async def _wait(self, program: str, answers: Callable[[], Awaitable[bool]]) -> None:
+        """Until `answers`, or until supervisord has given `program` up."""
+        while not await answers():
+            for info in await self.programs():
+                if info.name == program and info.statename == "FATAL":
+                    log = self._layout.log(program)
+                    raise EmpError(f"{program} does not stay up: {_last_line(log)}", hint=f"see {log}")
+            await asyncio.sleep(POLL_S)
+
+
+class ControlPlane(Plane):
+    """As processes of this host: a supervisord with the daemons."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self.supervisor = Supervisor(layout.control)
+
+    @property
+    def _run(self) -> Path:
+        return self._layout.control / "run"
+
+    def identity(self) -> ProcessIdentity | None:
+        """Our living supervisord; None when it does not run."""
+        who = recorded(self._run / "supervisord")
+        return who if who is not None and alive(who) else None
+
+    def _write(self, settings: Settings) -> None:
+        self._run.mkdir(exist_ok=True)
+        text = render_control(read_text("templates/control.conf.j2"), embedded_redis=settings.embedded)
+        write_private(self._layout.control / "supervisord.conf", text.encode())
 
     async def start(self) -> bool:
         """Start the supervisord; what a killed one left behind is ended first. False: it ran already."""
@@ -128,28 +194,6 @@ class ControlPlane:
             return await self.supervisor.all_processes()
         except Unreachable:
             return []
-
-    async def wait_ready(self, settings: Settings) -> None:
-        """Until Redis and the API answer. Raises EmpError naming what does not, with the end of its log."""
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                await self._wait("redis", lambda: _redis_answers(settings))
-                await self._wait("api", lambda: _http_answers(settings.api, "/ready"))
-                await self._wait("monitor", lambda: _http_answers(settings.monitor, "/"))
-        except TimeoutError:
-            raise WaitTimeout(
-                f"the control plane was not ready within {READY_TIMEOUT_S:.0f} s",
-                hint=f"look into {self._layout.logs}, or run `emp doctor`",
-            ) from None
-
-    async def _wait(self, program: str, answers: Callable[[], Awaitable[bool]]) -> None:
-        """Until `answers`, or until supervisord has given `program` up."""
-        while not await answers():
-            for info in await self.programs():
-                if info.name == program and info.statename == "FATAL":
-                    log = self._layout.log(program)
-                    raise EmpError(f"{program} does not stay up: {_last_line(log)}", hint=f"see {log}")
-            await asyncio.sleep(POLL_S)
 
     async def silence(self, name: str) -> None:
         """End one daemon for good, so that it does nothing more; supervisord is ended where it does not answer."""

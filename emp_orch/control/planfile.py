@@ -17,7 +17,7 @@ from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.drift import diff
 from emp_orch.layout import Layout
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.settings import write_private
 from emp_orch.store import connect
 from emp_orch.store.generations import read_generation
@@ -109,9 +109,8 @@ async def _observed(layout: Layout, proposal: Proposal, seen: Preview) -> str:
     """A digest of the machines' lives, and of the drift by kind and subject: its words also hold ages."""
     settings = seen.running or proposal.settings
     lives = {
-        machine_id: f"{found.state} {found.boot_id}"
-        for runtime in runtimes_of(layout, settings).values()
-        for machine_id, found in (await runtime.instances()).items()
+        machine_id: f"{found.state} {found.boot_id or found.started_ms}"
+        for machine_id, found in (await all_instances(runtimes_of(layout, settings))).items()
     }
     drift: list[str] = []
     if seen.plane_runs or not settings.embedded:

@@ -9,6 +9,7 @@ from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.model import RuntimeKind
 from emp_orch.fleet.plan import Effect
 from emp_orch.layout import Layout
 from emp_orch.procident import alive, identify, recorded
@@ -54,11 +55,15 @@ def _control_ports(settings: Settings) -> list[Wanted]:
 
 
 def _machine_ports(proposal: Proposal, seen: Preview) -> list[tuple[Wanted, str]]:
-    """Ports of programs that are about to start, and health ports of machines that are."""
+    """Ports of this host that programs about to start will listen on, and health ports of machines that do.
+
+    Inside a container a machine has all ports to itself; published ones are Docker's to refuse.
+    """
     new = {(c.machine_id, name) for c in seen.changes for name in c.added}
     starting = {c.machine_id for c in seen.changes if c.effect is Effect.START}
     wanted: list[tuple[Wanted, str]] = []
-    for machine in desired_machines(proposal.fleet).values():
+    here = (m for m in desired_machines(proposal.fleet).values() if m.runtime is RuntimeKind.PROCESS)
+    for machine in here:
         wanted += [
             (("127.0.0.1", p.port, f"{machine.id}/{p.name}", p.origin), machine.id)
             for p in machine.programs

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
@@ -19,7 +19,7 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import InstanceState
 from emp_orch.fleet.plan import Effect, MachineChange, changes
 from emp_orch.layout import Layout
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.generations import Generation, read_generation
@@ -33,7 +33,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
-    `removed` are the machines that this apply removes.
+    `removed` are the machines that this apply removes. `other_package`: workers get another version of emp.
     """
 
     number: int
@@ -44,6 +44,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     running: Settings | None
     rotated: tuple[str, ...]
     removed: tuple[MachineId, ...] = ()
+    other_package: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -62,14 +63,12 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
 
     Raises UsageError for what must not be applied, EmpError when the proposal's base is no longer in force.
     """
-    plane = ControlPlane(layout)
-    runs = plane.identity() is not None
     old = _known_settings(layout)
-    instances = {
-        machine_id: instance
-        for runtime in runtimes_of(layout, proposal.settings).values()
-        for machine_id, instance in (await runtime.instances()).items()
-    }
+    plane = plane_of(layout, old or proposal.settings)
+    runs = plane.identity() is not None
+    if runs and old is not None:
+        _refuse_moved_plane(old, proposal.settings)
+    instances = await all_instances(runtimes_of(layout, proposal.settings))
     if old is not None and (runs or any(i.state is InstanceState.RUNNING for i in instances.values())):
         _refuse_moved_redis(old, proposal.settings)
     current = await _current(layout, proposal, old if runs and old else proposal.settings, runs=runs)
@@ -82,13 +81,16 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         raise UsageError(f"pruning would remove all {len(before)} machines", hint="if that is meant, add --allow-empty")
     found = changes(before, desired, instances, proposal.source)
     gone = tuple(c.machine_id for c in found if c.effect is Effect.REMOVE) if desired.prune else ()
+    other_package = current is not None and current.package != proposal.package
     return Preview(
         number=number,
         same=current is not None
+        and not other_package
         and current.digest == generations.digest(proposal.fleet)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
         removed=gone,
+        other_package=other_package,
         plane_runs=runs,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,
@@ -141,6 +143,16 @@ def _refuse_moved_redis(old: Settings, new: Settings) -> None:
         raise UsageError(
             "the fleet's name, or its Redis (redis.url, port, prefix), changed while it runs",
             hint="run `emp down` first: machines keep the Redis they were started with",
+        )
+
+
+def _refuse_moved_plane(old: Settings, new: Settings) -> None:
+    """What stops one kind of plane does not know the other."""
+    before, after = old.containers, new.containers
+    if (before is None) != (after is None) or (before and after and before.socket != after.socket):
+        raise UsageError(
+            "control.runtime, or the engine that runs the control plane, changed while it runs",
+            hint="run `emp down` first",
         )
 
 

@@ -7,11 +7,18 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from emp_orch import settings as settings_files
 from emp_orch import spec
+from emp_orch.control.packing import own_package
+from emp_orch.control.redis_reach import reach
 from emp_orch.errors import EmpError, UsageError
-from emp_orch.fleet.model import EMBEDDED, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.hosts import LOCAL, host_of, is_here
+from emp_orch.fleet.model import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.package import WorkerPackage
+from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
-from emp_orch.settings import Listen, Settings
+from emp_orch.runtimes.engine import local_host
+from emp_orch.settings import ControlContainers, EngineAddress, Listen, Settings
 from emp_orch.store.artifacts import Artifacts
 
 
@@ -19,7 +26,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     """Everything that is needed to make a fleet so. `secrets` maps a reference's key to its value.
 
     `source` is what the fleet is taken from, in words; `why` stands in the history. `base` is the generation that
-    must be in force still, None when any may be.
+    must be in force still, None when any may be. `package` is what the workers run.
     """
 
     fleet: Fleet
@@ -28,6 +35,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     source: str
     why: str
     base: int | None = None
+    package: WorkerPackage | None = None
 
 
 def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Proposal]:
@@ -55,16 +63,18 @@ def propose(
 
     Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
-    for machine in fleet.machines:
-        if machine.runtime is not RuntimeKind.PROCESS:
-            raise UsageError(
-                f"{machine.origin}: machine {machine.id} has runtime {machine.runtime}, which this emp cannot run yet",
-                hint="use `runtime: process`",
-            )
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
     Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for
-    return Proposal(fleet=fleet, settings=settings, secrets=secrets, source=source, why=why, base=base)
+    return Proposal(
+        fleet=fleet,
+        settings=settings,
+        secrets=secrets,
+        source=source,
+        why=why,
+        base=base,
+        package=fleet.worker_package or own_package(),
+    )
 
 
 def secret_files(fleet: Fleet, root: Path) -> frozenset[Path]:
@@ -73,19 +83,61 @@ def secret_files(fleet: Fleet, root: Path) -> frozenset[Path]:
 
 
 def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Settings:
-    embedded = fleet.redis.url == EMBEDDED
-    url = f"redis://127.0.0.1:{fleet.redis.port}/0" if embedded else fleet.redis.url
+    known = settings_files.known(layout)
+    hosts = _hosts(fleet, layout, known)
+    redis = reach(fleet, hosts, known)
     return Settings(
         fleet=fleet.name,
-        redis_url=url,
-        machine_redis_url=fleet.redis.machine_url or url,
-        embedded=embedded,
+        redis_url=redis.control,
+        machine_redis_url=redis.machine,
+        container_redis_url=redis.container,
+        redis_listen=redis.listen,
+        hosts=hosts,
+        embedded=fleet.redis.url == EMBEDDED,
         redis_port=fleet.redis.port,
         prefix=fleet.redis.prefix,
         artifacts=fleet.jobs.artifacts or layout.artifacts_url,
         api=_listen(fleet.api, secrets),
         monitor=_listen(fleet.monitor, secrets),
+        containers=_containers(fleet),
     )
+
+
+def _containers(fleet: Fleet) -> ControlContainers | None:
+    """Where the control plane's containers run; None when it is processes. Raises UsageError without a local engine."""
+    control = fleet.control
+    if control.runtime is ControlRuntime.PROCESS:
+        return None
+    named = fleet.hosts.get(LOCAL)
+    url = named.docker if named else local_host().url
+    if not url.startswith("unix://"):
+        raise UsageError(
+            "control.runtime compose needs the engine of this host, by its socket",
+            hint="hosts: {local: {docker: unix:///var/run/docker.sock}}, or another DOCKER_HOST",
+        )
+    return ControlContainers(
+        socket=url.removeprefix("unix://"), image=control.image or CONTROL_IMAGE, redis_image=control.redis_image
+    )
+
+
+def _hosts(fleet: Fleet, layout: Layout, known: Settings | None) -> tuple[EngineAddress, ...]:
+    """The Docker hosts that machines of this fleet run on, or ran on and were not removed from yet.
+
+    Files of TLS are relative to the fleet's folder.
+    """
+    before = {h.name: h for h in known.hosts} if known else {}
+    left = {path.parents[1].name for path in layout.hosts.glob("*/machines/*.json")}
+    named = {host_of(m) for m in fleet.machines if m.runtime is RuntimeKind.COMPOSE}
+    found = []
+    for name in sorted(named | (left & before.keys())):
+        spec = fleet.hosts.get(name)
+        if spec is None:
+            found.append(before[name] if name in before and name not in named else local_host())
+            continue
+        tls = {} if spec.tls is None else {"ca": spec.tls.ca, "cert": spec.tls.cert, "key": spec.tls.key}
+        files = {k: str(layout.root / path) for k, path in tls.items() if path}
+        found.append(EngineAddress(name=name, url=spec.docker, here=is_here(spec), **files))
+    return tuple(found)
 
 
 def _listen(endpoint: Endpoint, secrets: Mapping[str, str]) -> Listen:

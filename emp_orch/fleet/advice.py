@@ -10,6 +10,7 @@ from emp_orch.fleet.round import Item
 _BY_KIND = {
     Kind.REPORT_MALFORMED: "find who writes it: another program, or another version of emp on that machine",
     Kind.MACHINE_UNREACHABLE: "look where it runs: nothing here can tell whether it does; emp stops nothing unknown",
+    Kind.MACHINE_AWAY: "start it where it is; on a new box: the line that `emp machine join {machine}` prints",
     Kind.MACHINE_FOREIGN: "stop it where it runs, or add it to emp.yaml",
     Kind.MACHINE_CONFLICT: "stop one of the two: the report says where each runs",
     Kind.GPU_LOST: "look at the driver there (`nvidia-smi`, the kernel's log); often only a reboot helps",
@@ -49,7 +50,7 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
         case Hold.UNDER_WAY:
             found.append("wait: it is under way")
         case None:
-            found += [_BY_KIND[drift.kind]] if drift.kind in _BY_KIND else []
+            found += [_BY_KIND[drift.kind].format(machine=drift.machine_id)] if drift.kind in _BY_KIND else []
             found += [logs] if drift.program else []
     return tuple(found)
 

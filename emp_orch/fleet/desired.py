@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from emp_orch.fleet.containers import DesiredContainer, desired_container, device_inside, device_of
 from emp_orch.fleet.model import (
     EnvValue,
     Fleet,
@@ -24,6 +25,7 @@ from emp_orch.fleet.model import (
     ProgramName,
     RuntimeKind,
     Scale,
+    SecretRef,
     Service,
     ServiceName,
     Stop,
@@ -75,6 +77,7 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now.
 
     `capabilities` are those that emp.yaml gives its workers. `needs_gpus`: each slot wants a device of its own.
+    `container` is None for a machine that is none.
     """
 
     id: MachineId
@@ -89,6 +92,7 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     needs_gpus: bool
     origin: Origin
     drained: bool = False
+    container: DesiredContainer | None = None
 
     def program(self, name: ProgramName) -> DesiredProgram | None:
         return next((p for p in self.programs if p.name == name), None)
@@ -98,6 +102,11 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
         """The workers this machine should have, and the program of each."""
         slots = 0 if self.drained else self.num_gpus
         return {worker_id(self.id, slot): worker_program(slot) for slot in range(slots)}
+
+
+def secrets_of(machine: DesiredMachine) -> frozenset[str]:
+    """The keys of the secrets that this machine's programs name."""
+    return frozenset(v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef))
 
 
 def worker_id(machine_id: MachineId, slot: int) -> WorkerId:
@@ -148,7 +157,16 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         capabilities=machine.worker.capabilities,
         needs_gpus=machine.gpus.kind is GpuKind.NVIDIA,
         origin=machine.origin,
+        container=_container(fleet, machine),
     )
+
+
+def _container(fleet: Fleet, machine: Machine) -> DesiredContainer | None:
+    if machine.runtime is not RuntimeKind.COMPOSE:
+        return None
+    services = [fleet.services[name] for name in machine.publish if name in machine.services]
+    ports = {program_port(machine, s, slot) for s in services for slot in _slots(machine, s)}
+    return desired_container(machine, tuple(sorted(p for p in ports if p is not None)))
 
 
 def _in_dependency_order(services: list[Service]) -> list[Service]:
@@ -260,7 +278,12 @@ def _service_program(
     port = program_port(machine, service, slot)
     if service.builtin is not None:
         gpu = () if slot is None else ("--gpu", str(slot))
-        argv: tuple[str, ...] = (EMP, "simulate", "--port", str(port), "--dir", _data_dir(service, slot), *gpu)
+        # Docker hands a published port's connections to the container's own address, not to its loopback.
+        host = ("--host", "0.0.0.0") if _published(machine, service) else ()  # noqa: S104
+        argv: tuple[str, ...] = (
+            *(EMP, "simulate", *host, "--port", str(port), "--dir", _data_dir(service, slot)),
+            *gpu,
+        )
     else:
         argv = tuple(_fill(word, service, machine, slot) for word in service.command or ())
     return DesiredProgram(
@@ -281,6 +304,10 @@ def _service_program(
     )
 
 
+def _published(machine: Machine, service: Service) -> bool:
+    return machine.runtime is RuntimeKind.COMPOSE and service.name in machine.publish
+
+
 def _filled_env(machine: Machine, service: Service, slot: int | None) -> dict[str, EnvValue]:
     return {k: _fill(v, service, machine, slot) if isinstance(v, str) else v for k, v in service.env.items()}
 
@@ -295,7 +322,7 @@ def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:
     """CUDA_VISIBLE_DEVICES of a per-GPU program: the slot's device, whether or not a GPU is there."""
     if slot is None:
         return {}
-    device = machine.gpus.ids[slot] if machine.gpus.kind is GpuKind.NVIDIA and machine.gpus.ids else str(slot)
+    device = device_inside(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
     return {"CUDA_VISIBLE_DEVICES": device, "EMP_GPU_SLOT": str(slot)}
 
 

@@ -7,6 +7,8 @@
 | machine-booting | machine | its runtime says it runs, but too short a time to have been heard | nothing yet |
 | machine-stale | machine | runs, but has not reported for stale_after | restart it |
 | machine-unreachable | machine | stale, and no runtime here can tell whether it runs | nothing: unknown stops nothing |
+| container-outdated | machine | runs in a container made for another image, host, GPUs or ports | recreate it |
+| machine-away | machine | external, and not heard: it has not joined, or is silent | nothing: a person starts it |
 | config-behind | machine | reports another configuration than desired | send the configuration |
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
 | generation-behind | machine | same configuration, older generation number | send the configuration |
@@ -22,7 +24,7 @@
 | worker-missing | worker | its program runs, but it does not report | restart its program |
 | worker-stale | worker | reported before, not for stale_after | restart its program |
 | worker-wrong-machine | worker | reports another machine than its id says | restart its program |
-| worker-outdated | worker | reports another worker package than this emp's | restart its program |
+| worker-outdated | worker | reports another package than desired | once its machine has that: restart its program |
 | worker-wrong-capabilities | worker | lacks what emp.yaml says it can do | restart its program |
 | connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
 | connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |
@@ -41,6 +43,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from emp_orch.fleet.aside import TWO_AGENTS, beside, control_plane
+from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, machine_of
 from emp_orch.fleet.hearing import (
     BOOT_GRACE_MS,
@@ -55,7 +58,7 @@ from emp_orch.fleet.hearing import (
 from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, worker_drift
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import Instance, InstanceState, MachineStatus, Observed, SeenMachine
+from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState, MachineStatus, Observed, SeenMachine
 from emp_orch.fleet.surplus import surplus_machines, surplus_workers
 
 __all__ = ["BOOT_GRACE_MS", "Desired", "Drift", "Kind", "diff"]
@@ -127,7 +130,7 @@ def machine_drift(
 # The report that is there may be a former life's.
 _UNHEARD = (
     *(Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE, Kind.MACHINE_UNREACHABLE),
-    Kind.MACHINE_CONFLICT,
+    *(Kind.MACHINE_AWAY, Kind.MACHINE_CONFLICT),
 )
 
 
@@ -155,6 +158,14 @@ def _under_way(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> str:
     return "its start-up sequence is under way" + (f"; {at.subject} is {at.observed}: {at.cause}" if at else "")
 
 
+def _why_away(seen_ms: int | None, desired: Desired, observed: Observed) -> str:
+    if not seen_ms:
+        return "it has not joined, or was stopped in good order"
+    if fresh(seen_ms, desired, observed):
+        return NOBODY_WAS_HEARD
+    return "its box is off, or cannot reach Redis; emp cannot start it"
+
+
 def _whole_machine(
     machine: DesiredMachine, instance: Instance | None, desired: Desired, observed: Observed, unread_ms: int | None
 ) -> Drift | None:
@@ -175,7 +186,7 @@ def _whole_machine(
             cause=cause,
             origin=machine.origin,
             seen_ms=seen_ms,
-            began_ms=seen_ms or None if kind is Kind.MACHINE_STALE else None,
+            began_ms=seen_ms or None if kind in (Kind.MACHINE_STALE, Kind.MACHINE_AWAY) else None,
         )
 
     if instance is not None and instance.state is InstanceState.GONE:
@@ -183,6 +194,8 @@ def _whole_machine(
     now = heard(machine, desired, observed)
     if now is None:
         silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "has never reported"
+        if machine.runtime in UNSEEN:
+            return drift(Kind.MACHINE_AWAY, "reporting", silent, _why_away(seen_ms, desired, observed))
         if instance is None or instance.state is InstanceState.UNKNOWN:
             why = instance.detail if instance and instance.detail else "no runtime here can tell whether it runs"
             return drift(Kind.MACHINE_UNREACHABLE, "reporting", silent, why)
@@ -193,6 +206,11 @@ def _whole_machine(
         if seen is not None and (rival := overwritten(seen, instance, desired, observed)):
             return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
+    if instance is not None and instance.container != container_hash(machine):
+        made = (container_hash(machine), instance.container)
+        want, got = (f"container {m}" if m else "no container" for m in made)
+        others = "only a new container changes its image, host, devices, ports or limits"
+        return drift(Kind.CONTAINER_OUTDATED, want, got, others if all(made) else "its runtime is another")
     report = now.report
     wanted = desired.digests[machine.id]
     if report.config_hash != wanted:

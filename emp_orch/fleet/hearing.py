@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.observed import Instance, InstanceState, Observed, SeenMachine
+from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState, Observed, SeenMachine
 
 # How long a machine or worker may take from its process' start to its first report.
 BOOT_GRACE_MS = 30_000
@@ -35,6 +35,8 @@ def age(ms: int) -> str:
 
 def instance_of(machine: DesiredMachine, observed: Observed) -> Instance | None:
     """What its runtime says; None when no runtime that could know has answered."""
+    if machine.runtime in UNSEEN:
+        return None
     instance = observed.instances.get(machine.id)
     if instance is None and machine.runtime in observed.answered:
         return Instance(machine_id=machine.id, state=InstanceState.GONE, detail="it was never started")
@@ -47,8 +49,18 @@ def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> Seen
     if seen is None or not recent(seen.seen_ms, desired, observed):
         return None
     instance = instance_of(machine, observed)
-    former = instance is not None and instance.boot_id and seen.report.boot_id != instance.boot_id
-    return None if former else seen
+    return None if instance is not None and _is_former(seen, instance, observed) else seen
+
+
+def _is_former(seen: SeenMachine, instance: Instance, observed: Observed) -> bool:
+    """Whether the report is of a former life of the machine.
+
+    Where only times can tell, they are believed just while the machine is young: clocks may be set later.
+    """
+    if instance.boot_id:
+        return seen.report.boot_id != instance.boot_id
+    young = instance.started_ms > 0 and observed.now_ms - instance.started_ms < BOOT_GRACE_MS
+    return young and seen.report.started_ms + CLOCKS_MS < instance.started_ms
 
 
 def overwritten(seen: SeenMachine, instance: Instance, desired: Desired, observed: Observed) -> str:

@@ -10,6 +10,7 @@ from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import ProgramName, WorkerId
 from emp_orch.fleet.observed import (
     ConnectorStatus,
+    MachineReport,
     Observed,
     ProgramReport,
     ProgramState,
@@ -18,6 +19,7 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.fleet.package import WorkerPackage, in_short
 
 # (kind, id) of each report that cannot be read → when its subject was last heard
 Unreadable = dict[tuple[str, str], int]
@@ -157,7 +159,7 @@ def worker_drift(
         program = seen.report.programs[name]
         unread_ms = unreadable.get(("worker", wid))
         if unread_ms is None:
-            kind, got, cause = _classify_worker(machine, worker, program, desired, observed)
+            kind, got, cause = _classify_worker(machine, seen, worker, program, desired, observed)
         else:
             kind, got, cause = _classify_silence(unread_ms, program, desired, observed)
         if kind is not None:
@@ -170,7 +172,8 @@ def worker_drift(
                     observed=got,
                     cause=cause,
                     origin=machine.origin,
-                    program=name,
+                    # A restart only helps where the package is there.
+                    program=None if kind is Kind.WORKER_OUTDATED and not _has_package(desired, seen) else name,
                 )
             )
         elif worker is not None and unread_ms is None:
@@ -182,7 +185,12 @@ _Verdict = tuple[Kind | None, str, str]
 
 
 def _classify_worker(
-    machine: DesiredMachine, worker: SeenWorker | None, program: ProgramReport, desired: Desired, observed: Observed
+    machine: DesiredMachine,
+    seen: SeenMachine,
+    worker: SeenWorker | None,
+    program: ProgramReport,
+    desired: Desired,
+    observed: Observed,
 ) -> _Verdict:
     if worker is None:
         if _young(program, observed):
@@ -195,13 +203,26 @@ def _classify_worker(
         return kind, got, cause
     if worker.report.machine_id != machine.id:
         return Kind.WORKER_WRONG_MACHINE, f"of machine {worker.report.machine_id}", "it was started for another machine"
-    if desired.package and worker.report.package and worker.report.package != desired.package:
-        return Kind.WORKER_OUTDATED, worker.report.package, f"this emp has {desired.package}"
+    if desired.package is not None and worker.report.package not in ("", desired.package.digest):
+        return Kind.WORKER_OUTDATED, in_short(worker.report.package), _why_outdated(desired.package, seen.report)
     if machine.capabilities and (lacking := _lacking(machine.capabilities, worker.report.capabilities)):
         return Kind.WORKER_WRONG_CAPABILITIES, f"other {lacking}", "it was started with other capabilities"
     if worker.report.status in (WorkerStatus.INITIALIZING, WorkerStatus.OFFLINE):
         return Kind.WORKER_STARTING, worker.report.status, "it is starting"
     return None, "", ""
+
+
+def _has_package(desired: Desired, seen: SeenMachine) -> bool:
+    """Whether the workers of this machine would start from the package that is desired."""
+    return desired.package is not None and seen.report.package == desired.package.digest
+
+
+def _why_outdated(package: WorkerPackage, report: MachineReport) -> str:
+    if report.package == package.digest:
+        return f"its machine has {package.short}"
+    if report.package_error:
+        return f"its machine cannot take over {package.short}: {report.package_error}"
+    return f"its machine does not have {package.short} yet"
 
 
 def _is_former(report: WorkerReport, program: ProgramReport) -> bool:

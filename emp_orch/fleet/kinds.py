@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.limits import Limits
 from emp_orch.fleet.model import MachineId, Origin, ProgramName
+from emp_orch.fleet.package import WorkerPackage
 
 
 class Kind(StrEnum):
@@ -19,6 +20,8 @@ class Kind(StrEnum):
     MACHINE_BOOTING = "machine-booting"
     MACHINE_STALE = "machine-stale"
     MACHINE_UNREACHABLE = "machine-unreachable"
+    CONTAINER_OUTDATED = "container-outdated"
+    MACHINE_AWAY = "machine-away"
     CONFIG_BEHIND = "config-behind"
     MACHINE_STARTING = "machine-starting"
     GENERATION_BEHIND = "generation-behind"
@@ -84,8 +87,8 @@ class Drift(Struct, frozen=True, kw_only=True):
 class Desired(Struct, frozen=True, kw_only=True, dict=True):
     """One generation, ready to compare. `digests` are the machines' config_hash: taken once, not at each look.
 
-    `package` is the worker package of this emp, `redis` where machines of this host find Redis, as `host:port/db`;
-    empty where nobody knows.
+    `package` is what workers are to run, None in generations that do not say; `redis` where machines of this host find
+    Redis, as `host:port/db`, empty where nobody knows.
     """
 
     generation: int
@@ -95,7 +98,7 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     max_unavailable: int
     prune: bool
     limits: Limits
-    package: str = ""
+    package: WorkerPackage | None = None
     redis: str = ""
 
     @cached_property

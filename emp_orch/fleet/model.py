@@ -1,6 +1,7 @@
 """What an emp.yaml says, as frozen values: the Fleet and its parts.
 
-Built by spec/; every default comes from schema/emp.schema.json, so no field here has a default of its own.
+Built by spec/; every default comes from schema/emp.schema.json. A field that has one here too is younger than
+generations that may still be stored.
 Durations are seconds, sizes bytes. `origin` is `file:line:column` and takes no part in any hash.
 """
 
@@ -10,6 +11,8 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from msgspec import Struct
+
+from emp_orch.fleet.package import WorkerPackage
 
 MachineId = NewType("MachineId", str)
 ServiceName = NewType("ServiceName", str)
@@ -33,6 +36,13 @@ class RuntimeKind(StrEnum):
     PROCESS = "process"
     COMPOSE = "compose"
     EXTERNAL = "external"
+
+
+class ControlRuntime(StrEnum):
+    """What the control plane itself runs as."""
+
+    PROCESS = "process"
+    COMPOSE = "compose"
 
 
 class GpuKind(StrEnum):
@@ -115,8 +125,42 @@ class Gpus(Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...]
 
 
+class Volume(Struct, frozen=True, kw_only=True):
+    """A folder of a container's host that it sees too. Both paths are absolute."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a container may use at most; None: whatever its host has, or Docker gives."""
+
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    cpus: float | None = None
+
+
+class DockerTls(Struct, frozen=True, kw_only=True):
+    """Paths of PEM files, relative to the folder of emp.yaml."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+class DockerHost(Struct, frozen=True, kw_only=True):
+    """A Docker Engine. `docker` is a unix://, ssh:// or tcp:// address without password; only tcp:// has `tls`."""
+
+    docker: str
+    tls: DockerTls | None
+
+
 class Machine(Struct, frozen=True, kw_only=True):
-    """One machine after `defaults:` were merged and `replicas` expanded."""
+    """One machine after `defaults:` were merged and `replicas` expanded.
+
+    `host`, `image`, `publish`, `volumes` and `limits` are a container's: of no effect with other runtimes.
+    """
 
     id: MachineId
     runtime: RuntimeKind
@@ -132,6 +176,9 @@ class Machine(Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     worker: WorkerSpec
     origin: Origin
+    publish: tuple[ServiceName, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    limits: Limits = Limits()
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -192,8 +239,16 @@ class ReconcileSpec(Struct, frozen=True, kw_only=True):
     rollout: RolloutSpec
 
 
+class ControlSpec(Struct, frozen=True, kw_only=True):
+    """`image` None: the one that emp builds. Both images are of effect with containers only."""
+
+    runtime: ControlRuntime
+    image: str | None
+    redis_image: str
+
+
 class Fleet(Struct, frozen=True, kw_only=True):
-    """Everything one emp.yaml describes."""
+    """Everything one emp.yaml describes. Without a `worker_package`, workers run that of the emp which applies."""
 
     name: str
     redis: RedisSpec
@@ -203,3 +258,6 @@ class Fleet(Struct, frozen=True, kw_only=True):
     machines: tuple[Machine, ...]
     jobs: JobsSpec
     reconcile: ReconcileSpec
+    hosts: dict[str, DockerHost] = {}
+    control: ControlSpec = ControlSpec(runtime=ControlRuntime.PROCESS, image=None, redis_image="")
+    worker_package: WorkerPackage | None = None

@@ -85,7 +85,8 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     """`gpu_error`: GPUs that cannot be used, and why; a machine without a driver has none.
 
     `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
-    `BOOT_ID on HOST`.
+    `BOOT_ID on HOST`. `package`: the digest of the worker package that workers start from, empty for the emp that the
+    machine has; `package_error`: why it is not another one.
     """
 
     machine_id: MachineId
@@ -104,6 +105,8 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     error: str = ""
     redis: str = ""
     rival: str = ""
+    package: str = ""
+    package_error: str = ""
 
 
 class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
@@ -157,6 +160,10 @@ class Malformed(Struct, frozen=True, kw_only=True):
     seen_ms: int = 0
 
 
+# Whose machines nobody here can see: one that is not among the instances may run all the same.
+UNSEEN = frozenset({RuntimeKind.EXTERNAL})
+
+
 class InstanceState(StrEnum):
     RUNNING = "running"
     GONE = "gone"
@@ -166,7 +173,8 @@ class InstanceState(StrEnum):
 class Instance(Struct, frozen=True, kw_only=True):
     """What a runtime knows of a machine it started: the supervisord's life, not what runs in it.
 
-    `boot_id` is the one that the agent of this very life reports; empty where a runtime cannot know it.
+    `boot_id` is the one that the agent of this very life reports; empty where a runtime cannot know it. `container`
+    is the container_hash that a container was made with, `host` the Docker host it is on.
     """
 
     machine_id: MachineId
@@ -175,6 +183,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     boot_id: str = ""
     pid: int = 0
     detail: str = ""
+    container: str = ""
+    host: str = ""
 
 
 class Changed(Struct, frozen=True, kw_only=True):

@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from msgspec import Struct, structs
 
+from emp_orch.fleet.containers import DesiredContainer, container_hash
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash
 from emp_orch.fleet.drift import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId, Origin, ProgramName, WorkerId
-from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState
 
 
 class Verb(StrEnum):
@@ -35,6 +36,7 @@ class Effect(StrEnum):
     START = "start"
     IN_PLACE = "in place"
     RESTART = "restart"
+    RECREATE = "recreate"
     STOP = "stop"
     REMOVE = "remove"
 
@@ -58,7 +60,10 @@ def operation_key(verb: Verb, machine_id: MachineId, inside: str | None = None) 
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER."""
+    """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER.
+
+    `recreates`: the restart is with a new container.
+    """
 
     verb: Verb
     machine_id: MachineId
@@ -68,6 +73,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     origin: Origin
     seen_ms: int | None = None
     after: tuple[str, ...] = ()
+    recreates: bool = False
 
     @property
     def key(self) -> str:
@@ -75,7 +81,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     @property
     def effect(self) -> Effect:
-        return _EFFECTS[self.verb]
+        return Effect.RECREATE if self.recreates else _EFFECTS[self.verb]
 
     @property
     def text(self) -> str:
@@ -90,6 +96,7 @@ _MACHINE_VERB = {
     Kind.MACHINE_MISSING: Verb.START_MACHINE,
     Kind.MACHINE_STALE: Verb.RESTART_MACHINE,
     Kind.MACHINE_WRONG_REDIS: Verb.RESTART_MACHINE,
+    Kind.CONTAINER_OUTDATED: Verb.RESTART_MACHINE,
     Kind.CONFIG_BEHIND: Verb.SEND_CONFIG,
     Kind.GENERATION_BEHIND: Verb.SEND_CONFIG,
     Kind.PROGRAM_MISSING: Verb.SEND_CONFIG,
@@ -118,6 +125,7 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             machine_id=drift.machine_id,
             cause=f"{drift.subject}: {drift.cause}" if drift.subject != drift.machine_id else drift.cause,
             origin=drift.origin,
+            recreates=drift.kind is Kind.CONTAINER_OUTDATED,
         )
     if drift.kind in _PROGRAM_VERB and drift.program is not None:
         return Operation(
@@ -189,8 +197,10 @@ def changes(
     for machine in after.machines.values():
         old = before.get(machine.id)
         instance = instances.get(machine.id)
-        if old is None or instance is None or instance.state is InstanceState.GONE:
+        unseen = machine.runtime in UNSEEN
+        if old is None or (not unseen and (instance is None or instance.state is InstanceState.GONE)):
             why = f"new in {source}" if old is None else "it does not run"
+            why += "; its box joins by itself" if unseen else ""
             names = tuple(p.name for p in machine.programs)
             found.append(
                 MachineChange(machine_id=machine.id, effect=Effect.START, why=why, origin=machine.origin, added=names)
@@ -212,13 +222,16 @@ def compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
     after = {p.name: p for p in new.programs}
     both = [name for name in after if name in before]
     changed = tuple(n for n in both if not _same(before[n], after[n]))
-    if old.num_gpus != new.num_gpus:
+    recreates = container_hash(old) != container_hash(new)
+    if recreates:
+        why = _why_recreate(old.container, new.container)
+    elif old.num_gpus != new.num_gpus:
         why = f"num_gpus {old.num_gpus} → {new.num_gpus}"
     else:
         why = "its programs change" if changed or len(both) < max(len(before), len(after)) else "its settings change"
     return MachineChange(
         machine_id=new.id,
-        effect=Effect.IN_PLACE,
+        effect=Effect.RECREATE if recreates else Effect.IN_PLACE,
         why=why,
         origin=new.origin,
         added=tuple(n for n in after if n not in before),
@@ -226,6 +239,17 @@ def compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
         changed=changed,
         kept=tuple(n for n in both if n not in changed),
     )
+
+
+def _why_recreate(old: DesiredContainer | None, new: DesiredContainer | None) -> str:
+    """What only a new container, or another runtime, can change."""
+    if old is None or new is None:
+        return "its runtime changes"
+    fields = [f for f in old.__struct_fields__ if getattr(old, f) != getattr(new, f)]
+    first = fields[0]
+    if first in ("host", "image"):
+        return f"{first} {getattr(old, first)} → {getattr(new, first)}"
+    return f"its {' and '.join(fields)} change"
 
 
 def _same(a: DesiredProgram, b: DesiredProgram) -> bool:

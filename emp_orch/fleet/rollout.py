@@ -19,9 +19,12 @@ def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: in
     if rollout.generation != desired.generation:
         rollout = Rollout(generation=desired.generation, progress_ms=now_ms, good=rollout.good)
     behind = {d.machine_id for d in drifts if d.kind is Kind.CONFIG_BEHIND}
+    # A box that is off says nothing of a generation, and nobody here could bring it along.
+    away = {d.machine_id for d in drifts if d.kind is Kind.MACHINE_AWAY}
     drifting = {d.machine_id for d in drifts if d.machine_id in desired.machines and d.kind not in ASIDE}
-    whole = {i for i in rollout.pending if i not in drifting}
-    pending = frozenset(i for i in rollout.pending | behind if i not in whole and i in desired.machines)
+    drifting -= away
+    whole = {i for i in rollout.pending - away if i not in drifting}
+    pending = frozenset(i for i in rollout.pending | behind if i not in whole | away and i in desired.machines)
     # Some machine of many is always broken; a generation is good when most of the fleet is in order with it.
     good = not pending and 2 * len(drifting) <= len(desired.machines) - (len(desired.machines) == 1)
     settling = {

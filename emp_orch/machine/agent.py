@@ -20,7 +20,7 @@ from msgspec import structs
 
 from emp_orch import __version__
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.desired import DesiredMachine, secrets_of
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.machine import folder as folders
@@ -29,10 +29,12 @@ from emp_orch.machine.ends import is_unasked_end, with_end
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.gpus import Gpus
 from emp_orch.machine.health import health_app, serve
+from emp_orch.machine.join import JOINED, Membership, Renewal
 from emp_orch.machine.link import Link
 from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.machine.orders import Orders
-from emp_orch.machine.programs import Programs
+from emp_orch.machine.package import Packages
+from emp_orch.machine.programs import Programs, packages_in_use
 from emp_orch.machine.sequence import Sequence, announced_by
 from emp_orch.machine.watch import Watch
 from emp_orch.procident import identify
@@ -58,8 +60,18 @@ def boot_id() -> str:
 class Agent:
     """One machine's agent. `run` lasts until supervisord closes our input or tells us to stop."""
 
-    def __init__(self, folder: MachineFolder, config: MachineConfig, r: Client, keys: Keys, *, redis: str) -> None:
-        """`redis` is where `r` connects to, fit to be shown."""
+    def __init__(
+        self,
+        folder: MachineFolder,
+        config: MachineConfig,
+        r: Client,
+        keys: Keys,
+        *,
+        redis: str,
+        renewal: Renewal | None = None,
+    ) -> None:
+        """`redis` is where `r` connects to, fit to be shown; `renewal` that of a machine that joined by itself."""
+        self._renewal = renewal
         self._folder = folder
         self._config = config
         self._r = r
@@ -75,8 +87,12 @@ class Agent:
         self._group = asyncio.TaskGroup()
         self.programs = Programs()
         self.programs.ends_ms = dict(self._state.ends_ms)
-        self.link = Link(r, keys, self.machine.id, self.report)
-        self.programs.on_change = self.link.dirty
+        self.link = Link(r, keys, self.machine.id, self.report, renewal.refused if renewal else None)
+        self.packages = Packages(
+            folder, tell=self.link.event, on_change=self.link.dirty, in_use=lambda: packages_in_use(self.programs)
+        )
+        self.packages.want(config.package)
+        self.programs.on_change = self._on_programs
         self._gpus = Gpus(self.link.dirty)
         self._watch = Watch(
             self.programs,
@@ -109,9 +125,15 @@ class Agent:
             error=self._error,
             redis=self._redis,
             rival=self.link.rival,
+            package=self.packages.current,
+            package_error=self.packages.error,
         )
 
     # -- what the parts tell us
+
+    def _on_programs(self) -> None:
+        self.link.dirty()
+        self.packages.nudge()
 
     def _set_status(self, status: MachineStatus, error: str) -> None:
         if self._status is MachineStatus.STOPPING or (status, error) == (self._status, self._error):
@@ -140,6 +162,7 @@ class Agent:
     async def run(self) -> None:
         """Until supervisord ends or stops us; then the report is taken away if the whole machine stops."""
         runner, self._health_port = await self._serve_health()
+        self._leave_health_port()
         log.info("agent of %s: boot %s, health on port %d", self.machine.id, self._state.boot_id, self._health_port)
         try:
             async with self._group as group:
@@ -150,6 +173,7 @@ class Agent:
                     group.create_task(self._orders().run(), name="orders"),
                     group.create_task(self._watch.run(), name="watch"),
                     group.create_task(self._gpus.run(), name="gpus"),
+                    group.create_task(self.packages.run(), name="packages"),
                 ]
                 self._begin_work()
                 await ending
@@ -158,7 +182,8 @@ class Agent:
                         task.cancel()
         finally:
             await runner.cleanup()
-        if self._status is MachineStatus.STOPPING:
+        # Its event may still be on its way to us when we are told to stop.
+        if self._status is MachineStatus.STOPPING or await self._supervisor.is_ending():
             with suppress(*TRANSIENT):
                 async with connect.within(WITHDRAW_S):
                     await self.link.withdraw()
@@ -170,6 +195,12 @@ class Agent:
         except OSError as e:
             log.error("health port %d cannot be used (%s); using a free one", self.machine.health_port, e.strerror)
             return await serve(health_app(self.report), "127.0.0.1", 0)
+
+    def _leave_health_port(self) -> None:
+        try:
+            self._folder.write_health_port(self._health_port)
+        except EmpError as e:
+            log.error("%s; a container's health check will not find this agent", e.message)
 
     def _begin_work(self) -> None:
         self._work = self._group.create_task(self._start_up(), name="start-up")
@@ -188,6 +219,7 @@ class Agent:
             held=lambda name: name in self._state.stopped,
             announce=self._announce,
             set_status=self._set_status,
+            before_workers=self.packages.before_start,
         )
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
             for program in self.machine.programs:
@@ -248,10 +280,12 @@ class Agent:
                 await self._apply_config()
             case CommandVerb.START_PROGRAM:
                 name = self._known(command.program)
+                await self._fetch_secrets(self._config)
                 await self._hold(name, False)
                 await self._supervisor.start(name)
             case CommandVerb.RESTART_PROGRAM:
                 name = self._known(command.program)
+                await self._fetch_secrets(self._config)
                 await self._hold(name, False)
                 await self._supervisor.restart(name)
             case CommandVerb.STOP_PROGRAM:
@@ -261,6 +295,11 @@ class Agent:
                 await self._supervisor.stop_for_good(name, autorestart=program is None or not program.kind.once)
             case _:
                 assert_never(command.verb)
+
+    async def _fetch_secrets(self, config: MachineConfig) -> None:
+        """On a box that joined nobody else puts the values that its programs name; they may have changed."""
+        if self._renewal is not None and secrets_of(config.machine):
+            await self._renewal.renew()
 
     async def _hold(self, name: ProgramName, held: bool) -> None:
         """Keep the start-up sequence off `name`, or let it be started again. Its ends are counted anew: whoever stops
@@ -287,11 +326,15 @@ class Agent:
     async def _catch_up(self) -> None:
         """Take over a configuration that was written while nobody here listened."""
         config = await read_config(self._r, self._keys, self.machine.id)
-        if config is not None and (config.digest, config.generation) != (self._config.digest, self._config.generation):
+        # One that joined may know more than was ever written for it.
+        if config is None or (self._renewal is not None and config.generation < self._config.generation):
+            return
+        if (config.digest, config.generation) != (self._config.digest, self._config.generation):
             await self._take_over(config)
 
     async def _take_over(self, config: MachineConfig) -> None:
         """Run `config` from now on, in place: what did not change runs on untouched."""
+        await self._fetch_secrets(config)
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})
@@ -307,6 +350,7 @@ class Agent:
                 # No report may say that it is ready with a configuration that it is still taking over.
                 self._set_status(MachineStatus.CONFIGURING, "")
             self._config = config
+            self.packages.want(config.package)
             again = announced_by([*added, *changed, *removed])
             names = {p.name for p in config.machine.programs}
             self._remember(
@@ -339,4 +383,6 @@ async def run_agent() -> None:
         r = connect.client(url)
         stack.push_async_callback(r.aclose)
         keys = Keys(os.environ.get("EMP_REDIS_PREFIX", ""))
-        await Agent(folder, config, r, keys, redis=connect.address(url)).run()
+        joined = Membership(folder, config.machine.id) if JOINED in os.environ else None
+        renewal = Renewal(joined, url=url) if joined else None
+        await Agent(folder, config, r, keys, redis=connect.address(url), renewal=renewal).run()

@@ -1,7 +1,7 @@
 """`emp machine ID`: fetch the configuration, prepare the folder, become supervisord.
 
 The same entrypoint starts a machine on a host, in a container and on a box that joined by itself. With Redis away
-it starts from the configuration on disk.
+it starts from the configuration on disk. A machine that joins by itself asks the API first (join.py).
 """
 
 from __future__ import annotations
@@ -15,47 +15,122 @@ from typing import NoReturn
 
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.folder import MachineFolder
-from emp_orch.procident import become
+from emp_orch.machine.join import JOINED, Invitation, Membership
+from emp_orch.procident import alive, become, end_recorded, recorded
 from emp_orch.store import connect
 from emp_orch.store.configs import MachineConfig, read_config
 from emp_orch.store.keys import Keys
 
 log = logging.getLogger("machine")
 
+URL_FILE = "HUB_REDIS_URL_FILE"
+ORPHAN_GRACE_S = 5.0
 
-def start(machine_id: str, root: Path, logs: Path) -> NoReturn:
+
+def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
     """Replace this process with the machine's supervisord. Returns only by raising."""
+    url = redis_url()
     folder = MachineFolder(root)
     for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
-        needed.mkdir(parents=True, exist_ok=True)
-    config = asyncio.run(_configuration(machine_id, folder))
+        _make(needed)
+    offered = asyncio.run(_join(machine_id, folder, invitation))
+    url = redis_url()
+    config = asyncio.run(_configuration(machine_id, folder, url, offered))
     folder.write_files(config)
     folder.keep_config(config)
     environment = {
         **os.environ,
+        "HUB_REDIS_URL": url,
+        "REDIS_URL": url if URL_FILE in os.environ else os.environ.get("REDIS_URL", url),
         "MACHINE_ID": machine_id,
         "NUM_GPUS": str(config.machine.num_gpus),
         "EMP_PYTHON": sys.executable,
         "EMP_MACHINE_DIR": str(folder.root),
         "EMP_RUN_DIR": str(folder.run),
         "EMP_ENV_FILE": str(folder.environment),
-        "EMP_SECRETS": str(folder.secrets),
+        "EMP_SECRETS": os.environ.get("EMP_SECRETS") or str(folder.secrets),
         "EMP_LOG_DIR": str(logs / f"machine-{machine_id}"),
-        "EMP_MACHINE_LOG": str(logs / f"machine-{machine_id}.log"),
+        "EMP_MACHINE_LOG": str(own_log(machine_id, logs)),
     }
     argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
 
 
-async def _configuration(machine_id: str, folder: MachineFolder) -> MachineConfig:
-    """What Redis says, else what was there before."""
-    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
+def own_log(machine_id: str, logs: Path) -> Path:
+    """Where the machine's supervisord writes: EMP_MACHINE_LOG, else beside the folder of its programs' logs."""
+    named = os.environ.get("EMP_MACHINE_LOG")
+    return Path(named) if named else logs / f"machine-{machine_id}.log"
+
+
+def redis_url() -> str:
+    """Where this machine reports: the content of the file that HUB_REDIS_URL_FILE names, else HUB_REDIS_URL.
+
+    The file is for the URL with its password: environments are shown to whoever may look at a container.
+    Raises EmpError, which never quotes the file.
+    """
+    path = os.environ.get(URL_FILE)
+    if not path:
+        return os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
+    try:
+        lines = Path(path).read_text().split()
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise EmpError(
+            f"cannot read {path}, which {URL_FILE} names: {why}", hint="mount the file, readable by the machine's user"
+        ) from None
+    if len(lines) != 1:
+        raise EmpError(f"{path}, which {URL_FILE} names, has not exactly one line", hint="write the Redis URL into it")
+    return lines[0]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EmpError(f"cannot make {folder}: {e.strerror}", hint="check who owns the folder above it") from e
+
+
+async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation | None) -> list[MachineConfig]:
+    """Learn the way to Redis, where nobody here gave it, into our environment; what the API said it is to run."""
+    given = os.environ.get(URL_FILE) or os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
+    os.environ.pop(JOINED, None)
+    membership = Membership(folder, machine_id, invitation)
+    if invitation is None and (given or membership.kept() is None):
+        return []
+    answer, fresh = await membership.join()
+    # No program needs the token, and what was given otherwise does not count.
+    for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", URL_FILE, "EMP_SECRETS"):
+        os.environ.pop(name, None)
+    os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}
+    os.environ |= {"EMP_REDIS_PREFIX": answer.prefix}
+    _end_former(folder)
+    if answer.artifacts_url:
+        os.environ["EMP_ARTIFACTS_URL"] = answer.artifacts_url
+    return [answer.config] if fresh else []
+
+
+def _end_former(folder: MachineFolder) -> None:
+    """End what a former life left running, when its supervisord is gone: no runtime here does it before us."""
+
+    def lives() -> bool:
+        who = recorded(folder.run / "supervisord")
+        return who is not None and alive(who)
+
+    if not lives():
+        end_recorded(sorted(folder.run.glob("*")), grace_s=ORPHAN_GRACE_S, unless=lives)
+
+
+async def _configuration(
+    machine_id: str, folder: MachineFolder, url: str, offered: list[MachineConfig]
+) -> MachineConfig:
+    """The newest of what Redis says and the API `offered`, else what was there before."""
     try:
         async with connect.connected(url) as r:
             config = await read_config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), machine_id)
     except Unreachable as e:
         log.warning("%s; starting from the configuration on disk", e.message)
         config = None
+    config = max((c for c in (config, *offered) if c), key=lambda c: c.generation, default=None)
     config = config or folder.read_config()
     if config is None:
         raise EmpError(

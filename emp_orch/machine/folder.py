@@ -60,6 +60,21 @@ class MachineFolder:
     def secrets(self) -> Path:
         return self.root / "secrets.json"
 
+    @property
+    def health(self) -> Path:
+        """The port of the agent's health server, for the container's health check."""
+        return self.root / "health"
+
+    @property
+    def packages(self) -> Path:
+        """Worker packages: package_disk.py."""
+        return self.root / "packages"
+
+    @property
+    def api_access(self) -> Path:
+        """How the API is reached (package_fetch.ApiAccess), 0600, by the runtime. EMP_API names another file."""
+        return Path(os.environ.get("EMP_API") or self.root / "api.json")
+
     def read_config(self) -> MachineConfig | None:
         """The last configuration this machine was given; None before the first."""
         path = self.root / "config.json"
@@ -76,6 +91,10 @@ class MachineFolder:
     def keep_config(self, config: MachineConfig) -> None:
         """Keep `config` as the one in force: only once supervisord follows it. Raises EmpError."""
         _write(self.root / "config.json", configs.encode(config))
+
+    def write_health_port(self, port: int) -> None:
+        """Leave the port that the agent answers on. Raises EmpError."""
+        _write(self.health, str(port).encode())
 
     def read_state(self, boot_id: str) -> AgentState:
         """The agent's state if it is of this boot, else a new one that keeps the epoch."""

@@ -17,6 +17,7 @@ from emp_orch.lifemark import leave_own
 from emp_orch.render.quoting import unescape
 
 EMP = "@emp"
+WORKER = "worker"
 NOT_FOUND = 127
 CANNOT_RUN = 126
 
@@ -77,6 +78,26 @@ def environment(launch: Launch) -> dict[str, str]:
     return {**os.environ, **_json(os.environ.get("EMP_ENV_FILE")), **launch.env, **resolved}
 
 
+def package() -> tuple[str, str]:
+    """The worker package in force, and its folder: where the link points now, so that no later switch mixes two."""
+    folder = os.path.join(os.environ.get("EMP_MACHINE_DIR", ""), "packages")
+    try:
+        digest = os.readlink(os.path.join(folder, "current"))
+    except OSError:
+        return "", ""
+    path = os.path.join(folder, digest)
+    return (digest, path) if "/" not in digest and os.path.isdir(path) else ("", "")
+
+
+def from_package(env: dict[str, str]) -> dict[str, str]:
+    """`env` for a worker: its modules are the package's, where the machine has one."""
+    digest, path = package()
+    bare = {name: value for name, value in env.items() if name != "EMP_PACKAGE"}
+    if not digest:
+        return bare
+    return {**bare, "EMP_PACKAGE": digest, "PYTHONPATH": os.pathsep.join(filter(None, (path, env.get("PYTHONPATH"))))}
+
+
 def main() -> None:
     try:
         launch = Launch(sys.argv[1:])
@@ -87,9 +108,11 @@ def main() -> None:
             print(f"{launch.name}: nothing to do, {launch.creates} is there", flush=True)  # noqa: T201
             return
         argv = launch.argv
+        env = environment(launch)
         if argv[:1] == [EMP]:
+            env = from_package(env) if argv[1:2] == [WORKER] else env
             argv = [sys.executable, "-m", "emp_orch", *argv[1:]]
-        os.execvpe(argv[0], argv, environment(launch))  # noqa: S606  # no shell: argv as emp.yaml gives it
+        os.execvpe(argv[0], argv, env)  # noqa: S606  # no shell: argv as emp.yaml gives it
     except FileNotFoundError as e:
         sys.exit(_fail(f"{e.filename}: not found", NOT_FOUND))
     except (LaunchError, OSError, ValueError) as e:

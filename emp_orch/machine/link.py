@@ -9,12 +9,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from emp_orch.fleet.observed import MachineReport
 from emp_orch.machine.rivals import Rivals
-from emp_orch.store.connect import TRANSIENT, Client, drop_idle, time_ms, within
+from emp_orch.store.connect import REFUSED, TRANSIENT, Client, drop_idle, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import machine_writer
@@ -33,12 +33,21 @@ log = logging.getLogger("agent")
 class Link:
     """Owns everything the agent writes to Redis, except acknowledgements."""
 
-    def __init__(self, r: Client, keys: Keys, machine_id: str, report: Callable[[], MachineReport]) -> None:
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        machine_id: str,
+        report: Callable[[], MachineReport],
+        refused: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`refused` is awaited when Redis does not take our login, or not for what we ask."""
         self._r = r
         self._events = Events(r, keys)
         self._writer = machine_writer(r, keys, machine_id)
         self._machine_id = machine_id
         self._report = report
+        self._refused = refused
         self._outbox: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_WAITING_EVENTS)
         self._dirty = asyncio.Event()
         self._rivals = Rivals()
@@ -75,6 +84,8 @@ class Link:
                     log.warning("Redis is away: %s; the machine works on, reports wait", e)
                 self.connected = False
                 await drop_idle(self._r)
+                if self._refused is not None and isinstance(e, REFUSED):
+                    await self._refused()
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import structs
 
@@ -86,3 +87,18 @@ class Programs:
             ends_ms=tuple(ms + self.offset_ms for ms in self.ends_ms.get(ProgramName(info.name), ())),
             port_taken_by=before.port_taken_by if before else "",
         )
+
+
+def packages_in_use(programs: Programs) -> frozenset[str] | None:
+    """The worker packages that processes run from; None while one is about to start, and could be from any."""
+    if any(report.state is ProgramState.STARTING for report in programs.reports.values()):
+        return None
+    return frozenset(filter(None, (_package_of(report.pid) for report in programs.reports.values() if report.pid)))
+
+
+def _package_of(pid: int) -> str:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""  # it has ended
+    return next((v.removeprefix(b"EMP_PACKAGE=").decode() for v in variables if v.startswith(b"EMP_PACKAGE=")), "")

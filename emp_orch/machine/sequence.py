@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineStatus, ProgramState
 from emp_orch.fleet.startup import Phase, has_failed, is_up, phases
@@ -30,7 +30,7 @@ class Sequence:
 
     `first` says whether this boot has not been ready yet: a machine that was is only being configured. `held(program)`
     says whether a command stopped it: it is left alone, and what comes after it waits; whoever changes that wakes
-    those who wait (Programs.touch).
+    those who wait (Programs.touch). `before_workers()` is awaited before a worker is started.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Sequence:
         held: Callable[[ProgramName], bool],
         announce: Announce,
         set_status: Callable[[MachineStatus, str], None],
+        before_workers: Callable[[], Awaitable[None]],
     ) -> None:
         self._machine = machine
         self._programs = programs
@@ -51,6 +52,7 @@ class Sequence:
         self._held = held
         self._announce = announce
         self._set_status = set_status
+        self._before_workers = before_workers
         self._by_name = {p.name: p for p in machine.programs}
         self._settled: set[ProgramName] = set()
         self._refused: dict[ProgramName, str] = {}
@@ -82,6 +84,8 @@ class Sequence:
     async def _bring_up(self, program: DesiredProgram) -> None:
         """Start `program` when what it comes after is up; then wait until it is, however often it fails, or is held."""
         await self._wait_for_others(program)
+        if program.kind is ProgramKind.WORKER and not self._up(program):
+            await self._before_workers()
         if self._held(program.name):
             await self._settle(program)
             return

@@ -1,4 +1,4 @@
-"""Desired machine → supervisord text.
+"""Desired machines → supervisord and compose text.
 
 Pure: templates come in as text. Decides nothing; only quotes.
 """

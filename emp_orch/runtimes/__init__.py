@@ -7,13 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emp_orch.fleet.model import RuntimeKind
+from emp_orch.fleet.model import MachineId, RuntimeKind
+from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.runtimes.base import Runtime
+from emp_orch.runtimes.external import ExternalRuntime
 from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.settings import Settings
 
 
 def runtimes_of(layout: Layout, settings: Settings | None) -> Mapping[RuntimeKind, Runtime]:
     """Every runtime this emp has, for the fleet in `layout`. A new runtime is one file and one line here."""
-    return {RuntimeKind.PROCESS: ProcessRuntime(layout, settings)}
+    runtimes: dict[RuntimeKind, Runtime] = {
+        RuntimeKind.PROCESS: ProcessRuntime(layout, settings),
+        RuntimeKind.EXTERNAL: ExternalRuntime(layout),
+    }
+    if settings is not None and settings.hosts:
+        from emp_orch.runtimes.compose import ComposeRuntime  # the Docker SDK takes its time to import
+
+        runtimes[RuntimeKind.COMPOSE] = ComposeRuntime(layout, settings)
+    return runtimes
+
+
+_COUNTS = (InstanceState.GONE, InstanceState.UNKNOWN, InstanceState.RUNNING)
+
+
+async def all_instances(runtimes: Mapping[RuntimeKind, Runtime]) -> dict[MachineId, Instance]:
+    """Every machine that some runtime knows of. One whose runtime was changed is known to two: what lives counts."""
+    found: dict[MachineId, Instance] = {}
+    for runtime in runtimes.values():
+        for machine_id, instance in (await runtime.instances()).items():
+            other = found.get(machine_id)
+            if other is None or _COUNTS.index(instance.state) > _COUNTS.index(other.state):
+                found[machine_id] = instance
+    return found

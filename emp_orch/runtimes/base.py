@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from emp_orch.fleet.desired import DesiredMachine
@@ -13,8 +13,10 @@ from emp_orch.fleet.observed import Instance
 class Runtime(Protocol):
     """A way to run machines. Its calls may take as long as a machine's drain; they raise EmpError."""
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
-        """Start `machine`; one that runs already is left alone. `secrets` are the resolved references it needs."""
+    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
+        """Start `machine`, as `generation` has it; one that runs already is left alone, but for what only a new
+        container can change. `secrets` are the resolved references it needs.
+        """
         ...
 
     async def stop(self, machine_id: MachineId) -> None:
@@ -27,6 +29,14 @@ class Runtime(Protocol):
 
     async def instances(self) -> dict[MachineId, Instance]:
         """Every machine this runtime ever started here and still knows of, with whether it lives."""
+        ...
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Until cancelled: call `changed`, from any thread, when a machine may have started or ended."""
+        ...
+
+    async def clear(self) -> None:
+        """After all machines were stopped: remove what is no data, so that nothing of the fleet is left running."""
         ...
 
     async def remove(self, machine_id: MachineId) -> None:

@@ -11,40 +11,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.model import MachineId, SecretRef
+from emp_orch.fleet.desired import DesiredMachine, secrets_of
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, locked, recorded, spawn_daemon, started_ms
-from emp_orch.runtimes.supervisor import AGENT, Supervisor
+from emp_orch.runtimes.ending import ORPHAN_GRACE_S, end_machine, identities
 from emp_orch.settings import Settings, write_private
 
 # From the spawn of `emp machine` to its identity file: an interpreter's start and one Redis read.
 START_TIMEOUT_S = 30.0
-ORPHAN_GRACE_S = 5.0
-# Beyond a machine's drain: the time for its services to stop.
-STOP_MARGIN_S = 30.0
-DEFAULT_DRAIN_S = 60.0
-# After its programs were stopped, supervisord has only the agent left.
-SUPERVISORD_STOP_S = 20.0
-
-
-class _Machine(Struct, frozen=True):
-    drain_timeout_s: float
-
-
-class _Config(Struct, frozen=True):
-    """What we need of a machine's config.json (store/configs.MachineConfig)."""
-
-    machine: _Machine
+# What would send a machine of ours elsewhere, where `emp` runs inside another machine.
+_NOT_OURS = frozenset({"HUB_REDIS_URL_FILE", "EMP_SECRETS"})
 
 
 class ProcessRuntime:
@@ -55,11 +40,18 @@ class ProcessRuntime:
         self._settings = settings
         self._children: dict[MachineId, subprocess.Popen[bytes]] = {}
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
         await asyncio.to_thread(self._start, machine, secrets)
 
     async def remove(self, machine_id: MachineId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._layout.machine(machine_id), ignore_errors=True)
+
+    async def clear(self) -> None:
+        """Nothing is left of processes."""
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Nobody tells: a look costs a few reads of /proc."""
+        await asyncio.Event().wait()
 
     async def instances(self) -> dict[MachineId, Instance]:
         return await asyncio.to_thread(self._instances)
@@ -74,7 +66,7 @@ class ProcessRuntime:
         with locked(root / ".lock"):
             if _lives(root):
                 return
-            end_recorded(_identities(root), grace_s=ORPHAN_GRACE_S)
+            end_recorded(identities(root), grace_s=ORPHAN_GRACE_S)
             self._write_secrets(machine, secrets)
             self._spawn(machine.id, root)
 
@@ -86,7 +78,7 @@ class ProcessRuntime:
             raise EmpError(f"cannot start {machine_id}: the fleet's settings are not known", hint="run `emp apply`")
         url = self._settings.machine_redis_url
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
             "HUB_REDIS_URL": url,
             "REDIS_URL": url,
             "EMP_REDIS_PREFIX": self._settings.prefix,
@@ -107,6 +99,9 @@ class ProcessRuntime:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
             write_private(path, msgspec.json.encode(_needed(machine, secrets)))
+            if self._settings is not None:
+                api = {"url": self._settings.api.url, "token": self._settings.api.token or ""}
+                write_private(path.with_name("api.json"), msgspec.json.encode(api))
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
 
@@ -114,12 +109,10 @@ class ProcessRuntime:
         root = self._layout.machine(machine_id)
         who = recorded(root / "run" / "supervisord")
         if who is not None and alive(who):
-            # The agent goes last: it says that the machine stops, and takes its report away.
-            keep, drain_s = frozenset({AGENT}), _drain_s(root) + STOP_MARGIN_S
-            await Supervisor(root).end(who, drain_s=drain_s, stop_s=SUPERVISORD_STOP_S, keep=keep)
+            await end_machine(root, who)
         # A drain takes long: what somebody started here meanwhile is another life, and not what was to be stopped.
         again = partial(_lives_again, root, who)
-        await asyncio.to_thread(end_recorded, _identities(root), grace_s=ORPHAN_GRACE_S, unless=again)
+        await asyncio.to_thread(end_recorded, identities(root), grace_s=ORPHAN_GRACE_S, unless=again)
         child = self._children.pop(machine_id, None)
         if child is not None:
             await asyncio.to_thread(child.wait)
@@ -160,20 +153,7 @@ def _lives_again(root: Path, before: ProcessIdentity | None) -> bool:
     return now is not None and now != before and alive(now)
 
 
-def _identities(root: Path) -> list[Path]:
-    """Where everything that was ever started below `root` recorded itself: supervisord and its programs."""
-    return sorted((root / "run").glob("*"))
-
-
-def _drain_s(root: Path) -> float:
-    """How long this machine's workers may take to finish, by the configuration it runs."""
-    try:
-        return msgspec.json.decode((root / "config.json").read_bytes(), type=_Config).machine.drain_timeout_s
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return DEFAULT_DRAIN_S
-
-
 def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
     """The secrets that this machine's programs name, and no other."""
-    refs = {v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef)}
+    refs = secrets_of(machine)
     return {key: value for key, value in secrets.items() if key in refs}

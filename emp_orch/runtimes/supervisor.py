@@ -88,6 +88,16 @@ class Supervisor:
     async def process(self, name: str) -> ProcessInfo:
         return convert(await self.call("getProcessInfo", name), ProcessInfo)
 
+    async def is_ending(self) -> bool:
+        """Whether supervisord itself is about to end. One that does not answer is not."""
+        try:
+            await self.call("getState")
+        except Unreachable:
+            return False
+        except SupervisorFault as e:
+            return bool(e.code == Faults.SHUTDOWN_STATE)
+        return False
+
     async def start(self, name: str) -> None:
         """Ask for a start; one that runs already is fine. What comes of it shows in its state."""
         with _ignoring(Faults.ALREADY_STARTED):

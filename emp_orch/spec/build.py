@@ -11,6 +11,10 @@ import msgspec
 from emp_orch.fleet.model import (
     BreakerSpec,
     BudgetSpec,
+    ControlRuntime,
+    ControlSpec,
+    DockerHost,
+    DockerTls,
     Endpoint,
     EnvValue,
     Fleet,
@@ -19,6 +23,7 @@ from emp_orch.fleet.model import (
     Health,
     Install,
     JobsSpec,
+    Limits,
     Machine,
     MachineId,
     ReconcileSpec,
@@ -30,8 +35,10 @@ from emp_orch.fleet.model import (
     Service,
     ServiceName,
     Stop,
+    Volume,
     WorkerSpec,
 )
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.spec import schema
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
@@ -42,7 +49,7 @@ PORT_STEP = 100  # between replicas that share a host; the schema says so under 
 # Services of these names need not name their connector; the schema says so.
 _NAMED_LIKE_CONNECTOR = frozenset({"simulation", "comfyui"})
 # Settings of a machine that are merged with those in `defaults` key by key, and how many levels deep.
-_MERGED = {"env": 1, "labels": 1, "ports": 1, "gpus": 1, "worker": 2}
+_MERGED = {"env": 1, "labels": 1, "ports": 1, "gpus": 1, "limits": 1, "worker": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,9 @@ class _Build:
             machines=tuple(machines),
             jobs=_jobs(self._part("jobs")),
             reconcile=_reconcile(self._part("reconcile")),
+            control=_control(self._part("control")),
+            hosts={name: _host(schema.fill(schema.sub("hosts", "*"), d)) for name, d in self._sound("hosts")},
+            worker_package=self._worker_package(),
         )
         return Built(fleet, entries, owner)
 
@@ -106,6 +116,10 @@ class _Build:
         value = self._document.get(name, {}) if self._report.sound((name,)) else {}
         filled: dict[str, Any] = schema.fill(schema.sub(name), value)
         return filled
+
+    def _worker_package(self) -> WorkerPackage | None:
+        raw = self._document.get("worker_package") if self._report.sound(("worker_package",)) else None
+        return None if raw is None else WorkerPackage(digest=raw["sha256"], url=raw["url"])
 
     def _sound(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The entries of a top-level mapping that nothing is wrong with, not yet filled."""
@@ -175,6 +189,9 @@ class _Build:
                 job_timeout_s=seconds(d["worker"]["job_timeout"]),
             ),
             origin=self._origin(("machines", name)),
+            publish=tuple(ServiceName(n) for n in d["publish"]),
+            volumes=tuple(_volume(v) for v in d["volumes"]),
+            limits=_limits(d["limits"]),
         )
 
     def _fits(self, name: str, count: int) -> bool:
@@ -284,6 +301,28 @@ def _env(d: dict[str, Any]) -> dict[str, EnvValue]:
 def _secret(d: dict[str, str]) -> SecretRef:
     ((source, name),) = d.items()
     return SecretRef(source=source, name=name)
+
+
+def _control(d: dict[str, Any]) -> ControlSpec:
+    return ControlSpec(runtime=ControlRuntime(d["runtime"]), image=d["image"] or None, redis_image=d["redis_image"])
+
+
+def _host(d: dict[str, Any]) -> DockerHost:
+    tls = d["tls"]
+    return DockerHost(docker=d["docker"], tls=None if tls is None else DockerTls(**tls))
+
+
+def _volume(text: str) -> Volume:
+    source, target, *mode = text.split(":")
+    return Volume(source=source, target=target, read_only=mode == ["ro"])
+
+
+def _limits(d: dict[str, Any]) -> Limits:
+    return Limits(
+        memory_bytes=None if d["memory"] is None else size(d["memory"]),
+        shm_bytes=None if d["shm"] is None else size(d["shm"]),
+        cpus=None if d["cpus"] is None else float(d["cpus"]),
+    )
 
 
 def _gpus(d: str | dict[str, Any]) -> Gpus:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import assert_never
 
 from msgspec import Struct
 
 from emp_orch.fleet.desired import program_port
+from emp_orch.fleet.hosts import elsewhere, host_of
 from emp_orch.fleet.model import EMBEDDED, Fleet, Machine, MachineId, RuntimeKind, Scale
 from emp_orch.spec.build import PORT_STEP, Built
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
 
 _MAX_PORT = 65535
+_HERE = ""
 
 
 class Listener(Struct, frozen=True, kw_only=True):
@@ -41,7 +44,7 @@ class Conflict(Struct, frozen=True, kw_only=True):
 
 
 def check(built: Built, source: Source, report: Report) -> None:
-    """Report ports out of range, and clashes on one machine or among all that share this host."""
+    """Report ports out of range, and clashes on one machine or among all that share a host."""
     for conflict in conflicts(built.fleet, built.owner, report.sound):
         key = conflict.listener.key
         report.add(key, source.key_mark(key), conflict.text, conflict.hint)
@@ -62,21 +65,27 @@ class _Ports:
         self._told: set[tuple[Path, Path]] = set()
 
     def conflicts(self) -> Iterator[Conflict]:
-        taken: dict[int, Listener] = {}
+        taken: dict[str, dict[int, Listener]] = {}
         for listener in self._control_plane():
-            yield from self._claim(taken, listener)
+            yield from self._claim(taken.setdefault(_HERE, {}), listener)
         for machine in self._fleet.machines:
             if self._sound(("machines", self._owner[machine.id])):
-                yield from self._of_machine(taken, machine)
+                yield from self._of_machine(taken.setdefault(self._place(machine), {}), machine)
+
+    def _place(self, machine: Machine) -> str:
+        """Machines of one place share its ports."""
+        host = self._fleet.hosts.get(host_of(machine))
+        return host.docker if host is not None and elsewhere(self._fleet, machine) else _HERE
 
     def _of_machine(self, taken: dict[int, Listener], machine: Machine) -> Iterator[Conflict]:
+        """`taken` are the ports of the host that runs it. A container's own are its own, but for those published."""
         own: dict[int, Listener] = {}
         for listener in _listeners(self._fleet, machine, self._owner[machine.id]):
             if listener.last > _MAX_PORT:
                 yield from self._out_of_range(listener, machine)
                 continue
             clash = yield from self._claim(own, listener)
-            if not clash and machine.runtime is RuntimeKind.PROCESS:
+            if not clash and _on_host(machine, listener):
                 yield from self._claim(taken, listener)
 
     def _control_plane(self) -> Iterator[Listener]:
@@ -115,6 +124,19 @@ class _Ports:
         fewer = f"take a lower port, or fewer replicas: each adds {PORT_STEP}"
         hint = fewer if machine.port_offset else "take a lower port"
         yield Conflict(listener=listener, port=listener.last, other=None, hint=hint)
+
+
+def _on_host(machine: Machine, listener: Listener) -> bool:
+    """Whether `listener` takes ports of the host that runs its machine."""
+    match machine.runtime:
+        case RuntimeKind.PROCESS:
+            return True
+        case RuntimeKind.COMPOSE:
+            return listener.service in machine.publish
+        case RuntimeKind.EXTERNAL:
+            return False
+        case _:
+            assert_never(machine.runtime)
 
 
 def _free_port(listener: Listener) -> int:

@@ -136,6 +136,6 @@ def did_you_mean(word: str, known: Iterable[str], *, list_all: bool = True) -> s
     near = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     if near:
         return f'did you mean "{near[0]}"?'
-    if list_all and 0 < len(names) <= 12:
+    if list_all and 0 < len(names) <= 16:
         return f"known here: {', '.join(names)}"
     return ""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from emp_orch.fleet.desired import SHARED_SETUP
-from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, RuntimeKind, Scale, Service, ServiceName
+from emp_orch.fleet.hosts import is_loopback
+from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, Scale, Service, ServiceName
 from emp_orch.jobs.outputs import url_holds_login
-from emp_orch.spec import ports
+from emp_orch.spec import containers, ports
+from emp_orch.spec.addresses import redis_problem
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
 from emp_orch.spec.show import found
 from emp_orch.spec.tree import Mapping, Source
 
 RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "supervisord"})
-RESERVED_MACHINES = frozenset({"all", "control", "unknown"})
+RESERVED_MACHINES = frozenset({"all", "control", "join", "revoke", "run", "unknown"})
 _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
 _MIN_LEASE_S = 1.0
@@ -36,6 +36,7 @@ def check(built: Built, document: dict[str, Any], source: Source, report: Report
     checks.cycles()
     for name, machine in built.entries.items():
         checks.machine(name, machine)
+    containers.check(built, source, report)
     ports.check(built, source, report)
 
 
@@ -97,7 +98,7 @@ class _Checks:
     def redis(self) -> None:
         redis = self._fleet.redis
         for name, url in (("url", redis.url), ("machine_url", redis.machine_url)):
-            if url not in (EMBEDDED, "") and (wrong := _url_problem(url)):
+            if url not in (EMBEDDED, "") and (wrong := redis_problem(url)):
                 self._bad(("redis", name), wrong, "redis://[user:password@]host[:port][/database]")
 
     def jobs(self) -> None:
@@ -113,7 +114,7 @@ class _Checks:
 
     def endpoints(self) -> None:
         for name, endpoint in (("api", self._fleet.api), ("monitor", self._fleet.monitor)):
-            if endpoint.token is None and not _is_loopback(endpoint.host):
+            if endpoint.token is None and not is_loopback(endpoint.host):
                 shown = found(self._source, (name, "host"), endpoint.host)
                 self._bad(
                     (name, "host"),
@@ -175,10 +176,10 @@ class _Checks:
                 self._dependencies((*path, "services", index), self._fleet.services[service_name], machine)
         for service_name in machine.ports:
             if service_name not in machine.services:
-                hint = did_you_mean(service_name, machine.services)
+                # Names of services stand in the file; what a machine lists may come from the environment.
+                hint = did_you_mean(service_name, [s for s in machine.services if s in self._services])
                 self._bad_key((*path, "ports", service_name), "this machine runs no such service", hint)
         self._gpus(path, machine)
-        self._container_keys(path, machine)
 
     def _dependencies(self, path: Path, service: Service, machine: Machine) -> None:
         missing = [n for n in service.depends_on if n not in machine.services and n in self._services]
@@ -193,35 +194,3 @@ class _Checks:
         elif ids and len(ids) != machine.num_gpus:
             message = f"expected {machine.num_gpus} ids, one for each of num_gpus, found {len(ids)}"
             self._bad((*path, "gpus", "ids"), message)
-
-    def _container_keys(self, path: Path, machine: Machine) -> None:
-        """In `defaults` they may stand for the compose machines among others; on a machine they would do nothing."""
-        if machine.runtime is not RuntimeKind.COMPOSE:
-            for key, value in (("host", machine.host), ("image", machine.image)):
-                if value is not None and self._source.node((*path, key)) is not None:
-                    self._bad_key((*path, key), f"of no effect with runtime {machine.runtime}", "runtime: compose")
-
-
-def _url_problem(url: str) -> str:
-    """What is wrong with a Redis URL, without showing it; empty when nothing is."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "expected a port from 1 to 65535 and a plain host in the URL"
-    if not parts.hostname:
-        return "expected a host in the URL"
-    if port == 0:
-        return "expected a port from 1 to 65535 in the URL"
-    if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
-        return "expected a database number after the host in the URL"
-    return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

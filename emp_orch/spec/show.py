@@ -36,6 +36,8 @@ def _is_secret(path: Path) -> bool:
 
 
 def _is_url(path: Path) -> bool:
+    if path[:1] == ("hosts",) and path[2:] == ("docker",):
+        return True
     return path in (("redis", "url"), ("redis", "machine_url"), ("jobs", "artifacts"))
 
 

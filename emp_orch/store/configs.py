@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.fence import write
@@ -20,12 +21,13 @@ _REMOVE = "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end"
 
 
 class MachineConfig(Struct, frozen=True, kw_only=True):
-    """`supervisord` is the rendered text; `digest` the config_hash of `machine`."""
+    """`supervisord` is the rendered text; `digest` the config_hash of `machine`; `package` what its workers run."""
 
     generation: int
     digest: str
     supervisord: str
     machine: DesiredMachine
+    package: WorkerPackage | None = None
 
 
 _decoder = msgspec.json.Decoder(MachineConfig)

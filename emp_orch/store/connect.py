@@ -151,7 +151,7 @@ async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Clien
 
 def unreachable(url: str, cause: BaseException) -> Unreachable:
     """Our error for a Redis at `url` that does not answer, or refuses us."""
-    if isinstance(cause, rexc.AuthenticationError | rexc.NoPermissionError):
+    if isinstance(cause, REFUSED):
         return Unreachable(
             f"Redis at {redacted(url)} refused the login: {cause}", hint="check the user and password in redis.url"
         )
@@ -169,6 +169,8 @@ def unreachable(url: str, cause: BaseException) -> Unreachable:
     )
 
 
+# What a Redis that answers raises for a login it does not know, or one that may not do what it asks.
+REFUSED = (rexc.AuthenticationError, rexc.NoPermissionError)
 # What a Redis that is away, restarting, loading, full or read-only raises: daemons wait until it passes.
 TRANSIENT = (rexc.RedisError, OSError)
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.history import changed
 from emp_orch.fleet.model import Fleet
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
@@ -25,8 +26,8 @@ MARK_CHARS = 64
 class Generation(Struct, frozen=True, kw_only=True):
     """`prune` and `allow_empty` are what the person who applied it said about machines it no longer names.
 
-    `by` is who published it, `why` how it came to be (`apply emp.yaml`, `rollback to 3`); both are empty in those of
-    older versions of emp.
+    `by` is who published it, `why` how it came to be (`apply emp.yaml`, `rollback to 3`), `package` what its workers
+    run; all three are empty in those of older versions of emp.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     allow_empty: bool = False
     by: str = ""
     why: str = ""
+    package: WorkerPackage | None = None
 
 
 # KEYS[1] current number, KEYS[2] the new spec, KEYS[3] the one that falls out. ARGV[1] number, ARGV[2] spec.
@@ -134,9 +136,10 @@ def with_changes(kept: Sequence[Generation]) -> list[tuple[Generation, tuple[str
     for generation, before in zip(kept, [*kept[1:], None], strict=True):
         follows = before is not None and before.number == generation.number - 1
         known = follows or generation.number == 1
-        told.append(
-            (generation, changed(before.fleet if before and follows else None, generation.fleet) if known else ())
-        )
+        found = changed(before.fleet if before and follows else None, generation.fleet) if known else ()
+        if before is not None and follows and before.package != generation.package:
+            found = (*found, "~ worker package")
+        told.append((generation, found))
     return told
 
 

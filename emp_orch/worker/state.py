@@ -116,7 +116,7 @@ class WorkerState:
             started_ms=self._started_ms,
             pid=os.getpid(),
             current_job_id=self.current_job_id,
-            package=f"emp-orch {__version__}",
+            package=os.environ.get("EMP_PACKAGE") or f"emp-orch {__version__}",
             jobs_completed=self.completed,
             jobs_failed=self.failed,
             redis=self._redis,

@@ -113,6 +113,22 @@ FULL["machines"]["other"] = {
     "services": [],
     "worker": {"capabilities": {"x": [1]}},
 }
+FULL["hosts"] = {
+    "a": {"docker": "tcp://a:1", "tls": {"ca": "a", "cert": "b", "key": "c"}},
+    "b": {"docker": "ssh://u@b"},
+}
+FULL["machines"]["box"] = {
+    "runtime": "compose",
+    "host": "a",
+    "image": "x",
+    "services": ["comfyui"],
+    "publish": ["comfyui"],
+    "volumes": ["/a:/b:ro"],
+    "limits": {"memory": "8GiB", "cpus": 1.5},
+    "ports": {"comfyui": 9000},
+}
+FULL["redis"]["machine_url"] = "redis://hub:6379"
+FULL["jobs"] = {"artifacts": "s3://b/f"}
 PLACES = [place for place in places(FULL) if place]
 
 
@@ -187,6 +203,8 @@ def test_a_password_in_the_file_is_never_shown(secret: str, form: str) -> None:
         f"redis: {{machine_url: '{value}'}}\n",
         f"api: {{token: '{value}'}}\n",
         f"monitor: {{host: 'http://u:{secret}@h'}}\n",
+        f"hosts: {{a: {{docker: '{value}'}}}}\n",
+        f"hosts: {{a: {{docker: 'ssh://u:{secret}@h'}}}}\n",
         f"services: {{a: {{scale: once, command: x, env: {{A: ['{value}']}}}}}}\n",
         f"services: {{a: {{scale: once, command: x, env: {{A: {{env: '{value}-'}}}}}}}}\n",
         f'services: {{a: {{scale: once, command: "{value} \'x"}}}}\n',

@@ -27,12 +27,14 @@ from emp_orch.fleet.observed import (
     ProgramState,
     WorkerStatus,
 )
+from emp_orch.fleet.package import WorkerPackage
 
 M = one([SIMULATION, COMFYUI])
 # As M was before: without comfyui.
 OLD_M = one([SIMULATION])
 W = worker_id(M.id, 0)
-HASHES = {config_hash(M): "NEW", config_hash(OLD_M): "OLD"}
+BOX = one([], num_gpus=0, runtime=RuntimeKind.EXTERNAL)
+HASHES = {config_hash(M): "NEW", config_hash(OLD_M): "OLD", config_hash(BOX): "BOX"}
 
 
 def minutes(desired: Desired, observed: Observed) -> str:
@@ -102,6 +104,11 @@ row("all is well", UP, look(M))
 row("never started", UP, look(M, machines={}, workers={}, instances={}))
 row("supervisord killed", UP, instance(InstanceState.GONE, "its supervisord (pid 7) is gone"))
 row("supervisord killed, its report fresh", UP, instance(InstanceState.GONE))
+row(
+    "in a container that was made for another image",
+    UP,
+    look(M, instances={M.id: structs.replace(running(M), container="0123456789abcdef", host="gpu-a")}),
+)
 row("just started", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS + 1)}))
 row("started long enough ago", UP, silent(None, instances={M.id: running(M, NOW_MS - BOOT_GRACE_MS)}))
 row("just started, the former life's report is fresh", UP, look(M, instances={M.id: running(M, NOW_MS - 3_000, "2-2")}))
@@ -136,6 +143,20 @@ row(
 )
 row("never heard, and its runtime does not know", UP, silent(None, **NOBODY))
 row("heard, and its runtime does not know", UP, instance(InstanceState.UNKNOWN))
+# a box that emp can neither see nor start
+row("external, never heard", wish(BOX), look(BOX, machines={}, instances={}))
+row(
+    "external, never heard, and its folder of another runtime is here",
+    wish(BOX),
+    look(machines={}, instances={BOX.id: Instance(machine_id=BOX.id, state=InstanceState.GONE)}),
+)
+row("external, silent", wish(BOX), look(BOX, machines={BOX.id: report(BOX, seen_ms=NOW_MS - 20_000)}, instances={}))
+row("external, heard", wish(BOX), look(BOX, instances={}))
+row(
+    "external, behind",
+    wish(BOX, generation=2),
+    look(BOX, machines={BOX.id: report(BOX, config_hash="OLD")}, instances={}),
+)
 row("another configuration", G2, says(OLD_M))
 row("another configuration while it starts", G2, says(OLD_M, status=MachineStatus.STARTING))
 row("the same configuration, an older generation", G2, look(M))
@@ -306,6 +327,9 @@ row(
 
 # Each line: kind, subject, what is wanted, what is, why; then the plan.
 EXPECTED = {
+    "in a container that was made for another image": """
+container-outdated m: wants no container, is container 0123456789abcdef; its runtime is another
+1. restart machine m  (recreate): its runtime is another  [emp.yaml:m]""".strip(),
     "all is well": "",
     "never started": """\
 machine-missing m: wants running, is not running; it was never started
@@ -355,6 +379,20 @@ machine-unreachable m: wants reporting, is last report 11 s ago; Docker does not
 machine-unreachable m: wants reporting, is has never reported; no runtime here can tell whether it runs
 """,
     "heard, and its runtime does not know": "",
+    "external, never heard": """\
+machine-away m: wants reporting, is has never reported; it has not joined, or was stopped in good order
+""",
+    "external, never heard, and its folder of another runtime is here": """\
+machine-away m: wants reporting, is has never reported; it has not joined, or was stopped in good order
+""",
+    "external, silent": """\
+machine-away m: wants reporting, is last report 20 s ago; its box is off, or cannot reach Redis; emp cannot start it
+""",
+    "external, heard": "",
+    "external, behind": """\
+config-behind m: wants BOX (generation 2), is OLD (generation 1); configuration changed
+1. send configuration m  (in place): configuration changed  [emp.yaml:m]
+""",
     "another configuration": """\
 config-behind m: wants NEW (generation 2), is OLD (generation 1); configuration changed
 1. send configuration m  (in place): configuration changed  [emp.yaml:m]
@@ -597,6 +635,7 @@ def test_machines_come_in_the_order_of_the_file_then_what_is_surplus() -> None:
 
 # --- what stands beside the rest
 
+PACKAGE = WorkerPackage(digest="2b" * 32)
 GPUS = structs.replace(one([SIMULATION], num_gpus=2), needs_gpus=True)
 ABLE = structs.replace(M, capabilities={"zone": "a", "hardware": {"gpu_memory_gb": 24}})
 OFFLINE = {"comfyui": ConnectorReport(status=ConnectorStatus.OFFLINE, detail="connection refused")}
@@ -609,7 +648,11 @@ DOWN = {
 
 
 def of(wanted: DesiredMachine, **changes: Any) -> Desired:
-    return structs.replace(wish(wanted), package="emp-orch 2", redis="127.0.0.1:6380/0", **changes)
+    return structs.replace(wish(wanted), package=PACKAGE, redis="127.0.0.1:6380/0", **changes)
+
+
+def runs(worker_package: str, **machine: Any) -> Observed:
+    return look(M, machines={M.id: report(M, **machine)}, workers={W: worker(M, 0, package=worker_package)})
 
 
 ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
@@ -633,11 +676,24 @@ ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
         "gpu-missing m: wants 2 GPUs, is 1; its driver shows fewer than num_gpus",
     ),
     (wish(GPUS), look(GPUS, machines={M.id: report(GPUS, gpus=(GpuReport(index=0), GpuReport(index=1)))}), ""),
+    (of(M), worker_says(0, package=PACKAGE.digest), ""),
+    (UP, worker_says(0, package="emp-orch 1"), ""),
     (
         of(M),
-        worker_says(0, package="emp-orch 1"),
-        "worker-outdated m-worker-0: wants idle or busy, is emp-orch 1; this emp has emp-orch 2\n1. restart program m"
-        " redis-worker-gpu0  (restart): m-worker-0 is emp-orch 1: this emp has emp-orch 2  [emp.yaml:m]",
+        runs("emp-orch 1", package=PACKAGE.digest),
+        "worker-outdated m-worker-0: wants idle or busy, is emp-orch 1; its machine has 2b2b2b2b2b2b\n1. restart program"
+        " m redis-worker-gpu0  (restart): m-worker-0 is emp-orch 1: its machine has 2b2b2b2b2b2b  [emp.yaml:m]",
+    ),
+    (  # a restart would change nothing
+        of(M),
+        runs("1a" * 32, package="1a" * 32),
+        "worker-outdated m-worker-0: wants idle or busy, is 1a1a1a1a1a1a; its machine does not have 2b2b2b2b2b2b yet",
+    ),
+    (
+        of(M),
+        runs("1a" * 32, package="1a" * 32, package_error="disk full"),
+        "worker-outdated m-worker-0: wants idle or busy, is 1a1a1a1a1a1a; its machine cannot take over 2b2b2b2b2b2b:"
+        " disk full",
     ),
     (
         wish(ABLE),
@@ -729,8 +785,7 @@ def test_ghosts_are_not_forgotten_right_after_an_outage() -> None:
     assert plan.plan(UP, diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))) == ()
 
 
-@pytest.mark.parametrize("runtime", [RuntimeKind.EXTERNAL, RuntimeKind.COMPOSE])
-def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone(runtime: RuntimeKind) -> None:
-    m = one([], runtime=runtime)
+def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone() -> None:
+    m = one([], runtime=RuntimeKind.COMPOSE)
     observed = look(m, instances={}, machines={}, workers={})
     assert [d.kind for d in diff(wish(m), observed)] == [Kind.MACHINE_UNREACHABLE]

@@ -30,6 +30,9 @@ def doc(services: str = "", machines: str = "", rest: str = "") -> str:
     return text + (f"machines:\n{machines}" if machines else "")
 
 
+FREE = "    choose a folder apart from /var/lib/emp, /run/secrets, /opt/emp, /tmp, /proc, /sys, /dev"
+
+
 class Case(NamedTuple):
     """`told`: the lines of all problems; a hint is a line that begins with spaces."""
 
@@ -278,7 +281,7 @@ CASES = [
         HEAD + "zzzzz: {}\n",
         [
             "emp.yaml:3:1: zzzzz: unknown key",
-            "    known here: version, name, redis, api, monitor, services, defaults, machines, jobs, reconcile",
+            "    known here: version, name, redis, api, monitor, control, hosts, services, defaults, machines, jobs, worker_package, reconcile",
         ],
     ),
     Case(
@@ -808,6 +811,206 @@ CASES = [
             "    runtime: compose",
             "emp.yaml:4:32: machines.m.image: of no effect with runtime process",
             "    runtime: compose",
+        ],
+    ),
+    Case(
+        "container_keys_on_a_process",
+        doc("", "  m:\n    services: []\n    publish: [x]\n    volumes: ['/a:/b']\n    limits: {cpus: 1}\n"),
+        [
+            "emp.yaml:6:5: machines.m.publish: of no effect with runtime process",
+            "    runtime: compose",
+            "emp.yaml:7:5: machines.m.volumes: of no effect with runtime process",
+            "    runtime: compose",
+            "emp.yaml:8:5: machines.m.limits: of no effect with runtime process",
+            "    runtime: compose",
+        ],
+    ),
+    Case(
+        "host_unknown",
+        doc("", "  m: {runtime: compose, services: [], host: gpu-b}\n", "hosts: {gpu-a: {docker: 'ssh://a'}}\n"),
+        [
+            'emp.yaml:5:45: machines.m.host: no host is called "gpu-b"',
+            '    did you mean "gpu-a"?',
+        ],
+    ),
+    Case(
+        "host_broken_and_named",
+        doc("", "  m: {runtime: compose, services: [], host: a}\n", "hosts: {a: {docker: 'http://u:hunter2@a'}}\n"),
+        [
+            "emp.yaml:3:21: hosts.a.docker: expected a URL that begins with unix:///, ssh:// or tcp://, "
+            "found a URL that begins with http://",
+        ],
+    ),
+    Case(
+        "hosts_addresses",
+        HEAD
+        + "hosts:\n  a: {docker: 'ssh://u:hunter2@a'}\n  b: {docker: 'tcp://b:99999'}\n  c: {docker: 'ssh://-oX@c'}\n"
+        + "  d: {docker: 'tcp://d:2375'}\n  e: {docker: 'ssh://e', tls: {ca: a, cert: b, key: c}}\n"
+        + "  local: {docker: 'ssh://f'}\n  g: {docker: 'ssh://g/path'}\n  h: {docker: 'ssh://'}\n  i: {docker: 'tcp://[x'}\n"
+        + "  j: {docker: 'tcp://u@j:1'}\n",
+        [
+            "emp.yaml:4:15: hosts.a.docker: expected a URL without password",
+            "    unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls",
+            "emp.yaml:5:15: hosts.b.docker: expected a port from 1 to 65535 and a plain host in the URL",
+            "    unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls",
+            "emp.yaml:6:15: hosts.c.docker: expected a user and a host that do not begin with -",
+            "    unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls",
+            "emp.yaml:7:15: hosts.d.docker: without tls, whoever reaches this engine commands its host as root",
+            "    add tls: {ca: FILE, cert: FILE, key: FILE}, or use ssh://user@host",
+            "emp.yaml:8:26: hosts.e.tls: only a tcp:// address has tls",
+            "    remove it",
+            "emp.yaml:9:19: hosts.local.docker: local is the engine of this host, reached by its socket",
+            "    docker: unix:///SOCKET, or give that host another name",
+            "emp.yaml:10:15: hosts.g.docker: expected nothing after the host and its port",
+            "    unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls",
+            "emp.yaml:11:15: hosts.h.docker: expected a URL that begins with unix:///, ssh:// or tcp://, "
+            "found a URL that begins with ssh://",
+            "emp.yaml:12:15: hosts.i.docker: expected a port from 1 to 65535 and a plain host in the URL",
+            "    unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls",
+            "emp.yaml:13:15: hosts.j.docker: expected no user in a tcp:// URL",
+            "    unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls",
+        ],
+    ),
+    Case(
+        "publish",
+        doc(
+            SIM + "  mute: {scale: per_machine, command: x}\n  once: {scale: once, command: x}\n",
+            "  m: {runtime: compose, services: [sim, mute, once], publish: [sin, mute, once]}\n",
+        ),
+        [
+            'emp.yaml:8:64: machines.m.publish[0]: this machine runs no service "sin"',
+            '    did you mean "sim"?',
+            "emp.yaml:8:69: machines.m.publish[1]: service mute has no port to publish",
+            "    give it a port, or leave mute out",
+            "emp.yaml:8:75: machines.m.publish[2]: service once has no port to publish",
+            "    give it a port, or leave once out",
+        ],
+    ),
+    Case(
+        "published_ports_clash_on_one_host",
+        doc(
+            SIM,
+            "  m: {services: [sim]}\n  n: {runtime: compose, services: [sim], publish: [sim]}\n"
+            "  o: {runtime: compose, services: [sim], host: a, publish: [sim]}\n"
+            "  p: {runtime: compose, services: [sim], host: b, publish: [sim], ports: {sim: 8187}, num_gpus: 2}\n",
+            "redis: {url: 'redis://hub'}\njobs: {artifacts: 's3://b/f'}\n"
+            "hosts: {a: {docker: 'ssh://x'}, b: {docker: 'ssh://x'}}\n",
+        ),
+        [
+            "emp.yaml:10:3: machines.n: port 8188 of sim of n is taken by sim of m",
+            "    give this machine another: ports: {sim: 8288}",
+            "emp.yaml:12:75: machines.p.ports.sim: port 8188 of sim of p is taken by sim of o",
+            "    give this machine another: ports: {sim: 8287}",
+        ],
+    ),
+    Case(
+        "published_port_of_the_api",
+        doc(
+            "  a: {scale: per_machine, command: x, port: 3331}\n",
+            "  m: {runtime: compose, services: [a], publish: [a]}\n",
+        ),
+        [
+            "emp.yaml:6:3: machines.m: port 3331 of a of m is taken by the api",
+            "    give this machine another: ports: {a: 3431}",
+        ],
+    ),
+    Case(
+        "volumes",
+        doc(
+            "",
+            "  m:\n    runtime: compose\n    services: []\n    volumes:\n"
+            "      - models:/models\n      - /a:/\n      - /a:/b:rx\n      - /a:b\n      - /a:/b:ro:z\n",
+        ),
+        [
+            'emp.yaml:8:9: machines.m.volumes[0]: expected /FOLDER:/FOLDER or /FOLDER:/FOLDER:ro, found "models:/models"',
+            'emp.yaml:9:9: machines.m.volumes[1]: expected /FOLDER:/FOLDER or /FOLDER:/FOLDER:ro, found "/a:/"',
+            'emp.yaml:10:9: machines.m.volumes[2]: expected /FOLDER:/FOLDER or /FOLDER:/FOLDER:ro, found "/a:/b:rx"',
+            'emp.yaml:11:9: machines.m.volumes[3]: expected /FOLDER:/FOLDER or /FOLDER:/FOLDER:ro, found "/a:b"',
+            'emp.yaml:12:9: machines.m.volumes[4]: expected /FOLDER:/FOLDER or /FOLDER:/FOLDER:ro, found "/a:/b:ro:z"',
+        ],
+    ),
+    Case(
+        "volumes_targets",
+        doc(
+            "",
+            "  m:\n    runtime: compose\n    services: []\n    volumes:\n"
+            "      - /a:/var//lib/emp/data\n      - /a://\n      - /a:/tmp\n      - /a:/b/../c\n"
+            "      - /a:/d\n      - /b:/d/\n      - /a:/var\n      - /a:/variety\n",
+        ),
+        [
+            'emp.yaml:8:9: machines.m.volumes[0]: "/var//lib/emp/data" in the container is not free for a folder of the host',
+            FREE,
+            'emp.yaml:9:9: machines.m.volumes[1]: "//" in the container is not free for a folder of the host',
+            FREE,
+            'emp.yaml:10:9: machines.m.volumes[2]: "/tmp" in the container is not free for a folder of the host',
+            FREE,
+            "emp.yaml:11:9: machines.m.volumes[3]: expected paths without . and ..",
+            'emp.yaml:13:9: machines.m.volumes[5]: "/d/" in the container stands here twice',
+            'emp.yaml:14:9: machines.m.volumes[6]: "/var" in the container is not free for a folder of the host',
+            FREE,
+        ],
+    ),
+    Case(
+        "gpu_ids_of_two_kinds",
+        doc("", "  m: {runtime: compose, services: [], num_gpus: 2, gpus: {kind: nvidia, ids: [1, GPU-a]}}\n"),
+        [
+            "emp.yaml:4:78: machines.m.gpus.ids: expected only indices or only UUIDs: a container numbers its devices anew",
+        ],
+    ),
+    Case(
+        "machines_elsewhere",
+        doc("", "  m: {runtime: compose, services: [], host: a}\n", "hosts: {a: {docker: 'ssh://a'}}\n"),
+        [
+            "emp.yaml:5:45: machines.m.host: a is another host, and cannot reach the embedded Redis",
+            "    redis: {machine_url: redis://HOST:PORT}",
+            "emp.yaml:5:45: machines.m.host: a is another host, and cannot write to the folder .emp/artifacts of this one",
+            "    jobs: {artifacts: s3://BUCKET/FOLDER}, or another store that all reach",
+        ],
+    ),
+    Case(
+        "machines_elsewhere_and_loopback",
+        doc(
+            "",
+            "  m: {runtime: compose, services: [], host: a}\n",
+            "hosts: {a: {docker: 'ssh://a'}}\njobs: {artifacts: 's3://b/f'}\n"
+            "redis: {url: 'redis://hub', machine_url: 'redis://:hunter2@127.0.0.1:1'}\n",
+        ),
+        [
+            "emp.yaml:7:45: machines.m.host: a is another host, and cannot reach a Redis on this host's loopback",
+            "    redis: {machine_url: redis://HOST:PORT}",
+        ],
+    ),
+    Case(
+        "control_images_of_a_process",
+        HEAD + "control: {image: x, redis_image: y}\n",
+        [
+            "emp.yaml:3:11: control.image: of no effect with runtime process",
+            "    runtime: compose",
+            "emp.yaml:3:21: control.redis_image: of no effect with runtime process",
+            "    runtime: compose",
+        ],
+    ),
+    Case(
+        "control_in_containers",
+        doc(
+            "",
+            "  m: {services: [], runtime: process}\n  n: {services: [], runtime: compose, host: a}\n"
+            "  o: {services: [], runtime: compose, host: b}\n  p: {services: []}\n  q: {services: [], runtime: compose}\n",
+            "control: {runtime: compose}\nredis: {url: 'redis://hub'}\njobs: {artifacts: 's3://b/f'}\nhosts:\n"
+            "  a: {docker: 'ssh://a'}\n  b: {docker: 'tcp://b', tls: {ca: /etc/ca, cert: ../c, key: tls/key}}\n"
+            "  unused: {docker: 'ssh://c'}\n",
+        ),
+        [
+            "emp.yaml:7:15: hosts.a.docker: a control plane in a container (control.runtime) has no keys for ssh",
+            "    docker: tcp://HOST:2376 with tls",
+            "emp.yaml:8:36: hosts.b.tls.ca: a control plane in a container (control.runtime) sees only the folder of emp.yaml",
+            "    put the file there, and write its relative path",
+            "emp.yaml:8:51: hosts.b.tls.cert: a control plane in a container (control.runtime) sees only the folder of emp.yaml",
+            "    put the file there, and write its relative path",
+            "emp.yaml:11:30: machines.m.runtime: a control plane in a container (control.runtime) cannot start processes on this host",
+            "    runtime: compose, or leave control.runtime out",
+            "emp.yaml:14:3: machines.p.runtime: a control plane in a container (control.runtime) cannot start processes on this host",
+            "    runtime: compose, or leave control.runtime out",
         ],
     ),
     Case(

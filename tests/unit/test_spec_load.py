@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from emp_orch import resources
-from emp_orch.fleet.model import Fleet, Gpus, SecretRef
+from emp_orch.fleet.model import DockerHost, DockerTls, Fleet, Gpus, Limits, SecretRef, Volume
 from emp_orch.spec import ConfigError, environment, load, load_text, schema
 from emp_orch.spec.interpolate import plain_value
 
@@ -30,6 +30,7 @@ def fleet(text: str, **environ: str) -> Fleet:
 LEAST = fleet(
     "services:\n  a: {scale: per_gpu, command: x, port: 1, health: {http: /}, install: {command: y}}\n"
     "  b: {scale: per_gpu, command: x}\n"
+    "hosts: {h: {docker: 'ssh://h'}}\n"
     "machines:\n  m: {services: [a]}\n  n: {services: [], gpus: {}}\n"
 )
 A, B = LEAST.services.values()
@@ -47,6 +48,10 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "monitor.host": ("127.0.0.1", lambda: LEAST.monitor.host, "127.0.0.1"),
     "monitor.port": (3333, lambda: LEAST.monitor.port, 3333),
     "monitor.token": (None, lambda: LEAST.monitor.token, None),
+    "control.runtime": ("process", lambda: LEAST.control.runtime, "process"),
+    "control.image": (None, lambda: LEAST.control.image, None),
+    "control.redis_image": ("redis:7-alpine", lambda: LEAST.control.redis_image, "redis:7-alpine"),
+    "hosts.*.tls": (None, lambda: LEAST.hosts["h"].tls, None),
     "services.*.builtin": (None, lambda: A.builtin, None),
     "services.*.connector": (None, lambda: A.connector, None),
     "services.*.connector_options": ({}, lambda: A.connector_options, {}),
@@ -73,6 +78,11 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "machines.*.replicas": (None, lambda: M.id, "m"),
     "machines.*.host": (None, lambda: M.host, None),
     "machines.*.image": (None, lambda: M.image, None),
+    "machines.*.publish": ([], lambda: M.publish, ()),
+    "machines.*.volumes": ([], lambda: M.volumes, ()),
+    "machines.*.limits.memory": (None, lambda: M.limits.memory_bytes, None),
+    "machines.*.limits.shm": (None, lambda: M.limits.shm_bytes, None),
+    "machines.*.limits.cpus": (None, lambda: M.limits.cpus, None),
     "machines.*.ports": ({}, lambda: M.ports, {}),
     "machines.*.health_port": (0, lambda: M.health_port, 0),
     "machines.*.labels": ({}, lambda: M.labels, {}),
@@ -83,6 +93,7 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "jobs.keep.count": (10_000, lambda: LEAST.jobs.keep_count, 10_000),
     "jobs.keep.age": ("168h", lambda: LEAST.jobs.keep_age_s, 604_800.0),
     "jobs.lease": ("30s", lambda: LEAST.jobs.lease_s, 30.0),
+    "worker_package": (None, lambda: LEAST.worker_package, None),
     "reconcile.interval": ("2s", lambda: LEAST.reconcile.interval_s, 2.0),
     "reconcile.stale_after": ("10s", lambda: LEAST.reconcile.stale_after_s, 10.0),
     "reconcile.max_unavailable": (1, lambda: LEAST.reconcile.max_unavailable, 1),
@@ -105,7 +116,7 @@ def properties(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dic
         for name, below in branch.get("properties", {}).items():
             yield ".".join((*path, name)), below
             yield from properties(below, (*path, name))
-        if path in (("services",), ("machines",)):
+        if path in (("hosts",), ("services",), ("machines",)):
             yield from properties(branch["additionalProperties"], (*path, "*"))
 
 
@@ -114,8 +125,8 @@ PROPERTIES = {p: s for p, s in properties(schema.document()) if not p.startswith
 
 def test_every_default_of_the_schema_is_in_the_table() -> None:
     defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
-    shells = {"redis", "api", "monitor", "services", "machines", "jobs", "reconcile"}
-    shells |= {"services.*.stop", "machines.*.worker", "jobs.keep"}
+    shells = {"redis", "api", "monitor", "control", "hosts", "services", "machines", "jobs", "reconcile"}
+    shells |= {"services.*.stop", "machines.*.limits", "machines.*.worker", "jobs.keep"}
     shells |= {"reconcile.budget", "reconcile.breaker", "reconcile.rollout"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
     assert all(defaults[p] == {} for p in shells)
@@ -337,6 +348,60 @@ def test_replicas(runtime: str, step: int) -> None:
     loaded = fleet(f"machines:\n  m: {{runtime: {runtime}, services: [], replicas: 3, health_port: 9000}}\n")
     found = [(m.id, m.port_offset, m.health_port, m.origin) for m in loaded.machines]
     assert found == [(f"m-{k + 1}", step * k, 9000 + step * k, "emp.yaml:4:3") for k in range(3)]
+
+
+def test_a_container_and_its_host() -> None:
+    loaded = fleet(
+        "redis: {url: 'redis://hub:6379'}\njobs: {artifacts: 's3://b/f'}\n"
+        "hosts:\n  a: {docker: 'tcp://a:2376', tls: {ca: ca.pem, cert: c.pem, key: k.pem}}\n"
+        "services: {a: {scale: per_gpu, command: x, port: 1}}\n"
+        "defaults: {host: a, limits: {memory: 8GiB, cpus: 4}, volumes: ['/srv/m:/models:ro', '/a b:/c:rw', '/d:/e']}\n"
+        "machines:\n"
+        "  m: {runtime: compose, image: 'x@sha256:0', services: [a], publish: [a], limits: {shm: 0.5GiB, cpus: 1.5}}\n"
+        "  n: {services: []}\n"
+    )
+    assert loaded.hosts == {
+        "a": DockerHost(docker="tcp://a:2376", tls=DockerTls(ca="ca.pem", cert="c.pem", key="k.pem"))
+    }
+    m = loaded.machines[0]
+    assert (m.host, m.image, m.publish) == ("a", "x@sha256:0", ("a",))
+    assert m.limits == Limits(memory_bytes=8 * 2**30, shm_bytes=2**29, cpus=1.5)
+    assert m.volumes == (
+        Volume(source="/srv/m", target="/models", read_only=True),
+        Volume(source="/a b", target="/c", read_only=False),
+        Volume(source="/d", target="/e", read_only=False),
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("unix:///var/run/docker.sock", "unix:///run/user/1000/docker.sock", "ssh://gpu-a", "ssh://me@gpu-a:2222"),
+        *("tcp://127.0.0.1:2375", "tcp://localhost:2375", "tcp://[::1]:2375", "ssh://me@[fd00::1]"),
+    ],
+)
+def test_addresses_of_docker_hosts(url: str) -> None:
+    assert fleet(f"hosts: {{a: {{docker: '{url}'}}}}\n").hosts["a"].docker == url
+
+
+def test_local_may_be_another_socket_and_its_containers_need_no_more_than_this_host_has() -> None:
+    loaded = fleet(
+        "hosts:\n  local: {docker: 'unix:///run/user/1000/docker.sock'}\n  near: {docker: 'tcp://127.0.0.1:2375'}\n"
+        "machines:\n  m: {runtime: compose, services: []}\n  n: {runtime: compose, services: [], host: near}\n"
+    )
+    assert [m.host for m in loaded.machines] == [None, "near"]
+
+
+def test_ports_of_containers_clash_with_nobody_unless_published() -> None:
+    """And then only on the same host; two names may stand for one engine."""
+    loaded = fleet(
+        "redis: {url: 'redis://hub:6379'}\njobs: {artifacts: 's3://b/f'}\n"
+        "hosts: {a: {docker: 'ssh://a'}, b: {docker: 'ssh://b'}}\n"
+        "services: {s: {scale: per_gpu, command: x, port: 3331}}\n"
+        "defaults: {runtime: compose, services: [s], num_gpus: 3}\n"
+        "machines:\n  m: {}\n  n: {}\n  o: {host: a, publish: [s]}\n  p: {host: b, publish: [s]}\n"
+    )
+    assert len(loaded.machines) == 4
 
 
 def test_one_replica_has_a_number_and_none_is_no_machine() -> None:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control import generation as generations
+from emp_orch.control.container_plane import plane_of
 from emp_orch.control.doctor.host import (
     FolderFacts,
     environment_of,
@@ -27,7 +28,6 @@ from emp_orch.control.doctor.model import Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, machine_folders, orphans
-from emp_orch.control.plane import ControlPlane
 from emp_orch.control.proposal import read_proposal
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
@@ -106,7 +106,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
     """Look at everything once, in at most about DEADLINE_S."""
     settings = _settings(layout)
-    plane = ControlPlane(layout)
+    plane = plane_of(layout)
     fleet, asked = await asyncio.to_thread(_emp_yaml, layout, environ)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http, asyncio.TaskGroup() as t:
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emp_orch import __version__
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.machines import log_of, program_of, program_problem, running
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
@@ -12,8 +11,6 @@ from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.model import WorkerId
 from emp_orch.fleet.observed import ConnectorStatus, SeenWorker, WorkerStatus
-
-PACKAGE = f"emp-orch {__version__}"
 
 
 def _machines(facts: Facts) -> list[DesiredMachine]:
@@ -104,14 +101,23 @@ def _connectors(facts: Facts) -> Iterator[Problem]:
 
 
 def _packages(facts: Facts) -> Iterator[Problem]:
-    for machine, worker_id, seen in reporting(facts):
-        if seen.report.package != PACKAGE:
+    """Each worker runs the package of the generation; else its machine says why not."""
+    found = known(facts.difference)
+    outdated = {d.drift.subject: d.drift for d in found.drift if d.drift.kind is Kind.WORKER_OUTDATED}
+    for machine, worker_id, _ in reporting(facts):
+        if (drift := outdated.get(worker_id)) is not None:
+            at_work = drift.program is not None
             yield Problem(
-                what=f"{worker_id} runs {seen.report.package or 'an unknown package'}, this is {PACKAGE}",
-                fix=f"emp restart {machine.id} {machine.workers[worker_id]}",
+                what=f"{worker_id} runs {drift.observed}: {drift.cause}",
+                fix="the reconciler restarts it" if at_work else f"emp logs machine-{machine.id}/agent; emp logs api",
                 where=machine.origin,
                 level=Level.WARN,
             )
+
+
+def _fine_package(facts: Facts) -> str:
+    package = known(facts.difference).desired.package
+    return f"their package is {package.short}" if package is not None and reporting(facts) else ""
 
 
 def _fine_status(facts: Facts) -> str:
@@ -148,7 +154,7 @@ CHECKS = (
     Check(
         name="worker-package",
         group=Group.WORKERS,
-        fine=lambda f: f"their package is {PACKAGE}" if reporting(f) else "",
+        fine=_fine_package,
         find=_packages,
     ),
 )

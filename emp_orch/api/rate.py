@@ -1,0 +1,23 @@
+"""How often something may be asked for: a bucket that fills at a steady rate."""
+
+from __future__ import annotations
+
+
+class Rate:
+    """Lets `burst` through at once and `per_s` a second from then on. Times are seconds of a clock that only rises."""
+
+    def __init__(self, *, burst: int, per_s: float) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = float(burst)
+        self._at_s: float | None = None
+
+    def take(self, now_s: float) -> float:
+        """0 when this one may pass; else how many seconds to wait."""
+        if self._at_s is not None:
+            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left >= 1:
+            self._left -= 1
+            return 0.0
+        return (1 - self._left) / self._per_s

@@ -1,0 +1,60 @@
+"""`emp images build | list`: the image that machines in containers are made from."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from emp_orch.errors import UsageError
+from emp_orch.images import BUILD_LABEL, DEFAULT_BASE, MACHINE_IMAGE
+
+_host = click.option("--host", metavar="URL", help="The engine, as DOCKER_HOST names it: ssh://user@box, unix:///….")
+
+
+@click.group()
+def images() -> None:
+    """The image that machines in containers are made from."""
+
+
+@images.command()
+@click.option("--base", default=DEFAULT_BASE, show_default=True, help="An image with Python 3.11 or newer.")
+@click.option("--tag", default=MACHINE_IMAGE, show_default=True, help="What the image is called.")
+@_host
+def build(base: str, tag: str, host: str | None) -> None:
+    """Build the machine image on an engine, from the emp that runs here; does nothing when nothing has changed."""
+    from emp_orch.control.images.build import build as build_image
+    from emp_orch.control.images.docker import Docker
+
+    for name, value in (("--base", base), ("--tag", tag)):
+        if not value or value.startswith("-") or any(c.isspace() for c in value):
+            raise UsageError(f"{name} {value!r} is not the name of an image", hint="for example emp-machine:mine")
+    new = build_image(Docker(_engine(host)), tag=tag, base=base, say=lambda text: click.echo(text, err=True))
+    click.echo(f"built {tag}" if new else f"{tag} is up to date")
+
+
+@images.command("list")
+@_host
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_images(host: str | None, as_json: bool) -> None:
+    """The machine images that an engine has."""
+    from emp_orch.cli.text import table
+    from emp_orch.control.images.docker import Docker
+
+    columns = {"image": "Repository", "tag": "Tag", "id": "ID", "created": "CreatedSince", "size": "Size"}
+    found = [
+        {column: str(image.get(word, "")) for column, word in columns.items()}
+        for image in Docker(_engine(host)).images(BUILD_LABEL)
+    ]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        click.echo(table([c.upper() for c in columns], [list(image.values()) for image in found]))
+    else:
+        click.echo("no machine image there; `emp images build` makes it", err=True)
+
+
+def _engine(host: str | None) -> str | None:
+    if host is not None and "://" not in host:
+        raise UsageError(f"--host {host!r} is not the URL of a Docker Engine", hint="for example ssh://user@gpu-a")
+    return host

@@ -1,0 +1,60 @@
+"""How the control plane, machines of this host, and containers reach Redis."""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import urlsplit, urlunsplit
+
+from msgspec import Struct
+
+from emp_orch.fleet.model import EMBEDDED, Fleet, RuntimeKind
+from emp_orch.runtimes.engine import Engine
+from emp_orch.settings import EngineAddress, Settings
+from emp_orch.urls import password_of
+
+# What containers call the host that they run on (docker's host-gateway).
+HOST = "host.docker.internal"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Reach(Struct, frozen=True, kw_only=True):
+    """`listen` are addresses of this host that the embedded Redis listens on beside loopback."""
+
+    control: str
+    machine: str
+    container: str
+    listen: tuple[str, ...]
+
+
+def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None) -> Reach:
+    """The URLs, with the password that the embedded Redis needs once it listens beyond loopback.
+
+    `known` are the settings in force: what was found out for them stands. Raises EmpError when the engine must be
+    asked and does not answer.
+    """
+    if fleet.redis.url != EMBEDDED:
+        given = fleet.redis.machine_url
+        container = given or _by_name(fleet.redis.url)
+        return Reach(control=fleet.redis.url, machine=given or fleet.redis.url, container=container, listen=())
+    known = known if known is not None and known.embedded else None
+    contained = any(m.runtime is RuntimeKind.COMPOSE for m in fleet.machines)
+    listen = known.redis_listen if known else ()
+    if contained and not listen and not fleet.redis.machine_url:
+        listen = tuple(Engine(h).gateway() for h in hosts if h.here)[:1]
+    password = password_of(known.redis_url) if known else ""
+    if listen and not password:
+        password = secrets.token_urlsafe(24)
+    login = f":{password}@" if password else ""
+    url = f"redis://{login}127.0.0.1:{fleet.redis.port}/0"
+    container = fleet.redis.machine_url or f"redis://{login}{HOST}:{fleet.redis.port}/0"
+    return Reach(control=url, machine=fleet.redis.machine_url or url, container=container, listen=listen)
+
+
+def _by_name(url: str) -> str:
+    """A URL on loopback as a container must write it."""
+    parts = urlsplit(url)
+    if parts.hostname not in _LOOPBACK:
+        return url
+    login, at, _ = parts.netloc.rpartition("@")
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{HOST}{port}"))

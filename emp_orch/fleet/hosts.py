@@ -1,0 +1,41 @@
+"""Docker hosts: the one that needs no entry, and which of them are this host."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from emp_orch.fleet.model import DockerHost, Fleet, Machine, RuntimeKind
+
+# The engine that DOCKER_HOST or the default socket names, where emp.yaml does not say otherwise.
+LOCAL = "local"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_here(host: DockerHost | None) -> bool:
+    """Whether containers of this engine share this host's ports and folders. None is the implied `local`."""
+    if host is None or host.docker.startswith("unix://"):
+        return True
+    try:
+        address = urlsplit(host.docker)
+    except ValueError:
+        return False
+    return address.scheme == "tcp" and is_loopback(address.hostname or "")
+
+
+def host_of(machine: Machine) -> str:
+    """The name of the Docker host that runs a compose machine."""
+    return machine.host or LOCAL
+
+
+def elsewhere(fleet: Fleet, machine: Machine) -> bool:
+    """Whether `machine` is a container on another host than this one."""
+    return machine.runtime is RuntimeKind.COMPOSE and not is_here(fleet.hosts.get(host_of(machine)))

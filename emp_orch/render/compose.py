@@ -1,0 +1,160 @@
+"""The machines of one Docker host → compose.yaml text, which a person may also run by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+from jinja2 import Environment, StrictUndefined, Template
+from msgspec import Struct
+
+from emp_orch.fleet.containers import DesiredContainer, container_hash
+from emp_orch.fleet.desired import WORKER_STOP_MARGIN_S, DesiredMachine, ProgramKind
+from emp_orch.images import built_here
+from emp_orch.render.quoting import compose_text
+
+# The machine's volume, and within it what is copied there for want of a folder of the engine's host.
+HOME = "/var/lib/emp"
+# Where a folder of the host is mounted that its logs go to: not in the volume, whose folders Docker would make root's.
+LOGS = "/var/log/emp"
+OWN_LOG = "supervisord.log"
+SECRETS_IN_HOME = f"{HOME}/secrets"
+SECRETS_MOUNTED = "/run/secrets"
+REDIS_SECRET = "hub_redis_url"  # noqa: S105  # a file's name
+VALUES_SECRET = "secrets.json"  # noqa: S105
+
+# What `emp machine --stay` takes beyond its programs: supervisord's own end, and time for those that must be killed.
+STOP_MARGIN_S = 60.0
+
+
+class Placed(Struct, frozen=True, kw_only=True):
+    """One machine as its container is to be made. Everything here may be shown: `redis_url` holds no password.
+
+    `digest` is its config_hash, `folder` a digest of the fleet's folder, `user` UID:GID. `secrets` is a folder of the
+    engine's host with the files REDIS_SECRET and VALUES_SECRET; None: they are in the machine's volume.
+    `artifacts` is a folder of the host that the machine sees under the same path, `logs` one that its logs go to.
+    """
+
+    machine: DesiredMachine
+    generation: int
+    digest: str
+    folder: str
+    user: str
+    redis_url: str
+    prefix: str
+    artifacts_url: str
+    secrets: str | None
+    artifacts: str | None
+    logs: str | None = None
+
+
+class _Service(Struct, frozen=True, kw_only=True):
+    """A service of the file, in words that the template only has to place."""
+
+    id: str
+    image: str
+    never_pulled: bool
+    user: str
+    environment: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[str, str], ...]
+    volume_labels: tuple[tuple[str, str], ...]
+    secrets: tuple[tuple[str, str], ...]
+    binds: tuple[tuple[str, str, bool], ...]
+    ports: tuple[int, ...]
+    gpus: tuple[str, ...]
+    memory: int | None
+    shm: int | None
+    cpus: str | None
+    stop_s: int
+
+
+@lru_cache(maxsize=4)
+def compiled(template: str) -> Template:
+    """A template of YAML, in which `| q` quotes a value."""
+    # The output is YAML, not HTML; compose_text is its escaping.
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    environment.filters["q"] = compose_text
+    return environment.from_string(template)
+
+
+def render_compose(template: str, placed: Sequence[Placed], *, fleet: str, project: str) -> str:
+    """compose.yaml of the Docker host that runs all `placed`; `template` is templates/compose.yaml.j2.
+
+    `project` is the Compose project's name: lower-case letters, digits, - and _.
+    """
+    return compiled(template).render(
+        fleet=fleet, project=project, home=HOME, services=[_service(p, fleet) for p in placed]
+    )
+
+
+def _service(placed: Placed, fleet: str) -> _Service:
+    machine, container = placed.machine, placed.machine.container
+    if container is None:
+        raise ValueError(f"machine {machine.id} is no container")
+    owner = (("emp.fleet", fleet), ("emp.folder", placed.folder), ("emp.machine", machine.id))
+    return _Service(
+        id=machine.id,
+        image=container.image,
+        never_pulled=built_here(container.image),
+        user=placed.user,
+        environment=_environment(placed),
+        labels=(
+            *owner,
+            ("emp.generation", str(placed.generation)),
+            ("emp.config", placed.digest),
+            ("emp.container", container_hash(machine)),
+        ),
+        volume_labels=owner,
+        secrets=_secrets(placed),
+        binds=_binds(placed, container),
+        ports=container.publish,
+        gpus=container.gpus,
+        memory=container.limits.memory_bytes,
+        shm=container.limits.shm_bytes,
+        cpus=None if container.limits.cpus is None else f"{container.limits.cpus:g}",
+        stop_s=math.ceil(stop_grace_s(machine)),
+    )
+
+
+def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
+    where = SECRETS_IN_HOME if placed.secrets is None else SECRETS_MOUNTED
+    logs = (
+        () if placed.logs is None else (("EMP_MACHINE_LOGS", LOGS), ("EMP_MACHINE_LOG", f"{_logs(placed)}/{OWN_LOG}"))
+    )
+    return (
+        ("MACHINE_ID", placed.machine.id),
+        ("NUM_GPUS", str(placed.machine.num_gpus)),
+        ("HUB_REDIS_URL", placed.redis_url),
+        ("HUB_REDIS_URL_FILE", f"{where}/{REDIS_SECRET}"),
+        ("REDIS_URL", placed.redis_url),
+        ("EMP_REDIS_PREFIX", placed.prefix),
+        ("EMP_ARTIFACTS_URL", placed.artifacts_url),
+        ("EMP_SECRETS", f"{where}/{VALUES_SECRET}"),
+        *logs,
+    )
+
+
+def _secrets(placed: Placed) -> tuple[tuple[str, str], ...]:
+    """The name of each secret in the container, and its file on the host."""
+    if placed.secrets is None:
+        return ()
+    return tuple((name, f"{placed.secrets}/{name}") for name in (REDIS_SECRET, VALUES_SECRET))
+
+
+def _logs(placed: Placed) -> str:
+    return f"{LOGS}/machine-{placed.machine.id}"
+
+
+def _binds(placed: Placed, container: DesiredContainer) -> tuple[tuple[str, str, bool], ...]:
+    """Folders of the host: its path, the container's, and whether it is only read."""
+    shared = [(source, source) for source in (placed.artifacts,) if source is not None]
+    shared += [(source, _logs(placed)) for source in (placed.logs,) if source is not None]
+    named = ((v.source, v.target, v.read_only) for v in container.volumes)
+    return (*named, *((source, target, False) for source, target in shared))
+
+
+def stop_grace_s(machine: DesiredMachine) -> float:
+    """How long the machine may take to stop in order: workers drain first, then its services end."""
+    services = [p.stop.timeout_s for p in machine.programs if p.kind is not ProgramKind.WORKER]
+    return machine.drain_timeout_s + WORKER_STOP_MARGIN_S + max(services, default=0.0) + STOP_MARGIN_S

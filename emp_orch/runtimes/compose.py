@@ -1,0 +1,384 @@
+"""The compose runtime: a machine is a container on a Docker host.
+
+Containers are made, changed and removed by `docker compose`, one service at a time, with the very file that a person
+can run by hand; they are found by their labels alone, so what somebody else started is never touched, and what an
+earlier emp started here is found again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.errors import EmpError
+from emp_orch.fleet.containers import container_hash
+from emp_orch.fleet.desired import DesiredMachine, config_hash
+from emp_orch.fleet.model import MachineId, SecretRef
+from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.images import built_here
+from emp_orch.layout import Layout
+from emp_orch.procident import locked
+from emp_orch.render.compose import Placed, render_compose
+from emp_orch.resources import read_text
+from emp_orch.runtimes.docker_hosts import Away, Found, HostView
+from emp_orch.runtimes.engine import Engine
+from emp_orch.settings import Settings, write_private
+from emp_orch.urls import without_login
+
+# Beyond a machine's drain: the time for its services and its supervisord to stop.
+STOP_MARGIN_S = 30.0
+DEFAULT_DRAIN_S = 60.0
+# Who a container runs as when root applies: the image's own user.
+IMAGE_USER = 10001
+
+
+def folder_digest(layout: Layout) -> str:
+    """Tells this fleet's folder from another that may hold a fleet of the same name."""
+    return hashlib.sha256(str(layout.root).encode()).hexdigest()[:8]
+
+
+def container_user() -> str:
+    """`UID:GID` of who applies, so that what is shared between host and container has one owner; never root."""
+    uid, gid = os.getuid(), os.getgid()
+    return f"{IMAGE_USER}:{IMAGE_USER}" if uid == 0 else f"{uid}:{gid}"
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """What was placed on a host, kept in `.emp/hosts/HOST/machines/ID.json` so that the file can be written again."""
+
+    placed: Placed  # as its container was made
+    drain_timeout_s: float = DEFAULT_DRAIN_S  # as last asked for
+
+
+class HostFolder:
+    """`.emp/hosts/NAME`: the compose file, what it was made from, the files with secrets."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self.root = layout.hosts / name
+
+    @property
+    def compose(self) -> Path:
+        return self.root / "compose.yaml"
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "machines"
+
+    def secrets(self, machine_id: MachineId) -> Path:
+        return self.root / "secrets" / machine_id
+
+    def known(self) -> dict[MachineId, Known]:
+        """All that was placed here, by id. A file that does not fit counts as none: the next start writes it anew."""
+        found = {}
+        for path in sorted(self.machines.glob("*.json")):
+            try:
+                one = msgspec.json.decode(path.read_bytes(), type=Known)
+            except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+                continue
+            found[one.placed.machine.id] = one
+        return found
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One at a time; what the disk refuses is an EmpError that names the file."""
+        try:
+            self.machines.mkdir(parents=True, exist_ok=True)
+            with locked(self.root / ".lock"):
+                yield
+        except OSError as e:
+            raise EmpError(
+                f"cannot write {e.filename or self.root}: {e.strerror}", hint="check its owner, and the free space"
+            ) from e
+
+
+class ComposeRuntime:
+    """Machines as containers of one fleet, on the Docker hosts in its settings."""
+
+    def __init__(self, layout: Layout, settings: Settings) -> None:
+        self._layout = layout
+        self._settings = settings
+        self._folder = folder_digest(layout)
+        self.project = f"emp-{settings.fleet}-{self._folder}"
+        labels = (f"emp.fleet={settings.fleet}", f"emp.folder={self._folder}")
+        self._views = {h.name: HostView(h, labels) for h in settings.hosts}
+        self._stopped = threading.Event()
+
+    # -- the Runtime protocol
+
+    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
+        await self._vacate(machine)
+        await asyncio.to_thread(self._start, machine, secrets, generation)
+
+    async def stop(self, machine_id: MachineId) -> None:
+        for view, found in await self._everywhere(machine_id):
+            timeout_s = self._drain_s(view, machine_id) + STOP_MARGIN_S
+            await asyncio.to_thread(_with_time(view.engine, timeout_s).stop, found.container.id, timeout_s=timeout_s)
+
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        view = self._views.get(machine.container.host) if machine.container else None
+        folder = HostFolder(self._layout, view.host.name) if view else None
+        if view is not None and folder is not None and folder.secrets(machine.id).is_dir():
+            await asyncio.to_thread(self._write_secrets, folder, machine, secrets)
+
+    async def instances(self) -> dict[MachineId, Instance]:
+        looks = await asyncio.gather(*(v.look() for v in self._views.values()))
+        found: dict[MachineId, Instance] = {}
+        for view, seen in zip(self._views.values(), looks, strict=True):
+            placed = HostFolder(self._layout, view.host.name).known().keys()
+            if isinstance(seen, Away):
+                for machine_id in placed | view.last_seen:
+                    found.setdefault(machine_id, _unknown(machine_id, view, seen))
+                continue
+            for machine_id in placed - seen.keys():
+                found.setdefault(machine_id, _removed(machine_id, view))
+            for machine_id, one in seen.items():
+                # Of a machine that moved, the container that lives is the one that counts.
+                if machine_id not in found or one.instance.state is InstanceState.RUNNING:
+                    found[machine_id] = one.instance
+        return found
+
+    async def remove(self, machine_id: MachineId) -> None:
+        for name, view in self._views.items():
+            folder = HostFolder(self._layout, name)
+            if machine_id in folder.known() or machine_id in await self._ours(view):
+                await asyncio.to_thread(self._remove, view, folder, machine_id)
+
+    async def clear(self) -> None:
+        """Containers and networks go; volumes stay."""
+        for name, view in self._views.items():
+            folder = HostFolder(self._layout, name)
+            if folder.compose.exists() and not isinstance(await view.look(), Away):
+                await asyncio.to_thread(view.engine.compose, folder.compose, self.project, ["down"])
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed`, from any thread, when something happens to one of our containers; until cancelled."""
+        threads = [
+            threading.Thread(target=v.follow, args=(changed, self._stopped), name=f"docker-{v.host.name}", daemon=True)
+            for v in self._views.values()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._stopped.set()  # a thread that waits for an event ends with the process
+
+    # -- for people: logs, commands, figures
+
+    async def container(self, machine_id: MachineId) -> tuple[Engine, str]:
+        """The engine and container of a machine that runs. Raises EmpError."""
+        for view, found in await self._everywhere(machine_id):
+            if found.instance.state is InstanceState.RUNNING:
+                return view.engine, found.container.id
+        raise EmpError(f"{machine_id} has no container that runs", hint="`emp diff` says why")
+
+    # -- below
+
+    async def _ours(self, view: HostView) -> Mapping[MachineId, Found]:
+        """What is on a host. Raises EmpError when that cannot be known."""
+        seen = await view.look()
+        if isinstance(seen, Away):
+            raise EmpError(seen.detail, hint=f"the machines of {view.host.name} wait until it answers")
+        return seen
+
+    async def _everywhere(self, machine_id: MachineId) -> list[tuple[HostView, Found]]:
+        """Where the machine has a container, known places first. A host that never had it need not answer."""
+        found = []
+        for name, view in self._views.items():
+            placed = machine_id in HostFolder(self._layout, name).known()
+            seen = await self._ours(view) if placed else await view.look()
+            if not isinstance(seen, Away) and machine_id in seen:
+                found.append((view, seen[machine_id]))
+        return found
+
+    async def _vacate(self, machine: DesiredMachine) -> None:
+        """Stop and remove what the machine left on another host: it runs in one place."""
+        here = machine.container.host if machine.container else ""
+        for name, view in self._views.items():
+            folder = HostFolder(self._layout, name)
+            if name != here and machine.id in folder.known():
+                seen = await self._ours(view)
+                if (left := seen.get(machine.id)) is not None:
+                    timeout_s = self._drain_s(view, machine.id) + STOP_MARGIN_S
+                    engine = _with_time(view.engine, timeout_s)
+                    await asyncio.to_thread(engine.stop, left.container.id, timeout_s=timeout_s)
+                await asyncio.to_thread(self._remove, view, folder, machine.id)
+
+    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], generation: int) -> None:
+        wanted = machine.container
+        view = self._views.get(wanted.host) if wanted else None
+        if wanted is None or view is None:
+            named = wanted.host if wanted else "none"
+            raise EmpError(f"{machine.id}: there is no Docker host {named} in this fleet", hint="run `emp apply`")
+        folder = HostFolder(self._layout, view.host.name)
+        with folder.writing():
+            # Known from here on: also while its host cannot be reached.
+            self._place(folder, view, machine, generation)
+            self._write_secrets(folder, machine, secrets)
+            if view.host.here:
+                self._share(machine)
+            self._write_compose(folder)
+        if built_here(wanted.image) and not view.engine.has_image(wanted.image):
+            on = "" if view.host.name == "local" else f" --host {view.host.name}"
+            raise EmpError(
+                f"{view.engine.named} has no image {wanted.image}", hint=f"`emp images build{on}` makes it, once a host"
+            )
+        self._make_network(view, folder, machine)
+        if not view.host.here:
+            self._hand_over(view, folder, machine)
+        view.engine.compose(folder.compose, self.project, ["up", "-d", "--no-deps", "--no-build", machine.id])
+
+    def _make_network(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
+        """Several `docker compose up` at once would each make the project's network, and none could use it then."""
+        network = f"{self.project}_default"
+        if view.engine.has_network(network):
+            return
+        with folder.writing():
+            if not view.engine.has_network(network):
+                view.engine.compose(
+                    folder.compose, self.project, ["up", "--no-start", "--no-deps", "--no-build", machine.id]
+                )
+
+    def _place(self, folder: HostFolder, view: HostView, machine: DesiredMachine, generation: int) -> None:
+        settings, here = self._settings, view.host.here
+        placed = Placed(
+            machine=machine,
+            generation=generation,
+            digest=config_hash(machine),
+            folder=self._folder,
+            user=container_user(),
+            redis_url=without_login(settings.container_redis_url),
+            prefix=settings.prefix,
+            artifacts_url=settings.artifacts,
+            secrets=str(folder.secrets(machine.id)) if here else None,
+            artifacts=str(self._layout.artifacts)
+            if here and settings.artifacts == self._layout.artifacts_url
+            else None,
+            logs=str(self._logs(machine.id)) if here else None,
+        )
+        was = folder.known().get(machine.id)
+        if was is not None and _same_container(was.placed, placed) and self._has_container(view, machine.id):
+            placed = was.placed
+        known = Known(placed=placed, drain_timeout_s=machine.drain_timeout_s)
+        write_private(folder.machines / f"{machine.id}.json", msgspec.json.encode(known))
+
+    def _has_container(self, view: HostView, machine_id: MachineId) -> bool:
+        """Also when its host does not answer: it had one."""
+        try:
+            return bool(view.engine.containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}")))
+        except EmpError:
+            return True
+
+    def _write_compose(self, folder: HostFolder) -> None:
+        text = render_compose(
+            read_text("templates/compose.yaml.j2"),
+            [k.placed for k in folder.known().values()],
+            fleet=self._settings.fleet,
+            project=self.project,
+        )
+        write_private(folder.compose, text.encode())
+
+    def _write_secrets(self, folder: HostFolder, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        """Two 0600 files of the container's user, in place: the container has them mounted."""
+        root = folder.secrets(machine.id)
+        root.mkdir(parents=True, exist_ok=True)
+        files = {
+            "hub_redis_url": self._settings.container_redis_url.encode(),
+            "secrets.json": msgspec.json.encode(_needed(machine, secrets)),
+        }
+        for name, content in files.items():
+            _write_in_place(root / name, content)
+
+    def _share(self, machine: DesiredMachine) -> None:
+        """Make the folders that host and container share, and let the container's user write there."""
+        for shared in (self._layout.artifacts, self._logs(machine.id)):
+            shared.mkdir(parents=True, exist_ok=True)
+            _give(shared)
+
+    def _logs(self, machine_id: MachineId) -> Path:
+        return self._layout.logs / f"machine-{machine_id}"
+
+    def _hand_over(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
+        """Put the secrets into the volume of a machine on a host that does not see our files."""
+        root = folder.secrets(machine.id)
+        content = {p.name: p.read_bytes() for p in sorted(root.iterdir()) if p.is_file()}
+        words = ["up", "--no-start", "--no-deps", "--no-build", machine.id]
+        view.engine.compose(folder.compose, self.project, words)
+        labels = (f"emp.folder={self._folder}", f"emp.machine={machine.id}")
+        for container in view.engine.containers(labels):
+            uid, gid = (int(part) for part in container_user().split(":"))
+            view.engine.put_files(container.id, "/var/lib/emp", "secrets", content, uid=uid, gid=gid)
+
+    def _remove(self, view: HostView, folder: HostFolder, machine_id: MachineId) -> None:
+        with folder.writing():
+            if machine_id in folder.known():
+                self._write_compose(folder)
+                view.engine.compose(folder.compose, self.project, ["rm", "-s", "-f", machine_id])
+            else:
+                view.engine.remove_containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}"))
+            view.engine.remove_volume(f"{self.project}_{machine_id}")
+            (folder.machines / f"{machine_id}.json").unlink(missing_ok=True)
+            shutil.rmtree(folder.secrets(machine_id), ignore_errors=True)
+            self._write_compose(folder)
+
+    def _drain_s(self, view: HostView, machine_id: MachineId) -> float:
+        """How long the machine's workers may take to finish, by what it was placed with."""
+        known = HostFolder(self._layout, view.host.name).known().get(machine_id)
+        return known.drain_timeout_s if known else DEFAULT_DRAIN_S
+
+
+def _same_container(one: Placed, other: Placed) -> bool:
+    """Whether a container that was made as `one` serves for `other`: what its machine runs comes through Redis.
+
+    Its labels and environment say what it was made for; with newer ones `docker compose` would make it anew.
+    """
+    alike = msgspec.structs.replace(one, machine=other.machine, generation=other.generation, digest=other.digest)
+    return alike == other and container_hash(one.machine) == container_hash(other.machine)
+
+
+def _with_time(engine: Engine, timeout_s: float) -> Engine:
+    """The same engine, asked by a client of its own that waits for a stop that takes so long."""
+    return Engine(engine.host, answer_s=timeout_s + STOP_MARGIN_S)
+
+
+def _unknown(machine_id: MachineId, view: HostView, away: Away) -> Instance:
+    return Instance(machine_id=machine_id, state=InstanceState.UNKNOWN, detail=away.detail, host=view.host.name)
+
+
+def _removed(machine_id: MachineId, view: HostView) -> Instance:
+    return Instance(
+        machine_id=machine_id,
+        state=InstanceState.GONE,
+        detail=f"it has no container on Docker host {view.host.name}",
+        host=view.host.name,
+    )
+
+
+def _write_in_place(path: Path, content: bytes) -> None:
+    """A file that is mounted must stay the same file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.truncate(0)
+        file.write(content)
+    _give(path)
+
+
+def _give(path: Path) -> None:
+    """To the user that containers run as, where that is another than ours."""
+    if os.getuid() == 0:
+        os.chown(path, IMAGE_USER, IMAGE_USER)
+
+
+def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The secrets that this machine's programs name, and no other."""
+    refs = {v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef)}
+    return {key: value for key, value in secrets.items() if key in refs}

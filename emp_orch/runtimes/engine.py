@@ -1,0 +1,304 @@
+"""One Docker Engine: its API through the Docker SDK, and `docker compose` for what one file describes.
+
+Every call may block for as long as the engine takes to find that it is out of reach; callers use threads. Only
+containers with our labels are ever seen.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+from docker.tls import TLSConfig
+from msgspec import Struct
+
+from emp_orch.errors import EmpError, Unreachable
+from emp_orch.fleet.hosts import LOCAL, is_here
+from emp_orch.fleet.model import DockerHost
+from emp_orch.settings import EngineAddress
+
+# For an answer, not for work: a stop waits longer, and says so itself.
+ANSWER_S = 5.0
+# Of what `docker compose` printed, the end is shown.
+SHOWN_LINES = 6
+# `docker compose up` may have to pull an image.
+COMPOSE_S = 900.0
+
+
+class EngineAway(Unreachable):
+    """The engine does not answer, or there is no way to ask it."""
+
+
+class Container(Struct, frozen=True, kw_only=True):
+    """One of our containers. `state` is the engine's word: running, exited, created, paused, restarting …"""
+
+    id: str
+    state: str
+    status: str
+    labels: dict[str, str]
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """A container's present or last run. Times are as the engine writes them; `pid` is the host's, 0 without a run."""
+
+    status: str
+    pid: int
+    started_at: str
+    finished_at: str
+    exit_code: int
+    restarts: int
+    error: str
+
+
+class Life(Struct, frozen=True, kw_only=True):
+    """`state` as Container's; `started_at` as the engine writes it (RFC 3339), empty before the first start."""
+
+    state: str
+    started_at: str
+    exit_code: int
+    error: str
+    oom_killed: bool
+
+
+class Engine:
+    """The engine of one Docker host. Connections are made when they are needed, and made anew after a failure."""
+
+    def __init__(self, host: EngineAddress, *, answer_s: float = ANSWER_S) -> None:
+        self.host = host
+        self._answer_s = answer_s
+        self._client: docker.DockerClient | None = None
+
+    @property
+    def named(self) -> str:
+        """For people: which host, and where."""
+        return f"Docker host {self.host.name} ({self.host.url})"
+
+    # -- the SDK
+
+    @contextmanager
+    def _asking(self) -> Iterator[docker.DockerClient]:
+        """A client; what goes wrong is told as ours, and a broken connection is not used again."""
+        try:
+            if self._client is None:
+                self._client = _connected(self.host, self._answer_s)
+            yield self._client
+        except NotFound as e:
+            raise EmpError(f"{self.named}: {e.explanation or e}") from e
+        except APIError as e:
+            raise EmpError(f"{self.named} refused: {e.explanation or e}") from e
+        except (DockerException, requests.RequestException, OSError) as e:
+            self.close()
+            raise EngineAway(f"{self.named} does not answer: {_reason(e)}", hint=_hint(self.host)) from e
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def containers(self, labels: Sequence[str]) -> list[Container]:
+        """All containers that have every one of `labels` (`name=value`), stopped ones too: one call."""
+        with self._asking() as client:
+            found = client.api.containers(all=True, filters={"label": list(labels)})
+        return [
+            Container(
+                id=str(c["Id"]),
+                state=str(c.get("State", "")),
+                status=str(c.get("Status", "")),
+                labels={str(k): str(v) for k, v in (c.get("Labels") or {}).items()},
+            )
+            for c in found
+        ]
+
+    def life(self, container_id: str) -> Life:
+        """When the container's present or last run began, and how that ended."""
+        with self._asking() as client:
+            state = client.api.inspect_container(container_id)["State"]
+        return Life(
+            state=str(state.get("Status", "")),
+            started_at=str(state.get("StartedAt", "")),
+            exit_code=int(state.get("ExitCode", 0)),
+            error=str(state.get("Error", "")),
+            oom_killed=bool(state.get("OOMKilled", False)),
+        )
+
+    def run(self, container_id: str) -> Run | None:
+        """How the container runs, or ran last; None when it is gone."""
+        with self._asking() as client:
+            try:
+                found = client.api.inspect_container(container_id)
+            except NotFound:
+                return None
+        state = found["State"]
+        return Run(
+            status=str(state.get("Status", "")),
+            pid=int(state.get("Pid", 0)),
+            started_at=str(state.get("StartedAt", "")),
+            finished_at=str(state.get("FinishedAt", "")),
+            exit_code=int(state.get("ExitCode", 0)),
+            restarts=int(found.get("RestartCount", 0)),
+            error=str(state.get("Error", "")),
+        )
+
+    def stop(self, container_id: str, *, timeout_s: float) -> None:
+        """Stop in good order, by force after `timeout_s`; one that does not run is fine."""
+        with self._asking() as client:
+            try:
+                if client.api.inspect_container(container_id)["State"].get("Paused"):
+                    client.api.unpause(container_id)
+                client.api.stop(container_id, timeout=int(timeout_s))
+            except NotFound:
+                return
+
+    def has_image(self, image: str) -> bool:
+        with self._asking() as client:
+            try:
+                cast(Any, client.api).inspect_image(image)
+            except NotFound:
+                return False
+        return True
+
+    def has_network(self, name: str) -> bool:
+        with self._asking() as client:
+            return any(n.get("Name") == name for n in client.api.networks(names=[name]))
+
+    def remove_volume(self, name: str) -> None:
+        with self._asking() as client:
+            try:
+                client.api.remove_volume(name)
+            except NotFound:
+                return
+
+    def remove_containers(self, labels: Sequence[str]) -> None:
+        """Remove what has all of `labels`, by force."""
+        for container in self.containers(labels):
+            with self._asking() as client:
+                client.api.remove_container(container.id, force=True)
+
+    def put_files(
+        self, container_id: str, under: str, folder: str, files: Mapping[str, bytes], *, uid: int, gid: int
+    ) -> None:
+        """Write `files` (0600, of `uid:gid`) into `under/folder` of a container; that must be on a volume."""
+        with self._asking() as client:
+            client.api.put_archive(container_id, under, _archive(folder, files, uid, gid))
+
+    def gateway(self) -> str:
+        """The address of this host that containers know as host.docker.internal."""
+        with self._asking() as client:
+            bridge = client.api.inspect_network("bridge")
+        for config in bridge.get("IPAM", {}).get("Config") or []:
+            if gateway := config.get("Gateway"):
+                return str(gateway)
+        raise EmpError(
+            f"{self.named} has no gateway address on its bridge network",
+            hint="set redis.machine_url in emp.yaml to a URL by which containers reach Redis",
+        )
+
+    def events(self, labels: Sequence[str]) -> Iterator[str]:
+        """The id of each of our containers that something happens to, until the connection breaks."""
+        with self._asking() as client:
+            # Without a read timeout: that nothing happens is no failure. TCP keeps watch.
+            streaming = client.api.events(decode=True, filters={"type": "container", "label": list(labels)})
+            for event in streaming:
+                if isinstance(event, dict) and (container_id := event.get("id")):
+                    yield str(container_id)
+
+    # -- docker compose
+
+    def compose(self, file: Path, project: str, words: Sequence[str]) -> None:
+        """Run `docker compose` on `file`. Raises EmpError with what it said."""
+        argv = [*self._docker(), "compose", "-p", project, "-f", str(file), "--ansi", "never", *words]
+        try:
+            ran = subprocess.run(  # argv, no shell
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMPOSE_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise EngineAway(f"{self.named}: `docker compose {words[0]}` took more than {COMPOSE_S:.0f} s") from None
+        if ran.returncode == 0:
+            return
+        said = [line.strip() for line in ran.stderr.splitlines() if line.strip()]
+        if any("'compose' is not a docker command" in line or "unknown shorthand flag" in line for line in said):
+            raise EmpError(
+                "docker has no `compose` command here", hint="install the Compose plugin, version 2.17 or newer"
+            )
+        if any("Cannot connect to the Docker daemon" in line for line in said):
+            raise EngineAway(f"{self.named} does not answer", hint=_hint(self.host))
+        what = "; ".join(said[-SHOWN_LINES:]) or f"exit {ran.returncode}"
+        raise EmpError(f"{self.named}: `docker compose {' '.join(words)}` failed: {what}")
+
+    def _docker(self) -> list[str]:
+        docker_cli = shutil.which("docker")
+        if docker_cli is None:
+            raise EmpError(
+                "there is no `docker` on PATH", hint="install the Docker command line and its Compose plugin"
+            )
+        tls = self.host.ca or self.host.cert
+        files = {"--tlscacert": self.host.ca, "--tlscert": self.host.cert, "--tlskey": self.host.key}
+        options = ["--tlsverify", *(w for k, v in files.items() if v for w in (k, v))] if tls else []
+        return [docker_cli, "-H", self.host.url, *options]
+
+
+def local_host() -> EngineAddress:
+    """The engine that the environment names, as the docker command line understands it, else the default socket."""
+    url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    folder = os.environ.get("DOCKER_CERT_PATH", "")
+    if not url.startswith("tcp://") or not os.environ.get("DOCKER_TLS_VERIFY") or not folder:
+        return EngineAddress(name=LOCAL, url=url, here=is_here(DockerHost(docker=url, tls=None)))
+    certs = Path(folder)
+    files = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+    here = is_here(DockerHost(docker=url, tls=None))
+    return EngineAddress(name=LOCAL, url=url, here=here, **{k: str(certs / v) for k, v in files.items()})
+
+
+def _connected(host: EngineAddress, answer_s: float) -> docker.DockerClient:
+    tls = None
+    if host.ca or host.cert:
+        pair = (host.cert, host.key) if host.cert else None
+        tls = TLSConfig(client_cert=pair, ca_cert=host.ca or None, verify=True)
+    return docker.DockerClient(
+        base_url=host.url,
+        tls=cast(Any, tls or False),
+        timeout=cast(Any, answer_s),
+        use_ssh_client=host.url.startswith("ssh://"),
+        version="auto",
+    )
+
+
+def _archive(folder: str, files: Mapping[str, bytes], uid: int, gid: int) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in {"": b"", **files}.items():
+            info = tarfile.TarInfo(f"{folder}/{name}".rstrip("/"))
+            info.uid, info.gid, info.size = uid, gid, len(content)
+            info.type, info.mode = (tarfile.REGTYPE, 0o600) if name else (tarfile.DIRTYPE, 0o700)
+            tar.addfile(info, io.BytesIO(content) if name else None)
+    return packed.getvalue()
+
+
+def _reason(e: BaseException) -> str:
+    """The innermost cause: the SDK wraps it three times."""
+    seen: set[int] = set()
+    while id(e) not in seen:
+        seen.add(id(e))
+        inner = e.__cause__ or e.__context__ or next((a for a in e.args if isinstance(a, BaseException)), None)
+        if inner is None:
+            break
+        e = inner
+    return (e.strerror if isinstance(e, OSError) and e.strerror else str(e)) or type(e).__name__
+
+
+def _hint(host: EngineAddress) -> str:
+    if host.url.startswith("ssh://"):
+        return f"try `docker -H {host.url} info`: it must answer without a question"
+    if host.here:
+        return "start Docker, or name its address in DOCKER_HOST; your user must be allowed to use it"
+    return "check the address, the firewall and the TLS files"

@@ -1,0 +1,58 @@
+"""Addresses in emp.yaml: what is wrong with one, without showing it, as it may hold a password."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+_SOME_PORT = "expected a port from 1 to 65535 and a plain host in the URL"
+
+
+def redis_problem(url: str) -> str:
+    """What is wrong with a Redis URL; empty when nothing is."""
+    parts = _split(url)
+    if parts is None:
+        return _SOME_PORT
+    if not parts.hostname:
+        return "expected a host in the URL"
+    if parts.port == 0:
+        return "expected a port from 1 to 65535 in the URL"
+    if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
+        return "expected a database number after the host in the URL"
+    return ""
+
+
+def docker_problem(url: str) -> str:
+    """What is wrong with the address of a Docker Engine; empty when nothing is. The schema knows its scheme."""
+    if url.startswith("unix://"):
+        return ""
+    parts = _split(url)
+    if parts is None or parts.port == 0:
+        return _SOME_PORT
+    if not parts.hostname:
+        return "expected a host in the URL"
+    if parts.password is not None:
+        return "expected a URL without password"
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        return "expected nothing after the host and its port"
+    if parts.scheme == "tcp" and parts.username is not None:
+        return "expected no user in a tcp:// URL"
+    # What begins so would be an option to ssh.
+    if parts.hostname.startswith("-") or (parts.username or "").startswith("-"):
+        return "expected a user and a host that do not begin with -"
+    return ""
+
+
+def host_in(url: str) -> str:
+    """The host that a URL names; empty when it names none."""
+    parts = _split(url)
+    return (parts.hostname or "") if parts else ""
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of `url`; None when its host or port is no such thing."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, parts.hostname
+    except ValueError:
+        return None
+    return parts

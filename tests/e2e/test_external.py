@@ -1,0 +1,269 @@
+"""A box that emp did not start: it joins with the printed line, is kept right, and is told apart when it is away.
+
+The box is a process of its own in a folder of its own; all it has of the fleet is the line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from stack import Stack, until
+
+from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded
+
+BOX = "box"
+SECRET = "s3cret-of-the-box"
+PROGRAMS = ("supervisord", "agent", "simulation", "teller", "redis-worker-gpu0")
+
+
+class Box:
+    """Another host's folder, and the process that a stranger starts there."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.machine = folder / ".emp" / "machines" / BOX
+        self.log = folder / "console.log"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self, line: str = f"emp machine {BOX} --stay") -> None:
+        """Run `line` as a shell would."""
+        words = shlex.split(line)
+        given = dict(w.split("=", 1) for w in words if w.startswith("EMP_"))
+        argv = [sys.executable, "-m", "emp_orch", *words[words.index("emp") + 1 :]]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("EMP_", "REDIS", "HUB_"))}
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                argv, cwd=self.folder, env={**clean, **given}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def ended(self) -> int:
+        assert self._child is not None
+        return self._child.wait(30)
+
+    def program(self, name: str) -> ProcessIdentity | None:
+        who = recorded(self.machine / "run" / name)
+        return who if who is not None and alive(who) else None
+
+    def pids(self, *names: str) -> dict[str, int]:
+        return {name: who.pid for name in names if (who := self.program(name)) is not None}
+
+    def kill(self) -> None:
+        """Kill its supervisord; its programs run on."""
+        who = self.program("supervisord")
+        assert who is not None
+        os.kill(who.pid, signal.SIGKILL)
+        self.ended()
+
+    def clear(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+        end_recorded(sorted((self.machine / "run").glob("*")), grace_s=5.0)
+
+    def said(self) -> str:
+        """All that it wrote into logs."""
+        return "".join(p.read_text(errors="replace") for p in [self.log, *(self.folder / "logs").rglob("*.log")])
+
+
+class Lab:
+    def __init__(self, folder: Path) -> None:
+        self.stack = Stack(folder / "fleet")
+        self.box = Box(folder / "box")
+        config = yaml.safe_load(self.stack.file.read_text())
+        told = 'printf %s "$TOLD" > told; exec sleep 100000'
+        config["reconcile"]["stale_after"] = "4s"  # a test need not wait for longer
+        config["services"]["teller"] = {
+            "scale": "per_machine",
+            "command": ["sh", "-c", told],
+            "env": {"TOLD": {"env": "BOX_SECRET"}},
+        }
+        config["machines"] = {
+            "here": {"num_gpus": 0, "services": []},
+            BOX: {"runtime": "external", "num_gpus": 1, "services": ["simulation", "teller"]},
+        }
+        self.stack.file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def apply(self, *options: str) -> dict[str, Any]:
+        done = self.stack.run("apply", "-y", "--timeout", "60", "--json", *options, BOX_SECRET=SECRET)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.stack.log_ends()}"
+        outcome: dict[str, Any] = json.loads(done.stdout)
+        return outcome
+
+    def drift(self) -> list[str]:
+        found = [item["drift"] for item in self.stack.diff()[1]["drift"]]
+        return [d["kind"] for d in found if d["machine_id"] == BOX]
+
+    def until_in_sync(self) -> None:
+        try:
+            self.stack.until_in_sync()
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.box.said()[-5_000:]}{self.stack.log_ends()}") from None
+
+    def line(self) -> str:
+        done = self.stack.run("machine", "join", BOX, "--plain")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("external"))
+    yield lab
+    lab.box.clear()
+    lab.stack.run("down")
+    left = lab.stack.leftovers()
+    assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
+
+
+def asked(lab: Lab, machine: str, token: str | None) -> tuple[int, str]:
+    """Status and error of the API's answer to a join."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"{lab.stack.api}/api/machines/{machine}/join", method="POST", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, ""
+    except urllib.error.HTTPError as e:
+        return e.code, json.load(e)["error"]
+
+
+def test_apply_waits_for_no_box_and_says_which_is_missing(lab: Lab) -> None:
+    assert lab.apply()["yet_to_join"] == [BOX]
+    again = lab.apply()
+    assert (again["changed"], again["yet_to_join"]) == (False, [BOX])
+    assert lab.drift() == ["machine-away"]
+    told = lab.stack.run("explain", f"machine-away/{BOX}/{BOX}")
+    assert f"emp machine join {BOX}" in told.stdout, told.stdout + told.stderr
+
+
+def test_only_external_machines_of_this_fleet_get_a_line(lab: Lab) -> None:
+    for name, why in (("here", "emp starts it itself"), ("nosuch", "external ones: box")):
+        done = lab.stack.run("machine", "join", name)
+        assert (done.returncode, done.stdout) == (2, ""), done.stdout
+        assert why in done.stderr
+    told = lab.stack.run("machine", "join", BOX, "--json")
+    assert "reached from this host only" in told.stderr
+    assert json.loads(told.stdout)["docker"].startswith("docker run ")
+
+
+def test_the_api_tells_nothing_to_who_has_no_token(lab: Lab) -> None:
+    token = json.loads(lab.stack.run("machine", "join", BOX, "--json").stdout)["token"]
+    answers = {asked(lab, *given) for given in ((BOX, None), (BOX, "x"), ("nosuch", token), ("here", token))}
+    assert answers == {(403, "this token does not let anybody join here")}
+    assert asked(lab, BOX, token) == (200, "")
+
+
+def test_the_box_joins_with_the_line_and_works(lab: Lab) -> None:
+    line = lab.line()
+    lab.box.start(line)
+    lab.until_in_sync()
+    done = json.loads(lab.stack.ok("submit", "simulation", "--payload", '{"steps": 1}', "--wait", "--json"))
+    assert done["status"] == "completed"
+    assert until("what the teller was told", lambda: (lab.box.machine / "told").read_text()) == SECRET
+    with redis.Redis.from_url(lab.stack.redis_url, decode_responses=True) as r:
+        users = {c["user"] for c in r.client_list()}
+        assert f"emp:test:{BOX}" in users
+        assert SECRET not in str([r.get(k) for k in r.scan_iter("machine:*:config")])
+    kept = lab.box.machine / "join.json"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    answer = json.loads(kept.read_text())["answer"]
+    password = answer["redis_url"].split("@")[0].rpartition(":")[2]
+    for hidden in (answer["token"], password, SECRET, line.split()[1].partition("=")[2]):
+        assert len(hidden) > 10
+        assert hidden not in lab.box.said()
+        assert hidden.encode() not in b"".join(p.read_bytes() for p in lab.stack.layout.logs.rglob("*.log"))
+
+
+def test_a_redis_that_lost_its_users_gets_them_again_and_nothing_restarts(lab: Lab) -> None:
+    before = lab.box.pids(*PROGRAMS)
+    assert len(before) == len(PROGRAMS)
+    server = lab.stack.control("redis")
+    os.kill(server.pid, signal.SIGKILL)
+    until("another Redis", lambda: lab.stack.control("redis").pid != server.pid)
+
+    def user_is_back() -> bool:
+        with suppress(redis.ConnectionError), redis.Redis.from_url(lab.stack.redis_url) as r:
+            return r.acl_getuser(f"emp:test:{BOX}") is not None
+        return False
+
+    until("its user again", user_is_back)
+    lab.until_in_sync()
+    assert lab.box.pids(*PROGRAMS) == before
+
+
+def test_its_configuration_changes_in_place(lab: Lab) -> None:
+    before = lab.box.pids("supervisord", "simulation", "redis-worker-gpu0")
+    text = lab.stack.file.read_text()
+    lab.stack.file.write_text(text.replace("num_gpus: 1", "num_gpus: 2"))
+    assert lab.apply()["yet_to_join"] == []
+    assert lab.box.program("redis-worker-gpu1") is not None
+    assert lab.box.pids("supervisord", "simulation", "redis-worker-gpu0") == before
+
+
+def test_a_killed_supervisord_needs_a_person_and_starts_from_what_it_kept(lab: Lab) -> None:
+    former = lab.box.pids("simulation")
+    lab.box.kill()
+    until("drift that says so", lambda: lab.drift() == ["machine-away"])
+    told = lab.stack.run("restart", BOX)
+    assert told.returncode == 1, told.stdout
+    assert f"emp machine join {BOX}" in told.stderr
+    lab.box.start()  # without a token: that of the line is of no use any more once it expired
+    lab.until_in_sync()
+    assert lab.box.pids("simulation")["simulation"] != former["simulation"]
+
+
+def test_it_starts_from_its_disk_with_api_and_redis_away(lab: Lab) -> None:
+    former = lab.box.pids("simulation", "teller")
+    lab.box.kill()
+    lab.stack.ok("down")
+    lab.box.start()
+
+    def its_programs() -> dict[str, int] | None:
+        found = lab.box.pids(*former)
+        return found if len(found) == len(former) and not set(found.values()) & set(former.values()) else None
+
+    before = until("its programs", its_programs)
+    lab.apply()
+    lab.until_in_sync()
+    assert lab.box.pids("simulation", "teller") == before
+
+
+def test_a_revoked_box_is_shut_out_and_a_new_line_lets_it_in(lab: Lab) -> None:
+    old = lab.line()
+    lab.stack.ok("machine", "revoke", BOX)
+    until("drift that says so", lambda: lab.drift() == ["machine-away"])
+    lab.box.kill()
+    lab.box.start(old)
+    assert lab.box.ended() == 1
+    assert "does not let box join" in lab.box.log.read_text()
+    lab.box.start(lab.line())
+    lab.until_in_sync()
+
+
+def test_pruned_it_is_forgotten_and_what_it_has_is_void(lab: Lab) -> None:
+    config = yaml.safe_load(lab.stack.file.read_text())
+    del config["machines"][BOX]
+    lab.stack.file.write_text(yaml.safe_dump(config, sort_keys=False))
+    lab.apply("--prune")
+    lab.stack.until_in_sync()
+    machines, workers = lab.stack.redis_reports()
+    assert (machines, workers) == (["here"], [])
+    token = json.loads((lab.box.machine / "join.json").read_text())["answer"]["token"]
+    assert asked(lab, BOX, token)[0] == 403
+    with redis.Redis.from_url(lab.stack.redis_url) as r:
+        assert r.acl_getuser(f"emp:test:{BOX}") is None

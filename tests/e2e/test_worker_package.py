@@ -1,0 +1,142 @@
+"""A fleet whose emp changes: workers are drained and replaced, nothing else is; a bad release never gets to work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stack import MACHINE, Stack, until
+
+from emp_orch.procident import ProcessIdentity, alive
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ("supervisord", "agent", "simulation", "comfyui-gpu0", "comfyui-gpu1")
+WORKERS = ("redis-worker-gpu0", "redis-worker-gpu1")
+
+
+class Release:
+    """A copy of emp's source that a fleet is applied from, and that changes."""
+
+    def __init__(self, folder: Path, stack: Stack) -> None:
+        self.root = folder
+        self.stack = stack
+        for name in ("emp_orch", "templates", "schema"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "emp.yaml", folder)
+        self._module = folder / "emp_orch" / "worker" / "daemon.py"
+        self._text = self._module.read_text()
+
+    def becomes(self, line: str) -> None:
+        """The next release: one whose worker begins with `line`."""
+        self._module.write_text(self._text.replace("import asyncio\n", f"import asyncio\n{line}\n", 1))
+
+    def apply(self, *more: str) -> subprocess.CompletedProcess[str]:
+        """`emp apply -y` of this release."""
+        argv = self.stack.argv("apply", "-y", *more)
+        env = {**os.environ, "PYTHONPATH": str(self.root)}
+        return subprocess.run(
+            argv, cwd=self.root, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        )
+
+    def in_force(self) -> str:
+        """Apply it; what that said."""
+        done = self.apply()
+        assert done.returncode == 0, done.stdout + done.stderr + self.stack.log_ends()
+        return done.stdout + done.stderr
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.stack.api}/api/jobs/{job_id}", timeout=10) as answer:
+            job: dict[str, Any] = json.load(answer)["data"]
+            return job
+
+    @property
+    def packages(self) -> set[str]:
+        """What the machine has on its disk."""
+        return {p.name for p in (self.stack.layout.machine(MACHINE) / "packages").iterdir() if len(p.name) == 64}
+
+    @property
+    def running(self) -> set[str]:
+        """The packages that its workers run from."""
+        paths = [Path(f"/proc/{self.stack.program(name).pid}/environ").read_bytes() for name in WORKERS]
+        return {v[12:].decode() for text in paths for v in text.split(b"\0") if v.startswith(b"EMP_PACKAGE=")}
+
+    def pids(self, names: tuple[str, ...]) -> dict[str, ProcessIdentity]:
+        return {name: self.stack.program(name) for name in names}
+
+    def agent_log(self) -> str:
+        return (self.stack.layout.logs / f"machine-{MACHINE}" / "agent.log").read_text()
+
+
+@pytest.fixture
+def release(tmp_path: Path, folder_stack: Stack) -> Release:
+    made = Release(tmp_path / "source", folder_stack)
+    made.in_force()
+    return made
+
+
+def test_another_release_replaces_the_workers_and_nothing_else(release: Release) -> None:
+    stack = release.stack
+    (first,) = release.packages
+    assert release.running == {first}
+    assert "nothing to do" in release.in_force()
+    kept, workers = release.pids(KEPT), release.pids(WORKERS)
+    job = stack.ok("submit", "simulation", "--payload", '{"prompt": "a fox", "steps": 300}', "--json")
+    job_id = json.loads(job)["id"]
+    until("it runs", lambda: release.job(job_id)["status"] == "in_progress")
+
+    release.becomes("# a later release")
+    assert "workers  (restart)" in release.in_force()
+    (second,) = until("the first is deleted", lambda: found if len(found := release.packages) == 1 else None)  # type: ignore[misc]
+    assert second != first and release.running == {second}
+    assert release.pids(KEPT) == kept
+    assert not any(alive(who) for who in workers.values())
+    assert f"Worker cache cleaned: {first[:12]} removed" in release.agent_log()
+    assert stack.diff()[0] == 0
+    done = release.job(job_id)
+    assert done["status"] == "completed" and done["attempts"] == 1, done
+    reported = {w["package"] for w in json.loads(stack.ok("status", "--json"))["workers"]}
+    assert reported == {second}
+    _starts_while_the_api_is_away(release)
+
+
+def _starts_while_the_api_is_away(release: Release) -> None:
+    """What is on disk is not downloaded again."""
+    stack, downloads = release.stack, release.agent_log().count("phase=downloading")
+    before, packages = stack.program("supervisord"), release.packages
+    os.kill(stack.control("api").pid, signal.SIGSTOP)
+    try:
+        os.kill(before.pid, signal.SIGKILL)
+        until("it is started again", lambda: stack.program("supervisord") != before)
+        stack.until_in_sync()
+        assert release.running == release.packages == packages
+    finally:
+        os.kill(stack.control("api").pid, signal.SIGCONT)
+    assert release.agent_log().count("phase=downloading") == downloads == 2
+
+
+def test_a_release_that_does_not_run_never_gets_to_work(release: Release) -> None:
+    stack = release.stack
+    (first,) = release.packages
+    before = release.pids((*KEPT, *WORKERS))
+    release.becomes("import surely_not_there")
+    said = release.apply("--timeout", "8")
+    assert said.returncode == 4, said.stdout + said.stderr
+    assert "the package does not run here: ModuleNotFoundError: No module named 'surely_not_there'" in said.stderr
+    drift = [d["drift"] for d in stack.diff()[1]["drift"]]
+    assert {d["kind"] for d in drift} == {"worker-outdated"} and len(drift) == len(WORKERS)
+    assert release.pids((*KEPT, *WORKERS)) == before
+    assert release.packages == {first}
+    failed = [e for e in stack.ok("events", "--json").splitlines() if '"worker_package"' in e and '"failed"' in e]
+    assert failed and "surely_not_there" in failed[-1]
+
+    release.becomes("# mended")
+    release.in_force()
+    assert first not in release.running and len(release.running) == 1
+    assert release.pids(KEPT) == {name: before[name] for name in KEPT}

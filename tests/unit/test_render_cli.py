@@ -1,0 +1,68 @@
+"""`emp render` of a fleet with containers, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from compose_support import read
+
+TEXT = """\
+version: 1
+name: farm
+redis: {url: 'redis://u:hunter2@127.0.0.1:6379/2'}
+hosts: {near: {docker: 'unix:///run/near.sock'}}
+services:
+  comfyui: {scale: per_gpu, builtin: simulation, port: 8188, env: {TOKEN: {env: TOKEN}}}
+defaults: {services: [comfyui]}
+machines:
+  plain: {}
+  boxed: {runtime: compose}
+  other: {runtime: compose, host: near, publish: [comfyui], ports: {comfyui: 9000}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "emp.yaml").write_text(TEXT)
+    return tmp_path
+
+
+def emp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "emp_orch", "-C", str(folder), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_out_writes_a_file_for_each_machine_and_each_host(folder: Path) -> None:
+    done = emp(folder, "render", "--out", "files")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {p.name for p in (folder / "files").iterdir()} == {
+        *("plain.supervisord.conf", "boxed.supervisord.conf", "other.supervisord.conf"),
+        *("local.compose.yaml", "near.compose.yaml"),
+    }
+    assert "hunter2" not in "".join(p.read_text() for p in (folder / "files").iterdir())
+    local = read((folder / "files" / "local.compose.yaml").read_text())
+    assert list(local["services"]) == ["boxed"]
+    assert local["services"]["boxed"]["environment"]["REDIS_URL"] == "redis://host.docker.internal:6379/2"
+
+
+def test_one_host(folder: Path) -> None:
+    done = emp(folder, "render", "--host", "near")
+    assert done.returncode == 0
+    assert read(done.stdout)["services"]["other"]["ports"] == ["127.0.0.1:9000:9000"]
+    assert list(json.loads(emp(folder, "render", "--host", "near", "--json").stdout)) == ["near"]
+
+
+def test_a_host_that_is_not_there(folder: Path) -> None:
+    done = emp(folder, "render", "--host", "neer")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean near?" in done.stderr
+    assert emp(folder, "render", "--host", "near", "--machine", "other").returncode == 2
+
+
+def test_without_out_it_prints_what_machines_run(folder: Path) -> None:
+    done = emp(folder, "render", "--json")
+    assert list(json.loads(done.stdout)) == ["plain", "boxed", "other"]
