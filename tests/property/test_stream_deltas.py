@@ -39,7 +39,8 @@ def machine(key: str, draw: st.DrawFn) -> MachineView:
     return MachineView(
         machine_id=key, status=draw(WORDS), reported_status="ready", stale=draw(st.booleans()), desired=True,
         boot_id="1", generation=draw(st.integers(1, 2)), config_hash="", num_gpus=1, programs={}, gpus=(), host="h",
-        agent_version="", health_port=0, started_at=NOW, last_seen=draw(TIMES), age_s=draw(st.integers(0, 3)),
+        agent_version="", health_port=0, package="", package_error="", started_at=NOW,
+        last_seen=draw(TIMES), age_s=draw(st.integers(0, 3)),
         error="", workers=draw(st.lists(st.sampled_from(IDS), max_size=2)),
     )  # fmt: skip
 
