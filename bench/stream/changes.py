@@ -58,6 +58,10 @@ async def main(url: str, machines: int, gpus: int) -> None:
             count = await at_pace(fleet, made, asked["per_s"], asked["seconds"])
             made += count
             reply(made=count, seconds=time.monotonic() - began)
+        elif asked["do"] == "drift":
+            for machine in range(asked["machines"]):
+                await fleet.change_program(machine, away=True)
+            reply(differences=asked["machines"])
         else:
             reply(ready=True)
     beating.cancel()

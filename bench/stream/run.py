@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.request import urlopen
 
 from msgspec import Struct
 
@@ -22,15 +21,11 @@ from bench.queue.server import BenchRedis, free_port
 from bench.reconcile import simulated
 from bench.reconcile.children import Child, Failed, child, daemon
 from bench.stream.plan import Plan
+from bench.stream.serving import Server, cpu_s, emp, memory_mib, until_up
 from emp_orch import settings
 from emp_orch.layout import Layout
-from emp_orch.settings import Settings
 
 Say = Callable[[str], None]
-
-LIVE = "/api/events/monitor?live=1"
-UP_S = 20.0
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Streamed(Struct, frozen=True, kw_only=True):
@@ -74,57 +69,17 @@ class Report(Struct, frozen=True, kw_only=True):
     missing: tuple[Missing, ...]
 
 
-class _Server(Struct, frozen=True, kw_only=True):
-    """Who serves a crowd: where, and as which process."""
-
-    url: str
-    path: str
-    pid: int
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def memory_mib(pid: int, name: str = "VmRSS") -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:")) / 1024
-
-
-def _until_up(url: str) -> None:
-    deadline = time.monotonic() + UP_S
-    while True:
-        try:
-            with urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError as e:
-            if time.monotonic() > deadline:
-                raise Failed(f"{url} does not answer: {e}") from e
-        time.sleep(0.05)
-
-
 @contextmanager
-def _emp(folder: Path, made: Settings, name: str) -> Iterator[_Server]:
-    argv = (sys.executable, "-m", "emp_orch", "-C", str(folder), name)
-    with daemon(argv, log=folder / f"{name}.log") as process:
-        url = made.api.url if name == "api" else made.monitor.url
-        _until_up(f"{url}/ready")
-        yield _Server(url=url, path=LIVE, pid=process.pid)
-
-
-@contextmanager
-def _naive(folder: Path, redis_url: str) -> Iterator[_Server]:
+def _naive(folder: Path, redis_url: str) -> Iterator[Server]:
     port = free_port()
     argv = (sys.executable, "-m", "bench.stream.naive", redis_url, str(port))
     with daemon(argv, log=folder / "naive.log") as process:
         url = f"http://127.0.0.1:{port}"
-        _until_up(f"{url}/up")
-        yield _Server(url=url, path="/", pid=process.pid)
+        until_up(f"{url}/up")
+        yield Server(url=url, path="/", pid=process.pid)
 
 
-def _streamed(what: str, at: _Server, fleet: Child, folder: Path, plan: Plan, clients: int, looking: int) -> Streamed:
+def _streamed(what: str, at: Server, fleet: Child, folder: Path, plan: Plan, clients: int, looking: int) -> Streamed:
     log = folder / f"{what.replace(' ', '-').replace(',', '')}.log"
     with child("bench.stream.clients", log=log) as crowd:
         before = memory_mib(at.pid)
@@ -168,7 +123,7 @@ def _measured(redis: BenchRedis, folder: Path, plan: Plan, say: Say, missing: li
     settings.save(layout, made)
     found: list[Streamed] = []
 
-    def tried(what: str, at: _Server, clients: int, looking: int) -> None:
+    def tried(what: str, at: Server, clients: int, looking: int) -> None:
         try:
             one = _streamed(what, at, fleet, folder, plan, clients, looking)
         except Failed as e:
@@ -182,13 +137,13 @@ def _measured(redis: BenchRedis, folder: Path, plan: Plan, say: Say, missing: li
     with child("bench.stream.changes", redis.url, *size, log=folder / "changes.log") as fleet:
         fleet.ask("ready")
         # Each with a process of its own, so that memory is of one crowd.
-        with _emp(folder, made, "api") as api:
+        with emp(folder, made, "api") as api:
             tried("emp", api, plan.clients, plan.clients)
-        with _emp(folder, made, "api") as api:
+        with emp(folder, made, "api") as api:
             tried("emp, few", api, plan.few, plan.few)
         with _naive(folder, redis.url) as naive:
             tried("whole state, few", naive, plan.few, 1)
-        with _emp(folder, made, "api"), _emp(folder, made, "monitor") as monitor:
+        with emp(folder, made, "api"), emp(folder, made, "monitor") as monitor:
             tried("emp, through the monitor", monitor, plan.proxied, plan.proxied)
     return found
 

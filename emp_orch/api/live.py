@@ -22,7 +22,8 @@ from emp_orch.web.times import now_ms, rfc3339
 log = logging.getLogger(__name__)
 
 SPACING_S = 0.1
-# Of a fleet that is looked at for long, no more than a quarter of the time is spent looking.
+# Of a fleet that is looked at for long, no more than a quarter of the time is spent looking. One long look alone, as
+# the reading of everything each minute, keeps nobody waiting after it.
 REST_PER_LOOK = 3
 LOOK_S = 1.0
 ANSWER_S = 3.0
@@ -61,6 +62,7 @@ class LiveState:
     async def run(self) -> None:
         """Look for ever while there are live clients."""
         again = False
+        before_s = 0.0
         while True:
             stirred = await self._stirred(SPACING_S if again else LOOK_S)
             if not self._hub.has_live_clients:
@@ -71,7 +73,9 @@ class LiveState:
             await self._look_and_beat()
             # Some speak of a change before they write it down: look once more soon after.
             again = stirred
-            await asyncio.sleep(max(SPACING_S, REST_PER_LOOK * (monotonic() - began_s)))
+            took_s = monotonic() - began_s
+            await asyncio.sleep(max(SPACING_S, REST_PER_LOOK * min(took_s, before_s)))
+            before_s = took_s
 
     async def _stirred(self, within_s: float) -> bool:
         """Whether something came, at the latest when it is time to look or to beat."""
