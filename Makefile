@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FILE ?= emp.yaml
 JOBS ?= 2
 
-.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile
+.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-page
 
 ## Users
 
@@ -61,7 +61,7 @@ wheel: $(VENV)/.dev
 
 ## Measured comparisons, by hand on a quiet machine: bench/README.md. `make bench-queue BENCH=--quick`
 
-bench: bench-queue bench-reconcile
+bench: bench-queue bench-reconcile bench-stream bench-page
 
 bench-peers: $(VENV)/.dev
 	@$(BIN)/python -m bench.peers.setup
@@ -71,6 +71,12 @@ bench-queue: $(VENV)/.dev
 
 bench-reconcile: $(VENV)/.dev
 	@$(BIN)/python -m bench.reconcile $(BENCH)
+
+bench-stream: $(VENV)/.dev
+	@$(BIN)/python -m bench.stream $(BENCH)
+
+bench-page: $(VENV)/.dev
+	@$(BIN)/python -m bench.page $(BENCH)
 
 LOCK = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -194,7 +195,10 @@ class Producer:
     async def apply(self, fleet: Fleet) -> Generation:
         number = await current_number(self.redis, self.keys, fleet.name) + 1
         generation = Generation(
-            number=number, at_ms=await time_ms(self.redis), fleet=without_secrets(fleet), digest="0" * 16
+            number=number,
+            at_ms=await time_ms(self.redis),
+            fleet=without_secrets(fleet),
+            digest=hashlib.sha256(repr(fleet).encode()).hexdigest()[:16],
         )
         assert await publish(self.redis, self.keys, generation)
         self.generation = number

@@ -68,20 +68,20 @@ class Fleet:
     def __init__(self, r: Client, generation: Generation, now_ms: int) -> None:
         self._keys = Keys()
         self._r = r
-        self._pipe = r.pipeline(transaction=False)
-        self._put = r.register_script(PUT)
-        self._lock = asyncio.Lock()
+        self.pipe = r.pipeline(transaction=False)
+        self.put = r.register_script(PUT)
+        self.lock = asyncio.Lock()
         self._events = Events(r, self._keys)
         desired = list(as_desired(generation).machines.values())
         self._machines = [self._machine(m, generation.number, now_ms) for m in desired]
-        self._workers = [s for m in desired for s in self._workers_of(m, now_ms)]
+        self.workers = [s for m in desired for s in self._workers_of(m, now_ms)]
         self._next_worker = 0
         self.beats = 0
         self.beat_s = max(BEAT_S, len(self._all) / MAX_BEATS_PER_S)
 
     @property
     def _all(self) -> list[_Subject]:
-        return [*self._machines, *self._workers]
+        return [*self._machines, *self.workers]
 
     def _machine(self, m: DesiredMachine, number: int, now_ms: int) -> _Subject:
         return _Subject(m.id, keys_of(self._keys, "machine"), simulated.machine_report(m, number, now_ms))
@@ -94,13 +94,13 @@ class Fleet:
     async def write(self, subjects: list[_Subject]) -> None:
         """Documents of those that changed, heartbeats of the others."""
         for chunk in _chunks(subjects, CHUNK):
-            async with self._lock:
+            async with self.lock:
                 await self._write(chunk)
 
     async def _write(self, subjects: list[_Subject]) -> None:
         for subject in subjects:
-            await subject.write(self._put, self._pipe)
-        await self._pipe.execute()
+            await subject.write(self.put, self.pipe)
+        await self.pipe.execute()
 
     async def fill(self) -> None:
         await self.write(self._all)
@@ -119,9 +119,9 @@ class Fleet:
 
     async def change_workers(self, part: float) -> int:
         """The next `part` of all workers take or end a job: their reports, then their events, as workers do."""
-        count = max(1, int(len(self._workers) * part))
-        chosen = [self._workers[(self._next_worker + k) % len(self._workers)] for k in range(count)]
-        self._next_worker = (self._next_worker + count) % len(self._workers)
+        count = max(1, int(len(self.workers) * part))
+        chosen = [self.workers[(self._next_worker + k) % len(self.workers)] for k in range(count)]
+        self._next_worker = (self._next_worker + count) % len(self.workers)
         for subject in chosen:
             busy = subject.report.status is not WorkerStatus.BUSY
             subject.report = structs.replace(
@@ -130,12 +130,12 @@ class Fleet:
                 current_job_id="bench" if busy else None,
             )
         await self.write(chosen)
-        async with self._lock:
+        async with self.lock:
             for subject in chosen:
-                self._pipe.xadd(
-                    self._keys.events, cast(Any, _status_event(subject.report)), maxlen=MAX_EVENTS, approximate=True
+                self.pipe.xadd(
+                    self._keys.events, cast(Any, status_event(subject.report)), maxlen=MAX_EVENTS, approximate=True
                 )
-            await self._pipe.execute()
+            await self.pipe.execute()
         return count
 
     async def change_program(self, number: int, *, away: bool) -> tuple[int, str]:
@@ -149,7 +149,7 @@ class Fleet:
         program = structs.replace(subject.report.programs[name], state=state)
         subject.report = structs.replace(subject.report, programs={**subject.report.programs, name: program})
         machine_id = subject.report.machine_id
-        async with self._lock:
+        async with self.lock:
             began_ns = time.monotonic_ns()
             await self._events.append_machine("program_state", machine_id=machine_id, program=name, state=state)
             await self._write([subject])
@@ -163,12 +163,12 @@ def drift_key(machine_id: MachineId, program: str) -> str:
     return about.key
 
 
-def _status_event(report: WorkerReport) -> dict[str, str]:
+def status_event(report: WorkerReport) -> dict[str, str]:
     about = {"worker_id": report.worker_id, "machine_id": report.machine_id}
     return encode("worker_status", {**about, "status": report.status, "job_id": report.current_job_id})
 
 
-async def _publish(r: Client, url: str, machines: int, gpus: int) -> Generation:
+async def published(r: Client, url: str, machines: int, gpus: int) -> Generation:
     fleet = simulated.fleet(url, machines, gpus)
     now = await time_ms(r)
     generation = Generation(number=1, at_ms=now, fleet=without_secrets(fleet), digest=digest(fleet))
@@ -179,7 +179,7 @@ async def _publish(r: Client, url: str, machines: int, gpus: int) -> Generation:
 
 async def main(url: str, machines: int, gpus: int) -> None:
     r = client(url)
-    fleet = Fleet(r, await _publish(r, url, machines, gpus), await time_ms(r))
+    fleet = Fleet(r, await published(r, url, machines, gpus), await time_ms(r))
     await fleet.fill()
     beating = asyncio.create_task(fleet.beat(), name="heartbeats")
     async for asked in questions():

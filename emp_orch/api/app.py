@@ -12,6 +12,7 @@ from aiohttp import web
 
 from emp_orch import __version__
 from emp_orch.api.context import CONTEXT, Context
+from emp_orch.api.follow import Follower
 from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
 from emp_orch.api.join import BURST, PACKAGES_PATH, PER_S, RATE, is_members
@@ -70,7 +71,7 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         explainer=Explainer(redis, keys, settings.fleet),
         artifacts=Artifacts(settings.artifacts),
         reader=reader,
-        live=LiveState(hub, reader),
+        live=LiveState(hub, Follower(redis, keys, reader, hub.jobs_changed)),
         startup=StartupChannel(redis, keys),
         stats=stats,
         downloads=Downloads(),

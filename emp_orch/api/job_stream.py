@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Frame, parse_id
+from emp_orch.api.frames import Batch, Frame, parse_id
 from emp_orch.api.job_views import job_detail
 from emp_orch.api.jobs import job_errors
 from emp_orch.api.query import name_in_path
@@ -53,8 +53,8 @@ async def progress(request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
     stream = await SseStream.open(request)
     with stream.counted(ctx.stats):
-        await stream.write(f"retry: {RETRY_MS}\n\n".encode())
-        listener = Listener(lambda frame: stream.send([frame]), stream.comment, heard[0] if heard else 0)
+        await stream.say(f"retry: {RETRY_MS}\n\n".encode())
+        listener = Listener(lambda frame: stream.send(Batch([frame])), stream.comment, heard[0] if heard else 0)
         await follow_job(ctx, job_id, listener)
     return stream.response
 

@@ -1,85 +1,172 @@
-"""Pushes the state to live clients: when something changed, at most four times a second.
+"""Keeps the book of the state, and pushes what changed to live clients, at most ten times a second.
 
-Events wake it early; once a second it looks anyhow, because silence (a machine gone quiet) sends no event.
+Events wake it early; once a second it looks anyhow, because silence (a machine gone quiet) sends no event. While no
+live client listens it rests, and looks when somebody asks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 
-from emp_orch.api.hub import Frame, Hub
-from emp_orch.api.state import StateReader
-from emp_orch.api.views import State, stable
+from emp_orch.api.book import Book
+from emp_orch.api.follow import Follower
+from emp_orch.api.frames import Batch, Frame, Large
+from emp_orch.api.gzipped import Text
+from emp_orch.api.hub import Hub
+from emp_orch.api.views import ReconcilerView
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339
 
 log = logging.getLogger(__name__)
 
-SPACING_S = 0.25
+SPACING_S = 0.1
+# Of a fleet that is looked at for long, no more than a quarter of the time is spent looking. One long look alone, as
+# the reading of everything each minute, keeps nobody waiting after it.
+REST_PER_LOOK = 3
 LOOK_S = 1.0
-HEARTBEAT_MS = 1_500
+ANSWER_S = 3.0
+HEARTBEAT_S = 1.4
+# A snapshot is followed by the deltas since it was made, up to so many bytes: who joins while much changes is given
+# what those before were given, and not a large text of its own.
+FOLLOWING_BYTES = 256 * 1024
 
 HEARTBEAT = "heartbeat"
+SNAPSHOT = "full_state_snapshot"
+DELTA = "delta"
 
 
 class LiveState:
-    """`revision` rises with every state that differs from the one before."""
+    """One look at a time, whoever asks for it, and what it finds goes to everybody."""
 
-    def __init__(self, hub: Hub, reader: StateReader) -> None:
+    def __init__(self, hub: Hub, follower: Follower) -> None:
         self._hub = hub
-        self._reader = reader
-        self.revision = 0
-        self._last = b""
-        self._heartbeat_ms = 0
+        self._follower = follower
+        self._book = Book()
+        self._lock = asyncio.Lock()
+        self._begun = 0
+        self._ended: tuple[int, BaseException | None] = (0, None)
+        # The last snapshot's revision and text, and what was told since.
+        self._text: tuple[int, Text] | None = None
+        self._since: list[Frame] = []
+        self._since_bytes = 0
+        self._beat_at_s = 0.0
         self._redis_ok = False
+        self._reconciler: ReconcilerView | None = None
+
+    @property
+    def revision(self) -> int:
+        return self._book.revision
 
     async def run(self) -> None:
+        """Look for ever while there are live clients."""
+        again = False
+        before_s = 0.0
         while True:
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._hub.changed.wait()
-            except TimeoutError:
-                pass
-            self._hub.changed.clear()
-            if self._hub.has_live_clients:
-                await self._look()
-            await asyncio.sleep(SPACING_S)
+            stirred = await self._stirred(SPACING_S if again else LOOK_S)
+            if not self._hub.has_live_clients:
+                self._hub.release()
+                again = False
+                continue
+            began_s = monotonic()
+            await self._look_and_beat()
+            # Some speak of a change before they write it down: look once more soon after.
+            again = stirred
+            took_s = monotonic() - began_s
+            await asyncio.sleep(max(SPACING_S, REST_PER_LOOK * min(took_s, before_s)))
+            before_s = took_s
 
-    async def _look(self) -> None:
-        state: State | None = None
+    async def _stirred(self, within_s: float) -> bool:
+        """Whether something came, at the latest when it is time to look or to beat."""
+        due_s = self._beat_at_s + HEARTBEAT_S - monotonic() if self._hub.has_live_clients else within_s
+        try:
+            async with asyncio.timeout(max(0.0, min(within_s, due_s))):
+                await self._hub.changed.wait()
+        except TimeoutError:
+            return False
+        self._hub.changed.clear()
+        return True
+
+    async def _look_and_beat(self) -> None:
         was_ok = self._redis_ok
         try:
-            # A Redis that accepts but does not answer must not keep the heartbeat back.
-            async with asyncio.timeout(LOOK_S * 3):
-                state = await self._reader.read()
+            await self.fresh()
         except (*TRANSIENT, TimeoutError) as e:
             if was_ok:
-                log.warning("cannot read the state: %s", e)
-        self._redis_ok = state is not None
-        if state is not None:
-            self._publish(state)
-        if now_ms() - self._heartbeat_ms >= HEARTBEAT_MS or was_ok != self._redis_ok:
-            self._beat(state)
+                log.warning("cannot read the state: %s", e or type(e).__name__)
+        if monotonic() - self._beat_at_s >= HEARTBEAT_S * 0.9 or was_ok != self._redis_ok:
+            self._hub.release(self._heartbeat())
+        else:
+            self._hub.release()
 
-    def _publish(self, state: State) -> None:
-        now = stable(state)
-        if now == self._last:
-            return
-        self._last = now
-        self.revision += 1
-        self._hub.broadcast(Frame("state", self.document(state)), live_only=True)
-
-    def _beat(self, state: State | None) -> None:
-        self._heartbeat_ms = now_ms()
+    def _heartbeat(self) -> Frame:
+        self._beat_at_s = monotonic()
         data = {
-            "timestamp": rfc3339(self._heartbeat_ms),
+            "timestamp": rfc3339(now_ms()),
             "revision": self.revision,
-            "redis": state is not None,
-            "reconciler": state.system_stats.reconciler if state else None,
+            "redis": self._redis_ok,
+            "reconciler": self._reconciler if self._redis_ok else None,
         }
-        self._hub.broadcast(Frame(HEARTBEAT, data), live_only=True)
+        return Frame(HEARTBEAT, data)
 
-    def document(self, state: State) -> dict[str, object]:
-        """What `full_state_snapshot` and `state` carry."""
-        return {"revision": self.revision, "timestamp": rfc3339(now_ms()), "data": state}
+    async def fresh(self, *, whole: bool = False) -> None:
+        """Return after a look that began after this call; those who call meanwhile share one.
+
+        `whole`: of everything, unless that was just done. Raises what redis-py raises when Redis is away, and
+        TimeoutError when it says nothing.
+        """
+        asked = self._begun
+        async with self._lock:
+            number, failed = self._ended
+            if number > asked:
+                if failed is not None:
+                    raise failed
+                return
+            self._begun += 1
+            number = self._begun
+            try:
+                await self._look(whole=whole)
+            except Exception as e:
+                self._redis_ok = False
+                self._follower.lost()
+                self._ended = (number, e)
+                raise
+            self._ended = (number, None)
+
+    async def _look(self, *, whole: bool) -> None:
+        # A Redis that accepts but does not answer must not keep the heartbeat back.
+        async with asyncio.timeout(ANSWER_S):
+            seen = await self._follower.look(whole=whole)
+        self._redis_ok = True
+        if seen.system_stats is not None:
+            self._reconciler = seen.system_stats.reconciler
+        delta = self._book.take(seen, rfc3339(now_ms()))
+        if delta is not None:
+            frame = Frame(DELTA, delta)
+            self._keep(frame)
+            self._hub.release(frame)
+
+    def _keep(self, delta: Frame) -> None:
+        """Behind the text of the last snapshot, while that is worth it."""
+        if self._text is None:
+            return
+        self._since.append(delta)
+        self._since_bytes += len(delta.data)
+        if self._since_bytes > FOLLOWING_BYTES or not self._hub.has_live_clients:
+            self._text = None
+            self._since = []
+
+    def snapshot(self, position: str, *, live: bool) -> Batch:
+        """The state as of the last look: a snapshot with the id to go on from, and for `live` clients the deltas that
+        follow it."""
+        if self._text is None or (self._since and not live):
+            self._text = (self.revision, Text(self._book.whole()))
+            self._since, self._since_bytes = [], 0
+        revision, text = self._text
+        head = b'{"revision":%d,"timestamp":"%b","data":' % (revision, rfc3339(now_ms()).encode())
+        return Batch([Large(SNAPSHOT, head, text, b"}", position or None), *self._since])
+
+    def state(self) -> bytes:
+        """`State` as of the last look, encoded."""
+        return self._book.whole()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
 from emp_orch import __version__
 from emp_orch.api.context import Context, answer, context
 from emp_orch.api.drift_story import story_view
-from emp_orch.api.hub import parse_id
+from emp_orch.api.frames import parse_id
 from emp_orch.api.query import name_in_path, name_in_query, only_known, whole_number
 from emp_orch.api.state import drift_view, reconciler_view
 from emp_orch.store import journal_reads
@@ -85,7 +86,10 @@ async def version(request: web.Request) -> web.Response:
 
 
 async def monitor_state(request: web.Request) -> web.Response:
-    return answer(await context(request).reader.read())
+    """`data` is revision `revision` of what live streams tell."""
+    live = context(request).live
+    await live.fresh(whole=True)
+    return answer(msgspec.Raw(live.state()), revision=live.revision)
 
 
 async def drift(request: web.Request) -> web.Response:

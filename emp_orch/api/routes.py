@@ -78,14 +78,17 @@ ROUTES: tuple[Route, ...] = (
     get("/packages/{digest}", packages.package, "A worker package, a tar; Range and If-None-Match are heeded",
         "server", kind="binary", statuses=(200, 206, 304, 404, 416, 429)),
     get("/metrics", metrics.metrics, "Prometheus metrics", "server", kind="text"),
-    get("/api/monitor/state", reads.monitor_state, "Everything one look sees", "state", result=State),
+    get("/api/monitor/state", reads.monitor_state, "Everything one look sees", "state", result=State,
+        more={"revision": {"type": "integer"}}),
     get(
         "/api/events/monitor",
         sse.monitor_events,
         "connected, full_state_snapshot, then every event; Last-Event-ID resumes",
         "state",
         kind="sse",
-        query=(Param("live", "1: also `state` on change and `heartbeat` every 2 s"),),
+        query=(Param("live", "1: always the snapshot, then also `heartbeat` every 2 s, and on change `delta` "
+                     "{revision, base, timestamp, set, gone}: what differs from revision `base`. Who lacks `base` "
+                     "connects again"),),
     ),
     get(
         "/api/events",

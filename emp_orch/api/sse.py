@@ -1,8 +1,8 @@
 """`GET /api/events/monitor`: server-sent events.
 
 Order: `connected`; then `full_state_snapshot`, or after Last-Event-ID the events that were missed; then each event with
-its stream id. With `?live=1` also `state` (the whole state whenever it changed) and `heartbeat` every two seconds. A
-comment every 15 s keeps proxies from closing a silent stream.
+its stream id. With `?live=1` always the snapshot, then also `delta` (what differs from revision `base`) and `heartbeat`
+every two seconds (docs/adr/0010). A comment every 15 s keeps proxies from closing a silent stream.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Frame, Subscription, parse_id
+from emp_orch.api.frames import START, Batch, Frame, parse_id
+from emp_orch.api.gzipped import HEADER, deflated
+from emp_orch.api.hub import Subscription
 from emp_orch.api.live import HEARTBEAT
 from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT
@@ -30,6 +31,9 @@ WRITE_TIMEOUT_S = 30.0
 # More missed events than this are told by a snapshot.
 MAX_REPLAY = 2_000
 RETRY_MS = 1_000
+PIECE_BYTES = 64 * 1024
+# What may lie in one client's transport; more waits in its subscription.
+ROOM_BYTES = 256 * 1024
 AWAY_RETRY_S = 0.5
 
 HEADERS = {
@@ -38,31 +42,66 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
-Send = Callable[[list[Frame]], Awaitable[None]]
+PACKED = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+
+Send = Callable[[Batch], Awaitable[None]]
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether Accept-Encoding names gzip and does not refuse it (RFC 9110, §12.5.3)."""
+    for part in header.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "").strip().rstrip("0.") != "q="
+    return False
 
 
 class SseStream:
     """One client's open event stream."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, response: web.StreamResponse, *, packed: bool) -> None:
         self.response = response
+        self._packed = packed
 
     @classmethod
-    async def open(cls, request: web.Request) -> SseStream:
-        """Send the head. From here on errors can only end the stream."""
-        response = web.StreamResponse(headers=HEADERS)
+    async def open(cls, request: web.Request, *, pack: bool = False) -> SseStream:
+        """Send the head. From here on errors can only end the stream. `pack`: as gzip, if the client takes that."""
+        packed = pack and accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        response = web.StreamResponse(headers={**HEADERS, **(PACKED if packed else {})})
         await response.prepare(request)
-        return cls(response)
+        stream = cls(response, packed=packed)
+        if packed:
+            await stream.write(HEADER)
+        return stream
 
     async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await self.response.write(data)
+        """A piece after the other: what is large waits here, where it is shared, and not copied into a transport."""
+        whole = memoryview(data)
+        for at in range(0, len(data), PIECE_BYTES):
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self.response.write(whole[at : at + PIECE_BYTES])
 
-    async def send(self, frames: list[Frame]) -> None:
-        await self.write(b"".join(f.sse for f in frames))
+    async def send(self, batch: Batch) -> None:
+        for piece in batch.pieces(packed=self._packed):
+            await self.write(piece)
+
+    async def say(self, text: bytes) -> None:
+        """Lines of the stream that are no event."""
+        await self.write(deflated(text) if self._packed else text)
+
+    def direct(self, transport: asyncio.Transport) -> Callable[[Batch], bool]:
+        """Puts a batch into `transport` as it is framed once for all, if there is room and the client is there."""
+
+        def put(batch: Batch) -> bool:
+            if transport.is_closing() or transport.get_write_buffer_size() + batch.size > ROOM_BYTES:
+                return False
+            transport.write(batch.chunk(packed=self._packed))
+            return True
+
+        return put
 
     async def comment(self) -> None:
-        await self.write(b": heartbeat\n\n")
+        await self.say(b": heartbeat\n\n")
 
     @contextmanager
     def counted(self, stats: ApiStats) -> Iterator[None]:
@@ -80,9 +119,11 @@ async def monitor_events(request: web.Request) -> web.StreamResponse:
     ctx = context(request)
     live = request.query.get("live") == "1"
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
-    stream = await SseStream.open(request)
+    stream = await SseStream.open(request, pack=live)
     with stream.counted(ctx.stats), ctx.hub.subscribe(live=live) as subscription:
-        await stream.write(f"retry: {RETRY_MS}\n\n".encode())
+        await stream.say(f"retry: {RETRY_MS}\n\n".encode())
+        if stream.response.headers.get("Transfer-Encoding") == "chunked" and request.transport is not None:
+            subscription.direct = stream.direct(request.transport)
         await pump(ctx, subscription, stream.send, stream.comment, last_id)
     return stream.response
 
@@ -93,27 +134,26 @@ async def pump(
     """Feed one client until it or the server ends: the beginning, then all that comes; anew whenever it was dropped."""
     missed = await _missed(ctx, last_id)
     connected = {"timestamp": rfc3339(now_ms()), "resumed": missed is not None, "live": subscription.live}
-    await send([Frame("connected", connected), *(missed or ())])
-    sent = max([parse_id(last_id) or (0, 0), *(f.order for f in missed or () if f.order)])
+    await send(Batch([Frame("connected", connected), *(missed or ())]))
+    subscription.sent = max([parse_id(last_id) or START, *(f.order for f in missed or () if f.order)])
     if missed is None or subscription.live:
         subscription.drop()
-    last_sent = monotonic()
     while not subscription.closed:
         if subscription.lost:
             snapshot = await _snapshot(ctx, subscription, send)
             if snapshot is None:
                 return
-            await send([snapshot])
-            sent = snapshot.order or (0, 0)
-            last_sent = monotonic()
-        frames = [f for f in await subscription.take(COMMENT_S) if f.order is None or f.order > sent]
-        if frames:
-            await send(frames)
-            sent = max([sent, *(f.order for f in frames if f.order)])
-            last_sent = monotonic()
-        elif monotonic() - last_sent >= COMMENT_S:
+            subscription.sent = snapshot.last
+            await send(snapshot)
+        # Whatever it is sent meanwhile comes on top of the comment.
+        taken = await subscription.batches(COMMENT_S)
+        for batch in taken:
+            left = batch.after(subscription.sent)
+            if left.frames:
+                await send(left)
+                subscription.sent = max(subscription.sent, left.last)
+        if not taken and not subscription.lost:
             await idle()
-            last_sent = monotonic()
 
 
 async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
@@ -122,8 +162,8 @@ async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
     if after is None:
         return None
     try:
-        oldest = parse_id(await ctx.events.oldest_id()) or (0, 0)
-        latest = parse_id(await ctx.events.latest_id()) or (0, 0)
+        oldest = parse_id(await ctx.events.oldest_id()) or START
+        latest = parse_id(await ctx.events.latest_id()) or START
         if not oldest <= after <= latest:
             return None
         events = await ctx.events.since(last_id, count=MAX_REPLAY + 1)
@@ -132,17 +172,22 @@ async def _missed(ctx: Context, last_id: str) -> list[Frame] | None:
     return [Frame.of(e) for e in events] if len(events) <= MAX_REPLAY else None
 
 
-async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Frame | None:
+async def _snapshot(ctx: Context, subscription: Subscription, send: Send) -> Batch | None:
     """The whole state with the id to go on from; waits while Redis is away. None when the stream ended meanwhile."""
     while not subscription.closed:
         # First collect what comes from now on, then note the position, then look: nothing falls between.
         subscription.restart()
         try:
-            position = await ctx.events.latest_id()
-            return Frame("full_state_snapshot", ctx.live.document(await ctx.reader.read()), position)
-        except TRANSIENT:
-            pass
-        waiting = await subscription.take(AWAY_RETRY_S)
-        if heartbeats := [f for f in waiting if f.event == HEARTBEAT]:
-            await send(heartbeats)
+            position = "" if subscription.live else await ctx.events.latest_id()
+            await ctx.live.fresh()
+        except (*TRANSIENT, TimeoutError):
+            waiting = await subscription.take(AWAY_RETRY_S)
+            if beats := [f for f in waiting if f.event == HEARTBEAT]:
+                await send(Batch(beats))
+            continue
+        if subscription.live:
+            # Deltas that came until now are in it; of events that are not, the next delta tells the effect.
+            subscription.restart()
+            position = ctx.hub.position
+        return ctx.live.snapshot(position, live=subscription.live)
     return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from typing import TypeVar
 
+from msgspec import Struct
+
 from emp_orch import __version__
-from emp_orch.api.job_views import read_jobs
+from emp_orch.api.job_views import JobsView, read_jobs
 from emp_orch.api.views import (
     ApiView,
     BreakerView,
@@ -27,16 +29,16 @@ from emp_orch.api.views import (
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import SeenMachine, SeenWorker
+from emp_orch.fleet.observed import Malformed, SeenMachine, SeenWorker
 from emp_orch.fleet.overrides import Override, fleet_pause
 from emp_orch.fleet.round import Item
 from emp_orch.store.connect import Client
-from emp_orch.store.generations import Generation, read_generation
+from emp_orch.store.generations import Generation, generation_mark, read_generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.queue import Queue
-from emp_orch.store.reports import read_reports
-from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, read_status
+from emp_orch.store.reports import Reports, read_reports
+from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, decode_status, read_status
 from emp_orch.web.times import now_ms, rfc3339
 
 # While no generation says otherwise.
@@ -69,6 +71,16 @@ class ApiStats:
         )
 
 
+class Whole(Struct, frozen=True, kw_only=True):
+    """A state, and what it was made of. `status_text` is as it stands in Redis."""
+
+    state: State
+    malformed: tuple[Malformed, ...]
+    generation: Generation | EmpError | None
+    status: FleetStatus | EmpError | None
+    status_text: bytes | str | None
+
+
 class StateReader:
     """Reads and composes. Between two looks it keeps only what a generation desires: that never changes."""
 
@@ -78,54 +90,84 @@ class StateReader:
         self.fleet = fleet
         self._queue = queue
         self._stats = stats
-        self._desired: tuple[tuple[int, str], tuple[DesiredMachineView, ...]] = ((0, ""), ())
+        self._desired: tuple[tuple[int, int, str], tuple[DesiredMachineView, ...]] = ((0, 0, ""), ())
 
     async def read(self) -> State:
         """Raises what redis-py raises when Redis is away."""
-        reports, status, generation, overrides, jobs = await asyncio.gather(
+        return (await self.look()).state
+
+    async def look(self) -> Whole:
+        """All there is, with what it was made of. Raises as `read`."""
+        reports, status_text, generation, overrides, jobs = await asyncio.gather(
             read_reports(self._r, self._keys),
-            _or_error(read_status(self._r, self._keys, self.fleet)),
+            self._r.get(self._keys.status(self.fleet)),
             _or_error(read_generation(self._r, self._keys, self.fleet)),
             read_overrides(self._r, self._keys, self.fleet),
-            read_jobs(self._queue),
+            self.jobs(),
         )
+        status = self.decoded(status_text)
         reconciler = reconciler_view(status, reports.now_ms)
         desired = self._desired_by(generation) if isinstance(generation, Generation) else ()
         fleet = fleet_view(self.fleet, generation, desired, status, reconciler, overrides)
-        stale_ms = fleet.stale_after_s * 1000
-        workers = sorted(
-            (_worker(w, reports.now_ms, stale_ms) for w in reports.workers.values()),
-            key=lambda w: (w.machine_id, w.gpu, w.worker_id),
-        )
-        by_machine: dict[str, list[str]] = {}
-        for w in workers:
-            by_machine.setdefault(w.machine_id, []).append(w.worker_id)
-        wanted = {m.id for m in fleet.machines}
-        machines = [
-            _machine(m, reports.now_ms, stale_ms, m.report.machine_id in wanted, by_machine)
-            for m in reports.machines.values()
-        ]
+        machines, workers = _report_views(reports, fleet)
         drift = [drift_view(d) for d in status.drift] if isinstance(status, FleetStatus) else []
-        return State(
-            machines=sorted(machines, key=lambda m: m.machine_id),
+        state = State(
+            machines=machines,
             workers=workers,
             jobs=jobs,
             drift=drift,
             fleet=fleet,
-            system_stats=SystemStats(
-                machines=_counts(m.status for m in machines),
-                workers=_counts(w.status for w in workers),
-                drift=len(drift),
-                malformed=len(reports.malformed),
-                redis={"ok": True},
-                reconciler=reconciler,
-                api=self._stats.view(),
+            system_stats=self.stats_view(
+                Counter(m.status for m in machines),
+                Counter(w.status for w in workers),
+                len(drift),
+                len(reports.malformed),
+                reconciler,
             ),
+        )
+        return Whole(
+            state=state,
+            malformed=reports.malformed,
+            generation=generation,
+            status=status,
+            status_text=status_text,
+        )
+
+    async def mark(self, number: int) -> str:
+        """What says, beside the number that was known, whether it is the same generation still."""
+        return await generation_mark(self._r, self._keys, self.fleet, number)
+
+    async def jobs(self) -> JobsView:
+        return await read_jobs(self._queue)
+
+    def decoded(self, status_text: bytes | str | None) -> FleetStatus | EmpError | None:
+        """A damaged document is shown as an error, and hides nothing else."""
+        try:
+            return decode_status(status_text, self._keys.status(self.fleet))
+        except EmpError as e:
+            return e
+
+    def stats_view(
+        self,
+        machines: Counter[str],
+        workers: Counter[str],
+        drift: int,
+        malformed: int,
+        reconciler: ReconcilerView,
+    ) -> SystemStats:
+        return SystemStats(
+            machines=_counts(machines),
+            workers=_counts(workers),
+            drift=drift,
+            malformed=malformed,
+            redis={"ok": True},
+            reconciler=reconciler,
+            api=self._stats.view(),
         )
 
     def _desired_by(self, generation: Generation) -> tuple[DesiredMachineView, ...]:
         """What `generation` desires. For 1,000 machines that takes 200 ms to work out, so it is done once."""
-        which = (generation.number, generation.digest)
+        which = (generation.number, generation.at_ms, generation.digest)
         if self._desired[0] != which:
             self._desired = (which, _desired(generation))
         return self._desired[1]
@@ -135,19 +177,36 @@ class StateReader:
 
 
 async def _or_error(reading: Awaitable[T]) -> T | EmpError:
-    """A damaged document is shown as an error, and hides nothing else."""
+    """As `StateReader.decoded` has it."""
     try:
         return await reading
     except EmpError as e:
         return e
 
 
-def _counts(statuses: Iterable[str]) -> CountsView:
-    counted = Counter(statuses)
-    return CountsView(total=counted.total(), by_status=dict(sorted(counted.items())))
+def _counts(counted: Counter[str]) -> CountsView:
+    return CountsView(total=counted.total(), by_status={s: n for s, n in sorted(counted.items()) if n})
 
 
-def _machine(seen: SeenMachine, now: int, stale_ms: float, desired: bool, workers: dict[str, list[str]]) -> MachineView:
+def _report_views(reports: Reports, fleet: FleetView) -> tuple[list[MachineView], list[WorkerView]]:
+    """What is shown of all reports, in order."""
+    stale_ms = fleet.stale_after_s * 1000
+    workers = sorted(
+        (worker_view(w, reports.now_ms, stale_ms) for w in reports.workers.values()),
+        key=lambda w: (w.machine_id, w.gpu, w.worker_id),
+    )
+    by_machine: dict[str, list[str]] = {}
+    for w in workers:
+        by_machine.setdefault(w.machine_id, []).append(w.worker_id)
+    wanted = {m.id for m in fleet.machines}
+    machines = [
+        machine_view(m, reports.now_ms, stale_ms, i in wanted, by_machine.get(i, []))
+        for i, m in sorted(reports.machines.items())
+    ]
+    return machines, workers
+
+
+def machine_view(seen: SeenMachine, now: int, stale_ms: float, desired: bool, workers: list[str]) -> MachineView:
     r = seen.report
     stale = now - seen.seen_ms > stale_ms
     return MachineView(
@@ -171,11 +230,11 @@ def _machine(seen: SeenMachine, now: int, stale_ms: float, desired: bool, worker
         last_seen=rfc3339(seen.seen_ms),
         age_s=max(0, now - seen.seen_ms) / 1000,
         error=r.error,
-        workers=workers.get(r.machine_id, []),
+        workers=workers,
     )
 
 
-def _worker(seen: SeenWorker, now: int, stale_ms: float) -> WorkerView:
+def worker_view(seen: SeenWorker, now: int, stale_ms: float) -> WorkerView:
     r = seen.report
     stale = now - seen.seen_ms > stale_ms
     return WorkerView(

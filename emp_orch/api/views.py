@@ -1,17 +1,19 @@
 """What the API shows: frozen values, the shapes of `/api/monitor/state` and of `/openapi.json`.
 
-Times are RFC 3339 UTC. Fields that change without meaning a change (ages, uptime) are named in `stable`.
+Times are RFC 3339 UTC. Fields that change without meaning a change (ages, uptime) are named in `steady`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from emp_orch.api.job_views import JobsView
 from emp_orch.fleet.observed import ConnectorReport, GpuReport, ProgramReport
+
+V = TypeVar("V", bound=Struct)
 
 
 class MachineView(Struct, frozen=True, kw_only=True):
@@ -188,19 +190,19 @@ class State(Struct, frozen=True, kw_only=True):
     system_stats: SystemStats
 
 
-def stable(state: State) -> bytes:
-    """`state` without what changes by itself: equal bytes mean that there is nothing new to show."""
+def steady(view: V) -> V:
+    """`view` without what changes by itself: two that are equal then mean the same to who looks."""
     replace = msgspec.structs.replace
-    stats = state.system_stats
-    return msgspec.json.encode(
-        replace(
-            state,
-            machines=[m if m.stale else replace(m, last_seen="", age_s=0) for m in state.machines],
-            workers=[w if w.stale else replace(w, last_seen="", age_s=0) for w in state.workers],
-            system_stats=replace(
-                stats,
-                reconciler=replace(stats.reconciler, as_of=None, age_s=None),
-                api=replace(stats.api, uptime_s=0, sse_clients=0, ws_clients=0),
-            ),
-        )
-    )
+    match view:
+        case MachineView() | WorkerView() if view.stale:
+            return replace(view, age_s=0)
+        case MachineView() | WorkerView():
+            return replace(view, last_seen="", age_s=0)
+        case SystemStats():
+            return replace(
+                view,
+                reconciler=replace(view.reconciler, as_of=None, age_s=None),
+                api=replace(view.api, uptime_s=0, sse_clients=0, ws_clients=0),
+            )
+        case _:
+            return view

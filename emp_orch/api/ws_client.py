@@ -16,7 +16,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Frame
+from emp_orch.api.frames import Frame
 from emp_orch.api.job_stream import job_frame
 from emp_orch.api.job_submit import taken
 from emp_orch.api.ws_common import message, opened, read_messages, run_socket

@@ -13,7 +13,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.hub import Frame
+from emp_orch.api.frames import Batch
 from emp_orch.api.sse import pump
 from emp_orch.api.ws_common import message, opened, read_messages, run_socket
 
@@ -21,7 +21,7 @@ ALWAYS = frozenset({"connected", "full_state_snapshot"})
 
 
 class MonitorConnect(Struct, frozen=True, kw_only=True, tag_field="type", tag="monitor_connect"):
-    """`live`: also `state` and `heartbeat`. `last_event_id`: go on from there."""
+    """`live`: also `delta` and `heartbeat`. `last_event_id`: go on from there."""
 
     live: bool = False
     last_event_id: str = ""
@@ -70,8 +70,8 @@ class MonitorSocket:
         with self._ctx.hub.subscribe(live=said.live) as subscription:
             await pump(self._ctx, subscription, self._send, _nothing, said.last_event_id)
 
-    async def _send(self, frames: list[Frame]) -> None:
-        for frame in frames:
+    async def _send(self, batch: Batch) -> None:
+        for frame in batch.frames:
             if not self._types or frame.event in self._types or frame.event in ALWAYS:
                 await self._ws.send_str(frame.ws)
 

@@ -35,7 +35,7 @@ DROPPED = frozenset(
             "trailer",
             "transfer-encoding",
         ),
-        *("upgrade", "host", "content-length", "content-encoding", "accept-encoding", "origin", "cookie", "set-cookie"),
+        *("upgrade", "host", "content-length", "origin", "cookie", "set-cookie"),
         *("server", "date"),
     }
 )
@@ -89,6 +89,8 @@ class Proxy:
             headers=self._headers(request),
             data=body,
             allow_redirects=False,
+            # The API packs for the page, not for this hop.
+            skip_auto_headers=("Accept-Encoding",),
             timeout=TIMEOUT,
         ) as answer:
             headers = {k: v for k, v in answer.headers.items() if k.lower() not in DROPPED}

@@ -19,6 +19,8 @@ from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.keys import Keys
 
 KEPT = 50
+# The number and the time are in them.
+MARK_CHARS = 64
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -73,6 +75,17 @@ async def read_generation(r: Client, keys: Keys, fleet: str) -> Generation | Non
     """The current generation; None when none was published."""
     number = await current_number(r, keys, fleet)
     return None if number == 0 else await read_numbered(r, keys, fleet, number)
+
+
+async def generation_mark(r: Client, keys: Keys, fleet: str, number: int) -> str:
+    """What tells the current generation from any other, at the price of two short answers: which number is current, and
+    the beginning of what stands under `number`. An emptied Redis counts from 1 again, but at another time.
+    """
+    async with r.pipeline(transaction=False) as pipe:
+        pipe.get(keys.generation(fleet))
+        pipe.getrange(keys.spec(fleet, number), 0, MARK_CHARS - 1)
+        current, head = await pipe.execute()
+    return f"{current or 0} {head}"
 
 
 async def read_numbered(r: Client, keys: Keys, fleet: str, number: int) -> Generation | None:

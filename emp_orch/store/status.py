@@ -73,10 +73,15 @@ async def write_status(r: Client, keys: Keys, mandate: Mandate, status: FleetSta
 
 async def read_status(r: Client, keys: Keys, fleet: str) -> FleetStatus | None:
     """The last status; None when no reconciler ever wrote one."""
-    text = await r.get(keys.status(fleet))
+    key = keys.status(fleet)
+    return decode_status(await r.get(key), key)
+
+
+def decode_status(text: bytes | str | None, key: str) -> FleetStatus | None:
+    """The status in `text`, as `key` has it. Raises EmpError, naming `key`, for one that does not fit."""
     if text is None:
         return None
     try:
         return _decoder.decode(text)
     except DAMAGED as e:
-        raise EmpError(f"{keys.status(fleet)} in Redis is damaged: {e}", hint="the reconciler writes a new one") from e
+        raise EmpError(f"{key} in Redis is damaged: {e}", hint="the reconciler writes a new one") from e

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from browser_support import SOON_MS, Watched, populate
 from http_support import FLEET, Producer, Stack, fleet_of
 from output_support import completed
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import expect
 
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
@@ -22,54 +21,7 @@ from emp_orch.store.overrides import put_override
 from emp_orch.store.queue import Queue
 from emp_orch.store.status import BreakerStatus, RolloutStatus, read_status, write_status
 
-CHROMIUM = "/usr/bin/chromium"
-ARGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-SOON_MS = 15_000
-
-pytestmark = pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"no Chromium at {CHROMIUM}")
-
-
-class Watched:
-    """A page, and everything it complained about or fetched."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.urls: list[str] = []
-        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: self.complaints.append(str(e)))
-        page.on("request", lambda r: self.urls.append(r.url))
-
-    async def open(self, stack: Stack) -> Page:
-        await self.page.goto(stack.monitor)
-        await expect(self.page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
-        # A reload would lose it.
-        await self.page.evaluate("window.sameDocument = true")
-        return self.page
-
-    async def not_reloaded(self) -> bool:
-        return bool(await self.page.evaluate("window.sameDocument === true"))
-
-
-@pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
-    async with async_playwright() as p:
-        browser = await p.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        page = await browser.new_page()
-        yield Watched(page)
-        await browser.close()
-
-
-async def populate(producer: Producer) -> None:
-    fleet = fleet_of("m1")
-    await producer.apply(fleet)
-    await producer.machine(fleet, "m1")
-    await producer.worker("m1", 0)
-    await producer.worker("m1", 1, status=WorkerStatus.BUSY, connector=ConnectorStatus.ACTIVE, job="job-7")
-    await producer.status()
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_cards_workers_connectors_and_live_changes(
@@ -106,7 +58,7 @@ async def test_an_unworkable_job_and_what_a_job_made(watched: Watched, http_stac
     await expect(page.locator("#events")).to_contain_text("no worker of the fleet could run it")
     await completed(http_stack, producer, ("a b.txt", "text/plain", b"a fox"), ("c.txt", "text/plain", b"another"))
     await page.get_by_role("button", name="outputs").click(timeout=SOON_MS)
-    await expect(page.locator(".outputs li")).to_have_text(["a b.txt", "c.txt"])
+    await expect(page.locator(".outputs li a")).to_have_text(["a b.txt", "c.txt"])
     async with page.expect_popup() as opened:
         await page.get_by_role("link", name="a b.txt").click()
     await expect((await opened.value).locator("body")).to_have_text("a fox")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
+from delta_support import Mirror
 from http_support import Producer, Stack, eventually, fleet_of
-from sse_support import stream
+from sse_support import Reader, stream
 
 from emp_orch.store.events import MAX_EVENTS
+from emp_orch.store.reports import forget_worker
 
 HEARTBEAT_EVERY_S = 15
 
@@ -76,22 +79,39 @@ async def test_a_long_absence_is_told_by_a_snapshot(http_stack: Stack, producer:
         assert json.loads((await reader.next()).data)["resumed"] is False
 
 
-async def test_live_clients_get_states_and_heartbeats(url: str, producer: Producer) -> None:
+async def test_live_clients_get_deltas_and_heartbeats(url: str, producer: Producer) -> None:
     fleet = fleet_of("m1")
     await producer.apply(fleet)
     await producer.machine(fleet, "m1")
     async with stream(url, "/api/events/monitor?live=1") as reader:
-        await reader.until(lambda e, _: e.event == "full_state_snapshot")
+        mirror = Mirror()
+        _, document = await reader.until(lambda e, _: e.event == "full_state_snapshot")
+        mirror.snapshot(document)
         await producer.worker("m1", 0)
         await producer.events.append("worker_status", worker_id="m1-worker-0", status="idle")
-        _, state = await reader.until(lambda e, d: e.event == "state" and bool(d["data"]["workers"]), 5)
-        assert state["data"]["workers"][0]["worker_id"] == "m1-worker-0"
+        await followed(reader, mirror, lambda: "m1-worker-0" in mirror.tables["workers"])
+        assert mirror.tables["machines"]["m1"]["workers"] == ["m1-worker-0"]
+        assert mirror.rest["system_stats"]["workers"]["total"] == 1
         _, beat = await reader.until(lambda e, _: e.event == "heartbeat", 5)
         assert beat["redis"] is True
-        assert beat["revision"] >= state["revision"]
-        # A machine that falls silent sends no event; the state is pushed all the same.
+        assert beat["revision"] == mirror.revision
+        # A machine that falls silent sends no event; it is told all the same.
         await producer.silence("m1", 60_000)
-        await reader.until(lambda e, d: e.event == "state" and d["data"]["machines"][0]["stale"], 5)
+        await followed(reader, mirror, lambda: mirror.tables["machines"]["m1"]["stale"])
+        # And one that is removed, or heard again.
+        await producer.machine(fleet, "m1")
+        await followed(reader, mirror, lambda: not mirror.tables["machines"]["m1"]["stale"])
+        await forget_worker(producer.redis, producer.keys, "m1-worker-0", seen_ms=None)
+        await followed(reader, mirror, lambda: "m1-worker-0" not in mirror.tables["workers"])
+        assert mirror.tables["machines"]["m1"]["workers"] == []
+
+
+async def followed(reader: Reader, mirror: Mirror, true: Callable[[], bool], deadline_s: float = 10) -> None:
+    """Take what comes until it is true."""
+    async with asyncio.timeout(deadline_s):
+        while not true():
+            event = await reader.next()
+            mirror.told(event.event, json.loads(event.data))
 
 
 async def test_an_unchanged_state_is_not_sent_again(http_stack: Stack, producer: Producer) -> None:
@@ -101,7 +121,7 @@ async def test_an_unchanged_state_is_not_sent_again(http_stack: Stack, producer:
     async with stream(http_stack.api, "/api/events/monitor?live=1") as reader:
         await reader.until(lambda e, _: e.event == "heartbeat")
         await producer.machine(fleet, "m1")
-        seen = [(await reader.until(lambda e, _: e.event in ("state", "heartbeat")))[0].event for _ in range(4)]
+        seen = [(await reader.until(lambda e, _: e.event in ("delta", "heartbeat")))[0].event for _ in range(4)]
         assert seen.count("heartbeat") >= 3
 
 

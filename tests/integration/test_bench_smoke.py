@@ -78,3 +78,40 @@ def test_the_reconciler_is_measured(tmp_path: Path) -> None:
     detection = report["detection"]
     assert len(detection["status_ms"]) == len(detection["api_ms"]) == 2
     assert min(*detection["status_ms"], *detection["api_ms"]) > 0
+
+
+def test_the_live_stream_is_measured(tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    done = bench("--size", "smoke", "--json", str(written), cache=tmp_path, what="stream")
+    assert done.returncode == 0, done.stderr
+    assert "| stream" in done.stdout and "whole state / emp" in done.stdout
+
+    report: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    assert report["missing"] == []
+    crowds = {s["what"]: s for s in report["streamed"]}
+    assert [s["clients"] for s in crowds.values()] == [20, 3, 3, 3]
+    for name, crowd in crowds.items():
+        assert (crowd["told"], crowd["gaps"], crowd["snapshots"]) == (crowd["changes"], 0, 0), name
+        assert 0 < crowd["p50_ms"] <= crowd["p99_ms"], name
+        assert crowd["bytes"] > 0 and crowd["rss_after_mib"] > 0, name
+
+
+def test_the_page_is_measured(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None:
+        pytest.skip("Chromium is not installed")
+    written = tmp_path / "bench.json"
+    done = bench("--size", "smoke", "--json", str(written), cache=tmp_path, what="page")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "| view" in done.stdout and "| while it changes" in done.stdout
+
+    report: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    assert report["complaints"] == []
+    views = {v["name"]: v for v in report["views"]}
+    assert set(views) == {"overview", "drift", "machines", "machines/m-1", "jobs", "timeline"}
+    for name, view in views.items():
+        assert view["changes"] == 20 and len(view["paints_ms"]) == 1 and view["paints_ms"][0] > 0, name
+        assert 0 < view["changing"]["busy_s"] < view["changing"]["seconds"], name
+    # Whatever the fleet's size, what is not seen is not in the document.
+    assert max(v["elements"] for v in views.values()) < 6_000
+    for moved in report["moved"]:
+        assert len(moved["frames_ms"]) > 1 and len(moved["typed_ms"]) == 4

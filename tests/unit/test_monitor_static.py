@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 
 from emp_orch.monitor.static_files import ROOT, load
 
@@ -13,10 +14,17 @@ OWN = [p for p in ROOT.rglob("*") if p.suffix in (".js", ".html", ".css") and "v
 
 def test_vendored_files_are_as_published() -> None:
     named = json.loads((ROOT / "vendor" / "vendored.json").read_text())
-    assert set(named) == {p.name for p in (ROOT / "vendor").glob("*.js")}
+    assert set(named) == {p.name for p in (ROOT / "vendor").iterdir() if p.suffix in (".js", ".css")}
     for name, about in named.items():
         assert hashlib.sha256((ROOT / "vendor" / name).read_bytes()).hexdigest() == about["sha256"]
         assert (ROOT / "vendor" / f"{about['package']}.LICENSE").is_file()
+
+
+def test_what_only_tests_use_is_as_published_too() -> None:
+    vendor = Path(__file__).parent.parent / "browser" / "vendor"
+    for name, about in json.loads((vendor / "vendored.json").read_text()).items():
+        assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == about["sha256"]
+        assert (vendor / f"{about['package']}.LICENSE").is_file()
 
 
 def test_every_import_and_link_is_served() -> None:

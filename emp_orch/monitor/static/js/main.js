@@ -1,32 +1,50 @@
+import { History } from "./history.js";
 import { html, render } from "./html.js";
+import { listen } from "./keys.js";
+import { here } from "./route.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
 import { serverNow } from "./time.js";
+import { ui } from "./ui.js";
 import { App } from "./view/app.js";
 
-const TICK_MS = 1_000;
+// Changes come in bursts: this long they are gathered before the page is drawn again.
+const SPACING_MS = 100;
 
 const store = new Store();
 const stream = new Stream(store);
+const past = new History(store, serverNow);
 const root = document.getElementById("app");
 let scheduled = false;
+let drawn = 0;
 
 function draw() {
   scheduled = false;
-  store.forgetOldHealed(serverNow());
-  render(html`<${App} store=${store} onToken=${(token) => stream.useToken(token)} />`, root);
+  drawn = performance.now();
+  render(html`<${App} store=${store} past=${past} route=${here()} onToken=${(token) => stream.useToken(token)} />`, root);
 }
 
-// At most once a frame, and not at all while nobody looks.
+// Not at all while nobody looks: what came meanwhile is drawn on return.
 function schedule() {
   if (scheduled || document.hidden) return;
   scheduled = true;
-  requestAnimationFrame(draw);
+  const wait = drawn + SPACING_MS - performance.now();
+  if (wait > 0) setTimeout(() => requestAnimationFrame(draw), wait);
+  else requestAnimationFrame(draw);
 }
 
 root.replaceChildren();
 store.subscribe(schedule);
-document.addEventListener("visibilitychange", schedule);
-setInterval(schedule, TICK_MS);
+// What somebody does shows at once.
+ui.onChange = draw;
+addEventListener("hashchange", draw);
+document.addEventListener("visibilitychange", () => {
+  // A frame that was asked for before the tab was hidden may come late or never.
+  scheduled = false;
+  schedule();
+});
+// For whoever opens the browser's console.
+window.emp = { store };
+listen();
 draw();
 stream.start();

@@ -1,10 +1,9 @@
-// What the page knows. Parts that did not change keep their identity, so that they are not drawn again.
-
-const MAX_EVENTS = 300;
-// Shown where they belong, and too many for a list.
-const UNLISTED = new Set(["job_progress"]);
-const MAX_HEALED = 8;
-const HEALED_MS = 60_000;
+// What the page knows: a snapshot, and every delta since. Views read it and never change it.
+import { Events } from "./events.js";
+import { Groups } from "./groups.js";
+import { Healed } from "./healed.js";
+import { same } from "./same.js";
+import { byText, Table } from "./table.js";
 
 export const CONNECTING = "connecting";
 export const LIVE = "live";
@@ -12,18 +11,32 @@ export const RECONNECTING = "reconnecting";
 export const STALE = "stale";
 export const NEEDS_TOKEN = "needs-token";
 
+const machineId = (m) => m.machine_id;
+const workerId = (w) => w.worker_id;
+const driftKey = (d) => d.key;
+const bySlot = (a, b) => a.gpu - b.gpu || byText(workerId)(a, b);
+const bySince = (a, b) => byText((d) => d.since)(a, b) || byText(driftKey)(a, b);
+
 export class Store {
   constructor() {
     this.connection = { phase: CONNECTING, since: Date.now(), why: "" };
-    this.state = null;
+    this.known = false;
     this.revision = 0;
     this.redis = true;
     this.reconciler = null;
-    this.events = [];
-    this.healed = [];
+    this.stats = null;
+    this.fleet = null;
+    this.counts = {};
+    this.machines = new Table(machineId, byText(machineId));
+    this.workers = new Table(workerId, byText(workerId));
+    this.drift = new Table(driftKey, bySince);
+    this.desired = new Table((m) => m.id, byText((m) => m.id));
+    this.active = new Table((j) => j.job_id, byText((j) => j.created_at));
+    this.workersBy = new Groups(machineId, workerId, bySlot);
+    this.driftBy = new Groups(machineId, driftKey, bySince);
+    this.events = new Events();
+    this.healed = new Healed();
     this.listeners = new Set();
-    this.texts = new Map();
-    this.eventIds = new Set();
   }
 
   subscribe(listener) {
@@ -40,20 +53,43 @@ export class Store {
     this.changed();
   }
 
-  setState(document, now) {
-    const { data, revision } = document;
-    const before = this.state;
-    this.state = {
-      ...data,
-      machines: this.#shared("machine", data.machines, (m) => m.machine_id),
-      workers: this.#shared("worker", data.workers, (w) => w.worker_id),
-      drift: this.#shared("drift", data.drift, (d) => d.key),
-    };
+  // The whole state, whatever was known before.
+  setState({ data, revision }, now) {
+    this.machines.replace(data.machines);
+    this.workersBy.change(this.workers.replace(data.workers));
+    const drift = this.drift.replace(data.drift);
+    this.driftBy.change(drift);
+    if (this.known) this.healed.note(drift.gone, now);
+    const { machines, ...fleet } = data.fleet;
+    this.desired.replace(machines);
+    this.#setFleet(fleet);
+    this.#setCounts(data.jobs.counts);
+    this.active.replace(data.jobs.active);
+    this.#setStats(data.system_stats);
     this.revision = revision;
     this.redis = true;
-    this.reconciler = data.system_stats.reconciler;
-    if (before) this.#noteHealed(before.drift, this.state.drift, now);
+    this.known = true;
     this.changed();
+  }
+
+  // What differs from revision `base`. False when that is not what is known here: only a snapshot helps then.
+  applyDelta({ base, revision, set = {}, gone = {} }, now) {
+    if (!this.known || base !== this.revision) return false;
+    const change = (table, name) => table.apply(Object.entries(set[name] ?? {}), gone[name] ?? []);
+    change(this.machines, "machines");
+    change(this.desired, "desired");
+    this.workersBy.change(change(this.workers, "workers"));
+    const drift = change(this.drift, "drift");
+    this.driftBy.change(drift);
+    this.healed.note(drift.gone, now);
+    if (set.fleet) this.#setFleet(set.fleet);
+    if (set.jobs?.counts) this.#setCounts(set.jobs.counts);
+    this.active.apply(Object.entries(set.jobs?.active ?? {}), gone.jobs ?? []);
+    if (set.system_stats) this.#setStats(set.system_stats);
+    this.revision = revision;
+    this.redis = true;
+    this.changed();
+    return true;
   }
 
   heartbeat(data) {
@@ -63,43 +99,24 @@ export class Store {
   }
 
   addEvents(events) {
-    const fresh = events.filter((e) => !this.eventIds.has(e.id) && !UNLISTED.has(e.type));
-    if (!fresh.length) return;
-    this.events = [...this.events, ...fresh].sort((a, b) => compareIds(a.id, b.id)).slice(-MAX_EVENTS);
-    this.eventIds = new Set(this.events.map((e) => e.id));
+    if (this.events.add(events)) this.changed();
+  }
+
+  setHealed(entries) {
+    this.healed.fromJournal(entries);
     this.changed();
   }
 
-  forgetOldHealed(now) {
-    if (this.healed.some((d) => now - d.at > HEALED_MS)) {
-      this.healed = this.healed.filter((d) => now - d.at <= HEALED_MS);
-    }
+  #setFleet(fleet) {
+    if (!same(this.fleet, fleet)) this.fleet = fleet;
   }
 
-  #noteHealed(before, after, now) {
-    const open = new Set(after.map((d) => d.key));
-    const healed = before.filter((d) => !open.has(d.key)).map((drift) => ({ drift, at: now }));
-    const kept = this.healed.filter((h) => !open.has(h.drift.key));
-    if (healed.length || kept.length !== this.healed.length) this.healed = [...healed, ...kept].slice(0, MAX_HEALED);
+  #setCounts(counts) {
+    if (!same(this.counts, counts)) this.counts = counts;
   }
 
-  #shared(kind, items, keyOf) {
-    const known = this.texts.get(kind) ?? new Map();
-    const next = new Map();
-    const shared = items.map((item) => {
-      const text = JSON.stringify(item);
-      const old = known.get(keyOf(item));
-      const kept = old && old.text === text ? old : { text, item };
-      next.set(keyOf(item), kept);
-      return kept.item;
-    });
-    this.texts.set(kind, next);
-    return shared;
+  #setStats(stats) {
+    this.stats = stats;
+    this.reconciler = stats.reconciler;
   }
-}
-
-function compareIds(a, b) {
-  const [aMs, aSeq] = a.split("-").map(Number);
-  const [bMs, bSeq] = b.split("-").map(Number);
-  return aMs - bMs || aSeq - bSeq;
 }

@@ -1,5 +1,6 @@
 // The event stream: connects, watches for silence, and connects again by itself. After every gap the API sends a whole
 // snapshot, so nothing has to be reloaded.
+import { call } from "./api.js";
 import { read } from "./sse.js";
 import { LIVE, NEEDS_TOKEN, RECONNECTING, STALE } from "./store.js";
 import { serverNow, setServerTime } from "./time.js";
@@ -9,7 +10,8 @@ const SILENT_MS = 4_500;
 const DEAD_MS = 9_000;
 const RETRY_FIRST_MS = 400;
 const RETRY_MAX_MS = 3_000;
-const RECENT = 100;
+const RECENT = "/api/events?limit=1000";
+const PAST = "/api/journal?type=drift_opened,drift_closed&since=1h&limit=1000";
 
 export class Stream {
   constructor(store) {
@@ -43,7 +45,7 @@ export class Stream {
       }
       if (this.store.connection.phase !== STALE) this.store.setConnection(RECONNECTING);
       await new Promise((resolve) => setTimeout(resolve, this.retryMs));
-      this.retryMs = Math.min(this.retryMs * 2, RETRY_MAX_MS);
+      this.retryMs = Math.min(Math.max(this.retryMs, RETRY_FIRST_MS) * 2, RETRY_MAX_MS);
     }
   }
 
@@ -76,16 +78,20 @@ export class Stream {
         this.retryMs = RETRY_FIRST_MS;
         return;
       case "full_state_snapshot":
-      case "state":
         setServerTime(data.timestamp);
         this.store.setState(data, serverNow());
         this.store.setConnection(LIVE);
-        if (type === "full_state_snapshot") this.#fetchRecent();
+        this.#fetchPast();
+        return;
+      case "delta":
+        setServerTime(data.timestamp);
+        if (!this.store.applyDelta(data, serverNow())) return this.#resync();
+        this.store.setConnection(LIVE);
         return;
       case "heartbeat":
         setServerTime(data.timestamp);
         this.store.heartbeat(data);
-        if (this.store.state) this.store.setConnection(LIVE);
+        if (this.store.known) this.store.setConnection(LIVE);
         return;
       default:
         this.store.addEvents([{ id, at: new Date(Number(id.split("-")[0])).toISOString(), type, data }]);
@@ -103,12 +109,16 @@ export class Stream {
     }
   }
 
-  async #fetchRecent() {
-    try {
-      const response = await fetch(`/api/events?limit=${RECENT}`, { headers: authorization() });
-      if (response.ok) this.store.addEvents((await response.json()).data);
-    } catch {
-      // The stream tells what comes; the past is fetched again after the next snapshot.
-    }
+  // A change is missing: whoever connects anew is told everything.
+  #resync() {
+    this.retryMs = 0;
+    this.attempt.abort();
+  }
+
+  // The stream tells what comes; what was before is fetched after each snapshot.
+  async #fetchPast() {
+    const [events, journal] = await Promise.allSettled([call(RECENT), call(PAST)]);
+    if (events.value) this.store.addEvents(events.value.data);
+    if (journal.value) this.store.setHealed(journal.value.data);
   }
 }

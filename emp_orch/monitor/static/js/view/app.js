@@ -1,37 +1,31 @@
 import { html } from "../html.js";
-import { Drift } from "./drift.js";
-import { Events } from "./events.js";
-import { Jobs } from "./jobs.js";
-import { Machines } from "./machines.js";
-import { Summary } from "./summary.js";
+import { NEEDS_TOKEN, STALE } from "../store.js";
+import { ui } from "../ui.js";
+import { DriftView } from "./drift_view.js";
+import { JobsView } from "./jobs.js";
+import { MachinePage } from "./machine.js";
+import { MachinesView } from "./machines.js";
+import { Overview } from "./overview.js";
+import { Timeline } from "./timeline.js";
 import { TokenForm } from "./token.js";
 import { Top } from "./top.js";
-import { NEEDS_TOKEN, STALE } from "../store.js";
 
-export function App({ store, onToken }) {
-  const { state, connection } = store;
+const VIEWS = { overview: Overview, drift: DriftView, machines: MachinesView, jobs: JobsView, timeline: Timeline };
+
+export function App({ store, past, route, onToken }) {
+  const { connection } = store;
+  const View = route.view === "machines" && route.id ? MachinePage : VIEWS[route.view];
   const body =
     connection.phase === NEEDS_TOKEN
       ? html`<${TokenForm} why=${connection.why} onToken=${onToken} />`
-      : state
-        ? html`<${Page} store=${store} />`
+      : store.known
+        ? html`<${View} key=${`${route.view}/${route.id}`} store=${store} past=${past} filters=${route.filters} id=${route.id} />`
         : html`<p class="boot">Waiting for the first state…</p>`;
   return html`
-    <${Top} store=${store} />
-    <main class=${connection.phase === STALE ? "stale" : ""}>${body}</main>
+    <button class="skip" onClick=${() => document.getElementById("main").focus()}>To the content</button>
+    <${Top} store=${store} route=${route} />
+    <main id="main" tabindex="-1" class=${connection.phase === STALE ? "stale" : ""}>${body}</main>
+    ${ui.dialog ? ui.dialog({ close: () => ui.close(), store }) : null}
+    <div id="toast" role="status">${ui.toast ? html`<p class=${`toast tone-${ui.toast.tone}`}>${ui.toast.words}</p>` : null}</div>
   `;
 }
-
-const Page = ({ store }) => html`
-  <${Summary} store=${store} />
-  <div class="columns">
-    <div class="wide">
-      <${Drift} drift=${store.state.drift} healed=${store.healed} />
-      <${Machines} state=${store.state} />
-    </div>
-    <aside class="side">
-      <${Jobs} jobs=${store.state.jobs} />
-      <${Events} events=${store.events} />
-    </aside>
-  </div>
-`;

@@ -1,6 +1,6 @@
 import { html } from "../html.js";
 
-// Every state has its own word; the colour only helps.
+// Every state has its own word and each tone its own mark; the colour only helps.
 const TONES = {
   ok: ["ready", "idle", "running", "completed", "done"],
   busy: ["busy", "active", "in_progress", "assigned"],
@@ -8,11 +8,12 @@ const TONES = {
   bad: ["error", "fatal", "failed", "unhealthy", "timeout", "unworkable", "missing"],
 };
 const TONE_OF = new Map(Object.entries(TONES).flatMap(([tone, words]) => words.map((word) => [word, tone])));
+const MARKS = { ok: "✓", busy: "▶", wait: "…", bad: "✕", off: "○" };
 
-export const toneOf = (word) => TONE_OF.get(word.toLowerCase()) ?? "off";
+export const toneOf = (word) => TONE_OF.get(word.toLowerCase()) ?? (/^exited/.test(word) ? "bad" : "off");
 
 export const Badge = ({ word, label, title, small }) => html`
   <span class=${`badge tone-${toneOf(word)} ${small ? "small" : ""}`} title=${title}>
-    <span class="dot" aria-hidden="true"></span>${label ? html`<span class="badge-label">${label}</span>${" "}` : null}
+    <span class="mark" aria-hidden="true">${MARKS[toneOf(word)]}</span>${label ? html`<span class="badge-label">${label}</span>${" "}` : null}
     <span class="badge-word">${word.replace("_", " ")}</span>
   </span>`;

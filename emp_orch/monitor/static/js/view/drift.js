@@ -1,68 +1,70 @@
-import { html } from "../html.js";
-import { absolute, duration, since, until } from "../time.js";
+import { html, Pure } from "../html.js";
+import { href } from "../route.js";
+import { Time, until } from "../time.js";
+import { ui } from "../ui.js";
+import { Windowed } from "../windowed.js";
+import { Copy } from "./copy.js";
+import { story } from "./story.js";
 
-export function Drift({ drift, healed }) {
+export function DriftPanel({ drift, max }) {
   return html`
     <section class="panel" aria-labelledby="drift-title" id="drift">
-      <h2 id="drift-title">Drift <span class="count">${drift.length}</span></h2>
-      ${drift.length
-        ? html`<table class="drift">
-            <thead>
-              <tr>
-                <th scope="col">Subject</th>
-                <th scope="col">Desired → observed</th>
-                <th scope="col">Since</th>
-                <th scope="col">Cause</th>
-                <th scope="col">What emp does</th>
-                <th scope="col">From</th>
-              </tr>
-            </thead>
-            <tbody>
-              ${drift.map((d) => html`<${Row} key=${d.key} d=${d} />`)}
-            </tbody>
-          </table>`
-        : html`<p class="empty">Nothing differs.</p>`}
-      ${healed.length ? html`<${Healed} healed=${healed} />` : null}
+      <h2 id="drift-title"><a href=${href("drift")}>Drift</a> <span class="count">${drift.length}</span></h2>
+      <${DriftTable} drift=${drift.slice(0, max)} empty="Nothing differs." />
+      ${drift.length > max
+        ? html`<p class="more"><a href=${href("drift")}>${drift.length - max} more differences</a></p>`
+        : null}
     </section>
   `;
 }
 
-const Row = ({ d }) => html`
-  <tr data-key=${d.key}>
-    <td data-label="Subject">
-      <div class="subject">${d.subject}</div>
-      <div class="muted small">
-        ${d.machine_id === d.subject ? null : html`<span>${d.machine_id} · </span>`}<span class="kind">${d.kind}</span>
-      </div>
-    </td>
-    <td data-label="Desired → observed" class="values">
-      <span class="want">${d.desired}</span> <span class="arrow" aria-label="but is">→</span>${" "}
-      <span class="got">${d.observed}</span>
-    </td>
-    <td data-label="Since" class="nowrap" title=${absolute(d.since)}>${since(d.since)}</td>
-    <td data-label="Cause">${d.cause}</td>
-    <td data-label="Action"><${Action} d=${d} /></td>
-    <td data-label="From" class="nowrap"><code>${d.origin || "–"}</code></td>
-  </tr>
-`;
+const COLUMNS = ["Subject", "Desired → observed", "Since", "Cause", "What emp does", "From"];
+
+export function DriftTable({ drift, empty }) {
+  if (!drift.length) return html`<p class="empty">${empty}</p>`;
+  return html`<table class="drift" aria-rowcount=${drift.length + 1}>
+    <thead>
+      <tr>
+        ${COLUMNS.map((name) => html`<th scope="col" key=${name}>${name}</th>`)}
+      </tr>
+    </thead>
+    <${Windowed} tag="tbody" items=${drift} keyOf=${(d) => d.key} estimate=${72} row=${(d) => html`<${Row} key=${d.key} d=${d} />`} />
+  </table>`;
+}
+
+class Row extends Pure {
+  render({ d }) {
+    return html`
+      <tr data-key=${d.key} data-nav tabindex="-1">
+        <td data-label="Subject">
+          <button class="quiet subject" data-open onClick=${() => ui.open(story(d.key))} title="what was decided and tried">${d.subject}</button>
+          <div class="muted small">
+            ${d.machine_id === d.subject ? null : html`<a href=${href("machines", d.machine_id)}>${d.machine_id}</a>${" · "}`}<span class="kind">${d.kind}</span>
+          </div>
+        </td>
+        <td data-label="Desired → observed" class="values">
+          <span class="want">${d.desired}</span> <span class="arrow" role="img" aria-label="but is">→</span>${" "}
+          <span class="got">${d.observed}</span>
+        </td>
+        <td data-label="Since"><${Time} at=${d.since} /></td>
+        <td data-label="Cause"><div>${d.cause}</div></td>
+        <td data-label="Action"><${Action} d=${d} /></td>
+        <td data-label="From"><${Copy} text=${d.origin} what="place in emp.yaml" /></td>
+      </tr>
+    `;
+  }
+}
 
 function Action({ d }) {
   const attempts = d.attempts ? `${d.attempts} attempt${d.attempts === 1 ? "" : "s"}` : "";
-  const next = d.next_attempt ? `next ${until(d.next_attempt)}` : "";
   return html`<div>
     ${d.action ? html`<div>${d.action}</div>` : null}
     ${d.held ? html`<div class=${d.action ? "held" : ""}>${d.held}</div>` : null}
-    ${attempts || next ? html`<div class="muted small">${[attempts, next].filter(Boolean).join(" · ")}</div>` : null}
+    ${!d.action && !d.held ? html`<div class="muted">nothing: it is shown only</div>` : null}
+    ${attempts || d.next_attempt
+      ? html`<div class="muted small">
+          ${attempts}${attempts && d.next_attempt ? " · " : null}${d.next_attempt ? html`next <${Time} at=${d.next_attempt} words=${until} />` : null}
+        </div>`
+      : null}
   </div>`;
 }
-
-const Healed = ({ healed }) => html`
-  <ul class="healed" aria-label="Recently healed">
-    ${healed.map(
-      ({ drift, at }) => html`<li key=${drift.key}>
-        <span class="tick" aria-hidden="true">✓</span>
-        <span><b>${drift.subject}</b> <span class="kind">${drift.kind}</span> healed after ${duration(at - Date.parse(drift.since))}</span>
-      </li>`,
-    )}
-  </ul>
-`;

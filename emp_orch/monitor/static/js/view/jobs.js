@@ -1,33 +1,62 @@
 import { html } from "../html.js";
+import { Remote } from "../remote.js";
+import { Time } from "../time.js";
+import { ui } from "../ui.js";
 import { Badge } from "./badge.js";
+import { Choice, FilterBar, matches, Search } from "./filters.js";
+import { jobDialog } from "./job.js";
+import { ActiveJobs } from "./jobs_panel.js";
+import { Lanes } from "./lanes.js";
+import { Submit } from "./submit.js";
 
-const ORDER = ["pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable"];
+const LIMIT = 100;
+const STATUSES = ["pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable"];
 
-export function Jobs({ jobs }) {
-  const names = ORDER.filter((s) => jobs.counts[s]);
+export function JobsView({ store, filters }) {
+  const { q, status, service } = filters;
+  const asked = new URLSearchParams({ limit: LIMIT, ...(STATUSES.includes(status) && { status }), ...(service && { service }) });
+  const services = [...new Set(store.desired.list.flatMap((m) => m.services))].sort();
+  const active = store.active.list;
   return html`
-    <section class="panel" aria-labelledby="jobs-title" id="jobs">
-      <h2 id="jobs-title">Jobs</h2>
-      ${names.length
-        ? html`<ul class="job-counts">
-            ${names.map(
-              (s) => html`<li key=${s}><${Badge} word=${s} /> <span class="number">${jobs.counts[s]}</span></li>`,
-            )}
-          </ul>`
-        : html`<p class="empty">No job yet.</p>`}
-      ${jobs.active.length
-        ? html`<ul class="active-jobs">
-            ${jobs.active.map((job) => html`<${Active} key=${job.job_id} job=${job} />`)}
-          </ul>`
-        : null}
-    </section>
+    <h1 class="view-title">Jobs</h1>
+    <div class="columns">
+      <div class="wide">
+        <${Lanes} trigger=${store.counts} />
+        <section class="panel" aria-labelledby="active-title" id="active">
+          <h2 id="active-title">Active <span class="count">${active.length}</span></h2>
+          ${active.length ? html`<${ActiveJobs} jobs=${active} />` : html`<p class="empty">No worker is at a job.</p>`}
+        </section>
+        <${Remote} url=${`/api/jobs?${asked}`} trigger=${store.counts} every=${10_000}>
+          ${({ data, error }) => {
+            const all = data?.jobs ?? [];
+            const found = all.filter((j) => matches(q, [j.job_id, j.service, j.status, j.worker_id ?? "", j.error?.message ?? ""]));
+            return html`<section class="panel" aria-labelledby="list-title" id="jobs">
+              <h2 id="list-title">All jobs <span class="muted small">${data ? `newest first, ${all.length} of ${data.total}` : ""}</span></h2>
+              <${FilterBar} shown=${found.length} of=${all.length} what="jobs">
+                <${Search} value=${q} what="jobs" />
+                <${Choice} name="status" label="Status" value=${status} options=${STATUSES.map((s) => [s, s.replace("_", " ")])} />
+                <${Choice} name="service" label="Service" value=${service} options=${services.map((s) => [s, s])} />
+              </${FilterBar}>
+              ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
+              ${data && !found.length ? html`<p class="empty">${all.length ? "No job fits these filters." : "No job yet."}</p>` : null}
+              <ul class="job-list">
+                ${found.map((j) => html`<${Job} key=${j.job_id} j=${j} />`)}
+              </ul>
+            </section>`;
+          }}
+        </${Remote}>
+      </div>
+      <aside class="side" aria-label="Submit a job"><${Submit} services=${services} /></aside>
+    </div>
   `;
 }
 
-const Active = ({ job }) => html`
-  <li>
-    <div class="active-head"><code class="clip" title=${job.job_id}>${job.job_id}</code><span class="muted small nowrap">${Math.round(job.progress * 100)} %</span></div>
-    <progress max="1" value=${job.progress} aria-label=${`progress of ${job.job_id}`}></progress>
-    <div class="muted small">${[job.service, job.worker_id, job.message].filter(Boolean).join(" · ")}</div>
+const Job = ({ j }) => html`
+  <li data-job=${j.job_id} data-nav tabindex="-1">
+    <button class="quiet mono clip" data-open onClick=${() => ui.open(jobDialog(j.job_id))}>${j.job_id}</button>
+    <${Badge} word=${j.status} small />
+    <span class="wrap">${j.service}</span>
+    <span class="muted small"><${Time} at=${j.finished_at ?? j.created_at} /></span>
+    ${j.error ? html`<span class="trouble small job-error">${j.error.message}</span>` : null}
   </li>
 `;

@@ -1,117 +1,94 @@
-import { html, Pure } from "../html.js";
-import { absolute, ago } from "../time.js";
-import { Badge } from "./badge.js";
-import { Slot } from "./slot.js";
+import { Component, html } from "../html.js";
+import { Windowed } from "../windowed.js";
+import { Card } from "./card.js";
+import { Choice, FilterBar, matches, Search } from "./filters.js";
 
-export function Machines({ state }) {
-  const desired = new Map(state.fleet.machines.map((m) => [m.id, m]));
-  const reported = new Map(state.machines.map((m) => [m.machine_id, m]));
-  const workers = new Map(state.workers.map((w) => [w.worker_id, w]));
-  const ids = [...new Set([...desired.keys(), ...reported.keys()])];
-  return html`
-    <section aria-labelledby="machines-title" id="machines">
-      <h2 id="machines-title" class="section-title">Machines <span class="count">${ids.length}</span></h2>
-      ${ids.length ? null : html`<p class="empty panel">No machine is desired, and none reports.</p>`}
-      <div class="cards">
-        ${ids.map((id) => card(id, reported.get(id), desired.get(id), workers))}
-      </div>
-    </section>
-  `;
+const CARD_PX = 416;
+const GUESS_PX = 420;
+
+const ABSENT = "not reporting";
+const order = (a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
+
+// What each machine's card shows: desired or reporting, by id. `trouble`: how much it needs a look.
+export function cardsOf(store) {
+  const ids = new Set([...store.desired.byKey.keys(), ...store.machines.byKey.keys()]);
+  const jobs = store.active;
+  return [...ids].map((id) => cardOf(store, id, jobs)).sort(order);
 }
 
-function card(id, machine, desired, workers) {
-  if (!machine) return html`<${Absent} key=${id} id=${id} desired=${desired} />`;
-  const own = machine.workers.map((w) => workers.get(w)).filter(Boolean);
-  return html`<${Card} key=${id} machine=${machine} want=${JSON.stringify(desired ?? null)} own=${own}
-    workersKey=${own.map(identity).join()} ageTick=${machine.stale ? ago(machine.last_seen) : ""} />`;
+export function cardOf(store, id) {
+  const machine = store.machines.get(id);
+  const workers = store.workersBy.of(id);
+  const drift = store.driftBy.of(id);
+  return {
+    id,
+    machine,
+    desired: store.desired.get(id),
+    workers,
+    drift,
+    jobs: workers.map((w) => w.current_job_id && store.active.get(w.current_job_id)).filter(Boolean),
+    status: machine?.status ?? ABSENT,
+    trouble: drift.length + (machine?.stale ? 100 : machine ? 0 : 50),
+  };
 }
 
-// Workers keep their identity while unchanged; a card is drawn again only when one of its own changed.
-const identities = new WeakMap();
-let nextIdentity = 1;
-function identity(object) {
-  if (!identities.has(object)) identities.set(object, nextIdentity++);
-  return identities.get(object);
-}
-
-class Card extends Pure {
-  shouldComponentUpdate(next) {
-    return ["machine", "want", "workersKey", "ageTick"].some((key) => this.props[key] !== next[key]);
+// All machines, of which only those on the screen are drawn.
+export class MachinesView extends Component {
+  constructor() {
+    super();
+    this.state = { columns: 1 };
+    this.fit = () => {
+      const columns = Math.max(1, Math.floor((this.base?.parentElement?.clientWidth ?? innerWidth) / CARD_PX));
+      if (columns !== this.state.columns) this.setState({ columns });
+    };
+    this.row = (cards, whole) => {
+      const drawn = (c) => html`<${Card} key=${c.id} ...${c} />`;
+      return whole ? drawn(cards) : html`<div class="cards" key=${cards[0].id}>${cards.map(drawn)}</div>`;
+    };
   }
 
-  render({ machine, want, own }) {
-    const desired = JSON.parse(want);
-    const slots = Math.max(machine.num_gpus, desired?.num_gpus ?? 0);
-    const bySlot = new Map(own.map((w) => [w.gpu, w]));
+  componentDidMount() {
+    addEventListener("resize", this.fit);
+    this.fit();
+  }
+
+  componentWillUnmount() {
+    removeEventListener("resize", this.fit);
+  }
+
+  render({ store, filters }, { columns }) {
+    const { q, status, worker } = filters;
+    const all = cardsOf(store);
+    const found = all.filter(
+      (c) =>
+        (!status || (status === "differs" ? c.drift.length > 0 : c.status === status)) &&
+        (!worker || c.workers.some((w) => w.status === worker)) &&
+        matches(q, q ? textsOf(c) : []),
+    );
+    const statuses = [...new Set(all.map((c) => c.status))].sort();
+    const words = Object.keys(store.stats.workers.by_status);
     return html`
-      <article class=${`card ${machine.stale ? "is-stale" : ""}`} data-machine=${machine.machine_id}>
-        <header>
-          <h3>${machine.machine_id}</h3>
-          <${Badge} word=${machine.status} title=${machine.stale ? `last reported ${machine.reported_status}` : ""} />
-        </header>
-        <p class="facts">${facts(machine, desired)}</p>
-        ${machine.stale
-          ? html`<p class="problem">Silent: last heard ${ago(machine.last_seen)} (${absolute(machine.last_seen)})</p>`
-          : null}
-        ${machine.error ? html`<p class="problem">${machine.error}</p>` : null}
-        ${desired ? null : html`<p class="note">emp.yaml does not name this machine.</p>`}
-        <div class="slots">
-          ${Array.from({ length: slots }, (_, gpu) => html`<${Slot} key=${gpu} gpu=${gpu} info=${machine.gpus.find((g) => g.index === gpu)} worker=${bySlot.get(gpu)} />`)}
-        </div>
-        <${Programs} machine=${machine} desired=${desired} />
-      </article>
+      <section id="machines" aria-labelledby="machines-title">
+        <h1 class="view-title" id="machines-title">Machines</h1>
+        <${FilterBar} shown=${found.length} of=${all.length} what="machines">
+          <${Search} value=${q} what="machines" />
+          <${Choice} name="status" label="Status" value=${status} options=${[["differs", "with differences"], ...statuses.map((s) => [s, s])]} />
+          <${Choice} name="worker" label="With a worker that is" value=${worker} options=${words.map((w) => [w, w])} />
+        </${FilterBar}>
+        <h2 class="hidden">Cards</h2>
+        ${found.length ? null : html`<p class="empty panel">${all.length ? "No machine fits these filters." : "No machine is desired, and none reports."}</p>`}
+        <${Windowed} items=${found} keyOf=${(c) => c.id} columns=${columns} estimate=${GUESS_PX} gap=${16}
+          className=${(whole) => (whole ? "cards" : "card-rows")} row=${this.row} />
+      </section>
     `;
   }
 }
 
-function facts(machine, desired) {
-  return [
-    machine.host && `on ${machine.host}`,
-    desired?.runtime,
-    `${machine.num_gpus} GPU slot${machine.num_gpus === 1 ? "" : "s"}`,
-    `generation ${machine.generation}`,
-    `agent ${machine.agent_version}`,
-  ]
-    .filter(Boolean)
-    .join(" · ");
-}
-
-// supervisord's word, except where the health check or the exit status says more.
-function programWord(program) {
-  const { state, healthy, exit_status: exit } = program;
-  if (state === "EXITED") return exit === 0 ? "done" : `exited ${exit ?? "?"}`;
-  if (state === "RUNNING" && healthy === false) return "unhealthy";
-  return state.toLowerCase();
-}
-
-function Programs({ machine, desired }) {
-  const wanted = desired?.programs ?? [];
-  const names = [...new Set([...wanted, ...Object.keys(machine.programs)])];
-  return html`
-    <ul class="programs" aria-label=${machine.stale ? "Programs as last reported" : "Programs"}>
-      ${machine.stale ? html`<li class="muted small as-reported">as last reported:</li>` : null}
-      ${names.map((name) => {
-        const program = machine.programs[name];
-        const word = program ? programWord(program) : "missing";
-        const restarts = program?.restarts ? ` · ${program.restarts} restart${program.restarts === 1 ? "" : "s"}` : "";
-        const title = [program?.pid && `pid ${program.pid}`, program?.detail].filter(Boolean).join(", ");
-        return html`<li key=${name} data-program=${name}>
-          <${Badge} word=${word} label=${name} title=${title + restarts} small />
-        </li>`;
-      })}
-    </ul>
-  `;
-}
-
-const Absent = ({ id, desired }) => html`
-  <article class="card absent" data-machine=${id}>
-    <header>
-      <h3>${id}</h3>
-      <${Badge} word="not reporting" />
-    </header>
-    <p class="facts">
-      ${desired.runtime} · ${desired.num_gpus} GPU slot${desired.num_gpus === 1 ? "" : "s"} · wanted by <code>${desired.origin}</code>
-    </p>
-    <p class="note">It has never reported, or was forgotten.</p>
-  </article>
-`;
+const textsOf = (c) => [
+  c.id,
+  c.status,
+  c.machine?.host ?? "",
+  c.machine?.error ?? "",
+  ...Object.keys(c.machine?.programs ?? {}),
+  ...c.workers.flatMap((w) => [w.worker_id, w.status, w.current_job_id ?? "", ...Object.keys(w.connector_statuses)]),
+];

@@ -1,8 +1,11 @@
 import { html } from "../html.js";
+import { jobDialog } from "./job.js";
+import { ui } from "../ui.js";
 import { Badge } from "./badge.js";
+import { ProgramBadge, programWord } from "./program.js";
 
-// One GPU slot and the worker that serves it.
-export function Slot({ gpu, info, worker }) {
+// One GPU slot: its worker, what that works on, and its programs.
+export function Slot({ gpu, info, worker, job, programs }) {
   const memory = info?.memory_mib ? `${Math.round(info.memory_mib / 1024)} GiB` : "";
   return html`
     <div class=${`slot ${worker ? "" : "vacant"}`} data-slot=${gpu} data-worker=${worker?.worker_id}>
@@ -10,20 +13,23 @@ export function Slot({ gpu, info, worker }) {
         <span class="slot-name">GPU ${gpu}</span>
         <span class="muted small">${[info?.name, memory].filter(Boolean).join(" · ")}</span>
       </div>
-      ${worker ? html`<${Worker} worker=${worker} />` : html`<p class="muted small">no worker reports</p>`}
+      ${worker ? html`<${Worker} worker=${worker} job=${job} />` : html`<p class="muted small">no worker reports</p>`}
+      ${programs.length
+        ? html`<ul class="slot-programs" aria-label=${`Programs of GPU ${gpu}`}>
+            ${programs.map(([name, p]) => html`<${ProgramBadge} key=${name} name=${name} program=${p} word=${programWord(p)} />`)}
+          </ul>`
+        : null}
     </div>
   `;
 }
 
-const Worker = ({ worker }) => html`
+const Worker = ({ worker, job }) => html`
   <div class="worker">
     <div class="worker-line">
-      <${Badge} word=${worker.status} title=${worker.stale ? `silent; last reported ${worker.reported_status}` : ""} />
-      <span class="muted small" title="jobs completed / failed">${worker.jobs_completed} done${worker.jobs_failed ? `, ${worker.jobs_failed} failed` : ""}</span>
+      <${Badge} word=${worker.status} title=${worker.stale ? `silent; last reported ${worker.reported_status}` : worker.worker_id} />
+      <span class="muted small" title="jobs completed and failed">${worker.jobs_completed} done${worker.jobs_failed ? `, ${worker.jobs_failed} failed` : ""}</span>
     </div>
-    ${worker.current_job_id
-      ? html`<div class="job-now" title="current job">▸ <code>${worker.current_job_id}</code></div>`
-      : null}
+    ${worker.current_job_id ? html`<${JobNow} id=${worker.current_job_id} job=${job} />` : null}
     <ul class="connectors" aria-label="Connectors">
       ${Object.entries(worker.connector_statuses).map(
         ([name, c]) => html`<li key=${name}>
@@ -34,5 +40,13 @@ const Worker = ({ worker }) => html`
     ${Object.entries(worker.connector_statuses)
       .filter(([, c]) => c.status === "error" && c.detail)
       .map(([name, c]) => html`<p key=${name} class="trouble small">${name}: ${c.detail}</p>`)}
+  </div>
+`;
+
+const JobNow = ({ id, job }) => html`
+  <div class="job-now">
+    <button class="quiet mono clip" onClick=${() => ui.open(jobDialog(id))} title=${`job ${id}`}>${id}</button>
+    ${job ? html`<span class="small nowrap">${Math.round(job.progress * 100)} %</span>` : null}
+    ${job ? html`<progress max="1" value=${job.progress} aria-label=${`progress of job ${id}`}></progress>` : null}
   </div>
 `;

@@ -1,36 +1,50 @@
 import { html } from "../html.js";
+import { href, VIEWS } from "../route.js";
 import { CONNECTING, LIVE, NEEDS_TOKEN, RECONNECTING, STALE } from "../store.js";
-import { absolute, clock, duration, since } from "../time.js";
+import { absolute, clock, duration, since, Time } from "../time.js";
+import { ui } from "../ui.js";
+import { ask, COMMANDS } from "./commands.js";
+import { help } from "./help.js";
 
-export function Top({ store }) {
-  const { state } = store;
-  const fleet = state?.fleet;
-  if (fleet) document.title = title(state, fleet);
+export function Top({ store, route }) {
+  const { fleet } = store;
+  if (fleet) document.title = title(store.drift.byKey.size, fleet);
   return html`
     <header class="top">
       <div class="brand">
-        <img src="/favicon.svg" alt="" width="26" height="26" />
-        <span class="brand-name">emp</span>
+        <a class="home" href=${href("overview")}><img src="/favicon.svg" alt="" width="26" height="26" /><span class="brand-name">emp</span></a>
         ${fleet ? html`<span class="fleet-name" title="fleet">${fleet.name}</span>` : null}
         ${fleet?.generation
           ? html`<span class="chip" title=${`applied ${absolute(fleet.applied_at)}`}>generation ${fleet.generation}</span>`
           : null}
         ${fleet ? html`<${Holds} fleet=${fleet} />` : null}
       </div>
+      <nav aria-label="Views">
+        ${VIEWS.map((view) => html`<a key=${view} href=${href(view)} aria-current=${route.view === view ? "page" : undefined}>${view}${view === "drift" && store.drift.byKey.size ? html`${" "}<span class="count">${store.drift.byKey.size}</span>` : null}</a>`)}
+      </nav>
       <div class="top-right">
         <${Reconciler} store=${store} />
+        ${fleet?.generation ? html`<${Switch} fleet=${fleet} />` : null}
+        <button class="quiet icon" onClick=${() => window.empTheme.toggle()} aria-label="Dark or light" title="dark or light (t)">◐</button>
+        <button class="quiet icon" onClick=${() => ui.open(help)} aria-label="Keys and words" title="keys and words (?)">?</button>
         <${Connection} connection=${store.connection} redis=${store.redis} />
       </div>
     </header>
   `;
 }
 
+// An open breaker is closed by the same word that lifts a pause.
+const Switch = ({ fleet }) =>
+  fleet.breaker || fleet.overrides.some((o) => o.kind === "pause" && o.scope === "fleet")
+    ? html`<button class="primary" data-command="resume-fleet" onClick=${() => ask(COMMANDS.resumeFleet())}>Resume</button>`
+    : html`<button class="quiet small" data-command="pause-fleet" onClick=${() => ask(COMMANDS.pauseFleet())} title="let emp repair nothing for a while">pause</button>`;
+
 // What people and policies hold up: the breaker, pauses and drains, a rollout on its way.
 function Holds({ fleet }) {
   const { breaker, rollout, overrides = [] } = fleet;
   return html`
     ${breaker
-      ? html`<span class="chip bad" id="breaker" title=${`since ${absolute(breaker.since)}`}
+      ? html`<span class="chip bad" id="breaker" role="alert" title=${`since ${absolute(breaker.since)}`}
           >breaker open: ${breaker.reason}${breaker.trying.length ? `; trying ${few(breaker.trying)}` : null}</span
         >`
       : null}
@@ -58,27 +72,28 @@ function Rollout({ rollout }) {
   >`;
 }
 
-const title = (state, fleet) => `${state.drift.length ? `(${state.drift.length}) ` : ""}${fleet.name} · emp`;
+const title = (differences, fleet) => `${differences ? `(${differences}) ` : ""}${fleet.name} · emp`;
 
 function Reconciler({ store }) {
   const known = store.reconciler;
-  if (!known || !store.state) return null;
+  if (!known || !store.known) return null;
   if (!known.as_of) return html`<span class="heard bad">no reconciler has reported</span>`;
-  const words = known.alive ? "reconciler ticked" : "reconciler silent for";
-  const at = known.alive ? `${since(known.as_of)} ago` : since(known.as_of);
   return html`<span
     class=${`heard ${known.alive ? "" : "bad"}`}
+    id="leader"
     title=${`leader ${known.leader}, epoch ${known.epoch}, last tick ${absolute(known.as_of)}`}
-    >${words} ${at}</span
+    >${known.alive ? "reconciler ticked " : "reconciler silent for "}<${Time} at=${known.as_of} words=${known.alive ? undefined : since} />
+    <span class="epoch"> · epoch ${known.epoch}</span></span
   >`;
 }
 
-function Connection({ connection, redis }) {
+// `status` is read out when it changes; the seconds of a stale page are not.
+const Connection = ({ connection, redis }) => {
   const [tone, words] = describe(connection, redis);
   return html`<span class=${`connection tone-${tone}`} id="connection" role="status">
     <span class="dot" aria-hidden="true"></span>${words}
   </span>`;
-}
+};
 
 function describe({ phase, since: at }, redis) {
   switch (phase) {
@@ -89,8 +104,11 @@ function describe({ phase, since: at }, redis) {
     case RECONNECTING:
       return ["wait", "reconnecting"];
     case STALE:
-      return ["bad", `stale since ${clock(at)} (${duration(Date.now() - at)})`];
+      return ["bad", html`stale since ${clock(at)}${" "}<span aria-live="off">(<${Time} at=${at} words=${localSince} />)</span>`];
     case NEEDS_TOKEN:
       return ["wait", "token needed"];
   }
 }
+
+// When we last heard is by this browser's clock.
+const localSince = (at) => duration(Date.now() - at);

@@ -1,0 +1,74 @@
+import { call } from "../api.js";
+import { Component, html } from "../html.js";
+import { ui } from "../ui.js";
+import { jobDialog } from "./job.js";
+
+const WORKFLOW = {
+  workflow: {
+    1: { class_type: "CheckpointLoaderSimple", inputs: { ckpt_name: "model.safetensors" } },
+    2: { class_type: "CLIPTextEncode", inputs: { text: "a fox in the snow", clip: ["1", 1] } },
+    3: { class_type: "CLIPTextEncode", inputs: { text: "", clip: ["1", 1] } },
+    4: { class_type: "EmptyLatentImage", inputs: { width: 512, height: 512, batch_size: 1 } },
+    5: { class_type: "KSampler", inputs: { seed: 1, steps: 20, cfg: 7, sampler_name: "euler", scheduler: "normal", denoise: 1, model: ["1", 0], positive: ["2", 0], negative: ["3", 0], latent_image: ["4", 0] } },
+    6: { class_type: "VAEDecode", inputs: { samples: ["5", 0], vae: ["1", 2] } },
+    7: { class_type: "SaveImage", inputs: { filename_prefix: "emp", images: ["6", 0] } },
+  },
+};
+const PRESETS = {
+  simulation: { service: "simulation", payload: { prompt: "a fox in the snow", seed: 1, steps: 10, width: 256, height: 256 } },
+  comfyui: { service: "comfyui", payload: WORKFLOW },
+  "a failure": { service: "simulation", payload: { prompt: "a fox in the snow", fail: "it was asked to fail" } },
+};
+const text = (value) => JSON.stringify(value, null, 2);
+const first = PRESETS.simulation;
+
+// One job by hand. The API checks it and says what does not fit.
+export class Submit extends Component {
+  constructor() {
+    super();
+    this.state = { service: first.service, payload: text(first.payload), requirements: "", priority: "0", error: "", busy: false };
+    this.set = (name) => (event) => this.setState({ [name]: event.target.value });
+    this.preset = (name) => this.setState({ service: PRESETS[name].service, payload: text(PRESETS[name].payload), error: "" });
+    this.submit = this.submit.bind(this);
+  }
+
+  async submit(event) {
+    event.preventDefault();
+    const { service, payload, requirements, priority } = this.state;
+    this.setState({ busy: true, error: "" });
+    try {
+      const body = { service, payload: parsed("payload", payload || "{}"), priority: Number(priority) };
+      if (requirements.trim()) body.requirements = parsed("requirements", requirements);
+      const { job_id: id } = await call("/api/jobs", { method: "POST", body });
+      ui.say(`job ${id} was submitted`);
+      ui.open(jobDialog(id));
+    } catch (error) {
+      this.setState({ error: error.message });
+    }
+    this.setState({ busy: false });
+  }
+
+  render({ services }, { service, payload, requirements, priority, error, busy }) {
+    return html`<form class="panel submit" onSubmit=${this.submit} id="submit">
+      <h2>Submit a job</h2>
+      <div class="presets" role="group" aria-label="Presets">
+        ${Object.keys(PRESETS).map((name) => html`<button type="button" key=${name} onClick=${() => this.preset(name)}>${name}</button>`)}
+      </div>
+      <label>Service <input name="service" list="services" required value=${service} onInput=${this.set("service")} autocomplete="off" /></label>
+      <datalist id="services">${services.map((s) => html`<option key=${s} value=${s} />`)}</datalist>
+      <label>Payload, JSON <textarea name="payload" rows="9" spellcheck=${false} value=${payload} onInput=${this.set("payload")}></textarea></label>
+      <label>Requirements, JSON <textarea name="requirements" rows="2" spellcheck=${false} placeholder='{"models": ["flux"]}' value=${requirements} onInput=${this.set("requirements")}></textarea></label>
+      <label>Priority, larger is earlier <input name="priority" type="number" step="1" value=${priority} onInput=${this.set("priority")} /></label>
+      ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
+      <button type="submit" class="primary" disabled=${busy}>${busy ? "Submitting…" : "Submit"}</button>
+    </form>`;
+  }
+}
+
+function parsed(what, json) {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw new Error(`${what}: not JSON: ${error.message}`);
+  }
+}
