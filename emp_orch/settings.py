@@ -54,7 +54,9 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     `artifacts` is the URL of the artifact store. `hosts` are the Docker Engines that machines run on;
     `container_redis_url` is how containers reach Redis, and `redis_listen` are the addresses that the embedded one
-    listens on for them, beside loopback. `containers` None: the control plane runs as processes of this host.
+    listens on for them, beside loopback. `door` are those where the API hands them worker packages, and
+    `api_machine_url` is how machines on other hosts reach it. `containers` None: the control plane runs as processes
+    of this host.
     """
 
     fleet: str
@@ -69,6 +71,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     hosts: tuple[EngineAddress, ...] = ()
     container_redis_url: str = ""
     redis_listen: tuple[str, ...] = ()
+    door: tuple[str, ...] = ()
+    api_machine_url: str = ""
     containers: ControlContainers | None = None
 
 

@@ -56,6 +56,9 @@ def why_not() -> str:
 class Engine:
     """One dockerd in a folder. Use as a context manager: at the end its containers and all it started are gone."""
 
+    # What its processes are started with, to be elsewhere.
+    inside: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="empdk-", dir="/var/tmp"))  # a socket's path must be short
         self._place, subnet = _free_subnet()
@@ -77,17 +80,22 @@ class Engine:
         return {**os.environ, "DOCKER_HOST": self.url}
 
     def __enter__(self) -> Engine:
-        # One that was killed may have left its bridge.
-        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True, env=_tools())
+        self._drop_network()  # one that was killed may have left its bridge
         try:
-            _run("ip", "link", "add", self.bridge, "type", "bridge")
-            _run("ip", "address", "add", f"{self.gateway}/23", "dev", self.bridge)
-            _run("ip", "link", "set", self.bridge, "up")
+            self._make_network()
             self.start()
         except BaseException:
             self._clean()
             raise
         return self
+
+    def _make_network(self) -> None:
+        run(*self.inside, "ip", "link", "add", self.bridge, "type", "bridge")
+        run(*self.inside, "ip", "address", "add", f"{self.gateway}/23", "dev", self.bridge)
+        run(*self.inside, "ip", "link", "set", self.bridge, "up")
+
+    def _drop_network(self) -> None:
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True, env=tools())
 
     def __exit__(self, *_: object) -> None:
         try:
@@ -103,12 +111,23 @@ class Engine:
         """Start dockerd and wait until it answers."""
         if self._containerd is None:
             self._containerd = self._start_containerd()
-        argv = ["dockerd", "--containerd", self._containerd_socket, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
-        argv += ["--pidfile", f"{self.folder}/pid", "--host", self.url, "--bridge", self.bridge]
+        argv = [
+            "dockerd",
+            "--containerd",
+            self._containerd_socket,
+            "--data-root",
+            f"{self.folder}/data",
+            "--exec-root",
+            f"{self.folder}/exec",
+        ]
+        argv += ["--pidfile", f"{self.folder}/pid", *self._listening(), "--bridge", self.bridge]
         argv += ["--default-address-pool", f"base={self._pool},size=27", "--config-file", f"{self.folder}/none.json"]
         (self.folder / "none.json").write_text("{}")
         self._process = self._run_on(argv)
         until(f"an answer of dockerd{self._told()}", self._answers, within_s=START_S)
+
+    def _listening(self) -> list[str]:
+        return ["--host", self.url]
 
     @property
     def _containerd_socket(self) -> str:
@@ -126,7 +145,8 @@ class Engine:
 
     def _run_on(self, argv: list[str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_tools())
+            argv = [*self.inside, *argv]
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=tools())
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -185,7 +205,7 @@ class Engine:
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True, env=_tools())
+        self._drop_network()
         _forget_rules(self.bridge)
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._place)
@@ -195,12 +215,12 @@ def _forget_rules(bridge: str) -> None:
     """dockerd leaves its rules for `bridge` in the firewall."""
     for table in ("nat", "filter"):
         listed = subprocess.run(
-            ["iptables", "-t", table, "-S"], env=_tools(), capture_output=True, text=True, check=False
+            ["iptables", "-t", table, "-S"], env=tools(), capture_output=True, text=True, check=False
         )
         for words in (line.split() for line in listed.stdout.splitlines()):
             if words[0] == "-A" and bridge in words:
                 argv = ["iptables", "--wait", "-t", table, "-D", *words[1:]]
-                subprocess.run(argv, env=_tools(), capture_output=True, check=False)
+                subprocess.run(argv, env=tools(), capture_output=True, check=False)
 
 
 def _free_subnet() -> tuple[int, ipaddress.IPv4Network]:
@@ -267,10 +287,10 @@ def _base_tar() -> Path:
         if not made.exists():
             with tempfile.TemporaryDirectory(prefix="empbase-", dir="/var/tmp") as folder:
                 root, tar = Path(folder) / "root", made.with_suffix(".part")
-                _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root), *_mirror(suite))
+                run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root), *_mirror(suite))
                 skip = ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man"]
                 left_out = [f"--exclude=./{path}/*" for path in [*skip, "proc", "sys", "debootstrap"]]
-                _run("tar", "-C", str(root), *left_out, "-cf", str(tar), ".")
+                run("tar", "-C", str(root), *left_out, "-cf", str(tar), ".")
                 tar.replace(made)
     return made
 
@@ -291,12 +311,12 @@ def _path() -> str:
     return f"{os.environ.get('PATH', '')}:{_SBIN}"
 
 
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
     return {**os.environ, "PATH": _path()}
 
 
-def _run(*argv: str) -> None:
-    done = subprocess.run(argv, env=_tools(), capture_output=True, text=True, check=False)
+def run(*argv: str) -> None:
+    done = subprocess.run(argv, env=tools(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 

@@ -323,6 +323,7 @@ class Stack:
             artifacts=self.layout.artifacts_url,
             api=Listen(host=listen.get("host", "127.0.0.1"), port=free_port(), token=listen.get("token")),
             monitor=Listen(host="127.0.0.1", port=free_port(), token=listen.get("monitor_token")),
+            door=listen.get("door", ()),
         )
         save(self.layout, self.settings)
         self.redis: Redis | None = None

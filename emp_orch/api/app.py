@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from contextlib import AsyncExitStack
 from typing import Any
 
 from aiohttp import web
@@ -13,9 +15,10 @@ from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.follow import Follower
 from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
-from emp_orch.api.join import BURST, PER_S, RATE, is_members
+from emp_orch.api.join import BURST, PACKAGES_PATH, PER_S, RATE, is_members
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
+from emp_orch.api.packages import package
 from emp_orch.api.places import Downloads
 from emp_orch.api.query import only_known
 from emp_orch.api.rate import Rate
@@ -112,6 +115,19 @@ def build_app(ctx: Context) -> web.Application:
     return app
 
 
+def build_door(ctx: Context) -> web.Application:
+    """All that machines in containers of this host need of the API: their worker packages, each with its own token."""
+    settings = ctx.settings
+    guard = Guard(
+        loopback=False, token=secrets.token_urlsafe(), origins=frozenset(), is_open=is_members
+    )  # nobody knows the token
+    away = f"Redis at {redacted(settings.redis_url)} does not answer"
+    app = web.Application(middlewares=[errors_as_json(TRANSIENT, away), guarded(guard)])
+    app[CONTEXT] = ctx
+    app.router.add_get(f"{PACKAGES_PATH}/{{digest}}", package)
+    return app
+
+
 async def run(layout: Layout, settings: Settings) -> None:
     """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
     listen = settings.api
@@ -119,7 +135,11 @@ async def run(layout: Layout, settings: Settings) -> None:
     redis = client(settings.redis_url)
     ctx = build_context(settings, layout, redis)
     try:
-        async with listening(build_app(ctx), what="api", host=listen.host, port=listen.port):
+        async with AsyncExitStack() as open_:
+            await open_.enter_async_context(listening(build_app(ctx), what="api", host=listen.host, port=listen.port))
+            for address in settings.door:
+                door = listening(build_door(ctx), what="api", host=address, port=listen.port, soon=True)
+                await open_.enter_async_context(door)
             log.info(
                 "emp API %s on %s: fleet %s, Redis %s",
                 __version__,

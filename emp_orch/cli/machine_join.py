@@ -22,7 +22,12 @@ _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 @click.command("join", short_help="Print the line that makes a box machine ID.")
 @click.argument("machine_id", metavar="ID")
 @click.option("--plain", is_flag=True, help="For a box with emp, instead of one with Docker.")
-@click.option("--api", "api_url", metavar="URL", help="The API as the box reaches it [what emp.yaml binds it to].")
+@click.option(
+    "--api",
+    "api_url",
+    metavar="URL",
+    help="The API as the box reaches it [api.machine_url of emp.yaml, or where it listens].",
+)
 @click.option("--expires", default="24h", show_default=True, help="How long the line may be used: 30m, 24h, 7d.")
 @click.option("--json", "as_json", is_flag=True, help="Print both lines and their parts as JSON.")
 @click.pass_obj
@@ -44,7 +49,7 @@ def join(directory: Path, machine_id: str, plain: bool, api_url: str | None, exp
     settings = settings_files.load(layout)
     found = _external(layout, settings, machine_id)
     expires_s = int(time.time()) + _seconds(expires)
-    url = join_lines.checked_url(api_url or settings.api.url)
+    url = join_lines.checked_url(api_url or settings.api_machine_url or settings.api.url)
     token = JoinTokens(layout).issue(settings.fleet, machine_id, expires_s=expires_s)
     lines = join_lines.lines(found, url=url, token=token)
     for warning in join_lines.warnings(settings, url, is_loopback=is_loopback):

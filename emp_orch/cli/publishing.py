@@ -158,7 +158,7 @@ async def _watch(
         async with asyncio.timeout(within_s):
             return await session.wait_converged(generation, look)
     except TimeoutError:
-        missing = "\n  ".join(f"{d.kind}: {d.subject} is {d.observed}, not {d.desired} ({d.cause})" for d in last)
+        missing = "\n  ".join(f"{d.kind}: {d.subject}: {d.desired} → {d.observed} ({d.cause})" for d in last)
         raise WaitTimeout(
             f"not ready after {within_s:g} s:\n  {missing}",
             hint=await _who_acts(layout),

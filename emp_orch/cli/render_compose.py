@@ -6,15 +6,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machines
-from emp_orch.fleet.hosts import is_here, is_loopback
+from emp_orch.fleet.hosts import HOST_GATEWAY, is_here, is_loopback
 from emp_orch.fleet.model import EMBEDDED, Fleet
 from emp_orch.layout import Layout
 from emp_orch.render.compose import Placed, render_compose
 from emp_orch.resources import read_text
-from emp_orch.runtimes.compose import container_user, folder_digest
+from emp_orch.runtimes.host_folder import container_user, folder_digest
 
-# By this name a container finds the host that runs it.
-_HOST = "host.docker.internal"
 _NO_GENERATION = 0
 
 
@@ -48,6 +46,7 @@ def _placed(fleet: Fleet, machine: DesiredMachine, layout: Layout, folder: str, 
         secrets=str(layout.state / "hosts" / host / "secrets" / machine.id) if here else None,
         artifacts=str(layout.artifacts) if shared else None,
         logs=str(layout.logs / f"machine-{machine.id}") if here else None,
+        api=here or bool(fleet.api.machine_url),
     )
 
 
@@ -55,9 +54,9 @@ def redis_url_inside(fleet: Fleet) -> str:
     """How a container of `fleet` reaches Redis, without user and password."""
     url = fleet.redis.machine_url or fleet.redis.url
     if url == EMBEDDED:
-        return f"redis://{_HOST}:{fleet.redis.port}/0"
+        return f"redis://{HOST_GATEWAY}:{fleet.redis.port}/0"
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     if is_loopback(parts.hostname or ""):
-        place = _HOST if parts.port is None else f"{_HOST}:{parts.port}"
+        place = HOST_GATEWAY if parts.port is None else f"{HOST_GATEWAY}:{parts.port}"
     return urlunsplit((parts.scheme, place, parts.path, parts.query, ""))

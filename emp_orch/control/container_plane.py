@@ -18,8 +18,8 @@ from emp_orch.procident import ProcessIdentity, identify, locked, started_ms
 from emp_orch.render.compose_control import PlacedControl, render_control_compose
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.resources import read_text
-from emp_orch.runtimes.compose import folder_digest
 from emp_orch.runtimes.engine import Container, Engine, Run
+from emp_orch.runtimes.host_folder import folder_digest
 from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.settings import ControlContainers, EngineAddress, Listen, Settings, write_private
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control.packing import own_package
-from emp_orch.control.redis_reach import reach
+from emp_orch.control.reach import door, reach
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.hosts import LOCAL, host_of, is_here
 from emp_orch.fleet.model import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
@@ -92,6 +92,8 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
         machine_redis_url=redis.machine,
         container_redis_url=redis.container,
         redis_listen=redis.listen,
+        door=door(fleet, hosts, known),
+        api_machine_url=fleet.api.machine_url.rstrip("/"),
         hosts=hosts,
         embedded=fleet.redis.url == EMBEDDED,
         redis_port=fleet.redis.port,

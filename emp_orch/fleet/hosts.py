@@ -10,6 +10,11 @@ from emp_orch.fleet.model import DockerHost, Fleet, Machine, RuntimeKind
 # The engine that DOCKER_HOST or the default socket names, where emp.yaml does not say otherwise.
 LOCAL = "local"
 
+# What containers call the host that they run on (docker's host-gateway).
+HOST_GATEWAY = "host.docker.internal"
+# What a server listens on that listens on every address.
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
+
 
 def is_loopback(host: str) -> bool:
     if host == "localhost":

@@ -182,11 +182,15 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where a server listens. `token` is needed when `host` is not loopback."""
+    """Where a server listens. `token` is needed when `host` is not loopback.
+
+    `machine_url` is how machines on other hosts reach it, empty when that was not said.
+    """
 
     host: str
     port: int
     token: SecretRef | None
+    machine_url: str = ""
 
 
 class RedisSpec(Struct, frozen=True, kw_only=True):

@@ -259,8 +259,20 @@ def _is_away(machine_id: MachineId, s: Situation) -> bool:
         _comes_back(machine_id, s)
         or _unfinished(machine_id, s)
         or _touched(Verb.RESTART_MACHINE, machine_id, s)
-        or (_touched(Verb.SEND_CONFIG, machine_id, s) and not _has_config(machine_id, s))
+        or (
+            _touched(Verb.SEND_CONFIG, machine_id, s)
+            and not _has_config(machine_id, s)
+            and not _out_of_sight(machine_id, s)
+        )
     )
+
+
+def _out_of_sight(machine_id: MachineId, s: Situation) -> bool:
+    """Whether neither the machine nor its runtime says anything, as when its host is cut off: what it was sent waits
+    for it, and nobody waits for it to take that."""
+    instance = s.observed.instances.get(machine_id)
+    unknown = instance is None or instance.state is InstanceState.UNKNOWN
+    return unknown and heard(s.desired.machines[machine_id], s.desired, s.observed) is None
 
 
 def _comes_back(machine_id: MachineId, s: Situation) -> bool:
@@ -300,6 +312,8 @@ def _disrupts(operation: Operation, s: Situation) -> bool:
     if operation.verb is Verb.RESTART_MACHINE:
         return True
     if operation.verb is not Verb.SEND_CONFIG or _has_config(operation.machine_id, s):
+        return False
+    if _out_of_sight(operation.machine_id, s):
         return False
     seen = s.observed.machines.get(operation.machine_id)
     return seen is not None and seen.report.status is MachineStatus.READY

@@ -23,6 +23,7 @@ SECRETS_IN_HOME = f"{HOME}/secrets"
 SECRETS_MOUNTED = "/run/secrets"
 REDIS_SECRET = "hub_redis_url"  # noqa: S105  # a file's name
 VALUES_SECRET = "secrets.json"  # noqa: S105
+API_SECRET = "api.json"  # noqa: S105
 
 # What `emp machine --stay` takes beyond its programs: supervisord's own end, and time for those that must be killed.
 STOP_MARGIN_S = 60.0
@@ -32,8 +33,9 @@ class Placed(Struct, frozen=True, kw_only=True):
     """One machine as its container is to be made. Everything here may be shown: `redis_url` holds no password.
 
     `digest` is its config_hash, `folder` a digest of the fleet's folder, `user` UID:GID. `secrets` is a folder of the
-    engine's host with the files REDIS_SECRET and VALUES_SECRET; None: they are in the machine's volume.
-    `artifacts` is a folder of the host that the machine sees under the same path, `logs` one that its logs go to.
+    engine's host with the files REDIS_SECRET and VALUES_SECRET, and where `api` API_SECRET; None: they are in the
+    machine's volume. `artifacts` is a folder of the host that the machine sees under the same path, `logs` one that
+    its logs go to.
     """
 
     machine: DesiredMachine
@@ -47,6 +49,7 @@ class Placed(Struct, frozen=True, kw_only=True):
     secrets: str | None
     artifacts: str | None
     logs: str | None = None
+    api: bool = False
 
 
 class _Service(Struct, frozen=True, kw_only=True):
@@ -131,6 +134,7 @@ def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
         ("EMP_REDIS_PREFIX", placed.prefix),
         ("EMP_ARTIFACTS_URL", placed.artifacts_url),
         ("EMP_SECRETS", f"{where}/{VALUES_SECRET}"),
+        *((("EMP_API", f"{where}/{API_SECRET}"),) if placed.api else ()),
         *logs,
     )
 
@@ -139,7 +143,8 @@ def _secrets(placed: Placed) -> tuple[tuple[str, str], ...]:
     """The name of each secret in the container, and its file on the host."""
     if placed.secrets is None:
         return ()
-    return tuple((name, f"{placed.secrets}/{name}") for name in (REDIS_SECRET, VALUES_SECRET))
+    names = (REDIS_SECRET, VALUES_SECRET, *((API_SECRET,) if placed.api else ()))
+    return tuple((name, f"{placed.secrets}/{name}") for name in names)
 
 
 def _logs(placed: Placed) -> str:

@@ -8,96 +8,40 @@ earlier emp started here is found again.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, config_hash
+from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY
 from emp_orch.fleet.model import MachineId, SecretRef
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.images import built_here
 from emp_orch.layout import Layout
-from emp_orch.procident import locked
-from emp_orch.render.compose import Placed, render_compose
+from emp_orch.render.compose import API_SECRET, REDIS_SECRET, VALUES_SECRET, Placed, render_compose
 from emp_orch.resources import read_text
 from emp_orch.runtimes.docker_hosts import Away, Found, HostView
 from emp_orch.runtimes.engine import Engine
-from emp_orch.settings import Settings, write_private
+from emp_orch.runtimes.host_folder import (
+    DEFAULT_DRAIN_S,
+    HostFolder,
+    Known,
+    container_user,
+    folder_digest,
+    give,
+    same_container,
+    write_in_place,
+)
+from emp_orch.runtimes.join_tokens import JoinTokens
+from emp_orch.settings import EngineAddress, Settings, write_private
 from emp_orch.urls import without_login
 
 # Beyond a machine's drain: the time for its services and its supervisord to stop.
 STOP_MARGIN_S = 30.0
-DEFAULT_DRAIN_S = 60.0
-# Who a container runs as when root applies: the image's own user.
-IMAGE_USER = 10001
-
-
-def folder_digest(layout: Layout) -> str:
-    """Tells this fleet's folder from another that may hold a fleet of the same name."""
-    return hashlib.sha256(str(layout.root).encode()).hexdigest()[:8]
-
-
-def container_user() -> str:
-    """`UID:GID` of who applies, so that what is shared between host and container has one owner; never root."""
-    uid, gid = os.getuid(), os.getgid()
-    return f"{IMAGE_USER}:{IMAGE_USER}" if uid == 0 else f"{uid}:{gid}"
-
-
-class Known(Struct, frozen=True, kw_only=True):
-    """What was placed on a host, kept in `.emp/hosts/HOST/machines/ID.json` so that the file can be written again."""
-
-    placed: Placed  # as its container was made
-    drain_timeout_s: float = DEFAULT_DRAIN_S  # as last asked for
-
-
-class HostFolder:
-    """`.emp/hosts/NAME`: the compose file, what it was made from, the files with secrets."""
-
-    def __init__(self, layout: Layout, name: str) -> None:
-        self.root = layout.hosts / name
-
-    @property
-    def compose(self) -> Path:
-        return self.root / "compose.yaml"
-
-    @property
-    def machines(self) -> Path:
-        return self.root / "machines"
-
-    def secrets(self, machine_id: MachineId) -> Path:
-        return self.root / "secrets" / machine_id
-
-    def known(self) -> dict[MachineId, Known]:
-        """All that was placed here, by id. A file that does not fit counts as none: the next start writes it anew."""
-        found = {}
-        for path in sorted(self.machines.glob("*.json")):
-            try:
-                one = msgspec.json.decode(path.read_bytes(), type=Known)
-            except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-                continue
-            found[one.placed.machine.id] = one
-        return found
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One at a time; what the disk refuses is an EmpError that names the file."""
-        try:
-            self.machines.mkdir(parents=True, exist_ok=True)
-            with locked(self.root / ".lock"):
-                yield
-        except OSError as e:
-            raise EmpError(
-                f"cannot write {e.filename or self.root}: {e.strerror}", hint="check its owner, and the free space"
-            ) from e
 
 
 class ComposeRuntime:
@@ -127,7 +71,7 @@ class ComposeRuntime:
         view = self._views.get(machine.container.host) if machine.container else None
         folder = HostFolder(self._layout, view.host.name) if view else None
         if view is not None and folder is not None and folder.secrets(machine.id).is_dir():
-            await asyncio.to_thread(self._write_secrets, folder, machine, secrets)
+            await asyncio.to_thread(self._write_secrets, folder, view.host, machine, secrets)
 
     async def instances(self) -> dict[MachineId, Instance]:
         looks = await asyncio.gather(*(v.look() for v in self._views.values()))
@@ -223,7 +167,7 @@ class ComposeRuntime:
         with folder.writing():
             # Known from here on: also while its host cannot be reached.
             self._place(folder, view, machine, generation)
-            self._write_secrets(folder, machine, secrets)
+            self._write_secrets(folder, view.host, machine, secrets)
             if view.host.here:
                 self._share(machine)
             self._write_compose(folder)
@@ -264,9 +208,10 @@ class ComposeRuntime:
             if here and settings.artifacts == self._layout.artifacts_url
             else None,
             logs=str(self._logs(machine.id)) if here else None,
+            api=bool(self._api_url(view.host)),
         )
         was = folder.known().get(machine.id)
-        if was is not None and _same_container(was.placed, placed) and self._has_container(view, machine.id):
+        if was is not None and same_container(was.placed, placed) and self._has_container(view, machine.id):
             placed = was.placed
         known = Known(placed=placed, drain_timeout_s=machine.drain_timeout_s)
         write_private(folder.machines / f"{machine.id}.json", msgspec.json.encode(known))
@@ -287,22 +232,33 @@ class ComposeRuntime:
         )
         write_private(folder.compose, text.encode())
 
-    def _write_secrets(self, folder: HostFolder, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
-        """Two 0600 files of the container's user, in place: the container has them mounted."""
+    def _api_url(self, host: EngineAddress) -> str:
+        """How machines on `host` reach the API; empty when they do not."""
+        settings = self._settings
+        reached = settings.door or settings.api.host in EVERYWHERE
+        return f"http://{HOST_GATEWAY}:{settings.api.port}" if host.here and reached else settings.api_machine_url
+
+    def _write_secrets(
+        self, folder: HostFolder, host: EngineAddress, machine: DesiredMachine, secrets: Mapping[str, str]
+    ) -> None:
+        """0600 files of the container's user, in place: the container has them mounted."""
         root = folder.secrets(machine.id)
         root.mkdir(parents=True, exist_ok=True)
         files = {
-            "hub_redis_url": self._settings.container_redis_url.encode(),
-            "secrets.json": msgspec.json.encode(_needed(machine, secrets)),
+            REDIS_SECRET: self._settings.container_redis_url.encode(),
+            VALUES_SECRET: msgspec.json.encode(_needed(machine, secrets)),
         }
+        if url := self._api_url(host):
+            token = JoinTokens(self._layout).issue(self._settings.fleet, machine.id, expires_s=None)
+            files[API_SECRET] = msgspec.json.encode({"url": url, "token": token})
         for name, content in files.items():
-            _write_in_place(root / name, content)
+            write_in_place(root / name, content)
 
     def _share(self, machine: DesiredMachine) -> None:
         """Make the folders that host and container share, and let the container's user write there."""
         for shared in (self._layout.artifacts, self._logs(machine.id)):
             shared.mkdir(parents=True, exist_ok=True)
-            _give(shared)
+            give(shared)
 
     def _logs(self, machine_id: MachineId) -> Path:
         return self._layout.logs / f"machine-{machine_id}"
@@ -328,21 +284,13 @@ class ComposeRuntime:
             view.engine.remove_volume(f"{self.project}_{machine_id}")
             (folder.machines / f"{machine_id}.json").unlink(missing_ok=True)
             shutil.rmtree(folder.secrets(machine_id), ignore_errors=True)
+            JoinTokens(self._layout).revoke(machine_id)
             self._write_compose(folder)
 
     def _drain_s(self, view: HostView, machine_id: MachineId) -> float:
         """How long the machine's workers may take to finish, by what it was placed with."""
         known = HostFolder(self._layout, view.host.name).known().get(machine_id)
         return known.drain_timeout_s if known else DEFAULT_DRAIN_S
-
-
-def _same_container(one: Placed, other: Placed) -> bool:
-    """Whether a container that was made as `one` serves for `other`: what its machine runs comes through Redis.
-
-    Its labels and environment say what it was made for; with newer ones `docker compose` would make it anew.
-    """
-    alike = msgspec.structs.replace(one, machine=other.machine, generation=other.generation, digest=other.digest)
-    return alike == other and container_hash(one.machine) == container_hash(other.machine)
 
 
 def _with_time(engine: Engine, timeout_s: float) -> Engine:
@@ -361,21 +309,6 @@ def _removed(machine_id: MachineId, view: HostView) -> Instance:
         detail=f"it has no container on Docker host {view.host.name}",
         host=view.host.name,
     )
-
-
-def _write_in_place(path: Path, content: bytes) -> None:
-    """A file that is mounted must stay the same file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.truncate(0)
-        file.write(content)
-    _give(path)
-
-
-def _give(path: Path) -> None:
-    """To the user that containers run as, where that is another than ours."""
-    if os.getuid() == 0:
-        os.chown(path, IMAGE_USER, IMAGE_USER)
 
 
 def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:

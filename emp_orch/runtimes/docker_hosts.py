@@ -71,6 +71,8 @@ class HostView:
         """Each machine's container; or why that cannot be known now."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(asyncio.to_thread(self._look))
+            # Nobody may be waiting any more when it fails.
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         try:
             async with asyncio.timeout(LOOK_S if self.away is None else AWAY_S):
                 self._seen = await asyncio.shield(self._asking)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import docker
 import requests
+from docker.api.client import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 from msgspec import Struct
@@ -76,7 +76,7 @@ class Engine:
     def __init__(self, host: EngineAddress, *, answer_s: float = ANSWER_S) -> None:
         self.host = host
         self._answer_s = answer_s
-        self._client: docker.DockerClient | None = None
+        self._client: APIClient | None = None
 
     @property
     def named(self) -> str:
@@ -86,7 +86,7 @@ class Engine:
     # -- the SDK
 
     @contextmanager
-    def _asking(self) -> Iterator[docker.DockerClient]:
+    def _asking(self) -> Iterator[APIClient]:
         """A client; what goes wrong is told as ours, and a broken connection is not used again."""
         try:
             if self._client is None:
@@ -108,7 +108,7 @@ class Engine:
     def containers(self, labels: Sequence[str]) -> list[Container]:
         """All containers that have every one of `labels` (`name=value`), stopped ones too: one call."""
         with self._asking() as client:
-            found = client.api.containers(all=True, filters={"label": list(labels)})
+            found = client.containers(all=True, filters={"label": list(labels)})
         return [
             Container(
                 id=str(c["Id"]),
@@ -122,7 +122,7 @@ class Engine:
     def life(self, container_id: str) -> Life:
         """When the container's present or last run began, and how that ended."""
         with self._asking() as client:
-            state = client.api.inspect_container(container_id)["State"]
+            state = client.inspect_container(container_id)["State"]
         return Life(
             state=str(state.get("Status", "")),
             started_at=str(state.get("StartedAt", "")),
@@ -135,7 +135,7 @@ class Engine:
         """How the container runs, or ran last; None when it is gone."""
         with self._asking() as client:
             try:
-                found = client.api.inspect_container(container_id)
+                found = client.inspect_container(container_id)
             except NotFound:
                 return None
         state = found["State"]
@@ -153,28 +153,28 @@ class Engine:
         """Stop in good order, by force after `timeout_s`; one that does not run is fine."""
         with self._asking() as client:
             try:
-                if client.api.inspect_container(container_id)["State"].get("Paused"):
-                    client.api.unpause(container_id)
-                client.api.stop(container_id, timeout=int(timeout_s))
+                if client.inspect_container(container_id)["State"].get("Paused"):
+                    client.unpause(container_id)
+                client.stop(container_id, timeout=int(timeout_s))
             except NotFound:
                 return
 
     def has_image(self, image: str) -> bool:
         with self._asking() as client:
             try:
-                cast(Any, client.api).inspect_image(image)
+                cast(Any, client).inspect_image(image)
             except NotFound:
                 return False
         return True
 
     def has_network(self, name: str) -> bool:
         with self._asking() as client:
-            return any(n.get("Name") == name for n in client.api.networks(names=[name]))
+            return any(n.get("Name") == name for n in client.networks(names=[name]))
 
     def remove_volume(self, name: str) -> None:
         with self._asking() as client:
             try:
-                client.api.remove_volume(name)
+                client.remove_volume(name)
             except NotFound:
                 return
 
@@ -182,19 +182,19 @@ class Engine:
         """Remove what has all of `labels`, by force."""
         for container in self.containers(labels):
             with self._asking() as client:
-                client.api.remove_container(container.id, force=True)
+                client.remove_container(container.id, force=True)
 
     def put_files(
         self, container_id: str, under: str, folder: str, files: Mapping[str, bytes], *, uid: int, gid: int
     ) -> None:
         """Write `files` (0600, of `uid:gid`) into `under/folder` of a container; that must be on a volume."""
         with self._asking() as client:
-            client.api.put_archive(container_id, under, _archive(folder, files, uid, gid))
+            client.put_archive(container_id, under, _archive(folder, files, uid, gid))
 
     def gateway(self) -> str:
         """The address of this host that containers know as host.docker.internal."""
         with self._asking() as client:
-            bridge = client.api.inspect_network("bridge")
+            bridge = client.inspect_network("bridge")
         for config in bridge.get("IPAM", {}).get("Config") or []:
             if gateway := config.get("Gateway"):
                 return str(gateway)
@@ -207,7 +207,7 @@ class Engine:
         """The id of each of our containers that something happens to, until the connection breaks."""
         with self._asking() as client:
             # Without a read timeout: that nothing happens is no failure. TCP keeps watch.
-            streaming = client.api.events(decode=True, filters={"type": "container", "label": list(labels)})
+            streaming = client.events(decode=True, filters={"type": "container", "label": list(labels)})
             for event in streaming:
                 if isinstance(event, dict) and (container_id := event.get("id")):
                     yield str(container_id)
@@ -259,18 +259,26 @@ def local_host() -> EngineAddress:
     return EngineAddress(name=LOCAL, url=url, here=here, **{k: str(certs / v) for k, v in files.items()})
 
 
-def _connected(host: EngineAddress, answer_s: float) -> docker.DockerClient:
+def _connected(host: EngineAddress, answer_s: float) -> APIClient:
     tls = None
     if host.ca or host.cert:
         pair = (host.cert, host.key) if host.cert else None
         tls = TLSConfig(client_cert=pair, ca_cert=host.ca or None, verify=True)
-    return docker.DockerClient(
+    return _Client(
         base_url=host.url,
         tls=cast(Any, tls or False),
         timeout=cast(Any, answer_s),
         use_ssh_client=host.url.startswith("ssh://"),
         version="auto",
     )
+
+
+class _Client(APIClient):
+    """The SDK's, which trusts the CA that it is told to trust, also where REQUESTS_CA_BUNDLE names others."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        named = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, named, cert)
 
 
 def _archive(folder: str, files: Mapping[str, bytes], uid: int, gid: int) -> bytes:

@@ -233,7 +233,8 @@ def _replicas(machine: Machine, replicas: int | None) -> Iterator[Machine]:
 
 
 def _endpoint(d: dict[str, Any]) -> Endpoint:
-    return Endpoint(host=d["host"], port=int(d["port"]), token=None if d["token"] is None else _secret(d["token"]))
+    token = None if d["token"] is None else _secret(d["token"])
+    return Endpoint(host=d["host"], port=int(d["port"]), token=token, machine_url=d.get("machine_url") or "")
 
 
 def _jobs(d: dict[str, Any]) -> JobsSpec:

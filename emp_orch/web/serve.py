@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,8 @@ access = logging.getLogger("emp.request")
 
 # What a request may still take after SIGTERM.
 SHUTDOWN_S = 2.0
+# Of Linux (ip(7)); Python has no name for it before 3.14.
+IP_FREEBIND = 15
 
 
 def log_to_stderr() -> None:
@@ -49,8 +52,10 @@ class RequestLog(AbstractAccessLogger):
 
 
 @asynccontextmanager
-async def listening(app: web.Application, *, what: str, host: str, port: int) -> AsyncIterator[None]:
-    """Serve `app` until the block ends.
+async def listening(
+    app: web.Application, *, what: str, host: str, port: int, soon: bool = False
+) -> AsyncIterator[None]:
+    """Serve `app` until the block ends. `soon`: also on an address that this host does not have yet.
 
     Raises EmpError when the port is taken or may not be used.
     """
@@ -65,12 +70,26 @@ async def listening(app: web.Application, *, what: str, host: str, port: int) ->
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            site = web.SockSite(runner, _bound(host, port)) if soon else web.TCPSite(runner, host, port)
+            await site.start()
         except OSError as e:
             raise _cannot_listen(what, host, port, e) from e
         yield
     finally:
         await runner.cleanup()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket of the address, which needs not be there yet: that of a bridge comes with its engine."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _cannot_listen(what: str, host: str, port: int, e: OSError) -> EmpError:

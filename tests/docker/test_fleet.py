@@ -13,6 +13,8 @@ import pytest
 from docker_support import Engine
 from stack import Stack, until
 
+from emp_orch.control.packing import own_package
+
 TWO, FOUR = "two", "four"
 HEALED_S = 90.0
 
@@ -101,6 +103,16 @@ def test_both_are_ready_and_locked_down(boxes: Boxes) -> None:
     assert password not in (boxes.layout.hosts / "local" / "compose.yaml").read_text()
     # What applied may be read by nobody else.
     assert (boxes.layout.state.stat().st_mode & 0o077) == 0
+
+
+def test_workers_run_the_package_that_the_api_serves(boxes: Boxes) -> None:
+    fetched = [line for line in boxes.layout.log("api").read_text().splitlines() if "GET /packages/" in line]
+    assert len(fetched) == 2
+    assert all(f"{own_package().digest} 200" in line for line in fetched)
+    with pytest.raises(AssertionError, match="No such file"):
+        boxes.inside(TWO, "cat", "/var/lib/emp/machine/api.json")
+    token = json.loads(boxes.inside(TWO, "cat", "/run/secrets/api.json"))["token"]
+    assert token not in json.dumps(boxes.engine.inspect(boxes.container(TWO)))
 
 
 def _password(boxes: Boxes) -> str:

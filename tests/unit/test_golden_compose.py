@@ -22,7 +22,8 @@ TWO = [
     placed(
         container(
             name, services=[SIMULATION, COMFYUI], num_gpus=2, port_offset=offset, publish=(ServiceName("comfyui"),)
-        )
+        ),
+        api=True,
     )
     for name, offset in (("farm-1", 0), ("farm-2", 100))
 ]
@@ -106,6 +107,7 @@ def test_what_a_container_is_told() -> None:
         "EMP_REDIS_PREFIX": "",
         "EMP_ARTIFACTS_URL": "file:///srv/fleet/.emp/artifacts",
         "EMP_SECRETS": "/run/secrets/secrets.json",
+        "EMP_API": "/run/secrets/api.json",
     }
     assert first["ports"] == ["127.0.0.1:8188:8188", "127.0.0.1:8189:8189"]
     assert first["labels"] == {
@@ -124,7 +126,7 @@ def test_secrets_are_files_of_the_host_or_lie_in_the_volume() -> None:
     mounted = document["services"]["farm-2"]["secrets"]
     files = {s["target"]: document["secrets"][s["source"]]["file"] for s in mounted}
     folder = "/srv/fleet/.emp/hosts/local/secrets"
-    assert files == {name: f"{folder}/{name}" for name in ("hub_redis_url", "secrets.json")}
+    assert files == {name: f"{folder}/{name}" for name in ("hub_redis_url", "secrets.json", "api.json")}
     elsewhere = read(TEXTS["compose-gpus"])
     assert "secrets" not in elsewhere
     environment = elsewhere["services"]["gpu-box"]["environment"]

@@ -249,6 +249,15 @@ HELD = "hold send-configuration/b: max_unavailable: 1 of 1 are out already (a)"
             {},
             ["run send-configuration/b"],
         ),
+        # a's host is cut off: what a is sent waits for it, and nobody else does.
+        (
+            outdated(
+                machines={A.id: report(OLD_A, seen_ms=OLD_MS), B.id: report(OLD_B)},
+                instances={A.id: Instance(machine_id=A.id, state=InstanceState.UNKNOWN), B.id: running(B)},
+            ),
+            {"send-configuration/a": attempt(1, 20_000, in_flight=True)},
+            ["run send-configuration/b"],
+        ),
         # a cannot be started: it was down before.
         (
             outdated(OLD_B, instances=gone("a")),

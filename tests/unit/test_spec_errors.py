@@ -317,7 +317,7 @@ CASES = [
         "api_null",
         HEAD + "api:\n",
         [
-            "emp.yaml:3:5: api: expected a mapping with host, port and token, found nothing",
+            "emp.yaml:3:5: api: expected a mapping with host, port, token and machine_url, found nothing",
             "    give it a value, or remove the key",
         ],
     ),

@@ -45,6 +45,7 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "api.host": ("127.0.0.1", lambda: LEAST.api.host, "127.0.0.1"),
     "api.port": (3331, lambda: LEAST.api.port, 3331),
     "api.token": (None, lambda: LEAST.api.token, None),
+    "api.machine_url": ("", lambda: LEAST.api.machine_url, ""),
     "monitor.host": ("127.0.0.1", lambda: LEAST.monitor.host, "127.0.0.1"),
     "monitor.port": (3333, lambda: LEAST.monitor.port, 3333),
     "monitor.token": (None, lambda: LEAST.monitor.token, None),

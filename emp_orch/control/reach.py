@@ -1,4 +1,4 @@
-"""How the control plane, machines of this host, and containers reach Redis."""
+"""How the control plane, machines of this host, and containers reach Redis; and where containers find the API."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
 
+from emp_orch.errors import EmpError
+from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY, is_loopback
 from emp_orch.fleet.model import EMBEDDED, Fleet, RuntimeKind
 from emp_orch.runtimes.engine import Engine
 from emp_orch.settings import EngineAddress, Settings
 from emp_orch.urls import password_of
-
-# What containers call the host that they run on (docker's host-gateway).
-HOST = "host.docker.internal"
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Reach(Struct, frozen=True, kw_only=True):
@@ -37,24 +35,39 @@ def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None
         container = given or _by_name(fleet.redis.url)
         return Reach(control=fleet.redis.url, machine=given or fleet.redis.url, container=container, listen=())
     known = known if known is not None and known.embedded else None
-    contained = any(m.runtime is RuntimeKind.COMPOSE for m in fleet.machines)
     listen = known.redis_listen if known else ()
-    if contained and not listen and not fleet.redis.machine_url:
+    if _contained(fleet) and not listen and not fleet.redis.machine_url:
         listen = tuple(Engine(h).gateway() for h in hosts if h.here)[:1]
     password = password_of(known.redis_url) if known else ""
     if listen and not password:
         password = secrets.token_urlsafe(24)
     login = f":{password}@" if password else ""
     url = f"redis://{login}127.0.0.1:{fleet.redis.port}/0"
-    container = fleet.redis.machine_url or f"redis://{login}{HOST}:{fleet.redis.port}/0"
+    container = fleet.redis.machine_url or f"redis://{login}{HOST_GATEWAY}:{fleet.redis.port}/0"
     return Reach(control=url, machine=fleet.redis.machine_url or url, container=container, listen=listen)
 
 
 def _by_name(url: str) -> str:
     """A URL on loopback as a container must write it."""
     parts = urlsplit(url)
-    if parts.hostname not in _LOOPBACK:
+    if not is_loopback(parts.hostname or ""):
         return url
     login, at, _ = parts.netloc.rpartition("@")
     port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{login}{at}{HOST}{port}"))
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{HOST_GATEWAY}{port}"))
+
+
+def door(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None) -> tuple[str, ...]:
+    """The addresses of this host where its containers find the API, beside where it listens anyway."""
+    if not _contained(fleet) or fleet.api.host in EVERYWHERE:
+        return ()
+    if known is not None and known.door:
+        return known.door
+    try:
+        return tuple(Engine(h).gateway() for h in hosts if h.here)[:1]
+    except EmpError:
+        return ()  # it does not answer now: until the next apply containers run the worker of their image
+
+
+def _contained(fleet: Fleet) -> bool:
+    return any(m.runtime is RuntimeKind.COMPOSE for m in fleet.machines)

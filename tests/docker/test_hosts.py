@@ -1,0 +1,181 @@
+"""Two Docker hosts elsewhere, each an engine in a network namespace behind TLS: one is cut off and comes back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker_far import FarEngine
+from docker_support import load_base, load_machine, why_not
+from stack import Stack, free_ports, until
+
+from emp_orch.control.packing import own_package
+
+A, B = "gpu-a", "gpu-b"
+ON_A, ON_B = "one", "two"
+PASSWORD = "let-me-in"
+HEALED_S = 90.0
+
+
+class Hosts(Stack):
+    """A machine on each of two engines, a Redis of our own that both reach, and an API that they know."""
+
+    def __init__(self, folder: Path, engines: dict[str, FarEngine], image: str) -> None:
+        super().__init__(folder, name="hosts")
+        self.engines = engines
+        self.image = image
+        # An address of this host that stays when the link to A goes.
+        self.here = engines[B].here
+        first = free_ports(2)
+        self.shared = (first, first + 1)
+        for name, engine in engines.items():
+            shutil.copytree(engine.certs, self.root / "tls" / name)
+        self.write()
+
+    def write(self, *, slots: int = 1) -> None:
+        tls = "tls: {ca: tls/%s/ca.pem, cert: tls/%s/cert.pem, key: tls/%s/key.pem}"
+        hosts = [f"  {n}: {{docker: '{e.url}', {tls.replace('%s', n)}}}" for n, e in self.engines.items()]
+        machine_url = f"http://{self.here}:{self.ports['api']}"
+        redis_url = f"redis://:${{REDIS_PASSWORD}}@{self.here}:{self.shared[0]}/0"
+        self.file.write_text(
+            "\n".join(
+                [
+                    "version: 1",
+                    "name: hosts",
+                    f'redis: {{url: "{redis_url}"}}',
+                    f"api: {{host: 0.0.0.0, port: {self.ports['api']}, token: {{env: EMP_TOKEN}},",
+                    f"  machine_url: '{machine_url}'}}",
+                    f"monitor: {{port: {self.ports['monitor']}}}",
+                    f"jobs: {{artifacts: 'ftp://{self.here}:{self.shared[1]}/outputs'}}",
+                    "hosts:",
+                    *hosts,
+                    "services:",
+                    "  simulation: {scale: per_machine, builtin: simulation, port: 8299}",
+                    "  comfyui: {scale: per_gpu, builtin: simulation, port: 8188, health: {http: /system_stats}}",
+                    f"defaults: {{runtime: compose, image: '{self.image}', services: [simulation, comfyui]}}",
+                    "machines:",
+                    f"  {ON_A}: {{host: {A}, num_gpus: 1}}",
+                    f"  {ON_B}: {{host: {B}, num_gpus: {slots}}}",
+                    "",
+                ]
+            )
+        )
+
+    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return super().run(*args, **{"EMP_TOKEN": "a-token-of-ours", "REDIS_PASSWORD": PASSWORD, **env})
+
+    def life(self, host: str, machine: str) -> tuple[str, str]:
+        """A machine's container, and when it began."""
+        argv = ["ps", "--all", "--no-trunc", "--quiet", "--filter", f"label=emp.machine={machine}"]
+        found = self.engines[host].docker(*argv).strip()
+        return found, self.engines[host].inspect(found)["State"]["StartedAt"] if found else ""
+
+    def drift(self) -> dict[str, dict[str, Any]]:
+        """Each machine's drift, by kind."""
+        return {f"{d['machine_id']} {d['kind']}": d for d in (i["drift"] for i in self.diff()[1]["drift"])}
+
+    def workers(self) -> list[str]:
+        return sorted(w["worker_id"] for w in json.loads(self.run("status", "--json").stdout)["workers"])
+
+
+@contextmanager
+def running(*argv: str) -> Iterator[None]:
+    """A process of ours while the block lasts."""
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def store_and_redis(root: Path, host: str, ports: tuple[int, int]) -> Iterator[None]:
+    """What all hosts share: a Redis, and files over FTP, which fsspec speaks with nothing more installed."""
+    (root / "files").mkdir()
+    redis = ["--port", str(ports[0]), "--bind", "127.0.0.1", host, "--requirepass", PASSWORD, "--save", ""]
+    files = ["-i", host, "-p", str(ports[1]), "-d", str(root / "files"), "-w"]
+    with running("redis-server", *redis, "--dir", str(root)), running(sys.executable, "-m", "pyftpdlib", *files):
+        for port in ports:
+            until(f"who listens on {port}", lambda port=port: _listens(host, port))
+        yield
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    if reason := why_not():
+        pytest.skip(reason)
+    root = tmp_path_factory.mktemp("hosts")
+    with ExitStack() as open_:
+        engines = {name: open_.enter_context(FarEngine()) for name in (A, B)}
+        for engine in engines.values():
+            load_base(engine)
+            image = load_machine(engine)
+        stack = Hosts(root / "fleet", engines, image)
+        open_.enter_context(store_and_redis(root, stack.here, stack.shared))
+        try:
+            stack.up()
+            yield stack
+        finally:
+            for engine in engines.values():
+                engine.mend()
+            stack.run("down")
+
+
+def test_machines_on_hosts_elsewhere_are_whole(hosts: Hosts) -> None:
+    assert hosts.diff()[0] == 0
+    assert hosts.workers() == [f"{ON_A}-worker-0", f"{ON_B}-worker-0"]
+    fetched = [line for line in hosts.layout.log("api").read_text().splitlines() if "GET /packages/" in line]
+    assert len([line for line in fetched if f"{own_package().digest} 200" in line]) == 2
+    done = json.loads(hosts.ok("submit", "simulation", "--wait", "--json"))
+    assert done["status"] == "completed"
+    hosts.ok("jobs", "fetch", done["id"], "-o", str(hosts.root / "out"))
+    assert any((hosts.root / "out").rglob("*.png"))
+    # What is secret is in the volume, and in nothing that the engine shows.
+    shown = json.dumps(hosts.engines[A].inspect(hosts.life(A, ON_A)[0]))
+    assert PASSWORD not in shown
+
+
+def test_one_host_is_cut_off_and_back(hosts: Hosts) -> None:
+    before = hosts.life(A, ON_A)
+    hosts.engines[A].cut()
+    try:
+        key = f"{ON_A} machine-unreachable"
+        cause = until("what is on A is unknown", lambda: hosts.drift().get(key))["cause"]
+        assert f"Docker host {A}" in cause
+        assert "since 20" in cause
+        assert f"Docker host {B}" not in json.dumps(hosts.diff()[1])
+        # The other host's machine is healed and changed meanwhile.
+        b = hosts.engines[B]
+        b.docker("kill", hosts.life(B, ON_B)[0])
+        until("only A is missed", lambda: set(hosts.drift()) == {key}, within_s=HEALED_S)
+        hosts.write(slots=2)
+        done = hosts.run("apply", "-y", "--timeout", "30")
+        assert done.returncode == 4, done.stderr
+        assert f"Docker host {A}" in done.stdout + done.stderr
+        until("B is as the file says", lambda: f"{ON_B}-worker-1" in hosts.workers())
+        assert "Traceback" not in hosts.log_ends(lines=10_000)
+    finally:
+        hosts.engines[A].mend()
+    hosts.until_in_sync(within_s=HEALED_S)
+    assert hosts.life(A, ON_A) == before  # nobody touched what was healthy
+
+
+def test_they_are_taken_down(hosts: Hosts) -> None:
+    hosts.ok("down")
+    for host, machine in ((A, ON_A), (B, ON_B)):
+        assert hosts.life(host, machine) == ("", "")
+    assert hosts.leftovers() == []
