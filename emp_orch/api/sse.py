@@ -2,7 +2,7 @@
 
 Order: `connected`; then `full_state_snapshot`, or after Last-Event-ID the events that were missed; then each event with
 its stream id. With `?live=1` always the snapshot, then also `delta` (what differs from revision `base`) and `heartbeat`
-every two seconds (docs/adr/0010). A comment every 15 s keeps proxies from closing a silent stream.
+every two seconds (docs/adr/0011). A comment every 15 s keeps proxies from closing a silent stream.
 """
 
 from __future__ import annotations

@@ -99,3 +99,43 @@ async def test_the_fleet_is_paused_with_a_reason_and_resumed(watched: Watched, f
     await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
     await expect(chip).to_have_count(0, timeout=SOON_MS)
     assert watched.complaints == []
+
+
+# Everything over the page's own origin, as the page's policy allows it; the traffic is seen from outside.
+TRAFFIC = """async () => {
+    const state = await (await fetch("/api/monitor/state")).json();
+    const frames = [];
+    const socket = new WebSocket(`ws://${location.host}/ws/monitor/the-test`);
+    await new Promise((done, failed) => {
+        socket.onerror = failed;
+        socket.onopen = () => {
+            socket.send(JSON.stringify({type: "monitor_connect", live: true}));
+            socket.send(JSON.stringify({type: "heartbeat"}));
+        };
+        socket.onmessage = ({data}) => {
+            frames.push(JSON.parse(data).type);
+            if (["full_state_snapshot", "heartbeat", "heartbeat_ack"].every((t) => frames.includes(t))) done();
+        };
+    });
+    socket.close();
+    return {state, frames};
+}"""
+
+
+async def test_state_events_and_websocket_travel_over_the_pages_origin(watched: Watched, fleet: Stack) -> None:
+    sockets: list[str] = []
+    watched.page.on("websocket", lambda socket: sockets.append(socket.url))
+    page = await watched.open(fleet.monitor)
+    seen = await page.evaluate(TRAFFIC)
+    state = seen["state"]
+    assert state["success"] is True
+    assert [m["machine_id"] for m in state["data"]["machines"]] == [MACHINE]
+    workers = {w["worker_id"]: w for w in state["data"]["workers"]}
+    assert set(workers) == {f"{MACHINE}-worker-0", f"{MACHINE}-worker-1"}
+    assert all(w["machine_id"] == MACHINE and w["connector_statuses"] for w in workers.values())
+    assert {"connected", "full_state_snapshot"} <= set(seen["frames"])
+    assert sockets == [f"{fleet.monitor.replace('http', 'ws')}/ws/monitor/the-test"]
+    # The page itself lives on the stream, and nothing comes from elsewhere.
+    assert [u for u in watched.urls if u.endswith("/api/events/monitor?live=1")] != []
+    assert [u for u in watched.urls if not u.startswith((fleet.monitor, "blob:", "data:"))] == []
+    assert watched.complaints == []
