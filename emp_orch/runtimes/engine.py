@@ -216,7 +216,7 @@ class Engine:
 
     def compose(self, file: Path, project: str, words: Sequence[str]) -> None:
         """Run `docker compose` on `file`. Raises EmpError with what it said."""
-        argv = [*self._docker(), "compose", "-p", project, "-f", str(file), "--ansi", "never", *words]
+        argv = [*self.command(), "compose", "-p", project, "-f", str(file), "--ansi", "never", *words]
         try:
             ran = subprocess.run(  # argv, no shell
                 argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMPOSE_S, check=False
@@ -235,7 +235,8 @@ class Engine:
         what = "; ".join(said[-SHOWN_LINES:]) or f"exit {ran.returncode}"
         raise EmpError(f"{self.named}: `docker compose {' '.join(words)}` failed: {what}")
 
-    def _docker(self) -> list[str]:
+    def command(self) -> list[str]:
+        """The docker command line, told of this engine: its address and TLS files. Raises EmpError without one."""
         docker_cli = shutil.which("docker")
         if docker_cli is None:
             raise EmpError(
