@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -109,3 +111,54 @@ def test_where_nothing_was_applied(tmp_path: Path) -> None:
     done = Stack(tmp_path).run("exec", MACHINE, "--", "true")
     assert done.returncode == 2
     assert "no fleet was applied" in done.stderr
+
+
+# -- top
+
+
+def test_what_machines_use(stack: Stack) -> None:
+    found = {m["machine_id"]: m for m in json.loads(stack.ok("top", "--json"))["machines"]}
+    assert set(found) == {MACHINE, BOX}
+    used, box = found[MACHINE], found[BOX]
+    expected = {"supervisord", "agent", "simulation", "comfyui-gpu0", "comfyui-gpu1"}
+    programs = {p["name"]: p for p in used["programs"]}
+    assert set(programs) == {*expected, "redis-worker-gpu0", "redis-worker-gpu1"}
+    for name, program in programs.items():
+        assert program["pid"] == stack.program(name).pid
+        assert program["memory"] > 1024**2 and program["cpu"] is not None
+    assert used["memory"] == sum(p["memory"] for p in programs.values()) < used["limit"]
+    assert (box["cpu"], box["memory"], box["own_box"]) == (None, None, True)
+    assert box["why"].endswith("it never reported")
+
+
+def test_one_machine_and_a_row_of_snapshots(stack: Stack) -> None:
+    lines = stack.ok("top", MACHINE, "-n", "2", "-i", "0.2", "--json", "--sort", "name").splitlines()
+    assert [[m["machine_id"] for m in json.loads(line)["machines"]] for line in lines] == [[MACHINE]] * 2
+    names = [p["name"] for p in json.loads(lines[0])["machines"][0]["programs"]]
+    assert names == sorted(names)
+    shown = stack.ok("top").splitlines()
+    assert shown[0].split() == ["MACHINE", "WHERE", "CPU", "%", "MEMORY", "OF", "PROCESSES"]
+    assert shown[1].startswith(f"{MACHINE}  this host ")
+    assert shown[-1].startswith(f"{BOX} ") and "a box of its own" in shown[-1]
+    unknown = stack.run("top", "nobody")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "there is no machine 'nobody'" in unknown.stderr
+    assert stack.run("top", BOX).returncode == 0
+    assert stack.run("top", "--once", "-n", "2").returncode == 2
+
+
+def test_live_on_a_terminal(stack: Stack) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        child = subprocess.Popen(stack.argv("top", "-i", "0.2"), stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        while b"redis-worker-gpu0" not in shown:
+            shown += os.read(ours, 4096)
+        child.send_signal(signal.SIGINT)
+        rest = shown + _all_of(ours).encode()
+        assert child.wait(60) == 0
+    finally:
+        os.close(ours)
+    assert b"\x1b[?1049h" in rest and rest.rstrip().endswith(b"\x1b[?25h")  # its screen goes, the cursor comes back
+    assert b"Traceback" not in rest
