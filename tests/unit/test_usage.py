@@ -101,13 +101,13 @@ def test_the_table_sorted_and_honest() -> None:
     away = Look(machine_id=MachineId("away"), where="gpu-a", why="Docker host gpu-a does not answer\x1b[2J", away=True)
     uses = [use_between(None, away), quiet, loud]
     assert text(by_use(uses)).splitlines() == [
-        "MACHINE  WHERE      CPU %  MEMORY   OF               PROCESSES",
-        "m        this host  155.0  2.0 MiB  100.0 MiB (2%)   2",
-        "  b      pid 2      150.0  1.0 MiB                   1",
-        "  a      pid 1      5.0    1.0 MiB                   1",
-        "quiet    this host  0.0    1.0 MiB  100.0 MiB (1%)   1",
-        "  a      pid 1      0.0    1.0 MiB                   1",
-        "away     gpu-a      -      -        -                -          Docker host gpu-a does not answer\\x1b[2J",
+        "MACHINE  WHERE      CPU %  MEMORY   OF              PROCESSES",
+        "m        this host  155.0  2.0 MiB  100.0 MiB (2%)  2",
+        "  b      pid 2      150.0  1.0 MiB                  1",
+        "  a      pid 1      5.0    1.0 MiB                  1",
+        "quiet    this host  0.0    1.0 MiB  100.0 MiB (1%)  1",
+        "  a      pid 1      0.0    1.0 MiB                  1",
+        "away     gpu-a      -      -        -               -          Docker host gpu-a does not answer\\x1b[2J",
     ]
     assert [u.machine_id for u in by_use(uses, "name")] == ["away", "m", "quiet"]
     assert [u.machine_id for u in by_use(uses, "memory")] == ["m", "quiet", "away"]
