@@ -149,6 +149,20 @@ def test_machines_on_hosts_elsewhere_are_whole(hosts: Hosts) -> None:
     assert PASSWORD not in shown
 
 
+def test_people_look_into_them(hosts: Hosts) -> None:
+    shown = hosts.ok("logs", ON_A, "-n", "3000")
+    assert "redis-worker-gpu0" in shown and "agent" in shown
+    only = hosts.ok("logs", f"machine-{ON_A}/redis-worker-gpu0", "--json").splitlines()
+    assert {json.loads(line)["component"] for line in only} == {f"machine-{ON_A}/redis-worker-gpu0"}
+    assert f"Docker answers: {A}, {B}" in hosts.run("doctor").stdout
+    both = hosts.run("logs", ON_A, "api")
+    assert (both.returncode, "on its own host" in both.stderr) == (2, True)
+    assert hosts.run("exec", ON_B, "--", "sh", "-c", 'echo "$MACHINE_ID"; exit 7').returncode == 7
+    used = {m["machine_id"]: m for m in json.loads(hosts.ok("top", "--json"))["machines"]}
+    assert {m for m, use in used.items() if use["memory"] and use["where"]} == {ON_A, ON_B}
+    assert "redis-worker-gpu0" in {p["name"] for p in used[ON_A]["programs"]}
+
+
 def test_one_host_is_cut_off_and_back(hosts: Hosts) -> None:
     before = hosts.life(A, ON_A)
     hosts.engines[A].cut()
