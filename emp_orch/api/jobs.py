@@ -91,9 +91,10 @@ async def list_lanes(request: web.Request) -> web.Response:
     ctx = context(request)
     limit = whole_number(request, "limit", default=100, low=1, high=MAX_PAGE)
     offset = whole_number(request, "offset", default=0, low=0, high=MAX_OFFSET)
-    lanes, workers, now = await asyncio.gather(ctx.queue.lanes(), ctx.explainer.look(), time_ms(ctx.redis))
+    lanes, now = await asyncio.gather(ctx.queue.lanes(), time_ms(ctx.redis))
     page = lanes[offset : offset + limit]
-    served = await ctx.explainer.serving(page, workers)
+    # Thousands of workers are read only where something waits for one.
+    served = await ctx.explainer.serving(page, await ctx.explainer.look()) if page else {}
     views = [lane_view(lane, served[lane.lane], now) for lane in page]
     jobs = sum(lane.depth for lane in lanes)
     return answer(LaneList(lanes=views, total=len(lanes), jobs=jobs, limit=limit, offset=offset))

@@ -53,3 +53,16 @@ def test_nothing_inline_and_nothing_from_elsewhere() -> None:
 def test_only_the_pages_own_files_are_served() -> None:
     assert set(load()) >= {"/", "/index.html", "/style.css", "/favicon.svg", "/js/main.js"}
     assert not [name for name in load() if name.endswith((".json", ".LICENSE", ".py")) or ".." in name]
+
+
+def test_the_page_names_every_module_that_it_imports() -> None:
+    """So that a browser fetches them side by side, and none that it does not use."""
+    wanted, seen = [ROOT / "js" / "main.js"], set[str]()
+    while wanted:
+        path = wanted.pop()
+        if (name := f"/{path.relative_to(ROOT).as_posix()}") not in seen:
+            seen.add(name)
+            imported = re.findall(r"""(?:from|import) "(\.[^"]+)";""", path.read_text())
+            wanted += [(path.parent / target).resolve() for target in imported]
+    named = re.findall(r'<link rel="modulepreload" href="([^"]+)">', load()["/"].body.decode())
+    assert sorted(named) == sorted(seen)
