@@ -1,7 +1,7 @@
 """Takes the README's pictures of the monitor page: `python docs/screenshot.py [DIR]`, docs/images by default.
 
-It brings up the default emp.yaml with four GPU slots in a folder of its own, gives it jobs, lets one service hang,
-and takes it down again. Uses playwright with the system's Chromium (CHROMIUM names another one).
+It brings up the default emp.yaml with four GPU slots in a folder of its own, gives it jobs, takes a port from one
+of its services, and takes it down again. Uses playwright with the system's Chromium (CHROMIUM names another one).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Fleet:
         self.folder = folder
         text = (ROOT / "emp.yaml").read_text()
         first = _free_ports(4 + SLOTS)
+        self.comfyui = first + 4
         self.api, self.page = f"http://127.0.0.1:{first + 1}", f"http://127.0.0.1:{first + 2}"
         for old, new in (
             ("url: embedded ", f"port: {first}\n  url: embedded "),
@@ -85,6 +86,13 @@ def _free_ports(count: int) -> int:
     raise SystemExit("no free ports")
 
 
+def _taken(port: int) -> socket.socket:
+    """Listen on `port` as soon as it is free."""
+    while True:
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+
+
 def _open(browser: Browser, url: str, *, dark: bool, height: int) -> Page:
     page = browser.new_page(
         viewport={"width": 1440, "height": height},
@@ -116,13 +124,14 @@ def _pictures(fleet: Fleet, browser: Browser, to: Path) -> None:
 
     drift = _open(browser, fleet.page, dark=False, height=900)
     dark = _open(browser, machine, dark=True, height=1_000)
-    # A service that hangs is found by its health check, which takes its time; a killed worker is back at once.
-    os.kill(fleet.pid("comfyui-gpu2"), signal.SIGSTOP)
+    # A killed worker is back at once. A service whose port another process has taken meanwhile cannot come back.
     os.kill(fleet.pid("redis-worker-gpu1"), signal.SIGKILL)
-    for page in (drift, dark):
-        page.locator("tr[data-key*=comfyui-gpu2]").wait_for(timeout=WAIT_MS)
-    _take(drift, to / "page-drift.png")
-    _take(dark, to / "page-machine-dark.png")
+    os.kill(fleet.pid("comfyui-gpu2"), signal.SIGKILL)
+    with _taken(fleet.comfyui + 2):
+        for page in (drift, dark):
+            page.locator("tr[data-key*=comfyui-gpu2]", has_text="taken").wait_for(timeout=WAIT_MS)
+        _take(drift, to / "page-drift.png")
+        _take(dark, to / "page-machine-dark.png")
     page = _open(browser, fleet.page, dark=False, height=900)
     page.locator("#verdict", has_text="In sync").wait_for(timeout=WAIT_MS)
     time.sleep(3)  # a few more points for the charts

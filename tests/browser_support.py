@@ -30,6 +30,9 @@ class Watched:
         page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: self.complaints.append(str(e)))
         page.on("request", lambda r: self.urls.append(r.url))
+        self.unanswered: set[str] = set()
+        page.on("request", lambda r: self.unanswered.add(r.url))
+        page.on("requestfinished", lambda r: self.unanswered.discard(r.url))
 
     @classmethod
     async def new(cls, browser: Browser, **context: Any) -> Watched:
@@ -39,7 +42,10 @@ class Watched:
     async def open(self, monitor: str | Stack, place: str = "") -> Page:
         url = monitor if isinstance(monitor, str) else monitor.monitor
         await self.page.goto(f"{url}/{place}")
-        await expect(self.page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
+        try:
+            await expect(self.page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\ncomplaints: {self.complaints}\nunanswered: {sorted(self.unanswered)}") from e
         # A reload would lose it.
         await self.page.evaluate("window.sameDocument = true")
         return self.page

@@ -19,7 +19,7 @@ TYPES = {
 # over before it draws anything.
 MODULES = b'<link rel="modulepreload" href="/js/main.js">'
 # What is fetched by other means, or when it is first needed.
-NOT_AT_ONCE = frozenset({"/js/theme.js", "/vendor/uPlot.esm.js"})
+NOT_AT_ONCE = frozenset({"/js/theme.js", "/js/boot.js", "/vendor/uPlot.esm.js"})
 
 
 @dataclass(frozen=True, slots=True)

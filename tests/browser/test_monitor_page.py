@@ -110,6 +110,16 @@ async def test_it_recovers_from_a_restart_without_reload(
     assert await watched.not_reloaded()
 
 
+async def test_a_module_that_did_not_come_is_fetched_again(
+    watched: Watched, http_stack: Stack, producer: Producer
+) -> None:
+    await populate(producer)
+    # As when the monitor is restarted just while it is asked.
+    await watched.page.route("**/js/store.js", lambda route: route.abort("connectionreset"), times=2)
+    await watched.page.goto(http_stack.monitor)
+    await expect(watched.page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
+
+
 async def test_a_mute_api_is_called_stale_within_five_seconds(
     watched: Watched, http_stack: Stack, producer: Producer
 ) -> None:
@@ -131,7 +141,7 @@ async def test_redis_away_is_said(watched: Watched, http_stack: Stack, producer:
     await populate(producer)
     page = await watched.open(http_stack)
     http_stack.stop_redis()
-    await expect(page.locator("#connection")).to_have_text("Redis is away", timeout=SOON_MS)
+    await expect(page.locator("#connection")).to_contain_text("Redis is away, last heard ", timeout=SOON_MS)
     http_stack.start_redis()
     await expect(page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
 

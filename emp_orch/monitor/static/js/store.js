@@ -23,6 +23,7 @@ export class Store {
     this.known = false;
     this.revision = 0;
     this.redis = true;
+    this.redisHeard = 0; // by the server's clock
     this.reconciler = null;
     this.stats = null;
     this.fleet = null;
@@ -68,6 +69,7 @@ export class Store {
     this.#setStats(data.system_stats);
     this.revision = revision;
     this.redis = true;
+    this.redisHeard = now;
     this.known = true;
     this.changed();
   }
@@ -88,12 +90,14 @@ export class Store {
     if (set.system_stats) this.#setStats(set.system_stats);
     this.revision = revision;
     this.redis = true;
+    this.redisHeard = now;
     this.changed();
     return true;
   }
 
-  heartbeat(data) {
+  heartbeat(data, now) {
     this.redis = data.redis;
+    if (data.redis) this.redisHeard = now;
     if (data.reconciler) this.reconciler = data.reconciler;
     this.changed();
   }

@@ -90,7 +90,7 @@ export class Stream {
         return;
       case "heartbeat":
         setServerTime(data.timestamp);
-        this.store.heartbeat(data);
+        this.store.heartbeat(data, serverNow());
         if (this.store.known) this.store.setConnection(LIVE);
         return;
       default:

@@ -23,10 +23,15 @@ export function verdict(store) {
   };
 }
 
-const SETTLING = "starting up";
+// What no repair of emp's can mend says so in these words (fleet/policy).
+const PERSON = "needs a person";
+export const forAPerson = (held) => Boolean(held?.startsWith(PERSON));
+const SETTLING = "on its way";
 
-function phaseOf({ kind, action, held }) {
+function phaseOf({ kind, action, held, next_attempt }) {
   if (/-(starting|booting)$/.test(kind)) return SETTLING;
   if (action && (!held || held === "under way")) return "being repaired";
-  return action ? "waiting" : "shown only";
+  if (forAPerson(held)) return PERSON;
+  if (!action) return "shown only";
+  return next_attempt ? "to be tried again" : "held";
 }

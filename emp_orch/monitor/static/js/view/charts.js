@@ -8,7 +8,7 @@ const CHARTS = [
   { id: "drift", title: "Differences", of: (past) => past.drift(), series: [["differences", "bad"]], steps: true },
   { id: "heals", title: "Time to heal, seconds", of: (past) => past.heals(), series: [["seconds", "ok"]], points: true, lately: "last" },
   { id: "throughput", title: "Jobs ended a minute", of: (past) => past.throughput(), series: [["jobs", "busy"]] },
-  { id: "queue", title: "Jobs waiting and running", of: (past) => past.queue(), series: [["waiting", "wait"], ["running", "busy"]], steps: true },
+  { id: "queue", title: "Queue", of: (past) => past.queue(), series: [["waiting", "wait"], ["running", "busy"]], steps: true },
 ];
 
 export const Charts = ({ past }) => html`
@@ -88,7 +88,7 @@ function options({ series, steps, points }, element, uPlot) {
     legend: { show: false },
     cursor: { y: false },
     scales: { x: { range: (_, low, high) => [Math.min(low, high - MIN_SPAN_S), high] }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.1)] } },
-    axes: [{ ...axis, size: 28, values: (_, at, __, ___, step) => at.map((s) => clock(s * 1000).slice(0, step < 60 ? 8 : 5)) }, axis],
+    axes: [{ ...axis, size: 28, space: 78, values: (_, at, __, ___, step) => at.map((s) => clock(s * 1000).slice(0, step < 60 ? 8 : 5)) }, axis],
     series: [
       {},
       ...series.map(([label, tone], i) => ({

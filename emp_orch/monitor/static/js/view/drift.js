@@ -2,6 +2,7 @@ import { html, Pure } from "../html.js";
 import { href } from "../route.js";
 import { Time, until } from "../time.js";
 import { ui } from "../ui.js";
+import { forAPerson } from "../verdict.js";
 import { Windowed } from "../windowed.js";
 import { Copy } from "./copy.js";
 import { story } from "./story.js";
@@ -46,20 +47,28 @@ class Row extends Pure {
           <span class="want">${d.desired}</span> <span class="arrow" role="img" aria-label="but is">→</span>${" "}
           <span class="got">${d.observed}</span>
         </td>
-        <td data-label="Since"><${Time} at=${d.since} /></td>
+        <td data-label="Since" class="nowrap"><${Time} at=${d.since} /></td>
         <td data-label="Cause"><div>${d.cause}</div></td>
         <td data-label="Action"><${Action} d=${d} /></td>
-        <td data-label="From"><${Copy} text=${d.origin} what="place in emp.yaml" /></td>
+        <td data-label="From" class="nowrap"><${Copy} text=${d.origin} what="place in emp.yaml" /></td>
       </tr>
     `;
   }
 }
 
+// A plan's line is "verb resource  (effect): cause  [origin]"; machine, cause and origin stand beside it already.
+function deed({ action, machine_id: machine, subject }) {
+  const [, what, effect] = action.match(/^(.*?)  \(([^)]*)\)/) ?? [];
+  if (!what) return action;
+  const short = subject === machine ? what : what.replace(` ${machine} `, " ");
+  return what.startsWith(effect) ? short : `${short} (${effect})`;
+}
+
 function Action({ d }) {
   const attempts = d.attempts ? `${d.attempts} attempt${d.attempts === 1 ? "" : "s"}` : "";
   return html`<div>
-    ${d.action ? html`<div>${d.action}</div>` : null}
-    ${d.held ? html`<div class=${d.action ? "held" : ""}>${d.held}</div>` : null}
+    ${d.action ? html`<div title=${d.action}>${deed(d)}</div>` : null}
+    ${d.held ? html`<div class=${forAPerson(d.held) ? "trouble strong" : d.action ? "held" : ""}>${d.held}</div>` : null}
     ${!d.action && !d.held ? html`<div class="muted">nothing: it is shown only</div>` : null}
     ${attempts || d.next_attempt
       ? html`<div class="muted small">

@@ -43,9 +43,12 @@ const Worker = ({ worker, job }) => html`
   </div>
 `;
 
+// Jobs of one batch differ in their last letters.
+const brief = (id) => (id.length > 20 ? `${id.slice(0, 8)}…${id.slice(-8)}` : id);
+
 const JobNow = ({ id, job }) => html`
   <div class="job-now">
-    <button class="quiet mono clip" onClick=${() => ui.open(jobDialog(id))} title=${`job ${id}`}>${id}</button>
+    <button class="quiet mono clip" onClick=${() => ui.open(jobDialog(id))} title=${`job ${id}`}>${brief(id)}</button>
     ${job ? html`<span class="small nowrap">${Math.round(job.progress * 100)} %</span>` : null}
     ${job ? html`<progress max="1" value=${job.progress} aria-label=${`progress of job ${id}`}></progress>` : null}
   </div>

@@ -27,7 +27,7 @@ export function Top({ store, route }) {
         ${fleet?.generation ? html`<${Switch} fleet=${fleet} />` : null}
         <button class="quiet icon" onClick=${() => window.empTheme.toggle()} aria-label="Dark or light" title="dark or light (t)">◐</button>
         <button class="quiet icon" onClick=${() => ui.open(help)} aria-label="Keys and words" title="keys and words (?)">?</button>
-        <${Connection} connection=${store.connection} redis=${store.redis} />
+        <${Connection} connection=${store.connection} redis=${store.redis} heard=${store.redisHeard} />
       </div>
     </header>
   `;
@@ -74,6 +74,9 @@ function Rollout({ rollout }) {
 
 const title = (differences, fleet) => `${differences ? `(${differences}) ` : ""}${fleet.name} · emp`;
 
+// A process names itself host:pid:start; the whole of it is the title.
+const leader = (who) => who.match(/:(\d+):\d+$/)?.[1].replace(/^/, "pid ") ?? who.slice(0, 24);
+
 function Reconciler({ store }) {
   const known = store.reconciler;
   if (!known || !store.known) return null;
@@ -81,26 +84,25 @@ function Reconciler({ store }) {
   return html`<span
     class=${`heard ${known.alive ? "" : "bad"}`}
     id="leader"
-    title=${`leader ${known.leader}, epoch ${known.epoch}, last tick ${absolute(known.as_of)}`}
-    >${known.alive ? "reconciler ticked " : "reconciler silent for "}<${Time} at=${known.as_of} words=${known.alive ? undefined : since} />
-    <span class="epoch"> · epoch ${known.epoch}</span></span
+    title=${`the reconciler that leads: ${known.leader}, epoch ${known.epoch}, last tick ${absolute(known.as_of)}`}
+    ><span class="leader">leader ${leader(known.leader)} · </span>${known.alive ? "ticked " : "reconciler silent for "}<${Time} at=${known.as_of} words=${known.alive ? undefined : since} /></span
   >`;
 }
 
 // `status` is read out when it changes; the seconds of a stale page are not.
-const Connection = ({ connection, redis }) => {
-  const [tone, words] = describe(connection, redis);
+const Connection = ({ connection, redis, heard }) => {
+  const [tone, words] = describe(connection, redis, heard);
   return html`<span class=${`connection tone-${tone}`} id="connection" role="status">
     <span class="dot" aria-hidden="true"></span>${words}
   </span>`;
 };
 
-function describe({ phase, since: at }, redis) {
+function describe({ phase, since: at }, redis, heard) {
   switch (phase) {
     case CONNECTING:
       return ["wait", "connecting"];
     case LIVE:
-      return redis ? ["ok", "live"] : ["bad", "Redis is away"];
+      return redis ? ["ok", "live"] : ["bad", heard ? `Redis is away, last heard ${clock(heard)}` : "Redis is away"];
     case RECONNECTING:
       return ["wait", "reconnecting"];
     case STALE:
