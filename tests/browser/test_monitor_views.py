@@ -159,6 +159,8 @@ async def test_desired_and_observed_stand_side_by_side(watched: Watched, http_st
     await expect(page.locator("[data-line=stray]")).to_have_attribute("data-mark", "surplus")
     await expect(page.locator("[data-line=simulation]")).to_have_attribute("data-mark", "same")
     await expect(page.locator("#diff-title")).to_contain_text("2 of 12 lines differ")
+    marks = await page.locator("#diff [data-mark]").evaluate_all("(lines) => lines.map((l) => l.dataset.mark)")
+    assert sorted(marks[:2]) == ["differs", "surplus"] and set(marks[2:]) == {"same"}
     await expect(page.locator("#drift")).to_contain_text("breaker is open")
     await expect(page.locator("#log")).to_contain_text("there is no log of machine-m1")
     http_stack.layout.log("machine-m1").write_text("one\n")

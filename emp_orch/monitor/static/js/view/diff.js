@@ -7,9 +7,10 @@ import { programWord } from "./program.js";
 const MARKS = { same: "=", missing: "−", surplus: "+", differs: "≠" };
 const WORDS = { same: "as desired", missing: "missing", surplus: "not desired", differs: "differs" };
 
-// Desired and observed side by side, line by line as in a diff.
+// Desired and observed side by side, line by line as in a diff; what differs stands first.
 export function Diff({ card, generation }) {
   const lines = [...facts(card, generation), ...programs(card)];
+  lines.sort((a, b) => (a.mark === "same") - (b.mark === "same"));
   const other = lines.filter((l) => l.mark !== "same").length;
   return html`
     <section class="panel" aria-labelledby="diff-title" id="diff">
