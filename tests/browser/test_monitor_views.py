@@ -134,13 +134,16 @@ async def test_the_keyboard_reaches_everything(watched: Watched, http_stack: Sta
     await expect(page.get_by_role("dialog")).to_have_count(0)
     await page.keyboard.press("g")
     await page.keyboard.press("d")
+    await expect(page.locator("h1")).to_have_text("Drift")
+    await expect(page.locator("tr[data-key]").first).to_be_visible()
     await page.keyboard.press("j")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("dialog")).to_contain_text("decided and tried")
     await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
     before = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     await page.keyboard.press("t")
-    assert await page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    await page.wait_for_function("before => getComputedStyle(document.body).backgroundColor !== before", arg=before)
     await page.reload()
     await expect(page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
     assert await page.evaluate("getComputedStyle(document.body).backgroundColor") != before
