@@ -123,10 +123,8 @@ def allowed(kind: Kind, cancel: CancelOutcome | None) -> frozenset[JobStatus]:
             return frozenset({JobStatus.COMPLETED})
         case Kind.BROKEN | Kind.MALFORMED:
             return frozenset({JobStatus.FAILED})
-        case Kind.SLOW:
-            # Failed, when its last run lost its worker or service; completed, when the worker that would have called
-            # time was lost and the service finished it meanwhile.
-            return frozenset({JobStatus.TIMEOUT, JobStatus.FAILED, JobStatus.COMPLETED})
+        case Kind.SLOW:  # failed, when its last run lost its worker or service
+            return frozenset({JobStatus.TIMEOUT, JobStatus.FAILED})
         case Kind.WITHDRAWN | Kind.STOPPED:
             done = JobStatus.CANCELLED if cancel is CancelOutcome.CANCELLED else JobStatus.COMPLETED
             return frozenset({JobStatus.CANCELLED, done})
