@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 import msgspec
@@ -14,14 +11,10 @@ from playwright.sync_api import Error
 
 from bench.page import plan, tables
 from bench.page.run import run
+from bench.queue.processes import end_in_order
 from bench.reconcile.children import Failed
 
 _PLANS = {"full": plan.FULL, "quick": plan.QUICK, "smoke": plan.SMOKE}
-
-
-def _stopped(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as by an exception: everything that was started is stopped on the way out."""
-    sys.exit(128 + signal.SIGTERM)
 
 
 @click.command()
@@ -33,7 +26,7 @@ def main(size: str, quick: bool, json_file: Path | None) -> None:
 
     Exit 1: the page complained of something on the console.
     """
-    signal.signal(signal.SIGTERM, _stopped)
+    end_in_order()
     try:
         found = run(_PLANS["quick" if quick else size], lambda text: click.echo(text, err=True))
     except (Error, Failed) as e:

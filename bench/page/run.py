@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -23,7 +21,7 @@ from bench.page.page import Busy, Looker, chromium
 from bench.page.plan import Plan
 from bench.queue import server
 from bench.queue.noise import Noise
-from bench.queue.report import Machine
+from bench.queue.report import Machine, measured_on
 from bench.queue.server import BenchRedis, free_port
 from bench.reconcile import simulated
 from bench.reconcile.children import Child, Failed, child, daemon
@@ -201,16 +199,7 @@ def run(plan: Plan, say: Say) -> Report:
         time.sleep(1)
         others = noise.cores()
         views, moved, heap_mib, complaints, version = _measured(redis, Path(name) / "fleet", plan, say)
-        machine = Machine(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            cores=os.cpu_count() or 1,
-            load_before=before,
-            load_after=os.getloadavg(),
-            others_cores=others,
-            redis=redis.version(),
-            python=platform.python_version(),
-            platform=f"{sys.platform} {platform.machine()}",
-        )
+        machine = measured_on(redis.version(), before, others)
     return Report(
         plan=plan,
         machine=machine,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 import msgspec
@@ -14,6 +11,7 @@ import msgspec
 from bench.peers import setup
 from bench.queue import peers, plan, tables
 from bench.queue.aims import AIMS, judge
+from bench.queue.processes import end_in_order
 from bench.queue.run import Choice, run
 
 _PLANS = {"full": plan.FULL, "quick": plan.QUICK, "smoke": plan.SMOKE}
@@ -21,11 +19,6 @@ _PLANS = {"full": plan.FULL, "quick": plan.QUICK, "smoke": plan.SMOKE}
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _stopped(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as by an exception: Redis and the workers are stopped on the way out."""
-    sys.exit(128 + signal.SIGTERM)
 
 
 @click.command()
@@ -51,7 +44,7 @@ def main(
 
     Exit 1: a peer is missing (unless --allow-missing) or emp failed. Aims that are not met are shown, no error.
     """
-    signal.signal(signal.SIGTERM, _stopped)
+    end_in_order()
     cache = setup.cache_folder()
     everyone = (*peers.emp(), *peers.others(cache))
     unknown = set(only) - {p.name for p in everyone}

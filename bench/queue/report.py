@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
+import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +29,20 @@ class Machine(Struct, frozen=True, kw_only=True):
     redis: str
     python: str
     platform: str
+
+
+def measured_on(redis: str, before: tuple[float, float, float], others_cores: float | None) -> Machine:
+    """This machine, now; `before` is its load before the run, `redis` the server and its version."""
+    return Machine(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        cores=os.cpu_count() or 1,
+        load_before=before,
+        load_after=os.getloadavg(),
+        others_cores=others_cores,
+        redis=redis,
+        python=platform.python_version(),
+        platform=f"{sys.platform} {platform.machine()}",
+    )
 
 
 class Missing(Struct, frozen=True, kw_only=True):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
@@ -21,7 +18,7 @@ from bench.queue.noise import Noise
 from bench.queue.peers import Peer
 from bench.queue.plan import Plan
 from bench.queue.processes import PeerFailed, Stage
-from bench.queue.report import Machine, Missing, Report, summarise
+from bench.queue.report import Missing, Report, measured_on, summarise
 
 Say = Callable[[str], None]
 
@@ -82,16 +79,7 @@ def run(choice: Choice, plan: Plan, cache: Path, say: Say) -> Report:
             costs.append(asyncio.run(claim_cost.cost(redis, case, plan.claims)))
             say(f"claim, {case.name}: {costs[-1].client_us:.0f} µs")
         limit = limits.measure(redis, plan.limit) if choice.limits else ()
-        machine = Machine(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            cores=os.cpu_count() or 1,
-            load_before=before,
-            load_after=os.getloadavg(),
-            others_cores=noise.cores(),
-            redis=redis.version(),
-            python=platform.python_version(),
-            platform=f"{sys.platform} {platform.machine()}",
-        )
+        machine = measured_on(redis.version(), before, noise.cores())
     return Report(
         plan=plan,
         machine=machine,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 import msgspec
 
 from bench.peers import setup
+from bench.queue.processes import end_in_order
 from bench.reconcile import plan, tables
 from bench.reconcile.aims import verdicts
 from bench.reconcile.contenders import PM2
@@ -22,11 +20,6 @@ _PLANS = {"full": plan.FULL, "quick": plan.QUICK, "smoke": plan.SMOKE}
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _stopped(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as by an exception: everything that was started is stopped on the way out."""
-    sys.exit(128 + signal.SIGTERM)
 
 
 @click.command()
@@ -57,7 +50,7 @@ def main(
 
     Exit 1: something could not be measured. Aims that are not met are shown, no error.
     """
-    signal.signal(signal.SIGTERM, _stopped)
+    end_in_order()
     how = _PLANS["quick" if quick else size]
     how = msgspec.structs.replace(how, rounds=rounds or how.rounds, machines=machines or how.machines)
     parts = tuple(Part(p) for p in only) or tuple(Part)

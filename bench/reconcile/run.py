@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import TypeVar
 from bench.peers import pins, setup
 from bench.queue import server
 from bench.queue.noise import Noise
-from bench.queue.report import Machine, Missing
+from bench.queue.report import Missing, measured_on
 from bench.queue.server import BenchRedis
 from bench.reconcile import detection, healing, ticks
 from bench.reconcile.children import Failed
@@ -118,16 +115,7 @@ def run(parts: tuple[Part, ...], plan: Plan, cache: Path, *, others: bool, say: 
         healed = _healing(at, cache, contenders) if Part.HEALING in parts else []
         costs = _ticks(at) if Part.TICKS in parts else []
         detected = _detection(at) if Part.DETECTION in parts else None
-        machine = Machine(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            cores=os.cpu_count() or 1,
-            load_before=before,
-            load_after=os.getloadavg(),
-            others_cores=statistics.fmean(at.others) if at.others else None,
-            redis=redis.version(),
-            python=platform.python_version(),
-            platform=f"{sys.platform} {platform.machine()}",
-        )
+        machine = measured_on(redis.version(), before, statistics.fmean(at.others) if at.others else None)
     return Report(
         plan=plan,
         machine=machine,

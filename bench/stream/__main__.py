@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 import msgspec
 
+from bench.queue.processes import end_in_order
 from bench.stream import plan, tables
 from bench.stream.run import run
 
@@ -19,11 +17,6 @@ _PLANS = {"full": plan.FULL, "quick": plan.QUICK, "smoke": plan.SMOKE}
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _stopped(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as by an exception: everything that was started is stopped on the way out."""
-    sys.exit(128 + signal.SIGTERM)
 
 
 @click.command()
@@ -36,7 +29,7 @@ def main(size: str, quick: bool, clients: int | None, json_file: Path | None) ->
 
     Exit 1: something could not be measured, or a client missed a change.
     """
-    signal.signal(signal.SIGTERM, _stopped)
+    end_in_order()
     how = _PLANS["quick" if quick else size]
     found = run(msgspec.structs.replace(how, clients=clients or how.clients), _say)
     click.echo(tables.whole(found))

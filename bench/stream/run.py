@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from bench.queue import server
 from bench.queue.noise import Noise
-from bench.queue.report import Machine, Missing
+from bench.queue.report import Machine, Missing, measured_on
 from bench.queue.server import BenchRedis, free_port
 from bench.reconcile import simulated
 from bench.reconcile.children import Child, Failed, child, daemon
@@ -156,14 +154,5 @@ def run(plan: Plan, say: Say) -> Report:
         time.sleep(plan.settle_s)
         others = noise.cores()
         found = _measured(redis, Path(name) / "fleet", plan, say, missing)
-        machine = Machine(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            cores=os.cpu_count() or 1,
-            load_before=before,
-            load_after=os.getloadavg(),
-            others_cores=others,
-            redis=redis.version(),
-            python=platform.python_version(),
-            platform=f"{sys.platform} {platform.machine()}",
-        )
+        machine = measured_on(redis.version(), before, others)
     return Report(plan=plan, machine=machine, streamed=tuple(found), missing=tuple(missing))

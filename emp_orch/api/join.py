@@ -14,7 +14,7 @@ from emp_orch.api.context import Context, answer, context
 from emp_orch.api.query import name_in_path
 from emp_orch.api.rate import Rate
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine, secrets_of
+from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine, needed_secrets, secrets_of
 from emp_orch.fleet.model import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
@@ -105,11 +105,10 @@ async def _told(ctx: Context, tokens: JoinTokens, config: MachineConfig) -> Join
 
 def _secrets(layout: Layout, machine: DesiredMachine) -> dict[str, str]:
     """The values that this machine's programs name, and no other, as the last apply resolved them."""
-    needed = secrets_of(machine)
-    if not needed:
+    if not secrets_of(machine):
         return {}
     try:
         values = msgspec.json.decode(layout.secrets.read_bytes(), type=dict[str, str])
     except (OSError, msgspec.MsgspecError) as e:
         raise EmpError(f"{layout.secrets} cannot be read", hint="run `emp apply` again") from e
-    return {key: values[key] for key in needed if key in values}
+    return needed_secrets(machine, values)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model import GpuKind, Machine
 from emp_orch.images import MACHINE_IMAGE
+from emp_orch.render.compose import HOME
 from emp_orch.settings import Settings
 from emp_orch.store.artifact_url import is_local
 
@@ -24,7 +25,7 @@ def lines(machine: Machine, *, url: str, token: str) -> Lines:
     join = {"EMP_JOIN_URL": url, "EMP_JOIN_TOKEN": token}
     docker = ["docker", "run", "--detach", "--name", f"emp-{machine.id}", "--init", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108  # the container's
     docker += ["--restart", "unless-stopped", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    docker += ["--volume", f"emp-{machine.id}:/var/lib/emp", *_gpus(machine)]
+    docker += ["--volume", f"emp-{machine.id}:{HOME}", *_gpus(machine)]
     for name, value in {"MACHINE_ID": machine.id, **join}.items():
         docker += ["--env", f"{name}={value}"]
     docker.append(machine.image or MACHINE_IMAGE)

@@ -65,10 +65,10 @@ def logs(
     files = log_files(layout)
     if not files and not layout.state.exists():
         raise EmpError(f"there are no logs in {layout.logs}: no fleet was applied in {layout.root}", hint="emp apply")
-    if machine := machine_elsewhere(layout, components, component_names(files)):
+    if components and (machine := machine_elsewhere(layout, components, component_names(files))):
         flags = {"--follow": follow, "--list": listing, "--clear": clear, "--json": as_json}
         options = ["--lines", str(lines), *(flag for flag, given in flags.items() if given)]
-        show(layout, machine, components[0], options, terminal=False)
+        show(layout, machine, components[0], options)
     wanted = resolve(components, files)
     if listing:
         _list(files, wanted, as_json)

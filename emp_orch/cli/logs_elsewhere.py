@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from emp_orch.errors import UsageError
+from emp_orch.images import PYTHON
+from emp_orch.render.compose import HOME
 
 if TYPE_CHECKING:
     from emp_orch.layout import Layout
 
-_EMP = ("/opt/emp/bin/python3", "-I", "-m", "emp_orch", "-C", "/var/lib/emp", "logs")
+_EMP = (PYTHON, "-I", "-m", "emp_orch", "-C", HOME, "logs")
 
 
 def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence[str]) -> str:
@@ -36,7 +38,7 @@ def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence
     return there[0] if there else ""
 
 
-def show(layout: Layout, machine: str, component: str, options: Sequence[str], *, terminal: bool) -> None:
+def show(layout: Layout, machine: str, component: str, options: Sequence[str]) -> NoReturn:
     """Become the machine's own `emp logs`. Raises as whereabouts.find."""
     from emp_orch.cli.exec import become
     from emp_orch.control.logfiles import MACHINE
@@ -46,4 +48,4 @@ def show(layout: Layout, machine: str, component: str, options: Sequence[str], *
     program = component.partition("/")[2]
     name = f"{MACHINE}{machine}" + (f"/{program}" if program else "")
     place = asyncio.run(find(layout, machine))
-    become(visit(layout, place, (*_EMP, name, *options), terminal=terminal))
+    become(visit(layout, place, (*_EMP, name, *options), terminal=False))

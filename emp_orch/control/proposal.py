@@ -92,7 +92,7 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
         machine_redis_url=redis.machine,
         container_redis_url=redis.container,
         redis_listen=redis.listen,
-        door=door(fleet, hosts, known),
+        door=door(fleet, hosts, known, redis.listen),
         api_machine_url=fleet.api.machine_url.rstrip("/"),
         hosts=hosts,
         embedded=fleet.redis.url == EMBEDDED,

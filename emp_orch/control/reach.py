@@ -37,7 +37,7 @@ def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None
     known = known if known is not None and known.embedded else None
     listen = known.redis_listen if known else ()
     if _contained(fleet) and not listen and not fleet.redis.machine_url:
-        listen = tuple(Engine(h).gateway() for h in hosts if h.here)[:1]
+        listen = _gateways(hosts)
     password = password_of(known.redis_url) if known else ""
     if listen and not password:
         password = secrets.token_urlsafe(24)
@@ -57,16 +57,28 @@ def _by_name(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{login}{at}{HOST_GATEWAY}{port}"))
 
 
-def door(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None) -> tuple[str, ...]:
-    """The addresses of this host where its containers find the API, beside where it listens anyway."""
+def door(
+    fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None, listen: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The addresses of this host where its containers find the API, beside where it listens anyway.
+
+    `listen` are those where they find Redis: the same, when there are any.
+    """
     if not _contained(fleet) or fleet.api.host in EVERYWHERE:
         return ()
     if known is not None and known.door:
         return known.door
+    if listen:
+        return listen
     try:
-        return tuple(Engine(h).gateway() for h in hosts if h.here)[:1]
+        return _gateways(hosts)
     except EmpError:
         return ()  # it does not answer now: until the next apply containers run the worker of their image
+
+
+def _gateways(hosts: tuple[EngineAddress, ...]) -> tuple[str, ...]:
+    """By which address containers of this host know it. Raises EmpError when the engine does not say."""
+    return tuple(Engine(h).gateway() for h in hosts if h.here)[:1]
 
 
 def _contained(fleet: Fleet) -> bool:

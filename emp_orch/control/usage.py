@@ -7,7 +7,7 @@ it between them. A machine that cannot be looked at says why, and keeps nobody e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,9 @@ from emp_orch import settings as settings_files
 from emp_orch.control.whereabouts import machines, unknown
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.hosts import host_of
-from emp_orch.fleet.model import MachineId, RuntimeKind
+from emp_orch.fleet.model import Machine, MachineId, RuntimeKind
 from emp_orch.fleet.observed import InstanceState, SeenMachine
+from emp_orch.images import PYTHON
 from emp_orch.layout import Layout
 from emp_orch.procuse import Measured
 from emp_orch.runtimes.process import ProcessRuntime
@@ -89,12 +90,12 @@ class Watch:
         self._containers = _containers(layout, self._settings)
         self._only = only
         self._before: dict[MachineId, Look] = {}
-        if only is not None and only not in self._known():
-            raise unknown(only, self._known())
+        if only is not None and only not in (known := self._known(machines(layout))):
+            raise unknown(only, known)
 
-    def _known(self) -> dict[MachineId, RuntimeKind]:
-        """The machines of the last generation; and those that still run here, though they left it."""
-        found = {i: m.runtime for i, m in machines(self._layout).items()}
+    def _known(self, named: Mapping[MachineId, Machine]) -> dict[MachineId, RuntimeKind]:
+        """`named`, the machines of the last generation; and those that still run here, though they left it."""
+        found = {i: m.runtime for i, m in named.items()}
         return {**found, **{MachineId(p.name): RuntimeKind.PROCESS for p in self._folders() if p.name not in found}}
 
     def _folders(self) -> list[Path]:
@@ -105,23 +106,23 @@ class Watch:
 
     async def look(self) -> list[MachineUse]:
         """What each machine used since the look before."""
-        wanted = {i: kind for i, kind in self._known().items() if self._only in (None, i)}
+        named = machines(self._layout)
+        wanted = {i: kind for i, kind in self._known(named).items() if self._only in (None, i)}
         here = [i for i, kind in wanted.items() if kind is RuntimeKind.PROCESS]
         boxes = [i for i, kind in wanted.items() if kind is RuntimeKind.EXTERNAL]
-        inside = [i for i, kind in wanted.items() if kind is RuntimeKind.COMPOSE]
-        found = await asyncio.gather(self._on_host(here), self._boxes(boxes), *(self._in_container(i) for i in inside))
+        inside = [self._in_container(named[i]) for i, kind in wanted.items() if kind is RuntimeKind.COMPOSE]
+        found = await asyncio.gather(self._on_host(here, named), self._boxes(boxes), *inside)
         now = {look.machine_id: look for looks in found for look in looks}
         uses = [use_between(self._before.get(i), now[i]) for i in wanted if i in now]
         self._before = now
         return uses
 
-    async def _on_host(self, wanted: list[MachineId]) -> list[Look]:
+    async def _on_host(self, wanted: list[MachineId], named: Mapping[MachineId, Machine]) -> list[Look]:
         """Those that left the fleet are shown only while they run."""
         if not wanted:
             return []
         instances = await ProcessRuntime(self._layout, self._settings).instances()
         table = await asyncio.to_thread(procuse.processes)
-        named = machines(self._layout)
         looks = []
         for machine_id in wanted:
             instance = instances.get(machine_id)
@@ -133,8 +134,8 @@ class Watch:
                 looks.append(Look(machine_id=machine_id, where=HERE, why=f"does not run: {detail}"))
         return looks
 
-    async def _in_container(self, machine_id: MachineId) -> list[Look]:
-        where = host_of(machines(self._layout)[machine_id])
+    async def _in_container(self, machine: Machine) -> list[Look]:
+        machine_id, where = machine.id, host_of(machine)
         try:
             found = await self._containers.container(machine_id) if self._containers else None
             if found is None:
@@ -176,7 +177,7 @@ def _containers(layout: Layout, settings: Settings) -> ComposeRuntime | None:
 
 
 # In the container, by its own emp.
-_ASK = ("/opt/emp/bin/python3", "-I", "-m", "emp_orch.procuse")
+_ASK = (PYTHON, "-I", "-m", "emp_orch.procuse")
 
 
 def _measured(ask: Callable[[], bytes]) -> tuple[Measured | None, str]:

@@ -7,6 +7,7 @@ machine runs, so its hash says only what is wanted.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -107,6 +108,12 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
 def secrets_of(machine: DesiredMachine) -> frozenset[str]:
     """The keys of the secrets that this machine's programs name."""
     return frozenset(v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef))
+
+
+def needed_secrets(machine: DesiredMachine, values: Mapping[str, str]) -> dict[str, str]:
+    """Of `values`, by key, those that this machine's programs name, and no other."""
+    keys = secrets_of(machine)
+    return {key: value for key, value in values.items() if key in keys}
 
 
 def worker_id(machine_id: MachineId, slot: int) -> WorkerId:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine, config_hash
+from emp_orch.fleet.desired import DesiredMachine, config_hash, needed_secrets
 from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY
-from emp_orch.fleet.model import MachineId, SecretRef
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.images import built_here
 from emp_orch.layout import Layout
-from emp_orch.render.compose import API_SECRET, REDIS_SECRET, VALUES_SECRET, Placed, render_compose
+from emp_orch.render.compose import API_SECRET, HOME, REDIS_SECRET, VALUES_SECRET, Placed, render_compose
 from emp_orch.resources import read_text
 from emp_orch.runtimes.docker_hosts import Away, Found, HostView
 from emp_orch.runtimes.engine import Engine, EngineAway
@@ -63,7 +63,8 @@ class ComposeRuntime:
         await asyncio.to_thread(self._start, machine, secrets, generation)
 
     async def stop(self, machine_id: MachineId) -> None:
-        for view, found in await self._everywhere(machine_id):
+        # All are known before the first is stopped: a host that does not answer ends this with nothing half done.
+        for view, found in [place async for place in self._everywhere(machine_id)]:
             timeout_s = self._drain_s(view, machine_id) + STOP_MARGIN_S
             await asyncio.to_thread(_with_time(view.engine, timeout_s).stop, found.container.id, timeout_s=timeout_s)
 
@@ -123,13 +124,8 @@ class ComposeRuntime:
 
         Raises EngineAway when its host does not answer.
         """
-        placed = {name: machine_id in HostFolder(self._layout, name).known() for name in self._views}
-        for view in sorted(self._views.values(), key=lambda v: not placed[v.host.name]):
-            seen = await (self._ours(view) if placed[view.host.name] else view.look())
-            if isinstance(seen, Away):
-                continue
-            found = seen.get(machine_id)
-            if found is not None and found.instance.state is InstanceState.RUNNING:
+        async for view, found in self._everywhere(machine_id):
+            if found.instance.state is InstanceState.RUNNING:
                 return view.engine, found.container.id
         return None
 
@@ -142,15 +138,13 @@ class ComposeRuntime:
             raise EngineAway(seen.detail, hint=f"the machines of {view.host.name} wait until it answers")
         return seen
 
-    async def _everywhere(self, machine_id: MachineId) -> list[tuple[HostView, Found]]:
+    async def _everywhere(self, machine_id: MachineId) -> AsyncIterator[tuple[HostView, Found]]:
         """Where the machine has a container, known places first. A host that never had it need not answer."""
-        found = []
-        for name, view in self._views.items():
-            placed = machine_id in HostFolder(self._layout, name).known()
-            seen = await self._ours(view) if placed else await view.look()
+        placed = {name: machine_id in HostFolder(self._layout, name).known() for name in self._views}
+        for view in sorted(self._views.values(), key=lambda v: not placed[v.host.name]):
+            seen = await (self._ours(view) if placed[view.host.name] else view.look())
             if not isinstance(seen, Away) and machine_id in seen:
-                found.append((view, seen[machine_id]))
-        return found
+                yield view, seen[machine_id]
 
     async def _vacate(self, machine: DesiredMachine) -> None:
         """Stop and remove what the machine left on another host: it runs in one place."""
@@ -254,7 +248,7 @@ class ComposeRuntime:
         root.mkdir(parents=True, exist_ok=True)
         files = {
             REDIS_SECRET: self._settings.container_redis_url.encode(),
-            VALUES_SECRET: msgspec.json.encode(_needed(machine, secrets)),
+            VALUES_SECRET: msgspec.json.encode(needed_secrets(machine, secrets)),
         }
         if url := self._api_url(host):
             token = JoinTokens(self._layout).issue(self._settings.fleet, machine.id, expires_s=None)
@@ -280,7 +274,7 @@ class ComposeRuntime:
         labels = (f"emp.folder={self._folder}", f"emp.machine={machine.id}")
         for container in view.engine.containers(labels):
             uid, gid = (int(part) for part in container_user().split(":"))
-            view.engine.put_files(container.id, "/var/lib/emp", "secrets", content, uid=uid, gid=gid)
+            view.engine.put_files(container.id, HOME, "secrets", content, uid=uid, gid=gid)
 
     def _remove(self, view: HostView, folder: HostFolder, machine_id: MachineId) -> None:
         with folder.writing():
@@ -317,9 +311,3 @@ def _removed(machine_id: MachineId, view: HostView) -> Instance:
         detail=f"it has no container on Docker host {view.host.name}",
         host=view.host.name,
     )
-
-
-def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
-    """The secrets that this machine's programs name, and no other."""
-    refs = {v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef)}
-    return {key: value for key, value in secrets.items() if key in refs}

@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
-from emp_orch.runtimes.engine import Container, Engine, Life
+from emp_orch.runtimes.engine import Container, Engine, Life, nanoseconds
 from emp_orch.settings import EngineAddress
 
 log = logging.getLogger("docker")
@@ -128,7 +128,7 @@ class HostView:
             return Instance(
                 machine_id=machine_id,
                 state=InstanceState.RUNNING,
-                started_ms=_ms(life.started_at),
+                started_ms=max(0, nanoseconds(life.started_at) // 10**6),
                 detail="" if container.state == "running" else f"its container {name} is {container.state}",
                 container=made_with,
                 host=self.host.name,
@@ -162,13 +162,3 @@ class HostView:
             stopped.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
         engine.close()
-
-
-def _ms(text: str) -> int:
-    """RFC 3339, as Docker writes it with nanoseconds, to ms; 0 for what is none."""
-    head, _, fraction = text.removesuffix("Z").partition(".")
-    try:
-        at = datetime.fromisoformat(head).replace(tzinfo=UTC)
-    except ValueError:
-        return 0
-    return max(0, int(at.timestamp() * 1000) + int((fraction + "000")[:3] if fraction[:3].isdecimal() else 0))

@@ -173,7 +173,7 @@ class Engine:
         # cgroup v2 and v1 name what the kernel keeps of files differently.
         droppable = kept.get("inactive_file", kept.get("total_inactive_file", 0))
         return Figures(
-            at_s=_seconds(str(found.get("read", ""))),
+            at_s=nanoseconds(str(found.get("read", ""))) / 1e9,
             cpu_s=int((cpu.get("cpu_usage") or {}).get("total_usage", 0)) / 1e9,
             memory=max(0, int(memory["usage"]) - int(droppable)),
             limit=int(memory.get("limit", 0)),
@@ -334,14 +334,14 @@ def _archive(folder: str, files: Mapping[str, bytes], uid: int, gid: int) -> byt
     return packed.getvalue()
 
 
-def _seconds(text: str) -> float:
-    """RFC 3339, as the engine writes it with nanoseconds, to seconds; 0 for what is none."""
+def nanoseconds(text: str) -> int:
+    """RFC 3339, as the engine writes it, to nanoseconds since the epoch; 0 for what is none."""
     head, _, fraction = text.removesuffix("Z").partition(".")
     try:
         at = datetime.fromisoformat(head).replace(tzinfo=UTC)
     except ValueError:
-        return 0.0
-    return at.timestamp() + (float(f"0.{fraction}") if fraction.isdecimal() else 0.0)
+        return 0
+    return int(at.timestamp()) * 10**9 + (int(f"{fraction:0<9}"[:9]) if fraction.isdecimal() else 0)
 
 
 def _reason(e: BaseException) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine, secrets_of
+from emp_orch.fleet.desired import DesiredMachine, needed_secrets
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
@@ -98,7 +98,7 @@ class ProcessRuntime:
     def _write_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
-            write_private(path, msgspec.json.encode(_needed(machine, secrets)))
+            write_private(path, msgspec.json.encode(needed_secrets(machine, secrets)))
             if self._settings is not None:
                 api = {"url": self._settings.api.url, "token": self._settings.api.token or ""}
                 write_private(path.with_name("api.json"), msgspec.json.encode(api))
@@ -151,9 +151,3 @@ def _lives_again(root: Path, before: ProcessIdentity | None) -> bool:
     """Whether another supervisord lives here than `before`. It records itself before it starts a program."""
     now = recorded(root / "run" / "supervisord")
     return now is not None and now != before and alive(now)
-
-
-def _needed(machine: DesiredMachine, secrets: Mapping[str, str]) -> dict[str, str]:
-    """The secrets that this machine's programs name, and no other."""
-    refs = secrets_of(machine)
-    return {key: value for key, value in secrets.items() if key in refs}
