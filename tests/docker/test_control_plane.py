@@ -25,7 +25,7 @@ DOCKERFILE = Path(__file__).parent.parent.parent / "containers" / "control" / "D
 
 
 @pytest.fixture(scope="module")
-def control_image(engine: Engine, machine_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def control_image(engine: Engine, machine_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The control plane's image, with the docker command line and Compose of this host."""
     folder = tmp_path_factory.mktemp("cli")
     plugin = _compose_plugin()
@@ -41,7 +41,8 @@ def control_image(engine: Engine, machine_image: str, tmp_path_factory: pytest.T
     engine.docker("import", str(tar), CLI)
     arguments = ["--build-arg", f"MACHINE={machine_image}", "--build-arg", f"CLI={CLI}"]
     engine.docker("build", "--quiet", "--tag", CONTROL, *arguments, str(DOCKERFILE.parent))
-    return CONTROL
+    yield CONTROL
+    engine.docker("rmi", "--force", CONTROL, CLI)
 
 
 def _compose_plugin() -> Path:
