@@ -251,8 +251,19 @@ def _mentioning(folder: str) -> list[int]:
 
 
 def load_base(engine: Engine) -> str:
-    """Make the base image known to `engine`: Debian with Python, as BASE. Returns its name."""
-    engine.docker("import", str(_base_tar()), BASE)
+    """Make the base image known to `engine`: Debian with Python, as BASE. Returns its name.
+
+    Imported once: each import makes another id, and what was built on one base is not up to date on another.
+    """
+    tar = _base_tar()
+    kept = tar.with_suffix(".image")
+    with alone("base-image"):
+        if not kept.exists():
+            engine.docker("import", str(tar), BASE)
+            part = kept.with_suffix(".part")
+            engine.docker("save", "--output", str(part), BASE)
+            part.replace(kept)
+    engine.docker("load", "--input", str(kept))
     return BASE
 
 
@@ -337,7 +348,8 @@ def load_machine(engine: Engine) -> str:
 
     Built once for a state of the source; who else needs it takes it from the cache.
     """
-    made_of = hashlib.sha256(pack() + repr(pinned()).encode() + read_text(DOCKERFILE).encode()).hexdigest()[:12]
+    base = engine.inspect(BASE)["Id"].encode()
+    made_of = hashlib.sha256(base + pack() + repr(pinned()).encode() + read_text(DOCKERFILE).encode()).hexdigest()[:12]
     kept = cache() / f"machine-{made_of}.tar"
     with alone("machine"):
         if kept.exists():
