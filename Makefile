@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FILE ?= emp.yaml
 JOBS ?= 2
 
-.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-page
+.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page
 
 ## Users
 
@@ -77,6 +77,9 @@ bench-stream: $(VENV)/.dev
 
 bench-page: $(VENV)/.dev
 	@$(BIN)/python -m bench.page $(BENCH)
+
+bench-containers: $(VENV)/.dev
+	@$(BIN)/python -m bench.containers $(BENCH)
 
 LOCK = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

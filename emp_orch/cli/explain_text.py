@@ -24,7 +24,7 @@ def text(found: Explained, now_ms: int, line: str) -> str:
     where = subject if subject == machine_id else f"{subject} on {machine_id}"
     state = "stands" if story.now else f"has closed after {age(last.healed_after_ms)}"
     rows = [
-        ("differs", f"{last.observed}, not {last.desired}" if last.desired or last.observed else ""),
+        ("differs", f"{last.desired} → {last.observed}" if last.desired or last.observed else ""),
         ("cause", last.cause),
         ("since", _since(last, now_ms, stands=story.now is not None)),
         ("detected", _detected(last)),

@@ -33,7 +33,7 @@ def _opened(data: dict[str, Any]) -> str:
     seen = "" if late is None else f" (seen after {age(late)})"
     origin = said(data, "origin")
     where = f"  [{origin}]" if origin else ""
-    differs = f"{said(data, 'kind')}: {said(data, 'observed')}, not {said(data, 'desired')}"
+    differs = f"{said(data, 'kind')}: {said(data, 'desired')} → {said(data, 'observed')}"
     return f"{differs}; {said(data, 'cause')}{seen}{where}"
 
 

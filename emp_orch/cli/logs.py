@@ -52,9 +52,11 @@ def logs(
     """Show the logs of COMPONENTs, or of all but the event stream, in time order.
 
     COMPONENT is redis, api, monitor, reconcile, eventlog, control, monitorEventStream, machine-ID (its supervisord,
-    agent and programs) or machine-ID/PROGRAM.
+    agent and programs), a machine's ID, or machine-ID/PROGRAM. Those of a machine in a container of another Docker
+    host are read there.
     """
-    from emp_orch.control.logfiles import log_files, resolve
+    from emp_orch.cli.logs_elsewhere import machine_elsewhere, show
+    from emp_orch.control.logfiles import component_names, log_files, resolve
     from emp_orch.layout import Layout
 
     if listing + clear + follow > 1:
@@ -63,6 +65,10 @@ def logs(
     files = log_files(layout)
     if not files and not layout.state.exists():
         raise EmpError(f"there are no logs in {layout.logs}: no fleet was applied in {layout.root}", hint="emp apply")
+    if machine := machine_elsewhere(layout, components, component_names(files)):
+        flags = {"--follow": follow, "--list": listing, "--clear": clear, "--json": as_json}
+        options = ["--lines", str(lines), *(flag for flag, given in flags.items() if given)]
+        show(layout, machine, components[0], options, terminal=False)
     wanted = resolve(components, files)
     if listing:
         _list(files, wanted, as_json)

@@ -44,6 +44,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "journal": ("journal", "journal", "What was seen, decided and done, and what came of it."),
     "status": ("status", "status", "What runs: control plane, machines, workers, jobs, drift."),
     "logs": ("logs", "logs", "The logs of all components, or of some; follow them, clear them."),
+    "top": ("top", "top", "What machines and their programs use, live."),
+    "exec": ("exec", "exec_", "Run a command in a machine."),
     "doctor": ("doctor", "doctor", "Find what is wrong, and the way out."),
     "images": ("images", "images", "Build and list the image that containers are made from."),
     "render": ("render", "render", "Show the supervisord.conf of each machine, the compose.yaml of each host."),

@@ -275,7 +275,7 @@ def _drift_lines(found: Overview, limit: int | None) -> list[str]:
         return ["drift  none"]
     shown = drift[:limit]
     lines = [
-        f"  {d.drift.kind} {d.drift.subject}: {d.drift.observed}, not {d.drift.desired}"
+        f"  {d.drift.kind} {d.drift.subject}: {d.drift.desired} → {d.drift.observed}"
         f"{'' if d.age_ms is None else f', for {age(d.age_ms)}'} ({d.drift.cause})"
         f"{f'; waits: {d.held}' if d.hold is not None else ''}"
         for d in shown

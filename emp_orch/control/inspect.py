@@ -16,7 +16,7 @@ from emp_orch.fleet.plan import Operation, plan
 from emp_orch.fleet.policy import Hold
 from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import Runtimes, runtimes_of
 from emp_orch.store import connect
 from emp_orch.store.generations import read_generation
 from emp_orch.store.keys import Keys
@@ -65,8 +65,8 @@ class Difference(Struct, frozen=True, kw_only=True):
         return tuple(d for d in self.drift if d.hold is Hold.QUARANTINE)
 
 
-async def difference(layout: Layout) -> Difference:
-    """Compare the generation in force with what is seen now.
+async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Difference:
+    """Compare the generation in force with what is seen now; `runtimes` are those of who has them already.
 
     Raises Unreachable when Redis is away, EmpError when nothing was ever applied.
     """
@@ -77,7 +77,8 @@ async def difference(layout: Layout) -> Difference:
         generation = await read_generation(r, keys, settings.fleet) or generations.kept(layout)
         if generation is None:
             raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
-        observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False, parts=Parts(layout).look).look()
+        runtimes = runtimes_of(layout, settings) if runtimes is None else runtimes
+        observed = await Observer(r, keys, runtimes, fresh=False, parts=Parts(layout).look).look()
         status = await read_status(r, keys, settings.fleet)
         overrides = await read_overrides(r, keys, settings.fleet)
     machines_redis = connect.address(settings.machine_redis_url)

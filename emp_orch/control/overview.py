@@ -37,7 +37,7 @@ from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.procident import started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
-from emp_orch.runtimes import all_instances, runtimes_of
+from emp_orch.runtimes import Runtimes, all_instances, runtimes_of
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo, Supervisor
 from emp_orch.settings import Settings
 from emp_orch.store import connect
@@ -146,10 +146,12 @@ def _counts(drift: Drift, found: Difference) -> bool:
 async def look(layout: Layout, settings: Settings) -> Overview:
     """Look at everything at once. Raises EmpError only when a file of the fleet's is damaged."""
     plane = plane_of(layout, settings)
-    instances = await all_instances(runtimes_of(layout, settings))
+    runtimes = runtimes_of(layout, settings)
+    # First, and by itself: a Docker host that is away takes its time, and no second time.
+    instances = await all_instances(runtimes)
     left = orphans(layout)
     (found, redis_error), parts, jobs = await asyncio.gather(
-        _difference(layout), _parts(plane, settings, left), _jobs(settings)
+        _difference(layout, runtimes), _parts(plane, settings, left), _jobs(settings)
     )
     generation = None if found else generations.kept(layout)
     now_ms = int(time.time() * 1000)
@@ -174,11 +176,11 @@ async def look(layout: Layout, settings: Settings) -> Overview:
     )
 
 
-async def _difference(layout: Layout) -> tuple[Difference | None, str]:
+async def _difference(layout: Layout, runtimes: Runtimes) -> tuple[Difference | None, str]:
     """The difference, or why Redis cannot tell."""
     try:
         async with asyncio.timeout(REDIS_DEADLINE_S):
-            return await difference(layout), ""
+            return await difference(layout, runtimes), ""
     except TimeoutError:
         return None, f"no answer within {REDIS_DEADLINE_S:g} s"
     except EmpError as e:

@@ -206,7 +206,8 @@ def _whole_machine(
         if seen is not None and (rival := overwritten(seen, instance, desired, observed)):
             return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
         return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
-    if instance is not None and instance.container != container_hash(machine):
+    seen_now = instance is not None and instance.state is not InstanceState.UNKNOWN
+    if instance is not None and seen_now and instance.container != container_hash(machine):
         made = (container_hash(machine), instance.container)
         want, got = (f"container {m}" if m else "no container" for m in made)
         others = "only a new container changes its image, host, devices, ports or limits"

@@ -9,7 +9,8 @@ from emp_orch.fleet.model import Fleet, Machine, Service, ServiceName
 from emp_orch.fleet.plan import MachineChange, compare
 
 # Parts of a fleet beside its machines and services, as emp.yaml calls them.
-_PARTS = ("redis", "api", "monitor", "control", "hosts", "jobs", "reconcile")
+_PARTS = ("redis", "api", "monitor", "control", "hosts", "jobs", "reconcile", "worker_package")
+PACKAGE_PINNED = "~ worker_package"
 
 
 def changed(before: Fleet | None, after: Fleet) -> tuple[str, ...]:

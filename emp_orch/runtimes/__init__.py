@@ -15,8 +15,10 @@ from emp_orch.runtimes.external import ExternalRuntime
 from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.settings import Settings
 
+Runtimes = Mapping[RuntimeKind, Runtime]
 
-def runtimes_of(layout: Layout, settings: Settings | None) -> Mapping[RuntimeKind, Runtime]:
+
+def runtimes_of(layout: Layout, settings: Settings | None) -> Runtimes:
     """Every runtime this emp has, for the fleet in `layout`. A new runtime is one file and one line here."""
     runtimes: dict[RuntimeKind, Runtime] = {
         RuntimeKind.PROCESS: ProcessRuntime(layout, settings),
@@ -32,7 +34,7 @@ def runtimes_of(layout: Layout, settings: Settings | None) -> Mapping[RuntimeKin
 _COUNTS = (InstanceState.GONE, InstanceState.UNKNOWN, InstanceState.RUNNING)
 
 
-async def all_instances(runtimes: Mapping[RuntimeKind, Runtime]) -> dict[MachineId, Instance]:
+async def all_instances(runtimes: Runtimes) -> dict[MachineId, Instance]:
     """Every machine that some runtime knows of. One whose runtime was changed is known to two: what lives counts."""
     found: dict[MachineId, Instance] = {}
     for runtime in runtimes.values():

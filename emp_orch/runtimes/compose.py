@@ -25,7 +25,7 @@ from emp_orch.layout import Layout
 from emp_orch.render.compose import API_SECRET, REDIS_SECRET, VALUES_SECRET, Placed, render_compose
 from emp_orch.resources import read_text
 from emp_orch.runtimes.docker_hosts import Away, Found, HostView
-from emp_orch.runtimes.engine import Engine
+from emp_orch.runtimes.engine import Engine, EngineAway
 from emp_orch.runtimes.host_folder import (
     DEFAULT_DRAIN_S,
     HostFolder,
@@ -118,20 +118,28 @@ class ComposeRuntime:
 
     # -- for people: logs, commands, figures
 
-    async def container(self, machine_id: MachineId) -> tuple[Engine, str]:
-        """The engine and container of a machine that runs. Raises EmpError."""
-        for view, found in await self._everywhere(machine_id):
-            if found.instance.state is InstanceState.RUNNING:
+    async def container(self, machine_id: MachineId) -> tuple[Engine, str] | None:
+        """The engine and container of a machine that runs, where it was placed first; None without one.
+
+        Raises EngineAway when its host does not answer.
+        """
+        placed = {name: machine_id in HostFolder(self._layout, name).known() for name in self._views}
+        for view in sorted(self._views.values(), key=lambda v: not placed[v.host.name]):
+            seen = await (self._ours(view) if placed[view.host.name] else view.look())
+            if isinstance(seen, Away):
+                continue
+            found = seen.get(machine_id)
+            if found is not None and found.instance.state is InstanceState.RUNNING:
                 return view.engine, found.container.id
-        raise EmpError(f"{machine_id} has no container that runs", hint="`emp diff` says why")
+        return None
 
     # -- below
 
     async def _ours(self, view: HostView) -> Mapping[MachineId, Found]:
-        """What is on a host. Raises EmpError when that cannot be known."""
+        """What is on a host. Raises EngineAway when that cannot be known."""
         seen = await view.look()
         if isinstance(seen, Away):
-            raise EmpError(seen.detail, hint=f"the machines of {view.host.name} wait until it answers")
+            raise EngineAway(seen.detail, hint=f"the machines of {view.host.name} wait until it answers")
         return seen
 
     async def _everywhere(self, machine_id: MachineId) -> list[tuple[HostView, Found]]:

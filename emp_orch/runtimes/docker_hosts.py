@@ -43,13 +43,15 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class Away(Struct, frozen=True, kw_only=True):
-    """Why a host's machines cannot be seen, and since when (ms, this host's clock)."""
+    """Why a host's machines cannot be seen, and since when (ms, our clock); None: it was never seen to answer."""
 
     why: str
-    since_ms: int
+    since_ms: int | None
 
     @property
     def detail(self) -> str:
+        if self.since_ms is None:
+            return self.why
         since = datetime.fromtimestamp(self.since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{self.why} (since {since})"
 
@@ -65,6 +67,7 @@ class HostView:
         self._began: dict[str, tuple[str, Instance]] = {}
         self._lock = threading.Lock()
         self._seen: dict[MachineId, Found] = {}
+        self._answered = False
         self.away: Away | None = None
 
     async def look(self) -> dict[MachineId, Found] | Away:
@@ -82,13 +85,13 @@ class HostView:
             return self._is_away(e.message)
         if self.away is not None:
             log.info("%s answers again", self.engine.named)
-        self.away = None
+        self.away, self._answered = None, True
         return self._seen
 
     def _is_away(self, why: str) -> Away:
         # The first reason stands: what is shown must not change with every look.
         if self.away is None:
-            self.away = Away(why=why, since_ms=int(time.time() * 1000))
+            self.away = Away(why=why, since_ms=int(time.time() * 1000) if self._answered else None)
             log.warning("%s; its machines are unknown until it answers", why)
         return self.away
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.history import changed
+from emp_orch.fleet.history import PACKAGE_PINNED, changed
 from emp_orch.fleet.model import Fleet
 from emp_orch.fleet.package import WorkerPackage
 from emp_orch.store.connect import Client
@@ -131,13 +131,16 @@ async def list_generations(r: Client, keys: Keys, fleet: str, limit: int = KEPT)
 
 
 def with_changes(kept: Sequence[Generation]) -> list[tuple[Generation, tuple[str, ...]]]:
-    """Each of `kept`, newest first, with what it changed; nothing is said where the one before is not kept."""
+    """Each of `kept`, newest first, with what it changed; nothing is said where the one before is not kept.
+
+    `~ worker package`: an emp of another version applied it.
+    """
     told: list[tuple[Generation, tuple[str, ...]]] = []
     for generation, before in zip(kept, [*kept[1:], None], strict=True):
         follows = before is not None and before.number == generation.number - 1
         known = follows or generation.number == 1
         found = changed(before.fleet if before and follows else None, generation.fleet) if known else ()
-        if before is not None and follows and before.package != generation.package:
+        if before is not None and follows and before.package != generation.package and PACKAGE_PINNED not in found:
             found = (*found, "~ worker package")
         told.append((generation, found))
     return told

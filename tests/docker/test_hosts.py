@@ -79,8 +79,8 @@ class Hosts(Stack):
         return found, self.engines[host].inspect(found)["State"]["StartedAt"] if found else ""
 
     def drift(self) -> dict[str, dict[str, Any]]:
-        """Each machine's drift, by kind."""
-        return {f"{d['machine_id']} {d['kind']}": d for d in (i["drift"] for i in self.diff()[1]["drift"])}
+        """Each drift with what is said of it, by machine and kind."""
+        return {f"{i['drift']['machine_id']} {i['drift']['kind']}": i for i in self.diff()[1]["drift"]}
 
     def workers(self) -> list[str]:
         return sorted(w["worker_id"] for w in json.loads(self.run("status", "--json").stdout)["workers"])
@@ -149,14 +149,29 @@ def test_machines_on_hosts_elsewhere_are_whole(hosts: Hosts) -> None:
     assert PASSWORD not in shown
 
 
+def test_people_look_into_them(hosts: Hosts) -> None:
+    shown = hosts.ok("logs", ON_A, "-n", "3000")
+    assert "redis-worker-gpu0" in shown and "agent" in shown
+    only = hosts.ok("logs", f"machine-{ON_A}/redis-worker-gpu0", "--json").splitlines()
+    assert {json.loads(line)["component"] for line in only} == {f"machine-{ON_A}/redis-worker-gpu0"}
+    assert f"Docker answers: {A}, {B}" in hosts.run("doctor").stdout
+    both = hosts.run("logs", ON_A, "api")
+    assert (both.returncode, "on its own host" in both.stderr) == (2, True)
+    assert hosts.run("exec", ON_B, "--", "sh", "-c", 'echo "$MACHINE_ID"; exit 7').returncode == 7
+    used = {m["machine_id"]: m for m in json.loads(hosts.ok("top", "--json"))["machines"]}
+    assert {m for m, use in used.items() if use["memory"] and use["where"]} == {ON_A, ON_B}
+    assert "redis-worker-gpu0" in {p["name"] for p in used[ON_A]["programs"]}
+
+
 def test_one_host_is_cut_off_and_back(hosts: Hosts) -> None:
     before = hosts.life(A, ON_A)
     hosts.engines[A].cut()
     try:
         key = f"{ON_A} machine-unreachable"
-        cause = until("what is on A is unknown", lambda: hosts.drift().get(key))["cause"]
-        assert f"Docker host {A}" in cause
-        assert "since 20" in cause
+        item = until("what is on A is unknown", lambda: hosts.drift().get(key))
+        assert f"Docker host {A}" in item["drift"]["cause"]
+        until("who acts tells since when", lambda: (hosts.drift()[key]["age_ms"] or 0) > 0)
+        assert f"Docker host {A}" in hosts.ok("journal") and " (since 20" in hosts.ok("journal")
         assert f"Docker host {B}" not in json.dumps(hosts.diff()[1])
         # The other host's machine is healed and changed meanwhile.
         b = hosts.engines[B]

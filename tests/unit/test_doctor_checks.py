@@ -12,6 +12,7 @@ import pytest
 from test_status_text import difference, drift
 
 from emp_orch.cli.doctor import as_document, text
+from emp_orch.control.doctor.engines import EngineFacts
 from emp_orch.control.doctor.examine import CHECKS, examine
 from emp_orch.control.doctor.facts import Answer, Facts, gather
 from emp_orch.control.doctor.host import PathFacts
@@ -329,3 +330,15 @@ def test_what_keeps_emp_from_acting_is_said_with_the_way_out(nothing: Facts) -> 
     assert fix == "emp explain program-fatal/box/comfyui-gpu0; emp restart box releases it"
     for name in told:
         assert levels(nothing, name, difference=difference()) == ["ok"]
+
+
+def test_docker_hosts(nothing: Facts) -> None:
+    well = EngineFacts(url="unix:///run/docker.sock", missing=(), compose="")
+    lacking = EngineFacts(url="ssh://me@gpu-a", missing=("emp-machine:1",), compose="docker has no `compose` command")
+    assert levels(nothing, "docker", engines={}) == ["ok"]
+    assert levels(nothing, "docker", engines={"local": well}) == ["ok"]
+    away = Unknown(reason="Docker host gpu-b (tcp://gpu-b:2376) does not answer")
+    assert levels(nothing, "docker", engines={"local": well, "gpu-a": lacking, "gpu-b": away}) == ["fail", "fail"]
+    ((level, what, fix),) = findings(nothing, "docker-images", engines={"gpu-a": lacking, "gpu-b": away})
+    assert (level, what) == ("warn", "Docker host gpu-a has no image emp-machine:1")
+    assert fix == "emp images build --host ssh://me@gpu-a"

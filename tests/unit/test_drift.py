@@ -789,3 +789,11 @@ def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone() -> None:
     m = one([], runtime=RuntimeKind.COMPOSE)
     observed = look(m, instances={}, machines={}, workers={})
     assert [d.kind for d in diff(wish(m), observed)] == [Kind.MACHINE_UNREACHABLE]
+
+
+def test_a_container_that_cannot_be_seen_is_not_taken_for_an_old_one() -> None:
+    """Its host has just been cut off; what it reported is fresh still."""
+    there = structs.replace(running(M), container="0123456789abcdef", host="gpu-a")
+    assert Kind.CONTAINER_OUTDATED in {d.kind for d in diff(UP, look(M, instances={M.id: there}))}
+    unseen = structs.replace(there, state=InstanceState.UNKNOWN, started_ms=0)
+    assert diff(UP, look(M, instances={M.id: unseen})) == ()

@@ -10,10 +10,13 @@ from msgspec import structs
 from emp_orch.errors import EmpError
 from emp_orch.fleet.history import changed
 from emp_orch.fleet.model import Fleet
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.store.generations import Generation, decode, with_changes
 
 M = machine("m", services=["simulation", "comfyui"], num_gpus=1)
 SPARE = machine("spare", num_gpus=0)
+PINNED = WorkerPackage(digest="a" * 64)
+OWN = WorkerPackage(digest="b" * 64)
 ONE = fleet([SIMULATION, COMFYUI], M)
 
 
@@ -81,6 +84,7 @@ def _with(before: Fleet, **changes: object) -> Fleet:
             ("~ api", "~ reconcile"),
             id="parts; a URL is in no stored generation",
         ),
+        pytest.param(ONE, _with(ONE, worker_package=PINNED), ("~ worker_package",), id="a pinned package"),
     ],
 )
 def test_what_changed(before: Fleet | None, after: Fleet, expected: tuple[str, ...]) -> None:
@@ -103,6 +107,19 @@ def test_only_neighbours_are_compared() -> None:
         (8, ()),
         (6, ()),
         (1, ("+ m",)),
+    ]
+
+
+def test_another_worker_package_is_told_once() -> None:
+    pinned = _with(ONE, worker_package=PINNED)
+    runs = ((5, ONE, OWN), (4, pinned, PINNED), (3, ONE, PINNED), (2, ONE, OWN), (1, ONE, None))
+    kept = [Generation(number=n, at_ms=n, fleet=f, digest="", package=p) for n, f, p in runs]
+    assert [told for _, told in with_changes(kept)] == [
+        ("~ worker_package",),  # with the version that goes with it
+        ("~ worker_package",),  # pins what ran already
+        ("~ worker package",),  # an emp of another version applied the same file
+        ("~ worker package",),
+        ("+ m",),
     ]
 
 

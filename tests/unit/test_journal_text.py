@@ -49,7 +49,7 @@ def test_the_lines_of_a_repair() -> None:
     world.round(look(M), after_ms=3_500)
     again = moment(NOW_MS + 2_000)[11:]
     assert shown(world) == [
-        f"drift opened m {PROGRAM} program-fatal: FATAL, not RUNNING; supervisord gave up after its retries"
+        f"drift opened m {PROGRAM} program-fatal: RUNNING → FATAL; supervisord gave up after its retries"
         f" (seen after 700ms) [emp.yaml:simulation]",
         f"decided m {PROGRAM} program-fatal: start program now",
         f"begun m {PROGRAM} start program m {PROGRAM} (start): it is FATAL: supervisord gave up after its retries"
@@ -81,7 +81,7 @@ def test_the_lines_of_a_repair() -> None:
             "ended m start machine: failed: no disk (make room)",
         ),
         ("of_tomorrow", {"machine_id": "m", "n": [1]}, "of tomorrow m n=[1]"),
-        ("drift_opened", {}, "drift opened fleet : , not ;"),
+        ("drift_opened", {}, "drift opened fleet : → ;"),
         ("decision", {"key": 7, "next_ms": "x"}, "decided fleet : waits:"),
         ("malformed", {"error": "no\x1b[2J\nJSON"}, "malformed fleet error=no\\x1b[2J\\nJSON"),
     ],
@@ -172,7 +172,7 @@ def test_a_drift_that_stands() -> None:
     at = [moment(NOW_MS + ms)[11:] for ms in (0, 100, 500)]
     assert explained(world, line_="simulation: {scale: per_machine}") == [
         f"program-fatal of {PROGRAM} on m: stands",
-        "  differs   FATAL, not RUNNING",
+        "  differs   RUNNING → FATAL",
         "  cause     supervisord gave up after its retries",
         f"  since     {moment(NOW_MS)}, 500ms ago",
         "  detected  700ms after it began",

@@ -204,8 +204,8 @@ box-worker-0  idle    -    7     0       comfyui error (refused)
 
 jobs   4 pending · 17 completed
 drift  2
-  program-stopped comfyui-gpu0: STOPPED, not RUNNING, for 12s (it was stopped)
-  machine-surplus old: STOPPED, not RUNNING (it was stopped)"""
+  program-stopped comfyui-gpu0: RUNNING → STOPPED, for 12s (it was stopped)
+  machine-surplus old: RUNNING → STOPPED (it was stopped)"""
     )
 
 

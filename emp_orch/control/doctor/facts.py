@@ -18,6 +18,7 @@ from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
+from emp_orch.control.doctor.engines import EngineFacts, engine_facts
 from emp_orch.control.doctor.host import (
     FolderFacts,
     environment_of,
@@ -90,6 +91,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     artifacts: Unknown | None
     machines: dict[MachineId, MachineFacts]
     instances: dict[MachineId, Instance]
+    engines: dict[str, EngineFacts | Unknown] = {}
 
     def machine_lives(self, machine_id: str) -> bool:
         instance = self.instances.get(MachineId(machine_id))
@@ -125,6 +127,12 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             ready = fact(_get(http, settings.api, "/ready"))
             monitor = fact(_get(http, settings.monitor, "/"))
             artifacts = fact(_artifacts(settings))
+        hosts = asked if isinstance(asked, Settings) else settings
+        engines = (
+            t.create_task(engine_facts(hosts, fleet if isinstance(fleet, Fleet) else None))
+            if (isinstance(hosts, Settings))
+            else None
+        )
     nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
     seen = machines.result()
     heard = holders.result()
@@ -153,6 +161,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         artifacts=nothing or artifacts.result(),
         machines={} if isinstance(seen, Unknown) else seen,
         instances={} if isinstance(lives, Unknown) else lives,
+        engines=engines.result() if engines else {},
     )
 
 

@@ -28,6 +28,7 @@ class Group(StrEnum):
     PLANE = "control plane"
     REDIS = "Redis"
     API = "API and page"
+    DOCKER = "Docker hosts"
     MACHINES = "machines"
     WORKERS = "workers"
 

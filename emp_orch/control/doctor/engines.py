@@ -1,0 +1,103 @@
+"""Checks of the Docker hosts: each answers, and has the images that its machines are made from; Compose is here."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown
+from emp_orch.errors import EmpError
+from emp_orch.fleet.hosts import LOCAL, host_of
+from emp_orch.fleet.model import Fleet, RuntimeKind
+from emp_orch.images import MACHINE_IMAGE, built_here
+from emp_orch.settings import EngineAddress, Settings
+
+if TYPE_CHECKING:
+    from emp_orch.control.doctor.facts import Facts
+
+COMPOSE_S = 5.0
+
+
+class EngineFacts(Struct, frozen=True, kw_only=True):
+    """`missing`: images that `emp images build` makes, and that this engine lacks. `compose`: why the engine cannot be
+    commanded by `docker compose`; empty when it can."""
+
+    url: str
+    missing: tuple[str, ...]
+    compose: str
+
+
+async def engine_facts(settings: Settings, fleet: Fleet | None) -> dict[str, EngineFacts | Unknown]:
+    """Every Docker host at once; one that is away makes nobody else wait."""
+    images: dict[str, set[str]] = {h.name: set() for h in settings.hosts}
+    for machine in fleet.machines if fleet else ():
+        if machine.runtime is RuntimeKind.COMPOSE:
+            images.setdefault(host_of(machine), set()).add(machine.image or MACHINE_IMAGE)
+    looks = [asyncio.to_thread(_look, host, images[host.name]) for host in settings.hosts]
+    return dict(zip((h.name for h in settings.hosts), await asyncio.gather(*looks), strict=True))
+
+
+def _look(host: EngineAddress, images: set[str]) -> EngineFacts | Unknown:
+    from emp_orch.runtimes.engine import Engine  # the Docker SDK takes its time to import
+
+    engine = Engine(host)
+    try:
+        missing = tuple(sorted(i for i in images if built_here(i) and not engine.has_image(i)))
+        engine.containers(("emp.fleet",))
+        return EngineFacts(url=host.url, missing=missing, compose=_compose(engine.command()))
+    except EmpError as e:
+        return Unknown(reason=f"{e.message}{f'; {e.hint}' if e.hint else ''}")
+    finally:
+        engine.close()
+
+
+def _compose(command: list[str]) -> str:
+    try:
+        asked = subprocess.run(
+            [*command, "compose", "version"], capture_output=True, text=True, timeout=COMPOSE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return f"docker compose: {e}"
+    return "" if asked.returncode == 0 else "docker has no `compose` command here"
+
+
+def _answers(facts: Facts) -> Iterator[Problem]:
+    for name, engine in facts.engines.items():
+        if isinstance(engine, Unknown):
+            yield Problem(
+                what=f"Docker host {name}: {engine.reason}",
+                fix="its machines are unknown until it answers; the others go on",
+                where=f"hosts.{name}",
+            )
+        elif engine.compose:
+            yield Problem(
+                what=engine.compose, fix="install the Compose plugin, version 2.17 or newer", where=f"hosts.{name}"
+            )
+
+
+def _images(facts: Facts) -> Iterator[Problem]:
+    for name, engine in facts.engines.items():
+        if isinstance(engine, Unknown):
+            continue
+        for image in engine.missing:
+            on = "" if name == LOCAL else f" --host {engine.url}"
+            yield Problem(
+                what=f"Docker host {name} has no image {image}",
+                fix=f"emp images build{on}",
+                where=f"hosts.{name}",
+                level=Level.WARN,
+            )
+
+
+def _told(facts: Facts) -> str:
+    return f"Docker answers: {', '.join(facts.engines)}" if facts.engines else "no machine needs Docker"
+
+
+CHECKS = (
+    Check(name="docker", group=Group.DOCKER, fine=_told, find=_answers),
+    Check(name="docker-images", group=Group.DOCKER, fine=lambda _: "no image is missing there", find=_images),
+)
