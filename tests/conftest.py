@@ -6,6 +6,7 @@ In CI a skipped test is a failure: what it needs is installed there.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,9 @@ from hypothesis import settings
 # How long an example takes says more of what else runs here than of what is tested.
 settings.register_profile("emp", deadline=None)
 settings.load_profile("emp")
+# A shell in the background ignores Ctrl-C, and so would every process that is started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -123,8 +123,10 @@ class Engine:
         argv += ["--pidfile", f"{self.folder}/pid", *self._listening(), "--bridge", self.bridge]
         argv += ["--default-address-pool", f"base={self._pool},size=27", "--config-file", f"{self.folder}/none.json"]
         (self.folder / "none.json").write_text("{}")
-        self._process = self._run_on(argv)
-        until(f"an answer of dockerd{self._told()}", self._answers, within_s=START_S)
+        # Two that begin at once would both make the same chains of the firewall, and one would fail.
+        with alone("dockerd"):
+            self._process = self._run_on(argv)
+            until(f"an answer of dockerd{self._told()}", self._answers, within_s=START_S)
 
     def _listening(self) -> list[str]:
         return ["--host", self.url]

@@ -178,7 +178,7 @@ def test_one_host_is_cut_off_and_back(hosts: Hosts) -> None:
         b.docker("kill", hosts.life(B, ON_B)[0])
         until("only A is missed", lambda: set(hosts.drift()) == {key}, within_s=HEALED_S)
         hosts.write(slots=2)
-        done = hosts.run("apply", "-y", "--timeout", "30")
+        done = hosts.run("apply", "-y", "--timeout", "12")
         assert done.returncode == 4, done.stderr
         assert f"Docker host {A}" in done.stdout + done.stderr
         until("B is as the file says", lambda: f"{ON_B}-worker-1" in hosts.workers())

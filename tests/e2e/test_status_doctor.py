@@ -45,7 +45,7 @@ def test_all_is_well(stack: Stack) -> None:
     code, found = doctor(stack)
     assert (code, found["ok"], found["counts"]["fail"], found["counts"]["unknown"]) == (0, True, 0, 0)
     assert {f["group"] for f in found["findings"]} == {
-        *("basics", "control plane", "Redis", "API and page", "machines", "workers")
+        *("basics", "control plane", "Redis", "API and page", "Docker hosts", "machines", "workers")
     }
     status = stack.run("status", "--json")
     assert status.returncode == 0, status.stdout
