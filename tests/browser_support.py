@@ -17,6 +17,9 @@ ARGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 SOON_MS = 15_000
+# Chromium gives up what is on its way when an interface of the host comes or goes, as when somebody's container starts
+# beside the tests. The page has to live with that, but it is no complaint of the page's.
+HOST_CHANGED = "net::ERR_NETWORK_CHANGED"
 AXE = Path(__file__).parent / "browser" / "vendor" / "axe.min.js"
 
 
@@ -27,12 +30,16 @@ class Watched:
         self.page = page
         self.complaints: list[str] = []
         self.urls: list[str] = []
-        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("console", lambda m: self._note(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: self.complaints.append(str(e)))
         page.on("request", lambda r: self.urls.append(r.url))
         self.unanswered: set[str] = set()
         page.on("request", lambda r: self.unanswered.add(r.url))
         page.on("requestfinished", lambda r: self.unanswered.discard(r.url))
+
+    def _note(self, complaint: str) -> None:
+        if HOST_CHANGED not in complaint:
+            self.complaints.append(complaint)
 
     @classmethod
     async def new(cls, browser: Browser, **context: Any) -> Watched:

@@ -1,5 +1,6 @@
-// Before the page's modules: one that did not come, because the server went away just then, would leave the page at its
-// first words for ever. Nothing is lost by loading it again, as nothing has been shown yet.
+// Before the page's modules: one that did not come would leave the page at its first words for ever. The server went away
+// just then, or an interface of this host came or went, upon which Chromium gives up all that is on its way. Nothing is
+// lost by loading it again, as nothing has been shown yet.
 (() => {
   const PATIENCE_MS = 8_000;
   const AGAIN_MS = 2_000;

@@ -41,9 +41,13 @@ function pressed(key) {
   }
 }
 
-// A dialog closes itself. In the search field the text goes; from a machine's page, back to all.
+// A dialog closes: here and at once, because the browser hides it first and tells of it later, and the keys in between
+// would be lost. In the search field the text goes; from a machine's page, back to all.
 function escape(event) {
-  if (ui.dialog) return;
+  if (ui.dialog) {
+    event.preventDefault();
+    return ui.close();
+  }
   if (event.target.matches("input[type=search]")) {
     setFilter("q", "");
     event.target.blur();

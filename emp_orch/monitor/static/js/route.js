@@ -21,7 +21,12 @@ export function href(view, id = "", filters = {}) {
 }
 
 export const here = () => parse(location.hash);
-export const go = (view, id, filters) => (location.hash = href(view, id, filters));
+
+// At once: the browser tells of another hash only later, and who types fast means the view that comes.
+export function go(view, id, filters) {
+  history.pushState(null, "", href(view, id, filters));
+  dispatchEvent(new HashChangeEvent("hashchange"));
+}
 
 // Changing a filter is no step to go back to.
 export function setFilter(name, value) {

@@ -12,8 +12,8 @@ const MARKS = { ok: "✓", busy: "▶", wait: "…", bad: "✕", off: "○" };
 
 export const toneOf = (word) => TONE_OF.get(word.toLowerCase()) ?? (/^exited/.test(word) ? "bad" : "off");
 
-export const Badge = ({ word, label, title, small }) => html`
-  <span class=${`badge tone-${toneOf(word)} ${small ? "small" : ""}`} title=${title}>
-    <span class="mark" aria-hidden="true">${MARKS[toneOf(word)]}</span>${label ? html`<span class="badge-label">${label}</span>${" "}` : null}
+export const Badge = ({ word, label, title, small, tone = toneOf(word) }) => html`
+  <span class=${`badge tone-${tone} ${small ? "small" : ""}`} title=${title}>
+    <span class="mark" aria-hidden="true">${MARKS[tone]}</span>${label ? html`<span class="badge-label">${label}</span>${" "}` : null}
     <span class="badge-word">${word.replace("_", " ")}</span>
   </span>`;

@@ -1,6 +1,6 @@
 import { html } from "../html.js";
 import { since, Time } from "../time.js";
-import { Badge } from "./badge.js";
+import { Badge, toneOf } from "./badge.js";
 import { ask, COMMANDS } from "./commands.js";
 import { programWord } from "./program.js";
 
@@ -33,7 +33,7 @@ const Line = ({ line, id }) => html`
     <th scope="row">${line.name}</th>
     <td data-label="Desired"><span>${line.desired ?? "–"}</span></td>
     <td data-label="Observed">
-      ${line.program ? html`<${Badge} word=${programWord(line.program)} small />` : html`<span>${line.observed ?? "–"}</span>`}
+      ${line.program ? html`<${State} line=${line} />` : html`<span>${line.observed ?? "–"}</span>`}
       ${line.program?.detail ? html`<div class="muted small">${line.program.detail}</div>` : null}
       ${line.program?.port_taken_by ? html`<div class="trouble small">its port is taken by ${line.program.port_taken_by}</div>` : null}
     </td>
@@ -44,6 +44,13 @@ const Line = ({ line, id }) => html`
     <td>${line.program && line.desired ? html`<button class="quiet small" onClick=${() => ask(COMMANDS.program(id, line.name))} aria-label=${`restart ${line.name}`}>restart</button>` : null}</td>
   </tr>
 `;
+
+// A program that runs, and still is not as desired, is told in the drift's words.
+function State({ line }) {
+  const word = programWord(line.program);
+  if (line.mark !== "differs" || toneOf(word) !== "ok") return html`<${Badge} word=${word} small />`;
+  return html`<${Badge} word=${line.told?.toLowerCase() || word} tone="wait" small />`;
+}
 
 function facts({ machine, desired }, generation) {
   const line = (name, want, got) => ({
@@ -69,7 +76,7 @@ function programs({ machine, desired, drift }) {
     const is = told.get(name);
     const should = wanted.includes(name) ? (is?.desired ?? (once(name) ? "done" : "running")) : null;
     const mark = should === null ? "surplus" : !program ? "missing" : is || !well(program) ? "differs" : "same";
-    return { name, program, desired: should, observed: program ? undefined : "not there", mark };
+    return { name, program, told: is?.observed, desired: should, observed: program ? undefined : "not there", mark };
   });
 }
 
