@@ -157,6 +157,8 @@ class Host:
     strayed: set[WorkerId] = field(default_factory=set)
     # No way to Redis, for the agent and the workers; what the agent last knew of how far Redis' clock is ahead.
     cut: bool = False
+    # No way to Redis for the workers alone.
+    workers_cut: bool = False
     ahead_ms: int | None = None
     clock_ahead_ms: int = 0
     # It was told to stop: busy workers end their jobs, for a while, and it ends.
@@ -352,7 +354,7 @@ class World:
                 if reached:
                     done += self._obey(host)
                     self._write(host)
-            if reached:
+            if reached and not host.workers_cut:
                 self._workers_of(host)
         self._return_jobs()
         for host in [h for h in self.hosts.values() if h.stopping_since_ms]:

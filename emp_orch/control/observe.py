@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from msgspec import structs
 
 from emp_orch.fleet.desired import machine_of
+from emp_orch.fleet.hearing import Sight
 from emp_orch.fleet.incremental import Attention
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
@@ -65,6 +66,7 @@ class Observer:
         self._since_ms: int | None = None if fresh else 0
         self._seq = 0
         self._last: Observed | None = None
+        self._sight = Sight()
         self._desired: Desired | None = None
         self._full_at_s = 0.0
         self._ahead_ms: int | None = None
@@ -73,6 +75,7 @@ class Observer:
         """Reading failed: what is silent from now on may only be silent to us."""
         self._since_ms = None
         self._last = None
+        self._sight = Sight()
 
     async def look(self) -> Observed:
         """All there is."""
@@ -98,13 +101,13 @@ class Observer:
         if last is not None and self._clock.monotonic() - self._full_at_s < FULL_EVERY_S:
             changes = await changes_since(self._r, self._keys, self._seq, stale_after_ms=desired.stale_after_ms)
             if not self._jumped(changes.now_ms) and changes.whole_since(self._seq):
-                self._last = await self._updated(last, changes, desired, attention)
+                self._last = self._sight.after(await self._updated(last, changes, desired, attention), desired)
                 self._seq = changes.seq
                 return self._last
         seq = await current_seq(self._r, self._keys)
         if began_anew(self._seq, seq):
             self.lost()
-        self._last = await self.look()
+        self._last = self._sight.after(await self.look(), desired)
         self._desired = desired
         self._seq = seq
         self._full_at_s = self._clock.monotonic()

@@ -108,7 +108,7 @@ def machine_drift(
     instance = instance_of(machine, observed)
     gone = instance is not None and instance.state is InstanceState.GONE
     seen_ms = unreadable.get(("machine", machine.id))
-    if not gone and seen_ms is not None and fresh(seen_ms, desired, observed):
+    if not gone and seen_ms is not None and fresh(seen_ms, machine.id, desired, observed):
         return []
     whole = _whole_machine(machine, instance, desired, observed, seen_ms)
     seen = observed.machines.get(machine.id)
@@ -158,10 +158,10 @@ def _under_way(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> str:
     return "its start-up sequence is under way" + (f"; {at.subject} is {at.observed}: {at.cause}" if at else "")
 
 
-def _why_away(seen_ms: int | None, desired: Desired, observed: Observed) -> str:
+def _why_away(machine_id: MachineId, seen_ms: int | None, desired: Desired, observed: Observed) -> str:
     if not seen_ms:
         return "it has not joined, or was stopped in good order"
-    if fresh(seen_ms, desired, observed):
+    if fresh(seen_ms, machine_id, desired, observed):
         return NOBODY_WAS_HEARD
     return "its box is off, or cannot reach Redis; emp cannot start it"
 
@@ -195,7 +195,7 @@ def _whole_machine(
     if now is None:
         silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "has never reported"
         if machine.runtime in UNSEEN:
-            return drift(Kind.MACHINE_AWAY, "reporting", silent, _why_away(seen_ms, desired, observed))
+            return drift(Kind.MACHINE_AWAY, "reporting", silent, _why_away(machine.id, seen_ms, desired, observed))
         if instance is None or instance.state is InstanceState.UNKNOWN:
             why = instance.detail if instance and instance.detail else "no runtime here can tell whether it runs"
             return drift(Kind.MACHINE_UNREACHABLE, "reporting", silent, why)

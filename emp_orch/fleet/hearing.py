@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.kinds import Desired
+from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState, Observed, SeenMachine
 
 # How long a machine or worker may take from its process' start to its first report.
@@ -24,9 +27,50 @@ def recent(seen_ms: int, desired: Desired, observed: Observed) -> bool:
     return abs(observed.now_ms - seen_ms) <= desired.stale_after_ms
 
 
-def fresh(seen_ms: int, desired: Desired, observed: Observed) -> bool:
-    """Whether a subject last seen at `seen_ms` may be alive: what nobody could hear is no silence."""
-    return recent(seen_ms, desired, observed) or recent(observed.observing_since_ms, desired, observed)
+def fresh(seen_ms: int, machine_id: MachineId, desired: Desired, observed: Observed) -> bool:
+    """Whether a subject of that machine, last seen at `seen_ms`, may be alive: what nobody could hear is no silence."""
+    return any(recent(at, desired, observed) for at in (seen_ms, *listening_since(machine_id, observed)))
+
+
+def listening_since(machine_id: MachineId, observed: Observed) -> tuple[int, int]:
+    """When everybody could be heard again, and when this machine could."""
+    everybody_ms = observed.observing_since_ms
+    return everybody_ms, observed.back_ms.get(machine_id, everybody_ms)
+
+
+class Sight:
+    """Of which machines nothing can be known, and since when it can again. Owned by one observer."""
+
+    def __init__(self) -> None:
+        self._unseen: frozenset[MachineId] = frozenset()
+        self._unheard: frozenset[MachineId] = frozenset()
+        self._back_ms: dict[MachineId, int] = {}
+
+    def after(self, observed: Observed, desired: Desired) -> Observed:
+        """`observed` with those that came back in it."""
+        now_ms = observed.now_ms
+        unseen, unheard = _unseen(observed), _unheard(observed, desired)
+        matters_ms = max(desired.stale_after_ms, BOOT_GRACE_MS)
+        lately = {i: at for i, at in self._back_ms.items() if abs(now_ms - at) <= matters_ms}
+        # Who is seen again has not been heard yet: its silence begins.
+        back = (self._unseen - unseen) | (self._unheard - unheard)
+        self._back_ms = lately | dict.fromkeys(back, now_ms)
+        self._unseen, self._unheard = unseen, unheard
+        return structs.replace(observed, back_ms=self._back_ms) if self._back_ms else observed
+
+
+def _unseen(observed: Observed) -> frozenset[MachineId]:
+    return frozenset(i for i, n in observed.instances.items() if n.state is InstanceState.UNKNOWN)
+
+
+def _unheard(observed: Observed, desired: Desired) -> frozenset[MachineId]:
+    # Who is silent is among the changed at each look.
+    asked = observed.machines if observed.changed is None else observed.changed.machines
+    silent = [i for i in asked if (m := observed.machines.get(i)) and not recent(m.seen_ms, desired, observed)]
+    unread = [
+        MachineId(m.id) for m in observed.malformed if m.kind == "machine" and not recent(m.seen_ms, desired, observed)
+    ]
+    return frozenset((*silent, *unread))
 
 
 def age(ms: int) -> str:
@@ -84,6 +128,7 @@ def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) ->
         return True
     seen = observed.machines.get(machine.id)
     if seen is not None:
-        return not recent(seen.seen_ms, desired, observed) and fresh(seen.seen_ms, desired, observed)
+        silent = not recent(seen.seen_ms, desired, observed)
+        return silent and fresh(seen.seen_ms, machine.id, desired, observed)
     # With no record at all, Redis may have been emptied: everybody gets the time to report anew.
-    return observed.now_ms - observed.observing_since_ms < BOOT_GRACE_MS
+    return any(observed.now_ms - at < BOOT_GRACE_MS for at in listening_since(machine.id, observed))

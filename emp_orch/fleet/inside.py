@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
-from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, recent
+from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, listening_since, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.model import ProgramName, WorkerId
+from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
 from emp_orch.fleet.observed import (
     ConnectorStatus,
     MachineReport,
@@ -161,7 +161,7 @@ def worker_drift(
         if unread_ms is None:
             kind, got, cause = _classify_worker(machine, seen, worker, program, desired, observed)
         else:
-            kind, got, cause = _classify_silence(unread_ms, program, desired, observed)
+            kind, got, cause = _classify_silence(unread_ms, machine.id, program, desired, observed)
         if kind is not None:
             found.append(
                 Drift(
@@ -193,12 +193,12 @@ def _classify_worker(
     observed: Observed,
 ) -> _Verdict:
     if worker is None:
-        if _young(program, observed):
+        if _young(program, machine.id, observed):
             return Kind.WORKER_STARTING, "not reporting", _why_young(program, observed)
         return Kind.WORKER_MISSING, "not reporting", "its program runs, but the worker does not report"
-    if _is_former(worker.report, program) and _young(program, observed):
+    if _is_former(worker.report, program) and _young(program, machine.id, observed):
         return Kind.WORKER_STARTING, "not heard since its restart", _why_young(program, observed)
-    kind, got, cause = _classify_silence(worker.seen_ms, program, desired, observed)
+    kind, got, cause = _classify_silence(worker.seen_ms, machine.id, program, desired, observed)
     if kind is not None:
         return kind, got, cause
     if worker.report.machine_id != machine.id:
@@ -263,14 +263,16 @@ def connector_drift(machine: DesiredMachine, worker: WorkerId, report: WorkerRep
     return found
 
 
-def _classify_silence(seen_ms: int, program: ProgramReport, desired: Desired, observed: Observed) -> _Verdict:
+def _classify_silence(
+    seen_ms: int, machine_id: MachineId, program: ProgramReport, desired: Desired, observed: Observed
+) -> _Verdict:
     """What can be said of a worker from when it was last heard, whatever it said."""
-    if seen_ms < program.since_ms and _young(program, observed):
+    if seen_ms < program.since_ms and _young(program, machine_id, observed):
         return Kind.WORKER_STARTING, "not heard since its restart", _why_young(program, observed)
     if recent(seen_ms, desired, observed):
         return None, "", ""
     silent = f"silent for {age(observed.now_ms - seen_ms)}"
-    if fresh(seen_ms, desired, observed):
+    if fresh(seen_ms, machine_id, desired, observed):
         return Kind.WORKER_STARTING, silent, NOBODY_WAS_HEARD
     return Kind.WORKER_STALE, silent, "it hangs"
 
@@ -280,6 +282,7 @@ def _why_young(program: ProgramReport, observed: Observed) -> str:
     return "its program has just been started" if started else NOBODY_WAS_HEARD
 
 
-def _young(program: ProgramReport, observed: Observed) -> bool:
+def _young(program: ProgramReport, machine_id: MachineId, observed: Observed) -> bool:
     # A start in the future was told by a clock that has been set back since.
-    return min(abs(observed.now_ms - at) for at in (program.since_ms, observed.observing_since_ms)) < BOOT_GRACE_MS
+    began_ms = (program.since_ms, *listening_since(machine_id, observed))
+    return any(abs(observed.now_ms - at) < BOOT_GRACE_MS for at in began_ms)

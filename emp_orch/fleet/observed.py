@@ -205,6 +205,9 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     `changed`: what may differ from the look before; None: anything. Then only of these, and of what the caller asked to
     attend to, `seen_ms` is of this very look; the others were heard within `stale_after`.
+
+    `back_ms`: machines that their runtime could not see or nobody could hear for a while, and since when that is over:
+    in them nothing is stale on account of the time before. Where that is long past, they are not named.
     """
 
     now_ms: int
@@ -216,3 +219,4 @@ class Observed(Struct, frozen=True, kw_only=True):
     malformed: tuple[Malformed, ...] = ()
     parts: dict[str, ProgramReport] = {}
     changed: Changed | None = None
+    back_ms: dict[MachineId, int] = {}

@@ -90,7 +90,7 @@ class Situation(Struct, frozen=True, kw_only=True, dict=True):
         return frozenset(
             m.id
             for m in self.observed.malformed
-            if m.kind == "machine" and fresh(m.seen_ms, self.desired, self.observed)
+            if m.kind == "machine" and fresh(m.seen_ms, MachineId(m.id), self.desired, self.observed)
         )
 
     @cached_property

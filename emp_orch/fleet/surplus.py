@@ -19,7 +19,7 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
     unreadable = [(WorkerId(m.id), machine_of(m.id), m.seen_ms, "") for m in observed.malformed if m.kind == "worker"]
     found = []
     for wid, machine_id, seen_ms, status in sorted(readable + unreadable):
-        silent = not fresh(seen_ms, desired, observed)
+        silent = not fresh(seen_ms, machine_id, desired, observed)
         # A machine that is itself surplus takes its workers with it. A living one that cannot be read is a riddle.
         if is_wanted(wid, desired) or machine_id in surplus or not (silent or status):
             continue
@@ -74,7 +74,7 @@ def surplus_machines(desired: Desired, observed: Observed) -> list[Drift]:
 
 def _surplus_machine(machine_id: MachineId, seen_ms: int | None, desired: Desired, observed: Observed) -> Drift:
     seen = observed.machines.get(machine_id)
-    heard = seen_ms is not None and fresh(seen_ms, desired, observed)
+    heard = seen_ms is not None and fresh(seen_ms, machine_id, desired, observed)
     instance = observed.instances.get(machine_id)
     unknown = instance is None or instance.state is InstanceState.UNKNOWN
     cause = "emp.yaml does not name it"

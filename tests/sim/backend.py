@@ -87,7 +87,7 @@ class SimBackend:
         seen = await self._observer.follow(desired, attention)
         self.whole = None
         if before == (self.world.now_ms, self.world.version):
-            self.whole = _since(self.world.look(), seen.observing_since_ms)
+            self.whole = _as_since(self.world.look(), seen)
         return seen
 
     async def requests(self) -> list[tuple[str, Request | None]]:
@@ -123,5 +123,6 @@ class SimBackend:
         self._current = None
 
 
-def _since(observed: Observed, since_ms: int) -> Observed:
-    return structs.replace(observed, observing_since_ms=since_ms)
+def _as_since(observed: Observed, seen: Observed) -> Observed:
+    """Since when anybody could be heard is known to who looks again and again."""
+    return structs.replace(observed, observing_since_ms=seen.observing_since_ms, back_ms=seen.back_ms)

@@ -77,6 +77,18 @@ def a_machine_boots_unheard(sim: Simulation, choose: Choose) -> None:
     sim.strike("joined", machine_id)
 
 
+def a_host_is_cut_off_and_back(sim: Simulation, choose: Choose) -> None:
+    """Its runtime, its agent and its workers are reached again one after the other."""
+    machine_id = choose(IDS)
+    sim.strike("blind", machine_id)
+    sim.strike("cut", machine_id)
+    sim.strike("workers cut", machine_id)
+    sim.seconds(choose((5, 15, 40)))
+    for fault in ("seen", "joined", "workers joined"):
+        sim.strike(fault, machine_id)
+        sim.seconds(choose((0, 1, 3)))
+
+
 def redis_breaks(sim: Simulation, choose: Choose) -> None:
     sim.strike(choose(("redis away", "redis back", "redis emptied")), FOREIGN)
 
@@ -166,6 +178,7 @@ EVENTS: tuple[Event, ...] = (
     *(
         a_program_fails_on_and_on,
         a_machine_boots_unheard,
+        a_host_is_cut_off_and_back,
         redis_breaks,
         messages_go_wrong,
         commands_come_late,

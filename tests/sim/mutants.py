@@ -83,6 +83,10 @@ MUTANTS = (
     _one("an emptied Redis is silence", "silence", "control.observe", "if began_anew(self._seq, seq):", "if False:"),
     _one("a clock that was set is silence", "silence", "control.observe", " or self._jumped(now_ms)", ""),
     _one(
+        *("who was out of sight was silent", "silence", "fleet.hearing"),
+        *("dict.fromkeys(back, now_ms)", "{}"),
+    ),
+    _one(
         *("what was not read again is silent", "silence", "control.observe"),
         *("self._last if desired is self._desired else None", "self._last"),
     ),

@@ -202,6 +202,8 @@ class Simulation:
                 host.cut = True
             case "joined":
                 host.cut = False
+            case "workers cut" | "workers joined":
+                host.workers_cut = fault == "workers cut"
             case "damaged":
                 self.world.put(host.machine.id, None)
             case "deaf" if agent is not None:
@@ -338,7 +340,7 @@ class Simulation:
         for agent in self.agents.values():
             agent.deaf_until_ms = 0
         for host in world.hosts.values():
-            host.cut = False
+            host.cut = host.workers_cut = False
             for program in host.programs.values():
                 program.crashes = program.flaky = program.sick = False
                 program.slow_ms = 0

@@ -68,6 +68,8 @@ class Watch:
         self._clock_set_ms = 0
         self._deluded: set[MachineId] = set()
         self._seeing_ms: dict[str, int] = {}
+        # What each reconciler could not see or hear at its last round, and since when it can again.
+        self._sight: dict[str, dict[tuple[MachineId, str], int | None]] = {}
         # Machines that emp took from service and that are not back, and whether its memory of that was told.
         self._out: dict[MachineId, Out] = {}
         # Machines that were in order once with what is desired of them now, by one leader after another.
@@ -108,6 +110,7 @@ class Watch:
 
     def lost_sight(self, who: str) -> None:
         self._seeing_ms.pop(who, None)
+        self._sight.pop(who, None)
 
     def advanced(self) -> None:
         """Who is back in service, or cannot be waited for."""
@@ -146,6 +149,7 @@ class Watch:
         # What is begun counts from the look that it answers.
         looked_ms = now_ms - max(0, self._world.redis_ms - inputs.observed.now_ms)
         self._seeing_ms.setdefault(node.backend.who, looked_ms)
+        self._sees(node.backend.who, inputs, looked_ms)
         self._take_over(node.backend.who)
         self._same_again(node, inputs, done)
         if self.nothing_to_do and (done.decision.run or done.entries):
@@ -174,6 +178,18 @@ class Watch:
                 self._disrupts(operation, inputs.desired)
         self._idle_first(inputs, done, asked)
         self._ledger.look(done, now_ms)
+
+    def _sees(self, who: str, inputs: Inputs, looked_ms: int) -> None:
+        observed, sight = inputs.observed, self._sight.setdefault(who, {})
+        for machine_id in inputs.desired.machines:
+            instance, heard_ms = observed.instances.get(machine_id), self._world.heard.get(machine_id, 0)
+            unknown = instance is not None and instance.state is InstanceState.UNKNOWN
+            # By the world's truth, with a second for what was under way at the look.
+            unheard = looked_ms - heard_ms > inputs.desired.stale_after_ms + TICK_MS
+            for how, out in (("seen", unknown), ("heard", unheard)):
+                before = sight.get((machine_id, how), 0)
+                if out or before is None:
+                    sight[machine_id, how] = None if out else looked_ms
 
     def _take_over(self, who: str) -> None:
         """A new leader knows what was told and kept; nobody can hold it to the rest."""
@@ -243,7 +259,9 @@ class Watch:
         """Whether what the operation answers is so: nothing is stopped for a silence that was ours."""
         world = self._world
         host = world.hosts.get(operation.machine_id)
-        from_ms = max(self._shaken_ms, self._seeing_ms[node.backend.who])
+        sight = self._sight[node.backend.who]
+        back_ms = [sight.get((operation.machine_id, how)) or 0 for how in ("seen", "heard")]
+        from_ms = max(self._shaken_ms, self._seeing_ms[node.backend.who], *back_ms)
         if operation.verb is Verb.START_MACHINE and host is not None:
             self.fail("truth", f"{operation.text}, which runs")
         for item in done.items:

@@ -13,6 +13,7 @@ from msgspec import structs
 from emp_orch.fleet import plan
 from emp_orch.fleet.desired import DesiredMachine, config_hash, worker_id
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Desired, Kind, diff
+from emp_orch.fleet.hearing import Sight
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
 from emp_orch.fleet.observed import (
     ConnectorReport,
@@ -778,6 +779,43 @@ def test_after_an_outage_the_reason_is_told() -> None:
     assert minutes(UP, after_outage(3, workers={W: worker(M, 0, seen_ms=OLD_MS)})) == (
         f"worker-starting m-worker-0: wants idle or busy, is silent for 3600 s; {why}"
     )
+
+
+def back(seconds: int, **changes: Any) -> Observed:
+    """The machine's host was out of sight for an hour, until so long ago."""
+    return look(M, **{"back_ms": {M.id: NOW_MS - seconds * 1000}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        (back(0, **HOUR_OLD), "machine-booting"),
+        (back(10, **HOUR_OLD), "machine-booting"),
+        (back(11, **HOUR_OLD), "machine-stale"),
+        (back(29, **EMPTIED), "machine-booting"),
+        (back(30, **EMPTIED), "machine-stale"),
+        (back(29, workers={}), "worker-starting"),
+        (back(30, workers={}), "worker-missing"),
+        (back(5, workers={W: worker(M, 0, seen_ms=OLD_MS)}), "worker-starting"),
+        (back(11, workers={W: worker(M, 0, seen_ms=OLD_MS)}), "worker-stale"),
+    ],
+)
+def test_a_machine_that_was_out_of_sight_gets_the_time_to_be_heard(observed: Observed, expected: str) -> None:
+    assert " ".join(d.kind for d in diff(UP, observed)) == expected
+
+
+def test_who_was_out_of_sight_is_known_from_one_look_to_the_next() -> None:
+    unknown = {M.id: Instance(machine_id=M.id, state=InstanceState.UNKNOWN)}
+    sight = Sight()
+    old = look(M, **HOUR_OLD, instances=unknown)
+    assert sight.after(old, UP).back_ms == {}
+    seen = sight.after(look(M, **HOUR_OLD, now_ms=NOW_MS + 1_000), UP)
+    assert seen.back_ms == {M.id: NOW_MS + 1_000}  # seen, and not heard yet
+    heard = sight.after(look(M, now_ms=NOW_MS + 2_000), UP)
+    assert heard.back_ms == {M.id: NOW_MS + 2_000}
+    later = NOW_MS + 40_000
+    fresh = {"machines": {M.id: report(M, seen_ms=later)}}
+    assert sight.after(look(M, now_ms=later, **fresh), UP).back_ms == {}
 
 
 def test_ghosts_are_not_forgotten_right_after_an_outage() -> None:
