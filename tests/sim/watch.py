@@ -72,6 +72,8 @@ class Watch:
         self._sight: dict[str, dict[tuple[MachineId, str], int | None]] = {}
         # Machines that emp took from service and that are not back, and whether its memory of that was told.
         self._out: dict[MachineId, Out] = {}
+        # Configurations that were sent to machines which nobody could reach: they wait there.
+        self._waiting: dict[MachineId, DesiredMachine] = {}
         # Machines that were in order once with what is desired of them now, by one leader after another.
         self._proven: set[MachineId] = set()
         self._forgiven_ms = 0
@@ -291,6 +293,10 @@ class Watch:
         if machine_id in self._deluded:
             return
         self._out[machine_id] = Out(machine, self._world.now_ms)
+        if host.cut:
+            self._waiting[machine_id] = machine
+        elif self._waiting.pop(machine_id, None) == machine:
+            return  # it was sent that before, and takes it now that it can
         if len(self._out) > desired.max_unavailable:
             self.fail("max_unavailable", f"{operation.text}, with {sorted(self._out)} out")
 
