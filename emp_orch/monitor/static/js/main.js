@@ -29,8 +29,14 @@ function schedule() {
   if (scheduled || document.hidden) return;
   scheduled = true;
   const wait = drawn + SPACING_MS - performance.now();
-  if (wait > 0) setTimeout(() => requestAnimationFrame(draw), wait);
-  else requestAnimationFrame(draw);
+  if (wait > 0) setTimeout(() => requestAnimationFrame(frame), wait);
+  else requestAnimationFrame(frame);
+}
+
+// It may come when the tab has been hidden meanwhile.
+function frame() {
+  scheduled = false;
+  if (!document.hidden) draw();
 }
 
 root.replaceChildren();
@@ -39,7 +45,7 @@ store.subscribe(schedule);
 ui.onChange = draw;
 addEventListener("hashchange", draw);
 document.addEventListener("visibilitychange", () => {
-  // A frame that was asked for before the tab was hidden may come late or never.
+  // A frame that was asked for before the tab was hidden may come late or never, and draws nothing then.
   scheduled = false;
   schedule();
 });
