@@ -123,8 +123,9 @@ def allowed(kind: Kind, cancel: CancelOutcome | None) -> frozenset[JobStatus]:
             return frozenset({JobStatus.COMPLETED})
         case Kind.BROKEN | Kind.MALFORMED:
             return frozenset({JobStatus.FAILED})
-        case Kind.SLOW:  # failed, when its last run lost its worker or service
-            return frozenset({JobStatus.TIMEOUT, JobStatus.FAILED})
+        # Failed, when its last run lost its worker or service; completed, when nobody was left to stop the run in time.
+        case Kind.SLOW:
+            return frozenset({JobStatus.TIMEOUT, JobStatus.FAILED, JobStatus.COMPLETED})
         case Kind.WITHDRAWN | Kind.STOPPED:
             done = JobStatus.CANCELLED if cancel is CancelOutcome.CANCELLED else JobStatus.COMPLETED
             return frozenset({JobStatus.CANCELLED, done})

@@ -114,6 +114,8 @@ async def _check_results(load: Load, programs: Fleet) -> None:
         assert len(ends) == 1, found.history
         match found.status:
             case JobStatus.COMPLETED:
+                if plan.kind is Kind.SLOW:
+                    assert "its service had finished the run" in found.history[-1].reason
                 token = await load.r.hget(KEYS.job(job_id), "token")
                 await _check_outputs(store, programs, found, run=f"{found.attempts}-{str(token)[:8]}")
             case JobStatus.FAILED:
