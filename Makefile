@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FILE ?= emp.yaml
 JOBS ?= 2
+# Tests of whole stacks wait more than they work.
+WAITING ?= 3
 
 .PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page
 
@@ -53,7 +55,7 @@ test-system:
 
 test: test-system check
 	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/contract tests/integration tests/e2e tests/browser
+	$(BIN)/pytest -q -n $(WAITING) --dist loadfile tests/contract tests/integration tests/e2e tests/browser
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/docker
 
 wheel: $(VENV)/.dev
