@@ -10,6 +10,7 @@ import pytest
 from sim.mutants import MUTANTS, Mutant
 
 TESTS = Path(__file__).parents[1]
+EMP = TESTS.parent / "emp_orch"
 DOCS = TESTS.parent / "docs" / "simulation.md"
 # The rarest is found in a fifth of these.
 HISTORIES = 1_000
@@ -22,6 +23,13 @@ def test_it_notices(mutant: Mutant) -> None:
     ran = subprocess.run(argv, cwd=TESTS, capture_output=True, text=True, timeout=280)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("found in history "), ran.stdout
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_what_it_takes_away_is_there(mutant: Mutant) -> None:
+    for edit in mutant.edits:
+        text = (EMP / f"{edit.module.replace('.', '/')}.py").read_text()
+        assert edit.applied(text) != text
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:

@@ -22,6 +22,12 @@ class Edit(NamedTuple):
     old: str
     new: str
 
+    def applied(self, text: str) -> str:
+        """`text` with the edit, LookupError if `old` does not stand there once."""
+        if text.count(self.old) != 1:
+            raise LookupError(f"{self.module} has {text.count(self.old)} times {self.old!r}")
+        return text.replace(self.old, self.new)
+
 
 class Mutant(NamedTuple):
     """`breaks` names the invariant that it breaks, as docs/simulation.md lists them."""
@@ -74,7 +80,7 @@ MUTANTS = (
     _one("what is unknown is restarted", "unknown", "fleet.policy", "    _unknown,\n", ""),
     _one(
         *("what cannot be read is silent", "unknown", "fleet.drift"),
-        *("if not gone and seen_ms is not None and fresh(seen_ms, desired, observed):", "if False:"),
+        *("if not gone and seen_ms is not None and fresh(seen_ms, machine.id, desired, observed):", "if False:"),
     ),
     _one(
         *("an outage is silence", "silence", "control.observe"),
@@ -135,9 +141,7 @@ class Mutating(importlib.abc.SourceLoader):
     def get_data(self, path: str) -> bytes:
         text = Path(path).read_text()
         for edit in self._edits:
-            if text.count(edit.old) != 1:
-                raise LookupError(f"{edit.module} has {text.count(edit.old)} times {edit.old!r}")
-            text = text.replace(edit.old, edit.new)
+            text = edit.applied(text)
         return text.encode()
 
     def path_stats(self, path: str) -> dict[str, float]:
