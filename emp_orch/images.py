@@ -12,6 +12,8 @@ CONTROL_REPOSITORY = "emp-control"
 CONTROL_IMAGE = f"{CONTROL_REPOSITORY}:{__version__}"
 # A base with Python that anybody can pull.
 DEFAULT_BASE = "python:3.12-slim"
+# Where the control plane's image has the docker command and Compose from.
+DEFAULT_CLI = "docker:27-cli"
 # The interpreter with emp in it, in all of them (containers/machine/Dockerfile).
 PYTHON = "/opt/emp/bin/python3"
 # Labels of the images: the version of emp in it, and a digest of all that it was made from.

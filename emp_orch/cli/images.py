@@ -1,4 +1,4 @@
-"""`emp images build | list`: the image that machines in containers are made from."""
+"""`emp images build | list`: what machines in containers, and a control plane in containers, are made from."""
 
 from __future__ import annotations
 
@@ -7,29 +7,42 @@ import json
 import click
 
 from emp_orch.errors import UsageError
-from emp_orch.images import BUILD_LABEL, DEFAULT_BASE, MACHINE_IMAGE
+from emp_orch.images import BUILD_LABEL, CONTROL_IMAGE, DEFAULT_BASE, DEFAULT_CLI, MACHINE_IMAGE
 
 _host = click.option("--host", metavar="URL", help="The engine, as DOCKER_HOST names it: ssh://user@box, unix:///….")
 
 
 @click.group()
 def images() -> None:
-    """The image that machines in containers are made from."""
+    """The images that machines and a control plane in containers are made from."""
 
 
 @images.command()
 @click.option("--base", default=DEFAULT_BASE, show_default=True, help="An image with Python 3.11 or newer.")
-@click.option("--tag", default=MACHINE_IMAGE, show_default=True, help="What the image is called.")
+@click.option("--tag", default=MACHINE_IMAGE, show_default=True, help="What the machine image is called.")
+@click.option("--control", is_flag=True, help=f"Then the control plane's image on it, {CONTROL_IMAGE}.")
+@click.option("--cli", default=DEFAULT_CLI, show_default=True, help="Where --control has docker and Compose from.")
 @_host
-def build(base: str, tag: str, host: str | None) -> None:
+def build(base: str, tag: str, control: bool, cli: str, host: str | None) -> None:
     """Build the machine image on an engine, from the emp that runs here; does nothing when nothing has changed."""
-    from emp_orch.control.images.build import build as build_image
+    from emp_orch.control.images.build import build as build_machine
+    from emp_orch.control.images.build import build_control
     from emp_orch.control.images.docker import Docker
 
-    for name, value in (("--base", base), ("--tag", tag)):
+    for name, value in (("--base", base), ("--tag", tag), ("--cli", cli)):
         if not value or value.startswith("-") or any(c.isspace() for c in value):
             raise UsageError(f"{name} {value!r} is not the name of an image", hint="for example emp-machine:mine")
-    new = build_image(Docker(_engine(host)), tag=tag, base=base, say=lambda text: click.echo(text, err=True))
+    docker = Docker(_engine(host))
+    _told(tag, build_machine(docker, tag=tag, base=base, say=_say))
+    if control:
+        _told(CONTROL_IMAGE, build_control(docker, tag=CONTROL_IMAGE, machine=tag, cli=cli, say=_say))
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _told(tag: str, new: bool) -> None:
     click.echo(f"built {tag}" if new else f"{tag} is up to date")
 
 
@@ -37,7 +50,7 @@ def build(base: str, tag: str, host: str | None) -> None:
 @_host
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_images(host: str | None, as_json: bool) -> None:
-    """The machine images that an engine has."""
+    """The images of emp that an engine has."""
     from emp_orch.cli.text import table
     from emp_orch.control.images.docker import Docker
 
@@ -51,7 +64,7 @@ def list_images(host: str | None, as_json: bool) -> None:
     elif found:
         click.echo(table([c.upper() for c in columns], [list(image.values()) for image in found]))
     else:
-        click.echo("no machine image there; `emp images build` makes it", err=True)
+        click.echo("no image of emp there; `emp images build` makes it", err=True)
 
 
 def _engine(host: str | None) -> str | None:

@@ -137,7 +137,7 @@ class ContainerPlane(Plane):
         """Make all parts as the file says; those that are so run on."""
         image = self._containers.image
         if built_here(image) and not self.engine.has_image(image):
-            raise EmpError(f"{self.engine.named} has no image {image}", hint="docs/containers.md says how it is made")
+            raise EmpError(f"{self.engine.named} has no image {image}", hint="`emp images build --control` makes it")
         self.engine.compose(self.file, self._project, ["up", "-d", "--no-build", "--remove-orphans"])
 
     async def reload(self) -> None:

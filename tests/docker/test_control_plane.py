@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,11 @@ import pytest
 from docker_support import BASE, Engine
 from stack import Stack, until
 
+from emp_orch.images import CONTROL_IMAGE
 from emp_orch.runtimes.compose import folder_digest
 
-CONTROL = "emp-test-control:1"
 CLI = "emp-test-cli:1"
 PARTS = ["redis", "api", "reconcile", "monitor", "eventlog"]
-DOCKERFILE = Path(__file__).parent.parent.parent / "containers" / "control" / "Dockerfile"
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,18 @@ def control_image(engine: Engine, machine_image: str, tmp_path_factory: pytest.T
     tar = folder / "cli.tar"
     subprocess.run(["tar", "-C", str(folder), "-cf", str(tar), "usr"], check=True)
     engine.docker("import", str(tar), CLI)
-    arguments = ["--build-arg", f"MACHINE={machine_image}", "--build-arg", f"CLI={CLI}"]
-    engine.docker("build", "--quiet", "--tag", CONTROL, *arguments, str(DOCKERFILE.parent))
-    yield CONTROL
-    engine.docker("rmi", "--force", CONTROL, CLI)
+    argv = [sys.executable, "-m", "emp_orch", "images", "build", "--base", BASE, "--control", "--cli", CLI]
+    first, again = (_printed(argv, engine) for _ in range(2))
+    assert first == [f"{machine_image} is up to date", f"built {CONTROL_IMAGE}"]
+    assert again == [f"{machine_image} is up to date", f"{CONTROL_IMAGE} is up to date"]
+    yield CONTROL_IMAGE
+    engine.docker("rmi", "--force", CONTROL_IMAGE, CLI)
+
+
+def _printed(argv: list[str], engine: Engine) -> list[str]:
+    done = subprocess.run(argv, env=engine.env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def _compose_plugin() -> Path:
@@ -63,7 +71,8 @@ class ContainedStack(Stack):
         self.write()
 
     def write(self, control: str = "") -> None:
-        control = control or f"{{runtime: compose, image: '{self.image}', redis_image: '{BASE}'}}"
+        image = "" if self.image == CONTROL_IMAGE else f"image: '{self.image}', "
+        control = control or f"{{runtime: compose, {image}redis_image: '{BASE}'}}"
         ports = self.ports
         self.file.write_text(
             f"version: 1\nname: test\nredis: {{port: {ports['redis']}}}\n"

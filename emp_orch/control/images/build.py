@@ -1,4 +1,4 @@
-"""Build the machine image: look at the base's Python, gather wheels for it, let docker build; or find it unchanged."""
+"""Build emp's images, or find them unchanged: the machine's from wheels for its base's Python, the control plane's on it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from emp_orch.images import BUILD_LABEL, VERSION_LABEL
 from emp_orch.resources import read_text
 
 DOCKERFILE = "containers/machine/Dockerfile"
+CONTROL_DOCKERFILE = "containers/control/Dockerfile"
 _LOOK = """
 import json, os, platform, sys
 libc = (os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else "") or ""
@@ -45,6 +46,20 @@ def build(docker: Docker, *, tag: str, base: str, say: Callable[[str], None]) ->
         say(f"building {tag}")
         labels = {VERSION_LABEL: __version__, BUILD_LABEL: digest}
         docker.build(context, tag=tag, arguments={"BASE": base}, labels=labels)
+    return True
+
+
+def build_control(docker: Docker, *, tag: str, machine: str, cli: str, say: Callable[[str], None]) -> bool:
+    """Make `tag` from the image `machine` and docker's command line, out of `cli`. False and raises as `build`."""
+    dockerfile = read_text(CONTROL_DOCKERFILE)
+    digest = _digest(dockerfile.encode(), msgspec.json.encode([cli, _image_id(docker, machine)]))
+    if _label(docker, tag) == digest:
+        return False
+    with tempfile.TemporaryDirectory(prefix="emp-image-") as folder:
+        (Path(folder) / "Dockerfile").write_text(dockerfile)
+        say(f"building {tag}")
+        labels = {VERSION_LABEL: __version__, BUILD_LABEL: digest}
+        docker.build(Path(folder), tag=tag, arguments={"MACHINE": machine, "CLI": cli}, labels=labels)
     return True
 
 
