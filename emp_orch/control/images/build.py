@@ -1,4 +1,4 @@
-"""Build emp's images, or find them unchanged: the machine's from wheels for its base's Python, the control plane's on it."""
+"""Build emp's images, or find them unchanged: the machine's from wheels for its base's Python, the other on it."""
 
 from __future__ import annotations
 
