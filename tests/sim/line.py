@@ -127,8 +127,9 @@ class Pipeline:
     def hgetall(self, key: str) -> None:
         self._asked.append(lambda: {str(i): _text(doc) for i, (doc, _) in self._documents(key).items()})
 
-    def zrange(self, key: str, start: int, stop: int, *, withscores: bool) -> None:
-        self._asked.append(lambda: [(str(i), float(seen)) for i, (_, seen) in self._documents(key).items()])
+    def execute_command(self, verb: str, key: str, *args: object) -> None:
+        assert (verb, *args) == ("ZRANGE", 0, -1, "WITHSCORES")
+        self._asked.append(lambda: [[str(i), float(seen)] for i, (_, seen) in self._documents(key).items()])
 
     def hmget(self, key: str, ids: Iterable[str]) -> None:
         wanted = list(ids)
