@@ -343,6 +343,14 @@ def own_engine() -> Iterator[Engine]:
         yield engine
 
 
+def emp_images(engine: Engine, *args: str) -> str:
+    """What `emp images ARGS…` on `engine` printed; it must have succeeded."""
+    argv = [sys.executable, "-m", "emp_orch", "images", *args]
+    done = subprocess.run(argv, env=engine.env, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def load_machine(engine: Engine) -> str:
     """Make emp's machine image known to `engine`, as a user does: by `emp images build`. Returns its name.
 
@@ -355,9 +363,7 @@ def load_machine(engine: Engine) -> str:
         if kept.exists():
             engine.docker("load", "--input", str(kept))
             return MACHINE_IMAGE
-        argv = [sys.executable, "-m", "emp_orch", "images", "build", "--base", BASE]
-        done = subprocess.run(argv, env=engine.env, capture_output=True, text=True, check=False, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
+        emp_images(engine, "build", "--base", BASE)
         for old in cache().glob("machine-*.tar"):
             old.unlink()
         part = kept.with_suffix(".part")

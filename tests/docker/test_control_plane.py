@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_support import BASE, Engine
+from docker_support import BASE, Engine, emp_images
 from stack import Stack, until
 
 from emp_orch.images import CONTROL_IMAGE
@@ -39,18 +38,13 @@ def control_image(engine: Engine, machine_image: str, tmp_path_factory: pytest.T
     tar = folder / "cli.tar"
     subprocess.run(["tar", "-C", str(folder), "-cf", str(tar), "usr"], check=True)
     engine.docker("import", str(tar), CLI)
-    argv = [sys.executable, "-m", "emp_orch", "images", "build", "--base", BASE, "--control", "--cli", CLI]
-    first, again = (_printed(argv, engine) for _ in range(2))
+    first, again = (
+        emp_images(engine, "build", "--base", BASE, "--control", "--cli", CLI).splitlines() for _ in range(2)
+    )
     assert first == [f"{machine_image} is up to date", f"built {CONTROL_IMAGE}"]
     assert again == [f"{machine_image} is up to date", f"{CONTROL_IMAGE} is up to date"]
     yield CONTROL_IMAGE
     engine.docker("rmi", "--force", CONTROL_IMAGE, CLI)
-
-
-def _printed(argv: list[str], engine: Engine) -> list[str]:
-    done = subprocess.run(argv, env=engine.env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def _compose_plugin() -> Path:

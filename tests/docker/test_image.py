@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from container_support import PASSWORD, USER, Container, GatewayRedis, gateway_redis
-from docker_support import BASE, Engine
+from docker_support import BASE, Engine, emp_images
 from fleet_support import COMFYUI, SIMULATION, fleet, machine
 from machine_support import KEYS, desired, running, sleeper
 from queue_support import job, until
@@ -136,14 +134,7 @@ async def test_it_is_unhealthy_while_its_agent_is_away(box: Container) -> None:
 
 def test_a_second_build_finds_nothing_to_do(engine: Engine, machine_image: str) -> None:
     before = engine.inspect(machine_image)["Id"]
-    assert _emp(engine, "build", "--base", BASE).stdout == f"{machine_image} is up to date\n"
+    assert emp_images(engine, "build", "--base", BASE) == f"{machine_image} is up to date\n"
     assert engine.inspect(machine_image)["Id"] == before
-    (listed,) = json.loads(_emp(engine, "list", "--json").stdout)
+    (listed,) = json.loads(emp_images(engine, "list", "--json"))
     assert f"{listed['image']}:{listed['tag']}" == machine_image
-
-
-def _emp(engine: Engine, *args: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "emp_orch", "images", *args]
-    done = subprocess.run(argv, env=engine.env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done

@@ -44,8 +44,7 @@ def build(docker: Docker, *, tag: str, base: str, say: Callable[[str], None]) ->
         say(f"gathering the wheels for Python {target.major}.{target.minor} on {target.machine}")
         wheels.gather(context / "wheels", target, versions)
         say(f"building {tag}")
-        labels = {VERSION_LABEL: __version__, BUILD_LABEL: digest}
-        docker.build(context, tag=tag, arguments={"BASE": base}, labels=labels)
+        docker.build(context, tag=tag, arguments={"BASE": base}, labels=_labels(digest))
     return True
 
 
@@ -58,8 +57,7 @@ def build_control(docker: Docker, *, tag: str, machine: str, cli: str, say: Call
     with tempfile.TemporaryDirectory(prefix="emp-image-") as folder:
         (Path(folder) / "Dockerfile").write_text(dockerfile)
         say(f"building {tag}")
-        labels = {VERSION_LABEL: __version__, BUILD_LABEL: digest}
-        docker.build(Path(folder), tag=tag, arguments={"MACHINE": machine, "CLI": cli}, labels=labels)
+        docker.build(Path(folder), tag=tag, arguments={"MACHINE": machine, "CLI": cli}, labels=_labels(digest))
     return True
 
 
@@ -86,6 +84,10 @@ def _digest(*parts: bytes) -> str:
 def _image_id(docker: Docker, image: str) -> str:
     found = docker.image(image)
     return str(found.get("Id", "")) if found else ""
+
+
+def _labels(digest: str) -> dict[str, str]:
+    return {VERSION_LABEL: __version__, BUILD_LABEL: digest}
 
 
 def _label(docker: Docker, image: str) -> str:
