@@ -44,3 +44,8 @@ def host_of(machine: Machine) -> str:
 def elsewhere(fleet: Fleet, machine: Machine) -> bool:
     """Whether `machine` is a container on another host than this one."""
     return machine.runtime is RuntimeKind.COMPOSE and not is_here(fleet.hosts.get(host_of(machine)))
+
+
+def image_build(host: str, url: str) -> str:
+    """The command that makes emp's machine image on the Docker host of that name and address."""
+    return "emp images build" if host == LOCAL else f"emp images build --host {url}"

@@ -17,7 +17,7 @@ import msgspec
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, config_hash, needed_secrets
-from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY
+from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY, image_build
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.images import built_here
@@ -174,10 +174,8 @@ class ComposeRuntime:
                 self._share(machine)
             self._write_compose(folder)
         if built_here(wanted.image) and not view.engine.has_image(wanted.image):
-            on = "" if view.host.name == "local" else f" --host {view.host.name}"
-            raise EmpError(
-                f"{view.engine.named} has no image {wanted.image}", hint=f"`emp images build{on}` makes it, once a host"
-            )
+            how = image_build(view.host.name, view.host.url)
+            raise EmpError(f"{view.engine.named} has no image {wanted.image}", hint=f"`{how}` makes it, once a host")
         self._make_network(view, folder, machine)
         if not view.host.here:
             self._hand_over(view, folder, machine)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from fleet_support import SIMULATION, one, report, worker
 from msgspec import json, structs
-from queue_support import until
+from queue_support import Server, until
 
 from emp_orch.fleet.desired import worker_id
 from emp_orch.fleet.observed import MachineReport
-from emp_orch.store.connect import Client, time_ms
+from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.keys import Keys
 from emp_orch.store.report_changes import began_anew, changes_since, current_seq
 from emp_orch.store.reports import (
@@ -33,6 +33,16 @@ async def test_what_is_written_is_read_with_the_time_it_was_heard(r: Client) -> 
     assert seen.workers[W].report == worker(M, 0).report
     assert 0 <= seen.now_ms - seen.machines[M.id].seen_ms < 5_000
     assert seen.malformed == ()
+
+
+async def test_what_is_read_does_not_depend_on_the_protocol(r: Client, server: Server) -> None:
+    await machine_writer(r, KEYS, M.id).write(report(M).report)
+    await worker_writer(r, KEYS, W).write(worker(M, 0).report)
+    seen = await read_reports(r, KEYS)
+    for protocol in (2, 3):
+        async with client(f"{server.url}?protocol={protocol}") as other:
+            again = await read_reports(other, KEYS)
+        assert (again.machines, again.workers) == (seen.machines, seen.workers)
 
 
 async def test_who_follows_the_changes_sees_that_redis_was_emptied(r: Client) -> None:

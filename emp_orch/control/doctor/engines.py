@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown
 from emp_orch.errors import EmpError
-from emp_orch.fleet.hosts import LOCAL, host_of
+from emp_orch.fleet.hosts import host_of, image_build
 from emp_orch.fleet.model import Fleet, RuntimeKind
 from emp_orch.images import MACHINE_IMAGE, built_here
 from emp_orch.settings import EngineAddress, Settings
@@ -84,10 +84,9 @@ def _images(facts: Facts) -> Iterator[Problem]:
         if isinstance(engine, Unknown):
             continue
         for image in engine.missing:
-            on = "" if name == LOCAL else f" --host {engine.url}"
             yield Problem(
                 what=f"Docker host {name} has no image {image}",
-                fix=f"emp images build{on}",
+                fix=image_build(name, engine.url),
                 where=f"hosts.{name}",
                 level=Level.WARN,
             )
