@@ -97,7 +97,7 @@ def test_another_release_replaces_the_workers_and_nothing_else(release: Release)
     assert second != first and release.running == {second}
     assert release.pids(KEPT) == kept
     assert not any(alive(who) for who in workers.values())
-    assert f"Worker cache cleaned: {first[:12]} removed" in release.agent_log()
+    until("it is said", lambda: f"Worker cache cleaned: {first[:12]} removed" in release.agent_log())
     assert stack.diff()[0] == 0
     done = release.job(job_id)
     assert done["status"] == "completed" and done["attempts"] == 1, done
