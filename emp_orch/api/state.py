@@ -275,6 +275,7 @@ def drift_view(d: Item) -> DriftView:
         last_attempt=None if d.last_attempt_ms is None else rfc3339(d.last_attempt_ms),
         next_attempt=None if d.next_attempt_ms is None else rfc3339(d.next_attempt_ms),
         hold=d.hold,
+        failed=d.failed,
     )
 
 

@@ -64,7 +64,8 @@ class WorkerView(Struct, frozen=True, kw_only=True):
 
 
 class DriftView(Struct, frozen=True, kw_only=True):
-    """One difference. `action` is what removes it; `held` says why that does not happen now, `hold` which policy."""
+    """One difference. `action` is what removes it; `held` says why that does not happen now, `hold` which policy;
+    `failed` why the last attempt did not remove it."""
 
     key: str
     kind: str
@@ -82,6 +83,7 @@ class DriftView(Struct, frozen=True, kw_only=True):
     last_attempt: str | None
     next_attempt: str | None
     hold: str | None = None
+    failed: str = ""
 
 
 class DesiredMachineView(Struct, frozen=True, kw_only=True):

@@ -109,7 +109,7 @@ def _as_json(found: Difference) -> dict[str, Any]:
 
 
 def _print(found: Difference) -> None:
-    from emp_orch.cli.standing import standing
+    from emp_orch.cli.standing import standing, waits
     from emp_orch.cli.text import age, table
 
     if not found.drift:
@@ -139,7 +139,7 @@ def _print(found: Difference) -> None:
         click.echo("\nwaits")
         for d in held:
             again = "" if d.next_ms is None else f", next in {age(d.next_ms)}"
-            click.echo(f"  {d.drift.subject}: {one_line(d.held)}{again}")
+            click.echo(f"  {d.drift.subject}: {one_line(waits(d))}{again}")
     if lines := standing(found):
         click.echo()
         for word, line in lines:

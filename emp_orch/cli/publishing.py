@@ -194,11 +194,12 @@ def _say(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | No
 
 def _waits(drifts: tuple[Drift, ...], status: FleetStatus | None) -> str:
     """What holds the first of them that something holds; empty when all is under way."""
+    from emp_orch.cli.standing import waits
     from emp_orch.fleet.policy import Hold
 
     keys = {d.key for d in drifts}
     items = [i for i in status.drift if i.drift.key in keys and i.hold] if status else []
-    held = next((i.held for i in items if i.hold is not Hold.UNDER_WAY), "")
+    held = next((waits(i) for i in items if i.hold is not Hold.UNDER_WAY), "")
     return f"; waits: {one_line(held)}" if held else ""
 
 

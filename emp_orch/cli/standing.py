@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from emp_orch.cli.text import age
 
 if TYPE_CHECKING:
-    from emp_orch.control.inspect import Difference
+    from emp_orch.control.inspect import Difference, DriftNow
     from emp_orch.fleet.overrides import Override
+    from emp_orch.fleet.round import Item
     from emp_orch.store.status import BreakerStatus, RolloutStatus
 
 # Of each sort; all of them with --json.
@@ -64,7 +65,12 @@ def who_holds(found: Difference) -> str:
     if found.rollout is not None and (found.rollout.halted or found.rollout.stalled):
         return f"the rollout of {rollout_line(found.rollout, found.observed.now_ms)}"
     held = [d for d in found.drift if d.held and d.hold is not None]
-    return f"{held[0].drift.subject} waits: {held[0].held}; see `emp explain`" if held else ""
+    return f"{held[0].drift.subject} waits: {waits(held[0])}; see `emp explain`" if held else ""
+
+
+def waits(item: DriftNow | Item) -> str:
+    """Why nothing is done about it now, and what came of it when something was."""
+    return "; last attempt: ".join(filter(None, (item.held, item.failed)))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -266,6 +266,7 @@ def _rest(found: Overview, limit: int | None) -> str:
 
 
 def _drift_lines(found: Overview, limit: int | None) -> list[str]:
+    from emp_orch.cli.standing import waits
     from emp_orch.cli.text import age
 
     if found.difference is None:
@@ -277,7 +278,7 @@ def _drift_lines(found: Overview, limit: int | None) -> list[str]:
     lines = [
         f"  {d.drift.kind} {d.drift.subject}: {d.drift.desired} → {d.drift.observed}"
         f"{'' if d.age_ms is None else f', for {age(d.age_ms)}'} ({d.drift.cause})"
-        f"{f'; waits: {d.held}' if d.hold is not None else ''}"
+        f"{f'; waits: {waits(d)}' if d.hold is not None else ''}"
         for d in shown
     ]
     rest = len(drift) - len(shown)

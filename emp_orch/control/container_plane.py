@@ -12,7 +12,6 @@ from emp_orch.control import embedded
 from emp_orch.control.plane import ControlPlane, Plane
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.hosts import LOCAL
-from emp_orch.images import built_here
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, identify, locked, started_ms
 from emp_orch.render.compose_control import PlacedControl, render_control_compose
@@ -136,7 +135,7 @@ class ContainerPlane(Plane):
     def _up(self) -> None:
         """Make all parts as the file says; those that are so run on."""
         image = self._containers.image
-        if built_here(image) and not self.engine.has_image(image):
+        if self.engine.lacking([image]):
             raise EmpError(f"{self.engine.named} has no image {image}", hint="`emp images build --control` makes it")
         self.engine.compose(self.file, self._project, ["up", "-d", "--no-build", "--remove-orphans"])
 

@@ -27,7 +27,8 @@ from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, rea
 class DriftNow(Struct, frozen=True, kw_only=True):
     """A drift and for how long the reconciler has known it; None when it has not seen it yet.
 
-    `action` is what it does about it, `held` and `hold` why not now, `next_ms` how long until it will.
+    `action` is what it does about it, `held` and `hold` why not now, `next_ms` how long until it will; `failed` is why
+    the last attempt did not do it.
     """
 
     drift: Drift
@@ -37,6 +38,7 @@ class DriftNow(Struct, frozen=True, kw_only=True):
     hold: Hold | None = None
     attempts: int = 0
     next_ms: int | None = None
+    failed: str = ""
 
 
 class Difference(Struct, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ def _now(drift: Drift, item: Item | None, now_ms: int) -> DriftNow:
         hold=item.hold,
         attempts=item.attempts,
         next_ms=None if item.next_attempt_ms is None else max(0, item.next_attempt_ms - now_ms),
+        failed=item.failed,
     )
 
 

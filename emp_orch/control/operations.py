@@ -68,7 +68,8 @@ class Operations:
             if outcome.get("outcome") == "given up":
                 self.listener.given_up(operation.key)
             elif done:
-                await self.listener.ended(operation.key, error=str(outcome.get("error", "")))
+                error, hint = outcome.get("error", ""), outcome.get("hint")
+                await self.listener.ended(operation.key, error=f"{error} ({hint})" if hint else str(error))
             else:
                 self.listener.handed_over(operation.key)
         self._wake()

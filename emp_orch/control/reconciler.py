@@ -136,7 +136,7 @@ class Reconciler:
         """The outcome of an operation is known."""
         self._running.discard(key)
         self._asked_ms.pop(key, None)
-        self._memory = ended(self._memory, key, ok=not error)
+        self._memory = ended(self._memory, key, ok=not error, error=error)
         for request_id in self._asked.pop(key, []):
             if self._mandate is not None:
                 with suppress(NotLeader):  # then the leader is at it, and answers

@@ -6,6 +6,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from emp_orch.fleet.model import DockerHost, Fleet, Machine, RuntimeKind
+from emp_orch.images import MACHINE_IMAGE
 
 # The engine that DOCKER_HOST or the default socket names, where emp.yaml does not say otherwise.
 LOCAL = "local"
@@ -46,6 +47,7 @@ def elsewhere(fleet: Fleet, machine: Machine) -> bool:
     return machine.runtime is RuntimeKind.COMPOSE and not is_here(fleet.hosts.get(host_of(machine)))
 
 
-def image_build(host: str, url: str) -> str:
-    """The command that makes emp's machine image on the Docker host of that name and address."""
-    return "emp images build" if host == LOCAL else f"emp images build --host {url}"
+def image_build(host: str, url: str, image: str) -> str:
+    """The command that makes emp's machine image of that name on the Docker host of that name and address."""
+    tag = "" if image == MACHINE_IMAGE else f" --tag {image}"
+    return f"emp images build{tag}{'' if host == LOCAL else f' --host {url}'}"

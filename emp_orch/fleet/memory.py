@@ -18,18 +18,21 @@ from emp_orch.fleet.plan import Operation, Verb, operation_key
 RESET_AFTER_MS = 60_000
 # How long after its begin the effect of an operation may not show in the machine's report yet.
 REPORT_LAG_MS = 2_000
+# What is kept of an error: it travels in every status.
+ERROR_CHARS = 500
 
 
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often an operation was tried in a row, and when within the budget's window.
 
-    `in_flight_since_ms` is None once its outcome is known.
+    `in_flight_since_ms` is None once its outcome is known. `error`: why the last one whose outcome is known failed.
     """
 
     count: int
     last_ms: int
     in_flight_since_ms: int | None = None
     times_ms: tuple[int, ...] = ()
+    error: str = ""
 
 
 class Onset(Struct, frozen=True, kw_only=True):
@@ -136,12 +139,13 @@ def tried(memory: Memory, operation: Operation, now_ms: int, window_ms: int) -> 
         last_ms=now_ms,
         in_flight_since_ms=now_ms,
         times_ms=(*recent, now_ms),
+        error=before.error if before else "",
     )
     return structs.replace(memory, attempts={**memory.attempts, operation.key: attempt})
 
 
-def ended(memory: Memory, key: str, *, ok: bool) -> Memory:
-    """Memory after the outcome of operation `key` is known.
+def ended(memory: Memory, key: str, *, ok: bool, error: str = "") -> Memory:
+    """Memory after the outcome of operation `key` is known, or will not be told any more (neither `ok` nor `error`).
 
     A configuration that was taken over counts no more: the next one is not made to wait for it.
     """
@@ -149,7 +153,8 @@ def ended(memory: Memory, key: str, *, ok: bool) -> Memory:
     if before is None:
         return memory
     count = 0 if ok and key.startswith(_CONFIG_STEM) else before.count
-    attempt = structs.replace(before, count=count, in_flight_since_ms=None)
+    said = "" if ok else error[:ERROR_CHARS] or before.error
+    attempt = structs.replace(before, count=count, in_flight_since_ms=None, error=said)
     return structs.replace(memory, attempts={**memory.attempts, key: attempt})
 
 
@@ -201,7 +206,7 @@ def settled(memory: Memory, needed: frozenset[str], now_ms: int, window_ms: int)
             if key.startswith(_COMMAND_STEMS):
                 attempt = structs.replace(attempt, in_flight_since_ms=None)
             if attempt.in_flight_since_ms is None and now_ms - attempt.last_ms >= RESET_AFTER_MS:
-                attempt = structs.replace(attempt, count=0)
+                attempt = structs.replace(attempt, count=0, error="")
                 if now_ms - attempt.last_ms >= window_ms:
                     continue
         kept[key] = attempt

@@ -38,7 +38,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
 
 class Item(Struct, frozen=True, kw_only=True):
     """A drift with what is done about it. `action` is the operation it leads to, in words, `operation` its key; `held`
-    says why there is none now, `hold` which policy says so.
+    says why there is none now, `hold` which policy says so, `failed` why the last attempt did not do it.
     """
 
     drift: Drift
@@ -50,6 +50,7 @@ class Item(Struct, frozen=True, kw_only=True):
     next_attempt_ms: int | None = None
     held: str = ""
     hold: Hold | None = None
+    failed: str = ""
 
 
 class Round(Struct, frozen=True, kw_only=True):
@@ -162,4 +163,5 @@ def _item(drift: Drift, operation: Operation | None, memory: Memory, decision: D
         next_attempt_ms=next_ms,
         held=held,
         hold=holding.by if holding else None,
+        failed=attempt.error if attempt else "",
     )

@@ -20,7 +20,6 @@ from emp_orch.fleet.desired import DesiredMachine, config_hash, needed_secrets
 from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY, image_build
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
-from emp_orch.images import built_here
 from emp_orch.layout import Layout
 from emp_orch.render.compose import API_SECRET, HOME, REDIS_SECRET, VALUES_SECRET, Placed, render_compose
 from emp_orch.resources import read_text
@@ -173,8 +172,8 @@ class ComposeRuntime:
             if view.host.here:
                 self._share(machine)
             self._write_compose(folder)
-        if built_here(wanted.image) and not view.engine.has_image(wanted.image):
-            how = image_build(view.host.name, view.host.url)
+        if view.engine.lacking([wanted.image]):
+            how = image_build(view.host.name, view.host.url, wanted.image)
             raise EmpError(f"{view.engine.named} has no image {wanted.image}", hint=f"`{how}` makes it, once a host")
         self._make_network(view, folder, machine)
         if not view.host.here:

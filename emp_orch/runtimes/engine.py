@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.hosts import LOCAL, is_here
 from emp_orch.fleet.model import DockerHost
+from emp_orch.images import built_here
 from emp_orch.settings import EngineAddress
 
 # For an answer, not for work: a stop waits longer, and says so itself.
@@ -207,6 +208,10 @@ class Engine:
             except NotFound:
                 return False
         return True
+
+    def lacking(self, images: Iterable[str]) -> tuple[str, ...]:
+        """Those of `images` that are not here, and that no registry has."""
+        return tuple(sorted(i for i in set(images) if built_here(i) and not self.has_image(i)))
 
     def has_network(self, name: str) -> bool:
         with self._asking() as client:

@@ -260,14 +260,37 @@ def test_a_machine_less_stays_until_pruned(boxes: Boxes) -> None:
     assert boxes.leftovers() == []
 
 
+def test_an_image_that_was_deleted_is_named_as_why_it_does_not_heal(
+    engine: Engine, machine_image: str, tmp_path: Path
+) -> None:
+    engine.docker("tag", machine_image, "emp-machine:deleted")
+    stack = Boxes(tmp_path / "deleted", engine, "emp-machine:deleted")
+    stack.write(two="num_gpus: 1", four="")
+    try:
+        stack.up()
+        engine.docker("rmi", "emp-machine:deleted")
+        engine.docker("rm", "-f", stack.container(TWO))
+        why = "last attempt: Docker host local"
+        until(
+            "it is said", lambda: why in (shown := stack.run("status").stdout) and "--tag emp-machine:deleted" in shown
+        )
+        assert any("no image emp-machine:deleted" in d["failed"] for d in stack.diff()[1]["drift"])
+        engine.docker("tag", machine_image, "emp-machine:deleted")
+        stack.ok("restart", TWO)
+        stack.until_in_sync(within_s=HEALED_S)
+    finally:
+        stack.run("down")
+        engine.docker("rmi", "emp-machine:deleted")
+
+
 def test_an_image_that_is_not_there_and_an_engine_that_is_away(engine: Engine, tmp_path: Path) -> None:
     stack = Boxes(tmp_path / "none", engine, "emp-machine:no-such")
     try:
-        said = stack.run("apply", "-y", "--timeout", "6")
-        assert said.returncode == 4
-        shown = stack.ok("journal", "--json")
-        assert "has no image emp-machine:no-such" in shown
-        assert "emp images build" in shown
+        said = stack.run("apply", "-y")
+        assert said.returncode == 1
+        assert "Docker host local" in said.stderr and "has no image emp-machine:no-such" in said.stderr
+        assert "`emp images build --tag emp-machine:no-such` makes it" in said.stderr
+        assert stack.leftovers() == [] and "nothing runs" in stack.run("status").stdout
         away: dict[str, Any] = {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
         other = Boxes(tmp_path / "away", engine, "emp-machine:no-such")
         gone = subprocess.run(other.argv("apply", "-y"), env={**os.environ, **away}, capture_output=True, text=True)

@@ -341,4 +341,4 @@ def test_docker_hosts(nothing: Facts) -> None:
     assert levels(nothing, "docker", engines={"local": well, "gpu-a": lacking, "gpu-b": away}) == ["fail", "fail"]
     ((level, what, fix),) = findings(nothing, "docker-images", engines={"gpu-a": lacking, "gpu-b": away})
     assert (level, what) == ("warn", "Docker host gpu-a has no image emp-machine:1")
-    assert fix == "emp images build --host ssh://me@gpu-a"
+    assert fix == "emp images build --tag emp-machine:1 --host ssh://me@gpu-a"

@@ -404,3 +404,16 @@ def test_a_new_generation_does_not_wait_for_the_last_ones_backoff() -> None:
         memories.ended(Memory(attempts=memory), "restart-program/a/x", ok=True).attempts["restart-program/a/x"].count
         == 5
     )
+
+
+def test_why_the_last_attempt_failed_is_remembered_until_one_succeeds() -> None:
+    (start,) = plan(wish(A), diff(wish(A), look(A, instances={})))
+    memory = memories.tried(Memory(), start, NOW_MS, WINDOW_MS)
+    memory = memories.ended(memory, start.key, ok=False, error="no image " + "x" * 5_000)
+    assert memory.attempts[start.key].error == ("no image " + "x" * 5_000)[: memories.ERROR_CHARS]
+    memory = memories.tried(memory, start, NOW_MS + 1, WINDOW_MS)
+    unknown = memories.ended(memory, start.key, ok=False)
+    assert unknown.attempts[start.key].error.startswith("no image")
+    assert memories.ended(memory, start.key, ok=True).attempts[start.key].error == ""
+    healed = memories.settled(unknown, frozenset(), NOW_MS + memories.RESET_AFTER_MS + 1, WINDOW_MS)
+    assert healed.attempts[start.key].error == ""

@@ -13,7 +13,7 @@ from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown
 from emp_orch.errors import EmpError
 from emp_orch.fleet.hosts import host_of, image_build
 from emp_orch.fleet.model import Fleet, RuntimeKind
-from emp_orch.images import MACHINE_IMAGE, built_here
+from emp_orch.images import MACHINE_IMAGE
 from emp_orch.settings import EngineAddress, Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _look(host: EngineAddress, images: set[str]) -> EngineFacts | Unknown:
 
     engine = Engine(host)
     try:
-        missing = tuple(sorted(i for i in images if built_here(i) and not engine.has_image(i)))
+        missing = engine.lacking(images)
         engine.containers(("emp.fleet",))
         return EngineFacts(url=host.url, missing=missing, compose=_compose(engine.command()))
     except EmpError as e:
@@ -86,7 +86,7 @@ def _images(facts: Facts) -> Iterator[Problem]:
         for image in engine.missing:
             yield Problem(
                 what=f"Docker host {name} has no image {image}",
-                fix=image_build(name, engine.url),
+                fix=image_build(name, engine.url, image),
                 where=f"hosts.{name}",
                 level=Level.WARN,
             )

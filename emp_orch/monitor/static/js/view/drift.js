@@ -70,6 +70,7 @@ function Action({ d }) {
     ${d.action ? html`<div title=${d.action}>${deed(d)}</div>` : null}
     ${d.held ? html`<div class=${forAPerson(d.held) ? "trouble strong" : d.action ? "held" : ""}>${d.held}</div>` : null}
     ${!d.action && !d.held ? html`<div class="muted">nothing: it is shown only</div>` : null}
+    ${d.failed ? html`<div class="trouble small">last attempt: ${d.failed}</div>` : null}
     ${attempts || d.next_attempt
       ? html`<div class="muted small">
           ${attempts}${attempts && d.next_attempt ? " · " : null}${d.next_attempt ? html`next <${Time} at=${d.next_attempt} words=${until} />` : null}

@@ -15,7 +15,7 @@ export function DriftView({ store, filters }) {
       (!kind || d.kind === kind) &&
       (!machine || d.machine_id === machine) &&
       (!wanted || doing(d) === wanted) &&
-      matches(q, [d.subject, d.machine_id, d.kind, d.cause, d.observed, d.desired, d.origin, d.held]),
+      matches(q, [d.subject, d.machine_id, d.kind, d.cause, d.observed, d.desired, d.origin, d.held, d.failed]),
   );
   const kinds = [...new Set(all.map((d) => d.kind))].sort();
   const machines = [...new Set(all.map((d) => d.machine_id))].sort();
