@@ -33,7 +33,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
-    `removed` are the machines that this apply removes. `other_package`: workers get another version of emp.
+    `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
     """
 
     number: int
@@ -81,6 +81,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         raise UsageError(f"pruning would remove all {len(before)} machines", hint="if that is meant, add --allow-empty")
     found = changes(before, desired, instances, proposal.source)
     gone = tuple(c.machine_id for c in found if c.effect is Effect.REMOVE) if desired.prune else ()
+    starting = {c.machine_id for c in found if c.effect is Effect.START}
     other_package = current is not None and current.package != proposal.package
     return Preview(
         number=number,
@@ -90,7 +91,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
         removed=gone,
-        other_package=other_package,
+        other_package=other_package and not before.keys() <= starting,
         plane_runs=runs,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,

@@ -158,14 +158,14 @@ def ended(memory: Memory, key: str, *, ok: bool, error: str = "") -> Memory:
     return structs.replace(memory, attempts={**memory.attempts, key: attempt})
 
 
-def asked_anew(memory: Memory, changed: Iterable[MachineId]) -> Memory:
-    """Memory after a new generation: configurations may be sent at once, unless one is being taken over; what was
-    left to a person on machines that it changes is tried again."""
+def asked_anew(memory: Memory, wanted: Iterable[MachineId]) -> Memory:
+    """Memory after a new generation: configurations may be sent at once, unless one is being taken over. `wanted` are
+    machines that it changes or that do not run: what was left to a person there, or waits, is tried again."""
     attempts = {
         k: a for k, a in memory.attempts.items() if a.in_flight_since_ms is not None or not k.startswith(_CONFIG_STEM)
     }
     cleared = structs.replace(memory, attempts=attempts)
-    for machine_id in changed:
+    for machine_id in wanted:
         cleared = forgiven(cleared, on_machine(machine_id))
     return cleared
 

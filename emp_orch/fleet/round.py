@@ -116,7 +116,7 @@ def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory) -> Memory:
     known = memory.rollout.generation
     if known != desired.generation:
         changed = {d.machine_id for d in drifts if d.kind is Kind.CONFIG_BEHIND}
-        memory = asked_anew(memory, changed)
+        memory = asked_anew(memory, changed | {d.machine_id for d in drifts if d.kind is Kind.MACHINE_MISSING})
         unproven |= changed
     memory = structs.replace(memory, unproven=frozenset(i for i in unproven if i in drifting and i in desired.machines))
     memory = structs.replace(memory, rollout=rollout.step(drifts, desired, memory, now_ms))

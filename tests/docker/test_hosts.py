@@ -154,7 +154,8 @@ def test_people_look_into_them(hosts: Hosts) -> None:
     assert "redis-worker-gpu0" in shown and "agent" in shown
     only = hosts.ok("logs", f"machine-{ON_A}/redis-worker-gpu0", "--json").splitlines()
     assert {json.loads(line)["component"] for line in only} == {f"machine-{ON_A}/redis-worker-gpu0"}
-    assert f"Docker answers: {A}, {B}" in hosts.run("doctor").stdout
+    doctor = hosts.run("doctor")
+    assert doctor.returncode == 0 and f"Docker answers: {A}, {B}" in doctor.stdout, doctor.stdout
     both = hosts.run("logs", ON_A, "api")
     assert (both.returncode, "on its own host" in both.stderr) == (2, True)
     assert hosts.run("exec", ON_B, "--", "sh", "-c", 'echo "$MACHINE_ID"; exit 7').returncode == 7
@@ -173,6 +174,7 @@ def test_one_host_is_cut_off_and_back(hosts: Hosts) -> None:
         until("who acts tells since when", lambda: (hosts.drift()[key]["age_ms"] or 0) > 0)
         assert f"Docker host {A}" in hosts.ok("journal") and " (since 20" in hosts.ok("journal")
         assert f"Docker host {B}" not in json.dumps(hosts.diff()[1])
+        assert f"unknown whether {ON_A} runs" in hosts.run("doctor").stdout
         # The other host's machine is healed and changed meanwhile.
         b = hosts.engines[B]
         b.docker("kill", hosts.life(B, ON_B)[0])

@@ -248,6 +248,7 @@ def test_a_revoked_box_is_shut_out_and_a_new_line_lets_it_in(lab: Lab) -> None:
     lab.stack.ok("machine", "revoke", BOX)
     until("drift that says so", lambda: lab.drift() == ["machine-away"])
     lab.box.kill()
+    until("the doctor says so", lambda: f"`emp machine join {BOX}` prints the line" in lab.stack.run("doctor").stdout)
     lab.box.start(old)
     assert lab.box.ended() == 1
     assert "does not let box join" in lab.box.log.read_text()

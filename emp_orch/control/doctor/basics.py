@@ -62,7 +62,7 @@ def _applied(facts: Facts) -> Iterator[Problem]:
         )
     elif isinstance(facts.wanted, Settings) and isinstance(facts.settings, Settings) and facts.wanted != facts.settings:
         yield Problem(
-            what="emp.yaml asks for another Redis, API or page than the ones in use",
+            what="emp.yaml asks for another Redis, API, page or Docker host than the ones in use",
             fix="emp apply; when it is Redis that moves, emp down before",
             where="emp.yaml",
             level=Level.WARN,

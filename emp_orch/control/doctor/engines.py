@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.hosts import host_of, image_build
 from emp_orch.fleet.model import Fleet, RuntimeKind
 from emp_orch.images import MACHINE_IMAGE
-from emp_orch.settings import EngineAddress, Settings
+from emp_orch.settings import EngineAddress
 
 if TYPE_CHECKING:
     from emp_orch.control.doctor.facts import Facts
@@ -31,14 +31,14 @@ class EngineFacts(Struct, frozen=True, kw_only=True):
     compose: str
 
 
-async def engine_facts(settings: Settings, fleet: Fleet | None) -> dict[str, EngineFacts | Unknown]:
+async def engine_facts(hosts: Sequence[EngineAddress], fleet: Fleet | None) -> dict[str, EngineFacts | Unknown]:
     """Every Docker host at once; one that is away makes nobody else wait."""
-    images: dict[str, set[str]] = {h.name: set() for h in settings.hosts}
+    images: dict[str, set[str]] = {h.name: set() for h in hosts}
     for machine in fleet.machines if fleet else ():
         if machine.runtime is RuntimeKind.COMPOSE:
             images.setdefault(host_of(machine), set()).add(machine.image or MACHINE_IMAGE)
-    looks = [asyncio.to_thread(_look, host, images[host.name]) for host in settings.hosts]
-    return dict(zip((h.name for h in settings.hosts), await asyncio.gather(*looks), strict=True))
+    looks = [asyncio.to_thread(_look, host, images[host.name]) for host in hosts]
+    return dict(zip((h.name for h in hosts), await asyncio.gather(*looks), strict=True))
 
 
 def _look(host: EngineAddress, images: set[str]) -> EngineFacts | Unknown:

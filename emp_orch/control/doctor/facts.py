@@ -37,9 +37,9 @@ from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.ports import Holder, port_holders
 from emp_orch.procident import ProcessIdentity
-from emp_orch.runtimes.process import ProcessRuntime
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
-from emp_orch.settings import Settings
+from emp_orch.settings import EngineAddress, Settings
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.generations import Generation
 
@@ -118,7 +118,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         parts = fact(plane.programs())
         holders = fact(asyncio.to_thread(port_holders, _ports(settings, fleet)))
         machines = fact(_machines(layout))
-        instances = fact(ProcessRuntime(layout, settings).instances()) if isinstance(settings, Settings) else None
+        instances = fact(all_instances(runtimes_of(layout, settings))) if isinstance(settings, Settings) else None
         if isinstance(settings, Settings):
             redis = fact(read_redis(settings))
             machine_redis = fact(run_id(settings.machine_redis_url))
@@ -127,12 +127,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             ready = fact(_get(http, settings.api, "/ready"))
             monitor = fact(_get(http, settings.monitor, "/"))
             artifacts = fact(_artifacts(settings))
-        hosts = asked if isinstance(asked, Settings) else settings
-        engines = (
-            t.create_task(engine_facts(hosts, fleet if isinstance(fleet, Fleet) else None))
-            if (isinstance(hosts, Settings))
-            else None
-        )
+        engines = t.create_task(engine_facts(_hosts(settings, asked), fleet if isinstance(fleet, Fleet) else None))
     nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
     seen = machines.result()
     heard = holders.result()
@@ -161,7 +156,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         artifacts=nothing or artifacts.result(),
         machines={} if isinstance(seen, Unknown) else seen,
         instances={} if isinstance(lives, Unknown) else lives,
-        engines=engines.result() if engines else {},
+        engines=engines.result(),
     )
 
 
@@ -210,6 +205,12 @@ def _emp_yaml(layout: Layout, environ: Mapping[str, str]) -> tuple[Fleet | Unkno
         return fleet, read_proposal(path, environ)[1].settings
     except EmpError as e:
         return fleet, Unknown(reason=e.message)
+
+
+def _hosts(settings: Settings | Unknown, asked: Settings | Unknown | None) -> list[EngineAddress]:
+    """The Docker hosts in use, and those that emp.yaml adds."""
+    both = [s.hosts for s in (asked, settings) if isinstance(s, Settings)]
+    return list({host.name: host for hosts in both for host in hosts}.values())
 
 
 def _free(layout: Layout) -> dict[str, int]:

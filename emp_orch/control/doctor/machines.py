@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from emp_orch import __version__
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.control.doctor.redis_facts import BOOT_EVENTS
+from emp_orch.control.inspect import Difference
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
 from emp_orch.store.connect import redacted
@@ -31,8 +34,18 @@ def log_of(facts: Facts, machine_id: str, program: str) -> str:
 def _run(facts: Facts) -> Iterator[Problem]:
     known(facts.settings)
     plane = "the reconciler starts it again; emp logs reconcile" if facts.supervisord else "emp apply"
-    for machine_id in facts.desired:
+    for machine_id, machine in facts.desired.items():
+        if machine.runtime is RuntimeKind.EXTERNAL:
+            continue  # nobody here sees whether it runs: its report tells
         instance = facts.instances.get(machine_id)
+        if instance is not None and instance.state is InstanceState.UNKNOWN:
+            yield Problem(
+                what=f"unknown whether {machine_id} runs: {instance.detail or 'its runtime does not say'}",
+                fix="nothing is done to it until that is known",
+                where=machine_id,
+                level=Level.WARN,
+            )
+            continue
         if instance is None or instance.state is InstanceState.GONE:
             detail = instance.detail if instance and instance.detail else "it was never started"
             yield Problem(what=f"{machine_id} does not run: {detail}", fix=plane, where=machine_id)
@@ -70,9 +83,26 @@ def _report(facts: Facts) -> Iterator[Problem]:
             where=machine_id,
             level=Level.WARN if young else Level.FAIL,
         )
+    yield from _boxes(facts, found)
+
+
+def _boxes(facts: Facts, found: Difference) -> Iterator[Problem]:
+    """Machines that join by themselves: only they can tell whether they run."""
+    for machine_id, machine in facts.desired.items():
+        if machine.runtime is RuntimeKind.EXTERNAL and not is_fresh(found, machine_id):
+            seen = found.observed.machines.get(machine_id)
+            silent = f"has not reported for {(found.observed.now_ms - seen.seen_ms) // 1000} s" if seen else ""
+            yield Problem(
+                what=f"{machine_id} {silent or 'has not joined yet'}: emp cannot start a box of its own",
+                fix=f"start it where it is; `emp machine join {machine_id}` prints the line",
+                where=machine.origin,
+                level=Level.FAIL if seen else Level.WARN,
+            )
 
 
 def _why_silent(facts: Facts, machine_id: MachineId) -> str:
+    if machine_id not in facts.machines:
+        return f"its agent's log ends: {log_of(facts, machine_id, AGENT)}"
     agent = program_of(facts, machine_id, AGENT)
     if agent is None:
         return "its supervisord does not tell of the agent"
@@ -122,7 +152,7 @@ def _boot_events(facts: Facts) -> Iterator[Problem]:
 def _programs(facts: Facts) -> Iterator[Problem]:
     """Each program does what it is there for. Workers have a check of their own."""
     for machine_id, machine in facts.desired.items():
-        if machine_id in running(facts):
+        if facts.machine_lives(machine_id):
             for program in machine.programs:
                 if program.kind is not ProgramKind.WORKER:
                     yield from program_problem(facts, machine, program)
@@ -130,29 +160,31 @@ def _programs(facts: Facts) -> Iterator[Problem]:
 
 def program_problem(facts: Facts, machine: DesiredMachine, program: DesiredProgram) -> Iterator[Problem]:
     """What is wrong with one program, as its own supervisord and its health check say."""
-    info = program_of(facts, machine.id, program.name)
-    if info is None:
-        if not isinstance(facts.machines[machine.id].programs, Unknown):
+    seen = _seen(facts, machine.id, program.name)
+    if seen is None:
+        if machine.id in facts.machines and not isinstance(facts.machines[machine.id].programs, Unknown):
             yield Problem(
                 what=f"{program.name} is unknown to the supervisord of {machine.id}",
                 fix="emp diff; the reconciler sends the configuration anew",
                 where=program.origin,
             )
         return
-    ended_well = program.kind.once and info.statename == "EXITED" and info.exitstatus == 0
-    if info.statename in STOPPED and not ended_well:
-        code = f" with {info.exitstatus}" if info.statename == "EXITED" else ""
+    ended_well = program.kind.once and seen.state == "EXITED" and seen.exit_status == 0
+    if seen.state in STOPPED and not ended_well:
+        code = f" with {seen.exit_status}" if seen.state == "EXITED" else ""
         waits = [n for n in program.after if not _is_up(facts, machine, n)]
         why = (
-            f"it waits for {', '.join(waits)}" if waits and info.statename == "STOPPED" else _last(facts, machine, info)
+            f"it waits for {', '.join(waits)}"
+            if waits and seen.state == "STOPPED"
+            else seen.said or f"its log ends: {log_of(facts, machine.id, program.name)}"
         )
         yield Problem(
-            what=f"{program.name} on {machine.id} is {info.statename}{code}; {why}",
+            what=f"{program.name} on {machine.id} is {seen.state}{code}; {why}",
             fix=f"{_logs(machine.id, program.name)}; emp restart {machine.id} {program.name}",
             where=program.origin,
         )
         return
-    report = reported_program(facts, machine.id, program)
+    report = reported_program(facts, machine.id, program.name)
     if report is not None and report.healthy is False:
         yield Problem(
             what=f"{program.name} on {machine.id} runs, but its health check fails: {report.detail or 'no detail'}",
@@ -161,18 +193,33 @@ def program_problem(facts: Facts, machine: DesiredMachine, program: DesiredProgr
         )
 
 
-def _last(facts: Facts, machine: DesiredMachine, info: ProcessInfo) -> str:
-    return info.spawnerr or f"its log ends: {log_of(facts, machine.id, info.name)}"
+class _Seen(Struct, frozen=True):
+    """A program's state. `said`: what its supervisord has to say of it."""
+
+    state: str
+    exit_status: int | None
+    said: str
 
 
-def _is_up(facts: Facts, machine: DesiredMachine, name: str) -> bool:
-    info = program_of(facts, machine.id, name)
-    return info is not None and (info.statename == "RUNNING" or (info.statename == "EXITED" and info.exitstatus == 0))
+def _seen(facts: Facts, machine_id: MachineId, name: ProgramName) -> _Seen | None:
+    """What its supervisord says of it; of a machine that this host does not see into, what that reports."""
+    if (info := program_of(facts, machine_id, name)) is not None:
+        return _Seen(info.statename, info.exitstatus, info.spawnerr)
+    if machine_id in facts.machines or isinstance(facts.difference, Unknown):
+        return None
+    report = reported_program(facts, machine_id, name) if is_fresh(facts.difference, machine_id) else None
+    return None if report is None else _Seen(report.state, report.exit_status, report.detail)
+
+
+def _is_up(facts: Facts, machine: DesiredMachine, name: ProgramName) -> bool:
+    seen = _seen(facts, machine.id, name)
+    return seen is not None and (seen.state == "RUNNING" or (seen.state == "EXITED" and seen.exit_status == 0))
 
 
 def _ports(facts: Facts) -> Iterator[Problem]:
-    """Each service's port is its own. Nobody on a port is for the health check to say."""
-    for machine in facts.desired.values():
+    """Each service's port is its own. Nobody on a port is for the health check to say; others than processes of this
+    host have ports of their own."""
+    for machine in (m for m in facts.desired.values() if m.runtime is RuntimeKind.PROCESS):
         for program in machine.programs:
             holder = facts.holders.get(program.port or 0)
             info = program_of(facts, machine.id, program.name)
@@ -220,9 +267,13 @@ def running(facts: Facts) -> list[MachineId]:
 def reporting(facts: Facts) -> list[tuple[MachineId, SeenMachine]]:
     """The desired machines whose last report is fresh. Raises Cannot without Redis."""
     found = known(facts.difference)
-    fresh_ms = found.observed.now_ms - found.desired.stale_after_ms
-    seen = [(i, found.observed.machines.get(i)) for i in facts.desired]
-    return [(i, s) for i, s in seen if s is not None and s.seen_ms >= fresh_ms]
+    return [(i, found.observed.machines[i]) for i in facts.desired if is_fresh(found, i)]
+
+
+def is_fresh(found: Difference, machine_id: MachineId) -> bool:
+    """Whether the machine reported lately."""
+    seen = found.observed.machines.get(machine_id)
+    return seen is not None and seen.seen_ms >= found.observed.now_ms - found.desired.stale_after_ms
 
 
 def program_of(facts: Facts, machine_id: MachineId, name: str) -> ProcessInfo | None:
@@ -233,16 +284,17 @@ def program_of(facts: Facts, machine_id: MachineId, name: str) -> ProcessInfo | 
     return next((i for i in machine.programs if i.name == name), None)
 
 
-def reported_program(facts: Facts, machine_id: MachineId, program: DesiredProgram) -> ProgramReport | None:
+def reported_program(facts: Facts, machine_id: MachineId, name: ProgramName) -> ProgramReport | None:
     """What the machine's last report says of a program."""
     if isinstance(facts.difference, Unknown):
         return None
     seen = facts.difference.observed.machines.get(machine_id)
-    return seen.report.programs.get(program.name) if seen else None
+    return seen.report.programs.get(name) if seen else None
 
 
 def _fine_run(facts: Facts) -> str:
-    return f"{len(running(facts))} of {count(facts.desired, 'machine')} up"
+    ours = [m for m in facts.desired.values() if m.runtime is not RuntimeKind.EXTERNAL]
+    return f"{len(running(facts))} of {count(ours, 'machine')} up" if ours else ""
 
 
 def _fine_report(facts: Facts) -> str:
