@@ -10,7 +10,7 @@ from msgspec import structs
 
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.memory import Attempt, Memory, ended
+from emp_orch.fleet.memory import Attempt, Memory, Rollout, ended
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import (
     Instance,
@@ -23,6 +23,7 @@ from emp_orch.fleet.observed import (
 )
 from emp_orch.fleet.overrides import Override, OverrideKind, drained
 from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.policy import Hold
 from emp_orch.fleet.round import Inputs, Round, decide
 
 MINUTE_MS = 60_000
@@ -71,6 +72,7 @@ def tries(key: str, count: int) -> dict[str, Attempt]:
 
 START = f"start-program/m0/{A.programs[-2].name}"
 RESTART = "restart-machine/m0"
+START_MACHINE = "start-machine/m0"
 BROKEN = look(A, machines={A.id: fatal(A)})
 
 
@@ -103,6 +105,17 @@ def test_a_generation_that_changes_the_machine_sets_it_free() -> None:
     old = look(A, machines={A.id: fatal(one([], machine_id="m0"), config_hash="old")})
     done = decide(Inputs(desired=wish(A, generation=2), observed=old, memory=spent))
     assert done.memory.quarantined == {} and run(done) == ["send-configuration/m0"]
+
+
+def test_a_generation_tries_at_once_what_does_not_run() -> None:
+    gone = look(A, instances={A.id: Instance(machine_id=A.id, state=InstanceState.GONE)})
+    tried = {START_MACHINE: Attempt(count=9, last_ms=NOW_MS - 1_000, error="no image")}
+    settled = decide(
+        Inputs(desired=wish(A), observed=gone, memory=Memory(attempts=tried, rollout=Rollout(generation=1)))
+    )
+    assert run(settled) == [] and settled.items[0].hold is Hold.BACKOFF and settled.items[0].failed == "no image"
+    asked = decide(Inputs(desired=wish(A, generation=2), observed=gone, memory=settled.memory))
+    assert run(asked) == [START_MACHINE]
 
 
 def test_a_silent_machine_is_restarted_a_few_times() -> None:
