@@ -44,7 +44,7 @@ def why_not() -> str:
     """Why no engine can be started here; empty when one can."""
     if os.geteuid() != 0:
         return "a Docker Engine of our own needs root"
-    needed = ("docker", "dockerd", "containerd", "iptables", "ip", "debootstrap")
+    needed = ("docker", "dockerd", "containerd", "iptables", "ip", "debootstrap", "sshd")
     missing = [tool for tool in needed if shutil.which(tool, path=_path()) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (tests/system.sh installs them)"

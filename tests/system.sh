@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests need from the system: a redis-server beside the embedded one, Chromium, and a Docker Engine with
-# Compose. Installs what is missing where it may; says what to install where it may not.
+# What the tests need from the system: a redis-server beside the embedded one, Chromium, a Docker Engine with Compose,
+# and an ssh server. Installs what is missing where it may; says what to install where it may not.
 set -eu
 missing=""
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -12,6 +12,7 @@ has dockerd && has docker || missing="$missing docker.io"
 has iptables || missing="$missing iptables"
 has ip || missing="$missing iproute2"
 has debootstrap || missing="$missing debootstrap"
+has sshd && has ssh || missing="$missing openssh-server openssh-client"
 compose=""
 { has docker && docker compose version >/dev/null 2>&1; } || compose="docker-compose"
 [ -z "$missing$compose" ] && exit 0

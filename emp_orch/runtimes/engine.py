@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import requests
 from docker.api.client import APIClient
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 from msgspec import Struct
@@ -27,6 +28,7 @@ from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.hosts import LOCAL, is_here
 from emp_orch.fleet.model import DockerHost
 from emp_orch.images import built_here
+from emp_orch.runtimes.ssh import SshAdapter
 from emp_orch.settings import EngineAddress
 
 # For an answer, not for work: a stop waits longer, and says so itself.
@@ -307,17 +309,21 @@ def local_host() -> EngineAddress:
 
 
 def _connected(host: EngineAddress, answer_s: float) -> APIClient:
+    if host.url.startswith("ssh://"):
+        spoken = _over_ssh(host, answer_s, DEFAULT_DOCKER_API_VERSION).version(api_version=False)
+        return _over_ssh(host, answer_s, str(spoken["ApiVersion"]))
     tls = None
     if host.ca or host.cert:
         pair = (host.cert, host.key) if host.cert else None
         tls = TLSConfig(client_cert=pair, ca_cert=host.ca or None, verify=True)
-    return _Client(
-        base_url=host.url,
-        tls=cast(Any, tls or False),
-        timeout=cast(Any, answer_s),
-        use_ssh_client=host.url.startswith("ssh://"),
-        version="auto",
-    )
+    return _Client(base_url=host.url, tls=cast(Any, tls or False), timeout=cast(Any, answer_s), version="auto")
+
+
+def _over_ssh(host: EngineAddress, answer_s: float, version: str) -> APIClient:
+    # A socket that is never opened: what is mounted speaks for it.
+    client = _Client(base_url="unix:///ssh", timeout=cast(Any, answer_s), version=version)
+    client.mount("http+docker://", SshAdapter(host.url))
+    return client
 
 
 class _Client(APIClient):

@@ -1,8 +1,9 @@
-"""Two Docker hosts elsewhere, each an engine in a network namespace behind TLS: one is cut off and comes back."""
+"""Two Docker hosts elsewhere, each an engine in its own network namespace; one by ssh, one by TLS, cut off and back."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from docker_far import FarEngine
+from docker_ssh import ssh_door
 from docker_support import load_base, load_machine, why_not
 from stack import Stack, free_ports, until
 
@@ -26,23 +28,23 @@ HEALED_S = 90.0
 
 
 class Hosts(Stack):
-    """A machine on each of two engines, a Redis of our own that both reach, and an API that they know."""
+    """A machine on each of two engines, a Redis of our own that both reach, and an API that they know. `path` is the
+    PATH on which `ssh` knows the way to A."""
 
-    def __init__(self, folder: Path, engines: dict[str, FarEngine], image: str) -> None:
+    def __init__(self, folder: Path, engines: dict[str, FarEngine], image: str, path: str) -> None:
         super().__init__(folder, name="hosts")
         self.engines = engines
         self.image = image
+        self.path = path
         # An address of this host that stays when the link to A goes.
         self.here = engines[B].here
         first = free_ports(2)
         self.shared = (first, first + 1)
-        for name, engine in engines.items():
-            shutil.copytree(engine.certs, self.root / "tls" / name)
+        shutil.copytree(engines[B].certs, self.root / "tls")
         self.write()
 
     def write(self, *, slots: int = 1) -> None:
-        tls = "tls: {ca: tls/%s/ca.pem, cert: tls/%s/cert.pem, key: tls/%s/key.pem}"
-        hosts = [f"  {n}: {{docker: '{e.url}', {tls.replace('%s', n)}}}" for n, e in self.engines.items()]
+        tls = "tls: {ca: tls/ca.pem, cert: tls/cert.pem, key: tls/key.pem}"
         machine_url = f"http://{self.here}:{self.ports['api']}"
         redis_url = f"redis://:${{REDIS_PASSWORD}}@{self.here}:{self.shared[0]}/0"
         self.file.write_text(
@@ -56,7 +58,8 @@ class Hosts(Stack):
                     f"monitor: {{port: {self.ports['monitor']}}}",
                     f"jobs: {{artifacts: 'ftp://{self.here}:{self.shared[1]}/outputs'}}",
                     "hosts:",
-                    *hosts,
+                    f"  {A}: {{docker: 'ssh://root@{A}'}}",
+                    f"  {B}: {{docker: '{self.engines[B].url}', {tls}}}",
                     "services:",
                     "  simulation: {scale: per_machine, builtin: simulation, port: 8299}",
                     "  comfyui: {scale: per_gpu, builtin: simulation, port: 8188, health: {http: /system_stats}}",
@@ -70,7 +73,9 @@ class Hosts(Stack):
         )
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return super().run(*args, **{"EMP_TOKEN": "a-token-of-ours", "REDIS_PASSWORD": PASSWORD, **env})
+        return super().run(
+            *args, **{"EMP_TOKEN": "a-token-of-ours", "REDIS_PASSWORD": PASSWORD, "PATH": self.path, **env}
+        )
 
     def life(self, host: str, machine: str) -> tuple[str, str]:
         """A machine's container, and when it began."""
@@ -124,7 +129,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         for engine in engines.values():
             load_base(engine)
             image = load_machine(engine)
-        stack = Hosts(root / "fleet", engines, image)
+        path = open_.enter_context(ssh_door(engines[A], A, root / "ssh"))
+        stack = Hosts(root / "fleet", engines, image, path)
         open_.enter_context(store_and_redis(root, stack.here, stack.shared))
         try:
             stack.up()
@@ -189,6 +195,25 @@ def test_one_host_is_cut_off_and_back(hosts: Hosts) -> None:
         hosts.engines[A].mend()
     hosts.until_in_sync(within_s=HEALED_S)
     assert hosts.life(A, ON_A) == before  # nobody touched what was healthy
+
+
+def test_the_other_host_is_cut_off_and_back(hosts: Hosts) -> None:
+    before = hosts.life(B, ON_B)
+    hosts.engines[B].cut()
+    try:
+        item = until("what is on B is unknown", lambda: hosts.drift().get(f"{ON_B} machine-unreachable"))
+        assert f"Docker host {B}" in item["drift"]["cause"]
+    finally:
+        hosts.engines[B].mend()
+    hosts.until_in_sync(within_s=HEALED_S)
+    assert hosts.life(B, ON_B) == before
+
+
+def test_an_ssh_that_does_not_let_us_in_says_why(hosts: Hosts) -> None:
+    plain = os.environ["PATH"]  # on which ssh knows no way to A
+    said = hosts.run("doctor", PATH=plain).stdout
+    assert f"Docker host {A} (ssh://root@{A}) does not answer: " in said
+    assert "Could not resolve hostname" in said
 
 
 def test_they_are_taken_down(hosts: Hosts) -> None:

@@ -45,6 +45,8 @@ from emp_orch.store.generations import Generation
 
 # For any one fact; all are gathered at the same time.
 DEADLINE_S = 2.5
+# Longer than a look waits for a host (runtimes/docker_hosts.LOOK_S): that one is silent is then known of it alone.
+HOSTS_S = 6.0
 ASK_AT_ONCE = 16
 
 T = TypeVar("T")
@@ -106,23 +108,24 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 
 async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
-    """Look at everything once, in at most about DEADLINE_S."""
+    """Look at everything once, in at most about DEADLINE_S; in HOSTS_S where Docker hosts do not answer."""
     settings = _settings(layout)
     plane = plane_of(layout)
     fleet, asked = await asyncio.to_thread(_emp_yaml, layout, environ)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http, asyncio.TaskGroup() as t:
 
-        def fact(work: Awaitable[T]) -> asyncio.Task[T | Unknown]:
-            return t.create_task(_try(work))
+        def fact(work: Awaitable[T], within_s: float = DEADLINE_S) -> asyncio.Task[T | Unknown]:
+            return t.create_task(_try(work, within_s))
 
         parts = fact(plane.programs())
         holders = fact(asyncio.to_thread(port_holders, _ports(settings, fleet)))
         machines = fact(_machines(layout))
-        instances = fact(all_instances(runtimes_of(layout, settings))) if isinstance(settings, Settings) else None
         if isinstance(settings, Settings):
+            runtimes = runtimes_of(layout, settings)
+            instances = fact(all_instances(runtimes), HOSTS_S)
             redis = fact(read_redis(settings))
             machine_redis = fact(run_id(settings.machine_redis_url))
-            found = fact(difference(layout))
+            found = fact(difference(layout, runtimes), HOSTS_S)
             health = fact(_get(http, settings.api, "/health"))
             ready = fact(_get(http, settings.api, "/ready"))
             monitor = fact(_get(http, settings.monitor, "/"))
@@ -132,7 +135,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
     seen = machines.result()
     heard = holders.result()
     running = parts.result()
-    lives = instances.result() if instances else {}
+    lives = nothing or instances.result()
     return Facts(
         now_ms=int(time.time() * 1000),
         layout=layout,
@@ -165,13 +168,13 @@ async def _artifacts(settings: Settings) -> None:
     await Artifacts(settings.artifacts).check()
 
 
-async def _try(work: Awaitable[T]) -> T | Unknown:
+async def _try(work: Awaitable[T], within_s: float) -> T | Unknown:
     """The fact, or in words why there is none."""
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(within_s):
             return await work
     except TimeoutError:
-        return Unknown(reason=f"no answer within {DEADLINE_S:g} s")
+        return Unknown(reason=f"no answer within {within_s:g} s")
     except EmpError as e:
         return Unknown(reason=e.message)
     except (RedisError, aiohttp.ClientError, OSError, msgspec.MsgspecError, ValueError) as e:
@@ -250,7 +253,7 @@ async def _machines(layout: Layout) -> dict[MachineId, MachineFacts]:
 
     async def one(home: Path) -> tuple[MachineId, MachineFacts]:
         async with limit:
-            programs = await _try(Supervisor(home).all_processes())
+            programs = await _try(Supervisor(home).all_processes(), DEADLINE_S)
         infos = [] if isinstance(programs, Unknown) else programs
         environments = {
             info.name: url
