@@ -79,7 +79,7 @@ class Ledger:
         if inputs.memory.rollout.generation != inputs.desired.generation:
             self._free_configs()
             for item in done.items:
-                if item.drift.kind is Kind.CONFIG_BEHIND:
+                if item.drift.kind in (Kind.CONFIG_BEHIND, Kind.MACHINE_MISSING):
                     self._free(lambda about, m=item.drift.machine_id: about.split("/")[0] == m)  # type: ignore[misc]
 
     def _free(self, which: Callable[[str], bool]) -> None:
