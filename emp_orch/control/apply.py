@@ -9,7 +9,7 @@ from contextlib import suppress
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
 from emp_orch.control.container_plane import plane_of
-from emp_orch.control.imagecheck import refuse_missing_images
+from emp_orch.control.enginecheck import refuse_missing_images, refuse_other_engines
 from emp_orch.control.observe import Observer
 from emp_orch.control.packing import keep_own
 from emp_orch.control.portcheck import refuse_taken_ports
@@ -46,6 +46,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     """
     plane = plane_of(layout, proposal.settings)
     refuse_taken_ports(layout, proposal, seen)
+    await refuse_other_engines(layout, proposal)
     await refuse_missing_images(proposal, seen)
     if seen.plane_runs:
         if seen.settings_change:

@@ -43,8 +43,11 @@ class Hosts(Stack):
         shutil.copytree(engines[B].certs, self.root / "tls")
         self.write()
 
-    def write(self, *, slots: int = 1) -> None:
+    def write(self, *, slots: int = 1, **ways: str) -> None:
+        """emp.yaml, with other `ways` to reach a host than the usual."""
         tls = "tls: {ca: tls/ca.pem, cert: tls/cert.pem, key: tls/key.pem}"
+        usual = {"a": f"{{docker: 'ssh://root@{A}'}}", "b": f"{{docker: '{self.engines[B].url}', {tls}}}"}
+        reach = usual | ways
         machine_url = f"http://{self.here}:{self.ports['api']}"
         redis_url = f"redis://:${{REDIS_PASSWORD}}@{self.here}:{self.shared[0]}/0"
         self.file.write_text(
@@ -58,8 +61,8 @@ class Hosts(Stack):
                     f"monitor: {{port: {self.ports['monitor']}}}",
                     f"jobs: {{artifacts: 'ftp://{self.here}:{self.shared[1]}/outputs'}}",
                     "hosts:",
-                    f"  {A}: {{docker: 'ssh://root@{A}'}}",
-                    f"  {B}: {{docker: '{self.engines[B].url}', {tls}}}",
+                    f"  {A}: {reach['a']}",
+                    f"  {B}: {reach['b']}",
                     "services:",
                     "  simulation: {scale: per_machine, builtin: simulation, port: 8299}",
                     "  comfyui: {scale: per_gpu, builtin: simulation, port: 8188, health: {http: /system_stats}}",
@@ -214,6 +217,35 @@ def test_an_ssh_that_does_not_let_us_in_says_why(hosts: Hosts) -> None:
     said = hosts.run("doctor", PATH=plain).stdout
     assert f"Docker host {A} (ssh://root@{A}) does not answer: " in said
     assert "Could not resolve hostname" in said
+
+
+def test_another_way_to_the_same_host_changes_nothing(hosts: Hosts) -> None:
+    before = hosts.life(A, ON_A)
+    shutil.copytree(hosts.engines[A].certs, hosts.root / "tls-a", dirs_exist_ok=True)
+    tls = "{ca: tls-a/ca.pem, cert: tls-a/cert.pem, key: tls-a/key.pem}"
+    try:
+        hosts.write(slots=2, a=f"{{docker: '{hosts.engines[A].url}', tls: {tls}}}")
+        hosts.ok("apply", "-y")
+        hosts.until_in_sync(within_s=HEALED_S)
+        assert hosts.life(A, ON_A) == before
+    finally:
+        hosts.write(slots=2)
+        hosts.ok("apply", "-y")
+    assert hosts.life(A, ON_A) == before
+
+
+def test_a_name_that_means_another_engine_now_is_refused(hosts: Hosts) -> None:
+    before = hosts.life(A, ON_A), hosts.life(B, ON_B)
+    hosts.write(slots=2, b=f"{{docker: 'ssh://root@{A}'}}")
+    try:
+        refused = hosts.run("apply", "-y")
+    finally:
+        hosts.write(slots=2)
+    assert refused.returncode == 1, refused.stderr
+    assert f"host {B}: ssh://root@{A} is another engine than {hosts.engines[B].url}, which has {ON_B}" in refused.stderr
+    assert "emp down" in refused.stderr
+    assert (hosts.life(A, ON_A), hosts.life(B, ON_B)) == before
+    assert hosts.diff()[0] == 0
 
 
 def test_they_are_taken_down(hosts: Hosts) -> None:
