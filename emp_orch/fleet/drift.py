@@ -35,7 +35,7 @@
 | control-down | part of the control plane | FATAL or STOPPED | start it |
 | worker-surplus | worker | reports, but is not desired | forget it once it is silent |
 | machine-foreign | machine | reports, not desired, and no runtime here knows it | nothing: unknown stops nothing |
-| machine-surplus | machine | runs or reported, not desired | stop and forget it, when pruning |
+| machine-surplus | machine | runs or reported, or when pruning is there, not desired | stop and forget it, when pruning |
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from emp_orch.fleet.observed import InstanceState, Observed
 
 
 def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
-    surplus = {i for i in _known_machines(observed) if i not in desired.machines}
+    surplus = {i for i in _known_machines(desired, observed) if i not in desired.machines}
     readable = [
         (i, w.report.machine_id, w.seen_ms, str(w.report.status))
         for i, w in observed.workers.items()
@@ -54,18 +54,20 @@ def is_wanted(worker: str, desired: Desired) -> bool:
     return int(slot) < machine.num_gpus and worker == worker_id(machine.id, int(slot))
 
 
-def _known_machines(observed: Observed) -> dict[MachineId, int | None]:
-    """Every machine that runs or has a report, readable or not, with when it was last heard."""
-    known: dict[MachineId, int | None] = {
-        i: None for i, n in observed.instances.items() if n.state is InstanceState.RUNNING
-    }
+def _known_machines(desired: Desired, observed: Observed) -> dict[MachineId, int | None]:
+    """Every machine that runs or has a report, readable or not, with when it was last heard.
+
+    Pruning is done when nothing is left, so what is stopped counts then; without it, it hurts nobody.
+    """
+    states = (InstanceState.RUNNING, InstanceState.GONE) if desired.prune else (InstanceState.RUNNING,)
+    known: dict[MachineId, int | None] = {i: None for i, n in observed.instances.items() if n.state in states}
     known |= {MachineId(m.id): m.seen_ms for m in observed.malformed if m.kind == "machine"}
     known |= {i: m.seen_ms for i, m in observed.machines.items()}
     return known
 
 
 def surplus_machines(desired: Desired, observed: Observed) -> list[Drift]:
-    known = _known_machines(observed)
+    known = _known_machines(desired, observed)
     return [
         _surplus_machine(machine_id, known[machine_id], desired, observed)
         for machine_id in sorted(i for i in known if i not in desired.machines)
@@ -77,6 +79,7 @@ def _surplus_machine(machine_id: MachineId, seen_ms: int | None, desired: Desire
     heard = seen_ms is not None and fresh(seen_ms, machine_id, desired, observed)
     instance = observed.instances.get(machine_id)
     unknown = instance is None or instance.state is InstanceState.UNKNOWN
+    stopped = instance is not None and instance.state is InstanceState.GONE
     cause = "emp.yaml does not name it"
     if heard and unknown:
         kind = Kind.MACHINE_FOREIGN
@@ -89,7 +92,7 @@ def _surplus_machine(machine_id: MachineId, seen_ms: int | None, desired: Desire
         machine_id=machine_id,
         subject=machine_id,
         desired="absent",
-        observed=(seen.report.status if seen else "unreadable") if heard else "silent",
+        observed=(seen.report.status if seen else "unreadable") if heard else "stopped" if stopped else "silent",
         cause=cause,
         origin="",
         seen_ms=seen_ms,

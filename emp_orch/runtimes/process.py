@@ -44,7 +44,7 @@ class ProcessRuntime:
         await asyncio.to_thread(self._start, machine, secrets)
 
     async def remove(self, machine_id: MachineId) -> None:
-        await asyncio.to_thread(shutil.rmtree, self._layout.machine(machine_id), ignore_errors=True)
+        await asyncio.to_thread(_delete, self._layout.machine(machine_id))
 
     async def clear(self) -> None:
         """Nothing is left of processes."""
@@ -140,6 +140,15 @@ def _instance(root: Path) -> Instance:
         boot_id=str(who),
         pid=who.pid,
     )
+
+
+def _delete(root: Path) -> None:
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise EmpError(f"cannot remove {e.filename}: {e.strerror}", hint="check who owns the fleet's folder") from e
 
 
 def _lives(root: Path) -> bool:

@@ -317,6 +317,7 @@ row(
     PRUNE,
     look(M, instances={M.id: running(M), SURPLUS.id: Instance(machine_id=SURPLUS.id, state=InstanceState.GONE)}),
 )
+row("machine too many, stopped, not pruning", UP, ROWS["machine too many, stopped"][1])
 row(
     "machine too many, with its workers",
     UP,
@@ -605,7 +606,11 @@ machine-foreign old: wants absent, is ready; emp.yaml does not name it, and no r
 machine-surplus old: wants absent, is silent; emp.yaml does not name it
 1. remove machine old  (remove): emp.yaml does not name it
 """,
-    "machine too many, stopped": "",
+    "machine too many, stopped": """\
+machine-surplus old: wants absent, is stopped; emp.yaml does not name it
+1. remove machine old  (remove): emp.yaml does not name it
+""",
+    "machine too many, stopped, not pruning": "",
     "machine too many, with its workers": """\
 machine-surplus old: wants absent, is ready; emp.yaml does not name it; `emp apply --prune` removes it
 """,
