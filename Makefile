@@ -55,8 +55,8 @@ test-system:
 
 test: test-system check
 	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
-	$(BIN)/pytest -q -n $(WAITING) --dist loadfile tests/contract tests/integration tests/e2e tests/browser
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/docker
+	$(BIN)/pytest -q -n $(WAITING) --dist loadfile --durations=25 tests/contract tests/integration tests/e2e tests/browser
+	$(BIN)/pytest -q -n $(WAITING) --dist loadfile --durations=10 tests/docker
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel

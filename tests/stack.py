@@ -30,11 +30,13 @@ SLOTS = 20
 T = TypeVar("T")
 
 
-def until(what: str, look: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
-    """The first true answer of `look`; fails naming `what`."""
+def until(
+    what: str, look: Callable[[], T], *, within_s: float = DEADLINE_S, shown: Callable[[], str] = lambda: ""
+) -> T:
+    """The first true answer of `look`; fails naming `what`, with what is `shown` then."""
     deadline = time.monotonic() + within_s
     while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}\n{shown()}"
         time.sleep(0.05)
     return found
 

@@ -274,7 +274,9 @@ def test_an_image_that_was_deleted_is_named_as_why_it_does_not_heal(
         engine.docker("rm", "-f", stack.container(TWO))
         why = "last attempt: Docker host local"
         until(
-            "it is said", lambda: why in (shown := stack.run("status").stdout) and "--tag emp-machine:deleted" in shown
+            "it is said",
+            lambda: why in (shown := stack.run("status").stdout) and "--tag emp-machine:deleted" in shown,
+            shown=lambda: stack.run("status").stdout + stack.run("journal").stdout,
         )
         doctor = stack.run("doctor").stdout
         assert "two does not run: it has no container on Docker host local" in doctor
