@@ -137,9 +137,11 @@ def _standing(found: Overview) -> list[str]:
 def _plane(found: Overview) -> str:
     from emp_orch.cli.text import table
 
-    rows = [_part_row(p, found) for p in (found.supervisord, *found.parts)]
+    # In containers nothing holds the parts together but Docker.
+    holder = () if found.settings.containers else (found.supervisord,)
+    rows = [_part_row(p, found) for p in (*holder, *found.parts)]
     if not found.settings.embedded:
-        rows.insert(1, ("redis", "ERROR" if found.redis_error else "answers", "-", "-", _redis_detail(found)))
+        rows.insert(len(holder), ("redis", "ERROR" if found.redis_error else "answers", "-", "-", _redis_detail(found)))
     return table(("CONTROL PLANE", "STATE", "PID", "UP", ""), rows)
 
 

@@ -35,7 +35,7 @@
 | control-down | part of the control plane | FATAL or STOPPED | start it |
 | worker-surplus | worker | reports, but is not desired | forget it once it is silent |
 | machine-foreign | machine | reports, not desired, and no runtime here knows it | nothing: unknown stops nothing |
-| machine-surplus | machine | runs or reported, or when pruning is there, not desired | stop and forget it, when pruning |
+| machine-surplus | machine | runs, reported, or is there when pruning; not desired | stop and forget, when pruning |
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _whole_machine(
         return drift(Kind.MACHINE_MISSING, "running", "not running", instance.detail or "its supervisord does not run")
     now = heard(machine, desired, observed)
     if now is None:
-        silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "has never reported"
+        silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "not reporting yet"
         if machine.runtime in UNSEEN:
             return drift(Kind.MACHINE_AWAY, "reporting", silent, _why_away(machine.id, seen_ms, desired, observed))
         if instance is None or instance.state is InstanceState.UNKNOWN:

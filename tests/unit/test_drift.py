@@ -346,10 +346,10 @@ machine-missing m: wants running, is not running; its supervisord does not run
 1. start machine m  (start): its supervisord does not run  [emp.yaml:m]
 """,
     "just started": """\
-machine-booting m: wants reporting, is has never reported; its supervisord has just been started
+machine-booting m: wants reporting, is not reporting yet; its supervisord has just been started
 """,
     "started long enough ago": """\
-machine-stale m: wants reporting, is has never reported; its agent hangs or cannot reach Redis
+machine-stale m: wants reporting, is not reporting yet; its agent hangs or cannot reach Redis
 1. restart machine m  (restart): its agent hangs or cannot reach Redis  [emp.yaml:m]
 """,
     "just started, the former life's report is fresh": """\
@@ -378,14 +378,14 @@ machine-unreachable m: wants reporting, is last report 11 s ago; no runtime here
 machine-unreachable m: wants reporting, is last report 11 s ago; Docker does not answer
 """,
     "never heard, and its runtime does not know": """\
-machine-unreachable m: wants reporting, is has never reported; no runtime here can tell whether it runs
+machine-unreachable m: wants reporting, is not reporting yet; no runtime here can tell whether it runs
 """,
     "heard, and its runtime does not know": "",
     "external, never heard": """\
-machine-away m: wants reporting, is has never reported; it has not joined, or was stopped in good order
+machine-away m: wants reporting, is not reporting yet; it has not joined, or was stopped in good order
 """,
     "external, never heard, and its folder of another runtime is here": """\
-machine-away m: wants reporting, is has never reported; it has not joined, or was stopped in good order
+machine-away m: wants reporting, is not reporting yet; it has not joined, or was stopped in good order
 """,
     "external, silent": """\
 machine-away m: wants reporting, is last report 20 s ago; its box is off, or cannot reach Redis; emp cannot start it
@@ -773,7 +773,7 @@ def test_after_an_outage_everybody_gets_the_time_to_be_heard(observed: Observed,
 def test_after_an_outage_the_reason_is_told() -> None:
     why = "nobody could be heard until just now"
     assert minutes(UP, after_outage(3, **EMPTIED)) == (
-        f"machine-booting m: wants reporting, is has never reported; {why}"
+        f"machine-booting m: wants reporting, is not reporting yet; {why}"
     )
     assert minutes(UP, after_outage(3, **HOUR_OLD)) == (
         f"machine-booting m: wants reporting, is last report 3600 s ago; {why}"
