@@ -71,7 +71,7 @@ def as_document(found: Overview) -> dict[str, Any]:
         "generation": found.generation,
         "urls": {"page": found.settings.monitor.url, "api": found.settings.api.url},
         "control_plane": {
-            "supervisord": found.supervisord,
+            "supervisord": None if found.settings.containers else found.supervisord,
             "parts": found.parts,
             "redis": {
                 "embedded": found.settings.embedded,

@@ -114,6 +114,7 @@ def test_every_part_is_a_container_and_well(stack: ContainedStack) -> None:
         until(f"{name} is healthy", partial(stack.is_healthy, name))
     assert stack.run("diff").returncode == 0
     assert "supervisord" not in stack.ok("status")  # Docker holds them, nothing else does
+    assert json.loads(stack.run("status", "--json").stdout)["control_plane"]["supervisord"] is None
     doctor = stack.run("doctor")
     assert doctor.returncode == 0, doctor.stdout
 
