@@ -71,7 +71,7 @@ def as_document(found: Overview) -> dict[str, Any]:
         "generation": found.generation,
         "urls": {"page": found.settings.monitor.url, "api": found.settings.api.url},
         "control_plane": {
-            "supervisord": None if found.settings.containers else found.supervisord,
+            "supervisord": found.supervisord,
             "parts": found.parts,
             "redis": {
                 "embedded": found.settings.embedded,
@@ -137,11 +137,11 @@ def _standing(found: Overview) -> list[str]:
 def _plane(found: Overview) -> str:
     from emp_orch.cli.text import table
 
-    # In containers nothing holds the parts together but Docker.
-    holder = () if found.settings.containers else (found.supervisord,)
-    rows = [_part_row(p, found) for p in (*holder, *found.parts)]
+    rows = [_part_row(p, found) for p in found.plane]
     if not found.settings.embedded:
-        rows.insert(len(holder), ("redis", "ERROR" if found.redis_error else "answers", "-", "-", _redis_detail(found)))
+        # First of the parts, as where it is one of them.
+        state = "ERROR" if found.redis_error else "answers"
+        rows.insert(len(rows) - len(found.parts), ("redis", state, "-", "-", _redis_detail(found)))
     return table(("CONTROL PLANE", "STATE", "PID", "UP", ""), rows)
 
 

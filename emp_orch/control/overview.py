@@ -35,7 +35,7 @@ from emp_orch.fleet.observed import (
 from emp_orch.fleet.startup import is_up
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
-from emp_orch.procident import started_ms
+from emp_orch.procident import ProcessIdentity, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.runtimes import Runtimes, all_instances, runtimes_of
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo, Supervisor
@@ -100,11 +100,14 @@ class MachineNow(Struct, frozen=True, kw_only=True):
 
 
 class Overview(Struct, frozen=True, kw_only=True):
-    """`redis_error` is empty when Redis answers; without Redis `difference` and `jobs` are None."""
+    """`redis_error` is empty when Redis answers; without Redis `difference` and `jobs` are None.
+
+    `supervisord` is None where Docker holds the control plane's parts.
+    """
 
     settings: Settings
     generation: int
-    supervisord: Part
+    supervisord: Part | None
     parts: tuple[Part, ...]
     redis_error: str
     machines: tuple[MachineNow, ...]
@@ -112,6 +115,11 @@ class Overview(Struct, frozen=True, kw_only=True):
     jobs: dict[JobStatus, int] | None
     difference: Difference | None
     orphans: tuple[Orphan, ...]
+
+    @property
+    def plane(self) -> tuple[Part, ...]:
+        """The control plane: its parts, and before them what holds them together."""
+        return self.parts if self.supervisord is None else (self.supervisord, *self.parts)
 
     @property
     def reconciler_silent(self) -> bool:
@@ -123,13 +131,12 @@ class Overview(Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> Verdict:
-        plane = (self.supervisord, *self.parts)
         found = self.difference
-        alive = [p.pid for p in plane if p.pid] + [m for m in self.machines if m.instance == InstanceState.RUNNING]
+        alive = [p.pid for p in self.plane if p.pid] + [m for m in self.machines if m.instance == InstanceState.RUNNING]
         if not alive and not self.orphans:
             return Verdict.NOTHING
         drift = found is None or any(_counts(d.drift, found) for d in found.drift)
-        well = all(p.state == ProgramState.RUNNING for p in plane) and not drift and not self.reconciler_silent
+        well = all(p.state == ProgramState.RUNNING for p in self.plane) and not drift and not self.reconciler_silent
         return Verdict.ALL if well and all(m.well for m in self.machines if m.desired) else Verdict.PARTLY
 
 
@@ -156,16 +163,10 @@ async def look(layout: Layout, settings: Settings) -> Overview:
     generation = None if found else generations.kept(layout)
     now_ms = int(time.time() * 1000)
     machines = _reported(found, now_ms) if found else await _unreported(layout, generation, instances, now_ms)
-    who = plane.identity()
     return Overview(
         settings=settings,
         generation=found.generation if found else generation.number if generation else 0,
-        supervisord=Part(
-            name="supervisord",
-            state=ProgramState.RUNNING if who else "gone",
-            pid=who.pid if who else 0,
-            up_ms=now_ms - started_ms(who) if who else None,
-        ),
+        supervisord=None if settings.containers else _supervisord(plane.identity(), now_ms),
         parts=parts,
         redis_error=redis_error,
         machines=tuple(machines),
@@ -205,6 +206,12 @@ async def _parts(plane: Plane, settings: Settings, left: tuple[Orphan, ...]) -> 
     alone = {o.program: o for o in left if not o.machine_id}
     now_s = time.time()
     return tuple(_part(p.name, infos.get(p.name), alone.get(p.name), now_s) for p in wanted)
+
+
+def _supervisord(who: ProcessIdentity | None, now_ms: int) -> Part:
+    if who is None:
+        return Part(name="supervisord", state="gone")
+    return Part(name="supervisord", state=ProgramState.RUNNING, pid=who.pid, up_ms=now_ms - started_ms(who))
 
 
 def _part(name: str, info: ProcessInfo | None, alone: Orphan | None, now_s: float) -> Part:

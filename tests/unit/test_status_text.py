@@ -172,6 +172,13 @@ drift  none"""
     )
 
 
+def test_no_supervisord_where_docker_holds_the_control_plane() -> None:
+    held, contained = overview(), overview(supervisord=None)
+    assert contained.verdict is Verdict.ALL
+    assert screen(contained) == screen(held).replace("supervisord    RUNNING  10   1m5s\n", "")
+    assert as_document(contained)["control_plane"]["supervisord"] is None
+
+
 def test_something_is_missing() -> None:
     found = overview(
         machines=(
