@@ -15,9 +15,9 @@ from connector_support import Stage, job_of, serving
 from queue_support import eventually, free_port, until
 from worker_support import Daemon
 
-from emp_orch.connectors import comfy_client
 from emp_orch.connectors.base import Connector, Recovers, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI
+from emp_orch.connectors.comfyui import client as comfy_client
 from emp_orch.connectors.simulation import Request, Simulation, workflow_of
 from emp_orch.jobs.model import Result
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfy_protocol import (
+from emp_orch.connectors.comfyui.protocol import (
     Message,
     ProgressOfRun,
     Record,

@@ -16,7 +16,7 @@ import msgspec
 from yarl import URL
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed, StillRuns
-from emp_orch.connectors.comfy_protocol import (
+from emp_orch.connectors.comfyui.protocol import (
     File,
     Interrupted,
     Message,

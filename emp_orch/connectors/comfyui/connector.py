@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed, no_options
-from emp_orch.connectors.comfy_client import PROBE_TIMEOUT_S, ComfyClient
-from emp_orch.connectors.comfy_protocol import Workflow, parse_workflow
+from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
