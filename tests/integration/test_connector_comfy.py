@@ -16,8 +16,7 @@ from queue_support import eventually, free_port, until
 from worker_support import Daemon
 
 from emp_orch.connectors.base import Connector, Recovers, RunFailed, StillRuns
-from emp_orch.connectors.comfyui import ComfyUI
-from emp_orch.connectors.comfyui import client as comfy_client
+from emp_orch.connectors.comfyui import ComfyUI, follow, session
 from emp_orch.connectors.simulation import Request, Simulation, workflow_of
 from emp_orch.jobs.model import Result
 
@@ -178,7 +177,7 @@ async def test_a_service_that_restarts_lost_the_run(service: Service, stage: Sta
 async def test_a_service_that_stays_away_gives_the_job_back(
     service: Service, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comfy_client, "GONE_S", 0.2)
+    monkeypatch.setattr(follow, "GONE_S", 0.2)
     async with simulation(service.url) as connector:
         running = await begun(connector, long(stage))
         service.daemon.kill()
@@ -286,7 +285,7 @@ async def test_every_kind_of_output_is_kept(stage: Stage) -> None:
 async def test_a_lost_connection_is_made_again_under_the_same_name(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comfy_client, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(follow, "RECONNECT_S", 0.01)
     peer = Peer({}, files={})
     peer.drops = 3
     assert await peer_result(peer, stage) == Result()
@@ -294,7 +293,7 @@ async def test_a_lost_connection_is_made_again_under_the_same_name(
 
 
 async def test_a_broken_download_is_begun_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comfy_client, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(follow, "RECONNECT_S", 0.01)
     outputs = {"1": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}
     peer = Peer(outputs, files={"output//a.png": bytes(300_000)})
     peer.broken_downloads = 2
@@ -321,7 +320,7 @@ async def test_what_does_not_speak_comfyui_fails_for_good(stage: Stage) -> None:
 
 async def test_an_answer_without_end_fills_no_memory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a probe's nor a run's: what is read as a whole has a bound."""
-    monkeypatch.setattr(comfy_client, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(session, "MAX_ANSWER_BYTES", 1_000_000)
     sent = 0
 
     async def endless(request: web.Request) -> web.StreamResponse:

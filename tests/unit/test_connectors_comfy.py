@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from emp_orch.connectors.base import RunFailed
+from emp_orch.connectors.comfyui.progress import ProgressOfRun
 from emp_orch.connectors.comfyui.protocol import (
     Message,
-    ProgressOfRun,
     Record,
     Status,
     check,

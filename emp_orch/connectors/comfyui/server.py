@@ -1,0 +1,54 @@
+"""What is asked of a ComfyUI server about its queue: a run's record, its place, an end to it.
+
+Source: ComfyUI's server.py and execution.py (https://github.com/comfyanonymous/ComfyUI).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from emp_orch.connectors.base import RunFailed
+from emp_orch.connectors.comfyui.protocol import Queued, QueueState, Record, refusal
+from emp_orch.connectors.comfyui.session import Session
+
+
+class Server(Session):
+    """The API of one server. Raises NETWORK errors, and MALFORMED where it speaks another language."""
+
+    async def queue(self, body: Mapping[str, Any]) -> Queued:
+        """Queue a workflow. Raises RunFailed in the service's words when it refuses."""
+        status, text = await self.send("prompt", body)
+        if status != 200:
+            raise refusal(status, text)
+        return msgspec.json.decode(text, type=Queued)
+
+    async def record(self, prompt_id: str) -> Record | None:
+        """What it keeps of a run that is over; None when it knows no end of it."""
+        return msgspec.json.decode(await self.get(f"history/{prompt_id}"), type=dict[str, Record]).get(prompt_id)
+
+    async def place(self, prompt_id: str) -> str:
+        """`running`, `pending`, or '' when the service does not hold it."""
+        queue = msgspec.json.decode(await self.get("queue"), type=QueueState)
+        for name, rows in (("running", queue.queue_running), ("pending", queue.queue_pending)):
+            if any(len(row) > 1 and row[1] == prompt_id for row in rows):
+                return name
+        return ""
+
+    async def still_there(self, prompt_id: str) -> None:
+        """Raises RunFailed when it knows the run no more."""
+        if not await self.place(prompt_id) and not await self.record(prompt_id):
+            raise RunFailed(
+                f"the service at {self.shown} lost the run: it was restarted or its queue cleared", retryable=True
+            )
+
+    async def end(self, prompt_id: str) -> bool:
+        """Take a run out of the queue, or interrupt it when it is the one that runs. Whether it ran."""
+        await self.post("queue", {"delete": [prompt_id]})
+        # Older versions interrupt whatever runs, so look first.
+        if await self.place(prompt_id) != "running":
+            return False
+        await self.post("interrupt", {"prompt_id": prompt_id})
+        return True
