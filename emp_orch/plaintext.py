@@ -5,7 +5,6 @@ A job, a service or a stranger chose them; an escape sequence in them could rewr
 
 from __future__ import annotations
 
-import logging
 import re
 
 
@@ -30,22 +29,3 @@ _OBEYED = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u20
 def shown_json(text: str) -> str:
     """The same JSON, with all that a terminal would obey spelled out."""
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-class LogLine(logging.Formatter):
-    """One line for each record, however many its message has; a traceback follows, indented."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # the base class names it
-        record.message = one_line(record.message)
-        return super().formatMessage(record)
-
-    def formatException(self, ei: object) -> str:
-        told = super().formatException(ei)  # type: ignore[arg-type]
-        return "\n".join(f"  {many_lines(line)}" for line in told.split("\n"))
-
-
-def log_handler() -> logging.Handler:
-    """What writes such lines to stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogLine("%(asctime)s %(levelname)-7s %(message)s"))
-    return handler

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from emp_orch.api.context import answer, context
-from emp_orch.api.query import decoded, read_body
+from emp_orch.api.job_views import JobDetail, job_detail
+from emp_orch.api.job_wait import MAX_WAIT_S, until_ended
+from emp_orch.api.query import decoded, only_known, read_body, whole_number
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import (
     DEFAULT_RETRIES,
@@ -50,7 +52,8 @@ JobsBody = JobBody | Annotated[list[JobBody], Meta(min_length=1, max_length=MAX_
 class SubmittedView(Struct, frozen=True, kw_only=True):
     """`created` is false when a job of that id was there already, which changes nothing.
 
-    `same`: it asks for the same. `conflict`: it does not, so this one was not queued.
+    `same`: it asks for the same. `conflict`: it does not, so this one was not queued. `job`: the whole of it, where
+    `wait` was asked for and it ended in that time.
     """
 
     job_id: str
@@ -58,6 +61,7 @@ class SubmittedView(Struct, frozen=True, kw_only=True):
     status: JobStatus
     same: bool
     conflict: bool = False
+    job: JobDetail | None = None
 
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -69,13 +73,20 @@ def taken(done: Submitted) -> str:
 
 
 async def submit(request: web.Request) -> web.Response:
-    """One: 201, 200 when it was there already, 409 when another has its id. A list: 201, 207 when one of them does."""
+    """One: 201, 200 when it was there already, 409 when another has its id. A list: 201, 207 when one of them does.
+
+    With `wait` the answer to one job comes when it has ended, or after so many seconds.
+    """
+    only_known(request, ("wait",))
+    wait_s = whole_number(request, "wait", default=0, low=0, high=MAX_WAIT_S)
     raw = await read_body(request, most=MAX_LIST_BYTES)
     is_list = raw.lstrip().startswith(b"[")
     if len(raw) > MAX_JOB_BYTES and not is_list:
         raise Refused(413, f"the request body is larger than {MAX_JOB_BYTES} bytes, the most that one job may have")
     key = request.headers.get(KEY_HEADER)
     if is_list:
+        if wait_s:
+            raise Refused(400, "wait: is for one job; of a list, follow /api/events/monitor")
         if key is not None:
             raise Refused(400, f"{KEY_HEADER}: is for one job; in a list each has its own idempotency_key")
         return await _submit_list(request, await _jobs_of(raw))
@@ -84,10 +95,14 @@ async def submit(request: web.Request) -> web.Response:
         raise Refused(400, "body: expected a job (an object), or a list of jobs")
     if key is not None and parsed.setdefault("idempotency_key", key) != key:
         raise Refused(400, f"{KEY_HEADER}: contradicts the job's idempotency_key")
-    done = await context(request).queue.submit(parse_submission(parsed))
+    ctx = context(request)
+    done = await ctx.queue.submit(parse_submission(parsed))
     if not done.same:
         raise Refused(409, taken(done), hint="submit it under another id, or the same job as before")
-    return answer(_view(done), status=201 if done.created else 200, job_id=done.job_id)
+    view = _view(done)
+    if wait_s and (job := await until_ended(ctx, done.job_id, wait_s)) is not None:
+        view = structs.replace(view, job=job_detail(job, await ctx.explainer.why(job)))
+    return answer(view, status=201 if done.created else 200, job_id=done.job_id)
 
 
 async def _jobs_of(raw: bytes) -> list[Submission]:

@@ -127,6 +127,7 @@ ROUTES: tuple[Route, ...] = (
          "there already; 409 when its id is another job's. A list: 201, or 207 with success false when ids are other "
          "jobs': those items say conflict, all others are queued. Idempotency-Key: that of a single job",
          "jobs", body=job_submit.JobsBody, result=job_submit.SubmittedView | list[job_submit.SubmittedView],
+         query=(Param("wait", "of one job: answer when it has ended, or after so many seconds (300)", True),),
          headers=(Param(job_submit.KEY_HEADER, "as the field idempotency_key, for a single job"),),
          more={"job_id": {"type": "string"}, "job_ids": {"type": "array", "items": {"type": "string"}}},
          statuses=(200, 201, 207, 400, 409, 413)),

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emp_orch.plaintext import log_handler
+from emp_orch.loglines import log_handler
 
 
 def log_to_stderr() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def output_line(job_id: str, output: Output, artifacts_url: str) -> str:
     """One output for a person, with its path when the store is a folder of this host."""
     from emp_orch.jobs.outputs import safe_content_type, safe_name
-    from emp_orch.store.artifacts import local_path
+    from emp_orch.store.artifact_url import local_path
 
     path = local_path(artifacts_url, job_id, output)
     told = (
@@ -89,6 +88,8 @@ def _bar() -> Iterator[Progress]:
 
 async def _copy(store: Artifacts, job_id: str, output: Output, folder: Path, bar: Progress, *, force: bool) -> Path:
     """The file, whole and with the recorded sha256; on any error nothing of it stays."""
+    import hashlib
+
     await store.find(job_id, output)  # which checks the record, and so the name below
     target = folder / output.path.rpartition("/")[2]
     try:

@@ -15,6 +15,7 @@ from emp_orch.cli.jobs_fetch import output_line
 from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
 if TYPE_CHECKING:
+    from emp_orch.cli.jobs_sync import Ended
     from emp_orch.jobs import Submission
     from emp_orch.jobs.model import Job
     from emp_orch.jobs.states import JobStatus
@@ -49,8 +50,6 @@ def submit(
 
     With --wait: exit 0 completed, 1 not completed or no worker could ever run it, 4 timed out.
     """
-    import asyncio
-
     if timeout is not None and not wait:
         raise UsageError("--timeout goes with --wait")
     if timeout is not None and not math.isfinite(timeout):
@@ -63,11 +62,11 @@ def submit(
                 raise UsageError(
                     f"-f stands in place of {', '.join(given)}", hint="each line of the file is a whole job"
                 )
+            import asyncio
+
             code = asyncio.run(_many(how, file))
         else:
-            from emp_orch.jobs import parse_submission
-
-            code = asyncio.run(_one(how, parse_submission(_asked(ctx.obj, **job))))
+            code = _single(how, _asked(ctx.obj, **job))
     except (KeyboardInterrupt, Unreachable):
         if wait and how.sent:
             click.echo("what was submitted stays queued; `emp jobs` lists it, `emp cancel ID` ends it", err=True)
@@ -136,6 +135,26 @@ async def warn_of_strangers(access: Access, services: Iterable[str], known: set[
         click.echo(f"emp: the applied fleet has no service {name!r}{hint}; jobs for it wait until it has", err=True)
 
 
+def _single(how: _How, asked: dict[str, Any]) -> Exit:
+    """One job. Where the API is up, a short one has ended before redis-py were imported."""
+    if how.wait and not how.as_json:
+        from emp_orch.cli import jobs_sync
+
+        if "idempotency_key" not in asked:
+            asked.setdefault("id", jobs_sync.new_id())
+        quick = jobs_sync.submitted(how.folder, asked, how.timeout_s)
+        how.sent = quick is not None
+        if quick is not None and quick.job is not None:
+            there = "" if quick.created else " was there already"
+            click.echo(f"job {quick.job_id}{there}", err=True)
+            return _tell(quick.job, how)
+    import asyncio
+
+    from emp_orch.jobs import parse_submission
+
+    return asyncio.run(_one(how, parse_submission(asked)))
+
+
 async def _one(how: _How, submission: Submission) -> Exit:
     from emp_orch.cli.jobs_wait import wait_for
 
@@ -143,26 +162,30 @@ async def _one(how: _How, submission: Submission) -> Exit:
         await warn_of_strangers(access, [submission.service], set())
         after = await access.events.latest_id()
         sent = await access.queue.submit(submission)
-        how.sent = True
         if not sent.same:
             raise EmpError(
                 f"{sent.job_id} is the id of another job, which is {sent.status}",
                 hint=f"`emp jobs show {sent.job_id}` shows it; choose another --id or --idempotency-key",
             )
-        if not sent.created:
+        if not sent.created and not how.sent:
             click.echo(f"job {sent.job_id} was there already: {sent.status}", err=True)
+        how.sent = True
         if not how.wait:
             print_json(await access.queue.get(sent.job_id)) if how.as_json else click.echo(sent.job_id)
             return Exit.OK
         click.echo(f"job {sent.job_id}", err=True)
         job = await wait_for(access, sent.job_id, after, how.timeout_s)
+    return _tell(job, how)
+
+
+def _tell(job: Job | Ended, how: _How) -> Exit:
     print_json(job) if how.as_json else click.echo(_ended(job, how.folder))
     if job.status == "unworkable":
         click.echo(f"it stays queued until a worker could run it; `emp cancel {job.id}` ends it", err=True)
     return Exit.OK if job.status == "completed" else Exit.FAILED
 
 
-def _ended(job: Job, folder: Path) -> str:
+def _ended(job: Job | Ended, folder: Path) -> str:
     from emp_orch import settings
     from emp_orch.layout import Layout
 

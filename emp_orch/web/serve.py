@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from emp_orch.errors import EmpError
-from emp_orch.plaintext import log_handler
+from emp_orch.loglines import log_handler
 
 access = logging.getLogger("emp.request")
 

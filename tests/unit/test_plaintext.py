@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from emp_orch.cli import main as main_module
 from emp_orch.cli.text import table
 from emp_orch.errors import EmpError
-from emp_orch.plaintext import log_handler, many_lines, one_line, shown_json
+from emp_orch.loglines import log_handler
+from emp_orch.plaintext import many_lines, one_line, shown_json
 
 HOSTILE = "a\x1b[2Jb\x9b31mc\r\n2026-01-01 ERROR faked\u2028\u202e\x07\ud800"
 

@@ -1,0 +1,93 @@
+"""A job submitted through the API and waited for in the same request: most of a short job's time is imports.
+
+Whoever gets no answer here submits to Redis as always: the job's id is made before, so that both are one job.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch import settings
+from emp_orch.errors import EmpError, UsageError
+from emp_orch.jobs.model import JobError, Result
+from emp_orch.layout import Layout
+
+if TYPE_CHECKING:
+    from emp_orch.settings import Listen
+
+# Longer jobs are waited for with progress, on the queue's own events.
+QUICK_S = 1
+# Beyond the wait: an API that takes longer does not answer.
+ANSWER_S = 4.0
+MAX_ANSWER_BYTES = 8 * 1024**2
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """What is told of a job at its end."""
+
+    id: str = msgspec.field(name="job_id")
+    status: str
+    error: JobError | None = None
+    result: Result | None = None
+
+
+class Quick(Struct, frozen=True, kw_only=True):
+    """The API has the job. `created` False: one of that id was there already. `job` None: it goes on."""
+
+    job_id: str
+    created: bool
+    status: str
+    job: Ended | None = None
+
+
+class _Answer(Struct):
+    data: Quick | None = None
+    error: str = ""
+    hint: str = ""
+
+
+def new_id() -> str:
+    """As store/queue makes them, without its imports."""
+    return os.urandom(12).hex()
+
+
+def submitted(folder: Path, asked: dict[str, Any], within_s: float | None) -> Quick | None:
+    """The job that `asked` describes, ended if that took no longer than QUICK_S. None: the API does not answer.
+
+    Raises UsageError for a job that cannot be accepted, EmpError when its id is another job's.
+    """
+    wait_s = QUICK_S if within_s is None or within_s >= QUICK_S else 0
+    listen = settings.load(Layout(folder)).api
+    try:
+        status, body = _post(listen, f"/api/jobs?wait={wait_s}", asked, wait_s + ANSWER_S)
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if status in (200, 201):
+        return answer.data
+    if status == 409:
+        raise EmpError(answer.error, hint=f"`emp jobs show {asked['id']}` shows it" if asked.get("id") else answer.hint)
+    if status in (400, 413):
+        raise UsageError(answer.error, hint=answer.hint)
+    return None
+
+
+def _post(listen: Listen, path: str, asked: dict[str, Any], timeout_s: float) -> tuple[int, bytes]:
+    """Status and body. Straight to this host: no proxy is asked for what emp itself runs."""
+    host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host  # noqa: S104  # compared, not bound
+    headers = {"Content-Type": "application/json"}
+    if listen.token is not None:
+        headers["Authorization"] = f"Bearer {listen.token}"
+    connection = http.client.HTTPConnection(host, listen.port, timeout=timeout_s)
+    try:
+        connection.request("POST", path, msgspec.json.encode(asked), headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(MAX_ANSWER_BYTES)
+    finally:
+        connection.close()
