@@ -6,7 +6,7 @@ A connector is made by `make(url, options)`: the service's address, and `connect
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -17,6 +17,7 @@ from emp_orch.jobs.model import Job, JobError, Output, Progress, Result
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 OnBegan = Callable[[str], Awaitable[None]]
+OnPreview = Callable[[str, bytes], Awaitable[None]]
 
 # A service's words are kept up to this length.
 MAX_MESSAGE = 10_000
@@ -64,18 +65,35 @@ class Sink(Protocol):
         """Store `chunks` to their end under `name`; what `chunks` raises is passed on and leaves nothing behind."""
 
 
+async def _dropped(content_type: str, picture: bytes) -> None:
+    """Nobody looks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a connector is given for one run of a job."""
+    """What a connector is given for one run of a job.
+
+    `secrets`: what the job's payload gave as secrets, by name. They go to the service and nowhere else; in what the
+    connector says of the run the worker makes them unreadable.
+    """
 
     job: Job
     sink: Sink
     on_progress: OnProgress
     on_began: OnBegan
+    on_preview: OnPreview = _dropped
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def progress(self, progress: Progress) -> None:
         """Tell how far the run is. Cheap: only the latest is published, a few times a second."""
         await self.on_progress(progress)
+
+    async def preview(self, content_type: str, picture: bytes) -> None:
+        """Show what the run looks like by now: image/png, image/jpeg or image/webp, at most 512 KiB.
+
+        Cheap: only the latest is published, twice a second, and only while somebody looks. Nothing is kept.
+        """
+        await self.on_preview(content_type, picture)
 
     async def began(self, ref: str) -> None:
         """Record the service's own id of this run, so that its outcome can be asked for after a crash. Cheap."""

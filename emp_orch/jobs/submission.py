@@ -16,6 +16,8 @@ from msgspec import Struct
 from emp_orch.errors import UsageError
 from emp_orch.jobs.capability import shown
 from emp_orch.jobs.requirements import HARDWARE_ALIASES, Requirements
+from emp_orch.jobs.secrets import Secrets
+from emp_orch.jobs.workflows import Services, taken
 
 MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -41,6 +43,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # as signed bytes: one deepe
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _FIELDS = ("id", "idempotency_key", "service", "payload", "priority", "requirements", "max_retries")
 _KNOWN = frozenset(_FIELDS)
+_UNKNOWN_SERVICES = Services()
 # msgspec's messages: "Expected `int`, got `str` - at `$.hardware.gpu_count`".
 _AT = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -50,6 +53,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     """A checked job. `id` None: the queue's caller makes one; a given id makes submitting it twice harmless.
 
     Submissions that ask the same in the same words share one `requirements` object. `payload` as Raw is its JSON.
+    `secrets` were taken out of it.
     """
 
     service: str
@@ -58,6 +62,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     priority: int = 0
     max_retries: int = DEFAULT_RETRIES
     id: str | None = None
+    secrets: Secrets = Secrets()
 
 
 class BadSubmission(UsageError):
@@ -91,23 +96,26 @@ def _service(source: Mapping[str, Any], problems: list[str]) -> str:
     return ""
 
 
-def _payload(source: Mapping[str, Any], problems: list[str], *, packed: bool) -> dict[str, Any] | msgspec.Raw:
-    value = source.get("payload", {})
-    if not isinstance(value, dict):
-        problems.append(f"payload: expected an object, found {shown(value)}")
-        return {}
+def _payload(
+    source: Mapping[str, Any], service: str, services: Services, problems: list[str], *, packed: bool
+) -> tuple[dict[str, Any] | msgspec.Raw, Secrets]:
+    asked = taken(source.get("payload", {}), service, services)
+    if isinstance(asked, list):
+        problems += asked
+        return {}, Secrets()
+    value = asked.payload
     if not value:
-        return value
+        return value, asked.secrets
     try:
         text = msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError) as e:
         problems.append(f"payload: not JSON: {e}")
-        return {}
+        return {}, Secrets()
     if len(text) > MAX_PAYLOAD_BYTES:
         problems.append(f"payload: {len(text)} bytes, at most {MAX_PAYLOAD_BYTES} are taken")
     elif _is_deeper(text, MAX_PAYLOAD_DEPTH):
         problems.append(f"payload: nested more than {MAX_PAYLOAD_DEPTH} deep")
-    return msgspec.Raw(text) if packed else value
+    return msgspec.Raw(text) if packed else value, asked.secrets
 
 
 def _is_deeper(text: bytes, limit: int) -> bool:
@@ -208,7 +216,7 @@ def _job_id(source: Mapping[str, Any], customer: str | None, problems: list[str]
     return id_of_key(key, customer=customer)
 
 
-def _check(source: object, *, packed: bool = False) -> Submission | list[str]:
+def _check(source: object, services: Services, *, packed: bool = False) -> Submission | list[str]:
     if not isinstance(source, dict):
         return [f"expected an object, found {shown(source)}"]
     problems: list[str] = []
@@ -216,10 +224,12 @@ def _check(source: object, *, packed: bool = False) -> Submission | list[str]:
         problems += [f"{_field(name)}: there is no such field" for name in source if name not in _KNOWN][:MAX_PROBLEMS]
     service = _service(source, problems)
     requirements = _requirements(source, service, problems)
+    payload, secrets = _payload(source, service, services, problems, packed=packed)
     made = Submission(
         id=_job_id(source, requirements.customer, problems),
         service=service,
-        payload=_payload(source, problems, packed=packed),
+        payload=payload,
+        secrets=secrets,
         requirements=requirements,
         priority=_integer(source, "priority", 0, -MAX_PRIORITY, MAX_PRIORITY, problems),
         max_retries=_integer(source, "max_retries", DEFAULT_RETRIES, 0, MAX_RETRIES, problems),
@@ -231,15 +241,15 @@ def _field(name: object) -> str:
     return name if isinstance(name, str) and len(name) <= 64 and name.isprintable() else shown(name)
 
 
-def parse_submission(source: object) -> Submission:
+def parse_submission(source: object, services: Services = _UNKNOWN_SERVICES) -> Submission:
     """The job that `source` (decoded JSON) asks for. Raises BadSubmission with all problems at once."""
-    made = _check(source)
+    made = _check(source, services)
     if isinstance(made, list):
         raise BadSubmission(made)
     return made
 
 
-def parse_batch(source: object) -> list[Submission]:
+def parse_batch(source: object, services: Services = _UNKNOWN_SERVICES) -> list[Submission]:
     """The jobs of a list of 1 to MAX_BATCH, in its order: all of them, or none.
 
     Raises BadSubmission; its problems name each bad job by its index, as in `jobs[3].service: …`.
@@ -249,10 +259,10 @@ def parse_batch(source: object) -> list[Submission]:
     if not 0 < len(source) <= MAX_BATCH:
         found = f"jobs: expected 1 to {MAX_BATCH} jobs, found {len(source)}"
         raise BadSubmission([found], what=_NONE)
-    return _all_of((isinstance(item, dict), _check(item)) for item in source)
+    return _all_of((isinstance(item, dict), _check(item, services)) for item in source)
 
 
-def parse_batch_text(text: bytes) -> list[Submission]:
+def parse_batch_text(text: bytes, services: Services = _UNKNOWN_SERVICES) -> list[Submission]:
     """As parse_batch, from JSON. Holds one decoded job at a time, and lets other threads run after each.
 
     Raises BadSubmission also for what is not JSON. The payloads are Raw.
@@ -278,10 +288,10 @@ def parse_batch_text(text: bytes) -> list[Submission]:
         raise BadSubmission([f"jobs: not JSON: {e}"], what=_NONE) from e
     if not items:
         raise BadSubmission([f"jobs: expected 1 to {MAX_BATCH} jobs, found 0"], what=_NONE)
-    return _all_of(map(_check_text, items))
+    return _all_of(_check_text(item, services) for item in items)
 
 
-def _check_text(item: msgspec.Raw) -> tuple[bool, Submission | list[str]]:
+def _check_text(item: msgspec.Raw, services: Services) -> tuple[bool, Submission | list[str]]:
     """Whether the problems are those of fields, and the job or its problems."""
     size = memoryview(item).nbytes
     if size > MAX_JOB_BYTES:
@@ -290,7 +300,7 @@ def _check_text(item: msgspec.Raw) -> tuple[bool, Submission | list[str]]:
         source = msgspec.json.decode(item)
     except _NOT_JSON as e:
         return False, [f"not JSON: {e}"]
-    return True, _check(source, packed=True)
+    return True, _check(source, services, packed=True)
 
 
 def _all_of(checked: Iterable[tuple[bool, Submission | list[str]]]) -> list[Submission]:
