@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from emp_orch.fleet.builtins import EMP, preparing, serving
 from emp_orch.fleet.containers import DesiredContainer, desired_container, device_inside, device_of
 from emp_orch.fleet.model import (
     EnvValue,
@@ -33,8 +34,6 @@ from emp_orch.fleet.model import (
     WorkerId,
 )
 
-# First word of a command that is emp itself; the launcher puts this host's interpreter in its place.
-EMP = "@emp"
 SHARED_SETUP = ProgramName("shared-setup")
 # A worker's stop must outlast its drain, so that the result of the last job is still written.
 WORKER_STOP_MARGIN_S = 5.0
@@ -241,8 +240,7 @@ def _shared_setup(machine: Machine) -> DesiredProgram:
 def _installer(machine: Machine, service: Service) -> DesiredProgram:
     name = _installer_name(service)
     if service.install is None:
-        argv: tuple[str, ...] = (EMP, "simulate", "--prepare", "--dir", _data_dir(service, None))
-        return _once(name, argv, machine, service=service)
+        return _once(name, preparing(service), machine, service=service)
     argv = tuple(_fill(word, service, machine, None) for word in service.install.command)
     creates = service.install.creates
     filled = None if creates is None else _fill(creates, service, machine, None)
@@ -284,13 +282,7 @@ def _service_program(
 ) -> DesiredProgram:
     port = program_port(machine, service, slot)
     if service.builtin is not None:
-        gpu = () if slot is None else ("--gpu", str(slot))
-        # Docker hands a published port's connections to the container's own address, not to its loopback.
-        host = ("--host", "0.0.0.0") if _published(machine, service) else ()  # noqa: S104
-        argv: tuple[str, ...] = (
-            *(EMP, "simulate", *host, "--port", str(port), "--dir", _data_dir(service, slot)),
-            *gpu,
-        )
+        argv = serving(service, slot, port, published=_published(machine, service))
     else:
         argv = tuple(_fill(word, service, machine, slot) for word in service.command or ())
     return DesiredProgram(
@@ -331,11 +323,6 @@ def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:
         return {}
     device = device_inside(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
     return {"CUDA_VISIBLE_DEVICES": device, "EMP_GPU_SLOT": str(slot)}
-
-
-def _data_dir(service: Service, slot: int | None) -> str:
-    """Relative to the machine's folder, which is every program's working directory unless `cwd` says else."""
-    return f"data/{service.name}" if slot is None else f"data/{service.name}-gpu{slot}"
 
 
 def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> str:
