@@ -78,7 +78,7 @@ def apply(
 async def _apply(path: Path, asked: Asked, made: PlanFile | None, plan: Path | None) -> None:
     from emp_orch.control.proposal import read_proposal
 
-    layout, proposal = read_proposal(path, os.environ)
+    layout, proposal = read_proposal(path, os.environ, here=True)
     with Progress() as progress:
         agree = None if made is None or plan is None else _by_plan(layout, path, proposal, made, plan, progress)
         published = await publishing.carry_out(layout, proposal, asked, progress, agree)

@@ -72,7 +72,7 @@ class _Watching:
         # Before their values are read: a file that is missing is a change when it comes.
         fleet = spec.load(self._path, os.environ)
         files.watch(self._own | secret_files(fleet, self._path.absolute().parent))
-        return read_proposal(self._path, os.environ)
+        return read_proposal(self._path, os.environ, here=True)
 
     async def _publish(self, layout: Layout, proposal: Proposal) -> Published:
         published = await publishing.put_in_force(layout, proposal, self._asked, self._progress)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cancel": ("jobs_edit", "cancel", "Cancel jobs."),
     "worker": ("worker", "worker", "One worker, for one GPU slot of a machine."),
     "simulate": ("simulate", "simulate", "The simulation service: a stand-in for ComfyUI."),
+    "comfyui": ("comfyui", "comfyui", "ComfyUI for one GPU slot, with folders of its own; it becomes main.py."),
     "machine": ("machine", "machine", "Run one machine here; `join ID`, `revoke ID`: let boxes elsewhere be machines."),
     "machine-agent": ("machine", "machine_agent", "A machine's agent (an event listener of its supervisord)."),
     "machine-setup": ("machine", "machine_setup", "A machine's shared set-up step."),
@@ -67,6 +68,7 @@ DAEMONS = frozenset(
         "machine-setup",
         "worker",
         "simulate",
+        "comfyui",
     }
 )
 

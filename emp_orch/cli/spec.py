@@ -79,11 +79,11 @@ def _write_gitignore(folder: Path) -> bool:
 @click.pass_obj
 def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     """Check FILE (emp.yaml) and name every problem in it."""
-    from emp_orch.spec import ConfigError, load
+    from emp_orch.spec import ConfigError, comfyui, load
 
     path = folder / (file or "emp.yaml")
     try:
-        fleet = load(path, os.environ)
+        fleet = load(path, os.environ, here=True)
     except ConfigError as e:
         if not as_json:
             raise
@@ -101,6 +101,8 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     click.echo(f"{file or 'emp.yaml'} is valid: fleet {fleet.name}, {', '.join(parts)}")
     for service in fleet.services.values():
         _note_connector(service)
+    for note in comfyui.notes(fleet):
+        click.echo(note, err=True)
 
 
 def _note_connector(service: Service) -> None:

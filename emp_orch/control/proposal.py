@@ -38,12 +38,12 @@ class Proposal(Struct, frozen=True, kw_only=True):
     package: WorkerPackage | None = None
 
 
-def read_proposal(path: Path, environ: Mapping[str, str]) -> tuple[Layout, Proposal]:
-    """Load and resolve the emp.yaml at `path`; its folder is the fleet's folder.
+def read_proposal(path: Path, environ: Mapping[str, str], *, here: bool = False) -> tuple[Layout, Proposal]:
+    """Load and resolve the emp.yaml at `path`; its folder is the fleet's folder. `here`: as spec.load has it.
 
     Raises spec.ConfigError, or UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
-    fleet = spec.load(path, environ)
+    fleet = spec.load(path, environ, here=here)
     layout = Layout(path.absolute().parent)
     known = spec.environment(path, environ)
     return layout, propose(fleet, layout, known, source="emp.yaml", why=f"apply {path.name}")

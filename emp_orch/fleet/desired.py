@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -282,7 +283,8 @@ def _service_program(
 ) -> DesiredProgram:
     port = program_port(machine, service, slot)
     if service.builtin is not None:
-        argv = serving(service, slot, port, published=_published(machine, service))
+        fill = partial(_fill, service=service, machine=machine, slot=slot)
+        argv = serving(service, slot, port, published=_published(machine, service), fill=fill)
     else:
         argv = tuple(_fill(word, service, machine, slot) for word in service.command or ())
     return DesiredProgram(
@@ -293,7 +295,8 @@ def _service_program(
         port=port,
         argv=argv,
         env={**machine.env, **_gpu_env(machine, slot), **_filled_env(machine, service, slot)},
-        cwd=None if service.cwd is None else _fill(service.cwd, service, machine, slot),
+        # A checkout is started from the machine's folder, and goes to its working directory itself.
+        cwd=None if service.cwd is None or service.checkout else _fill(service.cwd, service, machine, slot),
         creates=None,
         health=_filled_health(machine, service, slot),
         stop=service.stop,

@@ -87,10 +87,31 @@ class Install(Struct, frozen=True, kw_only=True):
     creates: str | None
 
 
+class ModelSection(Struct, frozen=True, kw_only=True):
+    """A section of ComfyUI's extra_model_paths, in order: base_path, is_default, folders by kind, each on a line."""
+
+    name: str
+    paths: tuple[tuple[str, str | bool], ...]
+
+
+class Checkout(Struct, frozen=True, kw_only=True):
+    """What a `builtin: comfyui` service is started from. Paths are those of the machine that runs it.
+
+    `python` None: the checkout's own virtual environment. `args` are words of ComfyUI's command line, with runtime
+    variables unreplaced.
+    """
+
+    path: str
+    python: str | None = None
+    args: tuple[str, ...] = ()
+    model_folders: tuple[str, ...] = ()
+    model_sections: tuple[ModelSection, ...] = ()
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """Exactly one of `command` and `builtin` is set. `${port} ${gpu} ${machine_id}` are still unreplaced here.
 
-    `connector_options` are JSON values; the connector reads them.
+    `connector_options` are JSON values; the connector reads them. `checkout` is set where `builtin` is comfyui.
     """
 
     name: ServiceName
@@ -108,6 +129,7 @@ class Service(Struct, frozen=True, kw_only=True):
     start_s: float
     depends_on: tuple[ServiceName, ...]
     origin: Origin
+    checkout: Checkout | None = None
 
 
 class WorkerSpec(Struct, frozen=True, kw_only=True):

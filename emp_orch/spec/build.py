@@ -39,7 +39,7 @@ from emp_orch.fleet.model import (
     WorkerSpec,
 )
 from emp_orch.fleet.package import WorkerPackage
-from emp_orch.spec import schema
+from emp_orch.spec import comfyui, schema
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
 from emp_orch.spec.units import seconds, size
@@ -152,6 +152,7 @@ class _Build:
             start_s=seconds(d["start"]),
             depends_on=tuple(ServiceName(n) for n in d["depends_on"]),
             origin=self._origin(("services", name)),
+            checkout=comfyui.read(d),
         )
 
     def _machines(self) -> Iterator[tuple[str, int | None, Machine]]:

@@ -17,7 +17,7 @@ from emp_orch.spec.tree import Mapping, Node, Scalar, Sequence, Source
 
 RUNTIME_VARIABLES = frozenset({"port", "gpu", "machine_id"})
 # Inside these keys of a service, runtime variables stand for what each program gets.
-_RUNTIME_KEYS = frozenset({"command", "env", "cwd", "install", "health"})
+_RUNTIME_KEYS = frozenset({"command", "args", "env", "cwd", "install", "health"})
 
 _MAX_NAMES = 1000  # of variables to look for a similar one among
 
@@ -57,7 +57,7 @@ def _is_text(path: Path) -> bool:
     match path:
         case ("services" | "machines", _, "env" | "labels", _) | ("defaults", "env" | "labels", _):
             return True
-        case ("services", _, "command", int()) | ("services", _, "install", "command", int()):
+        case ("services", _, "command" | "args", int()) | ("services", _, "install", "command", int()):
             return True
         case ("machines", _, "gpus", "ids", int()) | ("defaults", "gpus", "ids", int()):
             return True
@@ -116,7 +116,7 @@ class Resolver:
             message, hint = e.message, e.hint
             if e.name in RUNTIME_VARIABLES and not keep:
                 message = f"${{{e.name}}} has no value here"
-                hint = "it is known inside a service's command, env, cwd, install and health"
+                hint = "it is known inside a service's command, args, env, cwd, install and health"
             elif e.unset:
                 near = did_you_mean(e.name, list(self._environ)[:_MAX_NAMES], list_all=False)
                 hint = f"{near} " if near else ""

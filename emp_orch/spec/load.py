@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from emp_orch.fleet.model import Fleet
-from emp_orch.spec import dotenv
+from emp_orch.spec import comfyui, dotenv
 from emp_orch.spec.build import Built, build
 from emp_orch.spec.interpolate import Resolver
 from emp_orch.spec.problems import ConfigError, Mark, Problem, Report, TooMany
@@ -19,13 +19,14 @@ from emp_orch.spec.tree import Scalar, Source
 from emp_orch.spec.validate import validate
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Fleet:
+def load(path: Path, environ: Mapping[str, str], *, here: bool = False) -> Fleet:
     """The fleet that the file at `path` describes. `environ` and then `.env` beside it give `${…}` their values.
 
+    `here`: what this host's own machines are to start must be there too; for who is about to start them.
     Raises ConfigError, also when the file cannot be read.
     """
     text = _read(path, limit=MAX_BYTES, missing="`emp init` writes one")
-    return load_text(text, file=_label(path), environ=environment(path, environ), origin=path.name)
+    return _checked(text, _label(path), environment(path, environ), path.name, here=here)[0].fleet
 
 
 def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -74,11 +75,13 @@ def num_gpus(path: Path, environ: Mapping[str, str], machine_id: str) -> Setting
     return Setting(origin=origin, text=node.text, value=machine.num_gpus)
 
 
-def _checked(text: str, file: str, environ: Mapping[str, str], origin: str) -> tuple[Built, Source]:
+def _checked(
+    text: str, file: str, environ: Mapping[str, str], origin: str, *, here: bool = False
+) -> tuple[Built, Source]:
     """`text` as a fleet and as a tree. Raises ConfigError."""
     report = Report(file)
     try:
-        found = _steps(text, report, environ, origin)
+        found = _steps(text, report, environ, origin, here=here)
     except TooMany:
         raise ConfigError(report.problems) from None
     if found is None or report.problems:
@@ -86,7 +89,9 @@ def _checked(text: str, file: str, environ: Mapping[str, str], origin: str) -> t
     return found
 
 
-def _steps(text: str, report: Report, environ: Mapping[str, str], origin: str) -> tuple[Built, Source] | None:
+def _steps(
+    text: str, report: Report, environ: Mapping[str, str], origin: str, *, here: bool
+) -> tuple[Built, Source] | None:
     """Every step reports what it finds, and the next goes on with what is sound."""
     source = parse(text, report)
     if source is None:
@@ -95,6 +100,8 @@ def _steps(text: str, report: Report, environ: Mapping[str, str], origin: str) -
     validate(document, source, report)
     built = build(document, source, report, file=origin)
     check(built, document, source, report)
+    if here:
+        comfyui.check_here(built, source, report)
     return built, source
 
 

@@ -47,12 +47,14 @@ def sub(*names: str) -> Schema:
 
 
 def fill(schema: Schema, value: Any) -> Any:
-    """`value` with the schema's defaults in every place it leaves open. `value` fits the schema."""
+    """`value` with the schema's defaults in every place it leaves open, also those of a `then`. It fits the schema."""
     if not isinstance(value, dict):
         return value
     for branch in schema.get("anyOf", ()):
         if "properties" in branch:
             return fill(branch, value)
+    if "if" in schema and _holds(schema["if"], value):
+        schema = _over(schema, schema["then"])
     properties: dict[str, Schema] = schema.get("properties", {})
     others = schema.get("additionalProperties")
     filled: dict[str, Any] = {}
@@ -65,3 +67,17 @@ def fill(schema: Schema, value: Any) -> Any:
         if key not in properties:
             filled[key] = fill(others, item) if isinstance(others, dict) else item
     return filled
+
+
+def _holds(condition: Schema, value: dict[str, Any]) -> bool:
+    """Whether `value` has what an `if` of ours asks for: keys with constants."""
+    return all(key in value and value[key] == wanted["const"] for key, wanted in condition["properties"].items())
+
+
+def _over(schema: Schema, more: Schema) -> Schema:
+    """`schema` with what `more` says of the same properties put over it."""
+    merged = {**schema, **more}
+    for key in schema.keys() & more.keys():
+        if isinstance(schema[key], dict) and isinstance(more[key], dict) and key != "default":
+            merged[key] = _over(schema[key], more[key])
+    return merged

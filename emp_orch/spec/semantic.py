@@ -9,7 +9,7 @@ from emp_orch.fleet.desired import SHARED_SETUP
 from emp_orch.fleet.hosts import is_loopback
 from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, Scale, Service, ServiceName
 from emp_orch.jobs.outputs import url_holds_login
-from emp_orch.spec import containers, ports
+from emp_orch.spec import comfyui, containers, ports
 from emp_orch.spec.addresses import redis_problem
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
@@ -36,6 +36,7 @@ def check(built: Built, document: dict[str, Any], source: Source, report: Report
     checks.cycles()
     for name, machine in built.entries.items():
         checks.machine(name, machine)
+    comfyui.check(built, source, report)
     containers.check(built, source, report)
     ports.check(built, source, report)
 

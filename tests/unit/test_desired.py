@@ -18,10 +18,13 @@ from emp_orch.fleet.desired import (
     worker_program,
 )
 from emp_orch.fleet.model import (
+    Checkout,
     GpuKind,
     Gpus,
     MachineId,
+    ModelSection,
     ProgramName,
+    RuntimeKind,
     Scale,
     SecretRef,
     Service,
@@ -72,6 +75,52 @@ def test_the_default_machine() -> None:
         "--capabilities {} --drain-timeout 30 --job-timeout 600 --lease-ttl 30; CUDA_VISIBLE_DEVICES=1 EMP_GPU_SLOT=1; "
         "after shared-setup"
     )
+
+
+def test_a_real_comfyui() -> None:
+    checkout = Checkout(
+        path="/opt/ComfyUI",
+        python="/opt/python",
+        args=("--cpu", "gpu ${gpu} at ${port} of ${machine_id}"),
+        model_folders=("/srv/models", "/srv/more"),
+        model_sections=(ModelSection(name="a", paths=(("base_path", "/b"), ("is_default", True), ("vae", "v\nw"))),),
+    )
+    comfyui = service(
+        "render",
+        scale=Scale.PER_GPU,
+        builtin="comfyui",
+        port=8188,
+        connector="comfyui",
+        cwd="/w/${gpu}",
+        checkout=checkout,
+    )
+    m = one([comfyui], num_gpus=2)
+    assert get(m, "render-installer").argv == (
+        *("@emp", "comfyui", "--check", "--path", "/opt/ComfyUI", "--python", "/opt/python"),
+    )
+    gpu1 = get(m, "render-gpu1")
+    assert gpu1.argv == (
+        *("@emp", "comfyui", "--path", "/opt/ComfyUI", "--python", "/opt/python"),
+        *("--port", "8189", "--dir", "data/render-gpu1", "--cwd", "/w/1"),
+        *("--model-folder", "/srv/models", "--model-folder", "/srv/more"),
+        *("--model-paths", '{"a":{"base_path":"/b","is_default":true,"vae":"v\\nw"}}'),
+        *("--", "--cpu", "gpu 1 at 8189 of m"),
+    )
+    assert gpu1.cwd is None
+    assert gpu1.env == {"CUDA_VISIBLE_DEVICES": "1", "EMP_GPU_SLOT": "1"}
+    assert "render=comfyui@http://127.0.0.1:8189" in get(m, "redis-worker-gpu1").argv
+
+
+def test_a_real_comfyui_in_few_words() -> None:
+    comfyui = service("comfyui", builtin="comfyui", port=8188, checkout=Checkout(path="/opt/ComfyUI"))
+    m = one([comfyui])
+    assert get(m, "comfyui").argv == (
+        *("@emp", "comfyui", "--path", "/opt/ComfyUI", "--port", "8188", "--dir", "data/comfyui"),
+    )
+    published = one([comfyui], runtime=RuntimeKind.COMPOSE, publish=(ServiceName("comfyui"),))
+    assert get(published, "comfyui").argv[4:6] == ("--host", "0.0.0.0")
+    own = one([structs.replace(comfyui, install=install("git", "clone", "x", creates="/opt/ComfyUI"))])
+    assert get(own, "comfyui-installer").argv == ("git", "clone", "x")
 
 
 def test_no_gpu_no_worker_and_no_per_gpu_program() -> None:

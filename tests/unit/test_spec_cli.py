@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from comfyui_support import make_checkout, make_python
 
 from emp_orch.spec import load_text
 
@@ -134,6 +135,57 @@ def test_validate_asks_about_a_connector_that_looks_misspelt(tmp_path: Path) -> 
     valid = emp(tmp_path, "validate")
     assert valid.returncode == 0
     assert valid.stderr == 'emp.yaml:4:3: note: this host has no connector "comfy"; did you mean "comfyui"?\n'
+
+
+COMFYUI = "  c: {{scale: per_gpu, builtin: comfyui, port: 8188, path: {}{}}}\n"
+
+
+def written(folder: Path, services: str, *machines: str) -> Path:
+    """An emp.yaml with `services`, and machines that are given as the rest of a line."""
+    lines = [f"  m{n}: {{services: [c], {rest}}}\n" for n, rest in enumerate(machines)]
+    text = "version: 1\nname: f\nservices:\n" + services + "machines:\n" + "".join(lines)
+    (folder / "emp.yaml").write_text(text)
+    return folder
+
+
+def test_validate_looks_for_the_checkout_that_this_host_is_to_start(tmp_path: Path) -> None:
+    missing = emp(written(tmp_path, COMFYUI.format("/no/where", ""), "runtime: process"), "validate")
+    assert missing.returncode == 2
+    assert missing.stderr == (
+        "emp: emp.yaml:4:59: services.c.path: /no/where does not exist\n"
+        "    path: the folder that ComfyUI was checked out into\n"
+    )
+    root = make_checkout(tmp_path / "ComfyUI", venv=None)
+    no_python = emp(written(tmp_path, COMFYUI.format(root, ""), "runtime: process"), "validate")
+    assert f"services.c.path: {root} has no interpreter of its own: neither {root}/.venv/bin/python" in no_python.stderr
+    named = emp(written(tmp_path, COMFYUI.format(root, ", python: /no/python"), "runtime: process"), "validate")
+    assert "services.c.python: there is no /no/python" in named.stderr
+    make_python(root / "venv" / "bin" / "python")
+    whole = emp(written(tmp_path, COMFYUI.format(root, ""), "runtime: process"), "validate")
+    assert (whole.returncode, whole.stderr) == (0, "")
+
+
+def test_validate_cannot_know_what_others_hold(tmp_path: Path) -> None:
+    here = COMFYUI.format("/no/where", "")
+    assert emp(written(tmp_path, here, "runtime: external"), "validate").returncode == 0
+    boxed = emp(
+        written(tmp_path, here, "runtime: compose", "runtime: compose, volumes: ['/srv:/no'], replicas: 2"), "validate"
+    )
+    assert boxed.returncode == 0
+    note = "m0 runs c from /no/where, which its image must hold: none of its volumes does"
+    assert boxed.stderr == f"emp.yaml:6:3: note: {note}\n"
+    brought = COMFYUI.format("/no/where", ", install: {command: git clone x /no/where, creates: /no/where}")
+    assert emp(written(tmp_path, brought, "runtime: process"), "validate").returncode == 0
+
+
+def test_validate_notes_slots_of_a_command_that_share_one_output_folder(tmp_path: Path) -> None:
+    lines = "  c: {{scale: {}, port: 8188, connector: comfyui, command: 'python /c/main.py --port ${{port}}{}'}}\n"
+    shared = emp(written(tmp_path, lines.format("per_gpu", ""), "runtime: process"), "validate")
+    what = "the slots of c write into one output folder; builtin comfyui gives each its own (docs/comfyui.md)"
+    assert (shared.returncode, shared.stderr) == (0, f"emp.yaml:4:3: note: {what}\n")
+    for scale, more in (("per_machine", ""), ("per_gpu", " --output-directory /o/${gpu}")):
+        apart = emp(written(tmp_path, lines.format(scale, more), "runtime: process"), "validate")
+        assert (apart.returncode, apart.stderr) == (0, "")
 
 
 def test_validate_without_a_file(tmp_path: Path) -> None:

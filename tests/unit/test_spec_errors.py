@@ -472,7 +472,7 @@ CASES = [
         "builtin_unknown",
         doc("  a: {scale: per_gpu, builtin: simulaton, port: 1}\n"),
         [
-            'emp.yaml:4:32: services.a.builtin: expected simulation, found "simulaton"',
+            'emp.yaml:4:32: services.a.builtin: expected simulation or comfyui, found "simulaton"',
             '    did you mean "simulation"?',
         ],
     ),
@@ -490,6 +490,89 @@ CASES = [
         [
             "emp.yaml:4:35: services.a.connector_options: there is no connector that takes them",
             "    connector: http",
+        ],
+    ),
+    Case(
+        "comfyui_pathless",
+        doc(
+            "  a: {scale: per_gpu, builtin: comfyui, port: 1}\n  b: {scale: per_gpu, builtin: comfyui, port: 1, path: ''}\n"
+        ),
+        [
+            "emp.yaml:4:3: services.a.path: builtin comfyui needs the path of a checkout of ComfyUI",
+            "    path: /opt/ComfyUI",
+            "emp.yaml:5:50: services.b.path: builtin comfyui needs the path of a checkout of ComfyUI",
+            "    path: /opt/ComfyUI",
+        ],
+    ),
+    Case(
+        "comfyui_paths",
+        doc(
+            "  a:\n    scale: per_gpu\n    builtin: comfyui\n    port: 1\n    path: ~/ComfyUI\n"
+            "    python: venv/bin/python\n    models: [/srv/models, models, ~other/models]\n"
+        ),
+        [
+            "emp.yaml:8:11: services.a.path: ~ is not replaced: a machine may be another user's, or elsewhere",
+            "    ${HOME} stands for your own home",
+            'emp.yaml:9:13: services.a.python: expected an absolute path, found "venv/bin/python"',
+            "    a machine works in a folder of its own",
+            'emp.yaml:10:27: services.a.models[1]: expected an absolute path, found "models"',
+            "    a machine works in a folder of its own",
+            "emp.yaml:10:35: services.a.models[2]: ~ is not replaced: a machine may be another user's, or elsewhere",
+        ],
+    ),
+    Case(
+        "comfyui_args",
+        doc(
+            "  a:\n    scale: per_gpu\n    builtin: comfyui\n    port: 1\n    path: /c\n    args:\n"
+            "      - --cpu\n      - --port\n      - 9\n      - --out=/x\n      - --cuda-device=1\n      - --listen\n"
+        ),
+        [
+            "emp.yaml:11:9: services.a.args[1]: --port is not for args: emp gives each slot a port: port of the service says the first",
+            "    remove it",
+            "emp.yaml:13:9: services.a.args[3]: --output-directory is not for args: emp gives each slot a folder of its own, below its machine's",
+            "    remove it",
+            "emp.yaml:14:9: services.a.args[4]: --cuda-device is not for args: emp gives each slot its device: gpus of the machine says which",
+            "    remove it",
+            "emp.yaml:15:9: services.a.args[5]: --listen is not for args: emp has it listen on loopback; publish of the machine opens it",
+            "    remove it",
+        ],
+    ),
+    Case(
+        "comfyui_models",
+        doc(
+            "  a:\n    scale: per_gpu\n    builtin: comfyui\n    port: 1\n    path: /c\n    models:\n"
+            "      x: {base_path: here, vae: v}\n      y: {vae: v}\n      z: {base_path: ~/m, vae: [v, w]}\n"
+        ),
+        [
+            'emp.yaml:10:22: services.a.models.x.base_path: expected an absolute path, found "here"',
+            "emp.yaml:11:16: services.a.models.y.vae: expected absolute paths: there is no base_path",
+            "    base_path: /srv/models",
+        ],
+    ),
+    Case(
+        "comfyui_models_shape",
+        doc("  a: {scale: per_gpu, builtin: comfyui, port: 1, path: /c, models: {x: {vae: 3}, y: /m}}\n"),
+        [
+            "emp.yaml:4:78: services.a.models.x.vae: expected a folder, or a list of folders, found 3",
+            'emp.yaml:4:85: services.a.models.y: expected a mapping with base_path and folders by kind of model, found "/m"',
+        ],
+    ),
+    Case(
+        "comfyui_keys_elsewhere",
+        doc("  a: {scale: per_gpu, command: x, path: /c, args: [--cpu]}\n"),
+        [
+            "emp.yaml:4:35: services.a.path: of no effect without builtin comfyui",
+            "    builtin: comfyui, or remove it",
+            "emp.yaml:4:45: services.a.args: of no effect without builtin comfyui",
+            "    builtin: comfyui, or remove it",
+        ],
+    ),
+    Case(
+        "comfyui_health",
+        doc("  a: {scale: per_gpu, builtin: comfyui, port: 1, path: /c, health: {startup: 1}}\n"),
+        [
+            "emp.yaml:4:78: services.a.health.startup: expected a duration above zero, such as 500ms, 2s, 5m or 1h, found 1",
+            '    did you mean "1s"?',
         ],
     ),
     Case(
@@ -1227,7 +1310,7 @@ CASES = [
         doc("", "  m: {services: [], env: {A: '${port}'}}\n"),
         [
             "emp.yaml:4:30: machines.m.env.A: ${port} has no value here",
-            "    it is known inside a service's command, env, cwd, install and health",
+            "    it is known inside a service's command, args, env, cwd, install and health",
         ],
     ),
     Case(

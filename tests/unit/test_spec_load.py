@@ -14,7 +14,19 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from emp_orch import resources
-from emp_orch.fleet.model import DockerHost, DockerTls, Fleet, Gpus, Limits, SecretRef, Volume
+from emp_orch.fleet.model import (
+    Checkout,
+    DockerHost,
+    DockerTls,
+    Fleet,
+    Gpus,
+    Health,
+    Limits,
+    ModelSection,
+    SecretRef,
+    ServiceName,
+    Volume,
+)
 from emp_orch.spec import ConfigError, environment, load, load_text, schema
 from emp_orch.spec.interpolate import plain_value
 
@@ -30,10 +42,13 @@ def fleet(text: str, **environ: str) -> Fleet:
 LEAST = fleet(
     "services:\n  a: {scale: per_gpu, command: x, port: 1, health: {http: /}, install: {command: y}}\n"
     "  b: {scale: per_gpu, command: x}\n"
+    "  c: {scale: per_gpu, builtin: comfyui, path: /c, port: 9}\n"
     "hosts: {h: {docker: 'ssh://h'}}\n"
     "machines:\n  m: {services: [a]}\n  n: {services: [], gpus: {}}\n"
 )
-A, B = LEAST.services.values()
+A, B, COMFY = LEAST.services.values()
+assert COMFY.checkout is not None
+C = COMFY.checkout
 M, N = LEAST.machines
 
 # Where each default of the schema must be seen: (what the schema says, what the fleet holds).
@@ -54,6 +69,10 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "control.redis_image": ("redis:7-alpine", lambda: LEAST.control.redis_image, "redis:7-alpine"),
     "hosts.*.tls": (None, lambda: LEAST.hosts["h"].tls, None),
     "services.*.builtin": (None, lambda: A.builtin, None),
+    "services.*.path": (None, lambda: A.checkout, None),
+    "services.*.python": (None, lambda: C.python, None),
+    "services.*.args": ([], lambda: C.args, ()),
+    "services.*.models": (None, lambda: (C.model_folders, C.model_sections), ((), ())),
     "services.*.connector": (None, lambda: A.connector, None),
     "services.*.connector_options": ({}, lambda: A.connector_options, {}),
     "services.*.port": (None, lambda: B.port, None),
@@ -131,6 +150,28 @@ def test_every_default_of_the_schema_is_in_the_table() -> None:
     shells |= {"reconcile.budget", "reconcile.breaker", "reconcile.rollout"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
     assert all(defaults[p] == {} for p in shells)
+
+
+def test_what_a_real_comfyui_is_given_by_default() -> None:
+    """Each of these stands in the schema, under `then` of a service."""
+    assert COMFY.connector == "comfyui"
+    assert COMFY.health == Health(http="/system_stats", interval_s=5.0, timeout_s=5.0, failures=12, startup_s=600.0)
+    slower = fleet(
+        "services:\n  s: {scale: per_gpu, builtin: comfyui, path: /c, port: 9, health: {startup: 20m},"
+        " connector: none}\n"
+        "  never: {scale: per_gpu, builtin: comfyui, path: /c, port: 9, health: null}\n"
+        "  mine: {scale: per_gpu, command: x, port: 9, health: {http: /}}\n"
+    ).services
+    s, never, mine = slower.values()
+    assert s.health == Health(http="/system_stats", interval_s=5.0, timeout_s=5.0, failures=12, startup_s=1200.0)
+    assert (s.connector, never.health) == (None, None)
+    assert mine.health == Health(http="/", interval_s=2.0, timeout_s=1.0, failures=3, startup_s=60.0)
+
+
+def test_every_default_of_a_real_comfyui_has_its_reason() -> None:
+    then = schema.sub("services", "*")["then"]["properties"]["health"]
+    for name, below in [("health", then), *then["properties"].items()]:
+        assert below["description"], name
 
 
 @pytest.mark.parametrize("path", SEEN)
@@ -562,3 +603,33 @@ def test_without_the_c_parser_the_fleet_is_the_same(monkeypatch: pytest.MonkeyPa
     for bad in ("a: [", "\ta: 1", "a: b: c", "[" * 10_000, "? " * 10_000, "a: *b", "a: ${X"):
         with pytest.raises(ConfigError):
             load_text(bad, file="emp.yaml", environ={})
+
+
+# --- builtin comfyui
+
+
+def test_a_checkout_with_all_its_keys() -> None:
+    service = fleet(
+        "services:\n  render:\n    scale: per_gpu\n    builtin: comfyui\n    port: 8188\n    path: ${WHERE}/ComfyUI\n"
+        "    python: python3\n    args: [--cpu, --reserve-vram, 1.10, --preview-method, '${gpu}']\n"
+        "    models: {z: {base_path: /srv, loras: [a, b], is_default: true}, a: {vae: /vae}}\n",
+        WHERE="/opt",
+    ).services[ServiceName("render")]
+    assert service.connector == "comfyui"
+    assert service.checkout == Checkout(
+        path="/opt/ComfyUI",
+        python="python3",
+        args=("--cpu", "--reserve-vram", "1.10", "--preview-method", "${gpu}"),
+        model_sections=(
+            ModelSection(name="z", paths=(("base_path", "/srv"), ("loras", "a\nb"), ("is_default", True))),
+            ModelSection(name="a", paths=(("vae", "/vae"),)),
+        ),
+    )
+
+
+@pytest.mark.parametrize(("models", "folders"), [("/m", ("/m",)), ("[/m, /n]", ("/m", "/n")), ("[]", ()), ("", ())])
+def test_folders_of_models(models: str, folders: tuple[str, ...]) -> None:
+    head = "services:\n  c: {scale: per_gpu, builtin: comfyui, port: 1, path: /c"
+    found = fleet(head + f", models: {models}}}\n").services[ServiceName("c")].checkout
+    assert found is not None
+    assert (found.model_folders, found.model_sections) == (folders, ())
