@@ -10,7 +10,7 @@ JOBS ?= 2
 # Tests of whole stacks wait more than they work.
 WAITING ?= 3
 
-.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page
+.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
 
 ## Users
 
@@ -63,7 +63,7 @@ wheel: $(VENV)/.dev
 
 ## Measured comparisons, by hand on a quiet machine: bench/README.md. `make bench-queue BENCH=--quick`
 
-bench: bench-queue bench-reconcile bench-stream bench-page
+bench: bench-queue bench-reconcile bench-stream bench-page bench-comfyui
 
 bench-peers: $(VENV)/.dev
 	@$(BIN)/python -m bench.peers.setup
@@ -79,6 +79,9 @@ bench-stream: $(VENV)/.dev
 
 bench-page: $(VENV)/.dev
 	@$(BIN)/python -m bench.page $(BENCH)
+
+bench-comfyui: $(VENV)/.dev
+	@$(BIN)/python -m bench.comfyui $(BENCH)
 
 bench-containers: $(VENV)/.dev
 	@$(BIN)/python -m bench.containers $(BENCH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,9 +12,8 @@ from typing import Any, cast
 import redis
 from msgspec import Struct
 
-from bench.queue.processes import last_words
 from bench.queue.server import free_port
-from bench.reconcile.children import Failed, environment
+from bench.reconcile.children import COMMAND_S, Failed, run_command
 from emp_orch import settings
 from emp_orch.layout import Layout
 from emp_orch.store.events import decode
@@ -24,7 +22,6 @@ EMP_ALL = "emp apply, nothing runs"
 EMP = "emp apply, control plane runs"
 COMPOSE = "docker compose up --wait"
 
-COMMAND_S = 300
 LOOK_S = 0.005
 
 _YAML = """\
@@ -70,11 +67,11 @@ class Boxes:
         (self.folder / "emp.yaml").write_text(text)
 
     def emp(self, *words: str) -> None:
-        _run(sys.executable, "-m", "emp_orch", "-C", str(self.folder), *words, cwd=self.folder)
+        run_command(sys.executable, "-m", "emp_orch", "-C", str(self.folder), *words, cwd=self.folder)
 
     def compose(self, *words: str) -> None:
         file = Layout(self.folder).hosts / "local" / "compose.yaml"
-        _run("docker", "compose", "--file", str(file), *words, cwd=self.folder)
+        run_command("docker", "compose", "--file", str(file), *words, cwd=self.folder)
 
     # -- one turn of each
 
@@ -128,18 +125,6 @@ def _first_idle(r: redis.Redis, since_ms: int) -> dict[str, int]:
         if event.type == "worker_status" and event.data.get("status") == "idle":
             found.setdefault(str(event.data.get("worker_id")), event.at_ms)
     return found
-
-
-def _run(*argv: str, cwd: Path) -> None:
-    words = " ".join(w for w in argv[:6] if not w.startswith("/"))
-    try:
-        done = subprocess.run(
-            argv, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=COMMAND_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise Failed(f"{words}: no end in {COMMAND_S} s") from None
-    if done.returncode:
-        raise Failed(f"{words}: exit {done.returncode}: {last_words(done.stderr)}")
 
 
 def run(plan: Plan, image: str, say: Callable[[str], None]) -> list[Took]:

@@ -17,6 +17,7 @@ from bench.queue.processes import ROOT, last_words
 
 ANSWER_S = 180.0
 STOP_S = 10.0
+COMMAND_S = 300
 
 
 class Failed(Exception):
@@ -107,3 +108,16 @@ def reply(**answer: Any) -> None:
     """In the child: answer the last question."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
+
+
+def run_command(*argv: str, cwd: Path) -> None:
+    """Raises Failed with the last words of a command that does not end well within COMMAND_S."""
+    words = " ".join(w for w in argv[:6] if not w.startswith("/"))
+    try:
+        done = subprocess.run(
+            argv, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=COMMAND_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{words}: no end in {COMMAND_S} s") from None
+    if done.returncode:
+        raise Failed(f"{words}: exit {done.returncode}: {last_words(done.stderr)}")
