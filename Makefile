@@ -86,10 +86,10 @@ bench-comfyui: $(VENV)/.dev
 bench-containers: $(VENV)/.dev
 	@$(BIN)/python -m bench.containers $(BENCH)
 
-LOCK = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
-  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# One lock for every Python from 3.11.0 on: what only some need carries its condition.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-header --no-emit-index-url
 
 lock: $(VENV)/.dev
-	$(PIP) install pip-tools
+	$(PIP) install uv
 	$(LOCK) --extra build -o requirements.lock pyproject.toml
 	$(LOCK) --extra build --extra dev -o requirements-dev.lock pyproject.toml
