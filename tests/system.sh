@@ -6,7 +6,7 @@ missing=""
 has() { command -v "$1" >/dev/null 2>&1; }
 has redis-server || missing="$missing redis-server"
 has chromium || missing="$missing chromium"
-python3 -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
+{ python3 -c 'import ensurepip' && /usr/bin/python3 -c 'import ensurepip'; } >/dev/null 2>&1 || missing="$missing python3-venv"
 PATH="$PATH:/usr/sbin:/sbin"
 has dockerd && has docker || missing="$missing docker.io"
 has iptables || missing="$missing iptables"
