@@ -14,6 +14,7 @@ from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import TRANSIENT, Client, time_ms
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
+from emp_orch.store.offers import OffersStore
 from emp_orch.store.queue import Queue
 
 
@@ -25,7 +26,7 @@ class JobCare:
         self._group = group
         queue = Queue(r, keys)
         self._lost = LostJobs(r, keys, artifacts, group)
-        self._verdicts = LaneVerdicts(queue)
+        self._verdicts = LaneVerdicts(queue, OffersStore(r, keys))
         self._retention = Retention(r, keys, queue, artifacts)
         self._deleting: asyncio.Task[None] | None = None
         self._connected_since_ms: int | None = None

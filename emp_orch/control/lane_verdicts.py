@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from itertools import chain
 
 from emp_orch.fleet.desired import machine_of
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.workers import KnownWorker, known_workers
+from emp_orch.jobs.offers import Offers, digests_in
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.workable import DesiredWorker, Unworkable, judge_all
 from emp_orch.store.desired_workers import desired_on
 from emp_orch.store.generations import Generation
+from emp_orch.store.offers import OffersStore
 from emp_orch.store.queue import Queue
 
 log = logging.getLogger("reconcile")
@@ -52,8 +55,10 @@ class WorkersByMachine:
 class LaneVerdicts:
     """Remembers what was judged by what: nothing is judged anew while neither lanes nor workers change."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, offers: OffersStore) -> None:
         self._queue = queue
+        self._offers = offers
+        self._offers_lack = False
         self._version = ""
         self._workers = WorkersByMachine()
         self._lanes: dict[str, Requirements] = {}
@@ -64,11 +69,12 @@ class LaneVerdicts:
         version = await self._queue.lanes_version()
         if version != self._version:
             self._lanes = await self._queue.requirements()
-        if self._workers.update(current, observed):
+        if self._workers.update(current, observed) or self._offers_lack:
             self._reasons = {}
         self._version = version
         if new := {sig: r for sig, r in self._lanes.items() if sig not in self._reasons}:
-            for sig, verdict in judge_all(new, self._workers.all).items():
+            offers = await self._offers_for(new)
+            for sig, verdict in judge_all(new, self._workers.all, offers).items():
                 self._reasons[sig] = verdict.reason if isinstance(verdict, Unworkable) else ""
         standing = await self._queue.unworkable()
         for sig in self._lanes:
@@ -79,3 +85,13 @@ class LaneVerdicts:
                     logging.WARNING if reason else logging.INFO,
                     *("lane %s: %d %s: %s", sig, jobs, "job" if jobs == 1 else "jobs", told),
                 )
+
+    async def _offers_for(self, lanes: Mapping[str, Requirements]) -> dict[str, Offers]:
+        """What the workers' services have, where a lane asks for it. What Redis lost is asked for again next time."""
+        if not any(r.needs is not None or r.models for r in lanes.values()):
+            self._offers_lack = False
+            return {}
+        digests = {d for w in self._workers.all if w.reported is not None for d in digests_in(w.reported)}
+        found = await self._offers.of(digests)
+        self._offers_lack = len(found) < len(digests)
+        return found

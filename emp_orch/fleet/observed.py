@@ -110,9 +110,16 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
+    """`offers`: the digest of the models and node classes that the service has, '' when it does not tell; of both, how
+    many.
+    """
+
     status: ConnectorStatus
     detail: str = ""
     version: str = ""
+    offers: str = ""
+    models: int = 0
+    node_classes: int = 0
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True, gc=False):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, assert_never
 
 from msgspec import Struct
 
+from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.requirements import Requirements, unmet
 from emp_orch.jobs.workable import grouped, workers_in_words
 
 MAX_DETAIL = 200
+_NO_OFFERS: Mapping[str, Offers] = {}
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -111,8 +113,10 @@ def _standing(service: str, worker: Candidate) -> Standing:
     return Standing.IDLE
 
 
-def explain(requirements: Requirements, workers: Sequence[Candidate]) -> tuple[Explanation, ...]:
-    """For each worker, in the order given: what it lacks, or else what it is doing."""
+def explain(
+    requirements: Requirements, workers: Sequence[Candidate], offers: Mapping[str, Offers] = _NO_OFFERS
+) -> tuple[Explanation, ...]:
+    """For each worker, in the order given: what it lacks, or else what it is doing. `offers`: as in `unmet`."""
     found = []
     for worker in workers:
         service = requirements.service
@@ -120,7 +124,7 @@ def explain(requirements: Requirements, workers: Sequence[Candidate]) -> tuple[E
             reasons = () if worker.known is None else unmet(requirements, worker.known, open_hardware=True)
             standing = Standing.UNABLE if reasons else Standing.SILENT
         else:
-            reasons = unmet(requirements, worker.reported, unloaded=worker.unloaded)
+            reasons = unmet(requirements, worker.reported, unloaded=worker.unloaded, offers=offers)
             standing = Standing.UNABLE if reasons else _standing(service, worker)
         found.append(
             Explanation(

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from emp_orch.jobs.capability import holds, is_number, shown, touches
 from emp_orch.jobs.isolation import Isolation, customer_reason, workflow_reason
+from emp_orch.jobs.offers import SERVICE_OFFERS, Needs, Offers, both, lacking, offers_of
 
 MAX_NAME = 256
 MAX_MODELS = 256
@@ -45,6 +46,7 @@ class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
 
 
 _NONE: Mapping[str, str] = {}
+_NO_OFFERS: Mapping[str, Offers] = {}
 _NO_HARDWARE = Hardware()
 
 
@@ -52,6 +54,7 @@ class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     """What a worker must offer. Each field works alone; `service` is always asked.
 
     `models`: the worker has all of them. `customer`, `isolation` and `workflow`: see isolation.py.
+    `needs`: what emp found in the workflow and some worker lacked (offers.py); who does not tell what it has may try.
     `positive` must hold of a worker's capabilities, `negative` must not:
     a wanted list: the worker has all of it (negative: any of it). A wanted number: the worker has at least
     that. Anything else: equal. A capability that is a list holds a wanted single value when it contains it.
@@ -65,6 +68,7 @@ class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     workflow: Name | None = None
     positive: Custom = {}
     negative: Custom = {}
+    needs: Needs | None = None
 
     def __post_init__(self) -> None:
         if self.isolation is Isolation.STRICT and self.customer is None:
@@ -120,9 +124,16 @@ def _hardware_reasons(wanted: Hardware, capabilities: Mapping[str, Any], *, open
         yield f"hardware.gpu_model: {asked} is needed, the worker has {shown(model)}"
 
 
-def _model_reason(wanted: tuple[str, ...], capabilities: Mapping[str, Any]) -> str | None:
+def _model_reason(
+    wanted: tuple[str, ...], service: str, capabilities: Mapping[str, Any], offers: Mapping[str, Offers]
+) -> str | None:
+    """The worker's own list counts; without one, what its service says."""
     if "models" not in capabilities:
-        return f"models: {shown(list(wanted))} is needed, the worker does not say what it has"
+        told = offers_of(service, capabilities, offers)
+        if told is None:
+            return f"models: {shown(list(wanted))} is needed, the worker does not say what it has"
+        missing = [name for name in wanted if name not in told.models]
+        return f"models: {shown(missing)} is needed, the worker does not have it" if missing else None
     found = capabilities["models"]
     if not isinstance(found, list | tuple):
         return f"models: {shown(list(wanted))} is needed, the worker has {shown(found)}, which is no list"
@@ -148,12 +159,14 @@ def unmet(
     *,
     open_hardware: bool = False,
     unloaded: Mapping[str, str] = _NONE,
+    offers: Mapping[str, Offers] = _NO_OFFERS,
 ) -> tuple[str, ...]:
     """Every requirement that a worker with `capabilities` does not satisfy, in words; empty when it may run the job.
 
     Each reason names its requirement. Never raises: a capability of a wrong type satisfies nothing.
     `open_hardware`: the worker has not spoken yet, so hardware that is not told counts as enough.
     `unloaded`: why connectors of its services did not load, told in place of what it offers.
+    `offers`: digest → what a service has, for those that the capabilities name.
     """
     asked = requirements
     reasons: list[str] = []
@@ -161,8 +174,10 @@ def unmet(
         reasons.append(reason)
     if asked.hardware != _NO_HARDWARE:
         reasons += _hardware_reasons(asked.hardware, capabilities, open_ended=open_hardware)
-    if asked.models and (reason := _model_reason(asked.models, capabilities)):
+    if asked.models and (reason := _model_reason(asked.models, asked.service, capabilities, offers)):
         reasons.append(reason)
+    if asked.needs is not None and (lacks := lacking(asked.needs, asked.service, capabilities, offers)):
+        reasons.append(f"{lacks.in_words} is needed, the worker does not have it")
     if reason := customer_reason(asked.customer, asked.isolation, capabilities):
         reasons.append(reason)
     if reason := workflow_reason(asked.workflow, capabilities):
@@ -191,6 +206,8 @@ def canonical(requirements: Requirements) -> bytes:
     changes: dict[str, Any] = {}
     if len(requirements.models) > 1:
         changes["models"] = tuple(sorted(set(requirements.models)))
+    if (needs := requirements.needs) is not None:
+        changes["needs"] = both(needs, needs)
     if isinstance(model := requirements.hardware.gpu_model, tuple):
         models = tuple(sorted(set(model)))
         changes["hardware"] = msgspec.structs.replace(
@@ -222,8 +239,8 @@ ALWAYS_ASKED = frozenset({"services", "customers", "workflows"})
 def asked_of(requirements: Requirements) -> frozenset[str]:
     """The names of the capabilities that decide whether a worker satisfies these requirements."""
     asked = ALWAYS_ASKED | requirements.positive.keys() | requirements.negative.keys()
-    if requirements.models:
-        asked |= {"models"}
+    if requirements.models or requirements.needs is not None:
+        asked |= {"models", SERVICE_OFFERS}
     if requirements.hardware != Hardware():
         asked |= {"hardware"}
     return asked

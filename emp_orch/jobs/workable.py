@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from emp_orch.jobs.offers import SERVICE_OFFERS, Needs, Offers, lacking
 from emp_orch.jobs.requirements import Requirements, unmet
 
 MAX_REASON = 1_000
@@ -22,7 +23,8 @@ MAX_GROUPS = 5
 MAX_NAMED = 2
 NO_WORKERS = "the fleet has no workers"
 # What every job's requirements look at; `positive` and `negative` look at more.
-_ALWAYS = frozenset({"services", "hardware", "models", "customers", "workflows"})
+_ALWAYS = frozenset({"services", "hardware", "models", "customers", "workflows", SERVICE_OFFERS})
+_NO_OFFERS: Mapping[str, Offers] = {}
 
 
 class DesiredWorker(Struct, frozen=True, kw_only=True):
@@ -33,6 +35,7 @@ class DesiredWorker(Struct, frozen=True, kw_only=True):
     """
 
     worker_id: str
+    machine_id: str = ""
     known: dict[str, Any]
     reported: dict[str, Any] | None = None
     unloaded: dict[str, str] = {}
@@ -112,9 +115,14 @@ def _classes(lanes: Iterable[Requirements], workers: Sequence[DesiredWorker]) ->
     ]
 
 
-def _judge(requirements: Requirements, classes: Sequence[_Class]) -> tuple[list[int], list[int], list[tuple[str, ...]]]:
+def _judge(
+    requirements: Requirements, classes: Sequence[_Class], offers: Mapping[str, Offers]
+) -> tuple[list[int], list[int], list[tuple[str, ...]]]:
     """The classes that satisfy by report, those that may, and each class's reasons."""
-    reasons = [unmet(requirements, c.capabilities, open_hardware=not c.reports, unloaded=c.unloaded) for c in classes]
+    reasons = [
+        unmet(requirements, c.capabilities, open_hardware=not c.reports, unloaded=c.unloaded, offers=offers)
+        for c in classes
+    ]
     able = [i for i, c in enumerate(classes) if c.reports and not reasons[i]]
     possible = [i for i, c in enumerate(classes) if not c.reports and not reasons[i]]
     return able, possible, reasons
@@ -130,9 +138,45 @@ def _reason(classes: Sequence[_Class], reasons: Sequence[tuple[str, ...]]) -> st
     return _cut(f"no worker of the fleet could run it: {grouped(failing)}", MAX_REASON)
 
 
-def judge_all(lanes: Mapping[str, Requirements], workers: Sequence[DesiredWorker]) -> dict[str, Verdict]:
-    """The verdict for each lane. Costs classes of equal workers × lanes, not workers × lanes."""
+def lacked_by_all(
+    requirements: Requirements,
+    workers: Sequence[tuple[Mapping[str, Any], Sequence[tuple[str, str]]]],
+    offers: Mapping[str, Offers],
+) -> str:
+    """`no worker has model a (checked 3 workers of machine m)`: what none has of those that run the service; '' if some
+    has everything, or lacks something else. `workers`: capabilities, and (worker, machine) of those that have them.
+    """
+    service = requirements.service
+    asked = [(c, ids) for c, ids in workers if service in _listed(c.get("services"))]
+    if requirements.needs is None or not asked:
+        return ""
+    lacks = [lacking(requirements.needs, service, c, offers) for c, _ in asked]
+    nodes = set.intersection(*(set(n.nodes if n else ()) for n in lacks))
+    models = set.intersection(*(set(n.models if n else ()) for n in lacks))
+    if not nodes and not models:
+        return ""
+    named = Needs(nodes=tuple(sorted(nodes)), models=tuple(sorted(models))).in_words
+    ids = [pair for _, pairs in asked for pair in pairs]
+    machines = sorted({machine for _, machine in ids if machine})
+    rest = len(machines) - MAX_GROUPS
+    shown = ", ".join(machines[:MAX_GROUPS]) + (f" and {rest} more" if rest > 0 else "")
+    where = f" of machine{'s' * (len(machines) > 1)} {shown}" if machines else ""
+    return f"no worker has {_cut(named, MAX_GROUP)} (checked {workers_in_words(len(ids))}{where})"
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def judge_all(
+    lanes: Mapping[str, Requirements], workers: Sequence[DesiredWorker], offers: Mapping[str, Offers] = _NO_OFFERS
+) -> dict[str, Verdict]:
+    """The verdict for each lane. Costs classes of equal workers × lanes, not workers × lanes.
+
+    `offers`: digest → what a service has, of those that workers report.
+    """
     classes = _classes(lanes.values(), workers)
+    machines = {w.worker_id: w.machine_id for w in workers}
     order = {worker.worker_id: i for i, worker in enumerate(workers)}
     members: dict[tuple[int, ...], tuple[str, ...]] = {}  # many lanes have the same able workers
 
@@ -144,16 +188,20 @@ def judge_all(lanes: Mapping[str, Requirements], workers: Sequence[DesiredWorker
 
     verdicts: dict[str, Verdict] = {}
     for lane, requirements in lanes.items():
-        able, possible, reasons = _judge(requirements, classes)
+        able, possible, reasons = _judge(requirements, classes, offers)
         if able:
             verdicts[lane] = Workable(able=ids(able))
         elif possible:
             verdicts[lane] = Possible(ids=ids(possible))
         else:
-            verdicts[lane] = Unworkable(reason=_reason(classes, reasons))
+            asked = [(c.capabilities, [(i, machines[i]) for i in c.ids]) for c in classes] if requirements.needs else []
+            plain = lacked_by_all(requirements, asked, offers)
+            verdicts[lane] = Unworkable(reason=_cut(plain or _reason(classes, reasons), MAX_REASON))
     return verdicts
 
 
-def judge(requirements: Requirements, workers: Sequence[DesiredWorker]) -> Verdict:
+def judge(
+    requirements: Requirements, workers: Sequence[DesiredWorker], offers: Mapping[str, Offers] = _NO_OFFERS
+) -> Verdict:
     """The verdict for one lane."""
-    return judge_all({"": requirements}, workers)[""]
+    return judge_all({"": requirements}, workers, offers)[""]

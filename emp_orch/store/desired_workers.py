@@ -34,9 +34,10 @@ def _desired(
     worker: KnownWorker, current: Generation, machine: SeenMachine | None, seen: SeenWorker | None
 ) -> DesiredWorker:
     if seen is None or machine is None or not _runs(worker, current, machine):
-        return DesiredWorker(worker_id=worker.worker_id, known=worker.capabilities)
+        return DesiredWorker(worker_id=worker.worker_id, machine_id=worker.machine_id, known=worker.capabilities)
     return DesiredWorker(
         worker_id=worker.worker_id,
+        machine_id=worker.machine_id,
         known=worker.capabilities,
         reported=seen.report.capabilities,
         unloaded=seen.report.unloaded,

@@ -17,6 +17,7 @@ from emp_orch.fleet.observed import SeenWorker
 from emp_orch.fleet.workers import known_workers
 from emp_orch.jobs.explain import Candidate, Explanation, Standing, explain, why_waiting
 from emp_orch.jobs.model import JobSummary
+from emp_orch.jobs.offers import Offers, digests_in
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all, workers_in_words
@@ -25,6 +26,7 @@ from emp_orch.store.desired_workers import desired_workers
 from emp_orch.store.generations import Generation, read_generation
 from emp_orch.store.job_reads import LaneView
 from emp_orch.store.keys import Keys
+from emp_orch.store.offers import OffersStore
 from emp_orch.store.reports import Reports, read_reports
 
 # While no generation says otherwise.
@@ -32,10 +34,14 @@ STALE_AFTER_S = 10.0
 
 
 class Workers(Struct, frozen=True, kw_only=True):
-    """One look at all workers. `desired`: those of the applied fleet, None when there is none."""
+    """One look at all workers. `desired`: those of the applied fleet, None when there is none.
+
+    `offers`: digest → what a service has, of those that workers name.
+    """
 
     candidates: tuple[Candidate, ...]
     desired: tuple[DesiredWorker, ...] | None = None
+    offers: dict[str, Offers] = {}
 
 
 class LaneWorkers(Struct, frozen=True, kw_only=True):
@@ -102,11 +108,14 @@ class Explainer:
         self._r = r
         self._keys = keys
         self._fleet = fleet
+        self._offers = OffersStore(r, keys)
 
     async def look(self) -> Workers:
         """All workers now: those that report, then those that the fleet should have and that do not."""
         reports, generation = await asyncio.gather(read_reports(self._r, self._keys), self._generation())
-        return await asyncio.to_thread(_workers, reports, generation)
+        found = await asyncio.to_thread(_workers, reports, generation)
+        named = {d for c in found.candidates if c.reported is not None for d in digests_in(c.reported)}
+        return msgspec.structs.replace(found, offers=await self._offers.of(named)) if named else found
 
     async def services(self) -> tuple[str, ...] | None:
         """The services of the applied fleet; None when none was applied."""
@@ -124,7 +133,7 @@ class Explainer:
         if job.status is not JobStatus.PENDING:
             return settled(job)
         workers = await self.look()
-        return waiting(await asyncio.to_thread(explain, job.requirements, workers.candidates))
+        return waiting(await asyncio.to_thread(explain, job.requirements, workers.candidates, workers.offers))
 
     async def explain(self, job: JobSummary) -> Explained:
         """For each worker what stands between it and a waiting job, and what the fleet could ever do with it."""
@@ -138,7 +147,7 @@ class Explainer:
 
 
 def _explained(job: JobSummary, workers: Workers) -> Explained:
-    found = explain(job.requirements, workers.candidates)
+    found = explain(job.requirements, workers.candidates, workers.offers)
     why = waiting(found) if job.status is JobStatus.PENDING else settled(job)
     return Explained(job=job, why=why, fleet=verdict(job.requirements, workers), workers=found)
 
@@ -160,7 +169,7 @@ def verdict(requirements: Requirements, workers: Workers) -> str:
     """Whether the applied fleet could ever run it, in words; '' when none was applied."""
     if workers.desired is None:
         return ""
-    match judge(requirements, workers.desired):
+    match judge(requirements, workers.desired, workers.offers):
         case Workable(able=able):
             return f"workable: {workers_in_words(len(able))} of the fleet can run it"
         case Possible(ids=ids):
@@ -181,7 +190,7 @@ def serving(lanes: Iterable[LaneView], workers: Workers) -> dict[str, LaneWorker
     silent = [
         DesiredWorker(worker_id=c.worker_id, known=c.known or {}) for c in workers.candidates if c.reported is None
     ]
-    able, possible = judge_all(asked, reporting), judge_all(asked, silent)
+    able, possible = judge_all(asked, reporting, workers.offers), judge_all(asked, silent)
     counted: dict[tuple[tuple[str, ...], str], LaneWorkers] = {}  # many lanes have the same able workers
     found = {}
     for lane, requirements in asked.items():
@@ -189,7 +198,7 @@ def serving(lanes: Iterable[LaneView], workers: Workers) -> dict[str, LaneWorker
         ids = said.able if isinstance(said, Workable) else ()
         key = (ids, requirements.service)
         if key not in counted:
-            standings = Counter(e.standing for e in explain(requirements, [by_id[i] for i in ids]))
+            standings = Counter(e.standing for e in explain(requirements, [by_id[i] for i in ids], workers.offers))
             counted[key] = LaneWorkers(
                 able=len(ids),
                 idle=standings[Standing.IDLE],

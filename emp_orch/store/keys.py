@@ -4,6 +4,7 @@
 |---|---|---|---|
 | machines, workers | hash | agent; worker | id → report, JSON |
 | machines:seen, workers:seen | zset | agent; worker | id → last report, ms of Redis TIME |
+| offers:{digest} | string | worker | which models and node classes a service has: store/offers.py |
 | reports:changed, reports:seq | zset; counter | agent; worker | `{documents} {id}` → number of its last change |
 | machine:{id}:commands, :acks | stream | reconciler; agent | {epoch, seq, verb, args}; {seq, ok, error} |
 | machine:{id}:config | string | reconciler | rendered supervisord text, machine document, hash: JSON |
@@ -58,6 +59,10 @@ class Keys:
     @property
     def reports_seq(self) -> str:
         return self._k("reports:seq")
+
+    def offers(self, digest: str) -> str:
+        """string: which models and node classes some services have; goes when no worker names it any more."""
+        return self._k(f"offers:{digest}")
 
     # one machine
     def commands(self, machine_id: str) -> str:

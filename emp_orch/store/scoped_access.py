@@ -39,7 +39,7 @@ def rules(keys: Keys, machine_id: str, password: str) -> list[str]:
         *(keys.events, keys.jobs, f"{keys.jobs}:*", keys.job("*"), keys.payload("*"), keys.progress("*")),
         *(keys.leases, keys.lanes, f"{keys.lanes}:*", keys.lane("*"), keys.lane_classes("*")),
         *(keys.worker_class("*"), keys.heads("*"), keys.classes, f"{keys.classes}:*", keys.waiting_in("*")),
-        keys.wake("*"),
+        *(keys.wake("*"), keys.offers("*")),
     ]
     return [
         *("reset", "on", f">{password}"),
