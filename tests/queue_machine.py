@@ -15,6 +15,7 @@ from queue_support import job as submission
 from queue_worlds import LEASE_MS, LONG_MS, MIDDLE_MS, SHORT_MS, World
 
 from emp_orch.jobs.model import JobError, Progress, Result
+from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.requirements import lane_of
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import HELD, JobStatus
@@ -119,7 +120,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.in_batches += in_batch
         if known is not None:
             assert answer.status is self.model.status_of(known)
-            asked = (known.lane, known.max_retries) == (sent["lane"], sent["max_retries"])
+            asked = (known.asked, known.max_retries) == (sent["lane"], sent["max_retries"])
             assert answer.same is asked, "whoever uses an id for another job is told"
         self.touched.add(answer.job_id)
 
@@ -226,6 +227,26 @@ class QueueMachine(RuleBasedStateMachine):
             assert job.result == result and job.error is None and job.progress == Progress(fraction=1)
         elif how in FAILURES and how != "hand back" and job.status is not JobStatus.UNWORKABLE:
             assert job.error == error
+
+    @precondition(lambda self: any(run for run in self.model.runs if self.lane_of_run(run) in ("plain", "needs-m")))
+    @rule(which=WHICH, standing=STANDING)
+    def lacks(self, which: int, standing: bool) -> None:
+        """Its worker finds that its service has no m.ckpt, which the job needs: others are to have it."""
+        run = self.a_run(which, standing)
+        if run is None or self.lane_of_run(run) not in ("plain", "needs-m"):
+            return
+        answer = self.do(run.claims.lacks(run.claimed, Needs(models=("m.ckpt",)), "no m.ckpt here"))
+        self.touched.add(run.job_id)
+        if not standing:
+            assert answer is None, "who lost the lease moves nothing"
+            return
+        assert answer is self.model.lacked(self.model.jobs[run.job_id])
+        job = self.do(self.world.queue.get(run.job_id))
+        assert job.lane == LANE_IDS[self.model.jobs[run.job_id].lane]
+
+    def lane_of_run(self, run: Run) -> str:
+        job = self.model.jobs.get(run.job_id)
+        return job.lane if job else ""
 
     @precondition(lambda self: self.claims)
     @rule(worker=WORKERS, crashes=st.booleans())

@@ -20,16 +20,21 @@ LANES: dict[str, dict[str, Any]] = {
     "not-eu": {"service": "sim", "requirements": {"negative": {"region": "eu"}}},
     "video": {"service": "video"},
     "nobody": {"service": "audio"},
+    "needs-m": {"service": "sim", "requirements": {"needs": {"models": ["m.ckpt"]}}},
 }
 KINDS: dict[str, dict[str, Any]] = {
     "simple": {"services": ["sim"]},
     "models": {"services": ["sim"], "models": ["a", "b"]},
     "eu": {"services": ["sim", "video"], "region": "eu"},
+    "with-m": {"services": ["sim"], "service_offers": {"sim": "has-m"}},
+    "without-m": {"services": ["sim"], "service_offers": {"sim": "has-nothing"}},
 }
 SERVES = {
-    "simple": {"plain", "not-eu"},
-    "models": {"plain", "model", "not-eu"},
-    "eu": {"plain", "video"},
+    "simple": {"plain", "not-eu", "needs-m"},
+    "models": {"plain", "model", "not-eu", "needs-m"},
+    "eu": {"plain", "video", "needs-m"},
+    "with-m": {"plain", "not-eu", "needs-m"},
+    "without-m": {"plain", "not-eu"},
 }
 ENDS = {_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}
 END_EVENTS = {"job_completed", "job_failed", "job_cancelled", "job_timeout"}
@@ -59,6 +64,8 @@ class ModelJob:
     cancel: bool = False
     avoid: tuple[str, int] | None = None
     ends: int = 0
+    # What it was submitted into; `lane` changes when a worker finds that its service lacks what the job needs.
+    asked: str = ""
     # Submitted with others: one event told of them all.
     in_batch: bool = False
     # (type, worker, status), in order
@@ -89,6 +96,7 @@ class Model:
     def submitted(self, job_id: str, sent: dict[str, Any], *, in_batch: bool) -> None:
         self.places += 1
         job = ModelJob(job_id, self.places, sent["lane"], sent["priority"], sent["max_retries"], in_batch=in_batch)
+        job.asked = job.lane
         job.tell("job_submitted")
         self.jobs[job_id] = job
 
@@ -140,6 +148,19 @@ class Model:
         else:
             self._ended(job, worker)
         return status
+
+    def lacked(self, job: ModelJob) -> JobStatus:
+        """Its worker's service has no m.ckpt."""
+        assert job.run is not None
+        worker, cancelled = job.run.worker, job.cancel
+        job.status, job.run, job.cancel = _S.CANCELLED if cancelled else _S.PENDING, None, False
+        if cancelled:
+            self._ended(job, worker)
+        else:
+            job.lane = "needs-m"
+            job.attempts -= 1
+            job.tell("job_requeued", worker)
+        return job.status
 
     def _verdict(self, job: ModelJob, how: str) -> JobStatus:
         if how == "complete":

@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 from queue_places import Places, age, places
 
+from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.states import ENDED
 from emp_orch.store.claims import Claims
 from emp_orch.store.connect import client
@@ -28,6 +29,9 @@ WAIT_S = 600.0
 SHORT_MS = 600_000
 MIDDLE_MS = 7_100_000
 LONG_MS = 11_000_000
+
+# What services have, by digest; workers that name none may have anything.
+OFFERS = {"has-m": Offers(models=frozenset({"m.ckpt"})), "has-nothing": Offers()}
 
 START_MS = 1_700_000_000_000
 
@@ -55,7 +59,7 @@ class TwinWorld:
         self, queue_type: type[MemoryQueue] = MemoryQueue, claims_type: type[MemoryClaims] = MemoryClaims
     ) -> None:
         self._now_ms = START_MS
-        self.queue = queue_type(lambda: self._now_ms, avoid_ms=AVOID_MS, wait_s=WAIT_S)
+        self.queue = queue_type(lambda: self._now_ms, avoid_ms=AVOID_MS, wait_s=WAIT_S, offers=OFFERS)
         self._claims_type = claims_type
         self._read = 0
 
@@ -102,6 +106,7 @@ class StoreWorld:
 
     def claims(self, worker_id: str) -> Claims:
         self._claims.append(Claims(self._r, self.KEYS, worker_id, lease_s=LEASE_MS / 1000))
+        self._claims[-1].offers = OFFERS
         return self._claims[-1]
 
     async def reap(self) -> tuple[Swept, ...]:

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.jobs.model import Job, JobError, Progress, Result
-from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, unmet
+from emp_orch.jobs.offers import Needs, Offers, both
+from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, signature, unmet
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.store.connect import ANSWER_S, Client
@@ -92,6 +93,7 @@ class Claims:
     """
 
     def __init__(self, r: Client, keys: Keys, worker_id: str, *, lease_s: float, line: Pipelined | None = None) -> None:
+        self.offers: Mapping[str, Offers] = {}  # digest → what a service has, of those that its capabilities name
         self._worker_id = worker_id
         self._lease_ms = int(lease_s * 1000)
         self._scripts = Scripts(r, keys, line.call if line else None)
@@ -166,7 +168,7 @@ class Claims:
             self._unsure = ""
 
     async def _claimed(self, row: Sequence[Any], token: str) -> Claimed | None:
-        job_id, text, runs, assigned, error, payload = row
+        job_id, text, runs, assigned, error, payload, needs = row
         try:
             job = claimed(
                 job_id,
@@ -176,6 +178,7 @@ class Claims:
                 error=error,
                 payload=payload,
                 worker_id=self._worker_id,
+                needs=needs,
             )
             if not payload and (place := place_of(text)) is not None and place.apart:
                 raise JobDamaged(f"job {job_id!r} in Redis is damaged: its payload is gone", hint="submit it again")
@@ -200,7 +203,7 @@ class Claims:
                 self._class = class_of(capabilities, self._asked)
                 await self._scripts.retire(before, sig)
                 return  # the new class begins with the first lane
-            if not unmet(requirements, capabilities):
+            if not unmet(requirements, capabilities, offers=self.offers):
                 serves.append(sig)
         await self._scripts.register(self._class, known, version, *serves)
 
@@ -254,14 +257,25 @@ class Claims:
                     requirements=job.requirements,
                 )
 
+    async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None:
+        """Not for this worker: the job needs what its service does not have. It waits, at its place, for one that has
+        `needs` too; the run does not count. The status it got, None as above.
+        """
+        needed = both(claim.job.requirements.needs, needs)
+        text = canonical(msgspec.structs.replace(claim.job.requirements, needs=needed))
+        status = await self._scripts.lacks(
+            *(claim.job.id, claim.token, reason[:MAX_REASON], signature(text), text, msgspec.json.encode(needed))
+        )
+        return None if status == Lease.LOST else JobStatus(status)
+
     async def adopt(self, job_id: str) -> Adopted | None:
         """Take over a job that this worker's former life held, under a new lease; None when it does not hold it."""
         token = os.urandom(8).hex()
         row = await self._scripts.adopt(self._worker_id, token, self._lease_ms, job_id)
         if not row:
             return None
-        text, runs, assigned, error, payload, run, cancel, times = row
-        claim = await self._claimed((job_id, text, runs, assigned, error, payload), token)
+        text, runs, assigned, error, payload, run, cancel, times, needs = row
+        claim = await self._claimed((job_id, text, runs, assigned, error, payload, needs), token)
         if claim is None:
             return None
         try:

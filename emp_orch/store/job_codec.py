@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.jobs.model import HistoryEntry, Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.offers import Needs, both
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.submission import Submission
@@ -26,6 +27,7 @@ PAYLOAD_INLINE = 4 * 1024
 # What lists read of `job:{id}`: without the result, which can be large.
 SUMMARY_FIELDS = (
     *("status", "runs", "assigned_ms", "started_ms", "finished_ms", "worker_id", "cancel", "progress", "error"),
+    "needs",
 )
 
 
@@ -57,6 +59,13 @@ class Stored(Struct, frozen=True, kw_only=True):
 
     place: Place
     document: Document
+
+    def requirements(self, needs: str | None) -> Requirements:
+        """Those of its lane: what was submitted, and what workers found since (`needs`, JSON)."""
+        asked = self.document.requirements
+        if not needs:
+            return asked
+        return msgspec.structs.replace(asked, needs=both(asked.needs, msgspec.json.decode(needs, type=Needs)))
 
 
 _ERRORS = (*DAMAGED, ValueError)
@@ -125,7 +134,7 @@ def _summary_fields(
         "service": entry.document.service,
         "status": status,
         "priority": entry.place.priority,
-        "requirements": entry.document.requirements,
+        "requirements": entry.requirements(state.get("needs")),
         "lane": entry.place.lane,
         "attempts": int(state.get("runs") or 0) + (state.get("assigned_ms") is not None),
         "max_retries": entry.document.max_retries,
@@ -192,7 +201,7 @@ def job_from(job_id: str, text: str, state: Mapping[str, str], payload: str | No
 
 
 def claimed(
-    job_id: str, text: str, *, attempts: int, assigned_ms: int, error: str, payload: str, worker_id: str
+    job_id: str, text: str, *, attempts: int, assigned_ms: int, error: str, payload: str, worker_id: str, needs: str
 ) -> Job:
     """A job as its claim answers it: assigned, without its history. Raises JobDamaged."""
     try:
@@ -202,7 +211,7 @@ def claimed(
             service=entry.document.service,
             status=JobStatus.ASSIGNED,
             priority=entry.place.priority,
-            requirements=entry.document.requirements,
+            requirements=entry.requirements(needs),
             lane=entry.place.lane,
             attempts=attempts,
             max_retries=entry.document.max_retries,

@@ -223,10 +223,13 @@ class Queue:
 
     async def retry(self, job_id: str) -> None:
         """Run a job again that failed, timed out or was cancelled. Raises NoSuchJob, NotNow."""
-        text = cast(str | None, await self._r.hget(self._keys.jobs, job_id))
+        async with self._r.pipeline(transaction=False) as pipe:
+            pipe.hget(self._keys.jobs, job_id)
+            pipe.hget(self._keys.job(job_id), "needs")
+            text, needs = cast(tuple[str | None, str | None], await pipe.execute())
         if text is None:
             raise NoSuchJob(job_id)
-        answer = await self._scripts.retry(job_id, canonical(stored(job_id, text).document.requirements))
+        answer = await self._scripts.retry(job_id, canonical(stored(job_id, text).requirements(needs)))
         if answer[0] == "unknown":
             raise NoSuchJob(job_id)
         if answer[0] == "refused":

@@ -99,7 +99,7 @@ return {1}
 # Finish completed jobs and claim the next, in one trip. NEXT_AFTER_WAITING is for a worker that waited or just started.
 # ARGV: worker, its class, token, lease ms, longest wait ms, how many it wants, number of finished jobs; for each: id,
 # token, result (JSON). Returns {statuses of the finished, 'stale'} when the class does not know all lanes, {statuses,
-# 'wait', ms}, or {statuses, 'jobs', {id, document, earlier runs, assigned ms, error, payload}, …}.
+# 'wait', ms}, or {statuses, 'jobs', {id, document, earlier runs, assigned ms, error, payload, needs}, …}.
 _FINISH_COMPLETED = """
 local worker, class, token, ttl, longest = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
@@ -215,14 +215,15 @@ local function take(entry, score, sig)
   if not document then return nil end -- somebody deleted it: there is nothing to run
   local new = call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'token', token, 'assigned_ms', now_text,
     'at', score .. '|' .. whole(string.sub(entry, 1, 20)) .. '|' .. sig)
-  local runs, err = '0', ''
+  local runs, err, needs = '0', '', ''
   if new < 5 then
-    local f = call('HMGET', key, 'runs', 'error')
-    runs, err = f[1] or '0', f[2] or ''
+    local f = call('HMGET', key, 'runs', 'error', 'needs')
+    runs, err, needs = f[1] or '0', f[2] or '', f[3] or ''
   end
   call('ZADD', LEASES, lease_text, id)
   emit('job_assigned', id, worker, 'assigned', '')
-  return {id, document, runs, now_text, err, string.sub(document, 1, 1) == '1' and call('GET', PAYLOAD .. id) or ''}
+  return {id, document, runs, now_text, err, string.sub(document, 1, 1) == '1' and call('GET', PAYLOAD .. id) or '',
+    needs}
 end
 
 local answer = {statuses, 'jobs'}
@@ -383,13 +384,34 @@ return finish(ARGV[1], ARGV[2], {verdict = ARGV[3], result = ARGV[4], error = AR
   requirements = ARGV[10]}, now_ms())
 """
 
+# The job needs what the worker's service does not have: it goes to the lane of those who have it, at its place, and the
+# run does not count. ARGV: id, token, reason, lane, requirements (JSON), all that workers found it needs (JSON).
+# Returns as END.
+LACKS = (
+    _FENCE
+    + """
+local document = call('HGET', JOBS, id) or ''
+local score, seq = place_of(id, call('HGET', key, 'at'))
+local _, priority, _, created, from = header(document)
+if seq and from and not f[3] then
+  call('HSET', JOBS, id, string.sub(document, 1, 1) .. '|' .. seq .. '|' .. whole(priority) .. '|' .. ARGV[4] .. '|'
+    .. created .. '|' .. string.sub(document, from))
+  call('HSET', key, 'needs', ARGV[6], 'at', score .. '|' .. seq .. '|' .. ARGV[4])
+  call('HDEL', key, 'avoid')
+end
+return finish(id, token, {verdict = 'pending', result = '', error = '', reason = ARGV[3], avoid_ms = 0,
+  uncounted = true, requirements = ARGV[5]}, now_ms())
+"""
+)
+
 # A worker that starts takes over a job that its former life held. ARGV: worker, new token, lease ms, id.
-# Returns {document, earlier runs, assigned ms, error, payload, run, cancel, how often this run was taken over}, or {}
-# when it does not hold it.
+# Returns {document, earlier runs, assigned ms, error, payload, run, cancel, how often this run was taken over, needs},
+# or {} when it does not hold it.
 ADOPT = """
 local id = ARGV[4]
 local key = JOB .. id
-local f = call('HMGET', key, 'worker_id', 'status', 'runs', 'assigned_ms', 'error', 'run', 'cancel', 'adopted')
+local f = call('HMGET', key, 'worker_id', 'status', 'runs', 'assigned_ms', 'error', 'run', 'cancel', 'adopted',
+  'needs')
 if f[1] ~= ARGV[1] or (f[2] ~= 'assigned' and f[2] ~= 'in_progress') then return {} end
 local document = call('HGET', JOBS, id)
 if not document then return {} end
@@ -398,7 +420,7 @@ call('ZADD', LEASES, now_ms() + tonumber(ARGV[3]), id)
 local times = (tonumber(f[8]) or 0) + 1
 call('HSET', key, 'adopted', whole(times))
 local payload = string.sub(document, 1, 1) == '1' and call('GET', PAYLOAD .. id) or ''
-return {document, f[3] or '0', f[4] or '0', f[5] or '', payload, f[6] or '', f[7] or '', times}
+return {document, f[3] or '0', f[4] or '0', f[5] or '', payload, f[6] or '', f[7] or '', times, f[9] or ''}
 """
 
 # A worker goes. ARGV: worker. A wake that was on its way to it is passed on.

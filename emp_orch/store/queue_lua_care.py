@@ -63,8 +63,8 @@ return {'pending'}
 """
 
 # ARGV: at most how many, ms by which a lease must be over. Passes on wakes that were not answered, forgets lanes long
-# unused. Returns {id, token, worker, earlier runs, document, run, cancel, ms since it was claimed} of the jobs whose
-# lease is over.
+# unused. Returns {id, token, worker, earlier runs, document, run, cancel, ms since it was claimed, needs} of the jobs
+# whose lease is over.
 SWEEP = """
 local now, limit = now_ms(), tonumber(ARGV[1])
 local silent = call('ZRANGEBYSCORE', WAKING, '-inf', now - WAKE_ANSWER_MS, 'LIMIT', 0, limit)
@@ -110,11 +110,11 @@ local answer = {}
 local over = call('ZRANGEBYSCORE', LEASES, '-inf', now - tonumber(ARGV[2]), 'LIMIT', 0, limit)
 for i = 1, #over do
   local f = call('HMGET', JOB .. over[i], 'token', 'worker_id', 'runs', 'run', 'status', 'cancel',
-    'assigned_ms')
+    'assigned_ms', 'needs')
   local document = call('HGET', JOBS, over[i])
   if f[1] and document and (f[5] == 'assigned' or f[5] == 'in_progress') then
     answer[#answer + 1] = {over[i], f[1], f[2] or '', f[3] or '', document, f[4] or '', f[6] or '',
-      whole(now - (tonumber(f[7] or '') or now))}
+      whole(now - (tonumber(f[7] or '') or now)), f[8] or ''}
   else
     call('ZREM', LEASES, over[i]) -- a stranger's deed: no record, or none that is held
     call('SREM', BEGUN, over[i])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from emp_orch.jobs.model import Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.offers import Needs, Offers
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.submission import Submission
@@ -24,6 +25,7 @@ from emp_orch.store.reap import Swept
 from emp_orch.store.trim import MAX_ENDED
 
 _CANCEL = "cancel:"
+_NO_OFFERS: Mapping[str, Offers] = {}
 _SUMMARY = JobSummary.__struct_fields__
 
 
@@ -33,12 +35,19 @@ class MemoryQueue:
     jobs_type: ClassVar[type[Jobs]] = Jobs
 
     def __init__(
-        self, now_ms: Callable[[], int], *, avoid_ms: int = AVOID_MS, max_ended: int = MAX_ENDED, wait_s: float = WAIT_S
+        self,
+        now_ms: Callable[[], int],
+        *,
+        avoid_ms: int = AVOID_MS,
+        max_ended: int = MAX_ENDED,
+        wait_s: float = WAIT_S,
+        offers: Mapping[str, Offers] = _NO_OFFERS,
     ) -> None:
+        """`offers`: digest → what a service has, of those that workers name."""
         self.now_ms = now_ms
         self.wait_s = wait_s
-        self.jobs = self.jobs_type(now_ms=now_ms, avoid_ms=avoid_ms, max_ended=max_ended)
-        self.wakes = Wakes(grace_ms=WAIT_GRACE_MS, answer_ms=WAKE_ANSWER_MS)
+        self.jobs = self.jobs_type(now_ms=now_ms, avoid_ms=avoid_ms, max_ended=max_ended, offers=offers)
+        self.wakes = Wakes(grace_ms=WAIT_GRACE_MS, answer_ms=WAKE_ANSWER_MS, offers=offers)
         self._next_id = 1
 
     async def submit(self, job: Submission) -> Submitted:
@@ -62,7 +71,7 @@ class MemoryQueue:
         if self.jobs.has(job_id):
             there = self.jobs.get(job_id)
             asked = (job.service, job.requirements, job.max_retries, job.payload)
-            same = (there.service, there.requirements, there.max_retries, there.payload) == asked
+            same = (there.service, self.jobs.asked(job_id), there.max_retries, there.payload) == asked
             return Submitted(job_id=job_id, created=False, same=same, status=there.status)
         added = self.jobs.add(job_id, job)
         self.wake_for(added)
@@ -242,6 +251,16 @@ class MemoryClaims:
         if not self._stands(claim):
             return None
         return self._queue.run_failed(self._jobs.get(claim.job.id), cause, error, error.message)
+
+    async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None:
+        """Back to its place, for those who have `needs` too; the run does not count. None as above."""
+        if not self._stands(claim):
+            return None
+        if self._jobs.get(claim.job.id).cancel_requested:
+            return self._end(claim, Outcome(status=JobStatus.CANCELLED, reason=reason[:MAX_REASON]))
+        job = self._jobs.narrow(claim.job.id, needs, reason[:MAX_REASON])
+        self._queue.wake_for(job)
+        return JobStatus.PENDING
 
     async def leave(self) -> None:
         """This worker claims no more: it waits nowhere, and a wake on its way goes to another."""

@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emp_orch.jobs.model import HistoryEntry, Job, JobError, Progress, Result
-from emp_orch.jobs.requirements import lane_of, unmet
+from emp_orch.jobs.offers import Needs, Offers, both
+from emp_orch.jobs.requirements import Requirements, lane_of, unmet
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.events import Event
@@ -48,12 +49,16 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Jobs:
     """Jobs by id, their order, leases and events. Every method is one step, whole or not at all."""
 
-    def __init__(self, *, now_ms: Callable[[], int], avoid_ms: int, max_ended: int) -> None:
+    def __init__(
+        self, *, now_ms: Callable[[], int], avoid_ms: int, max_ended: int, offers: Mapping[str, Offers]
+    ) -> None:
+        self._offers = offers
         self.events: list[Event] = []
         self._now_ms = now_ms
         self._avoid_ms = avoid_ms
         self._max_ended = max_ended
         self._jobs: dict[str, Job] = {}
+        self._asked: dict[str, Requirements] = {}
         self._place: dict[str, int] = {}
         self._next_place = 1
         self._next_token = 1
@@ -72,6 +77,10 @@ class Jobs:
 
     def has(self, job_id: str) -> bool:
         return job_id in self._jobs
+
+    def asked(self, job_id: str) -> Requirements:
+        """As submitted, without what workers found since."""
+        return self._asked[job_id]
 
     def newest_first(self) -> list[Job]:
         return [self._as_seen(self._jobs[i]) for i in sorted(self._jobs, key=self._place.__getitem__, reverse=True)]
@@ -126,6 +135,7 @@ class Jobs:
             payload=msgspec.json.decode(msgspec.json.encode(sent.payload)),  # what the caller changes later is its own
         )
         self._jobs[job_id] = _noted(job, now, "job_submitted")
+        self._asked[job_id] = sent.requirements
         return self._as_seen(job)
 
     def tell_submitted(self, job_id: str) -> None:
@@ -176,6 +186,15 @@ class Jobs:
             job = replace(job, result=outcome.result, progress=_COMPLETE, error=None)
         self._record_end(job, outcome.status, job.worker_id, outcome.reason)
 
+    def narrow(self, job_id: str, needs: Needs, reason: str) -> Job:
+        """Its holder's service lacks `needs`: it waits in the lane of those who have them."""
+        del self._holding[job_id]
+        job = self._jobs[job_id]
+        asked = replace(job.requirements, needs=both(job.requirements.needs, needs))
+        job = replace(job, requirements=asked, lane=lane_of(asked), attempts=job.attempts - 1)
+        self._requeue(job, job.worker_id, reason)
+        return self._jobs[job_id]
+
     def end_waiting(self, job_id: str, reason: str) -> None:
         """Cancel one that nobody holds."""
         self._record_end(self._jobs[job_id], JobStatus.CANCELLED, None, reason, shown="")
@@ -220,7 +239,7 @@ class Jobs:
 
     def _fitting(self, capabilities: Mapping[str, Any]) -> Iterable[Job]:
         workable = (j for j in self.waiting() if j.lane not in self.unworkable)
-        return (j for j in workable if not unmet(j.requirements, capabilities))
+        return (j for j in workable if not unmet(j.requirements, capabilities, offers=self._offers))
 
     def _order(self, job: Job) -> tuple[int, int]:
         return -job.priority, self._place[job.id]
@@ -257,7 +276,7 @@ class Jobs:
 
     def _forget(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
-            del self._ended[job_id], self._jobs[job_id], self._place[job_id]
+            del self._ended[job_id], self._jobs[job_id], self._place[job_id], self._asked[job_id]
 
     def _as_seen(self, job: Job) -> Job:
         if job.status is not JobStatus.PENDING or job.lane not in self.unworkable:

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.requirements import Requirements, unmet
 
 
@@ -28,7 +29,8 @@ class _Woken(Struct, frozen=True, kw_only=True):
 class Wakes:
     """Workers that wait, longest first; a bell and a letter box for each."""
 
-    def __init__(self, *, grace_ms: int, answer_ms: int) -> None:
+    def __init__(self, *, grace_ms: int, answer_ms: int, offers: Mapping[str, Offers]) -> None:
+        self._offers = offers
         self._grace_ms = grace_ms
         self._answer_ms = answer_ms
         self._waiting: dict[str, _Waiter] = {}
@@ -53,7 +55,7 @@ class Wakes:
         for worker_id, waiter in list(self._waiting.items()):
             if waiter.until_ms < now_ms:
                 del self._waiting[worker_id]  # it died: it was to come back before
-            elif not unmet(requirements, waiter.capabilities):
+            elif not unmet(requirements, waiter.capabilities, offers=self._offers):
                 del self._waiting[worker_id]
                 self._woken[worker_id] = _Woken(lane=lane, since_ms=now_ms)
                 self.tell(worker_id, lane)

@@ -131,10 +131,18 @@ class Reaper:
 
 
 def _expired(row: list[Any]) -> Expired:
-    job_id, token, worker_id, runs, document, run, cancel, ran_ms = row
+    job_id, token, worker_id, runs, document, run, cancel, ran_ms, needs = row
     try:
         count = int(runs or 0) + 1
-        job = claimed(job_id, document, attempts=count, assigned_ms=0, error="", payload="", worker_id=worker_id)
+        job = claimed(
+            *(job_id, document),
+            attempts=count,
+            assigned_ms=0,
+            error="",
+            payload="",
+            worker_id=worker_id,
+            needs=needs,
+        )
         claim = Claimed(job=job, token=token)
     except (JobDamaged, ValueError):
         claim = None

@@ -58,6 +58,7 @@ class Scripts:
         self.progress = Script(send, texts["PROGRESS"])
         self.began = Script(send, texts["BEGAN"])
         self.end = Script(send, texts["END"])
+        self.lacks = Script(send, texts["LACKS"])
         self.adopt = Script(send, texts["ADOPT"])
         self.cancel = Script(send, texts["CANCEL"])
         self.retry = Script(send, texts["RETRY"])

@@ -16,6 +16,7 @@ from queue_machine import QueueMachine
 from queue_worlds import TwinWorld, World
 
 from emp_orch.jobs.model import Job, JobError
+from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
@@ -196,7 +197,20 @@ class KeepsAWakeItDoesNotUse(MemoryClaims):
         return await super().claim_or_wait(capabilities)
 
 
+class CountsARunOfAWorkerThatLacks(Jobs):
+    def narrow(self, job_id: str, needs: Needs, reason: str) -> Job:
+        job = super().narrow(job_id, needs, reason)
+        self._jobs[job_id] = replace(job, attempts=job.attempts + 1)
+        return job
+
+
+class StaysWhereItIsLacked(Jobs):
+    def narrow(self, job_id: str, needs: Needs, reason: str) -> Job:
+        return super().narrow(job_id, Needs(), reason)
+
+
 JOBS = (
+    *(CountsARunOfAWorkerThatLacks, StaysWhereItIsLacked),
     *(NoFence, LastInFirstOut, NoPriority, AnyWorkerWillDo, CountsAHandBack, EndsTwice, PublishesAnEndTwice),
     *(ForgetsToPublishARequeue, GivesALostJobBackAtOnce, BarsForEver, ARetryGoesToTheEnd),
     *(APersonsRetryKeepsItsAttempts, RenewingDoesNothing, ReapsWhatStands, OneTokenForAll),
