@@ -33,9 +33,12 @@ def place() -> str:
 
 def leave(path: str, pid: int, start_ticks: int) -> None:
     """Write the mark of process `pid` to `path`, whole or not at all."""
+    _write(path, f"{pid} {start_ticks} {os.getsid(pid)} {place()}\n")
+
+
+def _write(path: str, mark: str) -> None:
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
-    mark = f"{pid} {start_ticks} {os.getsid(pid)} {place()}\n"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         os.write(fd, mark.encode())
@@ -49,6 +52,26 @@ def leave_own(path: str) -> None:
     fields = stat_fields(os.getpid())
     if fields is not None:
         leave(path, os.getpid(), int(fields[START_TICKS]))
+
+
+def _log_mark(run: str, name: str) -> str:
+    """Beside `run`, whose files are identities and nothing else."""
+    return os.path.join(os.path.dirname(os.path.abspath(run)), "ends", f"{name}.began")
+
+
+def leave_log_mark(run: str, name: str, log: str) -> None:
+    """Note where in its log our life begins: our pid, the log's inode and size. Little is lost where that fails."""
+    try:
+        there = os.stat(log)
+        _write(_log_mark(run, name), f"{os.getpid()} {there.st_ino} {there.st_size}\n")
+    except OSError:
+        pass  # no log, or a folder of an earlier version: the last words are then cut less sharply
+
+
+def log_mark_of(run: str, name: str) -> tuple[int, int, int]:
+    """What leave_log_mark wrote. Raises OSError or ValueError."""
+    pid, inode, size = _read(_log_mark(run, name)).split()
+    return int(pid), int(inode), int(size)
 
 
 def _read(path: str) -> bytes:

@@ -18,6 +18,7 @@ from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, orphans
+from emp_orch.control.parts import why_down
 from emp_orch.control.plane import Plane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
@@ -158,7 +159,7 @@ async def look(layout: Layout, settings: Settings) -> Overview:
     instances = await all_instances(runtimes)
     left = orphans(layout)
     (found, redis_error), parts, jobs = await asyncio.gather(
-        _difference(layout, runtimes), _parts(plane, settings, left), _jobs(settings)
+        _difference(layout, runtimes), _parts(layout, plane, settings, left), _jobs(settings)
     )
     generation = None if found else generations.kept(layout)
     now_ms = int(time.time() * 1000)
@@ -199,13 +200,13 @@ async def _jobs(settings: Settings) -> dict[JobStatus, int] | None:
         return None
 
 
-async def _parts(plane: Plane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
+async def _parts(layout: Layout, plane: Plane, settings: Settings, left: tuple[Orphan, ...]) -> tuple[Part, ...]:
     """Every daemon that there should be, in start order, as supervisord sees it."""
     infos = {i.name: i for i in await plane.programs()}
     wanted = ((EMBEDDED_REDIS,) if settings.embedded else ()) + CONTROL_PROGRAMS
     alone = {o.program: o for o in left if not o.machine_id}
     now_s = time.time()
-    return tuple(_part(p.name, infos.get(p.name), alone.get(p.name), now_s) for p in wanted)
+    return tuple(_part(layout, p.name, infos.get(p.name), alone.get(p.name), now_s) for p in wanted)
 
 
 def _supervisord(who: ProcessIdentity | None, now_ms: int) -> Part:
@@ -214,13 +215,13 @@ def _supervisord(who: ProcessIdentity | None, now_ms: int) -> Part:
     return Part(name="supervisord", state=ProgramState.RUNNING, pid=who.pid, up_ms=now_ms - started_ms(who))
 
 
-def _part(name: str, info: ProcessInfo | None, alone: Orphan | None, now_s: float) -> Part:
+def _part(layout: Layout, name: str, info: ProcessInfo | None, alone: Orphan | None, now_s: float) -> Part:
     if alone is not None:
         return Part(name=name, state="alone", pid=alone.pid)
     if info is None:
         return Part(name=name, state="gone")
     up_ms = int(max(0.0, now_s - info.start) * 1000) if info.pid else None
-    return Part(name=name, state=info.statename, pid=info.pid, up_ms=up_ms, detail=info.spawnerr)
+    return Part(name=name, state=info.statename, pid=info.pid, up_ms=up_ms, detail=why_down(layout, info))
 
 
 def _reported(found: Difference, now_ms: int) -> list[MachineNow]:

@@ -14,6 +14,7 @@ from typing import NoReturn
 import msgspec
 
 from emp_orch import settings as settings_files
+from emp_orch.control.parts import why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
 from emp_orch.layout import Layout
 from emp_orch.procident import (
@@ -29,6 +30,7 @@ from emp_orch.procident import (
 )
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
+from emp_orch.runtimes import end_files
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Listen, Settings, write_private
 from emp_orch.store import connect
@@ -113,8 +115,9 @@ class Plane(ABC):
                 await self._wait("api", lambda: _http_answers(settings.api, "/ready"))
                 await self._wait("monitor", lambda: _http_answers(settings.monitor, "/"))
         except TimeoutError:
+            down = [f"{i.name} {why}" for i in await self.programs() if (why := why_down(self._layout, i))]
             raise WaitTimeout(
-                f"the control plane was not ready within {READY_TIMEOUT_S:.0f} s",
+                "\n  ".join([f"the control plane was not ready within {READY_TIMEOUT_S:.0f} s", *down]),
                 hint=f"look into {self._layout.logs}, or run `emp doctor`",
             ) from None
 
@@ -123,8 +126,8 @@ class Plane(ABC):
         while not await answers():
             for info in await self.programs():
                 if info.name == program and info.statename == "FATAL":
-                    log = self._layout.log(program)
-                    raise EmpError(f"{program} does not stay up: {_last_line(log)}", hint=f"see {log}")
+                    why = why_down(self._layout, info) or "nobody knows why"
+                    raise EmpError(f"{program} does not stay up: it {why}", hint=f"see {self._layout.log(program)}")
             await asyncio.sleep(POLL_S)
 
 
@@ -146,6 +149,7 @@ class ControlPlane(Plane):
 
     def _write(self, settings: Settings) -> None:
         self._run.mkdir(exist_ok=True)
+        end_files.make(self._layout.control)  # its launchers note there where in their logs they began
         text = render_control(read_text("templates/control.conf.j2"), embedded_redis=settings.embedded)
         write_private(self._layout.control / "supervisord.conf", text.encode())
 
@@ -238,14 +242,6 @@ async def _http_answers(server: Listen, path: str) -> bool:
             return answer.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1] if lines else "it wrote nothing"
 
 
 def become_supervisord(layout: Layout) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.ends import why_gone
 from emp_orch.fleet.kinds import CONTROL, Desired, Drift, Kind
 from emp_orch.fleet.model import ProgramName, RuntimeKind
 from emp_orch.fleet.observed import Observed, ProgramState, SeenMachine
@@ -57,7 +58,7 @@ def control_plane(observed: Observed) -> list[Drift]:
             subject=name,
             desired="RUNNING",
             observed=part.state,
-            cause=part.detail or "it was stopped, or supervisord gave up",
+            cause=why_gone(part) or part.detail or "it was stopped, or supervisord gave up",
             origin="",
             program=ProgramName(name),
         )

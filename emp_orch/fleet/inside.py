@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from emp_orch.fleet import ends
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, listening_since, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
@@ -103,28 +104,41 @@ def _classify_program(program: DesiredProgram, got: ProgramReport | None, now_ms
         return Kind.PROGRAM_MISSING, "supervisord does not know it"
     if got.port_taken_by and got.healthy is not True:
         return Kind.PROGRAM_PORT_TAKEN, f"port {program.port} is taken by {got.port_taken_by}"
-    if (ends := _flaps(program, got, now_ms)) is not None:
-        return Kind.PROGRAM_FLAPPING, f"it ended {ends} times in {FLAP_WINDOW_MS // 1000} s"
+    if (often := _flaps(program, got, now_ms)) is not None:
+        last = f"; the last time it {ends.told(got.last_end)}" if got.last_end else ""
+        return Kind.PROGRAM_FLAPPING, f"it ended {often} times in {FLAP_WINDOW_MS // 1000} s{last}"
+    gone = ends.why_gone(got)
     match got.state:
         case ProgramState.FATAL:
-            return Kind.PROGRAM_FATAL, got.detail or "supervisord gave up after its retries"
+            return Kind.PROGRAM_FATAL, gone or got.detail or "supervisord gave up after its retries"
         case ProgramState.EXITED if program.kind.once:
             if got.exit_status == 0:
                 return None, ""
-            return Kind.PROGRAM_FATAL, f"the set-up step exited with {got.exit_status}"
+            return Kind.PROGRAM_FATAL, f"the set-up step {gone or f'exited with status {got.exit_status}'}"
         case ProgramState.RUNNING:
             if program.kind.once:
                 return Kind.PROGRAM_STARTING, "the set-up step is running"
             if got.healthy is False:
-                return Kind.PROGRAM_UNHEALTHY, got.detail or "its health check fails"
+                return Kind.PROGRAM_UNHEALTHY, _why_unhealthy(program, got)
             if got.healthy is None and program.health is not None:
                 met = f": {got.detail}" if got.detail else ""
-                return Kind.PROGRAM_STARTING, f"its health check has not passed yet{met}"
+                return Kind.PROGRAM_STARTING, f"its health check has not passed yet{met}{ends.before(got)}"
             return None, ""
         case ProgramState.STOPPED | ProgramState.EXITED | ProgramState.UNKNOWN:
-            return Kind.PROGRAM_STOPPED, got.detail or "it was stopped, or exited and was not restarted"
+            why = gone or got.detail
+            stopped = "it was stopped" if got.last_end else "it was stopped, or exited and was not restarted"
+            return Kind.PROGRAM_STOPPED, why or f"{stopped}{ends.before(got)}"
         case ProgramState.STARTING | ProgramState.BACKOFF | ProgramState.STOPPING:
-            return Kind.PROGRAM_STARTING, got.detail or "supervisord is at it"
+            why = f"{gone}; it is started again" if gone else got.detail
+            return Kind.PROGRAM_STARTING, why or f"supervisord is at it{ends.before(got)}"
+
+
+def _why_unhealthy(program: DesiredProgram, got: ProgramReport) -> str:
+    met = got.detail or "its health check fails"
+    if not got.never_healthy or program.health is None:
+        return met
+    within = f"{program.health.startup_s:g} s"
+    return f"still starting after {within}: raise health.startup if it needs longer; so far: {met}{ends.before(got)}"
 
 
 def _flaps(program: DesiredProgram, got: ProgramReport, now_ms: int) -> int | None:
@@ -135,8 +149,8 @@ def _flaps(program: DesiredProgram, got: ProgramReport, now_ms: int) -> int | No
         or got.state in (ProgramState.STOPPED, ProgramState.FATAL, ProgramState.STOPPING)
     ):
         return None
-    ends = sum(abs(now_ms - at) < FLAP_WINDOW_MS for at in got.ends_ms)
-    return ends if ends >= FLAPS else None
+    often = sum(abs(now_ms - at) < FLAP_WINDOW_MS for at in got.ends_ms)
+    return often if often >= FLAPS else None
 
 
 def _say(program: DesiredProgram | None, got: ProgramReport | None) -> str:

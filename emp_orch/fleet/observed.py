@@ -56,11 +56,28 @@ class ProgramState(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class ProgramEnd(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How a process ended that nobody had asked to: with `exit_status`, or by `signal`; neither where nobody knows.
+
+    `lived_ms` is 0 where that is not known. `lines`: the last that this very process wrote into its log, bounded,
+    without secrets; fleet/ends.py puts it into words.
+    """
+
+    at_ms: int
+    pid: int = 0
+    exit_status: int | None = None
+    signal: str = ""
+    lived_ms: int = 0
+    lines: tuple[str, ...] = ()
+
+
 class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """`healthy` is None for a program without a health check, or not probed yet.
 
-    `ends_ms`: when its process ended without being asked to, the last few, newest last. `port_taken_by`: the process
-    of somebody else that listens on its port, while the program is in trouble.
+    `ends_ms`: when its process ended without being asked to, the last few, newest last; `last_end`: how the last of
+    them did, while the program is in trouble or was of late. `port_taken_by`: the process of somebody else that
+    listens on its port, while the program is in trouble. `never_healthy`: the process that runs has not passed its
+    health check yet, and has had all the time for it that emp.yaml gives.
     """
 
     state: ProgramState
@@ -72,6 +89,8 @@ class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     detail: str = ""
     ends_ms: tuple[int, ...] = ()
     port_taken_by: str = ""
+    last_end: ProgramEnd | None = None
+    never_healthy: bool = False
 
 
 class GpuReport(Struct, frozen=True, kw_only=True, gc=False):

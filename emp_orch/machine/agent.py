@@ -30,6 +30,7 @@ from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.gpus import Gpus
 from emp_orch.machine.health import health_app, serve
 from emp_orch.machine.join import JOINED, Membership, Renewal
+from emp_orch.machine.last_ends import LastEnds
 from emp_orch.machine.link import Link
 from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.machine.orders import Orders
@@ -87,6 +88,7 @@ class Agent:
         self._group = asyncio.TaskGroup()
         self.programs = Programs()
         self.programs.ends_ms = dict(self._state.ends_ms)
+        self._last_ends = LastEnds(folder, self.programs)
         self.link = Link(r, keys, self.machine.id, self.report, renewal.refused if renewal else None)
         self.packages = Packages(
             folder, tell=self.link.event, on_change=self.link.dirty, in_use=lambda: packages_in_use(self.programs)
@@ -167,6 +169,7 @@ class Agent:
         try:
             async with self._group as group:
                 await self._watch.refresh_all()
+                self._last_ends.missed(p.name for p in self.machine.programs if p.kind.once)
                 ending = group.create_task(self._until_told(), name="events")
                 tasks = [
                     group.create_task(self.link.run(), name="link"),
@@ -253,6 +256,7 @@ class Agent:
     def _count_end(self, name: ProgramName, event: SupervisorEvent) -> None:
         program = self.machine.program(name)
         if is_unasked_end(event, once=program is not None and program.kind.once):
+            self._last_ends.ended(name, int(event.fields.get("pid", 0)))
             ends = with_end(self.programs.ends_ms.get(name, ()), int(time.time() * 1000))
             self._remember_ends({**self.programs.ends_ms, name: ends})
 
@@ -359,6 +363,7 @@ class Agent:
             )
             # What the old program did says nothing of the new one.
             self._remember_ends({n: e for n, e in self.programs.ends_ms.items() if n not in {*changed, *removed}})
+            self._last_ends.keep_only(names - {*changed, *removed})
             await self._watch.refresh_all()
         except EmpError:
             self._begin_work()  # with the configuration in force

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 
-from emp_orch.lifemark import leave_own
+from emp_orch.lifemark import leave_log_mark, leave_own
 from emp_orch.render.quoting import unescape
 
 EMP = "@emp"
@@ -23,7 +23,11 @@ CANNOT_RUN = 126
 
 
 class LaunchError(Exception):
-    """Why a program cannot be started; printed where its output goes."""
+    """Why a program cannot be started; printed where its output goes. `code`: what it exits with."""
+
+    def __init__(self, why: str, code: int = CANNOT_RUN) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class Launch:
@@ -101,9 +105,11 @@ def from_package(env: dict[str, str]) -> dict[str, str]:
 def main() -> None:
     try:
         launch = Launch(sys.argv[1:])
-        leave_own(os.path.join(os.environ["EMP_RUN_DIR"], launch.name))
+        run = os.environ["EMP_RUN_DIR"]
+        leave_own(os.path.join(run, launch.name))
+        leave_log_mark(run, launch.name, os.path.join(os.environ.get("EMP_LOG_DIR", ""), f"{launch.name}.log"))
         if launch.cwd is not None:
-            os.chdir(launch.cwd)
+            _enter(launch.cwd)
         if launch.creates is not None and os.path.exists(launch.creates):
             print(f"{launch.name}: nothing to do, {launch.creates} is there", flush=True)  # noqa: T201
             return
@@ -112,11 +118,31 @@ def main() -> None:
         if argv[:1] == [EMP]:
             env = from_package(env) if argv[1:2] == [WORKER] else env
             argv = [sys.executable, "-m", "emp_orch", *argv[1:]]
-        os.execvpe(argv[0], argv, env)  # noqa: S606  # no shell: argv as emp.yaml gives it
-    except FileNotFoundError as e:
-        sys.exit(_fail(f"{e.filename}: not found", NOT_FOUND))
-    except (LaunchError, OSError, ValueError) as e:
+        _become(argv, env)
+    except LaunchError as e:
+        sys.exit(_fail(str(e), e.code))
+    except (OSError, ValueError) as e:
         sys.exit(_fail(str(e), CANNOT_RUN))
+
+
+def _become(argv: list[str], env: dict[str, str]) -> None:
+    program = argv[0]
+    try:
+        os.execvpe(program, argv, env)  # noqa: S606  # no shell: argv as emp.yaml gives it
+    except FileNotFoundError:
+        if "/" in program and os.path.exists(program):  # a script
+            raise LaunchError(f"{program}: the interpreter in its first line is not there", NOT_FOUND) from None
+        looked = "" if "/" in program else f" in PATH ({env.get('PATH', '')})"
+        raise LaunchError(f"{program}: not found{looked}", NOT_FOUND) from None
+    except PermissionError:
+        raise LaunchError(f"{program}: not executable, or this user may not run it", CANNOT_RUN) from None
+
+
+def _enter(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except OSError as e:
+        raise LaunchError(f"its working directory {cwd}: {e.strerror}", NOT_FOUND) from e
 
 
 def _fail(why: str, code: int) -> int:

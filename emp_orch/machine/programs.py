@@ -9,22 +9,25 @@ from pathlib import Path
 from msgspec import structs
 
 from emp_orch.fleet.model import ProgramName
-from emp_orch.fleet.observed import ProgramReport, ProgramState
+from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
 
 _STARTED = frozenset({ProgramState.STARTING, ProgramState.RUNNING})
+# How long the report of a program that is well again tells how it ended before.
+END_TOLD_MS = 600_000
 
 
 class Programs:
     """The programs' reports. `offset_ms` turns this host's clock into Redis' (0 until Redis was heard).
 
-    `ends_ms` are the unasked ends of each, by this host's clock.
+    `ends_ms` are the unasked ends of each, `last_ends` how the last of them came, by this host's clock.
     """
 
     def __init__(self) -> None:
         self.reports: dict[ProgramName, ProgramReport] = {}
         self.offset_ms = 0
         self.ends_ms: dict[ProgramName, tuple[int, ...]] = {}
+        self.last_ends: dict[ProgramName, ProgramEnd] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -55,11 +58,16 @@ class Programs:
         await self.touch()
         return before.state if before else ProgramState.UNKNOWN
 
-    async def set_health(self, name: ProgramName, healthy: bool | None, detail: str) -> None:
+    async def set_health(
+        self, name: ProgramName, healthy: bool | None, detail: str, *, never_healthy: bool = False
+    ) -> None:
         """Take over a probe's verdict; None: not known yet, `detail` says what the last probe met."""
         report = self.reports.get(name)
-        if report is not None and (report.healthy, report.detail) != (healthy, detail):
-            self.reports[name] = structs.replace(report, healthy=healthy, detail=detail)
+        if report is None:
+            return
+        told = structs.replace(report, healthy=healthy, detail=detail, never_healthy=never_healthy)
+        if told != report:
+            self.reports[name] = told
             await self.touch()
 
     async def set_port_taken(self, name: ProgramName, by: str) -> None:
@@ -83,10 +91,19 @@ class Programs:
             restarts=restarts + 1 if began and before and before.since_ms else restarts,
             exit_status=info.exitstatus if state is ProgramState.EXITED else None,
             healthy=before.healthy if before and same else None,
-            detail=info.spawnerr or (before.detail if before and same else ""),
+            detail=info.said or (before.detail if before and same else ""),
             ends_ms=tuple(ms + self.offset_ms for ms in self.ends_ms.get(ProgramName(info.name), ())),
             port_taken_by=before.port_taken_by if before else "",
+            last_end=self._told_end(info, state),
+            never_healthy=before.never_healthy if before and same else False,
         )
+
+    def _told_end(self, info: ProcessInfo, state: ProgramState) -> ProgramEnd | None:
+        """Its last end, while it is of any use: always for one that is down, for a while for one that runs again."""
+        end = self.last_ends.get(ProgramName(info.name))
+        if end is None or (state in _STARTED and info.now * 1000 - end.at_ms > END_TOLD_MS):
+            return None
+        return structs.replace(end, at_ms=end.at_ms + self.offset_ms)
 
 
 def packages_in_use(programs: Programs) -> frozenset[str] | None:

@@ -34,8 +34,12 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=128, thread_name_prefix="supervisord")
 
 
+# supervisor/process.py, finish
+_NO_REASON = ("Exited too quickly", "Bad exit code")
+
+
 class ProcessInfo(Struct, frozen=True, kw_only=True):
-    """What getProcessInfo tells; times are seconds since the epoch by this host's clock."""
+    """What getProcessInfo tells; times are seconds since the epoch by this host's clock. See `said` for `spawnerr`."""
 
     name: str
     group: str
@@ -45,6 +49,13 @@ class ProcessInfo(Struct, frozen=True, kw_only=True):
     exitstatus: int
     pid: int
     spawnerr: str
+    now: int = 0
+
+    @property
+    def said(self) -> str:
+        """Why it could not be started, where supervisord knows: what it says of every end is no reason, and
+        supervisor_log tells more."""
+        return "" if self.spawnerr.startswith(_NO_REASON) else self.spawnerr
 
 
 class SupervisorFault(EmpError):

@@ -24,6 +24,7 @@ from emp_orch.fleet.observed import (
     MachineStatus,
     Malformed,
     Observed,
+    ProgramEnd,
     ProgramReport,
     ProgramState,
     WorkerStatus,
@@ -188,15 +189,36 @@ row("unreadable, and not running", UP, unreadable("machine", M.id, 2, instances=
 # programs
 row("program not known to supervisord", UP, has("comfyui-gpu0", None))
 row("program gave up", UP, has("comfyui-gpu0", S.FATAL, detail="Exited too quickly"))
+END = ProgramEnd(at_ms=NOW_MS, pid=7, exit_status=3, lived_ms=1_200, lines=("Traceback:", "ImportError: torch"))
+KILLED = ProgramEnd(at_ms=NOW_MS, pid=7, signal="SIGKILL", lived_ms=3_600_000)
+row("program gave up, its last end known", UP, has("comfyui-gpu0", S.FATAL, last_end=END))
+row("program in backoff, its last end known", UP, has("comfyui-gpu0", S.BACKOFF, last_end=KILLED))
+row("program starting, its last end known", UP, has("comfyui-gpu0", S.STARTING, last_end=END))
+row("program stopped, its last end known", UP, has("simulation", S.STOPPED, last_end=KILLED))
+row("program exited, its last end known", UP, has("simulation", S.EXITED, exit_status=3, last_end=END))
+row(
+    "program answers nothing yet, its last end known",
+    UP,
+    has("comfyui-gpu0", S.RUNNING, detail="refused", last_end=END),
+)
+row(
+    "program still starting after its time",
+    UP,
+    has("comfyui-gpu0", S.RUNNING, healthy=False, never_healthy=True, detail="refused"),
+)
+row("program is well, its last end known", UP, has("comfyui-gpu0", S.RUNNING, healthy=True, last_end=END))
+row("worker gave up, its last end known", UP, has("redis-worker-gpu0", S.FATAL, last_end=END))
 row("program gave up, no reason", UP, has("simulation", S.FATAL))
 FLAPPED = tuple(NOW_MS - ago for ago in (119_000, 60_000, 30_000, 5_000, 1_000))
 row("program flapping", UP, has("simulation", S.RUNNING, ends_ms=FLAPPED))
+row("program flapping, its last end known", UP, has("simulation", S.RUNNING, ends_ms=FLAPPED, last_end=END))
 row("program flapping, in backoff", UP, has("simulation", S.BACKOFF, ends_ms=FLAPPED))
 row("program that flapped a while ago", UP, has("simulation", S.STARTING, ends_ms=(NOW_MS - 120_000, *FLAPPED[1:])))
 row("program flapping, stopped since", UP, has("simulation", S.STOPPED, ends_ms=FLAPPED))
 row("port taken", UP, has("comfyui-gpu0", S.FATAL, port_taken_by="pid 7 (nginx)"))
 row("port taken, healthy all the same", UP, has("simulation", S.RUNNING, healthy=True, port_taken_by="pid 7 (nginx)"))
 row("set-up step failed", UP, has("comfyui-installer", S.EXITED, exit_status=3))
+row("set-up step failed, its last end known", UP, has("comfyui-installer", S.EXITED, exit_status=3, last_end=END))
 row("set-up step running", UP, has("comfyui-installer", S.RUNNING))
 row("program stopped", UP, has("simulation", S.STOPPED))
 row("program exited", UP, has("simulation", S.EXITED, exit_status=1))
@@ -454,6 +476,44 @@ program-missing comfyui-gpu0: wants RUNNING, is absent; supervisord does not kno
 program-fatal comfyui-gpu0: wants RUNNING, is FATAL; Exited too quickly
 1. start program m comfyui-gpu0  (start): it is FATAL: Exited too quickly  [emp.yaml:comfyui]
 """,
+    "program gave up, its last end known": """\
+program-fatal comfyui-gpu0: wants RUNNING, is FATAL; exited with status 3, 1.2 s after its start; last words: ImportError: torch
+1. start program m comfyui-gpu0  (start): it is FATAL: exited with status 3, 1.2 s after its start; last words: ImportError: torch  [emp.yaml:comfyui]
+""",
+    "program in backoff, its last end known": """\
+program-starting comfyui-gpu0: wants RUNNING, is BACKOFF; was ended by SIGKILL (somebody killed it, or memory ran out), 60 min after its start; it said nothing; it is started again
+""",
+    "program starting, its last end known": """\
+program-starting comfyui-gpu0: wants RUNNING, is STARTING; supervisord is at it; before that it exited with status 3, 1.2 s after its start; last words: ImportError: torch
+""",
+    "program stopped, its last end known": """\
+program-stopped simulation: wants RUNNING, is STOPPED; it was stopped; before that it was ended by SIGKILL (somebody killed it, or memory ran out), 60 min after its start; it said nothing
+1. start program m simulation  (start): it is STOPPED: it was stopped; before that it was ended by SIGKILL (somebody killed it, or memory ran out), 60 min after its start; it said nothing  [emp.yaml:simulation]
+""",
+    "program exited, its last end known": """\
+program-stopped simulation: wants RUNNING, is EXITED 3; exited with status 3, 1.2 s after its start; last words: ImportError: torch
+1. start program m simulation  (start): it is EXITED 3: exited with status 3, 1.2 s after its start; last words: ImportError: torch  [emp.yaml:simulation]
+""",
+    "program answers nothing yet, its last end known": """\
+program-starting comfyui-gpu0: wants RUNNING, is RUNNING, not healthy yet; its health check has not passed yet: refused; before that it exited with status 3, 1.2 s after its start; last words: ImportError: torch
+""",
+    "program still starting after its time": """\
+program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; still starting after 60 s: raise health.startup if it needs longer; so far: refused
+1. restart program m comfyui-gpu0  (restart): it is RUNNING, unhealthy: still starting after 60 s: raise health.startup if it needs longer; so far: refused  [emp.yaml:comfyui]
+""",
+    "program is well, its last end known": "",
+    "worker gave up, its last end known": """\
+program-fatal redis-worker-gpu0: wants RUNNING, is FATAL; exited with status 3, 1.2 s after its start; last words: ImportError: torch
+1. start program m redis-worker-gpu0  (start): it is FATAL: exited with status 3, 1.2 s after its start; last words: ImportError: torch  [emp.yaml:m]
+""",
+    "program flapping, its last end known": """\
+program-flapping simulation: wants RUNNING, is RUNNING; it ended 5 times in 120 s; the last time it exited with status 3, 1.2 s after its start; last words: ImportError: torch
+1. stop program m simulation  (stop): it is RUNNING: it ended 5 times in 120 s; the last time it exited with status 3, 1.2 s after its start; last words: ImportError: torch  [emp.yaml:simulation]
+""",
+    "set-up step failed, its last end known": """\
+program-fatal comfyui-installer: wants EXITED 0, is EXITED 3; the set-up step exited with status 3, 1.2 s after its start; last words: ImportError: torch
+1. start program m comfyui-installer  (start): it is EXITED 3: the set-up step exited with status 3, 1.2 s after its start; last words: ImportError: torch  [emp.yaml:comfyui]
+""",
     "program gave up, no reason": """\
 program-fatal simulation: wants RUNNING, is FATAL; supervisord gave up after its retries
 1. start program m simulation  (start): it is FATAL: supervisord gave up after its retries  [emp.yaml:simulation]
@@ -478,8 +538,8 @@ program-port-taken comfyui-gpu0: wants RUNNING, is FATAL; port PORT is taken by 
 """,
     "port taken, healthy all the same": "",
     "set-up step failed": """\
-program-fatal comfyui-installer: wants EXITED 0, is EXITED 3; the set-up step exited with 3
-1. start program m comfyui-installer  (start): it is EXITED 3: the set-up step exited with 3  [emp.yaml:comfyui]
+program-fatal comfyui-installer: wants EXITED 0, is EXITED 3; the set-up step exited with status 3
+1. start program m comfyui-installer  (start): it is EXITED 3: the set-up step exited with status 3  [emp.yaml:comfyui]
 """,
     "set-up step running": """\
 program-starting comfyui-installer: wants EXITED 0, is RUNNING; the set-up step is running
@@ -497,9 +557,9 @@ program-stopped simulation: wants RUNNING, is UNKNOWN; it was stopped, or exited
 1. start program m simulation  (start): it is UNKNOWN: it was stopped, or exited and was not restarted  [emp.yaml:simulation]
 """,
     "program stopped, its set-up too": """\
-program-fatal comfyui-installer: wants EXITED 0, is EXITED 1; the set-up step exited with 1
+program-fatal comfyui-installer: wants EXITED 0, is EXITED 1; the set-up step exited with status 1
 program-waiting comfyui-gpu0: wants RUNNING, is STOPPED; it waits for comfyui-installer
-1. start program m comfyui-installer  (start): it is EXITED 1: the set-up step exited with 1  [emp.yaml:comfyui]
+1. start program m comfyui-installer  (start): it is EXITED 1: the set-up step exited with status 1  [emp.yaml:comfyui]
 """,
     "program starting": """\
 program-starting simulation: wants RUNNING, is STARTING; supervisord is at it

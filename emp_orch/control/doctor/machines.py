@@ -14,6 +14,7 @@ from emp_orch.control.doctor.redis_facts import BOOT_EVENTS
 from emp_orch.control.inspect import Difference
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
+from emp_orch.fleet.ends import told
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
@@ -176,7 +177,7 @@ def program_problem(facts: Facts, machine: DesiredMachine, program: DesiredProgr
         why = (
             f"it waits for {', '.join(waits)}"
             if waits and seen.state == "STOPPED"
-            else seen.said or f"its log ends: {log_of(facts, machine.id, program.name)}"
+            else _why(facts, machine.id, program.name) or seen.said or "its machine has not told why"
         )
         yield Problem(
             what=f"{program.name} on {machine.id} is {seen.state}{code}; {why}",
@@ -193,6 +194,14 @@ def program_problem(facts: Facts, machine: DesiredMachine, program: DesiredProgr
         )
 
 
+def _why(facts: Facts, machine_id: MachineId, name: ProgramName) -> str:
+    """How it ended, as its machine tells; where that is silent, the end of its log."""
+    report = reported_program(facts, machine_id, name)
+    if report is not None and report.last_end is not None:
+        return told(report.last_end)
+    return f"its log ends: {log_of(facts, machine_id, name)}" if machine_id in facts.machines else ""
+
+
 class _Seen(Struct, frozen=True):
     """A program's state. `said`: what its supervisord has to say of it."""
 
@@ -204,7 +213,7 @@ class _Seen(Struct, frozen=True):
 def _seen(facts: Facts, machine_id: MachineId, name: ProgramName) -> _Seen | None:
     """What its supervisord says of it; of a machine that this host does not see into, what that reports."""
     if (info := program_of(facts, machine_id, name)) is not None:
-        return _Seen(info.statename, info.exitstatus, info.spawnerr)
+        return _Seen(info.statename, info.exitstatus, info.said)
     if machine_id in facts.machines or isinstance(facts.difference, Unknown):
         return None
     report = reported_program(facts, machine_id, name) if is_fresh(facts.difference, machine_id) else None

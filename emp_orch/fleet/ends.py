@@ -1,0 +1,66 @@
+"""How a program ended, in words: one form for drift, commands, the page and the history of a job."""
+
+from __future__ import annotations
+
+from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
+
+# What a log is quoted with: everywhere but beside a form that shows all the lines.
+MAX_LINES = 5
+MAX_LINE = 200
+
+_SIGNALS = {
+    "SIGKILL": "somebody killed it, or memory ran out",
+    "SIGSEGV": "a crash in native code",
+    "SIGABRT": "it gave itself up",
+    "SIGBUS": "memory or a full disk",
+    "SIGILL": "code for another processor",
+}
+
+
+def how(end: ProgramEnd) -> str:
+    """`exited with status 3`, `was ended by SIGSEGV (a crash in native code)`."""
+    if end.exit_status is not None:
+        return f"exited with status {end.exit_status}"
+    if end.signal:
+        why = _SIGNALS.get(end.signal)
+        return f"was ended by {end.signal}{f' ({why})' if why else ''}"
+    return "ended, nobody saw how"
+
+
+def how_in_short(end: ProgramEnd) -> str:
+    """`status 3`, `SIGSEGV`: for a list of ends."""
+    return f"status {end.exit_status}" if end.exit_status is not None else end.signal or "unknown how"
+
+
+def told(end: ProgramEnd) -> str:
+    """One line: how, how long it lived, the last thing it said. The other lines are `end.lines`."""
+    after = f", {lasted(end.lived_ms)} after its start" if end.lived_ms else ""
+    words = f"; last words: {end.lines[-1]}" if end.lines else "; it said nothing"
+    return f"{how(end)}{after}{words}"
+
+
+def lasted(ms: int) -> str:
+    """A life's length as a person says it: 0.2 s, 12 s, 5 min, 3 h."""
+    seconds = ms / 1000
+    if seconds < 10:
+        return f"{max(seconds, 0.1):.1f} s"
+    for unit, size, below in (("s", 1, 90), ("min", 60, 5_400), ("h", 3_600, 172_800)):
+        if seconds < below:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def before(got: ProgramReport) -> str:
+    """What a cause says of the former process where the present one is not in order either; empty without one."""
+    return f"; before that it {told(got.last_end)}" if got.last_end else ""
+
+
+# Where the program is not: its last end is why.
+GONE = (ProgramState.BACKOFF, ProgramState.FATAL, ProgramState.EXITED)
+
+
+def why_gone(got: ProgramReport) -> str:
+    """Why a program does not run that should, as far as its last end tells; empty where that tells nothing."""
+    if got.last_end is None or got.state not in GONE:
+        return ""
+    return told(got.last_end)

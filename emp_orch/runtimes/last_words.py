@@ -1,0 +1,90 @@
+"""The last lines that one life of a program wrote into its log, fit to be shown: bounded and without secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.fleet.ends import MAX_LINE, MAX_LINES
+from emp_orch.lifemark import log_mark_of
+from emp_orch.plaintext import one_line
+
+# Enough for five lines, unless a progress bar rewrites its own for minutes.
+WINDOW = 32 * 1024
+# A shorter value would black out half a log, and is no secret.
+MIN_SECRET = 4
+HIDDEN = "***"
+
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where in its log a process began, as its launcher left it; `inode` tells whether the log was rotated since."""
+
+    pid: int
+    inode: int
+    size: int
+
+
+def began(run: Path, name: str) -> Place | None:
+    """Where the process that was started last began; None where no launcher left that. `run`: of the identities."""
+    try:
+        pid, inode, size = log_mark_of(str(run), name)
+    except (OSError, ValueError):
+        return None
+    return Place(pid=pid, inode=inode, size=size)
+
+
+def last_words(log: Path, pid: int, place: Place | None, secrets: Iterable[str]) -> tuple[str, ...]:
+    """The last lines of `log` that process `pid` wrote, which has ended; at most MAX_LINES of MAX_LINE characters.
+
+    `place` may be that of the next process already: then what it wrote is left out. Blocks for a moment.
+    """
+    try:
+        # A program may have put something else in its log's place.
+        fd = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            there = os.fstat(file.fileno())
+            same = place is not None and place.inode == there.st_ino and place.size <= there.st_size
+            start, end = 0, there.st_size
+            if place is not None and same and place.pid == pid:
+                start = place.size
+            elif place is not None and same:
+                end = place.size
+            start = max(start, end - WINDOW)
+            file.seek(start)
+            text = file.read(end - start).decode(errors="replace")
+    except OSError:
+        return ()
+    return shown(text, secrets)
+
+
+def shown(text: str, secrets: Iterable[str]) -> tuple[str, ...]:
+    """The last lines of `text` that say something."""
+    hidden = redacted(text, secrets)
+    # A progress bar rewrites its line: what stood last in it is what counts.
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in _COLOURS.sub("", hidden).split("\n"))
+    said = [one_line(line.expandtabs(4).rstrip()) for line in lines if line.strip()]
+    return tuple(line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "…" for line in said[-MAX_LINES:])
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """`text` without `secrets`, the longest first, and without the login of any URL."""
+    parts = {part.strip() for secret in secrets for part in (secret, *secret.splitlines())}
+    for part in sorted((p for p in parts if len(p) >= MIN_SECRET), key=len, reverse=True):
+        text = text.replace(part, HIDDEN)
+    return _LOGIN.sub(HIDDEN, text)
+
+
+def secrets_in(path: Path) -> tuple[str, ...]:
+    """The values of a flat JSON file of secrets, as the launcher reads it; empty when there is none."""
+    try:
+        return tuple(msgspec.json.decode(path.read_bytes(), type=dict[str, str]).values())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return ()
