@@ -15,7 +15,7 @@ from emp_orch.plaintext import many_lines
 
 # name → (module under emp_orch.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "init": ("spec", "init", "Write an emp.yaml to start from."),
+    "init": ("init", "init", "Write an emp.yaml to start from."),
     "validate": ("spec", "validate", "Check emp.yaml; name every problem in it."),
     "schema": ("spec", "schema", "Print the JSON Schema of emp.yaml."),
     "events": ("events", "events", "What happened to machines, workers and jobs."),
