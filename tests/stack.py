@@ -83,7 +83,7 @@ class Stack:
         self.file.write_text(self._config(name))
 
     def _config(self, name: str) -> str:
-        """The default emp.yaml with ports of our own."""
+        """The default emp.yaml with ports of our own, and health checks that tell soon: these are not at work."""
         text = read_text("emp.yaml")
         for old, new in (
             ("name: basic\n", f"name: {name}\n"),
@@ -92,6 +92,7 @@ class Stack:
             ("port: 3333", f"port: {self.ports['monitor']}"),
             ("port: 8299", f"port: {self.ports['simulation']}"),
             ("port: 8188 ", f"port: {self.ports['comfyui']} "),
+            ("timeout: 5s, failures: 12, startup: 10m", "timeout: 1s, failures: 3, startup: 60s"),
         ):
             assert old in text, old
             text = text.replace(old, new, 1)
