@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.control.doctor import api, basics, engines, holds, machines, plane, redis, workers
+from emp_orch.control.doctor import api, basics, checkouts, engines, holds, machines, plane, redis, workers
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Cannot, Check, Finding, Level
 
@@ -13,6 +13,7 @@ CHECKS: tuple[Check, ...] = (
     *redis.CHECKS,
     *api.CHECKS,
     *engines.CHECKS,
+    *checkouts.CHECKS,
     *machines.CHECKS,
     *workers.CHECKS,
 )

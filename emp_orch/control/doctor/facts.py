@@ -18,6 +18,7 @@ from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
+from emp_orch.control.doctor.checkouts import CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.engines import EngineFacts, engine_facts
 from emp_orch.control.doctor.host import (
     FolderFacts,
@@ -94,6 +95,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     machines: dict[MachineId, MachineFacts]
     instances: dict[MachineId, Instance]
     engines: dict[str, EngineFacts | Unknown] = {}
+    checkouts: tuple[CheckoutFacts, ...] = ()
 
     def machine_lives(self, machine_id: str) -> bool:
         instance = self.instances.get(MachineId(machine_id))
@@ -130,11 +132,13 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             ready = fact(_get(http, settings.api, "/ready"))
             monitor = fact(_get(http, settings.monitor, "/"))
             artifacts = fact(_artifacts(settings))
+        checkouts = fact(checkout_facts(fleet)) if isinstance(fleet, Fleet) else None
         engines = t.create_task(engine_facts(_hosts(settings, asked), fleet if isinstance(fleet, Fleet) else None))
     nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
     seen = machines.result()
     heard = holders.result()
     running = parts.result()
+    looked = None if checkouts is None else checkouts.result()
     lives = nothing or instances.result()
     return Facts(
         now_ms=int(time.time() * 1000),
@@ -160,6 +164,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         machines={} if isinstance(seen, Unknown) else seen,
         instances={} if isinstance(lives, Unknown) else lives,
         engines=engines.result(),
+        checkouts=() if looked is None or isinstance(looked, Unknown) else looked,
     )
 
 
