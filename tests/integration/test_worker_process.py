@@ -126,12 +126,12 @@ async def test_the_services_own_words_become_the_jobs_error(stage: Bench, queue:
     cases = {
         "missing input": (
             job("comfyui", payload={"workflow": broken}),
-            "KSampler 5:\n    - Required input is missing: model",
+            "KSampler 5: Required input is missing: model",
         ),
         "node error": (job(payload={"fail": "out of paint", "steps": 1}), "SimulatedError (node 7): out of paint"),
         "unknown node": (
             job("comfyui", payload={"workflow": {"1": {"class_type": "Nope", "inputs": {}}}}),
-            "node Nope does not exist",
+            "Node 'Nope' not found",
         ),
         "no workflow": (job("comfyui", payload={}), "holds no workflow"),
         "unknown field": (job(payload={"colour": "red"}), "colour"),

@@ -1,0 +1,1 @@
+"""The simulation's HTTP routes by subject, each a class of handlers with its table."""
