@@ -40,6 +40,7 @@ class Stage:
     job: Job
     told: list[Progress] = field(default_factory=list)
     refs: list[str] = field(default_factory=list)
+    previews: list[tuple[str, bytes]] = field(default_factory=list)
 
     def run(self, name: str = "1") -> Run:
         async def on_progress(progress: Progress) -> None:
@@ -48,8 +49,11 @@ class Stage:
         async def on_began(ref: str) -> None:
             self.refs.append(ref)
 
+        async def on_preview(content_type: str, picture: bytes) -> None:
+            self.previews.append((content_type, picture))
+
         sink = Artifacts(local_url(self.folder)).run(self.job.id, name)
-        return Run(job=self.job, sink=sink, on_progress=on_progress, on_began=on_began)
+        return Run(job=self.job, sink=sink, on_progress=on_progress, on_began=on_began, on_preview=on_preview)
 
     def saved(self, output: Output) -> bytes:
         return (self.folder / self.job.id / output.path).read_bytes()

@@ -79,7 +79,7 @@ async def _outputs(request: web.Request, job_id: str) -> tuple[Output, ...]:
     with job_errors():
         async with within():
             job = await context(request).queue.get(job_id)
-    return job.result.outputs if job.result else ()
+    return job.outputs
 
 
 def _response(status: int, headers: Mapping[str, str], output: Output) -> web.StreamResponse:

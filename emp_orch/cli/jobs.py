@@ -118,7 +118,7 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
         if job.worker_id:
             click.echo(f"  worker    {job.worker_id}")
         store = settings.load(Layout(ctx.obj)).artifacts
-        for output in job.result.outputs if job.result else ():
+        for output in job.outputs:
             click.echo(f"  output    {output_line(job.id, output, store)}")
         if job.result and job.result.detail:
             click.echo(field("answer", short_json(job.result.detail), width))

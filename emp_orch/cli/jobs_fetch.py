@@ -66,7 +66,7 @@ def fetch(ctx: click.Context, job_id: str, name: str | None, folder: Path, force
 
 def _wanted(job: Job, name: str | None) -> tuple[Output, ...]:
     """The outputs asked for. Raises EmpError when there are none, UsageError for a name it does not have."""
-    outputs = job.result.outputs if job.result else ()
+    outputs = job.outputs
     if not outputs:
         raise EmpError(f"job {job.id} has no outputs: it is {job.status}", hint=f"see `emp jobs show {job.id}`")
     found = tuple(o for o in outputs if name in (None, o.name))

@@ -187,14 +187,13 @@ def _tell(job: Job | Ended, how: _How) -> Exit:
 
 def _ended(job: Job | Ended, folder: Path) -> str:
     from emp_orch import settings
+    from emp_orch.jobs.model import outputs_of
     from emp_orch.layout import Layout
 
-    if job.error is not None:
-        return f"job {job.id} {job.status}: {plain(job.error.message)}"
+    failure = f": {plain(job.error.message)}" if job.error else ""
     store = settings.load(Layout(folder)).artifacts
-    lines = [f"job {job.id} {job.status}"]
-    outputs = job.result.outputs if job.result else ()
-    lines += [f"  {output_line(job.id, o, store)}" for o in outputs]
+    lines = [f"job {job.id} {job.status}{failure}"]
+    lines += [f"  {output_line(job.id, o, store)}" for o in outputs_of(job.result, job.error)]
     if job.result and job.result.detail:
         lines.append(f"  answer {short_json(job.result.detail)}")
     return "\n".join(lines)

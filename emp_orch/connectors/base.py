@@ -5,11 +5,12 @@ A connector is made by `make(url, options)`: the service's address, and `connect
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
+from msgspec import structs
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.observed import ConnectorReport
@@ -21,6 +22,8 @@ OnPreview = Callable[[str, bytes], Awaitable[None]]
 
 # A service's words are kept up to this length.
 MAX_MESSAGE = 10_000
+# So many outputs of a failed run are kept.
+MAX_KEPT = 100
 
 
 # What decoding an answer may raise; bytes that are not UTF-8 and deep nesting are not DecodeErrors.
@@ -43,6 +46,10 @@ class RunFailed(Exception):
             message = message[: MAX_MESSAGE - 1] + "…"
         self.error = JobError(message=message, retryable=retryable, detail=detail or {})
 
+    def keep(self, outputs: Sequence[Output]) -> None:
+        """Have the job keep what its run made before it failed."""
+        self.error = structs.replace(self.error, outputs=(*self.error.outputs, *outputs)[:MAX_KEPT])
+
 
 class StillRuns(Exception):
     """The run that was asked about has not ended yet."""
@@ -63,6 +70,9 @@ class Sink(Protocol):
 
     async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
         """Store `chunks` to their end under `name`; what `chunks` raises is passed on and leaves nothing behind."""
+
+    def begin_anew(self) -> None:
+        """What was saved is of no use: what comes takes its names."""
 
 
 async def _dropped(content_type: str, picture: bytes) -> None:
@@ -98,6 +108,10 @@ class Run:
     async def began(self, ref: str) -> None:
         """Record the service's own id of this run, so that its outcome can be asked for after a crash. Cheap."""
         await self.on_began(ref)
+
+    def begin_anew(self) -> None:
+        """Give up what was saved: the service runs the job once more, and its files take the same names."""
+        self.sink.begin_anew()
 
     async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
         """Store one output in the fleet's artifact store, and describe it for the Result.

@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
-from emp_orch.connectors.base import MAX_MESSAGE
+from emp_orch.connectors.base import MAX_KEPT, MAX_MESSAGE
 from emp_orch.fleet.observed import ConnectorReport
-from emp_orch.jobs.model import JobError, Progress, Result
+from emp_orch.jobs.model import JobError, Output, Progress, Result
 
 # Structured answers beside an error.
 MAX_DETAIL_BYTES = 32 * 1024
 MAX_RESULT_BYTES = 1024 * 1024
+MAX_KEPT_BYTES = 32 * 1024
 MAX_PROGRESS_CHARS = 500
 MAX_REF_CHARS = 1_000
 MAX_REPORT_CHARS = 1_000
@@ -32,7 +33,27 @@ def words(text: str, most: int = MAX_MESSAGE) -> str:
 
 def error_of(given: JobError) -> JobError:
     """`given` without what is too large or cannot be encoded."""
-    return JobError(message=words(given.message), retryable=given.retryable, detail=_detail(given.detail))
+    return JobError(
+        message=words(given.message),
+        retryable=given.retryable,
+        detail=_detail(given.detail),
+        outputs=_outputs(given.outputs),
+    )
+
+
+def _outputs(given: object) -> tuple[Output, ...]:
+    """What a failed run kept, as far as it fits: lists of jobs show every job's error."""
+    try:
+        kept = msgspec.convert(msgspec.to_builtins(given), tuple[Output, ...])
+    except (*_UNENCODABLE, msgspec.ValidationError):
+        return ()
+    found, left = [], MAX_KEPT_BYTES
+    for output in kept[:MAX_KEPT]:
+        left -= len(msgspec.json.encode(output))
+        if left < 0:
+            break
+        found.append(output)
+    return tuple(found)
 
 
 def _detail(given: dict[str, Any]) -> dict[str, Any]:

@@ -35,11 +35,22 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a run did not complete: `message` in the service's own words; `detail` its structured answer."""
+    """Why a run did not complete: `message` in the service's own words; `detail` its structured answer.
+
+    `outputs`: what the run had made until then, kept.
+    """
 
     message: str
     retryable: bool = False
     detail: dict[str, Any] = {}
+    outputs: tuple[Output, ...] = ()
+
+
+def outputs_of(result: Result | None, error: JobError | None) -> tuple[Output, ...]:
+    """What there is of a job: of its result, or of the run that failed."""
+    if result is not None:
+        return result.outputs
+    return error.outputs if error is not None else ()
 
 
 class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,3 +89,8 @@ class Job(JobSummary, frozen=True, kw_only=True):
     payload: dict[str, Any] = {}
     result: Result | None = None
     history: tuple[HistoryEntry, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What there is of it: of its result, or of the run that failed."""
+        return outputs_of(self.result, self.error)

@@ -32,6 +32,10 @@ class RunFolder:
         self._run = run
         self._taken: set[str] = set()
 
+    def begin_anew(self) -> None:
+        """Have the next files take the names of those that were saved; one that is not saved again is in no record."""
+        self._taken.clear()
+
     async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
         """Save all of `chunks` under a safe, unique form of `name`. Raises CannotStore, and what `chunks` raises.
 

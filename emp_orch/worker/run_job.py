@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ PROGRESS_EVERY_S = 0.25
 # How long a service may take to stop a run, before it is left to itself.
 INTERRUPT_S = 10.0
 RETRY_S = 0.5
+# How long a run waits at most for its id to be recorded.
+RECORDED_S = 1.0
 
 
 class Done(Struct, frozen=True, kw_only=True):
@@ -104,7 +107,7 @@ class JobRun:
         self._latest = Progress(fraction=0.0)
         self._progressed = asyncio.Event()
         self._progressed.set()  # the first message says that the run has begun
-        self._refs: asyncio.Queue[str] = asyncio.Queue()
+        self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
 
     async def run(self) -> Outcome:
         """The outcome. Only cancellation of the caller is raised."""
@@ -149,7 +152,12 @@ class JobRun:
             if len(ref) > believed.MAX_REF_CHARS:
                 log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
                 return
-            self._refs.put_nowait(believed.words(ref))  # Redis may be away: the run does not wait for it
+            recorded = asyncio.Event()
+            self._refs.put_nowait((believed.words(ref), recorded))
+            # A run that begins before its id is recorded would be nobody's; but Redis may be away.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECORDED_S):
+                    await recorded.wait()
 
         job = self._claim.job
         try:
@@ -234,10 +242,12 @@ class JobRun:
 
     async def _record_ref(self) -> Stop:
         while True:
-            named = self._given.named(await self._refs.get())
+            ref, recorded = await self._refs.get()
+            named = self._given.named(ref)
             log.info("job %s is %s on %s", self._claim.job.id, named.ref, named.url)
             if stop := STOPS[await patiently(partial(self._claims.began, self._claim, named))]:
                 return stop
+            recorded.set()
 
     async def _cancel_notice(self) -> Stop:
         while True:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui.progress import ProgressOfRun
+from emp_orch.connectors.comfyui.progress import Costs, ProgressOfRun
 from emp_orch.connectors.comfyui.protocol import (
     Message,
     Record,
@@ -121,3 +121,42 @@ def test_bindings() -> None:
 def test_a_worker_has_a_machine(name: str) -> None:
     with pytest.raises(UsageError):
         check_machine_id(name)
+
+
+async def test_a_sampler_that_took_long_is_most_of_the_bar_the_next_time() -> None:
+    """Eight nodes, one of which samples: by count it would be 12 % of the bar."""
+    workflow = {str(i): {"class_type": f"C{i}"} for i in range(7)}
+    workflow["7"] = {"class_type": "KSampler", "inputs": {"steps": 20}}
+    costs, now = Costs(), [0.0]
+
+    async def run(steps: int) -> list[float]:
+        told: list[float] = []
+
+        async def tell(progress: Progress) -> None:
+            told.append(progress.fraction)
+
+        sampled = workflow | {"7": {"class_type": "KSampler", "inputs": {"steps": steps}}}
+        progress = ProgressOfRun(sampled, tell, costs, clock=lambda: now[0])
+        for i in range(7):
+            await progress.take(Message(type="executing", data={"node": str(i)}))
+            now[0] += 0.1
+        await progress.take(Message(type="executing", data={"node": "7"}))
+        for step in range(1, steps + 1):
+            now[0] += 1.0
+            await progress.take(Message(type="progress", data={"node": "7", "value": step, "max": steps}))
+        await progress.over()
+        return told
+
+    first, second = await run(20), await run(40)
+    assert first[7] == 0.875, "nothing is known yet"
+    assert second[7] < 0.02 and second[7 + 20] == pytest.approx(0.5, abs=0.02), "40 steps: half of them is half"
+    for told in (first, second):
+        assert told == sorted(told) and told[-1] == 1.0
+
+
+def test_what_is_remembered_of_nodes_is_bounded() -> None:
+    costs = Costs()
+    for i in range(5_000):
+        costs.learn({"class_type": f"C{i}"}, 1.0)
+    assert len(costs._known) == 2_000
+    assert costs.weights({"1": {"class_type": "C4999"}, "2": "no node"}) == {"1": 1.0, "2": 1.0}

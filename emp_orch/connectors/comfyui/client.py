@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
 import aiohttp
 
-from emp_orch.connectors.base import Run, RunFailed, StillRuns
-from emp_orch.connectors.comfyui import outputs
+from emp_orch.connectors.base import MALFORMED, Run, RunFailed, StillRuns
+from emp_orch.connectors.comfyui.attempt import Attempt, DoubtfulOutput
 from emp_orch.connectors.comfyui.follow import Follower
-from emp_orch.connectors.comfyui.progress import ProgressOfRun
-from emp_orch.connectors.comfyui.protocol import Interrupted, Record, Workflow, check
+from emp_orch.connectors.comfyui.isolation import mark_of, marks_in
+from emp_orch.connectors.comfyui.outputs import Collector
+from emp_orch.connectors.comfyui.progress import Costs
+from emp_orch.connectors.comfyui.protocol import Interrupted, OutOfMemory, Record, Workflow, check, partly_refused
 from emp_orch.connectors.comfyui.server import Server
+from emp_orch.connectors.comfyui.session import TooLarge
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.jobs.model import Result
 
+log = logging.getLogger("emp.worker")
+
 PROBE_TIMEOUT_S = 3.0
+# The service forgets between two runs, and says of it nothing: so long it is left alone for that.
+FORGETS_S = 0.3
 
 
 class ComfyClient:
@@ -21,6 +33,8 @@ class ComfyClient:
 
     def __init__(self, url: str) -> None:
         self.server = Server(url)
+        self._collector = Collector(self.server)
+        self._costs = Costs()
         self._cancel_asked = False
         self._current: Follower | None = None
 
@@ -47,62 +61,137 @@ class ComfyClient:
     def gone(self, cause: BaseException) -> RunFailed:
         return self.server.gone(cause)
 
-    async def run(self, workflow: Workflow, run: Run) -> Result:
-        """Queue `workflow`, follow it to its end, save its outputs. Raises RunFailed."""
+    async def run(self, workflow: Workflow, run: Run, extra_data: Mapping[str, Any] | None = None) -> Result:
+        """Queue `workflow` with `extra_data`, follow it to its end, save its outputs. Raises RunFailed.
+
+        Where an output is not there or not this run's, the service is told to forget what it keeps, and runs it once
+        more.
+        """
         self._cancel_asked = False
         try:
             with self.server.in_words():
-                return await self._run(workflow, run)
+                try:
+                    return await self._try(Attempt(run=run, workflow=workflow, extra_data=extra_data or {}))
+                except DoubtfulOutput as e:
+                    if self._cancel_asked:
+                        raise
+                    log.warning("job %s: %s; its workflow is run once more", run.job.id, e)
+                    await self.server.free(models=False)
+                    await asyncio.sleep(FORGETS_S)
+                    run.begin_anew()
+                    again = Attempt(run=run, workflow=workflow, extra_data=extra_data or {})
+                    again.note(f"run twice: {e}")
+                    return await self._try(again)
         finally:
             self._current = None
 
-    async def _run(self, workflow: Workflow, run: Run) -> Result:
-        client_id = _client_id(run)
-        async with self.server.listen(client_id) as socket:
-            body = {"prompt": workflow, "client_id": client_id, "extra_data": {"emp_job_id": run.job.id}}
-            prompt_id = (await self.server.queue(body)).prompt_id
-            follower = self._follower(prompt_id, workflow, run)
-            await run.began(prompt_id)
+    async def _try(self, attempt: Attempt) -> Result:
+        async with self.server.listen(attempt.client_id) as socket:
+            follower = self._current = Follower(self.server, attempt, self._costs)
+            follower.attach(socket)
+            record = await self._queue(attempt, follower)
             if self._cancel_asked:  # while the workflow was on its way
                 await self.cancel()
-            try:
-                record = await follower.follow(socket)
-            except NETWORK:
-                record = None
-        record = record or await follower.follow_again()
-        check(record)
-        return await outputs.save(self.server, record, run)
+            if record is None:
+                try:
+                    record = await follower.follow(socket)
+                except NETWORK:
+                    record = None
+        return await self._end(record or await self._followed(follower), attempt, follower)
 
-    def _follower(self, prompt_id: str, workflow: Workflow, run: Run) -> Follower:
-        self._current = Follower(self.server, _client_id(run), prompt_id, ProgressOfRun(workflow, run.progress))
-        return self._current
+    async def _followed(self, follower: Follower) -> Record:
+        try:
+            return await follower.follow_again()
+        except (RunFailed, *NETWORK):
+            if follower.failure is not None:  # it was told before its record was lost
+                raise follower.failure from None
+            raise
+
+    async def _queue(self, attempt: Attempt, follower: Follower) -> Record | None:
+        """Queue the workflow under an id that is recorded before, so that no run is ever nobody's.
+
+        The run's record, where the answer was lost and the run is over.
+        """
+        run = attempt.run
+        await run.began(attempt.prompt_id)
+        body = {
+            "prompt": attempt.sent,
+            "prompt_id": attempt.prompt_id,
+            "client_id": attempt.client_id,
+            "extra_data": {**attempt.extra_data, "emp_job_id": run.job.id},
+        }
+        try:
+            queued = await self.server.queue(body)
+        except (aiohttp.ClientConnectorError, TooLarge):
+            raise
+        except NETWORK as e:
+            log.warning("job %s: the answer to its workflow was lost (%s); asking for the run", run.job.id, e)
+            return await follower.follow_again()
+        if queued.prompt_id != attempt.prompt_id:  # a version that chooses for itself
+            attempt.prompt_id = queued.prompt_id
+            await run.began(queued.prompt_id)
+        if isinstance(queued.node_errors, dict) and queued.node_errors:
+            if run.job.payload.get("partial") is not True:
+                await self.server.end(attempt.prompt_id)
+                raise partly_refused(queued.node_errors)
+            attempt.node_errors = queued.node_errors
+        return None
+
+    async def _end(self, record: Record, attempt: Attempt, follower: Follower) -> Result:
+        """The result; of a failed run what there is of it is kept with the failure."""
+        try:
+            if follower.failure is not None:
+                raise follower.failure
+            check(record)
+        except Interrupted:
+            raise
+        except RunFailed as e:
+            e.keep(await self._collector.kept(record, attempt))
+            if isinstance(e, OutOfMemory):
+                await self._make_room()
+            raise
+        if attempt.cut and attempt.sends_pictures:
+            raise DoubtfulOutput("the connection broke during the run, and pictures sent over it may be lost")
+        return await self._collector.result(record, attempt)
+
+    async def _make_room(self) -> None:
+        """Have the service give the GPU's memory back, for what is run on it next."""
+        try:
+            await self.server.free(models=True)
+        except NETWORK as e:
+            log.warning("the service at %s was not told to free its memory: %s", self.shown, e)
 
     async def recover(self, workflow: Workflow, run: Run, prompt_id: str, *, wait: bool) -> Result | None:
         """What became of the run `prompt_id`, as Recovers.recover says."""
         self._cancel_asked = False
         try:
             with self.server.in_words():
-                return await self._recover(workflow, run, prompt_id, wait=wait)
+                return await self._recover(Attempt(run=run, workflow=workflow, prompt_id=prompt_id), wait=wait)
         finally:
             self._current = None
 
-    async def _recover(self, workflow: Workflow, run: Run, prompt_id: str, *, wait: bool) -> Result | None:
+    async def _recover(self, attempt: Attempt, *, wait: bool) -> Result | None:
+        prompt_id = attempt.prompt_id
+        follower = Follower(self.server, attempt, self._costs)
         record = await self.server.record(prompt_id)
         if record is None and await self.server.place(prompt_id):
             if not wait:
                 raise StillRuns
-            record = await self._ended(self._follower(prompt_id, workflow, run))
+            self._current = follower
+            record = await self._ended(follower)
             if record is None:
                 return None
         # It may have ended between the two looks.
         record = record or await self.server.record(prompt_id)
-        if record is None:
+        if record is None or attempt.sends_pictures:  # nobody listened to those
             return None
+        # A version that chose the id for itself: the mark is in what it was given.
+        own = marks_in(record.prompt)
+        attempt.mark = attempt.mark if mark_of(prompt_id) in own else min(own - attempt.mentioned, default="")
         try:
-            check(record)
-        except Interrupted:
+            return await self._end(record, attempt, follower)
+        except (Interrupted, DoubtfulOutput):
             return None
-        return await outputs.save(self.server, record, run)
 
     async def _ended(self, follower: Follower) -> Record | None:
         """The record of another's run at its end. None: someone else than we interrupted it."""
@@ -124,8 +213,5 @@ class ComfyClient:
                 await follower.wake()
         except NETWORK as e:
             raise self.server.gone(e) from e
-
-
-def _client_id(run: Run) -> str:
-    """The same for every run of a job, so that whoever follows a lost worker's run hears its messages."""
-    return f"emp-{run.job.id}"
+        except MALFORMED as e:
+            raise RunFailed(f"the service at {self.shown} does not speak ComfyUI: {e}", retryable=False) from e

@@ -7,9 +7,10 @@ import asyncio
 import aiohttp
 import msgspec
 
-from emp_orch.connectors.base import MALFORMED
-from emp_orch.connectors.comfyui.progress import ProgressOfRun
-from emp_orch.connectors.comfyui.protocol import Interrupted, Message, Record, node_failure
+from emp_orch.connectors.base import MALFORMED, RunFailed
+from emp_orch.connectors.comfyui.attempt import SENDS_PICTURES, Attempt
+from emp_orch.connectors.comfyui.progress import Costs, ProgressOfRun
+from emp_orch.connectors.comfyui.protocol import Interrupted, Message, Record, node_failure, picture_of
 from emp_orch.connectors.comfyui.server import Server
 from emp_orch.connectors.http_client import NETWORK
 
@@ -18,19 +19,33 @@ SILENCE_S = 5.0
 RECONNECT_S = 0.5
 # How long a service may be out of reach in the middle of a run.
 GONE_S = 15.0
+# Previews are passed on at most so often, and none that is larger.
+PREVIEW_EVERY_S = 0.25
+MAX_PREVIEW_BYTES = 512 * 1024
 
 _OVER = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
 
 
 class Follower:
-    """The run `prompt_id`, whose messages go to `client_id`."""
+    """The run of one attempt. `failure`: what a node failed of; the record that follows says what there is all the
+    same.
+    """
 
-    def __init__(self, server: Server, client_id: str, prompt_id: str, progress: ProgressOfRun) -> None:
-        self.prompt_id = prompt_id
+    def __init__(self, server: Server, attempt: Attempt, costs: Costs) -> None:
+        self.failure: RunFailed | None = None
         self._server = server
-        self._client_id = client_id
-        self._progress = progress
+        self._attempt = attempt
+        self._progress = ProgressOfRun(attempt.workflow, attempt.run.progress, costs)
         self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._node = ""
+        self._previewed = float("-inf")
+
+    @property
+    def prompt_id(self) -> str:
+        return self._attempt.prompt_id
+
+    def attach(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
 
     async def wake(self) -> None:
         """Have `follow` look at the history now: nobody will tell of the run any more."""
@@ -39,7 +54,7 @@ class Follower:
 
     async def follow(self, socket: aiohttp.ClientWebSocketResponse) -> Record | None:
         """Pass progress on until the run is over; its record. None: the connection ended before."""
-        self._socket = socket
+        self.attach(socket)
         while True:
             try:
                 got = await socket.receive(timeout=SILENCE_S)
@@ -50,8 +65,10 @@ class Follower:
                 continue
             if got.type in _OVER:
                 return None
+            if got.type is aiohttp.WSMsgType.BINARY:
+                await self._see(got.data)
             if got.type is not aiohttp.WSMsgType.TEXT:
-                continue  # previews are binary
+                continue
             try:
                 message = msgspec.json.decode(got.data, type=Message)
             except MALFORMED:
@@ -62,27 +79,46 @@ class Follower:
     async def _take(self, message: Message) -> Record | None:
         match message.type:
             case "execution_error":
-                raise node_failure(message.data)
+                self.failure = node_failure(message.data)
             case "execution_interrupted":
                 raise Interrupted
             case "executing" if message.data.get("node") is None:
+                self._node = ""
+                await self._progress.over()
                 return await self._server.record(self.prompt_id)
             case "execution_success":
                 return await self._server.record(self.prompt_id)
             case _:
+                if message.type == "executing":
+                    self._node = str(message.data.get("node"))
                 await self._progress.take(message)
         return None
+
+    async def _see(self, frame: bytes) -> None:
+        """A picture over the socket: an output where a node sends those, else a preview."""
+        picture = picture_of(frame)
+        if picture is None or not self._node:
+            return
+        kind, data = picture
+        if self._attempt.class_of(self._node) == SENDS_PICTURES:
+            await self._attempt.take_picture(self._node, kind, data)
+            return
+        now = asyncio.get_running_loop().time()
+        if now - self._previewed >= PREVIEW_EVERY_S and len(data) <= MAX_PREVIEW_BYTES:
+            self._previewed = now
+            await self._attempt.run.preview(kind, data)
 
     async def follow_again(self) -> Record:
         """The connection ended in the middle of a run: find out whether the run goes on."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GONE_S
+        self._attempt.cut = True
         while True:
             try:
                 if record := await self._server.record(self.prompt_id):
                     return record
                 await self._server.still_there(self.prompt_id)
-                async with self._server.listen(self._client_id) as socket:
+                async with self._server.listen(self._attempt.client_id) as socket:
                     if record := await self.follow(socket):
                         return record
                 deadline = loop.time() + GONE_S

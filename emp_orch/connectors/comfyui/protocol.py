@@ -29,14 +29,23 @@ class Status(Struct):
 
 
 class Record(Struct):
-    """One entry of /history."""
+    """One entry of /history. `prompt` is the row of the queue: number, id, workflow, extra_data, output nodes."""
 
     outputs: dict[str, dict[str, Any]] = {}
     status: Status | None = None
+    prompt: list[Any] = []
+
+    def cached(self) -> frozenset[str]:
+        """The nodes whose result the service had from an earlier run."""
+        told = [data.get("nodes") for type_, data in (self.status.messages if self.status else [])]
+        return frozenset(n for nodes in told if isinstance(nodes, list) for n in nodes if isinstance(n, str))
 
 
 class Queued(Struct):
+    """`node_errors`: a part of the workflow does not fit, and the rest of it runs."""
+
     prompt_id: str
+    node_errors: dict[str, Any] | list[Any] = {}
 
 
 class QueueState(Struct):
@@ -49,10 +58,22 @@ class Refusal(Struct):
     node_errors: dict[str, Any] | list[Any] = {}
 
 
-class File(Struct):
+class File(Struct, frozen=True):
     filename: str
     subfolder: str = ""
     type: str = "output"
+
+
+_PICTURE = 1
+_KINDS = {1: "image/jpeg", 2: "image/png"}
+
+
+def picture_of(frame: bytes) -> tuple[str, bytes] | None:
+    """Type and bytes of the picture that a binary message holds; None where it is something else."""
+    if len(frame) < 8 or int.from_bytes(frame[:4], "big") != _PICTURE:
+        return None
+    kind = _KINDS.get(int.from_bytes(frame[4:8], "big"))
+    return None if kind is None else (kind, frame[8:])
 
 
 class Interrupted(RunFailed):
@@ -62,15 +83,41 @@ class Interrupted(RunFailed):
         super().__init__("the run was interrupted on the service", retryable=False)
 
 
+class OutOfMemory(RunFailed):
+    """The GPU's memory was too small, or too full. Another GPU may have what this one lacked."""
+
+
 def node_failure(data: dict[str, Any]) -> RunFailed:
     """The failure that an `execution_error` message tells of."""
     kind = str(data.get("exception_type", ""))
     words = str(data.get("exception_message", "")).strip() or kind or "no reason was given"
     kept: dict[str, Any] = {k: data[k] for k in ("node_id", "node_type", "exception_type", "traceback") if k in data}
     where = f"{data.get('node_type', 'node')} (node {data.get('node_id', '?')})"
-    # Another GPU may have the memory that this one lacked, or be in order.
-    of_the_gpu = "OutOfMemory" in kind or "AcceleratorError" in kind or "CUDA error" in words
+    if "OutOfMemory" in kind or "out of memory" in words.lower():
+        return OutOfMemory(f"{where}: {words}", retryable=True, detail=kept)
+    # Another GPU may be in order.
+    of_the_gpu = "AcceleratorError" in kind or "CUDA error" in words
     return RunFailed(f"{where}: {words}", retryable=of_the_gpu, detail=kept)
+
+
+def node_lines(node_errors: dict[str, Any]) -> list[str]:
+    """What is wrong with each node, one line for each fault."""
+    return [
+        f"{node.get('class_type', 'node')} {node_id}: "
+        + ": ".join(str(wrong[k]) for k in ("message", "details") if wrong.get(k))
+        for node_id, node in node_errors.items()
+        if isinstance(node, dict)
+        for wrong in (node["errors"] if isinstance(node.get("errors"), list) else [])
+        if isinstance(wrong, dict)
+    ]
+
+
+def partly_refused(node_errors: dict[str, Any]) -> RunFailed:
+    """The failure of a workflow of which the service would run a part only."""
+    lines = node_lines(node_errors) or [f"node {node_id}" for node_id in node_errors]
+    words = f"a part of the workflow does not fit, and ComfyUI would leave it out: {'; '.join(lines)}"
+    hint = 'mend it, or take what the rest makes: "partial": true'
+    return RunFailed(f"{words} ({hint})", retryable=False, detail={"node_errors": node_errors})
 
 
 def refusal(status: int, body: bytes) -> RunFailed:
@@ -84,11 +131,7 @@ def refusal(status: int, body: bytes) -> RunFailed:
     lines = [str(error[k]) for k in ("message", "details") if error.get(k)]
     node_errors = said.node_errors if isinstance(said.node_errors, dict) else {}
     if not any("\n" in line for line in lines):  # newer versions list the nodes in `details` themselves
-        for node_id, node in node_errors.items():
-            for wrong in node.get("errors", []) if isinstance(node, dict) else []:
-                if isinstance(wrong, dict):
-                    words = ": ".join(str(wrong[k]) for k in ("message", "details") if wrong.get(k))
-                    lines.append(f"{node.get('class_type', 'node')} {node_id}: {words}")
+        lines += node_lines(node_errors)
     text = ": ".join(lines) or f"the service answered {status}: {body[:500].decode(errors='replace')}"
     return RunFailed(text, retryable=retryable, detail={"error": error, "node_errors": node_errors} if lines else {})
 

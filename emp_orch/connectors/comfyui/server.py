@@ -6,17 +6,20 @@ Source: ComfyUI's server.py and execution.py (https://github.com/comfyanonymous/
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.protocol import Queued, QueueState, Record, refusal
-from emp_orch.connectors.comfyui.session import Session
+from emp_orch.connectors.comfyui.session import POST_S, Session
 
 
 class Server(Session):
     """The API of one server. Raises NETWORK errors, and MALFORMED where it speaks another language."""
+
+    _cancels = True  # until it says that it knows no such path
 
     async def queue(self, body: Mapping[str, Any]) -> Queued:
         """Queue a workflow. Raises RunFailed in the service's words when it refuses."""
@@ -45,10 +48,26 @@ class Server(Session):
             )
 
     async def end(self, prompt_id: str) -> bool:
-        """Take a run out of the queue, or interrupt it when it is the one that runs. Whether it ran."""
+        """Take a run out of the queue, or interrupt it when it is the one that runs. Whether it ran.
+
+        Newer versions do both by one request, so that nothing can begin between two.
+        """
+        if self._cancels:
+            status, _ = await self.send(f"api/jobs/{prompt_id}/cancel", {}, timeout_s=POST_S)
+            if 200 <= status < 300:
+                return await self.place(prompt_id) == "running"
+            # 404 is also the answer for a run that it does not know; 405 that of a version that has no such path.
+            self._cancels = status != HTTPStatus.METHOD_NOT_ALLOWED
         await self.post("queue", {"delete": [prompt_id]})
         # Older versions interrupt whatever runs, so look first.
         if await self.place(prompt_id) != "running":
             return False
         await self.post("interrupt", {"prompt_id": prompt_id})
         return True
+
+    async def free(self, *, models: bool) -> None:
+        """Have it forget the results it keeps for later runs, and with `models` what it holds in the GPU's memory.
+
+        It does so between two runs. Versions to 0.8 give the models' memory up either way.
+        """
+        await self.post("free", {"unload_models": models, "free_memory": True})

@@ -22,13 +22,17 @@ MAX_ANSWER_BYTES = 32 * 1024**2
 POST_S = 5.0
 
 
+class TooLarge(aiohttp.ClientPayloadError):
+    """An answer without end, or one that nobody could keep."""
+
+
 async def whole(answer: aiohttp.ClientResponse) -> bytes:
-    """The body. Raises ClientPayloadError, one of NETWORK, when it is larger than MAX_ANSWER_BYTES."""
+    """The body. Raises TooLarge, one of NETWORK, when it is larger than MAX_ANSWER_BYTES."""
     body = bytearray()
     async for chunk in answer.content.iter_chunked(64 * 1024):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError(f"its answer is larger than {MAX_ANSWER_BYTES} bytes")
+            raise TooLarge(f"its answer is larger than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
 
 
