@@ -38,11 +38,13 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
         case Hold.BREAKER:
             found += ["find what the failed machines share: `emp diff`, `emp logs`", "`emp resume` closes the breaker"]
         case Hold.QUARANTINE:
-            found += [logs, f"`emp restart {drift.machine_id}` releases it, and tries again"]
+            found += [logs, f"`emp restart {_released_by(item)}` releases it, and tries again"]
         case Hold.UNKNOWN:
             found.append("`emp doctor` says what it cannot see, and what to do about it")
         case Hold.BACKOFF | Hold.RESTING:
             found += [logs, f"`emp restart {target}` tries now, without the pause"]
+        case Hold.BUSY:
+            found.append(f"wait for its job, or cancel it (`emp cancel JOB`); `emp restart {target}` does not wait")
         case Hold.ROLLOUT:
             found += [logs, "`emp apply` with what is wrong put right, or the last good emp.yaml again"]
         case Hold.UNAVAILABLE:
@@ -53,6 +55,12 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
             found += [_BY_KIND[drift.kind].format(machine=drift.machine_id)] if drift.kind in _BY_KIND else []
             found += [logs] if drift.program else []
     return tuple(found)
+
+
+def _released_by(item: Item) -> str:
+    """What was quarantined: a program of a machine that works otherwise, or all of the machine."""
+    _, machine_id, *program = item.operation.split("/", 2)
+    return " ".join((machine_id, *program))
 
 
 def _log(drift: Drift) -> str:

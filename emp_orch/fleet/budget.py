@@ -1,5 +1,7 @@
-"""Escalation: a program that is tried in vain has its machine restarted; what that does not mend is left to a person.
+"""Tries are bounded: what a program's do not mend is escalated to its machine where that can help, or left to a person.
 
+A machine is restarted for one of its programs only when nothing on it works, and never for what a restart cannot help:
+a program that exits at once will do so again. Else the trouble stays the slot's: it is quarantined, and the others run.
 Tries are counted over a sliding window, also across moments of health, so that what fails again and again is seen.
 """
 
@@ -9,7 +11,9 @@ from msgspec import Struct, structs
 
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.observed import Observed, ProgramState
 from emp_orch.fleet.plan import Operation, Verb, operation_key
+from emp_orch.fleet.slots import working
 
 # What counts as a try. A flapping program is stopped, too, but that mends nothing: what follows does.
 _PROGRAM_VERBS = (Verb.START_PROGRAM, Verb.RESTART_PROGRAM)
@@ -24,8 +28,8 @@ class Escalated(Struct, frozen=True, kw_only=True):
     instead: dict[str, str]
 
 
-def escalate(operations: tuple[Operation, ...], desired: Desired, memory: Memory, now_ms: int) -> Escalated:
-    """Put a machine's restart in the place of a program's that has used up its budget, and so on."""
+def escalate(operations: tuple[Operation, ...], desired: Desired, observed: Observed, memory: Memory) -> Escalated:
+    """Leave to a person what has used up its budget, or put a restart of its machine in its place."""
     found: dict[str, Operation] = {}
     quarantined = {key: why for key, why in memory.quarantined.items() if key in {o.key for o in operations}}
     instead: dict[str, str] = {}
@@ -34,12 +38,17 @@ def escalate(operations: tuple[Operation, ...], desired: Desired, memory: Memory
     for operation in operations:
         chosen = operation
         if operation.key not in quarantined and operation.verb in (*_PROGRAM_VERBS, Verb.RESTART_MACHINE):
-            tries = _tries(operation, memory, now_ms, limits.window_ms)
+            tries = _tries(operation, memory, observed.now_ms, limits.window_ms)
             restart = _machine_restart(operation, f"{operation.program}: {tries} tries in {minutes} did not help")
-            restarts = _tries(restart, memory, now_ms, limits.window_ms)
+            restarts = _tries(restart, memory, observed.now_ms, limits.window_ms)
             on_program = operation.verb in _PROGRAM_VERBS
             if on_program and tries < limits.program_budget:
                 pass
+            elif on_program and (why := _stays_its_own(operation, desired, observed)):
+                quarantined[operation.key] = (
+                    f"{tries} tries in {minutes} did not help, and {why};"
+                    f" `emp restart {operation.machine_id} {operation.program}` tries again"
+                )
             elif restarts >= limits.machine_budget:
                 quarantined[operation.key] = (
                     f"{f'{tries} tries and ' if on_program else ''}{restarts} restarts of the machine in {minutes} did"
@@ -50,6 +59,27 @@ def escalate(operations: tuple[Operation, ...], desired: Desired, memory: Memory
                 chosen = restart
         found.setdefault(chosen.key, chosen)
     return Escalated(operations=tuple(found.values()), quarantined=quarantined, instead=instead)
+
+
+def _stays_its_own(operation: Operation, desired: Desired, observed: Observed) -> str:
+    """Why the machine is not restarted for this program; empty when that may help and takes nothing from anybody."""
+    machine, seen = desired.machines.get(operation.machine_id), observed.machines.get(operation.machine_id)
+    if machine is None or seen is None or operation.program is None:
+        return ""
+    got, want = seen.report.programs.get(operation.program), machine.program(operation.program)
+    if want is not None and want.kind.once:
+        return "a restart of the machine runs the same step again"
+    if got is not None and got.state is ProgramState.FATAL:
+        return "it ends at once each time, which a restart of the machine does not change"
+    slots = working(machine, desired, observed)
+    if slots:
+        names = ", ".join(map(str, slots[:8])) + (", …" if len(slots) > 8 else "")
+        return f"the machine is not restarted while slot{'' if len(slots) == 1 else 's'} {names} of it work{_s(slots)}"
+    return ""
+
+
+def _s(slots: tuple[int, ...]) -> str:
+    return "s" if len(slots) == 1 else ""
 
 
 def _machine_restart(operation: Operation, cause: str) -> Operation:

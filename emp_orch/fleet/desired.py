@@ -78,7 +78,7 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now.
 
     `capabilities` are those that emp.yaml gives its workers. `needs_gpus`: each slot wants a device of its own.
-    `container` is None for a machine that is none.
+    `container` is None for a machine that is none. `job_timeout_s`: how long its workers let a job run.
     """
 
     id: MachineId
@@ -94,6 +94,7 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     origin: Origin
     drained: bool = False
     container: DesiredContainer | None = None
+    job_timeout_s: float = 0.0
 
     def program(self, name: ProgramName) -> DesiredProgram | None:
         return next((p for p in self.programs if p.name == name), None)
@@ -165,6 +166,7 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         needs_gpus=machine.gpus.kind is GpuKind.NVIDIA,
         origin=machine.origin,
         container=_container(fleet, machine),
+        job_timeout_s=machine.worker.job_timeout_s,
     )
 
 

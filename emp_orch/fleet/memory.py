@@ -130,15 +130,15 @@ def _attempt_up_to(attempt: Attempt, now_ms: int) -> Attempt:
     )
 
 
-def tried(memory: Memory, operation: Operation, now_ms: int, window_ms: int) -> Memory:
-    """Memory after `operation` was begun."""
+def tried(memory: Memory, operation: Operation, now_ms: int, window_ms: int, *, counts: bool = True) -> Memory:
+    """Memory after `operation` was begun. What a person asked for does not count towards a budget."""
     before = memory.attempts.get(operation.key)
     recent = tuple(t for t in before.times_ms if now_ms - t < window_ms) if before else ()
     attempt = Attempt(
         count=before.count + 1 if before else 1,
         last_ms=now_ms,
         in_flight_since_ms=now_ms,
-        times_ms=(*recent, now_ms),
+        times_ms=(*recent, now_ms) if counts else recent,
         error=before.error if before else "",
     )
     return structs.replace(memory, attempts={**memory.attempts, operation.key: attempt})
@@ -188,7 +188,11 @@ def on_program(machine_id: MachineId, program: str) -> Callable[[str], bool]:
 
 def forgiven(memory: Memory, which: Callable[[str], bool]) -> Memory:
     """Memory after a person's word: the operations `which` have neither backoff nor quarantine nor a used-up budget."""
-    attempts = {k: a for k, a in memory.attempts.items() if not which(k) or a.in_flight_since_ms is not None}
+    attempts = {
+        k: a if not which(k) else structs.replace(a, times_ms=())
+        for k, a in memory.attempts.items()
+        if not which(k) or a.in_flight_since_ms is not None
+    }
     quarantined = {k: why for k, why in memory.quarantined.items() if not which(k)}
     return structs.replace(memory, attempts=attempts, quarantined=quarantined)
 

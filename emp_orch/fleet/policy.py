@@ -1,6 +1,7 @@
 """Which operations of a plan may run now: the policies in order, and the first that holds an operation says why.
 
-pause → breaker → quarantine → unknown → under way → rest after flapping → backoff → rollout. What passes them all runs.
+pause → breaker → quarantine → unknown → under way → busy → rest after flapping → backoff → rollout. What passes them
+all runs.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from functools import cached_property
 from msgspec import Struct
 
 from emp_orch.fleet import rollout
-from emp_orch.fleet.desired import worker_id
+from emp_orch.fleet.desired import ProgramKind, worker_id
 from emp_orch.fleet.hearing import fresh, heard, is_booting
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.memory import COMMANDS, REPORT_LAG_MS, Attempt, Memory
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import InstanceState, MachineStatus, Observed, WorkerStatus
+from emp_orch.fleet.observed import InstanceState, MachineStatus, Observed
 from emp_orch.fleet.overrides import Override, pause_of
 from emp_orch.fleet.plan import Operation, Verb, operation_key
+from emp_orch.fleet.slots import AT_WORK, at_job_on
 
 BACKOFF_BASE_MS = 2_000
 BACKOFF_CAP_MS = 60_000
@@ -35,6 +37,7 @@ class Hold(StrEnum):
     QUARANTINE = "quarantine"
     UNKNOWN = "unknown"
     UNDER_WAY = "under way"
+    BUSY = "busy"
     RESTING = "resting"
     BACKOFF = "backoff"
     ROLLOUT = "rollout"
@@ -168,6 +171,27 @@ def _begun(operation: Operation, s: Situation) -> Held | None:
     return None
 
 
+def _at_a_job(operation: Operation, s: Situation) -> Held | None:
+    """A service that answers nobody may just be busy: no restart while a job is on it that its own limit allows.
+
+    Held for a job's longest time at most, from when the trouble began: who had begun before has then ended.
+    """
+    machine = s.desired.machines.get(operation.machine_id)
+    program = machine.program(operation.program) if machine and operation.program else None
+    if machine is None or program is None or operation.verb is not Verb.RESTART_PROGRAM:
+        return None
+    answers = [d for d in s.drifts if d.program == program.name and d.machine_id == machine.id]
+    if program.kind is not ProgramKind.SERVICE or not {d.kind for d in answers} <= _MAY_BE_BUSY:
+        return None
+    began_ms = min((s.memory.onsets[d.key].since_ms for d in answers), default=s.observed.now_ms)
+    next_ms = began_ms + int(machine.job_timeout_s * 1000)
+    worker = at_job_on(program, machine, s.desired, s.observed)
+    if worker is None or s.observed.now_ms >= next_ms:
+        return None
+    job = f"job {worker.current_job_id}" if worker.current_job_id else "a job"
+    return Held(operation=operation, by=Hold.BUSY, why=f"{worker.worker_id} is at {job} on it", next_ms=next_ms)
+
+
 def _resting(operation: Operation, s: Situation) -> Held | None:
     """A program that was stopped because it was flapping stays so for a while, longer each time within the window."""
     if operation.verb is not Verb.START_PROGRAM:
@@ -200,6 +224,7 @@ _POLICIES: tuple[Callable[[Operation, Situation], Held | None], ...] = (
     _quarantined,
     _unknown,
     _begun,
+    _at_a_job,
     _resting,
     _backing_off,
 )
@@ -222,6 +247,8 @@ def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> He
 
 
 # -- what they ask
+
+_MAY_BE_BUSY = frozenset({Kind.PROGRAM_UNHEALTHY, Kind.CONNECTOR_UNHEALTHY})
 
 _BY_RUNTIME = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE)
 _WHOLE = (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.REMOVE_MACHINE, Verb.SEND_CONFIG)
@@ -319,9 +346,6 @@ def _disrupts(operation: Operation, s: Situation) -> bool:
     return seen is not None and seen.report.status is MachineStatus.READY
 
 
-_AT_WORK = (WorkerStatus.BUSY, WorkerStatus.DRAINING)
-
-
 def _busy(operation: Operation, s: Situation) -> int:
     """How many workers would have to be drained; 0 for what disrupts nothing."""
     machine = s.desired.machines.get(operation.machine_id)
@@ -329,7 +353,7 @@ def _busy(operation: Operation, s: Situation) -> int:
         return 0
     # Those that a drained machine is not to have any more are what is drained.
     seen = (s.observed.workers.get(worker_id(machine.id, slot)) for slot in range(machine.num_gpus))
-    return sum(w is not None and w.report.status in _AT_WORK for w in seen)
+    return sum(w is not None and w.report.status in AT_WORK for w in seen)
 
 
 # -- in words

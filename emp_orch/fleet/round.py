@@ -72,7 +72,7 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     onsets, entries = chronicle.onsets(found, before.onsets, now_ms)
     memory = _noted(inputs, found, structs.replace(before, onsets=onsets))
     planned = plan(desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= GRACE_MS.get(d.kind, 0)))
-    escalated = budget.escalate(planned, desired, memory, now_ms)
+    escalated = budget.escalate(planned, desired, inputs.observed, memory)
     memory = structs.replace(memory, quarantined=escalated.quarantined, overrides=inputs.overrides)
     situation = Situation(
         desired=desired,
@@ -115,7 +115,7 @@ def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory) -> Memory:
     unproven = set(desired.machines if memory.unproven is None else memory.unproven)
     known = memory.rollout.generation
     if known != desired.generation:
-        changed = {d.machine_id for d in drifts if d.kind is Kind.CONFIG_BEHIND}
+        changed = {d.machine_id for d in drifts if d.kind in (Kind.CONFIG_BEHIND, Kind.CONTAINER_OUTDATED)}
         memory = asked_anew(memory, changed | {d.machine_id for d in drifts if d.kind is Kind.MACHINE_MISSING})
         unproven |= changed
     memory = structs.replace(memory, unproven=frozenset(i for i in unproven if i in drifting and i in desired.machines))
@@ -133,9 +133,10 @@ def _subject(operation: Operation) -> Callable[[str], bool]:
 
 
 def _begun(memory: Memory, operations: tuple[Operation, ...], inputs: Inputs) -> Memory:
+    asked, now_ms, window_ms = {o.key for o in inputs.asked}, inputs.observed.now_ms, inputs.desired.limits.window_ms
     for operation in operations:
         if operation.key not in inputs.running:
-            memory = tried(memory, operation, inputs.observed.now_ms, inputs.desired.limits.window_ms)
+            memory = tried(memory, operation, now_ms, window_ms, counts=operation.key not in asked)
     return memory
 
 

@@ -70,26 +70,33 @@ def tries(key: str, count: int) -> dict[str, Attempt]:
     return {key: Attempt(count=count, last_ms=times[-1], times_ms=times)}
 
 
-START = f"start-program/m0/{A.programs[-2].name}"
+def hanging(m: DesiredMachine) -> SeenMachine:
+    """Its service runs, and answers nobody."""
+    name = m.programs[-2].name
+    programs = report(m).report.programs
+    return report(m, programs={**programs, name: structs.replace(programs[name], healthy=False)})
+
+
+AGAIN = f"restart-program/m0/{A.programs[-2].name}"
 RESTART = "restart-machine/m0"
 START_MACHINE = "start-machine/m0"
-BROKEN = look(A, machines={A.id: fatal(A)})
+BROKEN = look(A, machines={A.id: hanging(A)})
 
 
 def test_a_program_that_is_tried_in_vain_has_its_machine_restarted() -> None:
     desired = wish(A)
-    assert run(decide(Inputs(desired=desired, observed=BROKEN, memory=Memory(attempts=tries(START, 4))))) == [START]
-    done = decide(Inputs(desired=desired, observed=BROKEN, memory=Memory(attempts=tries(START, 5))))
+    assert run(decide(Inputs(desired=desired, observed=BROKEN, memory=Memory(attempts=tries(AGAIN, 4))))) == [AGAIN]
+    done = decide(Inputs(desired=desired, observed=BROKEN, memory=Memory(attempts=tries(AGAIN, 5))))
     assert run(done) == [RESTART]
     assert "5 tries in 30 min did not help" in done.items[0].action
 
 
 def test_what_restarts_do_not_mend_is_left_to_a_person_whose_word_sets_it_free() -> None:
     desired = wish(A)
-    spent = Memory(attempts={**tries(START, 5), **tries(RESTART, 3)})
+    spent = Memory(attempts={**tries(AGAIN, 5), **tries(RESTART, 3)})
     done = decide(Inputs(desired=desired, observed=BROKEN, memory=spent))
     why = "5 tries and 3 restarts of the machine in 30 min did not help; `emp restart m0` tries again"
-    assert held(done) == [f"{START}: needs a person: {why}"]
+    assert held(done) == [f"{AGAIN}: needs a person: {why}"]
     assert told(done, "quarantined") == ["quarantined"]
     # It stays so when the window has passed: only a person, or a generation that changes the machine, sets it free.
     later = decide(Inputs(desired=desired, observed=at(BROKEN, 60 * MINUTE_MS), memory=done.memory))
@@ -101,10 +108,19 @@ def test_what_restarts_do_not_mend_is_left_to_a_person_whose_word_sets_it_free()
 
 
 def test_a_generation_that_changes_the_machine_sets_it_free() -> None:
-    spent = Memory(attempts={**tries(START, 5), **tries(RESTART, 3)}, quarantined={START: "x"})
+    spent = Memory(attempts={**tries(AGAIN, 5), **tries(RESTART, 3)}, quarantined={AGAIN: "x"})
     old = look(A, machines={A.id: fatal(one([], machine_id="m0"), config_hash="old")})
     done = decide(Inputs(desired=wish(A, generation=2), observed=old, memory=spent))
     assert done.memory.quarantined == {} and run(done) == ["send-configuration/m0"]
+
+
+def test_containers_that_people_changed_are_made_anew_however_often_that_was() -> None:
+    """Each generation asks for it: that is no try in vain."""
+    other = look(A, instances={A.id: structs.replace(running(A), container="old")})
+    memory = Memory(attempts=tries(RESTART, 3), rollout=Rollout(generation=1))
+    assert run(decide(Inputs(desired=wish(A), observed=other, memory=memory))) == []
+    asked = decide(Inputs(desired=wish(A, generation=2), observed=other, memory=memory))
+    assert run(asked) == [RESTART] and asked.memory.quarantined == {}
 
 
 def test_a_generation_tries_at_once_what_does_not_run() -> None:

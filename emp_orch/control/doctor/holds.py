@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, known
+from emp_orch.control.inspect import DriftNow
 from emp_orch.fleet.overrides import OverrideKind
 
 
@@ -47,11 +48,15 @@ def _rollout(facts: Facts) -> Iterator[Problem]:
         yield Problem(what=f"{words} makes no progress", fix="emp diff says what it waits for; emp rollback goes back")
 
 
+def _named(d: DriftNow) -> str:
+    return " ".join(filter(None, (d.drift.machine_id, d.drift.program)))
+
+
 def _quarantine(facts: Facts) -> Iterator[Problem]:
     for d in known(facts.difference).quarantined:
         yield Problem(
             what=f"{d.drift.kind} {d.drift.subject} on {d.drift.machine_id}: {d.held}",
-            fix=f"emp explain {d.drift.key}; emp restart {d.drift.machine_id} releases it",
+            fix=f"emp explain {d.drift.key}; emp restart {_named(d)} releases it",
             where=d.drift.origin,
         )
 
