@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash, machine_of
+from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind, config_hash, machine_of
 from emp_orch.fleet.drift import Desired
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
 from emp_orch.fleet.observed import (
+    ConnectorReport,
+    ConnectorStatus,
     Instance,
     InstanceState,
     MachineReport,
@@ -63,6 +65,10 @@ class Program:
     flaky: bool = False
     sick: bool = False
     slow_ms: int = 0
+
+    @property
+    def answers(self) -> bool:
+        return self.state is ProgramState.RUNNING and not self.sick
 
     @property
     def fails(self) -> bool:
@@ -187,6 +193,10 @@ class Host:
             error=self.error,
         )
 
+    def services(self, slot: int | None) -> Iterable[Program]:
+        """The services of one slot's own: its worker works on them, and takes no job while one does not answer."""
+        return [p for p in self.programs.values() if p.want.kind is ProgramKind.SERVICE and p.want.slot == slot]
+
     def up(self, program: DesiredProgram) -> bool:
         got = self.programs.get(program.name)
         return is_up(program, got.report() if got else None)
@@ -195,7 +205,8 @@ class Host:
         """Run another configuration from now on, in place. Returns the workers that were stopped in order."""
         wanted = {p.name: p for p in machine.programs}
         gone = {n for n, p in self.programs.items() if n not in wanted or not _same(p.want, wanted[n])}
-        stopped = {WorkerId(f"{self.machine.id}-worker-{p.want.slot}") for n, p in self.programs.items() if n in gone}
+        ended = [p.want for n, p in self.programs.items() if n in gone and p.want.kind is ProgramKind.WORKER]
+        stopped = {WorkerId(f"{self.machine.id}-worker-{want.slot}") for want in ended}
         self.programs = {n: p for n, p in self.programs.items() if n not in gone}
         if gone or wanted.keys() - self.programs.keys():
             self.status = MachineStatus.CONFIGURING
@@ -403,23 +414,25 @@ class World:
                 yield WorkerId(f"{host.machine.id}-worker-{program.want.slot}"), program
 
     def _return_jobs(self) -> None:
-        """A job whose worker is gone waits again; the queue's leases see to that."""
+        """A job whose worker or service is gone waits again; the queue's leases see to that."""
         alive = {
             wid
             for host in self.hosts.values()
             for wid, program in self.worker_ids(host)
-            if program.state is ProgramState.RUNNING and wid not in host.hung_workers
+            if program.state is ProgramState.RUNNING
+            and wid not in host.hung_workers
+            and all(p.state is ProgramState.RUNNING for p in host.services(program.want.slot))
         }
         for wid in [wid for wid in self.jobs if wid not in alive]:
             del self.jobs[wid]
             self.waiting += 1
 
-    def _at_work(self, wid: WorkerId, host: Host) -> bool:
+    def _at_work(self, wid: WorkerId, host: Host, *, able: bool) -> bool:
         """Go on with a job, end it, or claim the next."""
         if self.jobs.get(wid, self.now_ms + 1) <= self.now_ms:
             del self.jobs[wid]
             self.completed += 1
-        if wid not in self.jobs and self.waiting and host.status is not MachineStatus.DRAINING:
+        if able and wid not in self.jobs and self.waiting and host.status is not MachineStatus.DRAINING:
             self.waiting -= 1
             self.jobs[wid] = self.now_ms + JOB_MS
         return wid in self.jobs
@@ -438,14 +451,16 @@ class World:
             if program.state is not ProgramState.RUNNING or wid in host.hung_workers:
                 continue
             young = self.now_ms - program.since_ms < 2 * TICK_MS
-            working = WorkerStatus.IDLE if young or not self._at_work(wid, host) else WorkerStatus.BUSY
+            services = host.services(program.want.slot)
+            able = all(p.answers for p in services)
+            working = WorkerStatus.IDLE if young or not self._at_work(wid, host, able=able) else WorkerStatus.BUSY
             report = WorkerReport(
                 worker_id=wid,
                 machine_id=MachineId("elsewhere") if wid in host.strayed else host.machine.id,
                 gpu=program.want.slot or 0,
                 status=WorkerStatus.INITIALIZING if young else working,
-                capabilities={},
-                connector_statuses={},
+                capabilities={"services": [p.want.service for p in services]},
+                connector_statuses={str(p.want.service): _connector(p) for p in services},
                 started_ms=program.since_ms + host.error_ms,
             )
             damaged = self.workers.get(wid, (report, 0))[0] is None
@@ -476,11 +491,12 @@ class World:
             case Verb.START_PROGRAM if program is not None:
                 program.start(self.now_ms, self.now_ms)
             case Verb.RESTART_PROGRAM if program is not None:
-                wid = WorkerId(f"{host.machine.id}-worker-{program.want.slot}")
-                if program.want.name.startswith("redis-worker") and wid not in host.hung_workers:
-                    self.drop_worker(wid)
-                host.hung_workers.discard(wid)
-                host.strayed.discard(wid)
+                if program.want.kind is ProgramKind.WORKER:
+                    wid = WorkerId(f"{host.machine.id}-worker-{program.want.slot}")
+                    if wid not in host.hung_workers:
+                        self.drop_worker(wid)
+                    host.hung_workers.discard(wid)
+                    host.strayed.discard(wid)
                 program.stop(self.now_ms)
                 program.start(self.now_ms, self.now_ms)
             case Verb.STOP_PROGRAM if program is not None:
@@ -567,6 +583,10 @@ class World:
         self.drop(machine_id)
         for slot in range(host.machine.num_gpus):
             self.drop_worker(WorkerId(f"{machine_id}-worker-{slot}"))
+
+
+def _connector(program: Program) -> ConnectorReport:
+    return ConnectorReport(status=ConnectorStatus.IDLE if program.answers else ConnectorStatus.ERROR)
 
 
 def _malformed(kind: str, subject: str, seen_ms: int) -> Malformed:

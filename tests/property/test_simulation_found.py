@@ -67,7 +67,7 @@ def test_a_drain_makes_nobody_stale_who_merely_did_not_change() -> None:
 def test_whoever_asked_is_answered_also_when_the_machine_died_of_it() -> None:
     sim = Simulation().booted()
     sim.strike("hung", M2)
-    sim.ask(Asked.RESTART_PROGRAM, M2, "web")
+    sim.ask(Asked.RESTART_PROGRAM, M2, "web-gpu0")
     settle(sim)
     assert sim.redis.answers["1"]
 
@@ -92,7 +92,7 @@ def test_the_next_machine_waits_until_the_last_is_in_order_whatever_status_it_te
     sim.apply(sim.change(command="serve2"))
     sim.seconds(3)
     assert _begun(sim) == ["send configuration m0"]
-    sim.ask(Asked.RESTART_PROGRAM, M0, "web")
+    sim.ask(Asked.RESTART_PROGRAM, M0, "web-gpu0")
     host = sim.world.hosts[M0]
     while host.status is not MachineStatus.READY:
         sim.seconds(1)
@@ -100,7 +100,7 @@ def test_the_next_machine_waits_until_the_last_is_in_order_whatever_status_it_te
         sim.strike("slow", M0, program=program)
     sim.seconds(6)
     assert host.status is MachineStatus.READY
-    assert not host.up(host.programs[ProgramName("web")].want)
+    assert not host.up(host.programs[ProgramName("web-gpu0")].want)
     assert "send configuration m1" not in _begun(sim)
     settle(sim)
 

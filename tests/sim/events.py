@@ -24,7 +24,7 @@ class Choose(Protocol):
 Event = Callable[[Simulation, Choose], None]
 
 IDS = tuple(MachineId(name) for name in fleets.MACHINES)
-PROGRAMS = (ProgramName("web"), ProgramName("redis-worker-gpu0"))
+PROGRAMS = (ProgramName("web-gpu0"), ProgramName("redis-worker-gpu0"))
 SECONDS = tuple(range(1, 13))
 # How many awaits of a round are done before a reconciler is stopped; a round has about so many.
 AWAITS = tuple(range(24))
@@ -65,6 +65,26 @@ def a_program_fails_on_and_on(sim: Simulation, choose: Choose) -> None:
         sim.strike("blind", machine_id)
     sim.strike(choose(("crashing", "flaky", "sick")), machine_id, program=choose((0, 1)))
     sim.seconds(choose((130, 200)))
+
+
+def a_slot_fails_beside_one_that_works(sim: Simulation, choose: Choose) -> None:
+    """Or a helper does, or both slots. Jobs come meanwhile."""
+    sim.apply(sim.change(gpus=2))
+    sim.seconds(40)
+    sim.submit(12)
+    sim.seconds(choose((1, 3)))
+    for program in choose(((0,), (1,), (2,), (0, 1))):
+        sim.strike(choose(("crashing", "flaky", "sick")), IDS[0], program=program)
+    for _ in range(choose((3, 8))):
+        sim.submit(4)
+        sim.seconds(25)
+
+
+def a_machine_hangs_again_and_again(sim: Simulation, choose: Choose) -> None:
+    machine_id = choose(IDS)
+    for _ in range(choose((1, 5))):
+        sim.strike("hung", machine_id)
+        sim.seconds(choose((50, 70)))
 
 
 def a_machine_boots_unheard(sim: Simulation, choose: Choose) -> None:
@@ -177,6 +197,8 @@ EVENTS: tuple[Event, ...] = (
     *(time_passes, long_time_passes, a_machine_breaks, a_program_breaks, something_heals, many_break),
     *(
         a_program_fails_on_and_on,
+        a_slot_fails_beside_one_that_works,
+        a_machine_hangs_again_and_again,
         a_machine_boots_unheard,
         a_host_is_cut_off_and_back,
         redis_breaks,

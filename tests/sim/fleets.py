@@ -1,4 +1,7 @@
-"""Generations of one small fleet: four machines of one GPU, or two on the first, and a service with a health check."""
+"""Generations of one small fleet: four machines of a service with a health check for each GPU.
+
+The first may have two GPUs, and then a helper that no worker needs.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from fleet_support import HEALTH, fleet, machine, service
 from msgspec import structs
 from world import BROKEN
 
-from emp_orch.fleet.model import Fleet, ReconcileSpec, RolloutSpec, ServiceName, WorkerSpec
+from emp_orch.fleet.model import Fleet, ReconcileSpec, RolloutSpec, Scale, ServiceName, WorkerSpec
 from emp_orch.store.generations import Generation
 
-WEB = service("web", health=HEALTH, command=("serve",))
+WEB = service("web", scale=Scale.PER_GPU, health=HEALTH, command=("serve",))
+HELPER = service("helper", command=("help",))
 MACHINES = ("m0", "m1", "m2", "m3")
 START_MS = 1_000_000_000
 DRAIN_S = 10.0
@@ -22,10 +26,15 @@ def any_fleet(*, names: tuple[str, ...] = MACHINES, gpus: int = 1, command: str 
     """`reconcile` are fields of ReconcileSpec; `rollback` is one of its rollout's."""
     web = structs.replace(WEB, command=(command,))
     machines = [
-        machine(name, services=[ServiceName("web")], num_gpus=gpus if name == "m0" else 1, worker=_WORKERS)
+        machine(
+            name,
+            services=[WEB.name, HELPER.name] if name == "m0" and gpus > 1 else [WEB.name],
+            num_gpus=gpus if name == "m0" else 1,
+            worker=_WORKERS,
+        )
         for name in names
     ]
-    bare = fleet([web], *machines)
+    bare = fleet([web, HELPER], *machines)
     rollout = RolloutSpec(min_healthy_s=4.0, progress_deadline_s=120.0, rollback=reconcile.pop("rollback", False))
     spec: ReconcileSpec = structs.replace(bare.reconcile, rollout=rollout, **reconcile)
     return structs.replace(bare, reconcile=spec)

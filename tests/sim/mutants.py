@@ -54,6 +54,11 @@ MUTANTS = (
     _one("quarantine is not asked", "quarantine", "fleet.policy", "    _quarantined,\n", ""),
     _one("no budget of a program", "budget", "fleet.budget", "tries < limits.program_budget", "True"),
     _one("no budget of a machine", "budget", "fleet.budget", "restarts >= limits.machine_budget", "False"),
+    _one(
+        *("a slot's trouble is its machine's", "own trouble", "fleet.slots"),
+        *("if worker.status in AT_WORK:\n        return True", "if True:\n        return False"),
+    ),
+    _one("no job is waited for", "own trouble", "fleet.policy", "    _at_a_job,\n", ""),
     _one("no backoff", "backoff", "fleet.policy", "    _backing_off,\n", ""),
     _one("backoff does not double", "backoff", "fleet.policy", "2 ** (max(1, count) - 1)", "1"),
     _one("backoff is forgotten at once", "backoff", "fleet.memory", "RESET_AFTER_MS = 60_000", "RESET_AFTER_MS = 0"),

@@ -168,6 +168,7 @@ class Watch:
             if by_itself:
                 self._held(operation, inputs, done)
                 self._known(operation, inputs)
+                self._own_trouble(operation, inputs, done)
                 if whole is not None and whole.now_ms == self._world.redis_ms:
                     self._true(operation, node, done, inputs.desired)
             # Who was stopped until the lease was over decides by an old look, and comes to nothing: it is fenced.
@@ -256,6 +257,27 @@ class Watch:
                 self.fail("unknown", f"{operation.text}, whose report cannot be read")
         if operation.verb is Verb.RESTART_PROGRAM and operation.cause.split()[0] in unreadable:
             self.fail("unknown", f"{operation.text}, whose report cannot be read")
+
+    def _own_trouble(self, operation: Operation, inputs: Inputs, done: Round) -> None:
+        """No job of a healthy slot is cut for another's fault, and none that may only keep its service busy."""
+        observed, machine = inputs.observed, inputs.desired.machines.get(operation.machine_id)
+        kinds = {item.drift.kind for item in done.items if item.operation == operation.key}
+        if machine is None or not kinds:
+            return
+        at_work = {
+            w.report.gpu
+            for wid in machine.workers
+            if (w := observed.workers.get(wid)) is not None
+            and w.report.status is WorkerStatus.BUSY
+            and abs(observed.now_ms - w.seen_ms) <= inputs.desired.stale_after_ms
+        }
+        inside = all(str(kind).startswith(("program-", "worker-", "connector-")) for kind in kinds)
+        if operation.verb is Verb.RESTART_MACHINE and inside and at_work:
+            self.fail("own trouble", f"{operation.text}, with jobs on slots {sorted(at_work)}")
+        program = machine.program(operation.program) if operation.program else None
+        ill = kinds <= {Kind.PROGRAM_UNHEALTHY, Kind.CONNECTOR_UNHEALTHY}
+        if operation.verb is Verb.RESTART_PROGRAM and ill and program is not None and program.slot in at_work:
+            self.fail("own trouble", f"{operation.text}, with a job on it")
 
     def _true(self, operation: Operation, node: Node, done: Round, desired: Desired) -> None:
         """Whether what the operation answers is so: nothing is stopped for a silence that was ours."""
