@@ -14,7 +14,7 @@ from queue_model import END_EVENTS, ENDS, KINDS, LANES, SERVES, Model, ModelJob,
 from queue_support import job as submission
 from queue_worlds import LEASE_MS, LONG_MS, MIDDLE_MS, SHORT_MS, World
 
-from emp_orch.jobs.model import JobError, Progress, Result
+from emp_orch.jobs.model import Crash, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.requirements import lane_of
 from emp_orch.jobs.retry import Cause
@@ -34,8 +34,9 @@ FAILURES = {
     "time out": (Cause.TIMEOUT, True),
     "time out for good": (Cause.TIMEOUT, False),
     "hand back": (Cause.HANDED_BACK, True),
+    "crash": (Cause.CRASHED, True),
 }
-HOWS = st.sampled_from([*FAILURES, "fail", "complete", "cancelled"])
+HOWS = st.sampled_from([*FAILURES, "crash", "fail", "complete", "cancelled"])
 WORKERS = st.sampled_from(["w0", "w1", "w2"])
 # Mostly those whose lease stands; now and then those who lost it.
 STANDING = st.sampled_from([True, True, True, False])
@@ -215,7 +216,8 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             cause, retryable = FAILURES[how]
             error = JobError(message=f"no luck: {how}", retryable=retryable)
-            answer = self.do(run.claims.not_completed(run.claimed, cause, error))
+            crash = Crash(worker_id=run.worker, service="sim", how="status 3") if how == "crash" else None
+            answer = self.do(run.claims.not_completed(run.claimed, cause, error, crash=crash))
         self.touched.add(run.job_id)
         if not standing:
             assert answer is None, "who lost the lease ends nothing"
@@ -226,7 +228,11 @@ class QueueMachine(RuleBasedStateMachine):
         if how == "complete":
             assert job.result == result and job.error is None and job.progress == Progress(fraction=1)
         elif how in FAILURES and how != "hand back" and job.status is not JobStatus.UNWORKABLE:
-            assert job.error == error
+            poison = status is JobStatus.FAILED and self.model.is_poison(self.model.jobs[run.job_id], how)
+            assert job.error is not None and (
+                job.error.message.startswith("poison: it ended sim on ") if poison else job.error == error
+            )
+        assert {c.worker_id for c in job.crashes} == set(self.model.jobs[run.job_id].crashed)
 
     @precondition(lambda self: any(run for run in self.model.runs if self.lane_of_run(run) in ("plain", "needs-m")))
     @rule(which=WHICH, standing=STANDING)

@@ -64,6 +64,8 @@ class ModelJob:
     cancel: bool = False
     avoid: tuple[str, int] | None = None
     ends: int = 0
+    # The workers whose service it ended, the last two.
+    crashed: list[str] = field(default_factory=list)
     # What it was submitted into; `lane` changes when a worker finds that its service lacks what the job needs.
     asked: str = ""
     # Submitted with others: one event told of them all.
@@ -139,6 +141,8 @@ class Model:
         """Its run is over; what becomes of it."""
         assert job.run is not None
         worker = job.run.worker
+        if how == "crash":
+            job.crashed = [*(w for w in job.crashed if w != worker), worker][-2:]
         status = self._verdict(job, how)
         job.status, job.run, job.cancel = status, None, False
         if status is _S.PENDING:
@@ -169,10 +173,15 @@ class Model:
             return _S.CANCELLED
         if how == "hand back":
             return _S.PENDING
-        again = how in ("fail", "time out", "lose") and job.attempts <= job.max_retries
+        if self.is_poison(job, how):
+            return _S.FAILED
+        again = how in ("fail", "time out", "lose", "crash") and job.attempts <= job.max_retries
         if again:
             return _S.PENDING
         return _S.TIMEOUT if how.startswith("time out") else _S.FAILED
+
+    def is_poison(self, job: ModelJob, how: str) -> bool:
+        return how == "crash" and len(job.crashed) == 2
 
     def _ended(self, job: ModelJob, worker: str | None) -> None:
         job.ends += 1
@@ -190,7 +199,7 @@ class Model:
         return first
 
     def retried(self, job: ModelJob) -> None:
-        job.status, job.attempts, job.avoid = _S.PENDING, 0, None
+        job.status, job.attempts, job.avoid, job.crashed = _S.PENDING, 0, None, []
         job.tell("job_requeued")
 
     def held(self) -> list[ModelJob]:

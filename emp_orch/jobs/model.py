@@ -53,6 +53,14 @@ def outputs_of(result: Result | None, error: JobError | None) -> tuple[Output, .
     return error.outputs if error is not None else ()
 
 
+class Crash(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of a job during which the service of that worker's slot ended. `how`: `status 3`, `SIGSEGV`."""
+
+    worker_id: str
+    service: str
+    how: str
+
+
 class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One change: `event` is an event type of the stream."""
 
@@ -84,8 +92,9 @@ class JobSummary(Struct, frozen=True, kw_only=True):
 
 
 class Job(JobSummary, frozen=True, kw_only=True):
-    """The whole of it."""
+    """The whole of it. `crashes`: workers whose service ended during it, since a person last had it run again."""
 
+    crashes: tuple[Crash, ...] = ()
     payload: dict[str, Any] = {}
     result: Result | None = None
     history: tuple[HistoryEntry, ...] = ()

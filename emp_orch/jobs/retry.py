@@ -15,6 +15,7 @@ class Cause(StrEnum):
     FAILED = "failed"  # the service or the connector said so
     TIMEOUT = "timeout"  # it ran longer than it may
     LOST = "lost"  # its worker stopped renewing the lease
+    CRASHED = "crashed"  # its service ended during it
     HANDED_BACK = "handed_back"  # its worker shuts down, or its service was not there; no attempt is counted
 
 
@@ -28,15 +29,18 @@ class End(Struct, frozen=True, kw_only=True):
     status: JobStatus
 
 
-def decide(*, cause: Cause, retryable: bool, attempts: int, max_retries: int, cancelled: bool) -> Requeue | End:
+def decide(
+    *, cause: Cause, retryable: bool, attempts: int, max_retries: int, cancelled: bool, poison: bool = False
+) -> Requeue | End:
     """The next step after run number `attempts` (1 is the first) of a job that may be retried `max_retries` times.
 
-    `cancelled`: someone asked for the job's cancellation, so it is not run again.
+    `cancelled`: someone asked for the job's cancellation, so it is not run again. `poison`: it ended as many
+    services as it may (poison.py).
     """
     if cancelled:
         return End(status=JobStatus.CANCELLED)
     if cause is Cause.HANDED_BACK:
         return Requeue(counts=False)
-    if retryable and attempts <= max_retries:
+    if retryable and attempts <= max_retries and not poison:
         return Requeue(counts=True)
     return End(status=JobStatus.TIMEOUT if cause is Cause.TIMEOUT else JobStatus.FAILED)

@@ -14,8 +14,9 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.model import Job, JobError, Progress, Result
+from emp_orch.jobs.model import Crash, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers, both
+from emp_orch.jobs.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, signature, unmet
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.states import ENDED, JobStatus
@@ -168,7 +169,7 @@ class Claims:
             self._unsure = ""
 
     async def _claimed(self, row: Sequence[Any], token: str) -> Claimed | None:
-        job_id, text, runs, assigned, error, payload, needs = row
+        job_id, text, runs, assigned, error, payload, needs, crashes = row
         try:
             job = claimed(
                 job_id,
@@ -179,6 +180,7 @@ class Claims:
                 payload=payload,
                 worker_id=self._worker_id,
                 needs=needs,
+                crashes=crashes,
             )
             if not payload and (place := place_of(text)) is not None and place.apart:
                 raise JobDamaged(f"job {job_id!r} in Redis is damaged: its payload is gone", hint="submit it again")
@@ -235,19 +237,26 @@ class Claims:
         """Record that the run was stopped because someone asked for it. None as above."""
         return await self._end(claim.job.id, claim.token, JobStatus.CANCELLED)
 
-    async def not_completed(self, claim: Claimed, cause: Cause, error: JobError) -> JobStatus | None:
-        """Record a run without a result; the job ends or goes back into its lane. The status it got, None as above."""
+    async def not_completed(
+        self, claim: Claimed, cause: Cause, error: JobError, *, crash: Crash | None = None
+    ) -> JobStatus | None:
+        """Record a run without a result; the job ends or goes back into its lane. `crash`: its service ended during it.
+        The status it got, None as above.
+        """
         job = claim.job
+        crashes = with_crash(job.crashes, crash) if crash else ()
+        error = of_poison(crashes, error) if is_poison(crashes) else error
         step = decide(
             cause=cause,
             retryable=error.retryable,
             attempts=job.attempts,
             max_retries=job.max_retries,
             cancelled=False,  # the script knows, and looks in the same instant
+            poison=is_poison(crashes),
         )
         match step:
             case End(status=status):
-                return await self._end(job.id, claim.token, status, error=error)
+                return await self._end(job.id, claim.token, status, error=error, crashes=crashes)
             case Requeue(counts=counts):
                 return await self._end(
                     *(job.id, claim.token, JobStatus.PENDING),
@@ -255,6 +264,7 @@ class Claims:
                     reason=error.message,
                     uncounted=not counts,
                     requirements=job.requirements,
+                    crashes=crashes,
                 )
 
     async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None:
@@ -274,8 +284,8 @@ class Claims:
         row = await self._scripts.adopt(self._worker_id, token, self._lease_ms, job_id)
         if not row:
             return None
-        text, runs, assigned, error, payload, run, cancel, times, needs = row
-        claim = await self._claimed((job_id, text, runs, assigned, error, payload, needs), token)
+        text, runs, assigned, error, payload, run, cancel, times, needs, crashes = row
+        claim = await self._claimed((job_id, text, runs, assigned, error, payload, needs, crashes), token)
         if claim is None:
             return None
         try:
@@ -305,6 +315,7 @@ class Claims:
         reason: str = "",
         uncounted: bool = False,
         requirements: Requirements | None = None,
+        crashes: tuple[Crash, ...] = (),
     ) -> JobStatus | None:
         status = await self._scripts.end(
             *(job_id, token, verdict),
@@ -314,6 +325,7 @@ class Claims:
             AVOID_MS if verdict is JobStatus.PENDING else 0,
             *("1" if uncounted else "0", "0"),
             b"" if requirements is None else canonical(requirements),
+            msgspec.json.encode(crashes) if crashes else b"",
         )
         if status == Lease.LOST:
             return None

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import HistoryEntry, Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.model import Crash, HistoryEntry, Job, JobError, JobSummary, Progress, Result
 from emp_orch.jobs.offers import Needs, both
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
@@ -184,6 +184,10 @@ def _payload(document: Document, apart: str | None) -> dict[str, Any]:
     return document.payload or {}
 
 
+def _crashes(text: str | None) -> tuple[Crash, ...]:
+    return msgspec.json.decode(text, type=tuple[Crash, ...]) if text else ()
+
+
 def job_from(job_id: str, text: str, state: Mapping[str, str], payload: str | None, unworkable: str | None) -> Job:
     """The whole job. `payload`: the one kept apart, if there is one. Raises JobDamaged."""
     try:
@@ -195,13 +199,23 @@ def job_from(job_id: str, text: str, state: Mapping[str, str], payload: str | No
             payload=_payload(entry.document, payload),
             result=None if result is None else msgspec.json.decode(result, type=Result),
             history=_history(entry, state, fields["status"]),
+            crashes=_crashes(state.get("crashes")),
         )
     except _ERRORS as e:
         raise _damaged(job_id, e) from e
 
 
 def claimed(
-    job_id: str, text: str, *, attempts: int, assigned_ms: int, error: str, payload: str, worker_id: str, needs: str
+    job_id: str,
+    text: str,
+    *,
+    attempts: int,
+    assigned_ms: int,
+    error: str,
+    payload: str,
+    worker_id: str,
+    needs: str,
+    crashes: str = "",
 ) -> Job:
     """A job as its claim answers it: assigned, without its history. Raises JobDamaged."""
     try:
@@ -220,6 +234,7 @@ def claimed(
             worker_id=worker_id,
             error=msgspec.json.decode(error, type=JobError) if error else None,
             payload=_payload(entry.document, payload or None),
+            crashes=_crashes(crashes),
         )
     except _ERRORS as e:
         raise _damaged(job_id, e) from e

@@ -99,7 +99,8 @@ return {1}
 # Finish completed jobs and claim the next, in one trip. NEXT_AFTER_WAITING is for a worker that waited or just started.
 # ARGV: worker, its class, token, lease ms, longest wait ms, how many it wants, number of finished jobs; for each: id,
 # token, result (JSON). Returns {statuses of the finished, 'stale'} when the class does not know all lanes, {statuses,
-# 'wait', ms}, or {statuses, 'jobs', {id, document, earlier runs, assigned ms, error, payload, needs}, …}.
+# 'wait', ms}, or {statuses, 'jobs', {id, document, earlier runs, assigned ms, error, payload, needs,
+# crashes}, …}.
 _FINISH_COMPLETED = """
 local worker, class, token, ttl, longest = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
@@ -215,15 +216,15 @@ local function take(entry, score, sig)
   if not document then return nil end -- somebody deleted it: there is nothing to run
   local new = call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'token', token, 'assigned_ms', now_text,
     'at', score .. '|' .. whole(string.sub(entry, 1, 20)) .. '|' .. sig)
-  local runs, err, needs = '0', '', ''
+  local runs, err, needs, crashes = '0', '', '', ''
   if new < 5 then
-    local f = call('HMGET', key, 'runs', 'error', 'needs')
-    runs, err, needs = f[1] or '0', f[2] or '', f[3] or ''
+    local f = call('HMGET', key, 'runs', 'error', 'needs', 'crashes')
+    runs, err, needs, crashes = f[1] or '0', f[2] or '', f[3] or '', f[4] or ''
   end
   call('ZADD', LEASES, lease_text, id)
   emit('job_assigned', id, worker, 'assigned', '')
   return {id, document, runs, now_text, err, string.sub(document, 1, 1) == '1' and call('GET', PAYLOAD .. id) or '',
-    needs}
+    needs, crashes}
 end
 
 local answer = {statuses, 'jobs'}
@@ -377,11 +378,11 @@ return f[3] and 'cancel' or 'ok'
 
 # A run is over. ARGV: id, token, verdict (completed | failed | cancelled | timeout | pending), result, error (JSON or
 # ''), reason, avoid ms (0: none), 1 when the attempt does not count, 1 when only an expired lease may be ended,
-# requirements (JSON). Returns the status the job got, or 'lost'.
+# requirements (JSON), crashes (JSON; '' when there is no new one). Returns the status the job got, or 'lost'.
 END = """
 return finish(ARGV[1], ARGV[2], {verdict = ARGV[3], result = ARGV[4], error = ARGV[5], reason = ARGV[6],
   avoid_ms = tonumber(ARGV[7]), uncounted = ARGV[8] == '1', expired = ARGV[9] == '1',
-  requirements = ARGV[10]}, now_ms())
+  requirements = ARGV[10], crashes = ARGV[11]}, now_ms())
 """
 
 # The job needs what the worker's service does not have: it goes to the lane of those who have it, at its place, and the
@@ -405,13 +406,13 @@ return finish(id, token, {verdict = 'pending', result = '', error = '', reason =
 )
 
 # A worker that starts takes over a job that its former life held. ARGV: worker, new token, lease ms, id.
-# Returns {document, earlier runs, assigned ms, error, payload, run, cancel, how often this run was taken over, needs},
-# or {} when it does not hold it.
+# Returns {document, earlier runs, assigned ms, error, payload, run, cancel, how often this run was taken over, needs,
+# crashes}, or {} when it does not hold it.
 ADOPT = """
 local id = ARGV[4]
 local key = JOB .. id
 local f = call('HMGET', key, 'worker_id', 'status', 'runs', 'assigned_ms', 'error', 'run', 'cancel', 'adopted',
-  'needs')
+  'needs', 'crashes')
 if f[1] ~= ARGV[1] or (f[2] ~= 'assigned' and f[2] ~= 'in_progress') then return {} end
 local document = call('HGET', JOBS, id)
 if not document then return {} end
@@ -420,7 +421,8 @@ call('ZADD', LEASES, now_ms() + tonumber(ARGV[3]), id)
 local times = (tonumber(f[8]) or 0) + 1
 call('HSET', key, 'adopted', whole(times))
 local payload = string.sub(document, 1, 1) == '1' and call('GET', PAYLOAD .. id) or ''
-return {document, f[3] or '0', f[4] or '0', f[5] or '', payload, f[6] or '', f[7] or '', times, f[9] or ''}
+return {document, f[3] or '0', f[4] or '0', f[5] or '', payload, f[6] or '', f[7] or '', times, f[9] or '',
+  f[10] or ''}
 """
 
 # A worker goes. ARGV: worker. A wake that was on its way to it is passed on.

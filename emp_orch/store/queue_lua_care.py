@@ -54,7 +54,7 @@ local history = run_noted(f[2], f[3], f[4])
 if f[7] then history = noted(history, entry(f[7], 'job_cancel_requested', f[4], f[8])) end
 history = noted(history, entry(f[5] or whole(now), 'job_' .. status, f[4], f[6]))
 call('HDEL', key, 'finished_ms', 'started_ms', 'assigned_ms', 'worker_id', 'token', 'progress', 'error', 'result',
-  'reason', 'cancel', 'cancel_reason', 'run', 'runs', 'avoid', 'adopted')
+  'reason', 'cancel', 'cancel_reason', 'run', 'runs', 'avoid', 'adopted', 'crashes')
 call('HSET', key, 'status', 'pending',
   'history', noted(history, entry(whole(now), 'job_requeued', '', 'a person asked for it')))
 emit('job_requeued', id, '', 'pending', '')

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from emp_orch.jobs.model import Job, JobError, JobSummary, Progress, Result
+from msgspec.structs import replace
+
+from emp_orch.jobs.model import Crash, Job, JobError, JobSummary, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers
+from emp_orch.jobs.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.submission import Submission
@@ -161,6 +164,7 @@ class MemoryQueue:
             attempts=job.attempts,
             max_retries=job.max_retries,
             cancelled=job.cancel_requested,
+            poison=cause is Cause.CRASHED and is_poison(job.crashes),
         )
         status = step.status if isinstance(step, End) else JobStatus.PENDING
         outcome = Outcome(
@@ -168,6 +172,7 @@ class MemoryQueue:
             error=None if cause is Cause.HANDED_BACK else error,  # a hand-back is nobody's failure
             reason=reason[:MAX_REASON],
             counts=not isinstance(step, Requeue) or step.counts,
+            crashes=job.crashes,
         )
         self.jobs.end_run(job.id, outcome)
         if status is JobStatus.PENDING:
@@ -246,11 +251,17 @@ class MemoryClaims:
         """Record that the run was stopped because someone asked for it. None as above."""
         return self._end(claim, Outcome(status=JobStatus.CANCELLED))
 
-    async def not_completed(self, claim: Claimed, cause: Cause, error: JobError) -> JobStatus | None:
+    async def not_completed(
+        self, claim: Claimed, cause: Cause, error: JobError, *, crash: Crash | None = None
+    ) -> JobStatus | None:
         """Record a run without a result; the job ends or goes back to its place. The status it got, None as above."""
         if not self._stands(claim):
             return None
-        return self._queue.run_failed(self._jobs.get(claim.job.id), cause, error, error.message)
+        job = self._jobs.get(claim.job.id)
+        crashes = job.crashes if crash is None else with_crash(job.crashes, crash)
+        if crash is not None and is_poison(crashes):
+            error = of_poison(crashes, error)
+        return self._queue.run_failed(replace(job, crashes=crashes), cause, error, error.message)
 
     async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None:
         """Back to its place, for those who have `needs` too; the run does not count. None as above."""

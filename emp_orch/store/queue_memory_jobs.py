@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emp_orch.jobs.model import HistoryEntry, Job, JobError, Progress, Result
+from emp_orch.jobs.model import Crash, HistoryEntry, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers, both
 from emp_orch.jobs.requirements import Requirements, lane_of, unmet
 from emp_orch.jobs.states import JobStatus
@@ -37,13 +37,15 @@ class _PassedOver(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How a run ended. `status` PENDING: the job goes back to its place. No `error`: what an earlier run said stays."""
+    """How a run ended. `status` PENDING: the job goes back to its place. No `error`: what an earlier run said stays;
+    so with `crashes`."""
 
     status: JobStatus
     result: Result | None = None
     error: JobError | None = None
     reason: str = ""
     counts: bool = True
+    crashes: tuple[Crash, ...] | None = None
 
 
 class Jobs:
@@ -178,6 +180,8 @@ class Jobs:
         job = replace(self._jobs[job_id], cancel_requested=False)
         if outcome.error is not None:
             job = replace(job, error=outcome.error)
+        if outcome.crashes is not None:
+            job = replace(job, crashes=outcome.crashes)
         if outcome.status is JobStatus.PENDING:
             self._pass_over(job_id, job.worker_id)
             self._requeue(replace(job, attempts=job.attempts - (not outcome.counts)), job.worker_id, outcome.reason)
@@ -212,7 +216,9 @@ class Jobs:
     def run_again(self, job_id: str) -> None:
         """An ended one waits again at its old place, with all its attempts."""
         del self._ended[job_id]
-        job = replace(self._jobs[job_id], attempts=0, finished_ms=None, worker_id=None, error=None, result=None)
+        job = replace(
+            self._jobs[job_id], attempts=0, finished_ms=None, worker_id=None, error=None, result=None, crashes=()
+        )
         self._requeue(job, None, "a person asked for it", shown="")
 
     def set_unworkable(self, lane: str, reason: str) -> None:

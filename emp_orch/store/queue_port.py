@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from emp_orch.jobs.model import Job, JobError, Progress, Result
+from emp_orch.jobs.model import Crash, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
@@ -55,7 +55,9 @@ class ClaimsPort(Protocol):
 
     async def cancelled(self, claim: Claimed) -> JobStatus | None: ...
 
-    async def not_completed(self, claim: Claimed, cause: Cause, error: JobError) -> JobStatus | None: ...
+    async def not_completed(
+        self, claim: Claimed, cause: Cause, error: JobError, *, crash: Crash | None = None
+    ) -> JobStatus | None: ...
 
     async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None: ...
 

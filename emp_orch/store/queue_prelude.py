@@ -357,8 +357,9 @@ end
 
 -- End or give back a run, while its lease stands: the status that the job got, or 'lost'. A job whose cancellation
 -- was asked for is not run again. `how`: verdict, result, error (JSON or ''), reason, avoid_ms (0: none), uncounted,
--- expired (only a lease that is over may be ended). Nothing that a damaged record holds may raise here: what was
--- written before would stand, and the job be nowhere. A job whose place is unknown cannot run again: it fails.
+-- expired (only a lease that is over may be ended), crashes (JSON; nil or '': no new one). Nothing that a damaged
+-- record holds may raise here: what was written before would stand, and the job be nowhere. A job whose place is
+-- unknown cannot run again: it fails.
 local function finish(id, token, how, now)
   local key = JOB .. id
   local f = call('HMGET', key, 'status', 'token', 'cancel', 'at', 'worker_id', 'runs')
@@ -372,6 +373,7 @@ local function finish(id, token, how, now)
   local score, seq, sig = place_of(id, f[4])
   if verdict == 'pending' and not seq then verdict = 'failed' end
   call('ZREM', LEASES, id)
+  if how.crashes and how.crashes ~= '' then call('HSET', key, 'crashes', how.crashes) end
   if f[1] == 'in_progress' then call('SREM', BEGUN, id) end
   if verdict ~= 'completed' then call('SADD', FILES, id) end -- it may have saved some before it went wrong
   if how.reason ~= '' then about = ',"reason":' .. cjson.encode(how.reason) end

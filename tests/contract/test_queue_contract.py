@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from queue_support import job, until
 
-from emp_orch.jobs.model import JobError, Output, Progress, Result
+from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store import queue_prelude, trim
@@ -292,6 +292,45 @@ async def test_an_error_for_good_is_not_retried_and_a_timeout_is_one(r: Client, 
     late = JobError(message="ran longer than 5 s", retryable=True)
     assert await mine.not_completed(await claim(mine), Cause.TIMEOUT, late) is JobStatus.TIMEOUT
     assert (await event_types(r))[-1] == "job_timeout"
+
+
+CRASH = "comfyui exited with status 3 during this job"
+
+
+def crash_on(worker_id: str, how: str = "status 3") -> Crash:
+    return Crash(worker_id=worker_id, service="comfyui", how=how)
+
+
+async def test_a_job_that_ended_the_service_of_two_workers_is_given_to_no_third(r: Client, queue: Queue) -> None:
+    await queue.submit(job(id="bad", max_retries=5))
+    error = JobError(message=CRASH, retryable=True)
+    w = {name: worker(r, name) for name in ("w1", "w2", "w3")}
+    held = await claim(w["w1"])
+    assert await w["w1"].not_completed(held, Cause.CRASHED, error, crash=crash_on("w1")) is JobStatus.PENDING
+    assert (await queue.get("bad")).crashes == (crash_on("w1"),)
+
+    # Another's failure in between does not make that forgotten, nor does the same worker count twice.
+    held = await claim(w["w2"])
+    assert held.job.crashes == (crash_on("w1"),)
+    late = JobError(message="it took too long", retryable=True)
+    assert await w["w2"].not_completed(held, Cause.TIMEOUT, late) is JobStatus.PENDING
+    held = await claim(w["w1"])
+    assert await w["w1"].not_completed(held, Cause.CRASHED, error, crash=crash_on("w1")) is JobStatus.PENDING
+
+    held = await claim(w["w2"])
+    crash = crash_on("w2", "SIGSEGV")
+    assert await w["w2"].not_completed(held, Cause.CRASHED, error, crash=crash) is JobStatus.FAILED
+    ended = await queue.get("bad")
+    poison = f"poison: it ended comfyui on w1 (status 3) and on w2 (SIGSEGV); the last: {CRASH}"
+    assert ended.error is not None and (ended.error.message, ended.error.retryable) == (poison, False)
+    assert ended.history[-1].reason == poison
+    assert isinstance(await w["w3"].claim_or_wait(ABLE), Waiting)
+
+    # A person may know better: counted anew.
+    await queue.retry("bad")
+    assert (await queue.get("bad")).crashes == ()
+    held = await claim(w["w3"])
+    assert await w["w3"].not_completed(held, Cause.CRASHED, error, crash=crash_on("w3")) is JobStatus.PENDING
 
 
 async def test_handing_back_counts_no_attempt(r: Client, queue: Queue) -> None:

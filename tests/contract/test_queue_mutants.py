@@ -131,6 +131,18 @@ class APersonsRetryKeepsItsAttempts(Jobs):
         self._jobs[job_id] = replace(self._jobs[job_id], attempts=attempts)
 
 
+class ForgetsWhatItCrashed(Jobs):
+    def end_run(self, job_id: str, outcome: Outcome) -> None:
+        super().end_run(job_id, replace(outcome, crashes=()))
+
+
+class APersonsRetryKeepsItsCrashes(Jobs):
+    def run_again(self, job_id: str) -> None:
+        crashes = self._jobs[job_id].crashes
+        super().run_again(job_id)
+        self._jobs[job_id] = replace(self._jobs[job_id], crashes=crashes)
+
+
 class RenewingDoesNothing(Jobs):
     def renew(self, job_id: str, lease_ms: int) -> None:
         pass
@@ -210,6 +222,7 @@ class StaysWhereItIsLacked(Jobs):
 
 
 JOBS = (
+    *(ForgetsWhatItCrashed, APersonsRetryKeepsItsCrashes),
     *(CountsARunOfAWorkerThatLacks, StaysWhereItIsLacked),
     *(NoFence, LastInFirstOut, NoPriority, AnyWorkerWillDo, CountsAHandBack, EndsTwice, PublishesAnEndTwice),
     *(ForgetsToPublishARequeue, GivesALostJobBackAtOnce, BarsForEver, ARetryGoesToTheEnd),
