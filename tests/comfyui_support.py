@@ -1,4 +1,4 @@
-"""A checkout of ComfyUI as far as emp looks at one: it starts emp's own twin instead."""
+"""A checkout of ComfyUI as far as emp looks at one; its main.py leaves its words for the test, or is emp's own twin."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 OLD = ("--listen", "--port", "--output-directory", "--temp-directory", "--input-directory")
 ALL = (*OLD, "--user-directory", "--database-url", "--extra-model-paths-config", "--cpu")
 
-# What main.py does: it leaves its command line for the test, then serves.
-_MAIN = """
+# The twin, which takes ComfyUI's own command line and nothing else.
+TWIN = "from emp_orch.services.simulation.checkout import main\n\nmain()\n"
+_LEAVES_ITS_WORDS = """
 import json, os, pathlib, sys
 pathlib.Path("argv.json").write_text(json.dumps({"argv": sys.argv, "pid": os.getpid(), "env": dict(os.environ)}))
 """
 
 
-def make_checkout(root: Path, *, options: Iterable[str] = ALL, main: str = _MAIN, venv: str | None = ".venv") -> Path:
+def make_checkout(
+    root: Path, *, options: Iterable[str] = ALL, main: str = _LEAVES_ITS_WORDS, venv: str | None = ".venv"
+) -> Path:
     """A checkout at `root`. Its interpreter is a script, so that it has this one's modules without being it."""
     (root / "comfy").mkdir(parents=True)
     (root / "models" / "checkpoints").mkdir(parents=True)
