@@ -107,6 +107,16 @@ FULL["services"]["tool"] = {
     "stop": {"signal": "INT"},
     "depends_on": ["simulation"],
 }
+FULL["services"]["real"] = {
+    "scale": "per_gpu",
+    "builtin": "comfyui",
+    "path": "/c",
+    "python": "python3",
+    "args": ["--cpu", "${gpu}"],
+    "models": {"a": {"base_path": "/m", "is_default": True, "vae": ["v", "w"], "loras": "l"}},
+    "port": 7000,
+    "health": {"startup": "1m"},
+}
 FULL["machines"]["other"] = {
     "runtime": "external",
     "replicas": 2,
