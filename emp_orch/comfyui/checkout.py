@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from msgspec import Struct
@@ -71,12 +72,20 @@ def interpreter(path: Path, python: str | None) -> Path:
     """
     looked_for = [path / venv / "bin" / "python" for venv in VENVS] if python is None else [Path(python)]
     if python is not None and "/" not in python:
-        found = shutil.which(python)
+        found = shutil.which(python, path=foreign_path(os.environ.get("PATH", os.defpath)))
         looked_for = [] if found is None else [Path(found)]
     for candidate in looked_for:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate.absolute()
     raise NotUsable("python", _no_interpreter(path, python, looked_for), hint=_way_out(path, python))
+
+
+def foreign_path(path: str) -> str:
+    """`path` without emp's own virtual environment: a python3 there has nothing that ComfyUI needs."""
+    if sys.prefix == sys.base_prefix:
+        return path
+    own = os.path.realpath(Path(sys.prefix) / "bin")
+    return os.pathsep.join(folder for folder in path.split(os.pathsep) if os.path.realpath(folder) != own)
 
 
 def _no_interpreter(path: Path, python: str | None, looked_for: list[Path]) -> str:

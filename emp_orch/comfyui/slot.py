@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from emp_orch.comfyui import models, options
-from emp_orch.comfyui.checkout import MAIN, Checkout
+from emp_orch.comfyui.checkout import MAIN, Checkout, foreign_path
 from emp_orch.errors import EmpError
 
 EXTRA_MODELS = "extra_model_paths.yaml"
@@ -83,7 +84,10 @@ def command(slot: Slot, checkout: Checkout) -> list[str]:
 
 
 def environment(checkout: Checkout, inherited: Mapping[str, str]) -> dict[str, str]:
-    """`inherited` without emp's own virtual environment, which pip and uv would install into."""
+    """`inherited` with the checkout's virtual environment in the place of emp's, so that pip and uv install into it."""
     kept = {name: value for name, value in inherited.items() if name != "VIRTUAL_ENV"}
+    path = foreign_path(inherited.get("PATH", os.defpath))
     venv = checkout.python.parent.parent
-    return {**kept, "VIRTUAL_ENV": str(venv)} if (venv / "pyvenv.cfg").is_file() else kept
+    if not (venv / "pyvenv.cfg").is_file():
+        return {**kept, "PATH": path}
+    return {**kept, "PATH": f"{checkout.python.parent}{os.pathsep}{path}", "VIRTUAL_ENV": str(venv)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,10 +157,20 @@ def test_names_of_models_survive_the_file(tmp_path: Path) -> None:
 
 def test_emps_own_environment_is_not_where_pip_would_install(tmp_path: Path) -> None:
     root = make_checkout(tmp_path / "c")
-    inherited = {"PATH": "/bin", "VIRTUAL_ENV": "/emp/.venv"}
-    assert environment(look(root, None), inherited) == {"PATH": "/bin"}
+    emps = Path(sys.prefix) / "bin"
+    inherited = {"PATH": f"{emps}:/bin", "VIRTUAL_ENV": sys.prefix, "A": "b"}
+    assert environment(look(root, None), inherited) == {"PATH": "/bin", "A": "b"}
     (root / ".venv" / "pyvenv.cfg").write_text("")
-    assert environment(look(root, None), inherited) == {"PATH": "/bin", "VIRTUAL_ENV": f"{root}/.venv"}
+    ours = {"PATH": f"{root}/.venv/bin:/bin", "VIRTUAL_ENV": f"{root}/.venv", "A": "b"}
+    assert environment(look(root, None), inherited) == ours
+
+
+def test_an_interpreter_by_name_is_never_emps_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_checkout(tmp_path / "c", venv=None)
+    emps = Path(sys.prefix) / "bin"
+    monkeypatch.setenv("PATH", str(emps))
+    assert (emps / "python3").exists()
+    assert refusal(root, "python3")[1] == "there is no python3 on the PATH"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from supervisor_support import launch_of, parse, programs
 
 from emp_orch import resources
 from emp_orch.fleet.desired import DesiredMachine, desired_machine
-from emp_orch.fleet.model import Scale, SecretRef, Stop, WorkerSpec
+from emp_orch.fleet.model import Checkout, ModelSection, Scale, SecretRef, Stop, WorkerSpec
 from emp_orch.render.supervisord import render_control, render_machine
 from emp_orch.spec import load_text
 
@@ -66,6 +66,27 @@ NASTY = one(
     worker=WorkerSpec(capabilities={"note": "50% of 'it' # ; \n ü"}, drain_timeout_s=90.0, job_timeout_s=1.5),
 )
 
+COMFYUI = one(
+    [
+        service(
+            "comfyui",
+            scale=Scale.PER_GPU,
+            builtin="comfyui",
+            port=8188,
+            connector="comfyui",
+            checkout=Checkout(
+                path="/opt/ComfyUI; 100%",
+                python="python3",
+                args=("--cpu", "${gpu}"),
+                model_folders=("/srv/my models",),
+                model_sections=(ModelSection(name="ü", paths=(("base_path", "/b"), ("vae", "v\nw"))),),
+            ),
+            health=HEALTH,
+        )
+    ],
+    num_gpus=2,
+)
+
 
 def machine_text(machine: DesiredMachine) -> str:
     return render_machine(resources.read_text("templates/supervisord.conf.j2"), machine)
@@ -79,6 +100,7 @@ TEXTS = {
     "machine-default": machine_text(default_machine(2)),
     "machine-no-gpu": machine_text(default_machine(0)),
     "machine-nasty": machine_text(NASTY),
+    "machine-comfyui": machine_text(COMFYUI),
     "control-embedded": control_text(embedded_redis=True),
     "control-external": control_text(embedded_redis=False),
 }
@@ -90,6 +112,10 @@ PROGRAMS = {
     "machine-no-gpu": ["agent", "shared-setup", "simulation-installer", "comfyui-installer", "simulation"],
     "machine-nasty": [
         *("agent", "shared-setup", "nasty-installer", "nasty-gpu0", "nasty-gpu1"),
+        *("redis-worker-gpu0", "redis-worker-gpu1"),
+    ],
+    "machine-comfyui": [
+        *("agent", "shared-setup", "comfyui-installer", "comfyui-gpu0", "comfyui-gpu1"),
         *("redis-worker-gpu0", "redis-worker-gpu1"),
     ],
     "control-embedded": ["redis", "api", "reconcile", "monitor", "eventlog"],
@@ -160,6 +186,15 @@ def test_nasty_values_arrive_as_they_are() -> None:
     }
     assert launch.secrets == {"TOKEN": "env:API TOKEN; 100%"}
     assert launch.cwd == "/srv/my models; #1"
+
+
+def test_a_checkout_arrives_as_it_is() -> None:
+    launch = launch_of(programs(parse(TEXTS["machine-comfyui"]))["comfyui-gpu1"])
+    assert launch.argv == [
+        *("@emp", "comfyui", "--path", "/opt/ComfyUI; 100%", "--python", "python3"),
+        *("--port", "8189", "--dir", "data/comfyui-gpu1", "--model-folder", "/srv/my models"),
+        *("--model-paths", '{"ü":{"base_path":"/b","vae":"v\\nw"}}', "--", "--cpu", "1"),
+    ]
 
 
 @pytest.mark.parametrize("name", TEXTS)
