@@ -61,6 +61,16 @@ class Crash(Struct, frozen=True, kw_only=True, omit_defaults=True):
     how: str
 
 
+class InputSource(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where an input's content is: one of `asset` (`sha256:…`, of `size` bytes), `url`, or `output` of `job`."""
+
+    asset: str = ""
+    size: int | None = None
+    url: str = ""
+    job: str = ""
+    output: str = ""
+
+
 class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One change: `event` is an event type of the stream."""
 
@@ -96,6 +106,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
 
     crashes: tuple[Crash, ...] = ()
     payload: dict[str, Any] = {}
+    inputs: dict[str, InputSource] = {}
     result: Result | None = None
     history: tuple[HistoryEntry, ...] = ()
 

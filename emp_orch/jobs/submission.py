@@ -15,14 +15,15 @@ from msgspec import Struct
 
 from emp_orch.errors import UsageError
 from emp_orch.jobs.capability import shown
+from emp_orch.jobs.inputs import MAX_INLINE_BYTES, Content, GivenInput, LocalFile, inputs_of
 from emp_orch.jobs.requirements import HARDWARE_ALIASES, Requirements
 from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.workflows import Services, taken
 
 MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
-# A job with the largest payload that the queue takes, and room for its other fields.
-MAX_JOB_BYTES = MAX_PAYLOAD_BYTES + 128 * 1024
+# A job with the largest payload and inputs (as base64) that are taken, and room for its other fields.
+MAX_JOB_BYTES = MAX_PAYLOAD_BYTES + MAX_INLINE_BYTES // 3 * 4 + 128 * 1024
 # Decoders stop at about 1,000, less what their caller stands deep: every reader must be able to read it.
 MAX_PAYLOAD_DEPTH = 128
 # How deep lists and objects may stand in each other in what a job asks for.
@@ -41,7 +42,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # as signed bytes: one deeper, one less deep
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_FIELDS = ("id", "idempotency_key", "service", "payload", "priority", "requirements", "max_retries")
+_FIELDS = ("id", "idempotency_key", "service", "payload", "inputs", "priority", "requirements", "max_retries")
 _KNOWN = frozenset(_FIELDS)
 _UNKNOWN_SERVICES = Services()
 # msgspec's messages: "Expected `int`, got `str` - at `$.hardware.gpu_count`".
@@ -53,7 +54,8 @@ class Submission(Struct, frozen=True, kw_only=True):
     """A checked job. `id` None: the queue's caller makes one; a given id makes submitting it twice harmless.
 
     Submissions that ask the same in the same words share one `requirements` object. `payload` as Raw is its JSON.
-    `secrets` were taken out of it.
+    `secrets` were taken out of it. What `inputs` bring with them becomes an asset before the job is queued
+    (store/job_inputs).
     """
 
     service: str
@@ -63,6 +65,12 @@ class Submission(Struct, frozen=True, kw_only=True):
     max_retries: int = DEFAULT_RETRIES
     id: str | None = None
     secrets: Secrets = Secrets()
+    inputs: dict[str, GivenInput] = {}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it brings no content that is to become an asset first."""
+        return not any(isinstance(given, Content | LocalFile) for given in self.inputs.values())
 
 
 class BadSubmission(UsageError):
@@ -216,7 +224,7 @@ def _job_id(source: Mapping[str, Any], customer: str | None, problems: list[str]
     return id_of_key(key, customer=customer)
 
 
-def _check(source: object, services: Services, *, packed: bool = False) -> Submission | list[str]:
+def _check(source: object, services: Services, *, packed: bool = False, files: bool = False) -> Submission | list[str]:
     if not isinstance(source, dict):
         return [f"expected an object, found {shown(source)}"]
     problems: list[str] = []
@@ -233,6 +241,7 @@ def _check(source: object, services: Services, *, packed: bool = False) -> Submi
         requirements=requirements,
         priority=_integer(source, "priority", 0, -MAX_PRIORITY, MAX_PRIORITY, problems),
         max_retries=_integer(source, "max_retries", DEFAULT_RETRIES, 0, MAX_RETRIES, problems),
+        inputs=inputs_of(source, problems, files=files),
     )
     return problems or made
 
@@ -241,9 +250,12 @@ def _field(name: object) -> str:
     return name if isinstance(name, str) and len(name) <= 64 and name.isprintable() else shown(name)
 
 
-def parse_submission(source: object, services: Services = _UNKNOWN_SERVICES) -> Submission:
-    """The job that `source` (decoded JSON) asks for. Raises BadSubmission with all problems at once."""
-    made = _check(source, services)
+def parse_submission(source: object, services: Services = _UNKNOWN_SERVICES, *, files: bool = False) -> Submission:
+    """The job that `source` (decoded JSON) asks for. Raises BadSubmission with all problems at once.
+
+    `files`: whether its inputs may be files of the caller.
+    """
+    made = _check(source, services, files=files)
     if isinstance(made, list):
         raise BadSubmission(made)
     return made

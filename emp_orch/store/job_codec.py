@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import Crash, HistoryEntry, Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, JobSummary, Progress, Result
 from emp_orch.jobs.offers import Needs, both
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
@@ -42,6 +42,7 @@ class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requirements: Requirements
     max_retries: int
     payload: dict[str, Any] | None = None
+    inputs: dict[str, InputSource] = {}
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ _ERRORS = (*DAMAGED, ValueError)
 
 
 def encoded(job: Submission) -> tuple[bytes, bytes]:
-    """The document and the payload that is kept apart (or b'')."""
+    """The document and the payload that is kept apart (or b''). Its inputs are assets by now, or elsewhere."""
     payload = msgspec.json.encode(job.payload)
     apart, empty = len(payload) > PAYLOAD_INLINE, payload == b"{}"
     document = Document(
@@ -80,6 +81,7 @@ def encoded(job: Submission) -> tuple[bytes, bytes]:
         requirements=job.requirements,
         max_retries=job.max_retries,
         payload=None if apart or empty else cast(Any, msgspec.Raw(payload)),  # not encoded again
+        inputs={name: given for name, given in job.inputs.items() if isinstance(given, InputSource)},
     )
     return msgspec.json.encode(document), payload if apart else b""
 
@@ -197,6 +199,7 @@ def job_from(job_id: str, text: str, state: Mapping[str, str], payload: str | No
         return Job(
             **fields,
             payload=_payload(entry.document, payload),
+            inputs=entry.document.inputs,
             result=None if result is None else msgspec.json.decode(result, type=Result),
             history=_history(entry, state, fields["status"]),
             crashes=_crashes(state.get("crashes")),
@@ -235,6 +238,7 @@ def claimed(
             error=msgspec.json.decode(error, type=JobError) if error else None,
             payload=_payload(entry.document, payload or None),
             crashes=_crashes(crashes),
+            inputs=entry.document.inputs,
         )
     except _ERRORS as e:
         raise _damaged(job_id, e) from e

@@ -73,8 +73,8 @@ class MemoryQueue:
         job_id = job.id or self._new_id()
         if self.jobs.has(job_id):
             there = self.jobs.get(job_id)
-            asked = (job.service, job.requirements, job.max_retries, job.payload)
-            same = (there.service, self.jobs.asked(job_id), there.max_retries, there.payload) == asked
+            asked = (job.service, job.requirements, job.max_retries, job.payload, job.inputs)
+            same = (there.service, self.jobs.asked(job_id), there.max_retries, there.payload, there.inputs) == asked
             return Submitted(job_id=job_id, created=False, same=same, status=there.status)
         added = self.jobs.add(job_id, job)
         self.wake_for(added)

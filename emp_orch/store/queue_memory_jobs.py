@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emp_orch.jobs.model import Crash, HistoryEntry, Job, JobError, Progress, Result
+from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers, both
 from emp_orch.jobs.requirements import Requirements, lane_of, unmet
 from emp_orch.jobs.states import JobStatus
@@ -135,6 +135,7 @@ class Jobs:
             max_retries=sent.max_retries,
             created_ms=now,
             payload=msgspec.json.decode(msgspec.json.encode(sent.payload)),  # what the caller changes later is its own
+            inputs={name: given for name, given in sent.inputs.items() if isinstance(given, InputSource)},
         )
         self._jobs[job_id] = _noted(job, now, "job_submitted")
         self._asked[job_id] = sent.requirements
