@@ -49,6 +49,13 @@ class ControlContainers(Struct, frozen=True, kw_only=True):
     redis_image: str
 
 
+class InputLimits(Struct, frozen=True, kw_only=True):
+    """What the input files of jobs may be: `hosts` whose URLs a worker fetches, the size of one file."""
+
+    hosts: tuple[str, ...]
+    max_bytes: int
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself.
 
@@ -56,7 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     `container_redis_url` is how containers reach Redis, and `redis_listen` are the addresses that the embedded one
     listens on for them, beside loopback. `door` are those where the API hands them worker packages, and
     `api_machine_url` is how machines on other hosts reach it. `containers` None: the control plane runs as processes
-    of this host.
+    of this host. `inputs` None: written by an emp whose jobs had no input files.
     """
 
     fleet: str
@@ -74,6 +81,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     door: tuple[str, ...] = ()
     api_machine_url: str = ""
     containers: ControlContainers | None = None
+    inputs: InputLimits | None = None
 
 
 def write_private(path: Path, content: bytes) -> None:

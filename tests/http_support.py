@@ -55,7 +55,7 @@ from emp_orch.fleet.observed import (
 )
 from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
-from emp_orch.settings import Listen, Settings, save
+from emp_orch.settings import InputLimits, Listen, Settings, save
 from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation, current_number, publish, without_secrets
@@ -305,6 +305,10 @@ def _without(fields: dict[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if k != key}
 
 
+# What the Stack takes as one input file.
+INPUT_MAX_BYTES = 8 * 1024**2
+
+
 class Stack:
     """One fleet's folder with its Redis and daemons on free ports."""
 
@@ -324,6 +328,7 @@ class Stack:
             api=Listen(host=listen.get("host", "127.0.0.1"), port=free_port(), token=listen.get("token")),
             monitor=Listen(host="127.0.0.1", port=free_port(), token=listen.get("monitor_token")),
             door=listen.get("door", ()),
+            inputs=InputLimits(hosts=("images.example.org",), max_bytes=INPUT_MAX_BYTES),
         )
         save(self.layout, self.settings)
         self.redis: Redis | None = None

@@ -28,9 +28,11 @@ from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.artifacts import Artifacts
+from emp_orch.store.assets import Assets
 from emp_orch.store.connect import TRANSIENT, Client, client, redacted, within
 from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
+from emp_orch.store.job_inputs import JobInputs
 from emp_orch.store.keys import Keys
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
@@ -58,6 +60,8 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
             return await line.call(*args)
 
     queue = Queue(redis, keys, call)
+    artifacts = Artifacts(settings.artifacts)
+    assets = Assets(artifacts, redis, keys)
     reader = StateReader(redis, keys, settings.fleet, queue, stats)
     return Context(
         settings=settings,
@@ -69,7 +73,9 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         queue=queue,
         line=line,
         explainer=Explainer(redis, keys, settings.fleet),
-        artifacts=Artifacts(settings.artifacts),
+        artifacts=artifacts,
+        assets=assets,
+        inputs=JobInputs(assets, settings.inputs),
         reader=reader,
         live=LiveState(hub, Follower(redis, keys, reader, hub.jobs_changed)),
         startup=StartupChannel(redis, keys),

@@ -16,9 +16,11 @@ from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.artifacts import Artifacts
+from emp_orch.store.assets import Assets
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
+from emp_orch.store.job_inputs import JobInputs
 from emp_orch.store.keys import Keys
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
@@ -37,6 +39,8 @@ class Context:
     line: Pipelined
     explainer: Explainer
     artifacts: Artifacts
+    assets: Assets
+    inputs: JobInputs
     reader: StateReader
     live: LiveState
     startup: StartupChannel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -23,6 +24,7 @@ from emp_orch.jobs.submission import (
     parse_batch_text,
     parse_submission,
 )
+from emp_orch.store.job_inputs import InputsGone
 from emp_orch.store.queue import Submitted
 from emp_orch.web.errors import Refused
 
@@ -34,11 +36,28 @@ LARGE_BYTES = 128 * 1024
 KEY_HEADER = "Idempotency-Key"
 
 
+class OutputOf(Struct, frozen=True, kw_only=True):
+    """An output of another job, by its name there."""
+
+    id: str
+    output: str
+
+
+class InputBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the four. `asset`: `sha256:…` as POST /api/assets answered. `job`: also as `ID/OUTPUT`."""
+
+    base64: str | None = None
+    asset: str | None = None
+    url: str | None = None
+    job: OutputOf | str | None = None
+
+
 class JobBody(Struct, frozen=True, kw_only=True):
     """What a job is submitted as; jobs/submission.py checks it and names every problem at once."""
 
     service: str
     payload: dict[str, Any] = {}
+    inputs: dict[str, InputBody] = {}
     requirements: dict[str, Any] | None = None
     priority: int = 0
     max_retries: int = DEFAULT_RETRIES
@@ -96,13 +115,22 @@ async def submit(request: web.Request) -> web.Response:
     if key is not None and parsed.setdefault("idempotency_key", key) != key:
         raise Refused(400, f"{KEY_HEADER}: contradicts the job's idempotency_key")
     ctx = context(request)
-    done = await ctx.queue.submit(parse_submission(parsed))
+    (job,) = await placed(request, [parse_submission(parsed)])
+    done = await ctx.queue.submit(job)
     if not done.same:
         raise Refused(409, taken(done), hint="submit it under another id, or the same job as before")
     view = _view(done)
-    if wait_s and (job := await until_ended(ctx, done.job_id, wait_s)) is not None:
-        view = structs.replace(view, job=job_detail(job, await ctx.explainer.why(job)))
+    if wait_s and (ended := await until_ended(ctx, done.job_id, wait_s)) is not None:
+        view = structs.replace(view, job=job_detail(ended, await ctx.explainer.why(ended)))
     return answer(view, status=201 if done.created else 200, job_id=done.job_id)
+
+
+async def placed(request: web.Request, jobs: Sequence[Submission]) -> list[Submission]:
+    """The jobs with their inputs where workers find them; 409 when a named asset is gone."""
+    try:
+        return await context(request).inputs.placed(jobs)
+    except InputsGone as e:
+        raise Refused(409, e.message, hint=e.hint) from e
 
 
 async def _jobs_of(raw: bytes) -> list[Submission]:
@@ -113,7 +141,7 @@ async def _jobs_of(raw: bytes) -> list[Submission]:
 
 
 async def _submit_list(request: web.Request, jobs: list[Submission]) -> web.Response:
-    done = await context(request).queue.submit_many(jobs)
+    done = await context(request).queue.submit_many(await placed(request, jobs))
     ids = [d.job_id for d in done]
     conflicts = sum(not d.same for d in done)
     views = [_view(d) for d in done]

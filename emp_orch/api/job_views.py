@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.jobs.explain import Standing
+from emp_orch.jobs.inputs import shown_source
 from emp_orch.jobs.model import Job, JobError, JobSummary, Output, Result
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import JobStatus
@@ -65,9 +66,10 @@ class ResultView(Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(JobView, frozen=True, kw_only=True):
-    """`why`: why it is where it is; for a waiting job, what the workers lack."""
+    """`why`: why it is where it is; for a waiting job, what the workers lack. `inputs`: where its files come from."""
 
     payload: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
     result: ResultView | None
     history: tuple[HistoryView, ...]
     why: str
@@ -171,7 +173,8 @@ def job_detail(job: Job, why: str) -> JobDetail:
         HistoryView(at=rfc3339(h.at_ms), event=h.event, worker_id=h.worker_id, reason=h.reason) for h in job.history
     )
     result = None if job.result is None else _result_view(job.id, job.result)
-    return JobDetail(**_fields(job), payload=job.payload, result=result, history=history, why=why)
+    inputs = {name: shown_source(source) for name, source in job.inputs.items()}
+    return JobDetail(**_fields(job), payload=job.payload, inputs=inputs, result=result, history=history, why=why)
 
 
 def _result_view(job_id: str, result: Result) -> ResultView:

@@ -72,6 +72,10 @@ def _operation(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
     }
     if route.body is not None:
         operation["requestBody"] = {"content": _json(schema_of[id(route.body)])}
+    if route.form:
+        file = {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}}
+        schema = {"type": "object", "properties": {"file": file}}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     return operation
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from emp_orch.api import (
     artifacts,
+    assets,
     commands,
     job_stream,
     job_submit,
@@ -41,7 +42,7 @@ class Param(Struct, frozen=True):
 class Route(Struct, frozen=True, kw_only=True):
     """`result` is the type under `data`; None: described by `summary` alone. `more`: schemas of what stands beside it.
 
-    `kind` is json, text, binary, sse or websocket.
+    `kind` is json, text, binary, sse or websocket. `form`: the body is multipart/form-data of files.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Route(Struct, frozen=True, kw_only=True):
     more: Mapping[str, Any] = {}
     statuses: tuple[int, ...] = (200,)
     kind: str = "json"
+    form: bool = False
 
 
 def get(path: str, handler: Handler, summary: str, tag: str, **more: Any) -> Route:
@@ -152,6 +154,15 @@ ROUTES: tuple[Route, ...] = (
         "jobs", kind="binary", statuses=(200, 206, 304, 404, 410, 416)),
     Route(method="HEAD", path="/api/jobs/{id}/artifacts/{name}", handler=artifacts.artifact, tag="jobs",
           summary="Size, type and ETag of one output", kind="binary", statuses=(200, 206, 304, 404, 410, 416)),
+    post("/api/assets", assets.upload,
+         "Keep files that jobs may name as inputs: multipart/form-data, one part a file, up to 64. What is there "
+         "already is not written again; jobs.inputs.keep says how long it stays", "jobs", form=True,
+         result=assets.AssetList, more={"assets": {"type": "array"}}, statuses=(201, 400, 409, 413)),
+    get("/api/assets/{digest}", assets.asset, "The content of one asset; Range and If-None-Match are heeded", "jobs",
+        kind="binary", statuses=(200, 206, 304, 404, 416)),
+    Route(method="HEAD", path="/api/assets/{digest}", handler=assets.asset, tag="jobs", kind="binary",
+          summary="Whether an asset is kept, and its size; it is kept on as if a job had named it",
+          statuses=(200, 206, 304, 404, 416)),
     post("/api/machines/{id}/restart", commands.restart_machine, "Restart a machine", "commands",
          query=WAIT, statuses=ASKED),
     post("/api/machines/{id}/programs/{program}/restart", commands.restart_program, "Restart one program", "commands",

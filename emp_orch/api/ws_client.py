@@ -78,7 +78,7 @@ class ClientSocket:
         about = {"request_id": said.request_id}
         match said:
             case SubmitJob():
-                asked = parse_submission(said.job)
+                (asked,) = await self._ctx.inputs.placed([parse_submission(said.job)])
                 done = await self._ctx.queue.submit(asked)
                 if not done.same:
                     raise Refused(409, taken(done))

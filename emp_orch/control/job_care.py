@@ -9,6 +9,7 @@ from contextlib import suppress
 from emp_orch.control.lane_verdicts import LaneVerdicts
 from emp_orch.control.lost_jobs import LostJobs
 from emp_orch.control.retention import Retention
+from emp_orch.fleet.model import JobsSpec
 from emp_orch.fleet.observed import Observed
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import TRANSIENT, Client, time_ms
@@ -59,8 +60,11 @@ class JobCare:
         await self._verdicts.tend(current, observed)
         await self._retention.tend(current.fleet.jobs, observed.now_ms)
         if self._deleting is None or self._deleting.done():
-            self._deleting = self._group.create_task(self._delete(), name="delete artifacts")
+            self._deleting = self._group.create_task(
+                self._delete(current.fleet.jobs, observed.now_ms), name="delete artifacts"
+            )
 
-    async def _delete(self) -> None:
+    async def _delete(self, jobs: JobsSpec, now_ms: int) -> None:
         with suppress(*TRANSIENT):  # the list stays: the next tick goes on
             await self._retention.delete_artifacts()
+            await self._retention.expire_assets(jobs.inputs, now_ms)

@@ -18,7 +18,7 @@ from emp_orch.fleet.package import WorkerPackage
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
 from emp_orch.runtimes.engine import local_host
-from emp_orch.settings import ControlContainers, EngineAddress, Listen, Settings
+from emp_orch.settings import ControlContainers, EngineAddress, InputLimits, Listen, Settings
 from emp_orch.store.artifacts import Artifacts
 
 
@@ -102,7 +102,13 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
         api=_listen(fleet.api, secrets),
         monitor=_listen(fleet.monitor, secrets),
         containers=_containers(fleet),
+        inputs=_inputs(fleet),
     )
+
+
+def _inputs(fleet: Fleet) -> InputLimits | None:
+    inputs = fleet.jobs.inputs
+    return None if inputs is None else InputLimits(hosts=inputs.hosts, max_bytes=inputs.max_bytes)
 
 
 def _containers(fleet: Fleet) -> ControlContainers | None:

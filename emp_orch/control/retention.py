@@ -1,13 +1,14 @@
-"""Forgets ended jobs past their number or age, and deletes the artifacts of forgotten jobs."""
+"""Forgets ended jobs past their number or age, and deletes the artifacts of forgotten jobs and assets nobody needs."""
 
 from __future__ import annotations
 
 import logging
 from typing import cast
 
-from emp_orch.fleet.model import JobsSpec
+from emp_orch.fleet.model import InputsSpec, JobsSpec
 from emp_orch.jobs.states import ENDED
 from emp_orch.store.artifacts import Artifacts, CannotStore
+from emp_orch.store.asset_care import AssetCare
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 from emp_orch.store.queue import Queue
@@ -15,6 +16,8 @@ from emp_orch.store.queue import Queue
 log = logging.getLogger("reconcile")
 
 EVERY_MS = 10_000
+# Assets are kept for a minute at least; where some are old, every job with inputs is looked at.
+ASSETS_EVERY_MS = 30_000
 AT_ONCE = 20
 
 
@@ -26,7 +29,9 @@ class Retention:
         self._keys = keys
         self._queue = queue
         self._artifacts = artifacts
+        self._assets = AssetCare(artifacts, r, keys)
         self._next_ms = 0
+        self._assets_next_ms = 0
 
     async def tend(self, jobs: JobsSpec, now_ms: int) -> None:
         if now_ms < self._next_ms:
@@ -37,6 +42,17 @@ class Retention:
         gone += await self._queue.purge(statuses, older_than_s=jobs.keep_age_s)
         if gone:
             log.info("forgot %d jobs that ended", gone)
+
+    async def expire_assets(self, inputs: InputsSpec | None, now_ms: int) -> None:
+        """Delete the assets that nobody needs any more, now and then."""
+        if inputs is None or now_ms < self._assets_next_ms:
+            return
+        self._assets_next_ms = now_ms + ASSETS_EVERY_MS
+        try:
+            if gone := await self._assets.expire(inputs.keep_s, now_ms):
+                log.info("removed %d uploaded files that no job needed any more", gone)
+        except CannotStore as e:
+            log.warning("assets: %s", e.message)
 
     async def delete_artifacts(self) -> None:
         """Delete what was forgotten up to now. Crash-safe: a job leaves the list after its folder.

@@ -7,7 +7,7 @@ machine runs, so its hash says only what is wanted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from emp_orch.fleet.model import (
     Fleet,
     GpuKind,
     Health,
+    JobsSpec,
     Machine,
     MachineId,
     Origin,
@@ -353,6 +354,14 @@ def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ..
     return tuple(words)
 
 
+def _input_rules(jobs: JobsSpec) -> Iterator[str]:
+    """Which URLs a worker fetches for a job, and how much; without them, none."""
+    if jobs.inputs is not None and jobs.inputs.hosts:
+        for host in jobs.inputs.hosts:
+            yield from ("--input-host", host)
+        yield from ("--input-max-bytes", str(jobs.inputs.max_bytes))
+
+
 def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
     capabilities = msgspec.json.encode(machine.worker.capabilities, order="sorted").decode()
     return DesiredProgram(
@@ -369,6 +378,7 @@ def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
             *("--job-timeout", f"{machine.worker.job_timeout_s:g}"),
             *("--lease-ttl", f"{fleet.jobs.lease_s:g}"),
             *(("--artifacts", fleet.jobs.artifacts) if fleet.jobs.artifacts else ()),
+            *_input_rules(fleet.jobs),
         ),
         env={**machine.env, **_gpu_env(machine, slot)},
         cwd=None,

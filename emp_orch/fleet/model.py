@@ -224,13 +224,22 @@ class RedisSpec(Struct, frozen=True, kw_only=True):
     prefix: str
 
 
+class InputsSpec(Struct, frozen=True, kw_only=True):
+    """`hosts` may be named by the URL of an input; `keep_s`: how long an asset that no job needs is kept."""
+
+    hosts: tuple[str, ...]
+    keep_s: float
+    max_bytes: int
+
+
 class JobsSpec(Struct, frozen=True, kw_only=True):
-    """`artifacts` empty: the folder that every machine of this host shares."""
+    """`artifacts` empty: the folder that every machine of this host shares. `inputs` None: a generation from before."""
 
     artifacts: str
     keep_count: int
     keep_age_s: float
     lease_s: float
+    inputs: InputsSpec | None = None
 
 
 class BudgetSpec(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from emp_orch.web.errors import Refused, error_response
 log = logging.getLogger(__name__)
 
 PREFIXES = ("/api/", "/ws/")
+UPLOAD = "/api/assets"
 PATHS = frozenset({"/health", "/ready", "/version", "/openapi.json"})
 # The API sends something at least every 15 s, and lets a command wait 60 s.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=90)
@@ -82,12 +83,11 @@ class Proxy:
         return str(request.rel_url.with_query(query).with_fragment(None))
 
     async def _http(self, request: web.Request) -> web.StreamResponse:
-        body = io.BytesIO(await request.read()) if request.body_exists else None
         async with self._session.request(
             request.method,
             self._api.url + self._url(request),
             headers=self._headers(request),
-            data=body,
+            data=await _body_of(request),
             allow_redirects=False,
             # The API packs for the page, not for this hop.
             skip_auto_headers=("Accept-Encoding",),
@@ -134,6 +134,13 @@ class Proxy:
             await ws.close(code=1001, message=b"the monitor is stopping")
         for task in list(self._streams):
             task.cancel()
+
+
+async def _body_of(request: web.Request) -> io.BytesIO | aiohttp.StreamReader | None:
+    """Files go through as they come; the API bounds them. All else is read first, within the monitor's own bound."""
+    if not request.body_exists:
+        return None
+    return request.content if request.path == UPLOAD else io.BytesIO(await request.read())
 
 
 async def _bridge(ws: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:

@@ -21,6 +21,7 @@ from emp_orch.fleet.model import (
     GpuKind,
     Gpus,
     Health,
+    InputsSpec,
     Install,
     JobsSpec,
     Limits,
@@ -244,7 +245,12 @@ def _jobs(d: dict[str, Any]) -> JobsSpec:
         keep_count=int(d["keep"]["count"]),
         keep_age_s=seconds(d["keep"]["age"]),
         lease_s=seconds(d["lease"]),
+        inputs=_inputs(d["inputs"]),
     )
+
+
+def _inputs(d: dict[str, Any]) -> InputsSpec:
+    return InputsSpec(hosts=tuple(d["hosts"]), keep_s=seconds(d["keep"]), max_bytes=size(d["max_size"]) or 0)
 
 
 def _reconcile(d: dict[str, Any]) -> ReconcileSpec:

@@ -20,6 +20,7 @@ RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "superviso
 RESERVED_MACHINES = frozenset({"all", "control", "join", "revoke", "run", "unknown"})
 _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
+_MIN_KEEP_S = 60.0
 _MIN_LEASE_S = 1.0
 
 
@@ -112,6 +113,11 @@ class _Checks:
         if self._fleet.jobs.lease_s < _MIN_LEASE_S:
             shown = found(self._source, ("jobs", "lease"), f"{self._fleet.jobs.lease_s:g}s")
             self._bad(("jobs", "lease"), f"expected at least 1s, found {shown}", "a worker renews three times in it")
+        inputs = self._fleet.jobs.inputs
+        if inputs is not None and inputs.keep_s < _MIN_KEEP_S:
+            shown = found(self._source, ("jobs", "inputs", "keep"), f"{inputs.keep_s:g}s")
+            why = "a job that names an uploaded file must have the time to be queued"
+            self._bad(("jobs", "inputs", "keep"), f"expected at least 1m, found {shown}", why)
 
     def endpoints(self) -> None:
         for name, endpoint in (("api", self._fleet.api), ("monitor", self._fleet.monitor)):

@@ -93,17 +93,34 @@ class Artifacts:
         """The bytes from `start` to before `stop`, in chunks. Raises NoSuchArtifact, CannotRead."""
         path = await self.find(job_id, output)
         end = output.size if stop is None else min(stop, output.size)
+        async for chunk in self.span(path, start, end, what=f"{output.name} of job {job_id}"):
+            yield chunk
+
+    async def span(self, path: str, start: int, end: int, *, what: str) -> AsyncIterator[bytes]:
+        """The bytes of a file of the store, in chunks. Raises NoSuchArtifact when it goes meanwhile, CannotRead."""
         while start < end:
             try:
                 chunk = await self.call(self._part, path, start, min(start + self._chunk, end))
             except FileNotFoundError as e:
-                raise NoSuchArtifact(f"{output.name} of job {job_id} was deleted while it was read") from e
+                raise NoSuchArtifact(f"{what} was deleted while it was read") from e
             except Exception as e:
                 raise self._cannot_read(e) from e
             if not chunk:
-                raise NoSuchArtifact(f"{output.name} of job {job_id} was cut short while it was read")
+                raise NoSuchArtifact(f"{what} was cut short while it was read")
             start += len(chunk)
             yield chunk
+
+    async def size_of(self, path: str, *, what: str) -> int:
+        """The size of a file of the store. Raises NoSuchArtifact, CannotRead."""
+        try:
+            info = await self.call(self._info, path)
+        except FileNotFoundError as e:
+            raise NoSuchArtifact(f"{what} is not in {without_login(self.url)}") from e
+        except Exception as e:
+            raise self._cannot_read(e) from e
+        if info["type"] != "file":
+            raise NoSuchArtifact(f"{what} is not a file in {without_login(self.url)}")
+        return int(info["size"])
 
     async def delete(self, job_id: str) -> None:
         """Remove everything of that job, also what lost runs left. Nothing there is no error. Raises CannotStore."""
@@ -123,13 +140,13 @@ class Artifacts:
 
     # for RunFolder
 
-    def path(self, job_id: str, *parts: str) -> str:
+    def path(self, *parts: str) -> str:
         """The full path in the store. Raises NoSuchArtifact when a link on a local way there leads elsewhere."""
-        path = "/".join((self._root, job_id, *parts))
+        path = "/".join((self._root, *parts))
         if self._local:
-            real = "/".join((os.path.realpath(self._root), job_id, *parts))
+            real = "/".join((os.path.realpath(self._root), *parts))
             if os.path.realpath(path) != real:
-                raise NoSuchArtifact(f"{path} leads out of its job's folder", hint="remove the symbolic link there")
+                raise NoSuchArtifact(f"{path} leads out of its folder", hint="remove the symbolic link there")
         return path
 
     async def call(self, work: Callable[..., T], *args: Any) -> T:
@@ -147,9 +164,13 @@ class Artifacts:
                 future.exception()  # nobody else will look
             raise
 
-    def writing(self, job_id: str, run: str) -> Writing:
-        """A file of that run, not yet begun. Raises NoSuchArtifact where its folder leads elsewhere."""
-        return Writing(self._fs, self.path(job_id, run), fsync=self._local)
+    def writing(self, *folder: str) -> Writing:
+        """A file of that folder, not yet begun. Raises NoSuchArtifact where its folder leads elsewhere."""
+        return Writing(self._fs, self.path(*folder), fsync=self._local)
+
+    def remove(self, path: str) -> None:
+        """Delete one file; blocks."""
+        self._fs.rm_file(path)
 
     def cannot_store(self, cause: Exception, what: str) -> CannotStore:
         """Our error for what a store's package raised."""

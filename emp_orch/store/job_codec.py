@@ -74,6 +74,8 @@ _ERRORS = (*DAMAGED, ValueError)
 
 def encoded(job: Submission) -> tuple[bytes, bytes]:
     """The document and the payload that is kept apart (or b''). Its inputs are assets by now, or elsewhere."""
+    if not job.is_ready:
+        raise ValueError("a job brings files that no asset was made of: store/job_inputs does that")
     payload = msgspec.json.encode(job.payload)
     apart, empty = len(payload) > PAYLOAD_INLINE, payload == b"{}"
     document = Document(

@@ -18,6 +18,7 @@
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
+| assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
 | jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue_prelude.py |
 """
 
@@ -160,6 +161,21 @@ class Keys:
     def jobs_forgotten(self) -> str:
         """list of forgotten jobs whose artifacts are to be deleted."""
         return self._k("jobs:forgotten")
+
+    @property
+    def jobs_inputs(self) -> str:
+        """hash job → when it named its assets, ms, and their digests."""
+        return self._k("jobs:inputs")
+
+    @property
+    def assets(self) -> str:
+        """zset of the assets that are kept → when each was last given or named, ms."""
+        return self._k("assets")
+
+    @property
+    def assets_moving(self) -> str:
+        """zset of the assets whose file is being put into its place or deleted → since when, ms."""
+        return self._k("assets:moving")
 
     @property
     def leases(self) -> str:

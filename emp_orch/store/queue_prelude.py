@@ -48,6 +48,8 @@ AVOID_SCAN = 16
 MAX_PROGRESS = 200
 # A history past this many characters loses its oldest entries.
 MAX_HISTORY = 20_000
+# Who puts an asset's file into its place or deletes it, and says nothing for so long, is gone.
+MOVING_MS = 60_000
 
 
 def _quoted(text: str) -> str:
@@ -71,6 +73,9 @@ def _names(keys: Keys) -> dict[str, str]:
         "AVOIDING": keys.jobs_avoiding,
         "FILES": keys.jobs_files,
         "FORGOTTEN": keys.jobs_forgotten,
+        "ASSETS": keys.assets,
+        "MOVING": keys.assets_moving,
+        "NAMING": keys.jobs_inputs,
         "LEASES": keys.leases,
         "LANE": keys.lane(""),
         "HEADS": keys.heads(""),
@@ -103,6 +108,7 @@ def numbers() -> dict[str, int]:
         "AVOID_SCAN": AVOID_SCAN,
         "MAX_PROGRESS": MAX_PROGRESS,
         "MAX_HISTORY": MAX_HISTORY,
+        "MOVING_MS": MOVING_MS,
     }
 
 
@@ -311,6 +317,7 @@ local function forget(ids)
     names[3 * i - 2], names[3 * i - 1], names[3 * i] = JOB .. id, PAYLOAD .. id, SAID .. id
   end
   call('HDEL', JOBS, unpack(ids))
+  call('HDEL', NAMING, unpack(ids))
   call('UNLINK', unpack(names))
 end
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from queue_support import Server, job, running_server
 
-from emp_orch.control.retention import AT_ONCE, Retention
+from emp_orch.control.retention import ASSETS_EVERY_MS, AT_ONCE, Retention
+from emp_orch.fleet.model import InputsSpec
 from emp_orch.jobs.states import ENDED
 from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.connect import Client, client
+from emp_orch.store.assets import Assets
+from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.keys import Keys
 from emp_orch.store.queue import Queue
 
@@ -84,3 +86,21 @@ async def test_what_an_earlier_job_of_the_same_id_left_goes_with_the_later_one(r
     await queue.purge(ENDED)
     await retention(r, tmp_path).delete_artifacts()
     assert not (tmp_path / "again").exists()
+
+
+async def test_an_uploaded_file_goes_when_its_time_is_over(r: Client, tmp_path: Path) -> None:
+    store = Artifacts(tmp_path.as_uri())
+    kept = await Assets(store, r, KEYS).save("a.png", chunks(b"x"), most=10)
+    tended = Retention(r, KEYS, Queue(r, KEYS), store)
+    rules = InputsSpec(hosts=(), keep_s=60.0, max_bytes=10)
+    now = await time_ms(r)
+    await tended.expire_assets(rules, now + 59_000)
+    assert (tmp_path / ".assets" / kept.asset.removeprefix("sha256:")).exists()
+    await tended.expire_assets(None, now + 2 * ASSETS_EVERY_MS + 61_000)
+    await tended.expire_assets(rules, now + 2 * ASSETS_EVERY_MS + 61_000)
+    assert not list((tmp_path / ".assets").iterdir()) and not await r.exists(KEYS.assets, KEYS.assets_moving)
+
+
+async def chunks(*data: bytes) -> AsyncIterator[bytes]:
+    for chunk in data:
+        yield chunk

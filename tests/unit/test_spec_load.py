@@ -50,6 +50,8 @@ A, B, COMFY = LEAST.services.values()
 assert COMFY.checkout is not None
 C = COMFY.checkout
 M, N = LEAST.machines
+assert LEAST.jobs.inputs is not None
+INPUTS = LEAST.jobs.inputs
 
 # Where each default of the schema must be seen: (what the schema says, what the fleet holds).
 SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
@@ -110,6 +112,9 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "machines.*.worker.drain_timeout": ("30s", lambda: M.worker.drain_timeout_s, 30.0),
     "machines.*.worker.job_timeout": ("10m", lambda: M.worker.job_timeout_s, 600.0),
     "jobs.artifacts": ("", lambda: LEAST.jobs.artifacts, ""),
+    "jobs.inputs.hosts": ([], lambda: INPUTS.hosts, ()),
+    "jobs.inputs.keep": ("24h", lambda: INPUTS.keep_s, 86_400.0),
+    "jobs.inputs.max_size": ("256MiB", lambda: INPUTS.max_bytes, 256 * 1024**2),
     "jobs.keep.count": (10_000, lambda: LEAST.jobs.keep_count, 10_000),
     "jobs.keep.age": ("168h", lambda: LEAST.jobs.keep_age_s, 604_800.0),
     "jobs.lease": ("30s", lambda: LEAST.jobs.lease_s, 30.0),
@@ -146,7 +151,7 @@ PROPERTIES = {p: s for p, s in properties(schema.document()) if not p.startswith
 def test_every_default_of_the_schema_is_in_the_table() -> None:
     defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
     shells = {"redis", "api", "monitor", "control", "hosts", "services", "machines", "jobs", "reconcile"}
-    shells |= {"services.*.stop", "machines.*.limits", "machines.*.worker", "jobs.keep"}
+    shells |= {"services.*.stop", "machines.*.limits", "machines.*.worker", "jobs.keep", "jobs.inputs"}
     shells |= {"reconcile.budget", "reconcile.breaker", "reconcile.rollout"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
     assert all(defaults[p] == {} for p in shells)
