@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from emp_orch.cli.jobs_access import STATUSES, fleet_queue, plural, print_json, short_json, terminal_width
+from emp_orch.cli.jobs_access import STATUSES, fleet_queue, plural, print_job, print_json, short_json, terminal_width
 from emp_orch.cli.jobs_edit import cancel, purge, retry
 from emp_orch.cli.jobs_fetch import fetch, output_line
 from emp_orch.cli.jobs_lanes import explain, lanes
@@ -95,14 +95,14 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
     import asyncio
 
     from emp_orch import settings
-    from emp_orch.cli.jobs_text import asked, field, local, under_way
+    from emp_orch.cli.jobs_text import asked, field, input_words, local, under_way
     from emp_orch.layout import Layout
 
     async def run() -> None:
         async with fleet_queue(ctx.obj) as access:
             job = await access.queue.get(job_id)
             if as_json:
-                print_json(job)
+                print_job(job)
                 return
             why = await access.explainer.why(job)
         width = terminal_width()
@@ -115,6 +115,8 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
         click.echo(f"  priority  {job.priority}, run {job.attempts} of {job.max_retries + 1}")
         if job.payload:
             click.echo(field("payload", short_json(job.payload), width))
+        for name, source in job.inputs.items():
+            click.echo(field("input", f"{name} {input_words(source)}", width))
         if job.worker_id:
             click.echo(f"  worker    {job.worker_id}")
         store = settings.load(Layout(ctx.obj)).artifacts

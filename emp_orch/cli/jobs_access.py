@@ -15,9 +15,11 @@ from emp_orch.errors import UsageError
 from emp_orch.plaintext import shown_json
 
 if TYPE_CHECKING:
+    from emp_orch.settings import Settings
     from emp_orch.store.connect import Client
     from emp_orch.store.events import Events
     from emp_orch.store.explaining import Explainer
+    from emp_orch.store.keys import Keys
     from emp_orch.store.queue import Queue
 
 STATUSES = ("pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable")
@@ -26,12 +28,14 @@ ENDED_STATUSES = ("completed", "failed", "cancelled", "timeout")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The queue of one fleet, its events, and who explains its jobs."""
+    """The queue of one fleet, its events, who explains its jobs, and what was applied."""
 
     redis: Client
     queue: Queue
     events: Events
     explainer: Explainer
+    keys: Keys
+    settings: Settings
 
 
 @asynccontextmanager
@@ -56,6 +60,8 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
                 queue=Queue(r, keys, line.call),
                 events=Events(r, keys),
                 explainer=Explainer(r, keys, told.fleet),
+                keys=keys,
+                settings=told,
             )
         except BrokenPipeError:
             raise  # of standard output, not of Redis
@@ -90,6 +96,18 @@ def print_json(value: Any) -> None:
     import msgspec
 
     click.echo(shown_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
+
+
+def print_job(job: Any) -> None:
+    """As print_json; of an input's URL only where it leads, for its query may be a key."""
+    import msgspec
+
+    from emp_orch.jobs.inputs import shown_source
+
+    told = msgspec.to_builtins(job)
+    if inputs := getattr(job, "inputs", None):
+        told["inputs"] = {name: shown_source(source) for name, source in inputs.items()}
+    print_json(told)
 
 
 def short_json(value: Any, most: int = 1_000) -> str:

@@ -19,11 +19,12 @@ from typing import BinaryIO
 
 import msgspec
 
+from emp_orch.cli.jobs_inputs import unreadable
 from emp_orch.errors import UsageError
-from emp_orch.jobs.submission import MAX_PAYLOAD_BYTES, BadSubmission, Submission, parse_submission
+from emp_orch.jobs.submission import MAX_JOB_BYTES, BadSubmission, Submission, parse_submission
 
 BATCH = 500
-MAX_LINE = MAX_PAYLOAD_BYTES + 128 * 1024
+MAX_LINE = MAX_JOB_BYTES
 MAX_LIST = 512 * 1024 * 1024
 MAX_PROBLEMS = 20
 
@@ -60,16 +61,17 @@ def _line(where: str, text: bytes) -> Submission:
     if len(text) > MAX_LINE:
         raise BadSubmission([f"longer than {MAX_LINE} bytes"])
     try:
-        return parse_submission(msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8)))
+        return parse_submission(msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8)), files=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BadSubmission([f"not JSON: {e}"]) from e
 
 
 class Source:
-    """The jobs of one file. `name` is what errors call it."""
+    """The jobs of one file. `name` is what errors call it; relative files that jobs name lie below `base`."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, *, base: Path) -> None:
         self._file = file
+        self.base = base
         self.name = "standard input" if name == "-" else name
         self._seekable = file.seekable()
         self.services: set[str] = set()
@@ -99,7 +101,10 @@ class Source:
         return count
 
     def _parse(self, where: str, text: object) -> Submission:
-        return _line(where, text) if isinstance(text, bytes) else parse_submission(text)
+        made = _line(where, text) if isinstance(text, bytes) else parse_submission(text, files=True)
+        if made.inputs and (problems := list(unreadable(made, self.base))):
+            raise BadSubmission(problems)
+        return made
 
     def _texts(self) -> Iterator[tuple[str, object]]:
         """Each job of a seekable file and where it stands: a line, or an item of the list."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emp_orch.cli.jobs_access import Access, fleet_queue, json_option, plain, plural, print_json, short_json
+from emp_orch.cli.jobs_access import Access, fleet_queue, json_option, plain, plural, print_job, short_json
 from emp_orch.cli.jobs_fetch import output_line
 from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
@@ -24,12 +24,30 @@ if TYPE_CHECKING:
 MAX_CONFLICTS_TOLD = 20
 MAX_WARNED = 10
 # Options that make up one job, which -f reads from the file instead.
-_ONE = ("payload", "requirements", "priority", "max_retries", "job_id", "key", "customer", "workflow", "models")
+_ONE = (
+    "payload",
+    "inputs",
+    "requirements",
+    "priority",
+    "max_retries",
+    "job_id",
+    "key",
+    "customer",
+    "workflow",
+    "models",
+)
 
 
 @click.command("submit")
 @click.argument("service", required=False)
 @click.option("--payload", metavar="JSON|@FILE|-", help="What the service is to do.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=@FILE",
+    help="A file for it: also @FOLDER/, NAME=https://…; several times.",
+)
 @click.option("--requirements", metavar="JSON|@FILE", help="What the worker must have.")
 @click.option("--model", "models", multiple=True, metavar="NAME", help="A model it must have; several times.")
 @click.option("--customer", metavar="NAME", help="Whose job it is.")
@@ -94,6 +112,7 @@ def _asked(
     key: str | None,
     job_id: str | None,
     models: tuple[str, ...],
+    inputs: tuple[str, ...],
     **more: Any,
 ) -> dict[str, Any]:
     """A job as parse_submission takes it, from the options."""
@@ -102,6 +121,10 @@ def _asked(
     asked: dict[str, Any] = {"service": service, "id": job_id, "idempotency_key": key}
     if payload is not None:
         asked["payload"] = json_option("--payload", payload, folder)
+    if inputs:
+        from emp_orch.cli.jobs_inputs import given
+
+        asked["inputs"] = given(inputs, folder)
     for name in ("priority", "max_retries"):
         if more[name] is not None:
             asked[name] = more[name]
@@ -137,7 +160,8 @@ async def warn_of_strangers(access: Access, services: Iterable[str], known: set[
 
 def _single(how: _How, asked: dict[str, Any]) -> Exit:
     """One job. Where the API is up, a short one has ended before redis-py were imported."""
-    if how.wait and not how.as_json:
+    brings_files = any("file" in source for source in asked.get("inputs", {}).values())
+    if how.wait and not how.as_json and not brings_files:
         from emp_orch.cli import jobs_sync
 
         if "idempotency_key" not in asked:
@@ -150,9 +174,15 @@ def _single(how: _How, asked: dict[str, Any]) -> Exit:
             return _tell(quick.job, how)
     import asyncio
 
-    from emp_orch.jobs import parse_submission
+    from emp_orch.jobs import BadSubmission, parse_submission
 
-    return asyncio.run(_one(how, parse_submission(asked)))
+    submission = parse_submission(asked, files=True)
+    if brings_files:
+        from emp_orch.cli.jobs_inputs import unreadable
+
+        if problems := list(unreadable(submission, how.folder)):
+            raise BadSubmission(problems)
+    return asyncio.run(_one(how, submission))
 
 
 async def _one(how: _How, submission: Submission) -> Exit:
@@ -160,6 +190,10 @@ async def _one(how: _How, submission: Submission) -> Exit:
 
     async with fleet_queue(how.folder) as access:
         await warn_of_strangers(access, [submission.service], set())
+        if submission.inputs:
+            from emp_orch.cli.jobs_inputs import placed
+
+            (submission,) = await placed(access, [("", submission)], how.folder)
         after = await access.events.latest_id()
         sent = await access.queue.submit(submission)
         if not sent.same:
@@ -171,7 +205,7 @@ async def _one(how: _How, submission: Submission) -> Exit:
             click.echo(f"job {sent.job_id} was there already: {sent.status}", err=True)
         how.sent = True
         if not how.wait:
-            print_json(await access.queue.get(sent.job_id)) if how.as_json else click.echo(sent.job_id)
+            print_job(await access.queue.get(sent.job_id)) if how.as_json else click.echo(sent.job_id)
             return Exit.OK
         click.echo(f"job {sent.job_id}", err=True)
         job = await wait_for(access, sent.job_id, after, how.timeout_s)
@@ -179,7 +213,7 @@ async def _one(how: _How, submission: Submission) -> Exit:
 
 
 def _tell(job: Job | Ended, how: _How) -> Exit:
-    print_json(job) if how.as_json else click.echo(_ended(job, how.folder))
+    print_job(job) if how.as_json else click.echo(_ended(job, how.folder))
     if job.status == "unworkable":
         click.echo(f"it stays queued until a worker could run it; `emp cancel {job.id}` ends it", err=True)
     return Exit.OK if job.status == "completed" else Exit.FAILED
@@ -202,6 +236,7 @@ def _ended(job: Job | Ended, folder: Path) -> str:
 async def _many(how: _How, file: str) -> Exit:
     """All of a file. With --wait a line is printed for each that ended, else for each that was queued."""
     from emp_orch.cli.jobs_file import Source, opened
+    from emp_orch.cli.jobs_inputs import placed as with_inputs
     from emp_orch.cli.jobs_wait import Batch
     from emp_orch.jobs.states import JobStatus
 
@@ -210,7 +245,7 @@ async def _many(how: _How, file: str) -> Exit:
 
     path = file if file == "-" else str(how.folder / file)
     with opened(path) as stream:
-        source = Source(stream, file)
+        source = Source(stream, file, base=how.folder if file == "-" else Path(path).parent)
         source.check()
         async with fleet_queue(how.folder) as access:
             after = await access.events.latest_id()
@@ -219,7 +254,7 @@ async def _many(how: _How, file: str) -> Exit:
                 await warn_of_strangers(access, source.services, known)
                 async for placed in source.batches():
                     await warn_of_strangers(access, source.services, known)
-                    done = await access.queue.submit_many(job for _, job in placed)
+                    done = await access.queue.submit_many(await with_inputs(access, placed, source.base))
                     how.sent = True
                     sent.note([where for where, _ in placed], done)
                     taken = [d for d in done if d.same]

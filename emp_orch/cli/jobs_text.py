@@ -11,7 +11,7 @@ from emp_orch.cli.text import age, table
 
 if TYPE_CHECKING:
     from emp_orch.jobs.explain import Explanation
-    from emp_orch.jobs.model import JobSummary
+    from emp_orch.jobs.model import InputSource, JobSummary
     from emp_orch.jobs.requirements import Requirements
     from emp_orch.store.explaining import Explained, LaneWorkers
     from emp_orch.store.job_reads import LaneView
@@ -37,6 +37,15 @@ def note(job: JobSummary) -> str:
     if job.error is not None and job.error.message:
         parts.append(job.error.message)
     return plain(" · ".join(parts))
+
+
+def input_words(source: InputSource) -> str:
+    """Where an input's content comes from."""
+    from emp_orch.jobs.inputs import shown_url
+
+    if source.asset:
+        return source.asset if source.size is None else f"{source.asset}, {source.size:,} bytes"
+    return shown_url(source.url) if source.url else f"from job {source.job}: {source.output}"
 
 
 def under_way(job: JobSummary) -> list[str]:

@@ -14,6 +14,7 @@ from http_support import Producer, Stack, fleet_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from emp_orch.fleet.observed import WorkerStatus
+from emp_orch.jobs.submission import MAX_JOB_BYTES
 from emp_orch.store.claims import Claimed, Claims
 from emp_orch.store.keys import Keys
 from emp_orch.store.queue import Queue
@@ -252,7 +253,7 @@ async def test_metrics_of_lanes(api: aiohttp.ClientSession, producer: Producer) 
 
 
 async def test_a_single_job_past_its_limit_is_refused_before_a_list_would_be(api: aiohttp.ClientSession) -> None:
-    large = json.dumps({"service": "simulation", "payload": {"x": "y" * (5 * 1024 * 1024)}}).encode()
+    large = json.dumps({"service": "simulation", "payload": {"x": "y" * MAX_JOB_BYTES}}).encode()
     async with api.post("/api/jobs", data=io.BytesIO(large)) as response:
         assert response.status == 413 and "larger" in (await response.json())["error"]
     jobs = [{"service": "simulation", "payload": {"x": "y" * 1024 * 1024}} for _ in range(8)]

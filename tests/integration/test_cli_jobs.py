@@ -20,6 +20,7 @@ from test_worker_cli_jobs import emp, write_settings
 from worker_support import EMP, KEYS, Bench, bench
 
 from emp_orch import settings
+from emp_orch.cli.jobs_file import MAX_LINE
 from emp_orch.fleet.observed import WorkerStatus
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
@@ -370,7 +371,7 @@ async def test_nothing_of_a_bad_file_is_queued(folder: Path, queue: Queue) -> No
     done = await run(folder, "submit", "-f", "worse.jsonl")
     assert "worse.jsonl:20:" in done.stderr and "worse.jsonl:21:" not in done.stderr and "and 80 more" in done.stderr
     (folder / "empty.jsonl").write_text("\n")
-    (folder / "long.jsonl").write_text("x" * 5_000_000 + "\n" + lines({"service": "simulation"}))
+    (folder / "long.jsonl").write_text("x" * (MAX_LINE + 1) + "\n" + lines({"service": "simulation"}))
     for name, words in (("empty.jsonl", "has no jobs"), ("none.jsonl", "cannot read"), ("long.jsonl", "longer than")):
         done = await run(folder, "submit", "-f", name)
         assert done.returncode == 2 and words in done.stderr
