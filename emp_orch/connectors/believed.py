@@ -21,6 +21,8 @@ MAX_KEPT_BYTES = 32 * 1024
 MAX_PROGRESS_CHARS = 500
 MAX_REF_CHARS = 1_000
 MAX_REPORT_CHARS = 1_000
+MAX_WARNINGS = 5
+MAX_WARNING_CHARS = 300
 
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -81,7 +83,12 @@ def fault_of(given: object) -> str:
 def report_of(given: ConnectorReport) -> ConnectorReport:
     """`given` in few words: every look at the fleet reads it of every worker."""
     return msgspec.structs.replace(
-        given, detail=words(given.detail, MAX_REPORT_CHARS), version=words(given.version, MAX_REPORT_CHARS)
+        given,
+        detail=words(given.detail, MAX_REPORT_CHARS),
+        version=words(given.version, MAX_REPORT_CHARS),
+        warnings=tuple(words(w, MAX_WARNING_CHARS) for w in given.warnings[:MAX_WARNINGS]),
+        output_folder=words(given.output_folder, MAX_REPORT_CHARS),
+        temp_folder=words(given.temp_folder, MAX_REPORT_CHARS),
     )
 
 

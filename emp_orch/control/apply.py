@@ -161,7 +161,10 @@ class Session:
 
 _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)
 # Only a person can mend these, and not by waiting.
-_NOT_OURS = (Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY)
+_NOT_OURS = (
+    *(Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY),
+    Kind.SERVICE_SHARED_FOLDERS,  # what a job gets is its own all the same
+)
 
 
 def blocking(drifts: tuple[Drift, ...], desired: Desired) -> tuple[Drift, ...]:

@@ -7,6 +7,10 @@ from emp_orch.fleet.overrides import Override, pause_at
 from emp_orch.fleet.policy import Hold
 from emp_orch.fleet.round import Item
 
+SHARED_FOLDERS = (
+    "`builtin: comfyui` gives each slot folders of its own; in a command of your own: --output-directory and"
+    " --temp-directory with ${port} in them (docs/comfyui.md)"
+)
 _BY_KIND = {
     Kind.REPORT_MALFORMED: "find who writes it: another program, or another version of emp on that machine",
     Kind.MACHINE_UNREACHABLE: "look where it runs: nothing here can tell whether it does; emp stops nothing unknown",
@@ -17,6 +21,7 @@ _BY_KIND = {
     Kind.GPU_MISSING: "give the machine fewer slots (`emp scale`), or look for the GPU that the driver does not show",
     Kind.PROGRAM_PORT_TAKEN: "stop who listens there, or give the service another port in emp.yaml",
     Kind.CONNECTOR_BROKEN: "install the connector's package where the worker runs, then `emp restart` it",
+    Kind.SERVICE_SHARED_FOLDERS: SHARED_FOLDERS.replace("${port}", "${{port}}"),
     Kind.CONTROL_DOWN: "`emp doctor` looks at the control plane; `emp apply` starts its parts",
     Kind.MACHINE_SURPLUS: "`emp apply --prune` stops and removes it; or add it to emp.yaml again",
 }

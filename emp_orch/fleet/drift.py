@@ -31,6 +31,7 @@
 | worker-starting | worker | its program has not run long enough to judge, or it says initializing | nothing yet |
 | machine-conflict | machine | two agents report as it; the last word is another's | nothing: a person |
 | machine-wrong-redis | machine | reports another Redis than this fleet's | restart it |
+| service-shared-folders | machine | ComfyUIs of several slots write into one folder | nothing: a person |
 | gpu-lost, gpu-missing | machine | a GPU fails; the driver shows fewer than num_gpus | nothing: a person |
 | control-down | part of the control plane | FATAL or STOPPED | start it |
 | worker-surplus | worker | reports, but is not desired | forget it once it is silent |
@@ -59,6 +60,7 @@ from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, 
 from emp_orch.fleet.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState, MachineStatus, Observed, SeenMachine
+from emp_orch.fleet.sharing import shared_folders
 from emp_orch.fleet.surplus import surplus_machines, surplus_workers
 
 __all__ = ["BOOT_GRACE_MS", "Desired", "Drift", "Kind", "diff"]
@@ -116,7 +118,7 @@ def machine_drift(
         return [whole] if whole else []
     if whole is not None and whole.kind in _UNHEARD:
         return [whole]
-    aside = beside(machine, seen, desired)
+    aside = [*beside(machine, seen, desired), *shared_folders(machine, desired, observed)]
     if whole is not None:
         meanwhile = stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ()
         return [*aside, whole, *meanwhile]

@@ -47,13 +47,19 @@ class Kind(StrEnum):
     MACHINE_WRONG_REDIS = "machine-wrong-redis"
     GPU_LOST = "gpu-lost"
     GPU_MISSING = "gpu-missing"
+    SERVICE_SHARED_FOLDERS = "service-shared-folders"
     CONTROL_DOWN = "control-down"
     MACHINE_FOREIGN = "machine-foreign"
     MACHINE_SURPLUS = "machine-surplus"
 
 
 # These stand beside what is right or wrong in the machine otherwise: they neither hide it nor hold up a rollout.
-ASIDE = frozenset({Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN})
+ASIDE = frozenset(
+    {
+        *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
+        Kind.SERVICE_SHARED_FOLDERS,
+    }
+)
 # How long a difference must have stood before anything is done about it.
 GRACE_MS = {Kind.CONNECTOR_UNHEALTHY: 60_000}
 # The machine that the parts of the control plane are said to be on.

@@ -130,7 +130,8 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
 
 class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
     """`offers`: the digest of the models and node classes that the service has, '' when it does not tell; of both, how
-    many.
+    many. `warnings`: what a person should know of a service that works. `output_folder`, `temp_folder`: where it
+    writes, empty where that is not known.
     """
 
     status: ConnectorStatus
@@ -139,6 +140,9 @@ class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
     offers: str = ""
     models: int = 0
     node_classes: int = 0
+    warnings: tuple[str, ...] = ()
+    output_folder: str = ""
+    temp_folder: str = ""
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True, gc=False):

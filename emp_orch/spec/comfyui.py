@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +85,18 @@ def notes(fleet: Fleet) -> Iterator[str]:
 
 
 def _shares(service: Service) -> bool:
-    """Whether a command of the user's own starts one checkout for every slot, and says nothing of folders."""
+    """Whether a command of the user's own starts one checkout for every slot, with no output folder by slot."""
     words = service.command or ()
     starts = any(word == checkout.MAIN or word.endswith(f"/{checkout.MAIN}") for word in words)
-    apart = any(word.partition("=")[0] in (options.OUTPUT, "--base-directory") for word in words)
+    apart = any(
+        word.partition("=")[0] in (options.OUTPUT, "--base-directory") and _by_slot(f"{word} {value}")
+        for word, value in itertools.pairwise((*words, ""))
+    )
     return service.connector == COMFYUI and service.scale is Scale.PER_GPU and starts and not apart
+
+
+def _by_slot(words: str) -> bool:
+    return "${gpu}" in words or "${port}" in words
 
 
 def _of(fleet: Fleet, machine: Machine) -> Iterator[Service]:

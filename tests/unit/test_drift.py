@@ -702,6 +702,7 @@ def test_machines_come_in_the_order_of_the_file_then_what_is_surplus() -> None:
 # --- what stands beside the rest
 
 PACKAGE = WorkerPackage(digest="2b" * 32)
+TWO = one([COMFYUI], num_gpus=2)
 GPUS = structs.replace(one([SIMULATION], num_gpus=2), needs_gpus=True)
 ABLE = structs.replace(M, capabilities={"zone": "a", "hardware": {"gpu_memory_gb": 24}})
 OFFLINE = {"comfyui": ConnectorReport(status=ConnectorStatus.OFFLINE, detail="connection refused")}
@@ -711,6 +712,14 @@ DOWN = {
     "monitor": ProgramReport(state=S.RUNNING),
     "reconcile": ProgramReport(state=S.STOPPED),
 }
+
+
+def writes_to(*folders: str, temp: str = "", seen_ms: int = NOW_MS) -> Observed:
+    """The slots of TWO report these output folders; the last of them was heard at `seen_ms`."""
+    heard = [NOW_MS] * (len(folders) - 1) + [seen_ms]
+    said = [ConnectorReport(status=ConnectorStatus.IDLE, output_folder=f, temp_folder=temp) for f in folders]
+    slots = [worker(TWO, i, connector_statuses={"comfyui": s}, seen_ms=heard[i]) for i, s in enumerate(said)]
+    return look(TWO, workers={worker_id(TWO.id, i): s for i, s in enumerate(slots)})
 
 
 def of(wanted: DesiredMachine, **changes: Any) -> Desired:
@@ -780,6 +789,16 @@ ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
         worker_says(0, connector_statuses=UNLOADED),
         "connector-broken m-worker-0 comfyui: wants idle or active, is error; no module named x",
     ),
+    (
+        wish(TWO),
+        writes_to("/opt/C/output", "/opt/C/output", temp="/opt/C/temp"),
+        "service-shared-folders m comfyui: wants folders of its own for each slot, is slots 0, 1 share output"
+        " /opt/C/output; slots 0, 1 share temp /opt/C/temp; they take each other's file names, and a start empties temp/"
+        " under the others; emp keeps their jobs' files apart by names of its own, as far as a workflow names its files"
+        " itself",
+    ),
+    (wish(TWO), writes_to("/run/0/output", "/run/1/output"), ""),
+    (wish(TWO), writes_to("", ""), ""),
     (
         UP,
         look(M, parts=DOWN),

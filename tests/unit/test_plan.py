@@ -66,6 +66,7 @@ REMEDIES = {
     Kind.CONTAINER_OUTDATED: "restart machine m  (recreate): why  [emp.yaml:1:1]",
     Kind.GPU_LOST: "",
     Kind.GPU_MISSING: "",
+    Kind.SERVICE_SHARED_FOLDERS: "",
     Kind.CONTROL_DOWN: "start part m p  (start): it is this: why  [emp.yaml:1:1]",
     Kind.MACHINE_FOREIGN: "",
     Kind.MACHINE_SURPLUS: "",

@@ -183,6 +183,8 @@ def test_validate_notes_slots_of_a_command_that_share_one_output_folder(tmp_path
     shared = emp(written(tmp_path, lines.format("per_gpu", ""), "runtime: process"), "validate")
     what = "the slots of c write into one output folder; builtin comfyui gives each its own (docs/comfyui.md)"
     assert (shared.returncode, shared.stderr) == (0, f"emp.yaml:4:3: note: {what}\n")
+    one = emp(written(tmp_path, lines.format("per_gpu", " --output-directory /o"), "runtime: process"), "validate")
+    assert what in one.stderr, "a folder of theirs, but one for all"
     for scale, more in (("per_machine", ""), ("per_gpu", " --output-directory /o/${gpu}")):
         apart = emp(written(tmp_path, lines.format(scale, more), "runtime: process"), "validate")
         assert (apart.returncode, apart.stderr) == (0, "")

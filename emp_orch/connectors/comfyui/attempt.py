@@ -9,7 +9,7 @@ from typing import Any
 
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.connectors.comfyui.isolation import mark_of, marked, marks_in
-from emp_orch.connectors.comfyui.protocol import Workflow
+from emp_orch.connectors.comfyui.protocol import File, Workflow
 from emp_orch.connectors.outputs import once
 from emp_orch.jobs.model import Output
 
@@ -26,7 +26,7 @@ class DoubtfulOutput(RunFailed):
 @dataclass(kw_only=True)
 class Attempt:
     """`workflow` as the job says it, `prompt_id` ours. `mentioned`: marks that stand in the job itself and tell
-    nothing. `pictures` came over the socket; `notes` go into the result.
+    nothing. `pictures` came over the socket; `notes` go into the result. `copied`: its own files, with their sizes.
     """
 
     run: Run
@@ -39,6 +39,7 @@ class Attempt:
     notes: list[str] = field(default_factory=list)
     node_errors: dict[str, object] = field(default_factory=dict)
     cut: bool = False
+    copied: list[tuple[File, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mark = self.mark or mark_of(self.prompt_id)

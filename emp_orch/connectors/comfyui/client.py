@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,16 @@ import aiohttp
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed, StillRuns
 from emp_orch.connectors.comfyui.attempt import Attempt, DoubtfulOutput
+from emp_orch.connectors.comfyui.folders import Folders
 from emp_orch.connectors.comfyui.follow import Follower
 from emp_orch.connectors.comfyui.isolation import mark_of, marks_in
+from emp_orch.connectors.comfyui.options import Tidy
 from emp_orch.connectors.comfyui.outputs import Collector
 from emp_orch.connectors.comfyui.progress import Costs
 from emp_orch.connectors.comfyui.protocol import Interrupted, OutOfMemory, Record, Workflow, check, partly_refused
 from emp_orch.connectors.comfyui.server import Server
 from emp_orch.connectors.comfyui.session import TooLarge
+from emp_orch.connectors.comfyui.tidy import Tidier
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.jobs.model import Result
 
@@ -31,8 +35,9 @@ FORGETS_S = 0.3
 class ComfyClient:
     """One service at `url`. One run at a time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tidy: Tidy | None = None) -> None:
         self.server = Server(url)
+        self._tidier = None if tidy is None else Tidier(tidy)
         self._collector = Collector(self.server)
         self._costs = Costs()
         self._cancel_asked = False
@@ -137,8 +142,21 @@ class ComfyClient:
             attempt.node_errors = queued.node_errors
         return None
 
+    async def tidy(self, folders: Folders) -> None:
+        """Remove from the service's folders what is due of what runs made."""
+        now = time.monotonic()
+        if self._tidier is not None and self._tidier.due(now):
+            await asyncio.to_thread(self._tidier.sweep, folders, now, time.time())
+
     async def _end(self, record: Record, attempt: Attempt, follower: Follower) -> Result:
         """The result; of a failed run what there is of it is kept with the failure."""
+        try:
+            return await self._outcome(record, attempt, follower)
+        finally:
+            if self._tidier is not None:
+                self._tidier.add(attempt.copied, time.monotonic())
+
+    async def _outcome(self, record: Record, attempt: Attempt, follower: Follower) -> Result:
         try:
             if follower.failure is not None:
                 raise follower.failure

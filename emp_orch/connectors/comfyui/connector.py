@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import MALFORMED, Run, RunFailed, no_options
+from emp_orch.connectors.base import MALFORMED, Run, RunFailed
 from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.comfyui.folders import Folders, cwd_behind, folders_of
+from emp_orch.connectors.comfyui.options import options_of
 from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
@@ -18,6 +21,7 @@ from emp_orch.jobs.model import Job, Result
 
 class _System(Struct):
     comfyui_version: str = ""
+    argv: list[object] = []
 
 
 class _Stats(Struct):
@@ -33,8 +37,10 @@ class ComfyUI:
     kind = "comfyui"
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        no_options(self.kind, options)
-        self._client = ComfyClient(url)
+        self._options = options_of(options)
+        self._client = ComfyClient(url, self._options.tidy)
+        self._argv: list[object] = []
+        self._folders = Folders()
 
     async def probe(self) -> ConnectorReport:
         try:
@@ -44,7 +50,19 @@ class ComfyUI:
         except MALFORMED as e:
             detail = f"{self._client.shown} answers, but not as ComfyUI does: {e}"
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
-        return ConnectorReport(status=ConnectorStatus.IDLE, version=stats.system.comfyui_version)
+        await self._look_at_folders(stats.system.argv)
+        return ConnectorReport(
+            status=ConnectorStatus.IDLE,
+            version=stats.system.comfyui_version,
+            output_folder=self._folders.output,
+            temp_folder=self._folders.temp,
+        )
+
+    async def _look_at_folders(self, argv: list[object]) -> None:
+        if argv != self._argv:
+            cwd = await asyncio.to_thread(cwd_behind, self._client.server.url)
+            self._folders, self._argv = folders_of(argv, cwd), argv
+        await self._client.tidy(self._folders)
 
     async def run(self, run: Run) -> Result:
         return await self._client.run(_workflow_of(run.job), run)

@@ -73,6 +73,11 @@ def plain(name: str) -> str:
     return _MARK.sub("", name, count=1)
 
 
+def is_marked(name: str) -> bool:
+    """Whether a run of some job wrote the file of that name."""
+    return _MARK.match(name) is not None
+
+
 def marks_in(value: object) -> frozenset[str]:
     """Every mark that stands in `value`, JSON values of any depth."""
     try:

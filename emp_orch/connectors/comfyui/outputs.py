@@ -136,7 +136,10 @@ class Collector:
                 raise DoubtfulOutput(_ANOTHERS.format(name=name))
             if not cached:
                 attempt.note(f"{name}: the service gave that file name to an earlier run too, and wrote over it")
-        self._given.remember(file, attempt.prompt_id, output.sha256)
+        if attempt.mark and attempt.mark in file.filename:
+            attempt.copied.append((file, output.size))
+        else:
+            self._given.remember(file, attempt.prompt_id, output.sha256)
         return output
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.machines import log_of, program_of, program_problem, running
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
+from emp_orch.fleet.advice import SHARED_FOLDERS
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.model import WorkerId
@@ -100,6 +101,26 @@ def _connectors(facts: Facts) -> Iterator[Problem]:
                 )
 
 
+def _warnings(facts: Facts) -> Iterator[Problem]:
+    """What connectors say of services that work, and what only a look at all of a machine's slots shows."""
+    for drift in (d.drift for d in known(facts.difference).drift if d.drift.kind is Kind.SERVICE_SHARED_FOLDERS):
+        yield Problem(
+            what=f"{drift.subject}: {drift.observed}; {drift.cause}",
+            fix=SHARED_FOLDERS,
+            where=drift.origin,
+            level=Level.WARN,
+        )
+    for machine, worker_id, seen in reporting(facts):
+        for service, connector in seen.report.connector_statuses.items():
+            for warning in connector.warnings:
+                yield Problem(
+                    what=f"{worker_id}, {service}: {warning}",
+                    fix="docs/comfyui.md",
+                    where=machine.origin,
+                    level=Level.WARN,
+                )
+
+
 def _packages(facts: Facts) -> Iterator[Problem]:
     """Each worker runs the package of the generation; else its machine says why not."""
     found = known(facts.difference)
@@ -151,6 +172,7 @@ CHECKS = (
     ),
     Check(name="worker-status", group=Group.WORKERS, fine=_fine_status, find=_status),
     Check(name="connectors", group=Group.WORKERS, fine=_fine_connectors, find=_connectors),
+    Check(name="service-folders", group=Group.WORKERS, fine=lambda _: "", find=_warnings),
     Check(
         name="worker-package",
         group=Group.WORKERS,
