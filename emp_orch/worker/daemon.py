@@ -25,6 +25,7 @@ from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lost, NotDone, Outcome
+from emp_orch.worker.service_ends import machine_folder
 from emp_orch.worker.state import AWAY, Reporter, WorkerState
 
 log = logging.getLogger("emp.worker")
@@ -69,7 +70,7 @@ async def _probed(connector: Connector, service: str) -> ConnectorReport:
 
 def _doubtful(outcome: NotDone) -> bool:
     """Whether the service may be the cause. One that is gone would fail one job after another until its next probe."""
-    return outcome.cause in (Cause.FAILED, Cause.HANDED_BACK) and outcome.error.retryable
+    return outcome.cause in (Cause.FAILED, Cause.CRASHED, Cause.HANDED_BACK) and outcome.error.retryable
 
 
 class Worker:
@@ -225,6 +226,7 @@ class Worker:
                 binding=binding,
                 artifacts=self._artifacts,
                 earlier=earlier,
+                machine=machine_folder(),
             )
             outcome = await JobRun(self._claims, given, self._config, self._stopping).run()
             draining.cancel()
@@ -254,8 +256,8 @@ class Worker:
         match outcome:
             case Done(result=result):
                 return await self._claims.completed(claim, result)
-            case NotDone(cause=cause, error=error):
-                return await self._claims.not_completed(claim, cause, error)
+            case NotDone(cause=cause, error=error, crash=crash):
+                return await self._claims.not_completed(claim, cause, error, crash=crash)
             case Cancelled():
                 return await self._claims.cancelled(claim)
             case Lost():

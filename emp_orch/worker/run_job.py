@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from emp_orch.connectors import believed
-from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed
-from emp_orch.jobs.model import JobError, Progress, Result
+from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, Sink
+from emp_orch.connectors.http_client import NETWORK
+from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
 from emp_orch.store.connect import redacted, within
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.service_ends import TOLD_S, ServiceEnd, ServiceEnds
 from emp_orch.worker.state import AWAY
 
 log = logging.getLogger("emp.worker")
@@ -39,8 +42,11 @@ class Done(Struct, frozen=True, kw_only=True):
 
 
 class NotDone(Struct, frozen=True, kw_only=True):
+    """`crash`: the service ended during the run, and nobody else can have done it."""
+
     cause: Cause
     error: JobError
+    crash: Crash | None = None
 
 
 class Cancelled(Struct, frozen=True, kw_only=True):
@@ -61,6 +67,7 @@ class Stop(StrEnum):
     LOST = "lost"
     TIMEOUT = "timeout"
     DRAIN = "drain"
+    SERVICE_ENDED = "its service ended"
 
 
 STOPS: dict[Lease, Stop | None] = {Lease.OK: None, Lease.CANCEL: Stop.CANCEL, Lease.LOST: Stop.LOST}
@@ -80,7 +87,8 @@ async def patiently(call: Callable[[], Awaitable[Lease]]) -> Lease:
 class Assignment:
     """One claim, the connector it runs on with its binding, and where its outputs go.
 
-    `earlier`: a run of this job whose end nobody recorded; what became of it is asked before the job is run again.
+    `machine`: the folder of the worker's machine, where word of a service's end is left. `earlier`: a run of this job
+    whose end nobody recorded; what became of it is asked before the job is run again.
     """
 
     claim: Claimed
@@ -88,10 +96,27 @@ class Assignment:
     binding: ServiceBinding
     artifacts: Artifacts
     earlier: RunRef | None = None
+    machine: Path | None = None
 
     def named(self, ref: str) -> RunRef:
         """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
         return RunRef(connector=self.binding.connector, url=redacted(self.binding.url), ref=ref)
+
+
+class _Noting:
+    """A sink that notes whether something is saved."""
+
+    def __init__(self, sink: Sink, note: Callable[[bool], None]) -> None:
+        self._sink = sink
+        self._note = note
+
+    def begin_anew(self) -> None:
+        self._note(False)
+        self._sink.begin_anew()
+
+    async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
+        self._note(True)
+        return await self._sink.save(name, content_type, chunks)
 
 
 class JobRun:
@@ -107,13 +132,15 @@ class JobRun:
         self._latest = Progress(fraction=0.0)
         self._progressed = asyncio.Event()
         self._progressed.set()  # the first message says that the run has begun
+        self._begun = self._saved = self._broken = False
+        self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
         self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
 
     async def run(self) -> Outcome:
         """The outcome. Only cancellation of the caller is raised."""
         watches = (
             *(self._keep_lease(), self._publish(), self._record_ref()),
-            *(self._cancel_notice(), self._too_long(), self._drained()),
+            *(self._cancel_notice(), self._too_long(), self._drained(), self._service_ended()),
         )
         async with asyncio.TaskGroup() as tasks:
             run = tasks.create_task(self._on_connector(), name=f"run {self._claim.job.id}")
@@ -121,7 +148,7 @@ class JobRun:
             try:
                 await asyncio.wait([run, *watchers], return_when=asyncio.FIRST_COMPLETED)
                 if run.done():
-                    return self._own_cancellation() if run.cancelled() else run.result()
+                    return self._own_cancellation() if run.cancelled() else await self._explained(run.result())
                 reason = next(w.result() for w in watchers if w.done())
                 log.info("job %s is stopped: %s", self._claim.job.id, reason)
                 return await self._stopped(run, reason)
@@ -144,11 +171,8 @@ class JobRun:
             self._latest = believed.progress_of(progress)
             self._progressed.set()
 
-        begun = False
-
         async def on_began(ref: str) -> None:
-            nonlocal begun
-            begun = True
+            self._begun = True
             if len(ref) > believed.MAX_REF_CHARS:
                 log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
                 return
@@ -162,7 +186,7 @@ class JobRun:
         job = self._claim.job
         try:
             sink = self._given.artifacts.run(job.id, f"{job.attempts}-{self._claim.token[:8]}")
-            run = Run(job=job, sink=sink, on_progress=on_progress, on_began=on_began)
+            run = Run(job=job, sink=_Noting(sink, self._note_saved), on_progress=on_progress, on_began=on_began)
             result = await self._recovered(run)
             if result is None:
                 result = await self._connector.run(run)
@@ -172,7 +196,8 @@ class JobRun:
             words = f"the connector {self._connector.kind} gave {type(result).__name__} instead of a Result"
             return NotDone(cause=Cause.FAILED, error=JobError(message=words))
         except RunFailed as e:
-            if not e.reached and not begun and self._given.earlier is None:
+            self._broken = isinstance(e.__cause__, NETWORK)
+            if not e.reached and not self._begun and self._given.earlier is None:
                 return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=e.error.message, retryable=True))
             return NotDone(cause=Cause.FAILED, error=e.error)
         except CannotStore as e:
@@ -181,6 +206,24 @@ class JobRun:
             log.exception("connector %s failed on job %s", self._connector.kind, self._claim.job.id)
             words = f"the connector {self._connector.kind} broke: {type(e).__name__}: {e}"
             return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+
+    def _note_saved(self, saved: bool) -> None:
+        self._saved = saved
+
+    async def _explained(self, outcome: Outcome) -> Outcome:
+        """`outcome` with the end of the service for its reason, where that is why; nothing for what will not help."""
+        if not isinstance(outcome, NotDone) or not outcome.error.retryable or outcome.cause is Cause.TIMEOUT:
+            return outcome
+        found = await self._ends.within(TOLD_S if self._broken else 0)
+        return outcome if found is None else self._crashed(found)
+
+    def _crashed(self, found: ServiceEnd) -> NotDone:
+        """A run during which its service ended. What had not begun is not to blame, nor what was through."""
+        log.warning("job %s: %s", self._claim.job.id, found.error.message)
+        if not self._begun and not self._given.earlier:
+            return NotDone(cause=Cause.HANDED_BACK, error=found.error)
+        crash = None if self._saved else found.crash(self._config.worker_id)
+        return NotDone(cause=Cause.CRASHED, error=believed.error_of(found.error), crash=crash)
 
     async def _recovered(self, run: Run) -> Any:
         """What the earlier run came to, followed to its end; None when there is nothing to have of it."""
@@ -198,14 +241,8 @@ class JobRun:
 
     async def _stopped(self, run: asyncio.Task[Outcome], reason: Stop) -> Outcome:
         """Interrupt the service, give the run a moment to end, and say what that makes of the job."""
-        try:
-            async with asyncio.timeout(INTERRUPT_S):
-                await self._connector.cancel()
-                await asyncio.wait([run])
-        except (RunFailed, TimeoutError) as e:
-            log.warning("the service did not stop the run: %s", e or "no answer in time")
-        except Exception:  # a faulty connector fails its job, not the worker
-            log.exception("connector %s failed to stop job %s", self._connector.kind, self._claim.job.id)
+        if reason is not Stop.SERVICE_ENDED:
+            await self._interrupt(run)
         if not run.done():
             run.cancel()
             await asyncio.wait([run])
@@ -214,6 +251,11 @@ class JobRun:
         if not run.cancelled() and isinstance(outcome := run.result(), Done):
             return outcome  # it was through before the interruption reached it
         match reason:
+            case Stop.SERVICE_ENDED:
+                found = self._ends.found()
+                words = "its service ended"  # somebody removed the word of it meanwhile
+                gone = NotDone(cause=Cause.CRASHED, error=JobError(message=words, retryable=True))
+                return gone if found is None else self._crashed(found)
             case Stop.CANCEL:
                 return Cancelled()
             case Stop.TIMEOUT:
@@ -222,6 +264,16 @@ class JobRun:
             case Stop.DRAIN:
                 words = f"worker {self._config.worker_id} shuts down"
                 return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=words, retryable=True))
+
+    async def _interrupt(self, run: asyncio.Task[Outcome]) -> None:
+        try:
+            async with asyncio.timeout(INTERRUPT_S):
+                await self._connector.cancel()
+                await asyncio.wait([run])
+        except (RunFailed, TimeoutError) as e:
+            log.warning("the service did not stop the run: %s", e or "no answer in time")
+        except Exception:  # a faulty connector fails its job, not the worker
+            log.exception("connector %s failed to stop job %s", self._connector.kind, self._claim.job.id)
 
     # reasons to stop
 
@@ -260,6 +312,13 @@ class JobRun:
     async def _too_long(self) -> Stop:
         await asyncio.sleep(self._config.job_timeout_s)
         return Stop.TIMEOUT
+
+    async def _service_ended(self) -> Stop:
+        """At once, where the connector would wait for it to come back. What is being saved may be had from the next."""
+        await self._ends.wait()
+        if self._saved:
+            await asyncio.Event().wait()  # until the run is over by itself
+        return Stop.SERVICE_ENDED
 
     async def _drained(self) -> Stop:
         await self._stopping.wait()
