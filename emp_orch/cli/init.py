@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ def init(
         text = _default(name or _NAME)
     else:
         chosen = slots(devices.look, gpus)
-        text = _of_checkout(name or _NAME, (folder / comfyui).absolute(), python, chosen)
+        text = _of_checkout(name or _NAME, _plain(folder / comfyui), python, chosen)
         if chosen.note:
             click.echo(f"note: {chosen.note}", err=True)
     load_text(text, file="emp.yaml", environ={})
@@ -107,7 +108,7 @@ def _of_checkout(name: str, path: Path, python: str | None, chosen: Slots) -> st
     from emp_orch.comfyui.checkout import NotUsable, look
 
     if python is not None and "/" in python:
-        python = str(Path(python).absolute())
+        python = str(_plain(Path(python)))
     try:
         look(path, python)
     except NotUsable as e:
@@ -124,6 +125,12 @@ def _of_checkout(name: str, path: Path, python: str | None, chosen: Slots) -> st
         gpus=chosen.gpus,
         num_gpus=chosen.num_gpus,
     )
+
+
+def _plain(path: Path) -> Path:
+    """`path`, absolute and without `..`, where that leads to the same; a link that is named stays one."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain if plain.exists() and plain.samefile(path) else path.absolute()
 
 
 def _text(value: str) -> str:

@@ -107,6 +107,17 @@ def test_the_interpreter_that_was_named_is_written(tmp_path: Path) -> None:
     assert found.python == str(tmp_path / "conda" / "python")
 
 
+def test_the_path_is_written_without_steps_up_and_with_its_links(tmp_path: Path) -> None:
+    make_checkout(tmp_path / "deep" / "ComfyUI-0.3")
+    (tmp_path / "ComfyUI").symlink_to(tmp_path / "deep" / "ComfyUI-0.3")
+    fleet = tmp_path / "fleet"
+    fleet.mkdir()
+    assert emp(fleet, "init", "--comfyui", "../ComfyUI").returncode == 0
+    assert next(iter(written(fleet).services.values())).checkout == Checkout(
+        path=str(tmp_path / "ComfyUI"), args=("--cpu",)
+    )
+
+
 def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     refused = emp(tmp_path, "init", "--comfyui", "c")
