@@ -18,6 +18,7 @@ from emp_orch.jobs.model import Crash, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.requirements import lane_of
 from emp_orch.jobs.retry import Cause
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import HELD, JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.claims import Claimed, Lease, Waiting
@@ -46,15 +47,18 @@ SENT = st.fixed_dictionaries(
         "priority": st.sampled_from([0, 0, 5, -5]),
         "max_retries": st.sampled_from([0, 1, 2]),
         "id": st.sampled_from([None, None, None, "a", "b"]),
+        "secret": st.sampled_from([False, False, False, True]),
     }
 )
+SECRET = Secrets({"key": "open sesame"})
 # Which of the jobs or runs there are: counted from the newest.
 WHICH = st.integers(0, 12)
 
 
 def to_submission(sent: dict[str, Any]) -> Submission:
-    fields = {name: value for name, value in sent.items() if name != "lane" and value is not None}
-    return submission(**LANES[sent["lane"]], **fields)
+    fields = {name: value for name, value in sent.items() if name not in ("lane", "secret") and value is not None}
+    made = submission(**LANES[sent["lane"]], **fields)
+    return replace(made, secrets=SECRET) if sent["secret"] else made
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -121,7 +125,11 @@ class QueueMachine(RuleBasedStateMachine):
             self.in_batches += in_batch
         if known is not None:
             assert answer.status is self.model.status_of(known)
-            asked = (known.asked, known.max_retries) == (sent["lane"], sent["max_retries"])
+            asked = (known.asked, known.max_retries, known.secret) == (
+                sent["lane"],
+                sent["max_retries"],
+                sent["secret"],
+            )
             assert answer.same is asked, "whoever uses an id for another job is told"
         self.touched.add(answer.job_id)
 
@@ -158,6 +166,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.claimed(expected, run)
         seen = self.do(self.world.queue.get(expected.id))
         assert replace(answer.job, history=()) == replace(seen, history=()), "the worker gets the job as it is"
+        secrets = self.do(claims.secrets(answer))
+        assert secrets == (SECRET if expected.secret else Secrets()), "and what it gave as secrets"
         self.touched.add(expected.id)
 
     @precondition(lambda self: self.model.waiting())
@@ -380,7 +390,7 @@ class QueueMachine(RuleBasedStateMachine):
     def retry(self, which: int, ended: bool) -> None:
         job = self.a_job(which, self.model.ended() if ended else [])
         self.touched.add(job.id)
-        if job.status in ENDS - {JobStatus.COMPLETED}:
+        if job.status in ENDS - {JobStatus.COMPLETED} and not job.secret:
             self.do(self.world.queue.retry(job.id))
             self.model.retried(job)
             return
@@ -458,6 +468,9 @@ class QueueMachine(RuleBasedStateMachine):
             lanes.setdefault(LANE_IDS[job.lane], []).append(job.id)
         assert {lane: list(ids) for lane, ids in found.lanes.items()} == lanes
         jobs = self.model.jobs.values()
+        assert sorted(found.secrets) == sorted(j.id for j in self.model.jobs.values() if j.secret and not j.ends), (
+            "secrets are kept until the end, and no longer"
+        )
         assert sorted(found.leased) == sorted(j.id for j in jobs if j.status in HELD)
         assert sorted(found.ended) == sorted(j.id for j in jobs if j.status in ENDS)
         for status, ids in found.by_status.items():

@@ -70,6 +70,7 @@ class ModelJob:
     asked: str = ""
     # Submitted with others: one event told of them all.
     in_batch: bool = False
+    secret: bool = False
     # (type, worker, status), in order
     events: list[tuple[str, str | None, str]] = field(default_factory=list)
 
@@ -97,7 +98,15 @@ class Model:
 
     def submitted(self, job_id: str, sent: dict[str, Any], *, in_batch: bool) -> None:
         self.places += 1
-        job = ModelJob(job_id, self.places, sent["lane"], sent["priority"], sent["max_retries"], in_batch=in_batch)
+        job = ModelJob(
+            job_id,
+            self.places,
+            sent["lane"],
+            sent["priority"],
+            sent["max_retries"],
+            in_batch=in_batch,
+            secret=sent["secret"],
+        )
         job.asked = job.lane
         job.tell("job_submitted")
         self.jobs[job_id] = job

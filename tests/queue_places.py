@@ -17,12 +17,15 @@ class Places:
     lanes: Mapping[str, tuple[str, ...]]  # lane → its jobs, first to be given out first; no empty lanes
     leased: tuple[str, ...]
     ended: tuple[str, ...]
+    secrets: tuple[str, ...]  # jobs whose secrets are kept
     by_status: Mapping[JobStatus, frozenset[str]]
 
 
 async def places(r: Client, keys: Keys) -> Places:
     """The places as they are now."""
-    lane_keys = sorted([key async for key in r.scan_iter(match=keys.lane("*"), count=1000)])
+    every = sorted([key async for key in r.scan_iter(match=keys.prefix + "*", count=1000)])
+    lane_keys = [key for key in every if key.startswith(keys.lane(""))]
+    secrets = tuple(key.removeprefix(keys.secrets("")) for key in every if key.startswith(keys.secrets("")))
     async with r.pipeline(transaction=True) as pipe:
         for key in lane_keys:
             pipe.zrange(key, 0, -1)
@@ -37,6 +40,7 @@ async def places(r: Client, keys: Keys) -> Places:
             for key, members in zip(lane_keys, rows, strict=True)
         },
         leased=tuple(leased),
+        secrets=secrets,
         ended=tuple(job_id for ids in indices for job_id in ids),
         by_status={status: frozenset(ids) for status, ids in zip(sorted(ENDED), indices, strict=True)},
     )

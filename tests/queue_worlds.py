@@ -77,7 +77,13 @@ class TwinWorld:
         for job in self.queue.jobs.waiting():
             lanes[job.lane] += (job.id,)
         ended = tuple(j.id for j in self.queue.jobs.newest_first() if j.status in ENDED)
-        return Places(lanes=lanes, leased=tuple(self.queue.leases), ended=ended, by_status={})
+        return Places(
+            lanes=lanes,
+            leased=tuple(self.queue.leases),
+            ended=ended,
+            secrets=self.queue.jobs.keep_secrets,
+            by_status={},
+        )
 
     async def news(self) -> list[Event]:
         news = list(self.queue.events[self._read :])

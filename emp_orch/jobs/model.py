@@ -102,11 +102,15 @@ class JobSummary(Struct, frozen=True, kw_only=True):
 
 
 class Job(JobSummary, frozen=True, kw_only=True):
-    """The whole of it. `crashes`: workers whose service ended during it, since a person last had it run again."""
+    """The whole of it. `crashes`: workers whose service ended during it, since a person last had it run again.
+
+    `secrets`: the names of what it gave as secrets; their values stand nowhere here.
+    """
 
     crashes: tuple[Crash, ...] = ()
     payload: dict[str, Any] = {}
     inputs: dict[str, InputSource] = {}
+    secrets: tuple[str, ...] = ()
     result: Result | None = None
     history: tuple[HistoryEntry, ...] = ()
 

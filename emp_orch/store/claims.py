@@ -19,6 +19,7 @@ from emp_orch.jobs.offers import Needs, Offers, both
 from emp_orch.jobs.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, signature, unmet
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.store.connect import ANSWER_S, Client
 from emp_orch.store.damaged import DAMAGED
@@ -217,6 +218,16 @@ class Claims:
         """Return when the cancellation of `job_id`, which this worker runs, was asked for."""
         while await self.wait(WAIT_S) != _CANCEL + job_id:
             pass
+
+    async def secrets(self, claim: Claimed) -> Secrets | None:
+        """What the job gave as secrets, while the lease stands. None: they are gone, or the lease is."""
+        if not claim.job.secrets:
+            return Secrets()
+        text = await self._scripts.secrets_of(claim.job.id, claim.token)
+        try:
+            return Secrets(msgspec.json.decode(text, type=dict[str, str]))
+        except DAMAGED:
+            return None
 
     async def renew(self, claim: Claimed) -> Lease:
         return Lease(await self._scripts.renew(claim.job.id, claim.token, self._lease_ms))

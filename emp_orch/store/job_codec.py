@@ -36,13 +36,14 @@ class JobDamaged(EmpError):
 
 
 class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was submitted. Without `payload` when it is kept apart."""
+    """What was submitted. Without `payload` when it is kept apart; of secrets the names."""
 
     service: str
     requirements: Requirements
     max_retries: int
     payload: dict[str, Any] | None = None
     inputs: dict[str, InputSource] = {}
+    secrets: tuple[str, ...] = ()
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -72,8 +73,11 @@ class Stored(Struct, frozen=True, kw_only=True):
 _ERRORS = (*DAMAGED, ValueError)
 
 
-def encoded(job: Submission) -> tuple[bytes, bytes]:
-    """The document and the payload that is kept apart (or b''). Its inputs are assets by now, or elsewhere."""
+def encoded(job: Submission) -> tuple[bytes, bytes, bytes]:
+    """The document, the payload that is kept apart, and the secrets (b'' where there is no such thing).
+
+    Its inputs are assets by now, or elsewhere.
+    """
     if not job.is_ready:
         raise ValueError("a job brings files that no asset was made of: store/job_inputs does that")
     payload = msgspec.json.encode(job.payload)
@@ -84,8 +88,10 @@ def encoded(job: Submission) -> tuple[bytes, bytes]:
         max_retries=job.max_retries,
         payload=None if apart or empty else cast(Any, msgspec.Raw(payload)),  # not encoded again
         inputs={name: given for name, given in job.inputs.items() if isinstance(given, InputSource)},
+        secrets=job.secrets.names,
     )
-    return msgspec.json.encode(document), payload if apart else b""
+    secrets = msgspec.json.encode(job.secrets.values) if job.secrets else b""
+    return msgspec.json.encode(document), payload if apart else b"", secrets
 
 
 def _damaged(job_id: str, cause: Exception) -> JobDamaged:
@@ -202,6 +208,7 @@ def job_from(job_id: str, text: str, state: Mapping[str, str], payload: str | No
             **fields,
             payload=_payload(entry.document, payload),
             inputs=entry.document.inputs,
+            secrets=entry.document.secrets,
             result=None if result is None else msgspec.json.decode(result, type=Result),
             history=_history(entry, state, fields["status"]),
             crashes=_crashes(state.get("crashes")),
@@ -239,6 +246,7 @@ def claimed(
             worker_id=worker_id,
             error=msgspec.json.decode(error, type=JobError) if error else None,
             payload=_payload(entry.document, payload or None),
+            secrets=entry.document.secrets,
             crashes=_crashes(crashes),
             inputs=entry.document.inputs,
         )

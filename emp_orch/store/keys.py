@@ -130,6 +130,10 @@ class Keys:
         """string: a payload too large to stand in `jobs`."""
         return self._k(f"payload:{job_id}")
 
+    def secrets(self, job_id: str) -> str:
+        """string: name → value, JSON; from the submission of a job that gave secrets to its end, however it ends."""
+        return self._k(f"secrets:{job_id}")
+
     def progress(self, job_id: str) -> str:
         """stream of what the runs of a job said, capped."""
         return self._k(f"progress:{job_id}")

@@ -18,6 +18,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.requirements import Requirements, canonical, signature
+from emp_orch.jobs.secrets import forgotten
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.connect import Client
@@ -45,6 +46,13 @@ class NoSuchJob(EmpError):
 
 class NotNow(EmpError):
     """The job's state does not allow what was asked."""
+
+
+class SecretsForgotten(NotNow):
+    """The job had secrets, which its end took, so that it cannot run again as it was."""
+
+    def __init__(self, job_id: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"job {job_id} cannot be retried: {forgotten(names)}; submit it again")
 
 
 class Submitted(Struct, frozen=True, kw_only=True):
@@ -104,8 +112,7 @@ def _prepared(batch: Sequence[Submission]) -> Prepared:
     ids = [job.id or f"{prefix}-{n}" for n, job in enumerate(batch)]
     jobs: list[Any] = []
     for job_id, job in zip(ids, batch, strict=True):
-        document, apart = encoded(job)
-        jobs += (job_id, lanes.number(job.requirements), job.priority, document, apart)
+        jobs += (job_id, lanes.number(job.requirements), job.priority, *encoded(job))
     fresh = all(job.id is None for job in batch)
     return ids, ["1" if fresh else "0", len(lanes), *lanes.args, *jobs]
 
@@ -134,9 +141,9 @@ class Queue:
         if job.id is not None:
             return (await self._send(_prepared([job])))[0]
         job_id, text = new_id(), canonical(job.requirements)
-        document, apart = encoded(job)
+        document, apart, secrets = encoded(job)
         await self._scripts.submit_one(
-            *(job_id, signature(text), job.priority, document, apart, text, job.requirements.service)
+            *(job_id, signature(text), job.priority, document, apart, text, job.requirements.service, secrets)
         )
         return Submitted(job_id=job_id, created=True, status=JobStatus.PENDING)
 
@@ -229,13 +236,17 @@ class Queue:
             text, needs = cast(tuple[str | None, str | None], await pipe.execute())
         if text is None:
             raise NoSuchJob(job_id)
-        answer = await self._scripts.retry(job_id, canonical(stored(job_id, text).requirements(needs)))
+        entry = stored(job_id, text)
+        asked = entry.document
+        answer = await self._scripts.retry(job_id, canonical(entry.requirements(needs)), "1" if asked.secrets else "0")
         if answer[0] == "unknown":
             raise NoSuchJob(job_id)
         if answer[0] == "refused":
             raise NotNow(
                 f"job {job_id} is {answer[1]} and cannot be retried", hint="failed, timed out and cancelled jobs can"
             )
+        if answer[0] == "forgotten":
+            raise SecretsForgotten(job_id, asked.secrets)
 
     async def purge(self, statuses: Iterable[JobStatus], *, older_than_s: float = 0, keep: int = 0) -> int:
         """Forget ended jobs, oldest first: those past the newest `keep`, or those that ended long enough ago.

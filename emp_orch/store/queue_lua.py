@@ -7,7 +7,8 @@ Each script runs after what it uses of queue_prelude. It takes no KEYS; ARGV and
 from __future__ import annotations
 
 # ARGV: 1 if nobody else can have made these ids, number of lanes; for each: lane, requirements (JSON), service; then
-# for each job: id, number of its lane (from 1), priority, document (JSON), payload ('' when it is in the document).
+# for each job: id, number of its lane (from 1), priority, document (JSON), payload ('' when it is in the document),
+# secrets (JSON or '').
 # Returns for each job 1 (it is new), 0 (there already, the same) or -1 (there already, and another).
 SUBMIT = """
 local now = now_ms()
@@ -20,7 +21,7 @@ for i = 1, tonumber(ARGV[2]) do
     empty = not before[1], requirements = ARGV[at + 1], middle = '|' .. sig .. '|' .. whole(now) .. '|'}
   at = at + 3
 end
-local count = (#ARGV - at + 1) / 5
+local count = (#ARGV - at + 1) / 6
 local seq = call('INCRBY', SEQ, count) - count
 local answer, documents, made, only = {}, {}, 0, nil
 for k = 1, count do
@@ -29,6 +30,7 @@ for k = 1, count do
   if fresh or call('HSETNX', JOBS, id, text) == 1 then
     documents[2 * made + 1], documents[2 * made + 2], made, only = id, text, made + 1, id
     if payload ~= '' then call('SET', PAYLOAD .. id, payload) end
+    if ARGV[at + 5] ~= '' then call('SET', SECRETS .. id, ARGV[at + 5]) end
     local score, entry, n = -tonumber(priority), member(seq + k, id), lane.n
     lane.add[2 * n + 1], lane.add[2 * n + 2], lane.n = score, entry, n + 1
     if not lane.best_score or score < lane.best_score then lane.best, lane.best_score = entry, score end
@@ -40,7 +42,7 @@ for k = 1, count do
     if same and string.sub(there, 1, 1) == '1' then same = call('GET', PAYLOAD .. id) == payload end
     answer[k] = same and 0 or -1
   end
-  at = at + 5
+  at = at + 6
 end
 if made == 0 then return answer end
 if fresh then call('HSET', JOBS, unpack(documents)) end
@@ -68,7 +70,7 @@ return answer
 """
 
 # As SUBMIT does it, for what is common: one job under an id that nobody else can have made. ARGV: id, lane, priority,
-# document, payload ('' when it is in the document), requirements, service. Returns {1}.
+# document, payload ('' when it is in the document), requirements, service, secrets (JSON or ''). Returns {1}.
 SUBMIT_ONE = """
 local id, sig, priority, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local now = now_ms()
@@ -77,6 +79,7 @@ local seq = call('INCR', SEQ)
 call('HSET', JOBS, id, (payload == '' and '0|' or '1|') .. string.format('%d', seq) .. '|' .. priority .. '|' .. sig
   .. '|' .. string.format('%d', now) .. '|' .. ARGV[4])
 if payload ~= '' then call('SET', PAYLOAD .. id, payload) end
+if ARGV[8] ~= '' then call('SET', SECRETS .. id, ARGV[8]) end
 local entry, new = string.format('%020d', seq) .. ':' .. id, false
 if not first[1] or -priority < tonumber(first[2]) then
   --uses know_lane new_head
@@ -116,6 +119,7 @@ for i = 1, tonumber(ARGV[7]) do
   else
     call('ZREM', LEASES, id)
     if f[2] == 'in_progress' then call('SREM', BEGUN, id) end
+    call('UNLINK', SECRETS .. id)
     call('HSET', key, 'status', 'completed', 'finished_ms', now_text, 'result', result)
     if f[5] then call('HDEL', key, 'error') end
     if string.find(result, '"path"', 1, true) then call('SADD', FILES, id) end
@@ -213,7 +217,10 @@ local function take(entry, score, sig)
   local id = id_of(entry)
   local key = JOB .. id
   local document = call('HGET', JOBS, id)
-  if not document then return nil end -- somebody deleted it: there is nothing to run
+  if not document then -- somebody deleted it: there is nothing to run
+    call('UNLINK', SECRETS .. id)
+    return nil
+  end
   local new = call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'token', token, 'assigned_ms', now_text,
     'at', score .. '|' .. whole(string.sub(entry, 1, 20)) .. '|' .. sig)
   local runs, err, needs, crashes = '0', '', '', ''
@@ -373,6 +380,14 @@ BEGAN = (
 call('HSET', key, 'run', ARGV[3])
 call('SADD', FILES, id)
 return f[3] and 'cancel' or 'ok'
+"""
+)
+
+# What the job gave as secrets. ARGV: id, token. Returns JSON, '' when there is nothing, or 'lost'.
+SECRETS_OF = (
+    _FENCE
+    + """
+return call('GET', SECRETS .. id) or ''
 """
 )
 

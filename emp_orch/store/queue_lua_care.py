@@ -18,6 +18,7 @@ local now = now_ms()
 if not f[1] or f[1] == 'pending' then
   if not seq then return {'unknown'} end -- damaged: it fails when it is claimed
   call('ZREM', LANE .. sig, member(seq, id))
+  call('UNLINK', SECRETS .. id)
   call('HSET', key, 'status', 'cancelled', 'finished_ms', whole(now), 'reason', reason)
   emit('job_cancelled', id, '', 'cancelled', '')
   call('ZADD', IN .. 'cancelled', whole(seq), id)
@@ -35,8 +36,8 @@ end
 return {'ended', f[1]}
 """
 
-# A person wants an ended job run again, at its old place, with all its attempts. ARGV: id, requirements (JSON).
-# Returns {'pending'}, {'refused', status} or {'unknown'}.
+# A person wants an ended job run again, at its old place, with all its attempts. ARGV: id, requirements (JSON), 1 when
+# it had secrets, which its end took. Returns {'pending'}, {'refused', status}, {'forgotten'} or {'unknown'}.
 RETRY = """
 local id = ARGV[1]
 local key = JOB .. id
@@ -48,6 +49,7 @@ local f = call('HMGET', key, 'status', 'history', 'assigned_ms', 'worker_id', 'f
   'cancel_reason')
 local status = f[1] or 'pending'
 if status ~= 'failed' and status ~= 'cancelled' and status ~= 'timeout' then return {'refused', status} end
+if ARGV[3] == '1' then return {'forgotten'} end
 local now = now_ms()
 call('ZREM', IN .. status, id)
 local history = run_noted(f[2], f[3], f[4])

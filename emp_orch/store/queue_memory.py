@@ -15,12 +15,13 @@ from emp_orch.jobs.model import Crash, Job, JobError, JobSummary, Progress, Resu
 from emp_orch.jobs.offers import Needs, Offers
 from emp_orch.jobs.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.claims import WAIT_S, Claimed, Lease, Waiting
 from emp_orch.store.events import Event
 from emp_orch.store.job_reads import JobPage
-from emp_orch.store.queue import AVOID_MS, MAX_PAGE, MAX_REASON, CancelOutcome, NotNow, Submitted
+from emp_orch.store.queue import AVOID_MS, MAX_PAGE, MAX_REASON, CancelOutcome, NotNow, SecretsForgotten, Submitted
 from emp_orch.store.queue_memory_jobs import Holding, Jobs, Outcome
 from emp_orch.store.queue_memory_wakes import Wakes
 from emp_orch.store.queue_prelude import WAIT_GRACE_MS, WAKE_ANSWER_MS
@@ -73,12 +74,16 @@ class MemoryQueue:
         job_id = job.id or self._new_id()
         if self.jobs.has(job_id):
             there = self.jobs.get(job_id)
-            asked = (job.service, job.requirements, job.max_retries, job.payload, job.inputs)
-            same = (there.service, self.jobs.asked(job_id), there.max_retries, there.payload, there.inputs) == asked
+            asked = (job.service, job.requirements, job.max_retries, job.payload, job.inputs, job.secrets.names)
+            same = self._asked(there) == asked
             return Submitted(job_id=job_id, created=False, same=same, status=there.status)
         added = self.jobs.add(job_id, job)
         self.wake_for(added)
         return Submitted(job_id=job_id, created=True, status=JobStatus.PENDING)
+
+    def _asked(self, job: Job) -> tuple[Any, ...]:
+        """What a submission must ask to be the same."""
+        return job.service, self.jobs.asked(job.id), job.max_retries, job.payload, job.inputs, job.secrets
 
     async def get(self, job_id: str) -> Job:
         """The whole job. Raises NoSuchJob."""
@@ -108,6 +113,8 @@ class MemoryQueue:
             raise NotNow(
                 f"job {job_id} is {job.status} and cannot be retried", hint="failed, timed out and cancelled jobs can"
             )
+        if job.secrets:
+            raise SecretsForgotten(job_id, job.secrets)
         self.jobs.run_again(job_id)
         self.wake_for(job)
 
@@ -229,6 +236,10 @@ class MemoryClaims:
         """Return when the cancellation of `job_id`, which this worker runs, was asked for."""
         while await self.wait(self._queue.wait_s) != _CANCEL + job_id:
             pass
+
+    async def secrets(self, claim: Claimed) -> Secrets | None:
+        """What the job gave as secrets, while the lease stands. None: they are gone, or the lease is."""
+        return self._jobs.secrets_of(claim.job.id) if self._stands(claim) else None
 
     async def renew(self, claim: Claimed) -> Lease:
         if not self._stands(claim):

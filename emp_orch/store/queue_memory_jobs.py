@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers, both
 from emp_orch.jobs.requirements import Requirements, lane_of, unmet
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.events import Event
@@ -66,6 +67,7 @@ class Jobs:
         self._next_token = 1
         self._holding: dict[str, Holding] = {}
         self._passed_over: dict[str, _PassedOver] = {}
+        self._secrets: dict[str, Secrets] = {}
         self._ended: dict[str, None] = {}  # in the order of their ends
         self.unworkable: dict[str, str] = {}
 
@@ -103,6 +105,16 @@ class Jobs:
         held = self._holding.get(job_id)
         return held is not None and held.token == token
 
+    def secrets_of(self, job_id: str) -> Secrets | None:
+        """None: it gave some, and they are gone."""
+        job = self._jobs[job_id]
+        return self._secrets.get(job_id) if job.secrets else Secrets()
+
+    @property
+    def keep_secrets(self) -> tuple[str, ...]:
+        """The jobs whose secrets are not forgotten yet."""
+        return tuple(self._secrets)
+
     def best_for(self, worker_id: str, capabilities: Mapping[str, Any]) -> Job | None:
         """The first job in order that a worker of these capabilities may have now."""
         return next((j for j in self._fitting(capabilities) if self._barred_ms(j.id, worker_id) == 0), None)
@@ -136,7 +148,10 @@ class Jobs:
             created_ms=now,
             payload=msgspec.json.decode(msgspec.json.encode(sent.payload)),  # what the caller changes later is its own
             inputs={name: given for name, given in sent.inputs.items() if isinstance(given, InputSource)},
+            secrets=sent.secrets.names,
         )
+        if sent.secrets:
+            self._secrets[job_id] = sent.secrets
         self._jobs[job_id] = _noted(job, now, "job_submitted")
         self._asked[job_id] = sent.requirements
         return self._as_seen(job)
@@ -276,6 +291,7 @@ class Jobs:
     ) -> None:
         now, kind = self._now_ms(), f"job_{status}"
         self._passed_over.pop(job.id, None)
+        self._secrets.pop(job.id, None)
         self._jobs[job.id] = _noted(replace(job, status=status, finished_ms=now), now, kind, worker_id, reason)
         self._ended[job.id] = None
         self._publish_why(kind, job.id, worker_id, status, reason if shown is None else shown)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from emp_orch.jobs.model import Crash, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.claims import Claimed, Lease, Waiting
@@ -46,6 +47,8 @@ class ClaimsPort(Protocol):
     async def wait(self, seconds: float) -> str | None: ...
 
     async def cancel_notice(self, job_id: str) -> None: ...
+
+    async def secrets(self, claim: Claimed) -> Secrets | None: ...
 
     async def renew(self, claim: Claimed) -> Lease: ...
 

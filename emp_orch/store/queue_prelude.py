@@ -10,7 +10,7 @@ Where a job is:
 - it waits: in `lane:{sig}`;
 - a worker holds it: in `leases`, and in `jobs:begun` once its run has begun;
 - it ended: in `jobs:in:{status}`.
-`job:{id}` says what changed since it was submitted.
+`job:{id}` says what changed since it was submitted. What it gave as secrets stands in `secrets:{id}` until it ends.
 
 Workers that are equal in all that any lane asks are a class. `heads:{class}` has, for every lane that the class serves,
 that holds jobs and is workable, an entry at or before its first job: a claim looks at the best entries of its class,
@@ -66,6 +66,7 @@ def _names(keys: Keys) -> dict[str, str]:
         "JOBS": keys.jobs,
         "JOB": keys.job(""),
         "PAYLOAD": keys.payload(""),
+        "SECRETS": keys.secrets(""),
         "SAID": keys.progress(""),
         "SEQ": keys.jobs_seq,
         "IN": keys.jobs_in(""),
@@ -314,7 +315,8 @@ local function forget(ids)
       call('SREM', FILES, id)
       call('RPUSH', FORGOTTEN, id)
     end
-    names[3 * i - 2], names[3 * i - 1], names[3 * i] = JOB .. id, PAYLOAD .. id, SAID .. id
+    local at = 4 * i
+    names[at - 3], names[at - 2], names[at - 1], names[at] = JOB .. id, PAYLOAD .. id, SAID .. id, SECRETS .. id
   end
   call('HDEL', JOBS, unpack(ids))
   call('HDEL', NAMING, unpack(ids))
@@ -389,6 +391,7 @@ local function finish(id, token, how, now)
     emit('job_requeued', id, f[5], 'pending', about)
     return verdict
   end
+  call('UNLINK', SECRETS .. id)
   call('HSET', key, 'status', verdict, 'finished_ms', whole(now))
   if verdict == 'completed' then
     call('HSET', key, 'result', how.result)

@@ -36,7 +36,8 @@ def rules(keys: Keys, machine_id: str, password: str) -> list[str]:
     patterns = [
         *(keys.machines, keys.machines_seen, keys.workers, f"{keys.workers}:*", keys.reports_changed, keys.reports_seq),
         *(keys.commands(machine_id), keys.acks(machine_id), keys.config(machine_id)),
-        *(keys.events, keys.jobs, f"{keys.jobs}:*", keys.job("*"), keys.payload("*"), keys.progress("*")),
+        *(keys.events, keys.jobs, f"{keys.jobs}:*", keys.job("*"), keys.payload("*"), keys.secrets("*")),
+        keys.progress("*"),
         *(keys.leases, keys.lanes, f"{keys.lanes}:*", keys.lane("*"), keys.lane_classes("*")),
         *(keys.worker_class("*"), keys.heads("*"), keys.classes, f"{keys.classes}:*", keys.waiting_in("*")),
         *(keys.wake("*"), keys.offers("*")),

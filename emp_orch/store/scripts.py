@@ -57,6 +57,7 @@ class Scripts:
         self.renew = Script(send, texts["RENEW"])
         self.progress = Script(send, texts["PROGRESS"])
         self.began = Script(send, texts["BEGAN"])
+        self.secrets_of = Script(send, texts["SECRETS_OF"])
         self.end = Script(send, texts["END"])
         self.lacks = Script(send, texts["LACKS"])
         self.adopt = Script(send, texts["ADOPT"])

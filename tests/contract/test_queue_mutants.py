@@ -160,6 +160,20 @@ class OneTokenForAll(Jobs):
         return job, "token"
 
 
+class KeepsTheSecretsOfACancelledJob(Jobs):
+    def end_waiting(self, job_id: str, reason: str) -> None:
+        kept = self._secrets.get(job_id)
+        super().end_waiting(job_id, reason)
+        if kept is not None:
+            self._secrets[job_id] = kept
+
+
+class ForgetsSecretsBeforeTheNextRun(Jobs):
+    def _requeue(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        super()._requeue(job, *args, **kwargs)
+        self._secrets.pop(job.id, None)
+
+
 class GivesOneJobToTwo(MemoryClaims):
     """Claiming it does not take it from where it waits: the next gets it, too."""
 
@@ -227,6 +241,7 @@ JOBS = (
     *(NoFence, LastInFirstOut, NoPriority, AnyWorkerWillDo, CountsAHandBack, EndsTwice, PublishesAnEndTwice),
     *(ForgetsToPublishARequeue, GivesALostJobBackAtOnce, BarsForEver, ARetryGoesToTheEnd),
     *(APersonsRetryKeepsItsAttempts, RenewingDoesNothing, ReapsWhatStands, OneTokenForAll),
+    *(KeepsTheSecretsOfACancelledJob, ForgetsSecretsBeforeTheNextRun),
 )
 QUEUES = (
     *(LosesTheJobWithItsLease, LostRunsForEver, RunsACancelledJobAgain, CancelTellsNobody, SubmitsTwice),
