@@ -84,7 +84,7 @@ class Redaction:
     def error(self, said: JobError) -> JobError:
         if not self._forms:
             return said
-        return JobError(message=self.text(said.message), retryable=said.retryable, detail=self.value(said.detail))
+        return msgspec.structs.replace(said, message=self.text(said.message), detail=self.value(said.detail))
 
     def result(self, said: Result) -> Result:
         return msgspec.structs.replace(said, detail=self.value(said.detail)) if self._forms else said

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -19,14 +19,18 @@ from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, Sink
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
+from emp_orch.jobs.secrets import Redaction, Secrets, forgotten
 from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
 from emp_orch.store.connect import redacted, within
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.secrecy import kept_out_of_the_log
 from emp_orch.worker.service_ends import TOLD_S, ServiceEnd, ServiceEnds
 from emp_orch.worker.state import AWAY
 
 log = logging.getLogger("emp.worker")
+
+T = TypeVar("T")
 
 # Progress is published at most this often; the latest value wins.
 PROGRESS_EVERY_S = 0.25
@@ -73,7 +77,7 @@ class Stop(StrEnum):
 STOPS: dict[Lease, Stop | None] = {Lease.OK: None, Lease.CANCEL: Stop.CANCEL, Lease.LOST: Stop.LOST}
 
 
-async def patiently(call: Callable[[], Awaitable[Lease]]) -> Lease:
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     """The answer of `call`, tried again while Redis is away."""
     while True:
         try:
@@ -135,6 +139,7 @@ class JobRun:
         self._begun = self._saved = self._broken = False
         self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
         self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
+        self._redaction = Redaction({})
 
     async def run(self) -> Outcome:
         """The outcome. Only cancellation of the caller is raised."""
@@ -157,18 +162,27 @@ class JobRun:
                     task.cancel()
 
     async def _on_connector(self) -> Outcome:
-        """The outcome in a form that can be recorded, whatever the connector gave."""
-        match await self._given_by_connector():
-            case Done(result=result) if fault := believed.fault_of(result):
-                return NotDone(cause=Cause.FAILED, error=JobError(message=f"connector {self._connector.kind}: {fault}"))
-            case NotDone(cause=cause, error=error):
-                return NotDone(cause=cause, error=believed.error_of(error))
-            case outcome:
-                return outcome
+        """The outcome in a form that can be recorded, whatever the connector gave, without the job's secrets."""
+        secrets = await patiently(partial(self._claims.secrets, self._claim))
+        if secrets is None:
+            words = f"the job cannot run: {forgotten(self._claim.job.secrets)}; submit it again"
+            return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+        self._redaction = Redaction(secrets.values)
+        with kept_out_of_the_log(self._redaction):
+            match await self._given_by_connector(secrets):
+                case Done(result=result) if fault := believed.fault_of(result):
+                    words = self._redaction.text(f"connector {self._connector.kind}: {fault}")
+                    return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+                case Done(result=result):
+                    return Done(result=self._redaction.result(result))
+                case NotDone(cause=cause, error=error):
+                    return NotDone(cause=cause, error=self._redaction.error(believed.error_of(error)))
+                case outcome:
+                    return outcome
 
-    async def _given_by_connector(self) -> Outcome:
+    async def _given_by_connector(self, secrets: Secrets) -> Outcome:
         async def on_progress(progress: Progress) -> None:
-            self._latest = believed.progress_of(progress)
+            self._latest = self._redaction.progress(believed.progress_of(progress))
             self._progressed.set()
 
         async def on_began(ref: str) -> None:
@@ -186,7 +200,13 @@ class JobRun:
         job = self._claim.job
         try:
             sink = self._given.artifacts.run(job.id, f"{job.attempts}-{self._claim.token[:8]}")
-            run = Run(job=job, sink=_Noting(sink, self._note_saved), on_progress=on_progress, on_began=on_began)
+            run = Run(
+                job=job,
+                sink=_Noting(sink, self._note_saved),
+                on_progress=on_progress,
+                on_began=on_began,
+                secrets=secrets.values,
+            )
             result = await self._recovered(run)
             if result is None:
                 result = await self._connector.run(run)

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed
 from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.comfyui.extra import extra_data_of
 from emp_orch.connectors.comfyui.folders import Folders, cwd_behind, folders_of
 from emp_orch.connectors.comfyui.options import options_of
 from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
@@ -65,7 +66,7 @@ class ComfyUI:
         await self._client.tidy(self._folders)
 
     async def run(self, run: Run) -> Result:
-        return await self._client.run(_workflow_of(run.job), run)
+        return await self._client.run(_workflow_of(run.job), run, extra_data_of(run))
 
     async def recover(self, run: Run, ref: str, *, wait: bool) -> Result | None:
         return await self._client.recover(_workflow_of(run.job), run, ref, wait=wait)
