@@ -18,7 +18,7 @@ class _Redacting(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = self._redaction.text(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = record.exc_text or self._formatter.formatException(record.exc_info)
+            record.exc_text = self._formatter.formatException(record.exc_info)
         if record.exc_text:
             record.exc_text = self._redaction.text(record.exc_text)
         return True
