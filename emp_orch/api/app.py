@@ -20,6 +20,7 @@ from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
 from emp_orch.api.packages import package
 from emp_orch.api.places import Downloads
+from emp_orch.api.preview_hub import PreviewHub
 from emp_orch.api.query import only_known
 from emp_orch.api.rate import Rate
 from emp_orch.api.routes import ROUTES, Handler, Route
@@ -34,6 +35,7 @@ from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
 from emp_orch.store.job_inputs import JobInputs
 from emp_orch.store.keys import Keys
+from emp_orch.store.known_services import KnownServices
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
 from emp_orch.web.errors import errors_as_json
@@ -72,12 +74,14 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         hub=hub,
         queue=queue,
         line=line,
+        services=KnownServices(redis, keys, settings.fleet),
         explainer=Explainer(redis, keys, settings.fleet),
         artifacts=artifacts,
         assets=assets,
         inputs=JobInputs(assets, settings.inputs),
         reader=reader,
         live=LiveState(hub, Follower(redis, keys, reader, hub.jobs_changed)),
+        previews=PreviewHub(redis, keys),
         startup=StartupChannel(redis, keys),
         stats=stats,
         downloads=Downloads(),
@@ -165,5 +169,6 @@ async def run(layout: Layout, settings: Settings) -> None:
                 for task in owned:
                     task.cancel()
     finally:
+        await ctx.previews.aclose()
         await ctx.line.aclose()
         await redis.aclose()

@@ -11,6 +11,7 @@ from aiohttp import web
 from emp_orch.api.hub import Hub
 from emp_orch.api.live import LiveState
 from emp_orch.api.places import Downloads
+from emp_orch.api.preview_hub import PreviewHub
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
@@ -22,6 +23,7 @@ from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
 from emp_orch.store.job_inputs import JobInputs
 from emp_orch.store.keys import Keys
+from emp_orch.store.known_services import KnownServices
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
 from emp_orch.web.times import now_ms, rfc3339
@@ -37,12 +39,14 @@ class Context:
     hub: Hub
     queue: Queue
     line: Pipelined
+    services: KnownServices
     explainer: Explainer
     artifacts: Artifacts
     assets: Assets
     inputs: JobInputs
     reader: StateReader
     live: LiveState
+    previews: PreviewHub
     startup: StartupChannel
     stats: ApiStats
     downloads: Downloads

@@ -2,12 +2,15 @@
 
 First `job` as it is now; then what its runs said so far (`job_progress`, the last 200); then its events as they
 come, and `lane_unworkable` or `lane_workable` of its lane; whenever it has ended or its lane was judged, `job` again.
-The last is always a `job` that has ended, or an `error`. With Last-Event-ID only what was said later is told again; a
+With `preview=1` also `preview`, a picture of the run as a data URL, at most twice a second. The last is always a `job`
+that has ended, or an `error`. With Last-Event-ID only what was said later is told again; a
 client that has been told the end is answered 204, on which an EventSource stops.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -19,7 +22,7 @@ from emp_orch.api.context import Context, context
 from emp_orch.api.frames import Batch, Frame, parse_id
 from emp_orch.api.job_views import job_detail
 from emp_orch.api.jobs import job_errors
-from emp_orch.api.query import name_in_path
+from emp_orch.api.query import name_in_path, one_of
 from emp_orch.api.sse import COMMENT_S, RETRY_MS, SseStream
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.states import ENDED
@@ -51,12 +54,40 @@ async def progress(request: web.Request) -> web.StreamResponse:
     heard = parse_id(last_id)
     if heard is not None and heard == parse_id(_end_id(job) or ""):
         return web.Response(status=204)
+    wants_previews = one_of(request, "preview", ("0", "1")) == "1"
     stream = await SseStream.open(request)
+    writing = asyncio.Lock()  # a frame is written in pieces
+
+    async def send(frame: Frame) -> None:
+        async with writing:
+            await stream.send(Batch([frame]))
+
+    async def idle() -> None:
+        async with writing:
+            await stream.comment()
+
     with stream.counted(ctx.stats):
         await stream.say(f"retry: {RETRY_MS}\n\n".encode())
-        listener = Listener(lambda frame: stream.send(Batch([frame])), stream.comment, heard[0] if heard else 0)
-        await follow_job(ctx, job_id, listener)
+        listener = Listener(send, idle, heard[0] if heard else 0)
+        shown = [asyncio.create_task(_show(ctx, job_id, listener), name="previews")] if wants_previews else []
+        try:
+            await follow_job(ctx, job_id, listener)
+        finally:
+            for task in shown:
+                task.cancel()
+            await asyncio.gather(*shown, return_exceptions=True)  # a client that has gone is told by follow_job
     return stream.response
+
+
+async def _show(ctx: Context, job_id: str, listener: Listener) -> None:
+    """Send the run's pictures as they come."""
+    with ctx.previews.watch(job_id) as feed:
+        number = 0
+        while True:
+            number, preview = await feed.after(number)
+            picture = base64.b64encode(preview.data).decode()
+            data = {"job_id": job_id, "image": f"data:{preview.content_type};base64,{picture}"}
+            await listener.send(Frame("preview", data))
 
 
 async def follow_job(ctx: Context, job_id: str, listener: Listener) -> None:

@@ -19,6 +19,7 @@
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
 | assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
+| preview:{id} | channel | worker | pictures of a running job, while somebody looks |
 | jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue_prelude.py |
 """
 
@@ -115,6 +116,10 @@ class Keys:
     def startup_channel(self) -> str:
         """Pub/sub, for subscribers that listen the old way."""
         return self._k("machine:startup:events")
+
+    def preview_channel(self, job_id: str) -> str:
+        """Pub/sub: pictures of a running job, while somebody looks; nothing is kept."""
+        return self._k(f"preview:{job_id}")
 
     # queue
     @property

@@ -22,7 +22,7 @@ COMMANDS = (
     *("hget", "hkeys", "hmget", "hset", "hsetnx", "hdel", "hexists", "lpush", "rpush", "blpop"),
     *("sadd", "srem", "sinter", "smembers", "smismember", "srandmember"),
     *("zadd", "zrem", "zscore", "zcard", "zrange", "zrangebyscore", "zpopmin", "zremrangebyrank"),
-    *("xadd", "xrange", "xread", "xrevrange", "publish"),
+    *("xadd", "xrange", "xread", "xrevrange", "publish", "pubsub|numsub"),
 )
 
 
@@ -45,7 +45,7 @@ def rules(keys: Keys, machine_id: str, password: str) -> list[str]:
     return [
         *("reset", "on", f">{password}"),
         *(f"~{pattern}" for pattern in patterns),
-        f"&{keys.startup_channel}",
+        *(f"&{channel}" for channel in (keys.startup_channel, keys.preview_channel("*"))),
         *(f"+{command}" for command in COMMANDS),
     ]
 

@@ -22,6 +22,7 @@ from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
 from emp_orch.store.connect import Client, address, client, redacted, within
 from emp_orch.store.keys import Keys
 from emp_orch.store.pipelined import Pipelined
+from emp_orch.store.previews import Previews
 from emp_orch.store.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lost, NotDone, Outcome
@@ -83,7 +84,9 @@ class Worker:
         artifacts: Artifacts,
         state: WorkerState,
         stopping: asyncio.Event,
+        previews: Previews | None = None,
     ) -> None:
+        self._previews = previews
         self._config = config
         self._artifacts = artifacts
         self._claims = claims
@@ -227,6 +230,7 @@ class Worker:
                 artifacts=self._artifacts,
                 earlier=earlier,
                 machine=machine_folder(),
+                previews=self._previews,
             )
             outcome = await JobRun(self._claims, given, self._config, self._stopping).run()
             draining.cancel()
@@ -305,7 +309,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     reporter = Reporter(r, keys, config, state)
     line = Pipelined(r)  # a call that is given up costs no connection
     claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
-    worker = Worker(config, claims, artifacts, state, stopping)
+    worker = Worker(config, claims, artifacts, state, stopping, Previews(r, keys))
     log.info(
         *("worker %s starts, Redis at %s, outputs to %s", config.worker_id),
         *(redacted(redis_url), without_login(config.artifacts)),

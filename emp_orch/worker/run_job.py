@@ -23,7 +23,9 @@ from emp_orch.jobs.secrets import Redaction, Secrets, forgotten
 from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
 from emp_orch.store.connect import redacted, within
+from emp_orch.store.previews import Previews
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.preview import Showing
 from emp_orch.worker.secrecy import kept_out_of_the_log
 from emp_orch.worker.service_ends import TOLD_S, ServiceEnd, ServiceEnds
 from emp_orch.worker.state import AWAY
@@ -101,6 +103,7 @@ class Assignment:
     artifacts: Artifacts
     earlier: RunRef | None = None
     machine: Path | None = None
+    previews: Previews | None = None
 
     def named(self, ref: str) -> RunRef:
         """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
@@ -140,12 +143,14 @@ class JobRun:
         self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
         self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
         self._redaction = Redaction({})
+        self._showing = Showing(given.previews, given.claim.job.id)
 
     async def run(self) -> Outcome:
         """The outcome. Only cancellation of the caller is raised."""
         watches = (
             *(self._keep_lease(), self._publish(), self._record_ref()),
             *(self._cancel_notice(), self._too_long(), self._drained(), self._service_ended()),
+            self._showing.run(),
         )
         async with asyncio.TaskGroup() as tasks:
             run = tasks.create_task(self._on_connector(), name=f"run {self._claim.job.id}")
@@ -205,6 +210,7 @@ class JobRun:
                 sink=_Noting(sink, self._note_saved),
                 on_progress=on_progress,
                 on_began=on_began,
+                on_preview=self._showing.take,
                 secrets=secrets.values,
             )
             result = await self._recovered(run)
