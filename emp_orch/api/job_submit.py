@@ -24,6 +24,7 @@ from emp_orch.jobs.submission import (
     parse_batch_text,
     parse_submission,
 )
+from emp_orch.jobs.workflows import Services
 from emp_orch.store.job_inputs import InputsGone
 from emp_orch.store.queue import Submitted
 from emp_orch.web.errors import Refused
@@ -53,10 +54,13 @@ class InputBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobBody(Struct, frozen=True, kw_only=True):
-    """What a job is submitted as; jobs/submission.py checks it and names every problem at once."""
+    """What a job is submitted as; jobs/submission.py checks it and names every problem at once.
+
+    `payload` for a service with the connector comfyui: any form of docs/comfyui.md, also as a text of JSON.
+    """
 
     service: str
-    payload: dict[str, Any] = {}
+    payload: dict[str, Any] | str = {}
     inputs: dict[str, InputBody] = {}
     requirements: dict[str, Any] | None = None
     priority: int = 0
@@ -108,14 +112,19 @@ async def submit(request: web.Request) -> web.Response:
             raise Refused(400, "wait: is for one job; of a list, follow /api/events/monitor")
         if key is not None:
             raise Refused(400, f"{KEY_HEADER}: is for one job; in a list each has its own idempotency_key")
-        return await _submit_list(request, await _jobs_of(raw))
+        return await _submit_list(request, await _jobs_of(raw, await context(request).services.now()))
     parsed = await asyncio.to_thread(decoded, raw, _decoder) if len(raw) > LARGE_BYTES else decoded(raw, _decoder)
     if not isinstance(parsed, dict):
         raise Refused(400, "body: expected a job (an object), or a list of jobs")
     if key is not None and parsed.setdefault("idempotency_key", key) != key:
         raise Refused(400, f"{KEY_HEADER}: contradicts the job's idempotency_key")
     ctx = context(request)
-    (job,) = await placed(request, [parse_submission(parsed)])
+    services = await ctx.services.now()
+    if len(raw) > LARGE_BYTES:
+        asked = await asyncio.to_thread(parse_submission, parsed, services)
+    else:
+        asked = parse_submission(parsed, services)
+    (job,) = await placed(request, [asked])
     done = await ctx.queue.submit(job)
     if not done.same:
         raise Refused(409, taken(done), hint="submit it under another id, or the same job as before")
@@ -133,11 +142,11 @@ async def placed(request: web.Request, jobs: Sequence[Submission]) -> list[Submi
         raise Refused(409, e.message, hint=e.hint) from e
 
 
-async def _jobs_of(raw: bytes) -> list[Submission]:
+async def _jobs_of(raw: bytes, services: Services) -> list[Submission]:
     """Decoding holds Python's lock: job by job, streams go on meanwhile. All are checked before any is queued."""
     if len(raw) > LARGE_BYTES:
-        return await asyncio.to_thread(parse_batch_text, raw)
-    return parse_batch(decoded(raw, _decoder))
+        return await asyncio.to_thread(parse_batch_text, raw, services)
+    return parse_batch(decoded(raw, _decoder), services)
 
 
 async def _submit_list(request: web.Request, jobs: list[Submission]) -> web.Response:

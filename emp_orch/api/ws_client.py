@@ -78,7 +78,8 @@ class ClientSocket:
         about = {"request_id": said.request_id}
         match said:
             case SubmitJob():
-                (asked,) = await self._ctx.inputs.placed([parse_submission(said.job)])
+                checked = parse_submission(said.job, await self._ctx.services.now())
+                (asked,) = await self._ctx.inputs.placed([checked])
                 done = await self._ctx.queue.submit(asked)
                 if not done.same:
                     raise Refused(409, taken(done))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from emp_orch.store.events import Events
     from emp_orch.store.explaining import Explainer
     from emp_orch.store.keys import Keys
+    from emp_orch.store.known_services import KnownServices
     from emp_orch.store.queue import Queue
 
 STATUSES = ("pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable")
@@ -33,6 +34,7 @@ class Access:
     redis: Client
     queue: Queue
     events: Events
+    services: KnownServices
     explainer: Explainer
     keys: Keys
     settings: Settings
@@ -47,6 +49,7 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
     from emp_orch.store.events import Events
     from emp_orch.store.explaining import Explainer
     from emp_orch.store.keys import Keys
+    from emp_orch.store.known_services import KnownServices
     from emp_orch.store.pipelined import Pipelined
     from emp_orch.store.queue import Queue
 
@@ -59,6 +62,7 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
                 redis=r,
                 queue=Queue(r, keys, line.call),
                 events=Events(r, keys),
+                services=KnownServices(r, keys, told.fleet),
                 explainer=Explainer(r, keys, told.fleet),
                 keys=keys,
                 settings=told,

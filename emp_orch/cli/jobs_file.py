@@ -22,6 +22,7 @@ import msgspec
 from emp_orch.cli.jobs_inputs import unreadable
 from emp_orch.errors import UsageError
 from emp_orch.jobs.submission import MAX_JOB_BYTES, BadSubmission, Submission, parse_submission
+from emp_orch.jobs.workflows import Services
 
 BATCH = 500
 MAX_LINE = MAX_JOB_BYTES
@@ -56,21 +57,24 @@ def _problems(where: str, told: list[str], more: int) -> UsageError:
     )
 
 
-def _line(where: str, text: bytes) -> Submission:
+def _line(text: bytes, services: Services) -> Submission:
     """The job on a line. Raises BadSubmission without the place."""
     if len(text) > MAX_LINE:
         raise BadSubmission([f"longer than {MAX_LINE} bytes"])
     try:
-        return parse_submission(msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8)), files=True)
+        return parse_submission(msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8)), services, files=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BadSubmission([f"not JSON: {e}"]) from e
 
 
 class Source:
-    """The jobs of one file. `name` is what errors call it; relative files that jobs name lie below `base`."""
+    """The jobs of one file. `name` is what errors call it; relative files that jobs name lie below `base`; `services`
+    is what is known of the fleet's.
+    """
 
-    def __init__(self, file: BinaryIO, name: str, *, base: Path) -> None:
+    def __init__(self, file: BinaryIO, name: str, services: Services, *, base: Path) -> None:
         self._file = file
+        self._services = services
         self.base = base
         self.name = "standard input" if name == "-" else name
         self._seekable = file.seekable()
@@ -87,7 +91,7 @@ class Source:
         count, told, more = 0, list[str](), 0
         for where, text in self._texts():
             try:
-                self.services.add(self._parse(where, text).service)
+                self.services.add(self._parse(text).service)
             except BadSubmission as e:
                 room = MAX_PROBLEMS - len(told)
                 told += [f"{where}: {problem}" for problem in e.problems[:room]]
@@ -100,8 +104,9 @@ class Source:
             raise UsageError(f"{self.name} has no jobs", hint="one JSON object a line, or a JSON list")
         return count
 
-    def _parse(self, where: str, text: object) -> Submission:
-        made = _line(where, text) if isinstance(text, bytes) else parse_submission(text, files=True)
+    def _parse(self, text: object) -> Submission:
+        known = self._services
+        made = _line(text, known) if isinstance(text, bytes) else parse_submission(text, known, files=True)
         if made.inputs and (problems := list(unreadable(made, self.base))):
             raise BadSubmission(problems)
         return made
@@ -160,7 +165,7 @@ class Source:
 
     def _checked(self, where: str, text: object) -> Submission:
         try:
-            found = self._parse(where, text)
+            found = self._parse(text)
         except BadSubmission as e:
             raise UsageError(
                 f"{where}: {'; '.join(e.problems)}", hint="put it right, and submit it with what follows it"

@@ -16,7 +16,6 @@ from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from emp_orch.cli.jobs_sync import Ended
-    from emp_orch.jobs import Submission
     from emp_orch.jobs.model import Job
     from emp_orch.jobs.states import JobStatus
     from emp_orch.store.queue import Submitted
@@ -151,10 +150,10 @@ async def warn_of_strangers(access: Access, services: Iterable[str], known: set[
     if not new:
         return
     known.update(new)
-    there = await access.explainer.services()
-    for name in [n for n in new if there is not None and n not in there][:MAX_WARNED]:
-        near = difflib.get_close_matches(name, there or (), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else f" (it has {', '.join(there or ()) or 'none'})"
+    there = (await access.services.now()).connectors
+    for name in [n for n in new if there and n not in there][:MAX_WARNED]:
+        near = difflib.get_close_matches(name, there, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else f" (it has {', '.join(there)})"
         click.echo(f"emp: the applied fleet has no service {name!r}{hint}; jobs for it wait until it has", err=True)
 
 
@@ -174,21 +173,20 @@ def _single(how: _How, asked: dict[str, Any]) -> Exit:
             return _tell(quick.job, how)
     import asyncio
 
+    return asyncio.run(_one(how, asked))
+
+
+async def _one(how: _How, asked: dict[str, Any]) -> Exit:
+    from emp_orch.cli.jobs_wait import wait_for
     from emp_orch.jobs import BadSubmission, parse_submission
 
-    submission = parse_submission(asked, files=True)
-    if brings_files:
-        from emp_orch.cli.jobs_inputs import unreadable
-
-        if problems := list(unreadable(submission, how.folder)):
-            raise BadSubmission(problems)
-    return asyncio.run(_one(how, submission))
-
-
-async def _one(how: _How, submission: Submission) -> Exit:
-    from emp_orch.cli.jobs_wait import wait_for
-
     async with fleet_queue(how.folder) as access:
+        submission = parse_submission(asked, await access.services.now(), files=True)
+        if submission.inputs:
+            from emp_orch.cli.jobs_inputs import unreadable
+
+            if problems := list(unreadable(submission, how.folder)):
+                raise BadSubmission(problems)
         await warn_of_strangers(access, [submission.service], set())
         if submission.inputs:
             from emp_orch.cli.jobs_inputs import placed
@@ -245,9 +243,10 @@ async def _many(how: _How, file: str) -> Exit:
 
     path = file if file == "-" else str(how.folder / file)
     with opened(path) as stream:
-        source = Source(stream, file, base=how.folder if file == "-" else Path(path).parent)
-        source.check()
         async with fleet_queue(how.folder) as access:
+            base = how.folder if file == "-" else Path(path).parent
+            source = Source(stream, file, await access.services.now(), base=base)
+            source.check()
             after = await access.events.latest_id()
             batch, sent, known = Batch(access, ended), _Sent(), set[str]()
             try:

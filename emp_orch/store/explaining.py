@@ -117,11 +117,6 @@ class Explainer:
         named = {d for c in found.candidates if c.reported is not None for d in digests_in(c.reported)}
         return msgspec.structs.replace(found, offers=await self._offers.of(named)) if named else found
 
-    async def services(self) -> tuple[str, ...] | None:
-        """The services of the applied fleet; None when none was applied."""
-        generation = await self._generation()
-        return tuple(str(s) for s in generation.fleet.services) if generation else None
-
     async def _generation(self) -> Generation | None:
         try:
             return await read_generation(self._r, self._keys, self._fleet)
