@@ -245,11 +245,12 @@ class JobRun:
 
     def _crashed(self, found: ServiceEnd) -> NotDone:
         """A run during which its service ended. What had not begun is not to blame, nor what was through."""
-        log.warning("job %s: %s", self._claim.job.id, found.error.message)
+        error = self._redaction.error(believed.error_of(found.error))
+        log.warning("job %s: %s", self._claim.job.id, error.message)
         if not self._begun and not self._given.earlier:
-            return NotDone(cause=Cause.HANDED_BACK, error=found.error)
+            return NotDone(cause=Cause.HANDED_BACK, error=error)
         crash = None if self._saved else found.crash(self._config.worker_id)
-        return NotDone(cause=Cause.CRASHED, error=believed.error_of(found.error), crash=crash)
+        return NotDone(cause=Cause.CRASHED, error=error, crash=crash)
 
     async def _recovered(self, run: Run) -> Any:
         """What the earlier run came to, followed to its end; None when there is nothing to have of it."""
