@@ -33,6 +33,7 @@ def _passed_on(given: Given) -> Made:
 
 
 async def _sleep(given: Given, at: At) -> Made:
+    at.progress(0, 1)  # whoever waits for it to have begun hears it
     await at.sleep(given["seconds"], interruptible=given["interruptible"])
     return _passed_on(given)
 
