@@ -145,7 +145,7 @@ class _Build:
             connector=None if connector == "none" else connector,
             connector_options=d["connector_options"],
             port=None if d["port"] is None else int(d["port"]),
-            health=_health(d["health"]),
+            health=_health(comfyui.patient(raw) if connector == comfyui.COMFYUI and "command" in raw else d["health"]),
             install=_install(d["install"]),
             env=_env(d["env"]),
             cwd=d["cwd"] or None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emp_orch.comfyui import checkout, options
 from emp_orch.fleet.model import Checkout, Fleet, Machine, ModelSection, RuntimeKind, Scale, Service
+from emp_orch.spec import schema
 from emp_orch.spec.problems import Path as Place
 from emp_orch.spec.problems import Report
 from emp_orch.spec.show import found
@@ -34,6 +35,14 @@ def read(d: dict[str, Any]) -> Checkout | None:
         model_folders=tuple(folders),
         model_sections=tuple(_section(n, s) for n, s in models.items()) if isinstance(models, dict) else (),
     )
+
+
+def patient(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """The health check that a service asks for, where its `command` starts ComfyUI: what it leaves open fits that."""
+    if raw.get("health") is None:
+        return None
+    filled: dict[str, Any] = schema.fill(schema.sub("services", "*"), {**raw, "builtin": COMFYUI})["health"]
+    return filled
 
 
 def _section(name: str, d: dict[str, Any]) -> ModelSection:

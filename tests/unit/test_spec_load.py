@@ -173,6 +173,29 @@ def test_what_a_real_comfyui_is_given_by_default() -> None:
     assert mine.health == Health(http="/", interval_s=2.0, timeout_s=1.0, failures=3, startup_s=60.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "rest", "failures"),
+    [
+        ("comfyui", "command: x", 12),
+        ("other", "command: x, connector: comfyui", 12),
+        ("comfyui", "command: x, connector: http", 3),
+        ("comfyui", "builtin: simulation", 3),
+        ("other", "command: x", 3),
+    ],
+)
+def test_who_starts_comfyui_by_a_command_gets_its_patience(name: str, rest: str, failures: int) -> None:
+    text = f"services:\n  {name}: {{scale: per_gpu, port: 9, health: {{http: /system_stats, interval: 3s}}, {rest}}}\n"
+    health = fleet(text).services[ServiceName(name)].health
+    assert health is not None
+    assert (health.interval_s, health.failures) == (3.0, failures)
+    assert (
+        fleet(text.replace("health: {http: /system_stats, interval: 3s}", "health: null"))
+        .services[ServiceName(name)]
+        .health
+        is None
+    )
+
+
 def test_every_default_of_a_real_comfyui_has_its_reason() -> None:
     then = schema.sub("services", "*")["then"]["properties"]["health"]
     for name, below in [("health", then), *then["properties"].items()]:
