@@ -66,10 +66,14 @@ class ResultView(Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(JobView, frozen=True, kw_only=True):
-    """`why`: why it is where it is; for a waiting job, what the workers lack. `inputs`: where its files come from."""
+    """`why`: why it is where it is; for a waiting job, what the workers lack. `inputs`: where its files come from.
+
+    `secrets`: the names of those it gave.
+    """
 
     payload: dict[str, Any]
     inputs: dict[str, dict[str, Any]]
+    secrets: tuple[str, ...]
     result: ResultView | None
     history: tuple[HistoryView, ...]
     why: str
@@ -174,7 +178,15 @@ def job_detail(job: Job, why: str) -> JobDetail:
     )
     result = None if job.result is None else _result_view(job.id, job.result)
     inputs = {name: shown_source(source) for name, source in job.inputs.items()}
-    return JobDetail(**_fields(job), payload=job.payload, inputs=inputs, result=result, history=history, why=why)
+    return JobDetail(
+        **_fields(job),
+        payload=job.payload,
+        inputs=inputs,
+        secrets=job.secrets,
+        result=result,
+        history=history,
+        why=why,
+    )
 
 
 def _result_view(job_id: str, result: Result) -> ResultView:

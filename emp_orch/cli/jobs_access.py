@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -77,23 +78,39 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
 
 def json_option(name: str, text: str, folder: Path) -> Any:
     """The value of an option: JSON, `@file` (relative to `folder`), or `-` for standard input."""
+    if text == "-":
+        return _json(name, "standard input", sys.stdin.buffer.read())
+    if not text.startswith("@"):
+        return _json(name, "", text.encode(errors="surrogateescape"))
+    try:
+        return _json(name, text[1:], (folder / text[1:]).read_bytes())
+    except OSError as e:
+        raise UsageError(f"{name}: cannot read {text[1:]}: {e.strerror or e}") from e
+
+
+def _json(name: str, where: str, data: bytes) -> Any:
+    """`data` decoded. `where`: its file, '' for the option itself. Raises UsageError with line and column."""
+    import codecs
+
     import msgspec
 
-    where = ""
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        if text == "-":
-            where, text = "standard input", sys.stdin.read()
-        elif text.startswith("@"):
-            where = text[1:]
-            text = (folder / where).read_text(encoding="utf-8-sig")
-        return msgspec.json.decode(text)
-    except OSError as e:
-        raise UsageError(f"{name}: cannot read {where}: {e.strerror or e}") from e
-    except UnicodeDecodeError as e:
-        raise UsageError(f"{name}: cannot read {where}: {e}") from e
-    except (msgspec.DecodeError, RecursionError) as e:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         hint = "" if where else "@FILE reads a file, - standard input"
-        raise UsageError(f"{name}: {where or 'its value'} is not JSON: {e}", hint=hint) from e
+        place = f"{where}{_place(data, str(e))}" if where else "its value"
+        raise UsageError(f"{name}: {place} is not JSON: {e}", hint=hint) from e
+
+
+def _place(data: bytes, error: str) -> str:
+    """`:line:column` of what msgspec stumbled over; '' when it does not say."""
+    found = re.search(r"\(byte (\d+)\)", error)
+    if found is None and "truncated" not in error:
+        return ""
+    before = data[: int(found[1])] if found else data
+    lines = before.decode(errors="replace").split("\n")
+    return f":{len(lines)}:{len(lines[-1]) + 1}"
 
 
 def print_json(value: Any) -> None:

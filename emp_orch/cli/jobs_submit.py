@@ -50,7 +50,11 @@ _ONE = (
 @click.option("--requirements", metavar="JSON|@FILE", help="What the worker must have.")
 @click.option("--model", "models", multiple=True, metavar="NAME", help="A model it must have; several times.")
 @click.option("--customer", metavar="NAME", help="Whose job it is.")
-@click.option("--workflow", metavar="NAME", help="Which workflow it belongs to.")
+@click.option(
+    "--workflow",
+    metavar="FILE.json|-|NAME",
+    help="A workflow for ComfyUI, in any form, as the payload. Any other NAME: which workflow it belongs to.",
+)
 @click.option("--priority", type=int, help="Larger is earlier; 0 unless said.")
 @click.option("--retries", "max_retries", type=int, help="How often a failed run is repeated.")
 @click.option("--id", "job_id", help="An id of your own: submitting it again changes nothing.")
@@ -118,7 +122,13 @@ def _asked(
     if service is None:
         raise UsageError("say which service", hint="emp submit SERVICE …, or emp submit -f FILE")
     asked: dict[str, Any] = {"service": service, "id": job_id, "idempotency_key": key}
-    if payload is not None:
+    workflow = more["workflow"]
+    if workflow is not None and _is_file(workflow):
+        if payload is not None:
+            raise UsageError("--workflow and --payload are both the payload; give one of the two")
+        asked["payload"] = json_option("--workflow", workflow if workflow == "-" else f"@{workflow}", folder)
+        workflow = None
+    elif payload is not None:
         asked["payload"] = json_option("--payload", payload, folder)
     if inputs:
         from emp_orch.cli.jobs_inputs import given
@@ -128,7 +138,7 @@ def _asked(
         if more[name] is not None:
             asked[name] = more[name]
     wanted = {} if requirements is None else json_option("--requirements", requirements, folder)
-    short = {"models": list(models) or None, "customer": more["customer"], "workflow": more["workflow"]}
+    short = {"models": list(models) or None, "customer": more["customer"], "workflow": workflow}
     for name, value in short.items():
         if value is None:
             continue
@@ -140,6 +150,11 @@ def _asked(
     if requirements is not None or wanted:
         asked["requirements"] = wanted
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def _is_file(workflow: str) -> bool:
+    """Whether --workflow names the file of a workflow, and not the workflow that the job belongs to."""
+    return workflow == "-" or workflow.endswith(".json")
 
 
 async def warn_of_strangers(access: Access, services: Iterable[str], known: set[str]) -> None:
