@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from http_support import Producer, Stack
-from queue_support import job, until
+from painter_support import Painter, painting
+from queue_support import until
 from sse_support import stream
-from test_connector_worker import CONFIG
 
-from emp_orch.connectors.base import Run
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import Result
 from emp_orch.jobs.preview import MAX_PREVIEW_BYTES, Preview, is_shown
-from emp_orch.store.artifacts import Artifacts, local_url
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.previews import Previews
-from emp_orch.store.queue import Queue
-from emp_orch.worker.config import ServiceBinding
-from emp_orch.worker.run_job import Assignment, Done, JobRun
 
 HEADS = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF\0\0\0\0WEBP"}
 
@@ -34,55 +23,8 @@ def picture(word: str, kind: str = "image/png") -> bytes:
     return HEADS[kind] + word.encode()
 
 
-class Painter:
-    """Shows what a test puts into `shown`, and ends at its end."""
-
-    kind = "painter"
-
-    def __init__(self) -> None:
-        self.shown: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
-
-    async def probe(self) -> ConnectorReport:
-        return ConnectorReport(status=ConnectorStatus.IDLE)
-
-    async def run(self, run: Run) -> Result:
-        while (one := await self.shown.get()) is not None:
-            await run.preview(*one)
-        return Result()
-
-    async def cancel(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def show(self, word: str, kind: str = "image/png") -> None:
-        self.shown.put_nowait((kind, picture(word, kind)))
-
-
-@asynccontextmanager
-async def painting(producer: Producer, folder: Path, painter: Painter) -> AsyncIterator[str]:
-    """A job that a worker runs; at the end of the block it completes."""
-    queue = Queue(producer.redis, producer.keys)
-    claims = Claims(producer.redis, producer.keys, "m-worker-0", lease_s=30)
-    job_id = (await queue.submit(job())).job_id
-    claim = await claims.claim_or_wait({"services": ["simulation"]})
-    assert isinstance(claim, Claimed)
-    given = Assignment(
-        claim=claim,
-        connector=painter,
-        binding=ServiceBinding(service="simulation", connector="painter", url="http://127.0.0.1:1"),
-        artifacts=Artifacts(local_url(folder)),
-        previews=Previews(producer.redis, producer.keys),
-    )
-    run = asyncio.create_task(JobRun(claims, given, CONFIG, asyncio.Event()).run())
-    try:
-        yield job_id
-        painter.shown.put_nowait(None)
-        outcome = await run
-        assert isinstance(outcome, Done)
-        await claims.completed(claim, outcome.result)
-    finally:
-        run.cancel()
-        await claims.aclose()
+def show(painter: Painter, word: str, kind: str = "image/png") -> None:
+    painter.shown.put_nowait((kind, picture(word, kind)))
 
 
 async def test_the_stream_and_the_endpoint_show_them(
@@ -90,12 +32,12 @@ async def test_the_stream_and_the_endpoint_show_them(
 ) -> None:
     painter = Painter()
     async with painting(producer, tmp_path, painter) as job_id:
-        painter.show("one")
+        show(painter, "one")
         # Who comes later is shown what there is.
         async with stream(http_stack.monitor, f"/api/jobs/{job_id}/progress?preview=1") as reader:
             _, data = await reader.until(lambda e, _: e.event == "preview")
             assert data == {"job_id": job_id, "image": "data:image/png;base64," + encoded(picture("one"))}
-            painter.show("two", "image/webp")
+            show(painter, "two", "image/webp")
             _, data = await reader.until(lambda e, _: e.event == "preview")
             assert data["image"] == "data:image/webp;base64," + encoded(picture("two", "image/webp"))
             async with api.get(f"/api/jobs/{job_id}/preview") as answer:
@@ -107,7 +49,7 @@ async def test_the_stream_and_the_endpoint_show_them(
             asked = asyncio.create_task(
                 api.get(f"/api/jobs/{job_id}/preview", headers={"If-None-Match": tag}).__aenter__()
             )
-            painter.show("three")
+            show(painter, "three")
             answer = await asked
             assert answer.status == 200 and await answer.read() == picture("three")
             tag = answer.headers["ETag"]
@@ -116,7 +58,7 @@ async def test_the_stream_and_the_endpoint_show_them(
             # Without preview=1 nobody is sent any.
             async with stream(http_stack.api, f"/api/jobs/{job_id}/progress") as other:
                 await other.until(lambda e, _: e.event == "job")
-                painter.show("four")
+                show(painter, "four")
                 await reader.until(lambda e, _: e.event == "preview")
                 assert b"event: preview" not in other.raw
     async with api.get(f"/api/jobs/{job_id}/preview") as answer:
@@ -139,7 +81,7 @@ async def test_nothing_is_kept_and_nobody_pays_who_does_not_look(
         stats = await r.info("commandstats")
         assert "cmdstat_publish" not in stats and "cmdstat_pubsub|numsub" not in stats
         for n in range(50):
-            painter.show(f"unseen {n}")
+            show(painter, f"unseen {n}")
 
         async def asked() -> bool:
             return "cmdstat_pubsub|numsub" in await r.info("commandstats")
@@ -161,7 +103,7 @@ async def test_at_most_two_a_second(producer: Producer, http_stack: Stack, tmp_p
         loop = asyncio.get_running_loop()
         end = loop.time() + 2.2
         while loop.time() < end:
-            painter.show(f"{loop.time()}")
+            show(painter, f"{loop.time()}")
             message = await heard.get_message(ignore_subscribe_messages=True, timeout=0.02)
             came += message is not None
     assert 3 <= came <= 5

@@ -8,6 +8,7 @@ import { Badge } from "./badge.js";
 import { ask, COMMANDS } from "./commands.js";
 import { Copy } from "./copy.js";
 import { Dialog } from "./dialog.js";
+import { Preview } from "./preview.js";
 
 const AGAIN = ["failed", "cancelled", "timeout"];
 const ENDED = ["completed", "failed", "cancelled", "timeout"];
@@ -47,6 +48,7 @@ class Job extends Component {
         ${j.worker_id ? html`· <code>${j.worker_id}</code>` : null} · <${Copy} text=${j.job_id} what="id" />
       </p>
       ${ended ? null : html`<progress max="1" value=${j.progress} aria-label="progress"></progress>`}
+      ${j.status === "in_progress" ? html`<${Preview} id=${j.job_id} />` : null}
       <p>${j.why}${j.message ? ` · ${j.message}` : ""}</p>
       ${j.error ? html`<p class="problem">${j.error.message}</p>` : null}
       ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
@@ -58,6 +60,7 @@ class Job extends Component {
       ${j.result && Object.keys(j.result.detail).length ? html`<pre class="log short">${JSON.stringify(j.result.detail, null, 2)}</pre>` : null}
       <h3>What it was given</h3>
       <pre class="log short" tabindex="0" aria-label="payload">${JSON.stringify(j.payload, null, 2)}</pre>
+      ${j.secrets.length ? html`<p class="muted small">Beside it, forgotten at the job's end: ${j.secrets.join(", ")}</p>` : null}
       <h3>What happened</h3>
       <ol class="steps">
         ${j.history.map((h, i) => html`<li key=${i}><span class="muted small">${clock(h.at)}</span> <span>${[h.event, h.worker_id, h.reason].filter(Boolean).join(" · ")}</span></li>`)}
