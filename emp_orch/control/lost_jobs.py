@@ -10,10 +10,12 @@ from typing import Any
 from emp_orch.connectors import believed
 from emp_orch.connectors.base import CannotLoad, Connector, Recovers, Run, RunFailed, StillRuns
 from emp_orch.connectors.registry import load
+from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.fleet.model import Fleet, RuntimeKind
 from emp_orch.fleet.workers import machine_of_worker
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
+from emp_orch.jobs.secrets import Redaction
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import RunRef
@@ -64,7 +66,10 @@ class LostJobs:
 
     async def _ask(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> None:
         try:
-            _say(lost, await self._asked(fleet, await self._reaper.whole(lost), ref, still))
+            redaction = Redaction((await self._reaper.secrets(lost)).values)
+            with kept_out_of_the_log(redaction):
+                status = await self._asked(fleet, await self._reaper.whole(lost), ref, still, redaction)
+            _say(lost, status)
         except NotLeader as e:
             log.warning("job %s: %s", lost.job_id, e.message)
         except TRANSIENT as e:
@@ -72,8 +77,10 @@ class LostJobs:
         finally:
             self._asking.discard(lost.job_id)
 
-    async def _asked(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> JobStatus | None:
-        """End the job by what its service says of the run."""
+    async def _asked(
+        self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still, redaction: Redaction
+    ) -> JobStatus | None:
+        """End the job by what its service says of the run, without the job's secrets."""
         try:
             async with asyncio.timeout(ASK_S):
                 result = await self._recovered(fleet, lost, ref, still)
@@ -86,7 +93,7 @@ class LostJobs:
             if (limit_s := _overdue_s(fleet, lost)) is not None:
                 words = f"it ran longer than {limit_s:g} s, and worker {lost.worker_id} was lost"
                 return await self._reaper.failed(lost, JobError(message=words, retryable=True), Cause.TIMEOUT)
-            return await self._reaper.failed(lost, believed.error_of(e.error))
+            return await self._reaper.failed(lost, redaction.error(believed.error_of(e.error)))
         except NotLeader:
             raise
         except (CannotLoad, CannotStore, TimeoutError) as e:
@@ -99,8 +106,10 @@ class LostJobs:
         if result is None:
             return await self._reaper.end(lost)
         if fault := believed.fault_of(result):
-            return await self._reaper.failed(lost, JobError(message=f"connector {ref.connector}: {fault}"))
-        return await self._reaper.kept(lost, result)
+            return await self._reaper.failed(
+                lost, redaction.error(JobError(message=f"connector {ref.connector}: {fault}"))
+            )
+        return await self._reaper.kept(lost, redaction.result(result))
 
     async def _recovered(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> Result | None:
         if lost.claim is None:

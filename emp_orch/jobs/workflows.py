@@ -88,7 +88,8 @@ def hidden(value: dict[str, Any]) -> Asked | list[str]:
         return Asked(payload=value)
     problems: list[str] = []
     kept, found = _without_secrets(extra, "payload.extra_data", problems)
-    asked = Asked(payload={**value, "extra_data": kept}, secrets=Secrets(found))
+    rest = {name: v for name, v in value.items() if name != "extra_data"}
+    asked = Asked(payload={**rest, "extra_data": kept} if kept else rest, secrets=Secrets(found))
     _told_once(asked, problems)
     return problems or asked
 

@@ -88,6 +88,14 @@ def class_of(capabilities: Mapping[str, Any], asked: Iterable[str]) -> str:
     return hashlib.sha256(msgspec.json.encode([sorted(asked), picked], order="deterministic")).hexdigest()[:16]
 
 
+def secrets_of(text: str) -> Secrets | None:
+    """What the script SECRETS_OF answered; None when it was no secrets."""
+    try:
+        return Secrets(msgspec.json.decode(text, type=dict[str, str]))
+    except DAMAGED:
+        return None
+
+
 class Claims:
     """One worker's dealings with the queue. Everything raises what redis-py raises when Redis is away.
 
@@ -223,11 +231,7 @@ class Claims:
         """What the job gave as secrets, while the lease stands. None: they are gone, or the lease is."""
         if not claim.job.secrets:
             return Secrets()
-        text = await self._scripts.secrets_of(claim.job.id, claim.token)
-        try:
-            return Secrets(msgspec.json.decode(text, type=dict[str, str]))
-        except DAMAGED:
-            return None
+        return secrets_of(await self._scripts.secrets_of(claim.job.id, claim.token))
 
     async def renew(self, claim: Claimed) -> Lease:
         return Lease(await self._scripts.renew(claim.job.id, claim.token, self._lease_ms))

@@ -10,8 +10,9 @@ from msgspec import Struct
 from emp_orch.jobs.model import Job, JobError, Result
 from emp_orch.jobs.requirements import Requirements, canonical
 from emp_orch.jobs.retry import Cause, End, decide
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.claims import Claimed, Lease, RunRef
+from emp_orch.store.claims import Claimed, Lease, RunRef, secrets_of
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.job_codec import JobDamaged, claimed
@@ -69,6 +70,12 @@ class Reaper:
             return msgspec.structs.replace(lost, claim=None)
         job = msgspec.structs.replace(lost.claim.job, payload=payload)
         return msgspec.structs.replace(lost, claim=Claimed(job=job, token=lost.claim.token))
+
+    async def secrets(self, lost: Expired) -> Secrets:
+        """What the job gave as secrets, which its service may say back; none when its worker was faster after all."""
+        if lost.claim is None or not lost.claim.job.secrets:
+            return Secrets()
+        return secrets_of(await self._scripts.secrets_of(lost.job_id, lost.token)) or Secrets()
 
     async def end(self, lost: Expired) -> JobStatus | None:
         """Back into its lane, or failed when its retries are used up. None: its worker was faster after all."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 from emp_orch.connectors import believed
 from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, Sink
 from emp_orch.connectors.http_client import NETWORK
+from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Redaction, Secrets, forgotten
@@ -26,7 +27,6 @@ from emp_orch.store.connect import redacted, within
 from emp_orch.store.previews import Previews
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.preview import Showing
-from emp_orch.worker.secrecy import kept_out_of_the_log
 from emp_orch.worker.service_ends import TOLD_S, ServiceEnd, ServiceEnds
 from emp_orch.worker.state import AWAY
 

@@ -1,4 +1,4 @@
-"""Keeps the secrets of the job in hand out of the worker's log, whoever writes it: emp, a connector, a library."""
+"""Keeps a job's secrets out of the log while a connector is at it, whoever writes: emp, the connector, a library."""
 
 from __future__ import annotations
 
