@@ -10,6 +10,9 @@ import click
 @click.option("--gpu", type=click.IntRange(min=0), default=0, show_default=True, help="Its GPU slot.")
 @click.option("--service", "services", multiple=True, metavar="NAME=CONNECTOR@URL", help="A service it works for.")
 @click.option("--connector-options", "options", multiple=True, metavar="NAME=JSON", help="Settings of its connector.")
+@click.option("--discover", multiple=True, metavar="NAME=SECONDS", help="How often to ask a service what it has.")
+@click.option("--warmup", "warmups", multiple=True, metavar="NAME=FILE", help="What a service runs first of all.")
+@click.option("--affinity/--no-affinity", default=True, help="Get jobs for models that it ran last.")
 @click.option("--capabilities", default="{}", metavar="JSON", help="What else it can do.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds.")
 @click.option("--job-timeout", type=click.FloatRange(min=0.1), default=3600.0, show_default=True, help="Seconds.")
@@ -37,6 +40,9 @@ def worker(
     gpu: int,
     services: tuple[str, ...],
     options: tuple[str, ...],
+    discover: tuple[str, ...],
+    warmups: tuple[str, ...],
+    affinity: bool,
     capabilities: str,
     drain_timeout: float,
     job_timeout: float,
@@ -55,7 +61,14 @@ def worker(
     from emp_orch.cli.daemon import log_to_stderr, stop_on_signals
     from emp_orch.errors import UsageError
     from emp_orch.store.artifacts import local_url
-    from emp_orch.worker.config import WorkerConfig, check_machine_id, parse_binding, with_options
+    from emp_orch.worker.config import (
+        WorkerConfig,
+        check_machine_id,
+        parse_binding,
+        with_discovery,
+        with_options,
+        with_warmups,
+    )
     from emp_orch.worker.daemon import run_worker
 
     url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
@@ -72,7 +85,8 @@ def worker(
     config = WorkerConfig(
         machine_id=check_machine_id(machine),
         gpu=gpu,
-        services=with_options(bindings, options),
+        services=with_warmups(with_discovery(with_options(bindings, options), discover), warmups),
+        affinity=affinity,
         capabilities=own,
         drain_timeout_s=drain_timeout,
         job_timeout_s=job_timeout,

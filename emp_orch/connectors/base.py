@@ -15,6 +15,7 @@ from msgspec import structs
 from emp_orch.errors import EmpError
 from emp_orch.fleet.observed import ConnectorReport
 from emp_orch.jobs.model import Job, JobError, Output, Progress, Result
+from emp_orch.jobs.offers import Offers
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 OnBegan = Callable[[str], Awaitable[None]]
@@ -140,6 +141,18 @@ class Connector(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A connector that can say when its service began anew, and what that has. Optional."""
+
+    @property
+    def life(self) -> int:
+        """Another number for each process of the service, as of the last probe; 0 before the first answer."""
+
+    async def offers(self) -> Offers | None:
+        """Which node classes and models the service has; None when it does not tell. Raises RunFailed."""
 
 
 @runtime_checkable

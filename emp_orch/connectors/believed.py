@@ -81,7 +81,7 @@ def fault_of(given: object) -> str:
 
 
 def report_of(given: ConnectorReport) -> ConnectorReport:
-    """`given` in few words: every look at the fleet reads it of every worker."""
+    """`given` in few words: every look at the fleet reads it of every worker. What it has, the worker finds out."""
     return msgspec.structs.replace(
         given,
         detail=words(given.detail, MAX_REPORT_CHARS),
@@ -89,6 +89,9 @@ def report_of(given: ConnectorReport) -> ConnectorReport:
         warnings=tuple(words(w, MAX_WARNING_CHARS) for w in given.warnings[:MAX_WARNINGS]),
         output_folder=words(given.output_folder, MAX_REPORT_CHARS),
         temp_folder=words(given.temp_folder, MAX_REPORT_CHARS),
+        offers="",
+        models=0,
+        node_classes=0,
     )
 
 

@@ -39,6 +39,8 @@ from emp_orch.fleet.model import (
 SHARED_SETUP = ProgramName("shared-setup")
 # A worker's stop must outlast its drain, so that the result of the last job is still written.
 WORKER_STOP_MARGIN_S = 5.0
+# Connectors of services that have no models or node classes.
+_TELLS_NOTHING = frozenset({"simulation", "http"})
 
 
 class ProgramKind(StrEnum):
@@ -79,7 +81,8 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now.
 
     `capabilities` are those that emp.yaml gives its workers. `needs_gpus`: each slot wants a device of its own.
-    `container` is None for a machine that is none. `job_timeout_s`: how long its workers let a job run.
+    `container` is None for a machine that is none. `job_timeout_s`: how long its workers let a job run. `warmups`: file
+    within the machine's folder → its text.
     """
 
     id: MachineId
@@ -96,6 +99,7 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     drained: bool = False
     container: DesiredContainer | None = None
     job_timeout_s: float = 0.0
+    warmups: dict[str, str] = {}
 
     def program(self, name: ProgramName) -> DesiredProgram | None:
         return next((p for p in self.programs if p.name == name), None)
@@ -168,6 +172,7 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         origin=machine.origin,
         container=_container(fleet, machine),
         job_timeout_s=machine.worker.job_timeout_s,
+        warmups={warmup_file(s): s.warmup for s in services if s.warmup},
     )
 
 
@@ -351,6 +356,10 @@ def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ..
             if service.connector_options:
                 options = msgspec.json.encode(service.connector_options, order="sorted").decode()
                 words += ["--connector-options", f"{service.name}={options}"]
+            if service.connector not in _TELLS_NOTHING and service.discover_s > 0:
+                words += ["--discover", f"{service.name}={service.discover_s:g}"]
+            if service.warmup:
+                words += ["--warmup", f"{service.name}={warmup_file(service)}"]
     return tuple(words)
 
 
@@ -360,6 +369,11 @@ def _input_rules(jobs: JobsSpec) -> Iterator[str]:
         for host in jobs.inputs.hosts:
             yield from ("--input-host", host)
         yield from ("--input-max-bytes", str(jobs.inputs.max_bytes))
+
+
+def warmup_file(service: Service) -> str:
+    """Where a machine keeps the payload of a service's warm-up, within its folder; another name for another content."""
+    return f"warmup/{service.name}-{hashlib.sha256(service.warmup.encode()).hexdigest()[:12]}.json"
 
 
 def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
@@ -379,6 +393,7 @@ def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
             *("--lease-ttl", f"{fleet.jobs.lease_s:g}"),
             *(("--artifacts", fleet.jobs.artifacts) if fleet.jobs.artifacts else ()),
             *_input_rules(fleet.jobs),
+            *(() if fleet.jobs.affinity else ("--no-affinity",)),
         ),
         env={**machine.env, **_gpu_env(machine, slot)},
         cwd=None,

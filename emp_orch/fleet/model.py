@@ -112,6 +112,8 @@ class Service(Struct, frozen=True, kw_only=True):
     """Exactly one of `command` and `builtin` is set. `${port} ${gpu} ${machine_id}` are still unreplaced here.
 
     `connector_options` are JSON values; the connector reads them. `checkout` is set where `builtin` is comfyui.
+    `discover_s`: how often workers ask what it has; 0: never. `warmup`: the payload that is run after each of its
+    starts, JSON, or ''.
     """
 
     name: ServiceName
@@ -130,6 +132,8 @@ class Service(Struct, frozen=True, kw_only=True):
     depends_on: tuple[ServiceName, ...]
     origin: Origin
     checkout: Checkout | None = None
+    discover_s: float = 0.0
+    warmup: str = ""
 
 
 class WorkerSpec(Struct, frozen=True, kw_only=True):
@@ -240,6 +244,7 @@ class JobsSpec(Struct, frozen=True, kw_only=True):
     keep_age_s: float
     lease_s: float
     inputs: InputsSpec | None = None
+    affinity: bool = True
 
 
 class BudgetSpec(Struct, frozen=True, kw_only=True):

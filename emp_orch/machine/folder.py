@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -66,6 +67,11 @@ class MachineFolder:
         return self.root / "health"
 
     @property
+    def warmups(self) -> Path:
+        """Workflows that are run after a start of a service."""
+        return self.root / "warmup"
+
+    @property
     def packages(self) -> Path:
         """Worker packages: package_disk.py."""
         return self.root / "packages"
@@ -87,6 +93,22 @@ class MachineFolder:
         """Write what supervisord and the launcher read. Raises EmpError."""
         _write(self.supervisord_conf, config.supervisord.encode())
         _write(self.environment, msgspec.json.encode({"NUM_GPUS": str(config.machine.num_gpus)}))
+        self._write_warmups(config.machine.warmups)
+
+    def _write_warmups(self, warmups: Mapping[str, str]) -> None:
+        """The workflows that workers run after a start of their services; those of former configurations go."""
+        for name, text in warmups.items():
+            path = self.root / name
+            if path.parent != self.warmups:
+                raise EmpError(f"{name!r} is no file of {self.warmups}", hint="apply the emp.yaml again")
+            try:
+                self.warmups.mkdir(exist_ok=True)
+            except OSError as e:
+                raise EmpError(f"cannot make {self.warmups}: {e.strerror}", hint="check who owns the folder") from e
+            _write(path, text.encode())
+        for old in self.warmups.glob("*.json"):
+            if f"{self.warmups.name}/{old.name}" not in warmups:
+                old.unlink(missing_ok=True)
 
     def keep_config(self, config: MachineConfig) -> None:
         """Keep `config` as the one in force: only once supervisord follows it. Raises EmpError."""

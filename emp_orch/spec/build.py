@@ -144,6 +144,7 @@ class _Build:
             builtin=d["builtin"],
             connector=None if connector == "none" else connector,
             connector_options=d["connector_options"],
+            discover_s=seconds(d["discover"]),
             port=None if d["port"] is None else int(d["port"]),
             health=_health(comfyui.patient(raw) if connector == comfyui.COMFYUI and "command" in raw else d["health"]),
             install=_install(d["install"]),
@@ -246,6 +247,7 @@ def _jobs(d: dict[str, Any]) -> JobsSpec:
         keep_age_s=seconds(d["keep"]["age"]),
         lease_s=seconds(d["lease"]),
         inputs=_inputs(d["inputs"]),
+        affinity=d["affinity"],
     )
 
 

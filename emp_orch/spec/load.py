@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from emp_orch.fleet.model import Fleet
-from emp_orch.spec import comfyui, dotenv
+from emp_orch.spec import comfyui, dotenv, warmups
 from emp_orch.spec.build import Built, build
 from emp_orch.spec.interpolate import Resolver
 from emp_orch.spec.problems import ConfigError, Mark, Problem, Report, TooMany
@@ -26,7 +26,8 @@ def load(path: Path, environ: Mapping[str, str], *, here: bool = False) -> Fleet
     Raises ConfigError, also when the file cannot be read.
     """
     text = _read(path, limit=MAX_BYTES, missing="`emp init` writes one")
-    return _checked(text, _label(path), environment(path, environ), path.name, here=here)[0].fleet
+    found = _checked(text, _label(path), environment(path, environ), path.name, here=here, folder=path.parent)
+    return found[0].fleet
 
 
 def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -76,12 +77,20 @@ def num_gpus(path: Path, environ: Mapping[str, str], machine_id: str) -> Setting
 
 
 def _checked(
-    text: str, file: str, environ: Mapping[str, str], origin: str, *, here: bool = False
+    text: str,
+    file: str,
+    environ: Mapping[str, str],
+    origin: str,
+    *,
+    here: bool = False,
+    folder: Path | None = None,
 ) -> tuple[Built, Source]:
-    """`text` as a fleet and as a tree. Raises ConfigError."""
+    """`text` as a fleet and as a tree; what stands in files beside it is read where `folder` is told. Raises
+    ConfigError.
+    """
     report = Report(file)
     try:
-        found = _steps(text, report, environ, origin, here=here)
+        found = _steps(text, report, environ, origin, here=here, folder=folder)
     except TooMany:
         raise ConfigError(report.problems) from None
     if found is None or report.problems:
@@ -90,7 +99,7 @@ def _checked(
 
 
 def _steps(
-    text: str, report: Report, environ: Mapping[str, str], origin: str, *, here: bool
+    text: str, report: Report, environ: Mapping[str, str], origin: str, *, here: bool, folder: Path | None
 ) -> tuple[Built, Source] | None:
     """Every step reports what it finds, and the next goes on with what is sound."""
     source = parse(text, report)
@@ -99,6 +108,8 @@ def _steps(
     document = Resolver(source, environ, report).resolve()
     validate(document, source, report)
     built = build(document, source, report, file=origin)
+    if folder is not None:
+        built = warmups.read(built, document, source, report, folder=folder)
     check(built, document, source, report)
     if here:
         comfyui.check_here(built, source, report)

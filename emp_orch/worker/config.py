@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,20 +12,30 @@ from msgspec import Struct, structs
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model import MachineId, WorkerId
 
+MAX_DISCOVER_S = 10_000_000.0
 _SPEC = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<connector>[A-Za-z0-9._-]+)@(?P<url>.+)")
 
 
 class ServiceBinding(Struct, frozen=True, kw_only=True):
-    """A service, and which connector reaches it where. `options` are that connector's settings."""
+    """A service, and which connector reaches it where. `options` are that connector's settings.
+
+    `discover_s`: how often it is asked which models and node classes it has; 0: never. `warmup`: the payload that is
+    run after each of its starts, before it is given jobs.
+    """
 
     service: str
     connector: str
     url: str
     options: dict[str, Any] = {}
+    discover_s: float = 0.0
+    warmup: dict[str, Any] | None = None
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
-    """`capabilities` are the user's own, merged over what the worker knows of itself. `artifacts`: the store's URL."""
+    """`capabilities` are the user's own, merged over what the worker knows of itself. `artifacts`: the store's URL.
+
+    `affinity`: whether it says which models it ran last, so that it gets jobs for them first.
+    """
 
     machine_id: MachineId
     gpu: int
@@ -36,6 +47,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     heartbeat_s: float
     probe_s: float
     artifacts: str
+    affinity: bool = True
 
     @property
     def worker_id(self) -> WorkerId:
@@ -66,6 +78,44 @@ def with_options(bindings: tuple[ServiceBinding, ...], texts: tuple[str, ...]) -
         except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
             raise UsageError(f"--connector-options of {name} is not a JSON object: {e}") from e
     return tuple(structs.replace(b, options=options.get(b.service, {})) for b in bindings)
+
+
+def _named(texts: tuple[str, ...], flag: str, form: str, bindings: tuple[ServiceBinding, ...]) -> dict[str, str]:
+    """`NAME=VALUE` texts by the service that they name. Raises UsageError."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or name not in {b.service for b in bindings}:
+            raise UsageError(f"{flag} {name!r} names no --service", hint=f"write {form}")
+        if name in found:
+            raise UsageError(f"{flag} names {name} twice")
+        found[name] = value
+    return found
+
+
+def with_discovery(bindings: tuple[ServiceBinding, ...], texts: tuple[str, ...]) -> tuple[ServiceBinding, ...]:
+    """`bindings` with how often each is asked what it has, by `NAME=SECONDS`. Raises UsageError."""
+    given = _named(texts, "--discover", "NAME=SECONDS", bindings)
+    try:
+        seconds = {name: float(value) for name, value in given.items()}
+    except ValueError as e:
+        raise UsageError(f"--discover: {e}", hint="write NAME=SECONDS") from e
+    if any(not 0 <= s < MAX_DISCOVER_S for s in seconds.values()):
+        raise UsageError("--discover: expected seconds, 0 or more", hint="0 is never")
+    return tuple(structs.replace(b, discover_s=seconds.get(b.service, 0.0)) for b in bindings)
+
+
+def with_warmups(bindings: tuple[ServiceBinding, ...], texts: tuple[str, ...]) -> tuple[ServiceBinding, ...]:
+    """`bindings` with the payloads in the files that `NAME=FILE` name. Raises UsageError."""
+    payloads: dict[str, dict[str, Any]] = {}
+    for name, path in _named(texts, "--warmup", "NAME=FILE", bindings).items():
+        try:
+            payloads[name] = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
+        except OSError as e:
+            raise UsageError(f"--warmup of {name}: cannot read {path}: {e.strerror}") from e
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
+            raise UsageError(f"--warmup of {name}: {path} is not a JSON object: {e}") from e
+    return tuple(structs.replace(b, warmup=payloads.get(b.service)) for b in bindings)
 
 
 def check_machine_id(text: str) -> MachineId:

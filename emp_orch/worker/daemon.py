@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, assert_never
 
 from emp_orch.connectors import believed
@@ -15,17 +16,20 @@ from emp_orch.connectors.base import CannotLoad, Connector
 from emp_orch.connectors.registry import load
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerStatus
 from emp_orch.jobs.model import JobError
+from emp_orch.jobs.offers import both
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.artifacts import Artifacts, CannotStore, without_login
 from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
 from emp_orch.store.connect import Client, address, client, redacted, within
 from emp_orch.store.keys import Keys
+from emp_orch.store.offers import OffersStore
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.previews import Previews
 from emp_orch.store.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lost, NotDone, Outcome
+from emp_orch.worker.readiness import Readiness
+from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome
 from emp_orch.worker.service_ends import machine_folder
 from emp_orch.worker.state import AWAY, Reporter, WorkerState
 
@@ -69,6 +73,11 @@ async def _probed(connector: Connector, service: str) -> ConnectorReport:
     return believed.report_of(ConnectorReport(status=ConnectorStatus.ERROR, detail=detail))
 
 
+def _refused(outcome: Outcome) -> bool:
+    """Whether the service may lack a node class or a model that it had."""
+    return isinstance(outcome, NotDone) and outcome.error.detail.keys() >= {"error", "node_errors"}
+
+
 def _doubtful(outcome: NotDone) -> bool:
     """Whether the service may be the cause. One that is gone would fail one job after another until its next probe."""
     return outcome.cause in (Cause.FAILED, Cause.CRASHED, Cause.HANDED_BACK) and outcome.error.retryable
@@ -84,6 +93,7 @@ class Worker:
         artifacts: Artifacts,
         state: WorkerState,
         stopping: asyncio.Event,
+        offers: OffersStore,
         previews: Previews | None = None,
     ) -> None:
         self._previews = previews
@@ -94,6 +104,13 @@ class Worker:
         self._stopping = stopping
         self._connectors: dict[str, Connector] = {}
         self._asking = {b.service: asyncio.Lock() for b in config.services}
+
+        async def keep(digest: str, text: bytes) -> None:
+            async with within():
+                await offers.keep(digest, text)
+
+        self._ready = Readiness(config.services, keep, limit_s=config.job_timeout_s)
+        claims.offers = self._ready.known
 
     def load_connectors(self) -> None:
         """Make the connectors; one that cannot load is reported as error, and its service not advertised."""
@@ -108,6 +125,7 @@ class Worker:
         self._state.loaded = tuple(b.service for b in self._config.services if b.service in self._connectors)
 
     async def close(self) -> None:
+        await self._ready.close()
         for service, connector in self._connectors.items():
             try:
                 async with asyncio.timeout(CLOSE_S):
@@ -124,14 +142,25 @@ class Worker:
         """Ask one service for ever how it is."""
         while True:
             await self._ask(binding)
-            if self._state.status is WorkerStatus.INITIALIZING and self._state.probed:
+            if self._state.status is (WorkerStatus.INITIALIZING if self._state.probed else WorkerStatus.IDLE):
                 self._rest()
-            await asyncio.sleep(self._config.probe_s)
+            await self._until_next_probe(binding)
 
-    async def _ask(self, binding: ServiceBinding) -> None:
-        """One probe; a connector is asked one thing at a time."""
+    async def _until_next_probe(self, binding: ServiceBinding) -> None:
+        """The pause between two, shorter where a warm-up ends in it."""
+        warmup = self._ready.warmups.get(binding.service)
+        if warmup is None:
+            await asyncio.sleep(self._config.probe_s)
+            return
+        await first_of(asyncio.sleep(self._config.probe_s), warmup.ended.wait())
+        warmup.ended.clear()
+
+    async def _ask(self, binding: ServiceBinding, *, after_run: bool = False) -> None:
+        """One probe; a connector is asked one thing at a time. `after_run`: the job in hand is not run any more."""
         async with self._asking[binding.service]:
-            report = await _probed(self._connectors[binding.service], binding.service)
+            connector, busy = self._connectors[binding.service], self._state.current_job_id is not None
+            report = await _probed(connector, binding.service)
+            report = await self._ready.of(binding.service, connector, report, busy=busy and not after_run)
             self._state.set_connector(binding.service, report)
 
     def _rest(self) -> None:
@@ -143,6 +172,10 @@ class Worker:
         else:
             status = WorkerStatus.IDLE if self._state.probed else WorkerStatus.INITIALIZING
         self._state.set_status(status)
+
+    def may_warm_up(self) -> None:
+        """No run of this worker's former life goes on."""
+        self._ready.may_begin = True
 
     async def resume(self, job_id: str) -> None:
         """Deal with the job that this worker's former life held: ask its service, or let it be run again at once."""
@@ -205,14 +238,38 @@ class Worker:
         if binding is None:  # lanes are matched by service, so only a damaged record comes here
             error = JobError(message=f"this worker has no service {job.service!r}", retryable=True)
             outcome: Outcome = NotDone(cause=Cause.FAILED, error=error)
+        elif earlier is None and (unfit := self._unfit(claim)) is not None:
+            outcome = unfit
         else:
             self._state.set_active(job.service)
-            outcome = await self._run(claim, binding, earlier)
+            async with self._ready.using[job.service]:
+                outcome = await self._run(claim, binding, earlier)
             self._state.set_active(None)
+            if _refused(outcome):
+                outcome = await self._looked_into(claim, binding, outcome)
         await self._deliver(claim, outcome)
         if binding is not None and isinstance(outcome, NotDone) and _doubtful(outcome):
             await first_of(self._ask(binding), self._stopping.wait())
         self._rest()
+
+    def _unfit(self, claim: Claimed) -> Outcome | None:
+        """Why this worker does not run a job that it claimed: its service began anew, or lacks what the job needs."""
+        job = claim.job
+        if self._ready.is_warming(job.service):
+            words = f"the service {job.service} began anew and is warming up"
+            return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=words, retryable=True))
+        needs = self._ready.lacks(job.service, job.payload, self._state.capabilities())
+        if needs is None or both(job.requirements.needs, needs) == job.requirements.needs:
+            return None
+        return Lacks(needs=needs, reason=f"worker {self._config.worker_id} does not have {needs.in_words}")
+
+    async def _looked_into(self, claim: Claimed, binding: ServiceBinding, outcome: Outcome) -> Outcome:
+        """The service refused the job. Where that is because it lost a model or a node class, others may have it."""
+        self._ready.doubt(binding.service)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.lease_s / 3):  # nobody renews the lease now
+                await self._ask(binding, after_run=True)
+        return self._unfit(claim) or outcome
 
     async def _run(self, claim: Claimed, binding: ServiceBinding, earlier: RunRef | None) -> Outcome:
         """Run the job; when a stop is asked for meanwhile, say that the worker drains."""
@@ -264,6 +321,8 @@ class Worker:
                 return await self._claims.not_completed(claim, cause, error, crash=crash)
             case Cancelled():
                 return await self._claims.cancelled(claim)
+            case Lacks(needs=needs, reason=reason):
+                return await self._claims.lacks(claim, needs, reason)
             case Lost():
                 return None
             case _:
@@ -274,6 +333,7 @@ class Worker:
             log.warning("job %s: the lease was lost, its outcome is dropped", claim.job.id)
             return
         words = f": {outcome.error.message}" if isinstance(outcome, NotDone) else ""
+        words = f": {outcome.reason}" if isinstance(outcome, Lacks) else words
         log.info("job %s: %s%s", claim.job.id, status, words)
         if status is JobStatus.COMPLETED:
             self._state.completed += 1
@@ -309,7 +369,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     reporter = Reporter(r, keys, config, state)
     line = Pipelined(r)  # a call that is given up costs no connection
     claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
-    worker = Worker(config, claims, artifacts, state, stopping, Previews(r, keys))
+    worker = Worker(config, claims, artifacts, state, stopping, OffersStore(r, keys), Previews(r, keys))
     log.info(
         *("worker %s starts, Redis at %s, outputs to %s", config.worker_id),
         *(redacted(redis_url), without_login(config.artifacts)),
@@ -323,6 +383,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
             loops += [tasks.create_task(worker.probe(b), name=f"probe {b.service}") for b in worker.bindings]
             if held is not None:
                 await tasks.create_task(worker.resume(held), name="resume")
+            worker.may_warm_up()
             await tasks.create_task(worker.work(), name="work")
             for loop in loops:
                 loop.cancel()

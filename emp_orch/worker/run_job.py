@@ -19,6 +19,7 @@ from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, Sink
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
+from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Redaction, Secrets, forgotten
 from emp_orch.store.artifacts import Artifacts, CannotStore
@@ -63,7 +64,14 @@ class Lost(Struct, frozen=True, kw_only=True):
     """The lease is gone: the job is another's, or ended; nothing is to be recorded."""
 
 
-Outcome = Done | NotDone | Cancelled | Lost
+class Lacks(Struct, frozen=True, kw_only=True):
+    """The job needs what this worker's service does not have: it was not run, and is for others."""
+
+    needs: Needs
+    reason: str
+
+
+Outcome = Done | NotDone | Cancelled | Lost | Lacks
 
 
 class Stop(StrEnum):

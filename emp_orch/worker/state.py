@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from emp_orch import __version__
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
+from emp_orch.jobs.offers import SERVICE_OFFERS
 from emp_orch.store.connect import Client, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
@@ -80,6 +81,8 @@ class WorkerState:
         if report == before:
             return
         self.connectors[service] = report
+        if report.offers != before.offers:
+            self.able_changed.set()
         if report.status is not before.status:
             data = {**self.about(), "service": service, "status": report.status, "detail": report.detail}
             self.unsent.append(("connector_status", data))
@@ -100,7 +103,8 @@ class WorkerState:
         """What this worker can do. `only_able`: without services that do not answer at present."""
         services = [s for s in self.loaded if not only_able or self._answers(s)]
         own = {"gpu": self._config.gpu, **self._config.capabilities}
-        return {**own, "hardware": self._hardware, "services": services}
+        offers = {s: c.offers for s in self.loaded if (c := self.connectors[s]).offers}
+        return {**own, **({SERVICE_OFFERS: offers} if offers else {}), "hardware": self._hardware, "services": services}
 
     def _answers(self, service: str) -> bool:
         return self.connectors[service].status in _ANSWERS

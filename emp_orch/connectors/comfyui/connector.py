@@ -10,14 +10,17 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed
+from emp_orch.connectors.comfyui.catalog import Catalog
 from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfyui.extra import extra_data_of
 from emp_orch.connectors.comfyui.folders import Folders, cwd_behind, folders_of
 from emp_orch.connectors.comfyui.options import options_of
 from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
+from emp_orch.connectors.comfyui.watch import Watch
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
+from emp_orch.jobs.offers import Offers
 
 
 class _System(Struct):
@@ -42,6 +45,16 @@ class ComfyUI:
         self._client = ComfyClient(url, self._options.tidy)
         self._argv: list[object] = []
         self._folders = Folders()
+        self._watch = Watch(self._client.server)
+        self._catalog = Catalog(self._client.server)
+
+    @property
+    def life(self) -> int:
+        return self._watch.life
+
+    async def offers(self) -> Offers | None:
+        with self._client.server.in_words():
+            return await self._catalog.read(self.life)
 
     async def probe(self) -> ConnectorReport:
         try:
@@ -52,6 +65,7 @@ class ComfyUI:
             detail = f"{self._client.shown} answers, but not as ComfyUI does: {e}"
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
         await self._look_at_folders(stats.system.argv)
+        await self._watch.look()
         return ConnectorReport(
             status=ConnectorStatus.IDLE,
             version=stats.system.comfyui_version,
@@ -75,6 +89,7 @@ class ComfyUI:
         await self._client.cancel()
 
     async def close(self) -> None:
+        await self._watch.close()
         await self._client.close()
 
 
