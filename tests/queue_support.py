@@ -101,3 +101,22 @@ async def until(condition: Callable[[], Any], *, within_s: float = 20.0) -> Any:
 
 def job(service: str = "simulation", **fields: Any) -> Submission:
     return parse_submission({"service": service, **fields})
+
+
+def holding(url: str, word: str) -> list[str]:
+    """The keys of this Redis whose name or content holds `word`."""
+    found = []
+    with redis.Redis.from_url(url, decode_responses=True) as r:
+        readers: dict[str, Callable[[Any], Any]] = {
+            "string": r.get,
+            "hash": r.hgetall,
+            "list": lambda key: r.lrange(key, 0, -1),
+            "set": r.smembers,
+            "zset": lambda key: r.zrange(key, 0, -1),
+            "stream": r.xrange,
+        }
+        for key in r.scan_iter(count=1_000):
+            kind = str(r.type(key))
+            if word in key or (kind != "none" and word in str(readers[kind](key))):
+                found.append(key)
+    return sorted(found)

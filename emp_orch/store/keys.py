@@ -19,6 +19,7 @@
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | events | stream | all | every change, capped |
 | assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
+| secrets:{id} | string | queue | what a job gave as secrets, JSON; from its submission to its end |
 | preview:{id} | channel | worker | pictures of a running job, while somebody looks |
 | jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue_prelude.py |
 """

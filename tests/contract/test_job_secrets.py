@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from queue_support import job
+from queue_support import Server, holding, job
 
 from emp_orch.jobs.model import JobError, Result
 from emp_orch.jobs.retry import Cause
@@ -41,27 +41,14 @@ async def worker(r: Client) -> AsyncIterator[Claims]:
     await claims.aclose()
 
 
+def held_in(server: Server) -> list[str]:
+    return holding(server.url, CANARY)
+
+
 async def claim(worker: Claims) -> Claimed:
     answer = await worker.claim_or_wait(ABLE)
     assert isinstance(answer, Claimed), answer
     return answer
-
-
-async def holding(r: Client, word: str = CANARY) -> list[str]:
-    """The keys whose name or value holds `word`."""
-    readers: dict[str, Callable[[str], Awaitable[Any]]] = {
-        "string": r.get,
-        "hash": r.hgetall,
-        "list": lambda k: r.lrange(k, 0, -1),  # type: ignore[dict-item,return-value]
-        "set": r.smembers,  # type: ignore[dict-item]
-        "zset": lambda k: r.zrange(k, 0, -1),
-        "stream": r.xrange,
-    }
-    found = []
-    async for key in r.scan_iter(count=1000):
-        if word in key or word in str(await readers[await r.type(key)](key)):
-            found.append(key)
-    return found
 
 
 async def completed(queue: Queue, worker: Claims) -> None:
@@ -108,17 +95,17 @@ ENDINGS = (
 @pytest.mark.parametrize("end", ENDINGS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("how", ["one", "batch", "large"])
 async def test_no_end_leaves_it_anywhere(
-    r: Client, queue: Queue, worker: Claims, end: Callable[[Queue, Claims], Awaitable[None]], how: str
+    r: Client, queue: Queue, worker: Claims, end: Callable[[Queue, Claims], Awaitable[None]], how: str, server: Server
 ) -> None:
     sent = secretive(id="j", payload={"pad": "x" * 10_000} if how == "large" else {})
     await (queue.submit_many([sent]) if how == "batch" else queue.submit(sent))
-    assert await holding(r) == [KEYS.secrets("j")]
+    assert held_in(server) == [KEYS.secrets("j")]
     assert (await queue.get("j")).secrets == (NAME,)
     await end(queue, worker)
-    assert await holding(r) == []
+    assert held_in(server) == []
     # Submitted once more it is the same job, which has ended: nothing comes back.
     assert not (await queue.submit(sent)).created
-    assert await holding(r) == []
+    assert held_in(server) == []
 
 
 async def test_each_run_is_given_it_and_nobody_else(queue: Queue, worker: Claims, r: Client) -> None:
@@ -152,7 +139,7 @@ async def test_a_retry_says_that_it_was_forgotten(queue: Queue, worker: Claims) 
         await queue.retry("j")
 
 
-async def test_a_lost_worker_forgets_nothing_before_the_end(queue: Queue, r: Client) -> None:
+async def test_a_lost_worker_forgets_nothing_before_the_end(queue: Queue, r: Client, server: Server) -> None:
     await queue.submit(secretive(id="j", max_retries=0))
     short = Claims(r, KEYS, "w", lease_s=0.001)
     await claim(short)
@@ -160,17 +147,17 @@ async def test_a_lost_worker_forgets_nothing_before_the_end(queue: Queue, r: Cli
     swept = await Reaper(r, KEYS).reap()
     while not swept:
         swept = await Reaper(r, KEYS).reap()
-    assert swept[0].status is JobStatus.FAILED and await holding(r) == []
+    assert swept[0].status is JobStatus.FAILED and held_in(server) == []
 
 
-async def test_what_is_forgotten_takes_it_along(queue: Queue, worker: Claims, r: Client) -> None:
+async def test_what_is_forgotten_takes_it_along(queue: Queue, worker: Claims, r: Client, server: Server) -> None:
     """A secret that somebody put there after the end, and one whose job somebody deleted."""
     await queue.submit(secretive(id="j"))
     await failed(queue, worker)
     await r.set(KEYS.secrets("j"), '{"k":"canary-4f1c0ffee"}')
     await queue.purge([JobStatus.FAILED])
-    assert await holding(r) == []
+    assert held_in(server) == []
     await queue.submit(secretive(id="k"))
     await r.hdel(KEYS.jobs, "k")
     assert isinstance(await worker.claim_or_wait(ABLE), Waiting)
-    assert await holding(r) == []
+    assert held_in(server) == []

@@ -14,10 +14,14 @@ from queue_support import Server, free_port, job, until
 from redis import exceptions as rexc
 
 from emp_orch.fleet.observed import MachineStatus
+from emp_orch.jobs.preview import Preview
+from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
+from emp_orch.store.claims import Claimed, Claims
 from emp_orch.store.connect import Client, client
 from emp_orch.store.job_reads import Wanted
 from emp_orch.store.keys import Keys
+from emp_orch.store.previews import Previews
 from emp_orch.store.queue import Queue
 from emp_orch.store.reports import read_worker
 from emp_orch.store.scoped_access import grant, user_of, with_login, withdraw
@@ -81,6 +85,22 @@ async def test_a_machine_and_its_worker_do_all_their_work(r: Client, server: Ser
         await box.stop()
     assert [e.get("object") for e in await denied(r)] == [], box.logs()
     assert await box.report() is None, "it could not take its report away"
+
+
+async def test_its_worker_has_the_secrets_of_its_job_and_shows_pictures(r: Client, own: Client) -> None:
+    sent = await Queue(r, KEYS).submit(job(payload={"extra_data": {"api_key_comfy_org": "open-sesame"}}))
+    claims, previews = Claims(own, KEYS, f"{M}-worker-0", lease_s=30), Previews(own, KEYS)
+    claim = await claims.claim_or_wait({"services": ["simulation"]})
+    assert isinstance(claim, Claimed)
+    assert await claims.secrets(claim) == Secrets({"api_key_comfy_org": "open-sesame"})
+    async with r.pubsub() as heard:
+        await heard.subscribe(KEYS.preview_channel(sent.job_id))
+        await heard.get_message(timeout=5)
+        assert await previews.watchers(sent.job_id) == 1
+        await previews.publish(sent.job_id, Preview(content_type="image/png", data=b"x"))
+        message = await heard.get_message(ignore_subscribe_messages=True, timeout=5)
+        assert message is not None and message["data"].startswith('{"content_type":"image/png"')
+    await claims.aclose()
 
 
 async def denied(r: Client) -> list[dict[str, str]]:
