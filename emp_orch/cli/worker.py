@@ -33,6 +33,8 @@ import click
     metavar="URL",
     help="Where outputs go, any fsspec URL; without it the folder artifacts here.",
 )
+@click.option("--input-host", "input_hosts", multiple=True, metavar="HOST", help="Whose URLs jobs may name as inputs.")
+@click.option("--input-max-bytes", type=click.IntRange(min=0), default=0, help="How large one of these may be.")
 @click.pass_context
 def worker(
     ctx: click.Context,
@@ -50,6 +52,8 @@ def worker(
     heartbeat: float,
     probe: float,
     artifacts: str,
+    input_hosts: tuple[str, ...],
+    input_max_bytes: int,
 ) -> None:
     """Take jobs from the queue for one GPU slot, one at a time. Redis: HUB_REDIS_URL or REDIS_URL."""
     import asyncio
@@ -70,6 +74,7 @@ def worker(
         with_warmups,
     )
     from emp_orch.worker.daemon import run_worker
+    from emp_orch.worker.input_urls import UrlRules
 
     url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
     if not url:
@@ -94,6 +99,7 @@ def worker(
         heartbeat_s=heartbeat,
         probe_s=probe,
         artifacts=artifacts or local_url(ctx.obj / "artifacts"),
+        url_inputs=UrlRules(hosts=input_hosts, max_bytes=input_max_bytes),
     )
     log_to_stderr()
 

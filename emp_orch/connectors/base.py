@@ -5,7 +5,7 @@ A connector is made by `make(url, options)`: the service's address, and `connect
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,11 +81,25 @@ async def _dropped(content_type: str, picture: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file that the job brings. `name` is what the job calls it, possibly with folders; `size` in bytes."""
+
+    name: str
+    size: int
+    content_type: str
+    read: Callable[[], AsyncIterator[bytes]] = field(repr=False)
+
+    def open(self) -> AsyncIterator[bytes]:
+        """Its bytes from the beginning, as often as it is asked for. Raises EmpError where they cannot be had."""
+        return self.read()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What a connector is given for one run of a job.
 
     `secrets`: what the job's payload gave as secrets, by name. They go to the service and nowhere else; in what the
-    connector says of the run the worker makes them unreadable.
+    connector says of the run the worker makes them unreadable. `inputs`: the job's input files by their names.
     """
 
     job: Job
@@ -94,6 +108,7 @@ class Run:
     on_began: OnBegan
     on_preview: OnPreview = _dropped
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    inputs: Mapping[str, InputFile] = field(default_factory=dict)
 
     async def progress(self, progress: Progress) -> None:
         """Tell how far the run is. Cheap: only the latest is published, a few times a second."""

@@ -19,7 +19,7 @@ from emp_orch.store.keys import Keys
 COMMANDS = (
     *("auth", "hello", "ping", "select", "time", "eval", "evalsha", "script|load", "multi", "exec", "discard"),
     *("exists", "del", "unlink", "get", "mget", "set", "incr", "incrby", "pexpire"),
-    *("hget", "hkeys", "hmget", "hset", "hsetnx", "hdel", "hexists", "lpush", "rpush", "blpop"),
+    *("hget", "hgetall", "hkeys", "hmget", "hset", "hsetnx", "hdel", "hexists", "lpush", "rpush", "blpop"),
     *("sadd", "srem", "sinter", "smembers", "smismember", "srandmember"),
     *("zadd", "zrem", "zscore", "zcard", "zrange", "zrangebyscore", "zpopmin", "zremrangebyrank"),
     *("xadd", "xrange", "xread", "xrevrange", "publish", "pubsub|numsub"),

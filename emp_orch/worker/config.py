@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model import MachineId, WorkerId
+from emp_orch.worker.input_urls import UrlRules
 
 MAX_DISCOVER_S = 10_000_000.0
 _SPEC = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<connector>[A-Za-z0-9._-]+)@(?P<url>.+)")
@@ -33,7 +34,7 @@ class ServiceBinding(Struct, frozen=True, kw_only=True):
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
     """`capabilities` are the user's own, merged over what the worker knows of itself. `artifacts`: the store's URL.
-
+    `url_inputs`: which URLs of inputs it fetches.
     `affinity`: whether it says which models it ran last, so that it gets jobs for them first.
     """
 
@@ -48,6 +49,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     probe_s: float
     artifacts: str
     affinity: bool = True
+    url_inputs: UrlRules = UrlRules()
 
     @property
     def worker_id(self) -> WorkerId:

@@ -20,14 +20,17 @@ from emp_orch.jobs.offers import both
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.artifacts import Artifacts, CannotStore, without_login
+from emp_orch.store.assets import Assets
 from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
 from emp_orch.store.connect import Client, address, client, redacted, within
 from emp_orch.store.keys import Keys
 from emp_orch.store.offers import OffersStore
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.previews import Previews
+from emp_orch.store.queue import Queue
 from emp_orch.store.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.inputs import Inputs
 from emp_orch.worker.readiness import Readiness
 from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome
 from emp_orch.worker.service_ends import machine_folder
@@ -95,6 +98,7 @@ class Worker:
         stopping: asyncio.Event,
         offers: OffersStore,
         previews: Previews | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self._previews = previews
         self._config = config
@@ -102,6 +106,7 @@ class Worker:
         self._claims = claims
         self._state = state
         self._stopping = stopping
+        self._inputs = inputs
         self._connectors: dict[str, Connector] = {}
         self._asking = {b.service: asyncio.Lock() for b in config.services}
 
@@ -288,6 +293,7 @@ class Worker:
                 earlier=earlier,
                 machine=machine_folder(),
                 previews=self._previews,
+                inputs=self._inputs,
             )
             outcome = await JobRun(self._claims, given, self._config, self._stopping).run()
             draining.cancel()
@@ -369,7 +375,8 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     reporter = Reporter(r, keys, config, state)
     line = Pipelined(r)  # a call that is given up costs no connection
     claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
-    worker = Worker(config, claims, artifacts, state, stopping, OffersStore(r, keys), Previews(r, keys))
+    inputs = Inputs(artifacts, Assets(artifacts, r, keys), Queue(r, keys, line.call), config.url_inputs)
+    worker = Worker(config, claims, artifacts, state, stopping, OffersStore(r, keys), Previews(r, keys), inputs)
     log.info(
         *("worker %s starts, Redis at %s, outputs to %s", config.worker_id),
         *(redacted(redis_url), without_login(config.artifacts)),

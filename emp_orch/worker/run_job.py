@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
 from emp_orch.store.connect import redacted, within
 from emp_orch.store.previews import Previews
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.input_urls import CannotFetch
+from emp_orch.worker.inputs import Inputs
 from emp_orch.worker.preview import Showing
 from emp_orch.worker.service_ends import TOLD_S, ServiceEnd, ServiceEnds
 from emp_orch.worker.state import AWAY
@@ -99,7 +102,7 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One claim, the connector it runs on with its binding, and where its outputs go.
+    """One claim, the connector it runs on with its binding, where its inputs come from and its outputs go.
 
     `machine`: the folder of the worker's machine, where word of a service's end is left. `earlier`: a run of this job
     whose end nobody recorded; what became of it is asked before the job is run again.
@@ -112,6 +115,7 @@ class Assignment:
     earlier: RunRef | None = None
     machine: Path | None = None
     previews: Previews | None = None
+    inputs: Inputs | None = None
 
     def named(self, ref: str) -> RunRef:
         """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
@@ -149,6 +153,7 @@ class JobRun:
         self._progressed.set()  # the first message says that the run has begun
         self._begun = self._saved = self._broken = False
         self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
+        self._fetching = False
         self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
         self._redaction = Redaction({})
         self._showing = Showing(given.previews, given.claim.job.id)
@@ -223,7 +228,7 @@ class JobRun:
             )
             result = await self._recovered(run)
             if result is None:
-                result = await self._connector.run(run)
+                result = await self._with_inputs(run)
             if isinstance(result, Result):
                 return Done(result=result)
             # Another's connector: what is not a Result is not a success, whatever it holds.
@@ -234,7 +239,7 @@ class JobRun:
             if not e.reached and not self._begun and self._given.earlier is None:
                 return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=e.error.message, retryable=True))
             return NotDone(cause=Cause.FAILED, error=e.error)
-        except CannotStore as e:
+        except (CannotStore, CannotFetch) as e:
             return NotDone(cause=Cause.FAILED, error=JobError(message=e.message, retryable=e.retryable))
         except Exception as e:  # a faulty connector fails its job, not the worker
             log.exception("connector %s failed on job %s", self._connector.kind, self._claim.job.id)
@@ -268,6 +273,20 @@ class JobRun:
         log.info("job %s: asking what became of its run %s", run.job.id, earlier.ref)
         return await self._connector.recover(run, earlier.ref, wait=True)
 
+    async def _with_inputs(self, run: Run) -> Any:
+        """The connector's result, once the job's input files are there."""
+        if not run.job.inputs or self._given.inputs is None:
+            return await self._connector.run(run)
+        async with contextlib.AsyncExitStack() as open_:
+            self._fetching = True
+            try:
+                inputs = await open_.enter_async_context(
+                    self._given.inputs.of(run.job, lambda words: run.progress(Progress(fraction=0.0, message=words)))
+                )
+            finally:
+                self._fetching = False
+            return await self._connector.run(dataclasses.replace(run, inputs=inputs))
+
     def _own_cancellation(self) -> Outcome:
         """Nobody here cancelled the run: its connector awaited something that was."""
         words = f"the connector {self._connector.kind} broke: it cancelled itself"
@@ -276,6 +295,9 @@ class JobRun:
 
     async def _stopped(self, run: asyncio.Task[Outcome], reason: Stop) -> Outcome:
         """Interrupt the service, give the run a moment to end, and say what that makes of the job."""
+        if self._fetching:  # the service knows nothing of it yet
+            run.cancel()
+            await asyncio.wait([run])
         if reason is not Stop.SERVICE_ENDED:
             await self._interrupt(run)
         if not run.done():

@@ -37,7 +37,14 @@ DAY_S = 86_400
     ],
 )
 def test_the_folders_are_those_that_comfyui_takes(argv: list[object], cwd: str, output: str, temp: str) -> None:
-    assert folders_of(argv, cwd) == Folders(output=output, temp=temp)
+    found = folders_of(argv, cwd)
+    assert (found.output, found.temp) == (output, temp)
+
+
+def test_inputs_lie_where_it_is_said_or_in_the_checkout() -> None:
+    assert folders_of(["/opt/C/main.py"], "").input == "/opt/C/input"
+    assert folders_of(["/opt/C/main.py", "--input-directory", "in"], "/x").input == "/x/in"
+    assert folders_of(["/opt/C/main.py", "--base-directory=/b"], "").input == "/b/input"
 
 
 def made(folder: Path, name: str, *, size: int = 10, age_s: float = 0.0) -> Path:

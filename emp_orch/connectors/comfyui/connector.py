@@ -14,6 +14,7 @@ from emp_orch.connectors.comfyui.catalog import Catalog
 from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfyui.extra import extra_data_of
 from emp_orch.connectors.comfyui.folders import Folders, cwd_behind, folders_of
+from emp_orch.connectors.comfyui.inputs import Inputs, referring
 from emp_orch.connectors.comfyui.options import options_of
 from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
 from emp_orch.connectors.comfyui.watch import Watch
@@ -43,6 +44,7 @@ class ComfyUI:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self._options = options_of(options)
         self._client = ComfyClient(url, self._options.tidy)
+        self._inputs = Inputs(self._client.server)
         self._argv: list[object] = []
         self._folders = Folders()
         self._watch = Watch(self._client.server)
@@ -78,14 +80,24 @@ class ComfyUI:
             cwd = await asyncio.to_thread(cwd_behind, self._client.server.url)
             self._folders, self._argv = folders_of(argv, cwd), argv
         await self._client.tidy(self._folders)
+        await self._inputs.remove_leftovers(self._folders.input)
 
     async def run(self, run: Run) -> Result:
-        return await self._client.run(_workflow_of(run.job), run, extra_data_of(run))
+        workflow = _workflow_of(run.job)
+        try:
+            with self._client.server.in_words():
+                places = await self._inputs.put(run)
+            return await self._client.run(referring(workflow, places), run, extra_data_of(run))
+        finally:
+            await self._inputs.remove(run, self._folders.input)
 
     async def recover(self, run: Run, ref: str, *, wait: bool) -> Result | None:
-        return await self._client.recover(_workflow_of(run.job), run, ref, wait=wait)
+        found = await self._client.recover(_workflow_of(run.job), run, ref, wait=wait)
+        await self._inputs.remove(run, self._folders.input)
+        return found
 
     async def cancel(self) -> None:
+        self._inputs.stop()
         await self._client.cancel()
 
     async def close(self) -> None:

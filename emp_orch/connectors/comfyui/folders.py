@@ -1,4 +1,4 @@
-"""Where a ComfyUI writes, as its own command line says; and where that is relative, the process that listens there.
+"""Where a ComfyUI reads and writes, by its own command line; where that is relative, by the process that listens there.
 
 Source: cli_args.py, folder_paths.py and main.py of ComfyUI.
 """
@@ -26,6 +26,7 @@ class Folders(Struct, frozen=True, kw_only=True):
 
     output: str = ""
     temp: str = ""
+    input: str = ""
 
     def of(self, kind: str) -> str:
         """The folder of a file's `type`."""
@@ -39,10 +40,11 @@ def folders_of(argv: Sequence[object], cwd: str) -> Folders:
         return Folders()
     said, main = _said(words, BASE), _absolute(words[0], cwd)
     base = _absolute(said, cwd) if said else str(Path(os.path.realpath(main)).parent) if main else ""
-    output, temp = _said(words, options.OUTPUT), _said(words, options.TEMP)
+    output, temp, given = (_said(words, option) for option in (options.OUTPUT, options.TEMP, options.INPUT))
     return Folders(
         output=_absolute(output, cwd) if output else _below(base, "output"),
         temp=_below(_absolute(temp, cwd) if temp else base, "temp"),
+        input=_absolute(given, cwd) if given else _below(base, "input"),
     )
 
 
