@@ -68,13 +68,14 @@ class ResultView(Struct, frozen=True, kw_only=True):
 class JobDetail(JobView, frozen=True, kw_only=True):
     """`why`: why it is where it is; for a waiting job, what the workers lack. `inputs`: where its files come from.
 
-    `secrets`: the names of those it gave.
+    `secrets`: the names of those it gave. `outputs`: what there is of it, also of a run that failed.
     """
 
     payload: dict[str, Any]
     inputs: dict[str, dict[str, Any]]
     secrets: tuple[str, ...]
     result: ResultView | None
+    outputs: tuple[OutputView, ...]
     history: tuple[HistoryView, ...]
     why: str
 
@@ -184,6 +185,7 @@ def job_detail(job: Job, why: str) -> JobDetail:
         inputs=inputs,
         secrets=job.secrets,
         result=result,
+        outputs=tuple(output_view(job.id, o) for o in job.outputs),
         history=history,
         why=why,
     )

@@ -6,6 +6,7 @@ The checkout's main.py is the twin.
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def test_what_a_failed_run_had_made_is_there(stack: Stack, tmp_path: Path) -> No
         "submit", "comfyui", "--payload", workflow(0x112233, **raising), "--wait", "--json", "--id", "half"
     )
     assert failed.returncode == 1, failed.stdout + failed.stderr
+    with urllib.request.urlopen(f"{stack.api}/api/jobs/half", timeout=10) as answer:
+        (output,) = json.load(answer)["data"]["outputs"]
+    assert output["url"] == "/api/jobs/half/artifacts/same_00001_.png"
     shown = stack.ok("jobs", "show", "half")
     assert "TestRaise (node 3): no paint" in shown and "same_00001_.png" in shown
     fetched = Path(stack.ok("jobs", "fetch", "half", "-o", str(tmp_path)).strip())

@@ -104,3 +104,17 @@ async def test_without_marks_the_race_is_there(tmp_path: Path, monkeypatch: pyte
     stage = Stage(tmp_path / "artifacts", job_of({}))
     with two_slots(tmp_path, "one", "one") as urls:
         assert await wrong_ones(stage, urls) != []
+
+
+async def test_what_was_copied_does_not_stay_in_the_services_folder(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "artifacts", job_of(payload(1)))
+    with two_slots(tmp_path, "one") as (url,):
+        connector = ComfyUI(url, {"tidy": {"keep": "0s"}})
+        other = tmp_path / "one" / "output" / "ComfyUI_00007_.png"
+        other.touch()
+        outputs = (await connector.run(stage.run())).outputs
+        assert [o.name for o in outputs] == [f"ComfyUI_0000{n}_.png" for n in range(1, PICTURES + 1)]
+        report = await connector.probe()
+        assert report.output_folder == str(other.parent)
+        assert list(other.parent.rglob("*.png")) == [other]
+        await connector.close()

@@ -86,6 +86,8 @@ class Collector:
     async def _collect(self, record: Record, attempt: Attempt, into: list[Output]) -> None:
         cached = record.cached()
         for node_id, file in files_of(record):
+            if file.type == "temp" and attempt.pictures:
+                continue  # previews are outputs only where nothing else is
             into.append(await self._save_file(file, attempt, cached=node_id in cached))
         for node_id, text in texts_of(record):
             data = once(text.encode(errors="replace"))

@@ -56,7 +56,7 @@ class Job extends Component {
         ${AGAIN.includes(j.status) ? html`<button onClick=${this.retry}>Run again</button>` : null}
         ${ended ? null : html`<button class="danger" onClick=${() => ask(COMMANDS.cancel(j.job_id))}>Cancel</button>`}
       </div>
-      ${j.result ? html`<h3>What it made</h3><${Artifacts} outputs=${j.result.outputs} />` : null}
+      ${j.result || j.outputs.length ? html`<h3>${j.result ? "What it made" : "What it had made before it failed"}</h3><${Artifacts} outputs=${j.outputs} />` : null}
       ${j.result && Object.keys(j.result.detail).length ? html`<pre class="log short">${JSON.stringify(j.result.detail, null, 2)}</pre>` : null}
       <h3>What it was given</h3>
       <pre class="log short" tabindex="0" aria-label="payload">${JSON.stringify(j.payload, null, 2)}</pre>
