@@ -19,6 +19,10 @@ from emp_orch.fleet.slots import working
 _PROGRAM_VERBS = (Verb.START_PROGRAM, Verb.RESTART_PROGRAM)
 
 
+# What did not come up within its time, and lives, has most likely only a longer way: another start begins it anew.
+ONCE = 1
+
+
 class Escalated(Struct, frozen=True, kw_only=True):
     """`operations`: the plan with what was used up replaced. `quarantined`: operation key → why it is left alone.
     `instead`: operation key → the key of the one that took its place."""
@@ -42,8 +46,14 @@ def escalate(operations: tuple[Operation, ...], desired: Desired, observed: Obse
             restart = _machine_restart(operation, f"{operation.program}: {tries} tries in {minutes} did not help")
             restarts = _tries(restart, memory, observed.now_ms, limits.window_ms)
             on_program = operation.verb in _PROGRAM_VERBS
-            if on_program and tries < limits.program_budget:
+            late = _still_starting(operation, desired, observed)
+            if on_program and tries < (ONCE if late else limits.program_budget):
                 pass
+            elif late:
+                quarantined[operation.key] = (
+                    f"it was restarted and again did not come up within {late}: raise health.startup if it needs"
+                    f" longer; `emp restart {operation.machine_id} {operation.program}` tries again"
+                )
             elif on_program and (why := _stays_its_own(operation, desired, observed)):
                 quarantined[operation.key] = (
                     f"{tries} tries in {minutes} did not help, and {why};"
@@ -76,6 +86,17 @@ def _stays_its_own(operation: Operation, desired: Desired, observed: Observed) -
         names = ", ".join(map(str, slots[:8])) + (", …" if len(slots) > 8 else "")
         return f"the machine is not restarted while slot{'' if len(slots) == 1 else 's'} {names} of it work{_s(slots)}"
     return ""
+
+
+def _still_starting(operation: Operation, desired: Desired, observed: Observed) -> str:
+    """The time that a process of emp.yaml had to come up in, and did not; empty for any that passed its check once."""
+    machine, seen = desired.machines.get(operation.machine_id), observed.machines.get(operation.machine_id)
+    if machine is None or seen is None or operation.program is None or operation.verb is not Verb.RESTART_PROGRAM:
+        return ""
+    got, want = seen.report.programs.get(operation.program), machine.program(operation.program)
+    if got is None or not got.never_healthy or want is None or want.health is None:
+        return ""
+    return f"{want.health.startup_s:g} s"
 
 
 def _s(slots: tuple[int, ...]) -> str:

@@ -49,14 +49,16 @@ async def _watch_one_life(
     report = programs.get(program.name)
     pid = report.pid if report else 0
     failures = 0
+    passed = report is not None and report.healthy is not None and not report.never_healthy
     while (now := programs.get(program.name)) is not None and now.pid == pid and _running(programs, program):
         error = await probe_once(session, url, health.timeout_s)
         failures = failures + 1 if error else 0
+        passed = passed or not error
         still_starting = now.healthy is None and loop.time() - began < health.startup_s
         if error and still_starting:
             await programs.set_health(program.name, None, error)
         elif not error:
             await programs.set_health(program.name, True, "")
         elif failures >= health.failures:
-            await programs.set_health(program.name, False, error)
+            await programs.set_health(program.name, False, error, never_healthy=not passed)
         await asyncio.sleep(min(STARTING_INTERVAL_S, health.interval_s) if still_starting else health.interval_s)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fleet_support import service
+from fleet_support import HEALTH, service
 from machine_support import KEYS, Box, M, desired, running, sleeper, web
 from queue_support import Server, free_port, until
 
@@ -248,3 +248,24 @@ async def test_what_comes_after_a_stopped_program_waits_for_it(box: Box) -> None
     assert (await box.command(CommandVerb.START_PROGRAM, "first")).ok
     ready = await box.until(lambda m: m.status is READY)
     assert running(ready.programs["first"]) and running(ready.programs["then"])
+
+
+async def test_a_start_up_that_outlasts_its_time_is_told_from_later_trouble(box: Box, tmp_path: Path) -> None:
+    """It listens only when it is let; once it has passed, the same answer is another trouble."""
+    let, port = tmp_path / "let", free_port()
+    code = (
+        "import http.server, os, sys\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        f"  def do_GET(self): self.send_response(200 if os.path.exists({str(let)!r}) else 503); self.end_headers()\n"
+        f"http.server.HTTPServer(('127.0.0.1', {port}), H).serve_forever()\n"
+    )
+    health = msgspec.structs.replace(HEALTH, http="/", interval_s=0.1, startup_s=0.5, failures=2)
+    await box.start(desired(service("slow", command=(sys.executable, "-c", code), port=port, health=health)))
+    late = await box.until_program("slow", lambda p: p.healthy is False)
+    assert late.never_healthy and "503" in late.detail
+    let.touch()
+    well = await box.until_program("slow", lambda p: p.healthy is True)
+    assert (well.never_healthy, well.pid) == (False, late.pid)
+    let.unlink()
+    ill = await box.until_program("slow", lambda p: p.healthy is False)
+    assert (ill.never_healthy, ill.pid) == (False, late.pid)

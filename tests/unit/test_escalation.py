@@ -188,3 +188,26 @@ def test_what_a_person_asks_for_is_never_counted(times: int) -> None:
         assert [o.key for o in done.decision.run] == [AGAIN_0]
         memory = done.memory
     assert memory.attempts[AGAIN_0].times_ms == ()
+
+
+LATE = {"healthy": False, "never_healthy": True, "detail": "connection refused"}
+
+
+@pytest.mark.parametrize(
+    ("tries", "says"),
+    [
+        (0, ["run restart-program/m/comfyui-gpu0"]),
+        (
+            1,
+            [
+                "restart-program/m/comfyui-gpu0: needs a person: it was restarted and again did not come up within 60 s:"
+                " raise health.startup if it needs longer; `emp restart m comfyui-gpu0` tries again"
+            ],
+        ),
+    ],
+)
+def test_a_start_up_that_outlasts_its_time_is_begun_anew_once(tries: int, says: list[str]) -> None:
+    memory = used_up(AGAIN_0, count=tries) if tries else Memory()
+    observed = seen(ALONE, {OF_SLOT_0: LATE}, {0: DOWN, 1: BUSY})
+    done = decide(Inputs(desired=wish(ALONE), observed=observed, memory=memory))
+    assert told(done) == says
