@@ -47,7 +47,8 @@ class OccurrenceView(Struct, frozen=True, kw_only=True):
 
 class StoryView(Struct, frozen=True, kw_only=True):
     """`stands`: it is there now; what follows it says what emp does about it. `times`: how often it stood, as far as
-    the journal goes back; `earlier` are the last of those before `last`.
+    the journal goes back; `earlier` are the last of those before `last`. `last_words`: the last lines of the program
+    it is about, where it ended.
     """
 
     key: str
@@ -61,6 +62,7 @@ class StoryView(Struct, frozen=True, kw_only=True):
     attempts: int
     next_attempt: str | None
     can_do: tuple[str, ...]
+    last_words: tuple[str, ...]
     last: OccurrenceView
     times: int
     earlier: tuple[OccurrenceView, ...]
@@ -81,6 +83,7 @@ def story_view(found: Explained) -> StoryView:
         attempts=now.attempts if now else len(told.last.tries),
         next_attempt=_time(now.next_attempt_ms if now else None),
         can_do=found.can_do,
+        last_words=found.words,
         last=_occurrence(told.last),
         times=told.times,
         earlier=tuple(_occurrence(o) for o in told.earlier),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Longer without a tick than any interval makes sense for.
 SILENT_MS = 10_000
+# Programs whose last words are printed.
+MAX_SAID = 5
 
 
 @click.command()
@@ -108,6 +110,22 @@ def _as_json(found: Difference) -> dict[str, Any]:
     }
 
 
+def _last_words(found: Difference) -> None:
+    """What programs in trouble said last, where a cause has not all of it; one line for those that said the same."""
+    from emp_orch.cli.ended_text import set_off
+    from emp_orch.fleet.ends import words_of
+
+    said: dict[tuple[str, ...], list[str]] = {}
+    for item in found.drift:
+        seen = found.observed.machines.get(item.drift.machine_id)
+        if words := words_of(seen.report if seen else None, item.drift.program):
+            said.setdefault(words, []).append(f"{item.drift.program} on {item.drift.machine_id}")
+    for words, who in list(said.items())[:MAX_SAID]:
+        more = f" and {len(who) - 1} more" if len(who) > 1 else ""
+        click.echo(f"\nlast words of {who[0]}{more}")
+        click.echo("\n".join(set_off(words)))
+
+
 def _print(found: Difference) -> None:
     from emp_orch.cli.standing import standing, waits
     from emp_orch.cli.text import age, table
@@ -124,12 +142,13 @@ def _print(found: Difference) -> None:
                 i.drift.subject,
                 f"{i.drift.desired} → {i.drift.observed}",
                 age(i.age_ms),
-                i.drift.cause,
                 i.drift.origin,
+                i.drift.cause,
             )
             for i in found.drift
         ]
-        click.echo(table(("MACHINE", "KIND", "SUBJECT", "DESIRED → OBSERVED", "FOR", "CAUSE", "WHERE"), rows))
+        click.echo(table(("MACHINE", "KIND", "SUBJECT", "DESIRED → OBSERVED", "FOR", "WHERE", "CAUSE"), rows))
+        _last_words(found)
     if found.plan:
         click.echo("\nplan")
         for number, operation in enumerate(found.plan, start=1):

@@ -26,6 +26,7 @@ def text(found: Explained, now_ms: int, line: str) -> str:
     rows = [
         ("differs", f"{last.desired} → {last.observed}" if last.desired or last.observed else ""),
         ("cause", last.cause),
+        *_rows("it said", [f"| {line}" for line in found.words]),
         ("since", _since(last, now_ms, stands=story.now is not None)),
         ("detected", _detected(last)),
         ("from", last.origin + (f": {line}" if line else "") if last.origin else ""),

@@ -147,18 +147,36 @@ async def wait(
 async def _watch(
     layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress
 ) -> tuple[str, ...]:
+    from emp_orch.cli.ended_text import Ended, set_off
+    from emp_orch.fleet.ends import words_of
+
     last: tuple[Drift, ...] = ()
 
+    ended = Ended(generation.number)
+    words: dict[str, tuple[str, ...]] = {}
+
     def look(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | None) -> None:
-        nonlocal last
+        nonlocal last, words
         last = drifts
+        reports = {i: m.report for i, m in observed.machines.items()}
+        words = {d.key: words_of(reports.get(d.machine_id), d.program) for d in drifts}
+        for line in ended.news(drifts, observed):
+            progress.line(line)
         progress.stage(_say(drifts, observed, status))
 
     try:
         async with asyncio.timeout(within_s):
             return await session.wait_converged(generation, look)
     except TimeoutError:
-        missing = "\n  ".join(f"{d.kind}: {d.subject}: {d.desired} → {d.observed} ({d.cause})" for d in last)
+        told = [
+            line
+            for d in last
+            for line in (
+                f"{d.kind}: {d.subject}: {d.desired} → {d.observed} ({d.cause})",
+                *set_off(words.get(d.key, ()), "  "),
+            )
+        ]
+        missing = "\n  ".join(told)
         raise WaitTimeout(
             f"not ready after {within_s:g} s:\n  {missing}",
             hint=await _who_acts(layout),

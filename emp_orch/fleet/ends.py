@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
+from emp_orch.fleet.model import ProgramName
+from emp_orch.fleet.observed import MachineReport, ProgramEnd, ProgramReport, ProgramState
 
 # What a log is quoted with: everywhere but beside a form that shows all the lines.
 MAX_LINES = 5
@@ -53,6 +54,19 @@ def lasted(ms: int) -> str:
 def before(got: ProgramReport) -> str:
     """What a cause says of the former process where the present one is not in order either; empty without one."""
     return f"; before that it {told(got.last_end)}" if got.last_end else ""
+
+
+def words_of(report: MachineReport | None, program: str | None) -> tuple[str, ...]:
+    """The last lines of a program that is in trouble; nothing where one line, or none, tells all: a cause has that."""
+    got = report.programs.get(ProgramName(program)) if report is not None and program else None
+    if got is None or got.last_end is None or is_well(got):
+        return ()
+    return got.last_end.lines if len(got.last_end.lines) > 1 else ()
+
+
+def is_well(got: ProgramReport) -> bool:
+    """Whether it runs, as far as its report tells without what emp.yaml asks of it."""
+    return got.state is ProgramState.RUNNING and got.healthy is True
 
 
 # Where the program is not: its last end is why.

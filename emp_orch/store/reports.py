@@ -252,6 +252,15 @@ async def read_some(r: Client, keys: Keys, now_ms: int, machines: Sequence[str],
     return _reports(now_ms, *found[0], *found[1])
 
 
+async def read_machine(r: Client, keys: Keys, machine_id: str) -> MachineReport | None:
+    """As read_worker."""
+    text = await r.hget(keys.machines, machine_id)
+    try:
+        return None if text is None else _machine.decode(text)
+    except DAMAGED:
+        return None
+
+
 async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | None:
     """What this worker said last; None when it said nothing, or nothing that can be read."""
     text = await r.hget(keys.workers, worker_id)

@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from emp_orch.fleet.advice import advice
+from emp_orch.fleet.ends import words_of
 from emp_orch.fleet.story import Story, closed_keys, meant, story
 from emp_orch.store.connect import Client
 from emp_orch.store.journal_reads import MAX_SCANNED, Wanted, page
 from emp_orch.store.keys import Keys
+from emp_orch.store.reports import read_machine
 from emp_orch.store.status import FleetStatus
 
 
 class Explained(Struct, frozen=True, kw_only=True):
-    """A story with what a person can do about it; nothing for a drift that has closed."""
+    """A story with what a person can do about it; nothing for a drift that has closed. `words`: the last lines of the
+    program that it is about, where its cause does not have all of them."""
 
     story: Story
     can_do: tuple[str, ...]
+    words: tuple[str, ...] = ()
 
 
 class Stories:
@@ -38,7 +42,10 @@ class Stories:
         if found is None:
             return None
         can_do = advice(item, status.overrides) if item and status else ()
-        return Explained(story=found, can_do=can_do)
+        words: tuple[str, ...] = ()
+        if item is not None and item.drift.program is not None:
+            words = words_of(await read_machine(self._r, self._keys, machine_id), item.drift.program)
+        return Explained(story=found, can_do=can_do, words=words)
 
     async def meant(self, words: Sequence[str], status: FleetStatus | None) -> list[str]:
         """The keys of the drifts that a person may mean by `words`."""

@@ -200,8 +200,8 @@ LATE = {"healthy": False, "never_healthy": True, "detail": "connection refused"}
         (
             1,
             [
-                "restart-program/m/comfyui-gpu0: needs a person: it was restarted and again did not come up within 60 s:"
-                " raise health.startup if it needs longer; `emp restart m comfyui-gpu0` tries again"
+                "restart-program/m/comfyui-gpu0: needs a person: it was restarted and again did not come up within"
+                " 60 s: raise health.startup if it needs longer; `emp restart m comfyui-gpu0` tries again"
             ],
         ),
     ],

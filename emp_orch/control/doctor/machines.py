@@ -198,7 +198,8 @@ def _why(facts: Facts, machine_id: MachineId, name: ProgramName) -> str:
     """How it ended, as its machine tells; where that is silent, the end of its log."""
     report = reported_program(facts, machine_id, name)
     if report is not None and report.last_end is not None:
-        return told(report.last_end)
+        rest = report.last_end.lines if len(report.last_end.lines) > 1 else ()
+        return "\n".join([told(report.last_end), *(f"| {line}" for line in rest)])
     return f"its log ends: {log_of(facts, machine_id, name)}" if machine_id in facts.machines else ""
 
 

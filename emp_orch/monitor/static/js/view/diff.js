@@ -35,6 +35,7 @@ const Line = ({ line, id }) => html`
     <td data-label="Observed">
       ${line.program ? html`<${State} line=${line} />` : html`<span>${line.observed ?? "–"}</span>`}
       ${line.program?.detail ? html`<div class="muted small">${line.program.detail}</div>` : null}
+      ${line.mark === "differs" ? html`<${LastWords} end=${line.program?.last_end} />` : null}
       ${line.program?.port_taken_by ? html`<div class="trouble small">its port is taken by ${line.program.port_taken_by}</div>` : null}
     </td>
     <td data-label="Since" class="small">
@@ -44,6 +45,10 @@ const Line = ({ line, id }) => html`
     <td>${line.program && line.desired ? html`<button class="quiet small" onClick=${() => ask(COMMANDS.program(id, line.name))} aria-label=${`restart ${line.name}`}>restart</button>` : null}</td>
   </tr>
 `;
+
+// What the process said last that ended before; how it ended is the drift's to say.
+const LastWords = ({ end }) =>
+  end?.lines?.length ? html`<pre class="log short" aria-label="its last words">${end.lines.join("\n")}</pre>` : null;
 
 // A program that runs, and still is not as desired, is told in the drift's words.
 function State({ line }) {
