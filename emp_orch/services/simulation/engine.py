@@ -17,7 +17,7 @@ from emp_orch.services.simulation.config import Folders, SimulationConfig
 from emp_orch.services.simulation.files import inside
 from emp_orch.services.simulation.nodes import NODES
 from emp_orch.services.simulation.nodes.model import Interrupted, Made, NodeFailed, Prompt, link
-from emp_orch.services.simulation.queue import Entry, PromptQueue
+from emp_orch.services.simulation.queue import KEYS, Entry, PromptQueue
 from emp_orch.services.simulation.sockets import Sockets
 from emp_orch.services.simulation.validation import Valid
 
@@ -135,6 +135,8 @@ class Engine:
             await self._execute(entry)
         finally:
             self.last_node_id = None
+            if self.config.speaks.forgets_keys:
+                entry.extra_data = {key: value for key, value in entry.extra_data.items() if key not in KEYS}
             self.queue.done(entry)
         self.tell_status()
         if entry.client_id is not None:

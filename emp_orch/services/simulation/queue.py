@@ -9,6 +9,8 @@ from typing import Any
 
 from emp_orch.services.simulation.nodes.model import Prompt
 
+# What ComfyUI keeps apart from a prompt's other extra data.
+KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 # The original keeps any number.
 MAX_PENDING = 10_000
 

@@ -23,7 +23,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
     `targeted_interrupt`: POST /interrupt heeds a prompt_id; otherwise it stops whatever runs. `feature_flags`: a client
     may ask for previews with metadata. `jobs`: GET /api/jobs. `cancel`: POST /api/jobs/{id}/cancel. `hides_keys`: API
-    keys of a prompt are kept out of /queue and /history. `preview_method`: a prompt may choose it.
+    keys of a prompt are kept out of /queue; `forgets_keys`: out of /history. `preview_method`: a prompt may choose it.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Version(Struct, frozen=True, kw_only=True):
     jobs: bool = True
     cancel: bool = True
     hides_keys: bool = True
+    forgets_keys: bool = True
     preview_method: bool = True
     # A node class that is not there: `missing_node_type`, with the node's title, since 0.12 or so.
     names_missing_nodes: bool = True
@@ -47,6 +48,7 @@ _ALL = (
         jobs=False,
         cancel=False,
         hides_keys=False,
+        forgets_keys=False,
         preview_method=False,
         names_missing_nodes=False,
     ),

@@ -12,15 +12,13 @@ from typing import Any
 from aiohttp import web
 
 from emp_orch.services.simulation.engine import Engine
-from emp_orch.services.simulation.queue import QueueFull
+from emp_orch.services.simulation.queue import KEYS, QueueFull
 from emp_orch.services.simulation.routes.answers import Table, body_of, ids_of, json, number_of
 from emp_orch.services.simulation.validation import Invalid, problem, validate
 from emp_orch.services.simulation.versions import PromptIds
 
 log = logging.getLogger("emp.simulate")
 
-# What ComfyUI keeps apart from a prompt's other extra data.
-_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -99,7 +97,7 @@ class Prompts:
             extra_data["client_id"] = body["client_id"]
         if not self._speaks.hides_keys:
             return extra_data, {}
-        secrets = {key: extra_data.pop(key) for key in _KEYS if key in extra_data}
+        secrets = {key: extra_data.pop(key) for key in KEYS if key in extra_data}
         extra_data["create_time"] = int(time.time() * 1000)
         return extra_data, secrets
 
