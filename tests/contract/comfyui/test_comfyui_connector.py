@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from comfyui_client import Client, Make, Workflow
 from comfyui_service import ComfyService, running
 from comfyui_workflows import a_color, color_of, first_color_of, image, node, saved, test_node
-from conftest import Client, Make, Workflow
 from connector_support import Stage, job_of
 from queue_support import until
 

@@ -7,14 +7,10 @@ import time
 from pathlib import Path
 
 import aiohttp
-import msgspec
 import pytest
+from comfyui_client import Client, Make, hear
 from comfyui_service import ComfyService
 from comfyui_workflows import a_color, color_of, node, saved, test_node
-from conftest import Client, Make, hear
-
-from emp_orch.services.simulation import png
-from emp_orch.services.simulation.versions import Version
 
 
 async def test_system_stats_tell_how_it_was_started(client: Client, service: ComfyService) -> None:
@@ -76,23 +72,6 @@ async def test_progress_and_previews_of_a_node(client: Client) -> None:
     assert [(kind, color_of(content)) for kind, content in heard.pictures()] == [
         (2, (255 * n // 4) << 16) for n in (1, 2, 3, 4)
     ]
-
-
-async def test_a_client_may_ask_for_previews_with_metadata(client: Client, version: Version) -> None:
-    async with client.socket() as socket:
-        flags = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
-        await socket.send_str(msgspec.json.encode(flags).decode())
-        prompt_id = await client.begin(test_node("TestProgress", steps=2, seconds=0.1, preview=True))
-        heard = await hear(socket, prompt_id)
-    if not version.feature_flags:
-        assert len(heard.pictures()) == 2 and not heard.pictures_with_metadata() and not heard.of("feature_flags")
-        return
-    assert heard.of("feature_flags")[0]["supports_preview_metadata"] is True
-    assert not heard.pictures()
-    found = heard.pictures_with_metadata()
-    assert [about["node_id"] for about, _ in found] == ["2", "2"]
-    assert all(about["prompt_id"] == prompt_id and about["image_type"] == "image/png" for about, _ in found)
-    assert all(content.startswith(png.SIGNATURE) for _, content in found)
 
 
 async def test_who_connects_anew_takes_the_messages_over(client: Client) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
+from comfyui_client import Client, Make
 from comfyui_service import ComfyService, running
 from comfyui_workflows import a_color, color_of, first_color_of, node, saved
-from conftest import Client, Make
 
 from emp_orch.services.simulation import png
 

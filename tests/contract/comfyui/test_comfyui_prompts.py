@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
+from comfyui_client import Client, Workflow, hear
 from comfyui_workflows import a_color, color_of, image, node, saved, test_node
-from conftest import Client, Workflow, hear
-
-from emp_orch.services.simulation.versions import PromptIds, Version
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 
@@ -135,36 +131,10 @@ async def test_what_is_wrong_has_a_type(client: Client, workflow: Workflow, type
     assert status == (200 if type_ == "return_type_mismatch" else 400)
 
 
-async def test_a_class_that_is_not_there(client: Client, version: Version) -> None:
-    status, body = await client.queue({"1": {"class_type": "NotHere", "inputs": {}, "_meta": {"title": "My node"}}})
-    assert status == 400 and body["error"]["details"] == "Node ID '#1'" and body["node_errors"] == {}
-    if version.names_missing_nodes:
-        assert body["error"]["type"] == "missing_node_type"
-        assert body["error"]["message"].startswith("Node 'My node' not found")
-        assert body["error"]["extra_info"]["class_type"] == "NotHere"
-    else:
-        assert body["error"]["type"] == "invalid_prompt"
-        assert body["error"]["message"] == "Cannot execute because node NotHere does not exist."
-
-
 async def test_only_some_outputs_can_be_asked_for(client: Client) -> None:
     workflow = saved(a_color()) | {"3": node("SaveImage", images=["1", 0], filename_prefix="third")}
     record = await client.run(workflow, partial_execution_targets=["3"])
     assert list(record["outputs"]) == ["3"]
-
-
-async def test_who_names_a_prompt(client: Client, version: Version) -> None:
-    chosen = str(uuid.uuid4())
-    status, body = await client.queue(saved(a_color()), prompt_id=chosen)
-    assert status == 200
-    assert (body["prompt_id"] == chosen) is (version.prompt_ids is not PromptIds.SERVER)
-    await client.ended(body["prompt_id"])
-    status, body = await client.queue(saved(a_color()), prompt_id="Not-A-UUID")
-    if version.prompt_ids is PromptIds.UUID:
-        assert status == 400 and body["error"]["type"] == "invalid_prompt_id" and body["node_errors"] == {}
-    else:
-        assert status == 200
-        await client.ended(body["prompt_id"])
 
 
 async def test_the_queue_shows_what_runs_and_what_waits(client: Client) -> None:
@@ -215,17 +185,6 @@ async def test_every_route_answers_below_api_too(client: Client) -> None:
     assert (await client.get(f"/api/history/{prompt_id}"))[prompt_id]["outputs"] == record["outputs"]
     for path in ("/api/queue", "/api/system_stats", "/api/prompt", "/api/models", "/api/object_info/SaveImage"):
         await client.get(path)
-
-
-async def test_keys_of_a_prompt_are_shown_where_the_version_shows_them(client: Client, version: Version) -> None:
-    """Before 0.8 whoever reads /queue while it runs reads the key too."""
-    sleeping = test_node("TestSleep", seconds=30, interruptible=True)
-    prompt_id = await client.begin(sleeping, extra_data={"api_key_comfy_org": "sesame", "extra_pnginfo": {}})
-    await client.running(prompt_id)
-    shown = "sesame" in str(await client.get("/queue"))
-    assert shown is not version.hides_keys
-    await client.post("/interrupt")
-    assert ("sesame" in str(await client.ended(prompt_id))) is not version.forgets_keys
 
 
 async def test_a_prompt_that_is_no_json_is_refused(client: Client) -> None:

@@ -7,11 +7,9 @@ import time
 
 import aiohttp
 import pytest
+from comfyui_client import Client, Make, hear
 from comfyui_service import running
 from comfyui_workflows import a_color, node, saved, test_node
-from conftest import Client, Make, hear
-
-from emp_orch.services.simulation.versions import Version
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 
@@ -27,14 +25,6 @@ async def test_an_interrupt_ends_what_runs(client: Client) -> None:
     record = await client.ended(prompt_id)
     assert record["status"]["status_str"] == "error" and record["status"]["completed"] is False
     assert record["status"]["messages"][-1][0] == "execution_interrupted" and record["outputs"] == {}
-
-
-async def test_an_interrupt_that_names_another_prompt(client: Client, version: Version) -> None:
-    prompt_id = await client.begin(test_node("TestSleep", seconds=1, interruptible=True))
-    await client.running(prompt_id)
-    await client.post("/interrupt", {"prompt_id": NOBODY})
-    record = await client.ended(prompt_id)
-    assert record["status"]["completed"] is version.targeted_interrupt
 
 
 async def test_a_node_that_ignores_interrupts_runs_on_and_the_next_one_is_hit(client: Client) -> None:
@@ -56,37 +46,6 @@ async def test_an_interrupt_that_nobody_heeded_is_forgotten_by_the_next_prompt(c
     await client.post("/interrupt", {"prompt_id": prompt_id})
     assert (await client.ended(prompt_id))["status"]["completed"]
     assert (await client.run(saved(a_color())))["status"]["completed"]
-
-
-async def test_a_job_is_cancelled_where_it_is(client: Client, version: Version) -> None:
-    """One route for what waits and what runs, in the versions that have it; the old way everywhere."""
-    first = await client.begin(test_node("TestSleep", seconds=30, interruptible=True))
-    await client.running(first)
-    waiting = await client.begin(saved(a_color()))
-    status, body = await client.post(f"/api/jobs/{waiting}/cancel")
-    if not version.cancel:
-        assert status in (404, 405)
-        return
-    assert (status, body) == (200, {"cancelled": True})
-    assert (await client.get("/queue"))["queue_pending"] == []
-    assert (await client.post(f"/api/jobs/{first}/cancel"))[1] == {"cancelled": True}
-    assert (await client.ended(first))["status"]["messages"][-1][0] == "execution_interrupted"
-    for unknown in (first, NOBODY):
-        assert await client.post(f"/api/jobs/{unknown}/cancel") == (200, {"cancelled": False})
-    assert (await client.post("/api/jobs/cancel", {"job_ids": [NOBODY]})) == (200, {"cancelled": False})
-    assert (await client.post("/api/jobs/cancel", {"job_ids": "all"}))[0] == 400
-
-
-async def test_jobs_are_listed_where_the_version_lists_them(client: Client, version: Version) -> None:
-    prompt_id = await client.begin(saved(a_color()))
-    await client.ended(prompt_id)
-    async with client.http.get(f"/api/jobs/{prompt_id}") as answer:
-        assert answer.status == (200 if version.jobs else 404)
-        if version.jobs:
-            job = await answer.json()
-            assert job["id"] == prompt_id and job["status"] == "completed" and job["outputs_count"] == 1
-            listed = await client.get("/api/jobs", status="completed", limit=1)
-            assert [j["id"] for j in listed["jobs"]] == [prompt_id] and listed["pagination"]["limit"] == 1
 
 
 async def test_a_node_that_raises_is_told_with_its_type(client: Client) -> None:
