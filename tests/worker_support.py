@@ -63,11 +63,14 @@ class Bench:
         """Where the fleet in this folder keeps outputs."""
         return Layout(self.folder).artifacts_url
 
-    def simulation(self, *, step_ms: int = 5, port: int | None = None) -> tuple[Daemon, int]:
+    def simulation(
+        self, *, step_ms: int = 5, port: int | None = None, options: tuple[str, ...] = ()
+    ) -> tuple[Daemon, int]:
         port = port or free_port()
         daemon = self._start(
             f"simulation-{port}",
             *("simulate", "--port", str(port), "--dir", f"data-{port}", "--step-ms", str(step_ms), "--steps", "1000"),
+            *options,
         )
         eventually(lambda: "simulation serves" in daemon.log or daemon.process.poll() is not None)
         assert daemon.process.poll() is None, daemon.log

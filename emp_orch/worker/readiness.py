@@ -21,7 +21,7 @@ log = logging.getLogger("emp.worker")
 
 KEEP_EVERY_S = 600.0
 # What is asked because of a doubt, is asked at most so often.
-DOUBT_EVERY_S = 10.0
+DOUBT_EVERY_S = 1.0
 
 # Has a document in Redis for a while longer.
 Keep = Callable[[str, bytes], Awaitable[None]]
