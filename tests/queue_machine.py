@@ -15,7 +15,7 @@ from queue_support import job as submission
 from queue_worlds import LEASE_MS, LONG_MS, MIDDLE_MS, SHORT_MS, World
 
 from emp_orch.jobs.model import Crash, JobError, Progress, Result
-from emp_orch.jobs.offers import Needs
+from emp_orch.jobs.offers import Needs, model_key
 from emp_orch.jobs.requirements import lane_of
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Secrets
@@ -48,6 +48,7 @@ SENT = st.fixed_dictionaries(
         "max_retries": st.sampled_from([0, 1, 2]),
         "id": st.sampled_from([None, None, None, "a", "b"]),
         "secret": st.sampled_from([False, False, False, True]),
+        "model": st.sampled_from([None, "k.ckpt"]),
     }
 )
 SECRET = Secrets({"key": "open sesame"})
@@ -56,9 +57,14 @@ WHICH = st.integers(0, 12)
 
 
 def to_submission(sent: dict[str, Any]) -> Submission:
-    fields = {name: value for name, value in sent.items() if name not in ("lane", "secret") and value is not None}
-    made = submission(**LANES[sent["lane"]], **fields)
+    left_out = ("lane", "secret", "model")
+    fields = {name: value for name, value in sent.items() if name not in left_out and value is not None}
+    made = submission(**LANES[sent["lane"]], payload=payload_with(sent["model"]), **fields)
     return replace(made, secrets=SECRET) if sent["secret"] else made
+
+
+def payload_with(model: str | None) -> dict[str, Any]:
+    return {"1": {"class_type": "L", "inputs": {"ckpt_name": model}}} if model else {}
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -125,11 +131,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.in_batches += in_batch
         if known is not None:
             assert answer.status is self.model.status_of(known)
-            asked = (known.asked, known.max_retries, known.secret) == (
-                sent["lane"],
-                sent["max_retries"],
-                sent["secret"],
-            )
+            names = ("lane", "max_retries", "secret", "model")
+            asked = (known.asked, known.max_retries, known.secret, known.model) == tuple(sent[n] for n in names)
             assert answer.same is asked, "whoever uses an id for another job is told"
         self.touched.add(answer.job_id)
 
@@ -259,6 +262,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert answer is self.model.lacked(self.model.jobs[run.job_id])
         job = self.do(self.world.queue.get(run.job_id))
         assert job.lane == LANE_IDS[self.model.jobs[run.job_id].lane]
+
+    @precondition(lambda self: self.claims)
+    @rule(worker=WORKERS, model=st.sampled_from(["k.ckpt", "k.ckpt", *"abcde"]))
+    def a_worker_has_run_a_model(self, worker: str, model: str) -> None:
+        """Who is woken for a job changes with that, and nothing that is promised."""
+        self.do(self.claims_of(worker).ran(model_key(payload_with(model)) or model))
 
     def lane_of_run(self, run: Run) -> str:
         job = self.model.jobs.get(run.job_id)

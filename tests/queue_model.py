@@ -68,6 +68,7 @@ class ModelJob:
     crashed: list[str] = field(default_factory=list)
     # What it was submitted into; `lane` changes when a worker finds that its service lacks what the job needs.
     asked: str = ""
+    model: str | None = None
     # Submitted with others: one event told of them all.
     in_batch: bool = False
     secret: bool = False
@@ -107,7 +108,7 @@ class Model:
             in_batch=in_batch,
             secret=sent["secret"],
         )
-        job.asked = job.lane
+        job.asked, job.model = job.lane, sent["model"]
         job.tell("job_submitted")
         self.jobs[job_id] = job
 

@@ -35,6 +35,9 @@ WAIT_S = 20.0
 # Lanes that are matched at once.
 LANES_AT_ONCE = 500
 
+# As many models a worker is taken to have at hand still.
+MAX_AT_HAND = 4
+
 _CANCEL = "cancel:"
 
 
@@ -113,6 +116,7 @@ class Claims:
         self._asked = set(ALWAYS_ASKED)
         self._class = ""
         self._fresh = True  # it just started, or waited: what Redis remembers of that is to be cleared
+        self._warm: list[str] = []  # models that it ran, the last first
         self._unsure = ""  # the token of a claim whose answer did not come
 
     async def claim_or_wait(self, capabilities: Mapping[str, Any]) -> Claimed | Waiting:
@@ -292,6 +296,13 @@ class Claims:
             *(claim.job.id, claim.token, reason[:MAX_REASON], signature(text), text, msgspec.json.encode(needed))
         )
         return None if status == Lease.LOST else JobStatus(status)
+
+    async def ran(self, model: str) -> None:
+        """It ran this model (offers.model_key), so jobs for it are given to this worker first when it waits."""
+        self._warm = [model, *(m for m in self._warm if m != model)]
+        await self._scripts.ran(self._worker_id, model)
+        while len(self._warm) > MAX_AT_HAND:
+            await self._scripts.cooled(self._worker_id, self._warm.pop())
 
     async def adopt(self, job_id: str) -> Adopted | None:
         """Take over a job that this worker's former life held, under a new lease; None when it does not hold it."""

@@ -67,6 +67,10 @@ class Keys:
         """string: which models and node classes some services have; goes when no worker names it any more."""
         return self._k(f"offers:{digest}")
 
+    def warm(self, model: str) -> str:
+        """zset worker → when it last ran this model (a key of jobs/offers.model_key), ms."""
+        return self._k(f"warm:{model}")
+
     # one machine
     def commands(self, machine_id: str) -> str:
         return self._k(f"machine:{machine_id}:commands")

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.jobs.model import Job
+from emp_orch.jobs.offers import model_key
 from emp_orch.jobs.requirements import Requirements, canonical, signature
 from emp_orch.jobs.secrets import forgotten
 from emp_orch.jobs.states import ENDED, JobStatus
@@ -143,7 +144,8 @@ class Queue:
         job_id, text = new_id(), canonical(job.requirements)
         document, apart, secrets = encoded(job)
         await self._scripts.submit_one(
-            *(job_id, signature(text), job.priority, document, apart, text, job.requirements.service, secrets)
+            *(job_id, signature(text), job.priority, document, apart, text, job.requirements.service, secrets),
+            model_key(job.payload) if isinstance(job.payload, dict) else "",
         )
         return Submitted(job_id=job_id, created=True, status=JobStatus.PENDING)
 

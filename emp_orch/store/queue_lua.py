@@ -70,7 +70,8 @@ return answer
 """
 
 # As SUBMIT does it, for what is common: one job under an id that nobody else can have made. ARGV: id, lane, priority,
-# document, payload ('' when it is in the document), requirements, service, secrets (JSON or ''). Returns {1}.
+# document, payload ('' when it is in the document), requirements, service, secrets (JSON or ''), key of its models (or
+# ''). Returns {1}.
 SUBMIT_ONE = """
 local id, sig, priority, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local now = now_ms()
@@ -90,8 +91,9 @@ else
   call('ZADD', LANE .. sig, -priority, entry)
 end
 if call('EXISTS', CLASSES_WAITING) == 1 then
-  --uses wake_classes wake_one
-  if new then wake_classes(sig, now) else wake_one(sig, now) end
+  --uses wake_classes wake_one wake_warm
+  if new then wake_classes(sig, now)
+  elseif ARGV[9] == '' or not wake_warm(ARGV[9], sig, now) then wake_one(sig, now) end
 end
 call('XADD', EVENTS, 'MAXLEN', '~', MAX_EVENTS, '*', 'type', 'job_submitted', 'data',
   '{"type":"job_submitted","job_id":"' .. id .. '","worker_id":null,"status":"pending","service":'
@@ -438,6 +440,20 @@ call('HSET', key, 'adopted', whole(times))
 local payload = string.sub(document, 1, 1) == '1' and call('GET', PAYLOAD .. id) or ''
 return {document, f[3] or '0', f[4] or '0', f[5] or '', payload, f[6] or '', f[7] or '', times, f[9] or '',
   f[10] or ''}
+"""
+
+# A worker ran a model. ARGV: worker, the model's key.
+RAN = """
+local key = WARM .. ARGV[2]
+call('ZADD', key, whole(now_ms()), ARGV[1])
+call('ZREMRANGEBYRANK', key, 0, -MAX_WARM - 1)
+call('PEXPIRE', key, WARM_KEPT_MS)
+return 1
+"""
+
+# A worker does not have a model at hand any more. ARGV: worker, the model's key.
+COOLED = """
+return call('ZREM', WARM .. ARGV[2], ARGV[1])
 """
 
 # A worker goes. ARGV: worker. A wake that was on its way to it is passed on.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import msgspec
 from msgspec.structs import replace
 
 from emp_orch.jobs.model import Crash, Job, JobError, JobSummary, Progress, Result
-from emp_orch.jobs.offers import Needs, Offers
+from emp_orch.jobs.offers import Needs, Offers, model_key
 from emp_orch.jobs.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.secrets import Secrets
@@ -56,7 +57,7 @@ class MemoryQueue:
 
     async def submit(self, job: Submission) -> Submitted:
         """Queue a job. Idempotent on its id: submitting it again changes nothing and says so."""
-        sent = self._add(job)
+        sent = self._add(job, model="" if isinstance(job.payload, msgspec.Raw) else model_key(job.payload))
         if sent.created:
             self.jobs.tell_submitted(sent.job_id)
         return sent
@@ -70,7 +71,7 @@ class MemoryQueue:
         self.jobs.tell_batch([s.job_id for s in sent if s.created])
         return sent
 
-    def _add(self, job: Submission) -> Submitted:
+    def _add(self, job: Submission, *, model: str = "") -> Submitted:
         job_id = job.id or self._new_id()
         if self.jobs.has(job_id):
             there = self.jobs.get(job_id)
@@ -78,7 +79,7 @@ class MemoryQueue:
             same = self._asked(there) == asked
             return Submitted(job_id=job_id, created=False, same=same, status=there.status)
         added = self.jobs.add(job_id, job)
-        self.wake_for(added)
+        self.wake_for(added, model=model if job.id is None else "")
         return Submitted(job_id=job_id, created=True, status=JobStatus.PENDING)
 
     def _asked(self, job: Job) -> tuple[Any, ...]:
@@ -186,10 +187,11 @@ class MemoryQueue:
             self.wake_for(job)
         return status
 
-    def wake_for(self, job: Job) -> None:
+    def wake_for(self, job: Job, *, model: str = "") -> None:
+        """`model`: who ran it last is woken first."""
         if job.lane in self.jobs.unworkable:
             return  # two who wait would hand on the wake for ever
-        self.wakes.wake(job.lane, job.requirements, self.now_ms())
+        self.wakes.wake(job.lane, job.requirements, self.now_ms(), model=model)
 
     def pass_on(self, lane: str) -> None:
         """Whoever was woken for `lane` did not take its job: wake another, if it still holds one."""
@@ -273,6 +275,10 @@ class MemoryClaims:
         if crash is not None and is_poison(crashes):
             error = of_poison(crashes, error)
         return self._queue.run_failed(replace(job, crashes=crashes), cause, error, error.message)
+
+    async def ran(self, model: str) -> None:
+        """It ran this model, so jobs for it are given to this worker first when it waits."""
+        self._wakes.ran(self._worker_id, model)
 
     async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None:
         """Back to its place, for those who have `needs` too; the run does not count. None as above."""

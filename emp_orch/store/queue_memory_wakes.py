@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.requirements import Requirements, unmet
+from emp_orch.store.claims import MAX_AT_HAND
 
 
 class _Waiter(Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Wakes:
         self._answer_ms = answer_ms
         self._waiting: dict[str, _Waiter] = {}
         self._woken: dict[str, _Woken] = {}
+        self._at_hand: dict[str, tuple[str, ...]] = {}
         self._letters: defaultdict[str, deque[str]] = defaultdict(deque)
         self._bells: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -50,9 +52,20 @@ class Wakes:
         woken = self._woken.pop(worker_id, None)
         return woken.lane if woken else None
 
-    def wake(self, lane: str, requirements: Requirements, now_ms: int) -> None:
-        """Wake the one who has waited longest of those that may take a job of this lane."""
-        for worker_id, waiter in list(self._waiting.items()):
+    def ran(self, worker_id: str, model: str) -> None:
+        """It has this model at hand, as its last of at most MAX_AT_HAND."""
+        mine = [model, *(m for m in self._at_hand.get(worker_id, ()) if m != model)]
+        self._at_hand.pop(worker_id, None)
+        self._at_hand[worker_id] = tuple(mine[:MAX_AT_HAND])
+
+    def _in_turn(self, model: str) -> list[tuple[str, _Waiter]]:
+        """Who waits: first those that ran this model, the last first; then by how long they wait."""
+        warm = [w for w in reversed(self._at_hand) if model and model in self._at_hand[w] and w in self._waiting]
+        return [(w, self._waiting[w]) for w in dict.fromkeys([*warm, *self._waiting])]
+
+    def wake(self, lane: str, requirements: Requirements, now_ms: int, *, model: str = "") -> None:
+        """Wake one of those that may take a job of this lane: who ran its model last, or who has waited longest."""
+        for worker_id, waiter in self._in_turn(model):
             if waiter.until_ms < now_ms:
                 del self._waiting[worker_id]  # it died: it was to come back before
             elif not unmet(requirements, waiter.capabilities, offers=self._offers):

@@ -48,6 +48,9 @@ AVOID_SCAN = 16
 MAX_PROGRESS = 200
 # A history past this many characters loses its oldest entries.
 MAX_HISTORY = 20_000
+# Of each model the workers that ran it last, so many, and for so long.
+MAX_WARM = 8
+WARM_KEPT_MS = 3_600_000
 # Who puts an asset's file into its place or deletes it, and says nothing for so long, is gone.
 MOVING_MS = 60_000
 
@@ -95,6 +98,7 @@ def _names(keys: Keys) -> dict[str, str]:
         "WAKING": keys.waking,
         "WAKING_LANE": keys.waking_lane,
         "WAKE": keys.wake(""),
+        "WARM": keys.warm(""),
     }
 
 
@@ -109,6 +113,8 @@ def numbers() -> dict[str, int]:
         "AVOID_SCAN": AVOID_SCAN,
         "MAX_PROGRESS": MAX_PROGRESS,
         "MAX_HISTORY": MAX_HISTORY,
+        "MAX_WARM": MAX_WARM,
+        "WARM_KEPT_MS": WARM_KEPT_MS,
         "MOVING_MS": MOVING_MS,
     }
 
@@ -249,6 +255,32 @@ local function wake_one(sig, now)
   return false
 end
 
+-- Nobody waits in this class any more when the last one went.
+local function unwait(worker, class)
+  call('HDEL', WAITING, worker)
+  call('ZREM', WAITING_IN .. class, worker)
+  if call('EXISTS', WAITING_IN .. class) == 0 then call('SREM', CLASSES_WAITING, class) end
+end
+
+-- Wake the one of those that ran this model last who waits and serves this lane; true when there was one.
+local function wake_warm(model, sig, now)
+  local warm = call('ZRANGE', WARM .. model, 0, MAX_WARM - 1, 'REV')
+  if #warm == 0 or call('HEXISTS', UNWORKABLE, sig) == 1 then return false end
+  local classes = call('HMGET', WAITING, unpack(warm))
+  for i = 1, #warm do
+    local worker, class = warm[i], classes[i]
+    if class and call('SMISMEMBER', LANE_CLASSES .. sig, class)[1] == 1 then
+      local until_ms = call('ZSCORE', WAITING_IN .. class, worker)
+      if until_ms and tonumber(until_ms) >= now then
+        unwait(worker, class)
+        wake(worker, sig, now)
+        return true
+      end
+    end
+  end
+  return false
+end
+
 -- A lane nobody knows yet: one worker of each class looks whether its class serves it.
 local function wake_classes(sig, now)
   local classes = call('SMEMBERS', CLASSES_WAITING)
@@ -263,13 +295,6 @@ local function pass_on(sig, now)
   for i = 1, #classes do
     if call('GET', CLASS .. classes[i]) ~= version then wake_of(classes[i], sig, now) end
   end
-end
-
--- Nobody waits in this class any more when the last one went.
-local function unwait(worker, class)
-  call('HDEL', WAITING, worker)
-  call('ZREM', WAITING_IN .. class, worker)
-  if call('EXISTS', WAITING_IN .. class) == 0 then call('SREM', CLASSES_WAITING, class) end
 end
 
 -- This job is the first of its lane now.

@@ -40,7 +40,7 @@ def rules(keys: Keys, machine_id: str, password: str) -> list[str]:
         keys.progress("*"),
         *(keys.leases, keys.lanes, f"{keys.lanes}:*", keys.lane("*"), keys.lane_classes("*")),
         *(keys.worker_class("*"), keys.heads("*"), keys.classes, f"{keys.classes}:*", keys.waiting_in("*")),
-        *(keys.wake("*"), keys.offers("*")),
+        *(keys.wake("*"), keys.offers("*"), keys.warm("*")),
     ]
     return [
         *("reset", "on", f">{password}"),

@@ -59,6 +59,8 @@ class Scripts:
         self.began = Script(send, texts["BEGAN"])
         self.secrets_of = Script(send, texts["SECRETS_OF"])
         self.end = Script(send, texts["END"])
+        self.ran = Script(send, texts["RAN"])
+        self.cooled = Script(send, texts["COOLED"])
         self.lacks = Script(send, texts["LACKS"])
         self.adopt = Script(send, texts["ADOPT"])
         self.cancel = Script(send, texts["CANCEL"])

@@ -15,8 +15,8 @@ from emp_orch.connectors import believed
 from emp_orch.connectors.base import CannotLoad, Connector
 from emp_orch.connectors.registry import load
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerStatus
-from emp_orch.jobs.model import JobError
-from emp_orch.jobs.offers import both
+from emp_orch.jobs.model import Job, JobError
+from emp_orch.jobs.offers import both, model_key
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.artifacts import Artifacts, CannotStore, without_login
@@ -253,9 +253,18 @@ class Worker:
             if _refused(outcome):
                 outcome = await self._looked_into(claim, binding, outcome)
         await self._deliver(claim, outcome)
+        await self._remember(job, outcome)
         if binding is not None and isinstance(outcome, NotDone) and _doubtful(outcome):
             await first_of(self._ask(binding), self._stopping.wait())
         self._rest()
+
+    async def _remember(self, job: Job, outcome: Outcome) -> None:
+        """Say which model is loaded now, so that the next job for it comes here. Not worth a second try."""
+        model = model_key(job.payload) if self._config.affinity and isinstance(outcome, Done) else ""
+        if model:
+            with suppress(*AWAY):
+                async with within():
+                    await self._claims.ran(model)
 
     def _unfit(self, claim: Claimed) -> Outcome | None:
         """Why this worker does not run a job that it claimed: its service began anew, or lacks what the job needs."""

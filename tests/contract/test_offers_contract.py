@@ -9,7 +9,7 @@ import pytest
 from queue_support import job
 
 from emp_orch.jobs.model import Result
-from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded
+from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded, model_key
 from emp_orch.jobs.requirements import lane_of
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.claims import Claimed, Claims, Waiting
@@ -17,6 +17,8 @@ from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 from emp_orch.store.offers import MAX_TEXT_BYTES, OffersStore, TooLarge
 from emp_orch.store.queue import Queue
+from emp_orch.store.queue_memory import MemoryClaims, MemoryQueue
+from emp_orch.store.queue_port import ClaimsPort, QueuePort
 
 KEYS = Keys("t:")
 HAS = Offers(nodes={"SaveImage": ("a", "b")}, outputs=frozenset({"SaveImage"}), models=frozenset({"m.ckpt", "ü.pt"}))
@@ -134,4 +136,80 @@ async def test_whoever_has_it_and_waits_is_woken(r: Client) -> None:
         assert isinstance(got, Claimed) and got.job.id == sent.job_id
     finally:
         for claims in (poor, rich):
+            await claims.aclose()
+
+
+DRAWN = {"workflow": {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}}}}
+OTHER = {"workflow": {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "b.safetensors"}}}}
+ABLE = {"services": ["simulation"]}
+
+
+async def _lanes_known(queue: QueuePort, claims: ClaimsPort) -> None:
+    """One job went through, so nobody wonders any more who serves its lane."""
+    await queue.submit(job("simulation", payload=DRAWN))
+    claim = await claims.claim_or_wait(ABLE)
+    assert isinstance(claim, Claimed)
+    await claims.completed(claim, Result())
+
+
+@pytest.mark.parametrize("kind", ["store", "twin"])
+async def test_a_job_goes_to_the_waiting_worker_that_ran_its_model_last(r: Client, kind: str) -> None:
+    queue: QueuePort = Queue(r, KEYS)
+    names = ("long", "warm", "short")
+    made: dict[str, ClaimsPort] = {name: Claims(r, KEYS, name, lease_s=30) for name in names}
+    if kind == "twin":
+        twin = MemoryQueue(lambda: 1_700_000_000_000)
+        queue, made = twin, {name: MemoryClaims(twin, name, lease_s=30) for name in names}
+    try:
+        await _lanes_known(queue, made["warm"])
+        await made["warm"].ran(model_key(DRAWN))
+        for name in names:
+            assert isinstance(await made[name].claim_or_wait(ABLE), Waiting)
+
+        async def taken_by(payload: dict[str, object]) -> str:
+            sent = await queue.submit(job("simulation", payload=payload))
+            for name in names:
+                if await made[name].wait(0.05) is not None:
+                    claim = await made[name].claim_or_wait(ABLE)
+                    assert isinstance(claim, Claimed) and claim.job.id == sent.job_id
+                    await made[name].completed(claim, Result())
+                    assert isinstance(await made[name].claim_or_wait(ABLE), Waiting)
+                    return name
+            raise AssertionError("nobody was woken")
+
+        # Without a model at hand: who has waited longest; each goes to the end of those who wait.
+        assert [await taken_by(DRAWN) for _ in range(3)] == ["warm", "warm", "warm"]
+        assert [await taken_by(OTHER) for _ in range(2)] == ["long", "short"]
+        # It is busy: nobody waits for it.
+        busy = await queue.submit(job("simulation", payload=DRAWN))
+        held = await made["warm"].claim_or_wait(ABLE)
+        assert isinstance(held, Claimed) and held.job.id == busy.job_id
+        assert await taken_by(DRAWN) == "long"
+        # A fifth model pushes the first out.
+        await made["warm"].completed(held, Result())
+        for model in "bcde":
+            await made["warm"].ran(model)
+        assert isinstance(await made["warm"].claim_or_wait(ABLE), Waiting)
+        assert await taken_by(DRAWN) == "short"
+    finally:
+        for claims in made.values():
+            if isinstance(claims, Claims):
+                await claims.aclose()
+    assert kind == "twin" or 0 < await r.pttl(KEYS.warm("b")) <= 3_600_000
+
+
+async def test_a_worker_that_died_while_it_waited_is_not_waited_for(r: Client) -> None:
+    queue = Queue(r, KEYS)
+    gone, there = (Claims(r, KEYS, name, lease_s=30) for name in ("gone", "there"))
+    try:
+        await _lanes_known(queue, gone)
+        await gone.ran(model_key(DRAWN))
+        for claims in (gone, there):
+            assert isinstance(await claims.claim_or_wait(ABLE), Waiting)
+        (key,) = [k async for k in r.scan_iter("t:waiting:*")]
+        await r.zadd(key, {"gone": 1})
+        await queue.submit(job("simulation", payload=DRAWN))
+        assert await there.wait(5) is not None
+    finally:
+        for claims in (gone, there):
             await claims.aclose()

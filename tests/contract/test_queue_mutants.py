@@ -205,9 +205,9 @@ class SubmitsTwice(MemoryQueue):
 
 
 class WakesNobodyOnARequeue(MemoryQueue):
-    def wake_for(self, job: Job) -> None:
+    def wake_for(self, job: Job, *, model: str = "") -> None:
         if job.attempts == 0:
-            super().wake_for(job)
+            super().wake_for(job, model=model)
 
 
 class LeavesWithItsWake(MemoryClaims):
