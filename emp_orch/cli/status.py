@@ -14,7 +14,7 @@ from emp_orch.plaintext import many_lines, one_line
 
 if TYPE_CHECKING:
     from emp_orch.control.overview import MachineNow, Overview, Part
-    from emp_orch.fleet.observed import SeenWorker
+    from emp_orch.fleet.observed import ConnectorReport, SeenWorker
 
 # Lines of each kind on one screen; what is not well comes first.
 MACHINES = 15
@@ -235,15 +235,19 @@ def _well(worker: SeenWorker) -> bool:
     return worker.report.status in ("idle", "busy") and all(c.status in ("idle", "active") for c in connectors)
 
 
+def _connector(name: str, c: ConnectorReport) -> str:
+    has = f"{c.models} models, {c.node_classes} node classes" if c.offers else ""
+    about = "; ".join(words for words in (c.detail, has) if words)
+    return f"{name} {c.status}{f' ({about})' if about else ''}"
+
+
 def _worker_row(worker: SeenWorker, now_ms: int, stale_ms: int) -> tuple[str, ...]:
     from emp_orch.cli.text import age
 
     report = worker.report
     silent = now_ms - worker.seen_ms > stale_ms
     status = f"silent for {age(now_ms - worker.seen_ms)}" if silent else str(report.status)
-    connectors = [
-        f"{name} {c.status}{f' ({c.detail})' if c.detail else ''}" for name, c in report.connector_statuses.items()
-    ]
+    connectors = [_connector(name, c) for name, c in report.connector_statuses.items()]
     return (
         report.worker_id,
         status,

@@ -33,7 +33,7 @@ const Worker = ({ worker, job }) => html`
     <ul class="connectors" aria-label="Connectors">
       ${Object.entries(worker.connector_statuses).map(
         ([name, c]) => html`<li key=${name}>
-          <${Badge} word=${c.status} label=${name} title=${[c.version, c.detail].filter(Boolean).join(": ")} small />
+          <${Badge} word=${c.status} label=${name} title=${[c.version, c.detail, has(c)].filter(Boolean).join(": ")} small />
         </li>`,
       )}
     </ul>
@@ -42,6 +42,9 @@ const Worker = ({ worker, job }) => html`
       .map(([name, c]) => html`<p key=${name} class="trouble small">${name}: ${c.detail}</p>`)}
   </div>
 `;
+
+// What its service told that it has.
+const has = (c) => (c.offers ? `${c.models} models, ${c.node_classes} node classes` : "");
 
 // Jobs of one batch differ in their last letters.
 const brief = (id) => (id.length > 20 ? `${id.slice(0, 8)}…${id.slice(-8)}` : id);
