@@ -115,6 +115,8 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
         click.echo(f"  priority  {job.priority}, run {job.attempts} of {job.max_retries + 1}")
         if job.payload:
             click.echo(field("payload", short_json(job.payload), width))
+        if job.secrets:
+            click.echo(field("secrets", f"{', '.join(job.secrets)}, forgotten at its end", width))
         for name, source in job.inputs.items():
             click.echo(field("input", f"{name} {input_words(source)}", width))
         if job.worker_id:

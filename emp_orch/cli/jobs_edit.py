@@ -58,7 +58,7 @@ def retry(ctx: click.Context, job_ids: tuple[str, ...], all_failed: bool, servic
 
     from emp_orch.jobs.states import JobStatus
     from emp_orch.store.job_reads import Wanted
-    from emp_orch.store.queue import NoSuchJob, NotNow
+    from emp_orch.store.queue import NoSuchJob, NotNow, SecretsForgotten
 
     if bool(job_ids) == all_failed:
         raise UsageError("name jobs, or say --all-failed", hint="emp jobs retry ID… | --all-failed [--service NAME]")
@@ -80,12 +80,16 @@ def retry(ctx: click.Context, job_ids: tuple[str, ...], all_failed: bool, servic
             async def again(job_id: str) -> str:
                 try:
                     await access.queue.retry(job_id)
+                except SecretsForgotten:
+                    return "forgotten"
                 except (NoSuchJob, NotNow):  # gone or retried meanwhile
                     return "not"
                 return "done"
 
             done = await _each(ids, again)
             rest = f"; {plural(done['not'])} had gone meanwhile" if done["not"] else ""
+            if done["forgotten"]:
+                rest += f"; {plural(done['forgotten'])} had API keys, which are forgotten: submit them again"
             click.echo(f"{plural(done['done'])} queued again{rest}")
 
     asyncio.run(run())
