@@ -48,34 +48,41 @@ class Asked(Struct, frozen=True, kw_only=True):
     secrets: Secrets = Secrets()
 
 
+class Classes(Struct, frozen=True, kw_only=True):
+    """Node classes that workers of a service report, and which of them end a workflow."""
+
+    known: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+
+
 class Services(Struct, frozen=True, kw_only=True):
     """What is known of the fleet's services when a job is submitted.
 
-    `connectors`: service → its connector, '' for none; a service that is not in it is not known yet. `outputs`: the
-    node classes that are known to be outputs; None while nobody reports them.
+    `connectors`: service → its connector, '' for none; a service that is not in it is not known yet. `classes`: those
+    of each service whose workers report them.
     """
 
     connectors: Mapping[str, str] = {}
-    outputs: frozenset[str] | None = None
+    classes: Mapping[str, Classes] = {}
 
 
 def taken(value: object, service: str, services: Services) -> Asked | list[str]:
     """The payload of a job for `service` as the queue takes it, or what is wrong with it."""
     connector = services.connectors.get(service)
     if connector == "comfyui":
-        return normalised(value, outputs=services.outputs)
+        return normalised(value, classes=services.classes.get(service, Classes()))
     if not isinstance(value, dict):
         return [f"payload: expected an object, found {shown(value)}"]
     return hidden(value) if connector is None else Asked(payload=value)
 
 
-def normalised(value: object, *, outputs: Collection[str] | None = None) -> Asked | list[str]:
-    """The payload in its one form, or all that is wrong with it, each naming its field or node.
+_NO_CLASSES = Classes()
 
-    `outputs`: the node classes that are known to be outputs; None while that is not known.
-    """
+
+def normalised(value: object, *, classes: Classes = _NO_CLASSES) -> Asked | list[str]:
+    """The payload in its one form, or all that is wrong with it, each naming its field or node."""
     problems: list[str] = []
-    asked = _asked(value, outputs, problems)
+    asked = _asked(value, classes, problems)
     if asked is None or problems:
         return problems if len(problems) <= MAX_TOLD else [*problems[:MAX_TOLD], f"and {len(problems) - MAX_TOLD} more"]
     return asked
@@ -94,7 +101,7 @@ def hidden(value: dict[str, Any]) -> Asked | list[str]:
     return problems or asked
 
 
-def _asked(value: object, outputs: Collection[str] | None, problems: list[str]) -> Asked | None:
+def _asked(value: object, classes: Classes, problems: list[str]) -> Asked | None:
     request = _unpacked(value, "payload", problems)
     if request is None:
         return None
@@ -122,7 +129,7 @@ def _asked(value: object, outputs: Collection[str] | None, problems: list[str]) 
         what = "has workflow and prompt; give one of the two" if named else f"holds no workflow; give {_FORMS}"
         problems.append(f"{where}: {what}")
         return None
-    workflow = _workflow(request[named[0]], at, outputs, problems)
+    workflow = _workflow(request[named[0]], at, classes, problems)
     payload: dict[str, Any] = {"workflow": workflow}
     if partial is True:
         payload["partial"] = True
@@ -209,7 +216,7 @@ def _told_once(asked: Asked, problems: list[str]) -> None:
             problems.append(f"payload: the value of {name} stands in it elsewhere too, where everybody reads it")
 
 
-def _workflow(value: object, where: str, outputs: Collection[str] | None, problems: list[str]) -> dict[str, Any]:
+def _workflow(value: object, where: str, classes: Classes, problems: list[str]) -> dict[str, Any]:
     """A workflow in the API's format, each node with its inputs."""
     nodes = _unpacked(value, where, problems)
     if nodes is None:
@@ -235,8 +242,9 @@ def _workflow(value: object, where: str, outputs: Collection[str] | None, proble
         else:
             problems.append(f"{name}: inputs: expected an object, found {shown(inputs)}")
         made[node_id] = node if "inputs" in node else {**node, "inputs": {}}
-    kinds = {node.get("class_type") for node in made.values()}
-    if outputs is not None and made and kinds.isdisjoint(outputs):
+    kinds = {kind for node in made.values() if isinstance(kind := node.get("class_type"), str)}
+    # A class that nobody reports may be an output.
+    if kinds and kinds <= classes.known and kinds.isdisjoint(classes.outputs):
         problems.append(f"{where}: no node of it is an output (SaveImage, PreviewImage, …), so nothing would run")
     return made
 

@@ -232,6 +232,12 @@ async def test_retry(folder: Path, queue: Queue, r: Client) -> None:
     code, text = await typed(folder, "jobs", "retry", "--all-failed", answer=b"y\n")
     assert code == 0 and "1 job queued again" in text
     assert (await queue.counts())[JobStatus.PENDING] == 3
+    await queue.submit(job(id="s1", payload={"extra_data": {"api_key_comfy_org": "comfyui-0123456"}}, priority=9))
+    await end(queue, r, "s1", "simulation", fail=True)
+    done = await run(folder, "jobs", "retry", "--all-failed", "-y")
+    assert "0 jobs queued again; 1 job had API keys, which are forgotten: submit them again" in done.stdout
+    done = await run(folder, "jobs", "show", "s1")
+    assert "  secrets   api_key_comfy_org, forgotten at its end" in done.stdout
     for argv in ((), ("f1", "--all-failed"), ("f1", "--service", "x")):
         assert (await run(folder, "jobs", "retry", *argv)).returncode == 2
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack, fleet_of
+from http_support import FLEET, Producer, Stack, fleet_of
 from queue_support import until
 from test_api_jobs import get, post
 from worker_support import EMP
 
+from emp_orch.jobs import BadSubmission, parse_submission
+from emp_orch.jobs.offers import Offers, digest_of, encoded
+from emp_orch.store.known_services import KnownServices
+from emp_orch.store.offers import OffersStore
 from emp_orch.store.queue import Queue
 
 FLOW: dict[str, Any] = {
@@ -69,6 +73,22 @@ async def test_a_service_that_is_not_known_yet_is_checked_once_it_is(
             return answer.status == 400
 
     await until(refused, within_s=5)
+
+
+async def test_a_workflow_without_an_output_is_refused_where_workers_tell_their_classes(
+    applied: Producer, http_stack: Stack
+) -> None:
+    lonely = {"1": FLOW["1"]}
+    text = encoded(Offers(nodes={"EmptyImage": (), "SaveImage": ()}, outputs=frozenset({"SaveImage"})))
+    await OffersStore(applied.redis, applied.keys).keep(digest_of(text), text)
+    told = {"connector_statuses": {"comfyui": {"status": "idle", "offers": digest_of(text)}}}
+    await applied.redis.hset(applied.keys.workers, mapping={"m1-worker-0": json.dumps(told), "m1-worker-1": "["})
+    services = await KnownServices(applied.redis, applied.keys, FLEET).now()
+    with pytest.raises(BadSubmission, match="no node of it is an output"):
+        parse_submission(comfy(lonely), services)
+    assert parse_submission(comfy(FLOW), services)
+    custom = {**lonely, "2": {"class_type": "SaveToMoon", "inputs": {}}}
+    assert parse_submission(comfy(custom), services)
 
 
 async def test_the_websocket_checks_too(http_stack: Stack, applied: Producer) -> None:

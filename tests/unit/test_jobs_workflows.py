@@ -7,7 +7,7 @@ import pytest
 
 from emp_orch.jobs import BadSubmission, Services, parse_batch, parse_submission
 from emp_orch.jobs.secrets import HIDDEN, Redaction, Secrets
-from emp_orch.jobs.workflows import normalised
+from emp_orch.jobs.workflows import Classes, normalised
 
 COMFY = Services(connectors={"comfyui": "comfyui", "pictures": "comfyui", "talk": "http"})
 KEY = "comfyui-0123456789abcdef"
@@ -18,8 +18,8 @@ FLOW: dict[str, Any] = {
 EDITORS = {"nodes": [{"id": 1, "type": "SaveImage"}], "links": [], "version": 0.4}
 
 
-def problems_of(payload: object, *, outputs: set[str] | None = None) -> list[str]:
-    found = normalised(payload, outputs=outputs)
+def problems_of(payload: object, *, classes: Classes | None = None) -> list[str]:
+    found = normalised(payload, classes=classes or Classes())
     assert isinstance(found, list), found
     return found
 
@@ -71,8 +71,12 @@ def test_all_that_is_wrong_is_told_at_once_and_never_without_end() -> None:
 def test_an_output_is_missed_only_where_outputs_are_known() -> None:
     flow = {"workflow": {"1": FLOW["1"]}}
     assert not isinstance(normalised(flow), list)
-    assert "no node of it is an output" in problems_of(flow, outputs={"SaveImage"})[0]
-    assert not isinstance(normalised({"workflow": FLOW}, outputs={"SaveImage"}), list)
+    classes = Classes(known=frozenset({"EmptyImage", "SaveImage"}), outputs=frozenset({"SaveImage"}))
+    assert "no node of it is an output" in problems_of(flow, classes=classes)[0]
+    assert not isinstance(normalised({"workflow": FLOW}, classes=classes), list)
+    # A class that no worker reports may be one.
+    custom = {"workflow": {**flow["workflow"], "2": {"class_type": "SaveToMoon", "inputs": {"images": ["1", 0]}}}}
+    assert not isinstance(normalised(custom, classes=classes), list)
 
 
 def test_a_node_may_have_any_name() -> None:
