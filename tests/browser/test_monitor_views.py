@@ -7,7 +7,7 @@ import re
 
 import pytest
 from browser_support import SOON_MS, Watched, populate, problems
-from http_support import FLEET, Producer, Stack, eventually, fleet_of
+from http_support import FLEET, INPUT_MAX_BYTES, Producer, Stack, eventually, fleet_of
 from output_support import completed
 from playwright.async_api import Browser, Page, expect
 
@@ -242,6 +242,45 @@ async def test_a_job_is_submitted_and_what_it_made_is_shown(
     await dialog.get_by_role("button", name="Run again").click()
     await expect(dialog.locator("#job")).to_have_attribute("data-status", "pending", timeout=SOON_MS)
     assert watched.complaints == [] and await watched.not_reloaded()
+
+
+DROP = """async ([selector, files]) => {
+  const dropped = new DataTransfer();
+  for (const [name, text] of files) dropped.items.add(new File([text], name));
+  const target = document.querySelector(selector);
+  for (const type of ["dragover", "drop"]) {
+    target.dispatchEvent(new DragEvent(type, { dataTransfer: dropped, bubbles: true, cancelable: true }));
+  }
+}"""
+
+
+async def test_dropped_files_become_inputs_and_a_dropped_workflow_the_payload(
+    watched: Watched, http_stack: Stack, producer: Producer
+) -> None:
+    await populate(producer)
+    page = await watched.open(http_stack, "#/jobs")
+    workflow = '{"workflow": {"1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}}'
+    await page.evaluate(DROP, ["#submit", [["wf.json", workflow], ["x.png", "a picture"]]])
+    await expect(page.get_by_label("Payload, JSON")).to_have_value(workflow)
+    await expect(page.locator(".inputs li")).to_contain_text("uploaded", timeout=SOON_MS)
+    await page.get_by_label("Drop files here").set_input_files({"name": "y", "mimeType": "", "buffer": b"another"})
+    await expect(page.locator(".inputs li")).to_have_count(2)
+    await page.get_by_role("button", name="Remove y").click()
+    assert await problems(page) == []
+    await page.locator("#submit input[name=service]").fill("comfyui")
+    await page.get_by_role("button", name="Submit", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("no node's input says x.png")
+    await page.get_by_label("Name in the workflow").fill("photo.png")
+    await page.get_by_role("button", name="Submit", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.locator("#job")).to_have_attribute("data-status", "pending")
+    await expect(dialog.locator("[data-input='photo.png']")).to_contain_text("sha256:")
+    await page.keyboard.press("Escape")
+    await page.get_by_label("Drop files here").set_input_files(
+        {"name": "big.bin", "mimeType": "", "buffer": bytes(INPUT_MAX_BYTES + 1)}
+    )
+    await expect(page.get_by_role("alert")).to_contain_text("big.bin is larger than", timeout=SOON_MS)
+    assert [c for c in watched.complaints if "400" not in c and "413" not in c] == []
 
 
 async def test_lanes_tell_why_nobody_takes_their_jobs(watched: Watched, http_stack: Stack, producer: Producer) -> None:

@@ -23,6 +23,11 @@ export const jobDialog =
     </${Remote}>
   </${Dialog}>`;
 
+const from = ({ asset, size, url, job }) => {
+  if (asset) return `${size.toLocaleString("en")} bytes, ${asset}`;
+  return url ?? `${job.output} of job ${job.id}`;
+};
+
 class Job extends Component {
   constructor() {
     super();
@@ -60,6 +65,7 @@ class Job extends Component {
       ${j.result && Object.keys(j.result.detail).length ? html`<pre class="log short">${JSON.stringify(j.result.detail, null, 2)}</pre>` : null}
       <h3>What it was given</h3>
       <pre class="log short" tabindex="0" aria-label="payload">${JSON.stringify(j.payload, null, 2)}</pre>
+      ${Object.keys(j.inputs).length ? html`<ul class="small wrap">${Object.entries(j.inputs).map(([name, source]) => html`<li key=${name} data-input=${name}><code>${name}</code> ${from(source)}</li>`)}</ul>` : null}
       ${j.secrets.length ? html`<p class="muted small">Beside it, forgotten at the job's end: ${j.secrets.join(", ")}</p>` : null}
       <h3>What happened</h3>
       <ol class="steps">

@@ -1,6 +1,8 @@
 import { call } from "../api.js";
 import { Component, html } from "../html.js";
 import { ui } from "../ui.js";
+import { upload } from "../upload.js";
+import { Inputs } from "./inputs.js";
 import { jobDialog } from "./job.js";
 
 const WORKFLOW = {
@@ -26,10 +28,58 @@ const first = PRESETS.simulation;
 export class Submit extends Component {
   constructor() {
     super();
-    this.state = { service: first.service, payload: text(first.payload), requirements: "", priority: "0", error: "", busy: false };
+    this.state = { service: first.service, payload: text(first.payload), requirements: "", priority: "0", inputs: [], over: false, error: "", busy: false };
+    this.aborts = new Map();
+    this.added = 0;
     this.set = (name) => (event) => this.setState({ [name]: event.target.value });
     this.preset = (name) => this.setState({ service: PRESETS[name].service, payload: text(PRESETS[name].payload), error: "" });
     this.submit = this.submit.bind(this);
+    this.add = this.add.bind(this);
+    this.remove = this.remove.bind(this);
+    this.rename = (key, name) => this.change(key, { name });
+    this.drop = (event) => {
+      event.preventDefault();
+      this.setState({ over: false });
+      if (event.dataTransfer.files.length) this.add([...event.dataTransfer.files]);
+    };
+    this.over = (over) => (event) => {
+      event.preventDefault();
+      if (this.state.over !== over) this.setState({ over });
+    };
+  }
+
+  componentWillUnmount() {
+    for (const abort of this.aborts.values()) abort.abort();
+  }
+
+  change(key, what) {
+    this.setState(({ inputs }) => ({ inputs: inputs.map((input) => (input.key === key ? { ...input, ...what } : input)) }));
+  }
+
+  add(files) {
+    for (const file of files) {
+      if (file.name.endsWith(".json")) file.text().then((payload) => this.setState({ payload, error: "" }));
+      else this.bring(file);
+    }
+  }
+
+  async bring(file) {
+    const key = (this.added += 1);
+    const abort = new AbortController();
+    this.aborts.set(key, abort);
+    this.setState(({ inputs }) => ({ inputs: [...inputs, { key, name: file.name, size: file.size, part: 0 }] }));
+    try {
+      const { asset } = await upload(file, (part) => this.change(key, { part }), abort.signal);
+      this.change(key, { asset });
+    } catch (error) {
+      if (error.name !== "AbortError") this.change(key, { error: error.message });
+    }
+    this.aborts.delete(key);
+  }
+
+  remove(key) {
+    this.aborts.get(key)?.abort();
+    this.setState(({ inputs }) => ({ inputs: inputs.filter((input) => input.key !== key) }));
   }
 
   async submit(event) {
@@ -38,6 +88,8 @@ export class Submit extends Component {
     this.setState({ busy: true, error: "" });
     try {
       const body = { service, payload: parsed("payload", payload || "{}"), priority: Number(priority) };
+      const { inputs } = this.state;
+      if (inputs.length) body.inputs = named(inputs);
       if (requirements.trim()) body.requirements = parsed("requirements", requirements);
       const { job_id: id } = await call("/api/jobs", { method: "POST", body });
       ui.say(`job ${id} was submitted`);
@@ -48,8 +100,10 @@ export class Submit extends Component {
     this.setState({ busy: false });
   }
 
-  render({ services }, { service, payload, requirements, priority, error, busy }) {
-    return html`<form class="panel submit" onSubmit=${this.submit} id="submit">
+  render({ services }, { service, payload, requirements, priority, inputs, over, error, busy }) {
+    const uploading = inputs.some((input) => !input.asset && !input.error);
+    return html`<form class=${`panel submit${over ? " over" : ""}`} onSubmit=${this.submit} id="submit"
+      onDragOver=${this.over(true)} onDragLeave=${this.over(false)} onDrop=${this.drop}>
       <h2>Submit a job</h2>
       <div class="presets" role="group" aria-label="Presets">
         ${Object.keys(PRESETS).map((name) => html`<button type="button" key=${name} onClick=${() => this.preset(name)}>${name}</button>`)}
@@ -57,12 +111,23 @@ export class Submit extends Component {
       <label>Service <input name="service" list="services" required value=${service} onInput=${this.set("service")} autocomplete="off" /></label>
       <datalist id="services">${services.map((s) => html`<option key=${s} value=${s} />`)}</datalist>
       <label>Payload, JSON <textarea name="payload" rows="9" spellcheck=${false} value=${payload} onInput=${this.set("payload")}></textarea></label>
+      <${Inputs} inputs=${inputs} onAdd=${this.add} onName=${this.rename} onRemove=${this.remove} />
       <label>Requirements, JSON <textarea name="requirements" rows="2" spellcheck=${false} placeholder='{"models": ["flux"]}' value=${requirements} onInput=${this.set("requirements")}></textarea></label>
       <label>Priority, larger is earlier <input name="priority" type="number" step="1" value=${priority} onInput=${this.set("priority")} /></label>
       ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
-      <button type="submit" class="primary" disabled=${busy}>${busy ? "Submitting…" : "Submit"}</button>
+      <button type="submit" class="primary" disabled=${busy || uploading}>${busy ? "Submitting…" : uploading ? "Uploading…" : "Submit"}</button>
     </form>`;
   }
+}
+
+function named(inputs) {
+  const found = {};
+  for (const { name, asset, error } of inputs) {
+    if (error) throw new Error(`${name} was not uploaded: remove it, or choose it again`);
+    if (name in found) throw new Error(`two input files are called ${name}`);
+    found[name] = { asset };
+  }
+  return found;
 }
 
 function parsed(what, json) {
