@@ -108,6 +108,16 @@ def test_what_a_failed_run_had_made_is_there(stack: Stack, tmp_path: Path) -> No
     assert decode(fetched.read_bytes()).rgb[:3] == b"\x11\x22\x33"
 
 
+def test_a_gpu_without_memory_is_followed_by_another(stack: Stack) -> None:
+    raising = {"3": {"class_type": "TestOutOfMemory", "inputs": {"images": ["1", 0]}}}
+    how = ("--id", "large", "--retries", "1", "--wait", "--json")
+    failed = stack.run("submit", "comfyui", "--payload", workflow(0, **raising), *how)
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    job = json.loads(stack.ok("jobs", "show", "large", "--json"))
+    at_work = [entry["worker_id"] for entry in job["history"] if entry["event"] == "job_assigned"]
+    assert sorted(at_work) == ["box-worker-0", "box-worker-1"]
+
+
 def test_folders_by_port_end_it(stack: Stack, checkout: Path) -> None:
     own = f"{checkout}/slots/${{port}}"
     write(stack, checkout, f" --output-directory {own} --temp-directory {own}")

@@ -80,3 +80,10 @@ def test_whose_a_file_is() -> None:
     assert owner([other], MARK, frozenset()) == other
     # A workflow taken from an older picture speaks of that picture's run.
     assert owner([mentioned], MARK, frozenset({mentioned})) is None
+
+
+def test_a_file_full_of_marks_fills_no_memory() -> None:
+    marks = Marks()
+    for i in range(40):
+        marks.see(b"".join(mark_of(f"{i} {j}").encode() for j in range(500)))
+    assert len(marks.found) <= 2_000

@@ -14,6 +14,9 @@ from emp_orch.connectors.outputs import once
 from emp_orch.jobs.model import Output
 
 MAX_NOTES = 20
+MAX_NOTE_CHARS = 500
+# Over the socket; what a run saves is bounded by the size of its record.
+MAX_PICTURES = 1_000
 
 
 class DoubtfulOutput(RunFailed):
@@ -56,6 +59,7 @@ class Attempt:
         return marked(self.workflow, self.mark)
 
     def note(self, text: str) -> None:
+        text = text[:MAX_NOTE_CHARS]
         if text not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes.append(text)
 
@@ -63,6 +67,8 @@ class Attempt:
         """Save a picture that a node sent over the socket; it is nowhere else."""
         if not data:
             raise DoubtfulOutput(f"node {node_id} sent a picture of 0 bytes")
+        if len(self.pictures) >= MAX_PICTURES:
+            raise RunFailed(f"node {node_id} sent more than {MAX_PICTURES} pictures", retryable=False)
         count = self.pictures_of[node_id] = self.pictures_of.get(node_id, 0) + 1
         name = f"{node_id}_{count:04}.{content_type.rpartition('/')[2]}"
         self.pictures.append(await self.run.save(name, content_type, once(data)))

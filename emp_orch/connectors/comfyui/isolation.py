@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ MAX_NAME_BYTES = 180
 _MARK = re.compile(r"emp-[0-9a-f]{16}-")
 _MARK_BYTES = re.compile(_MARK.pattern.encode())
 MARK_BYTES = len("emp--") + 16
+# A file that holds more is a list of files, and none that a run wrote its workflow into.
+MAX_MARKS = 1_000
 # What a node fills in itself, as %date:yyyy/MM%: a separator in there is none of a path.
 _FILLED = re.compile(r"%[^%]*%")
 
@@ -95,7 +98,8 @@ class Marks:
         self._end = b""
 
     def see(self, chunk: bytes) -> None:
-        self.found.update(m.decode() for m in _MARK_BYTES.findall(self._end + chunk))
+        if len(self.found) < MAX_MARKS:
+            self.found.update(m.group().decode() for m in islice(_MARK_BYTES.finditer(self._end + chunk), MAX_MARKS))
         self._end = (self._end + chunk)[-(MARK_BYTES - 1) :]
 
 

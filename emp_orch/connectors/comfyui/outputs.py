@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui import follow
@@ -25,6 +26,9 @@ from emp_orch.jobs.model import Output, Result
 
 # Names that were given to jobs and are not marked: so many are remembered.
 MAX_GIVEN = 10_000
+MAX_PATH = 4_096
+# What the result says of nodes that did not fit.
+MAX_ERRORS_BYTES = 32 * 1024
 # Into these ComfyUI writes the workflow that made them.
 _TELLING = ("image/", "video/", "audio/")
 
@@ -46,6 +50,8 @@ class Given:
         return sha256 if owner_id not in ("", prompt_id) else None
 
     def remember(self, file: File, prompt_id: str, sha256: str) -> None:
+        if len(file.filename) + len(file.subfolder) > MAX_PATH:
+            return  # no file system has that name
         self._known[file] = (prompt_id, sha256)
         self._known.move_to_end(file)
         while len(self._known) > MAX_GIVEN:
@@ -71,7 +77,8 @@ class Collector:
             attempt.note(NOTHING)
         detail: dict[str, Any] = {"notes": attempt.notes} if attempt.notes else {}
         if attempt.node_errors:
-            detail["node_errors"] = attempt.node_errors
+            small = len(msgspec.json.encode(attempt.node_errors)) <= MAX_ERRORS_BYTES
+            detail["node_errors"] = attempt.node_errors if small else [i[:100] for i in attempt.node_errors][:100]
         return Result(outputs=tuple(outputs), detail=detail)
 
     async def kept(self, record: Record, attempt: Attempt) -> tuple[Output, ...]:
