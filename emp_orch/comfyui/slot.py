@@ -55,6 +55,9 @@ def prepare(slot: Slot, checkout: Checkout) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         content = models.text(map(Path, slot.model_folders), slot.model_paths, checkout.path)
         file = slot.folder / EXTRA_MODELS
+        if content and options.EXTRA_MODELS not in checkout.options:
+            what = f"the ComfyUI in {checkout.path} knows no {options.EXTRA_MODELS}, which models needs"
+            raise EmpError(what, hint="update the checkout, or put the models into it")
         if content:
             file.write_text(content, encoding="utf-8")
         else:

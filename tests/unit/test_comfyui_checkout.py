@@ -150,6 +150,12 @@ def test_models_of_a_folder_of_a_list_and_of_sections(tmp_path: Path) -> None:
     assert "--extra-model-paths-config" not in command(bare, found)
 
 
+def test_models_for_a_version_that_takes_none_from_elsewhere(tmp_path: Path) -> None:
+    found = look(make_checkout(tmp_path / "c", options=OLD), None)
+    with pytest.raises(EmpError, match="knows no --extra-model-paths-config, which models needs"):
+        prepare(slot(tmp_path / "s", model_folders=("/srv/models",)), found)
+
+
 def test_names_of_models_survive_the_file(tmp_path: Path) -> None:
     section: dict[str, str | bool] = {"base_path": "/srv/Ünïcode 🙂: #1", "vae": "yes\n- no"}
     assert yaml.safe_load(models.text((), {"a: b": section}, tmp_path)) == {"a: b": section}
