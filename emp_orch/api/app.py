@@ -15,7 +15,7 @@ from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.follow import Follower
 from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
-from emp_orch.api.join import BURST, PACKAGES_PATH, PER_S, RATE, is_members
+from emp_orch.api.join import BURST, PACKAGES_PATH, PER_S, RATE, is_members, renew_rights
 from emp_orch.api.live import LiveState
 from emp_orch.api.openapi import serving
 from emp_orch.api.packages import package
@@ -162,6 +162,7 @@ async def run(layout: Layout, settings: Settings) -> None:
                     tasks.create_task(ctx.hub.run(), name="follow events"),
                     tasks.create_task(ctx.live.run(), name="live state"),
                     tasks.create_task(ctx.startup.run(), name="startup channel"),
+                    tasks.create_task(renew_rights(ctx), name="rights of joined boxes"),
                 ]
                 await until_told_to_stop()
                 log.info("stopping")

@@ -5,6 +5,8 @@ The token is all that it needs here, and all that it is good for. Whoever comes 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 
 import msgspec
@@ -22,13 +24,16 @@ from emp_orch.resources import read_text
 from emp_orch.runtimes.join_tokens import JoinTokens
 from emp_orch.store.artifact_url import is_local
 from emp_orch.store.configs import MachineConfig
-from emp_orch.store.connect import within
+from emp_orch.store.connect import TRANSIENT, within
 from emp_orch.store.generations import read_generation
 from emp_orch.store.joining import JoinAnswer
-from emp_orch.store.scoped_access import grant, user_of, with_login
+from emp_orch.store.scoped_access import grant, renew, user_of, with_login
 from emp_orch.web.errors import Refused
 
+log = logging.getLogger(__name__)
+
 PACKAGES_PATH = "/packages"
+AWAY_S = 2.0
 # A fleet's boxes may all come at once, after a power cut; who guesses tokens gets nowhere at this rate.
 BURST = 200
 PER_S = 20.0
@@ -101,6 +106,26 @@ async def _told(ctx: Context, tokens: JoinTokens, config: MachineConfig) -> Join
         config=config,
         secrets=_secrets(ctx.layout, config.machine),
     )
+
+
+async def renew_rights(ctx: Context) -> None:
+    """Give the boxes that joined an older emp the rights that they need now; return when that is done."""
+    while True:
+        try:
+            async with within():
+                generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet)
+            machines = generation.fleet.machines if generation else ()
+            for name in [m.id for m in machines if m.runtime is RuntimeKind.EXTERNAL]:
+                password = JoinTokens(ctx.layout).password(ctx.settings.fleet, name)
+                async with within():
+                    await renew(ctx.redis, ctx.keys, ctx.settings.fleet, name, password)
+            return
+        except (*TRANSIENT, TimeoutError) as e:
+            log.warning("cannot look after the rights of boxes that joined: %s", e or type(e).__name__)
+        except EmpError as e:  # a damaged generation: nobody can join either
+            log.warning("cannot look after the rights of boxes that joined: %s", e.message)
+            return
+        await asyncio.sleep(AWAY_S)
 
 
 def _secrets(layout: Layout, machine: DesiredMachine) -> dict[str, str]:

@@ -64,6 +64,15 @@ async def grant(r: Client, keys: Keys, fleet: str, machine_id: str, password: st
     return True
 
 
+async def renew(r: Client, keys: Keys, fleet: str, machine_id: str, password: str) -> bool:
+    """As `grant`, of a user that is there: one that an older emp made may lack what the scripts need now."""
+    try:
+        there = await r.acl_getuser(user_of(fleet, machine_id))
+    except rexc.ResponseError:
+        return False
+    return bool(there) and await grant(r, keys, fleet, machine_id, password)
+
+
 async def withdraw(r: Client, fleet: str, machine_id: str) -> None:
     """Remove the user, and with it every connection that it has; nothing where there is none, or no right to."""
     try:

@@ -24,7 +24,7 @@ from emp_orch.store.keys import Keys
 from emp_orch.store.previews import Previews
 from emp_orch.store.queue import Queue
 from emp_orch.store.reports import read_worker
-from emp_orch.store.scoped_access import grant, user_of, with_login, withdraw
+from emp_orch.store.scoped_access import grant, renew, user_of, with_login, withdraw
 
 PASSWORD = "a/b:c@d"
 
@@ -151,6 +151,18 @@ async def test_granted_again_it_is_the_same_and_withdrawn_it_is_gone(r: Client, 
     await withdraw(r, "f", M)
     with pytest.raises(rexc.ConnectionError):  # refused logins are connection errors to redis-py
         await own.ping()
+
+
+async def test_a_user_of_an_older_emp_gets_what_is_needed_now(r: Client, own: Client) -> None:
+    await own.ping()
+    name = user_of("f", M)
+    await r.execute_command("ACL", "SETUSER", name, "resetkeys", f"~{KEYS.jobs}", "resetchannels")
+    with pytest.raises(rexc.ResponseError):
+        await own.get(KEYS.secrets("j"))
+    assert await renew(r, KEYS, "f", M, PASSWORD)
+    assert await own.get(KEYS.secrets("j")) is None
+    assert not await renew(r, KEYS, "f", "nobody", PASSWORD)
+    assert await r.acl_getuser(user_of("f", "nobody")) is None
 
 
 async def test_who_may_not_make_users_says_so(r: Client, server: Server) -> None:

@@ -1,0 +1,28 @@
+"""A box that joined an older emp has the rights that its scripts need once the API is a newer one."""
+
+from __future__ import annotations
+
+from http_support import FLEET, Producer, Stack, fleet_of
+from msgspec import structs
+
+from emp_orch.api.app import build_context
+from emp_orch.api.join import renew_rights
+from emp_orch.fleet.model import RuntimeKind
+from emp_orch.runtimes.join_tokens import JoinTokens
+from emp_orch.store.scoped_access import grant, user_of
+
+
+async def test_who_joined_gets_them_and_nobody_else_a_user(http_stack: Stack, producer: Producer) -> None:
+    fleet = fleet_of("box", "later", "here")
+    external = [structs.replace(m, runtime=RuntimeKind.EXTERNAL) for m in fleet.machines[:2]]
+    await producer.apply(structs.replace(fleet, machines=(*external, fleet.machines[2])))
+    r, box = producer.redis, user_of(FLEET, "box")
+    password = JoinTokens(http_stack.layout).password(FLEET, "box")
+    assert await grant(r, producer.keys, FLEET, "box", password)
+    whole = await r.acl_getuser(box)
+    await r.execute_command("ACL", "SETUSER", box, "resetkeys", "~jobs")
+    ctx = build_context(http_stack.settings, http_stack.layout, r)
+    await renew_rights(ctx)
+    await ctx.line.aclose()
+    assert await r.acl_getuser(box) == whole
+    assert sorted(await r.acl_users()) == ["default", box]
