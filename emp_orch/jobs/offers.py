@@ -22,6 +22,7 @@ MAX_MODELS = 200_000
 SERVICE_OFFERS: Final = "service_offers"
 # Files in which weights are kept.
 MODEL_ENDINGS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+_LONGEST_ENDING: Final = max(map(len, MODEL_ENDINGS))
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}")
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
@@ -63,7 +64,7 @@ def is_name(value: object) -> bool:
 
 def is_model(value: object) -> bool:
     """Whether a value of a workflow looks like a file of a model."""
-    return isinstance(value, str) and value.lower().endswith(MODEL_ENDINGS) and is_name(value)
+    return isinstance(value, str) and value[-_LONGEST_ENDING:].lower().endswith(MODEL_ENDINGS) and is_name(value)
 
 
 def encoded(offers: Offers) -> bytes:
@@ -136,15 +137,15 @@ def workflow_in(payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
                 found = msgspec.json.decode(found)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 return None
-        if isinstance(found, Mapping) and isinstance(inner := found.get("prompt"), Mapping) and _is_workflow(inner):
+        if isinstance(found, dict) and isinstance(inner := found.get("prompt"), dict) and _is_workflow(inner):
             return inner
-        if isinstance(found, Mapping):
+        if isinstance(found, dict):
             return found if _is_workflow(found) else None
     return payload if _is_workflow(payload) else None
 
 
 def _is_workflow(value: Mapping[str, Any]) -> bool:
-    return any(isinstance(node, Mapping) and isinstance(node.get("class_type"), str) for node in value.values())
+    return any(isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in value.values())
 
 
 def missing(payload: Mapping[str, Any], offers: Offers) -> Needs | None:
@@ -155,7 +156,7 @@ def missing(payload: Mapping[str, Any], offers: Offers) -> Needs | None:
     nodes = {
         node["class_type"]: None
         for node in workflow.values()
-        if isinstance(node, Mapping) and is_name(node.get("class_type"))
+        if isinstance(node, dict) and is_name(node.get("class_type"))
     }
     unknown = [name for name in nodes if name not in offers.nodes]
     # With `partial`, or a class that is not there, what does not reach an output is dropped: nothing is refused.
@@ -174,7 +175,7 @@ def _missing_models(workflow: Mapping[str, Any], offers: Offers) -> set[str]:
 
 def _choices(node: Mapping[str, Any], offers: Offers) -> Iterator[Any]:
     inputs = node.get("inputs")
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, dict):
         for name in offers.nodes.get(node["class_type"], ()):
             yield inputs.get(name)
 
@@ -184,13 +185,13 @@ def _reached(workflow: Mapping[str, Any], offers: Offers) -> set[str]:
 
     def known(node_id: object) -> bool:
         node = workflow.get(node_id) if isinstance(node_id, str) else None
-        return isinstance(node, Mapping) and isinstance(node.get("class_type"), str)
+        return isinstance(node, dict) and isinstance(node.get("class_type"), str)
 
     left = [i for i in workflow if known(i) and workflow[i]["class_type"] in offers.outputs]
     reached = set(left)
     while left:
         inputs = workflow[left.pop()].get("inputs")
-        for value in inputs.values() if isinstance(inputs, Mapping) else ():
+        for value in inputs.values() if isinstance(inputs, dict) else ():
             if isinstance(value, list | tuple) and len(value) == 2 and known(value[0]) and value[0] not in reached:
                 reached.add(value[0])
                 left.append(value[0])
@@ -212,7 +213,7 @@ def model_key(payload: Mapping[str, Any]) -> str:
     named = [
         (name, value)
         for node in (workflow or {}).values()
-        if isinstance(node, Mapping) and isinstance(inputs := node.get("inputs"), Mapping)
+        if isinstance(node, dict) and isinstance(inputs := node.get("inputs"), dict)
         for name, value in inputs.items()
         if is_model(value)
     ]
