@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, expect
 
 from emp_orch.fleet.drift import Kind
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
+from emp_orch.fleet.observed import ConnectorStatus, ProgramEnd, ProgramReport, ProgramState, WorkerStatus
 from emp_orch.jobs import parse_submission
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.queue import Queue
@@ -40,7 +40,7 @@ async def troubled(producer: Producer) -> None:
     """Two machines, one with a fatal program and a paused worker, and a job that nobody can run."""
     fleet = fleet_of("m1", "m2")
     await producer.apply(fleet)
-    fatal = ProgramReport(state=ProgramState.FATAL, detail="exited too quickly", restarts=3)
+    fatal = ProgramReport(state=ProgramState.FATAL, detail="out of memory", restarts=3)
     await producer.machine(fleet, "m1", comfyui_gpu1=fatal)
     await producer.machine(fleet, "m2")
     await producer.worker("m1", 0)
@@ -164,13 +164,15 @@ async def test_the_keyboard_reaches_everything(watched: Watched, http_stack: Sta
 async def test_desired_and_observed_stand_side_by_side(watched: Watched, http_stack: Stack, producer: Producer) -> None:
     await troubled(producer)
     stray = ProgramReport(state=ProgramState.RUNNING, pid=77)
-    fatal = ProgramReport(state=ProgramState.FATAL, detail="exited too quickly", restarts=3)
+    end = ProgramEnd(at_ms=1, pid=7, exit_status=1, lines=("Traceback:", "ImportError: <b>torch"))
+    fatal = ProgramReport(state=ProgramState.FATAL, last_end=end, restarts=3)
     await producer.machine(fleet_of("m1", "m2"), "m1", comfyui_gpu1=fatal, stray=stray)
     page = await watched.open(http_stack, "#/machines/m1")
     line = page.locator("[data-line='comfyui-gpu1']")
     await expect(line).to_have_attribute("data-mark", "differs")
-    for text in ("RUNNING", "fatal", "exited too quickly", "3"):
+    for text in ("RUNNING", "fatal", "3"):
         await expect(line).to_contain_text(text)
+    await expect(line.locator("pre")).to_have_text("Traceback:\nImportError: <b>torch")
     await expect(page.locator("[data-line=stray]")).to_have_attribute("data-mark", "surplus")
     await expect(page.locator("[data-line=simulation]")).to_have_attribute("data-mark", "same")
     await expect(page.locator("#diff-title")).to_contain_text("2 of 12 lines differ")
@@ -297,7 +299,8 @@ async def test_lanes_tell_why_nobody_takes_their_jobs(watched: Watched, http_sta
 async def test_markup_is_text_in_every_view(watched: Watched, http_stack: Stack, producer: Producer) -> None:
     await populate(producer)
     await producer.worker("m1", 0, detail=EVIL, connector=ConnectorStatus.ERROR, job=EVIL)
-    fatal = ProgramReport(state=ProgramState.FATAL, detail=EVIL, port_taken_by=EVIL)
+    end = ProgramEnd(at_ms=1, exit_status=3, lines=(EVIL, EVIL))
+    fatal = ProgramReport(state=ProgramState.FATAL, detail=EVIL, port_taken_by=EVIL, last_end=end)
     await producer.machine(fleet_of("m1"), "m1", **{EVIL: fatal})
     report = json.loads((await producer.redis.hget("machines", "m1")) or "{}")
     report.update(machine_id=EVIL, host=EVIL, agent_version=EVIL, error=EVIL)

@@ -48,7 +48,7 @@ const Line = ({ line, id }) => html`
 
 // What the process said last that ended before; how it ended is the drift's to say.
 const LastWords = ({ end }) =>
-  end?.lines?.length ? html`<pre class="log short" aria-label="its last words">${end.lines.join("\n")}</pre>` : null;
+  end?.lines?.length ? html`<pre class="words" aria-label="its last words">${end.lines.join("\n")}</pre>` : null;
 
 // A program that runs, and still is not as desired, is told in the drift's words.
 function State({ line }) {

@@ -26,7 +26,7 @@ const Story = ({ s }) => html`
       <span class="want">${s.last.desired}</span> <span class="arrow">→</span> <span class="got">${s.last.observed}</span>
     </p>
     <p>${s.last.cause}</p>
-    ${s.last_words?.length ? html`<pre class="log short" aria-label="its last words">${s.last_words.join("\n")}</pre>` : null}
+    ${s.last_words?.length ? html`<pre class="words" aria-label="its last words">${s.last_words.join("\n")}</pre>` : null}
     <p>
       ${s.stands
         ? html`<b>Stands</b> since <${Time} at=${s.last.opened} />. ${[s.action, s.held].filter(Boolean).join(": ")}
