@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from queue_support import running_server
+from queue_support import eventually, running_server
 from test_worker_cli_jobs import emp, write_settings
 from worker_support import Bench, bench
 
 from emp_orch import settings
 from emp_orch.layout import Layout
 from emp_orch.services.simulation import png
+from emp_orch.worker.run_job import INTERRUPT_S
 
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "back"}}
 
@@ -121,3 +124,17 @@ def test_a_file_that_cannot_be_had_fails_its_job_and_is_named(stage: Bench) -> N
     job = submit(stage, "--payload", load("photo.png"), "--input", f"photo.png={asset}")
     assert job["status"] == "failed" and f"input photo.png: {asset}" in job["error"]["message"], job
     assert "damaged" in job["error"]["message"]
+
+
+def test_a_job_that_waits_for_its_file_is_cancelled_at_once(stage: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it listens, and never says a word
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.png"
+        argv = ("submit", "comfyui", "--id", "slow", "--payload", load("p.png"), "--input", f"p.png={url}")
+        file(stage, "x.png", picture(200))
+        assert emp(stage.folder, *argv).returncode == 0
+        eventually(lambda: "fetching p.png" in emp(stage.folder, "jobs", "show", "slow").stdout)
+        began = time.monotonic()
+        emp(stage.folder, "cancel", "slow")
+        eventually(lambda: "job slow: cancelled" in emp(stage.folder, "jobs", "show", "slow").stdout)
+        assert time.monotonic() - began < INTERRUPT_S, "nothing was waited for that could not come"
+    assert submit(stage, "--payload", load("photo.png"), "--input", "photo.png=@x.png")["status"] == "completed"
