@@ -72,7 +72,9 @@ def submitted(folder: Path, asked: dict[str, Any], within_s: float | None) -> Qu
     if status in (200, 201):
         return answer.data
     if status == 409:
-        raise EmpError(answer.error, hint=f"`emp jobs show {asked['id']}` shows it" if asked.get("id") else answer.hint)
+        # Or a file that it names is gone, which says itself what to do.
+        of_id = bool(asked.get("id")) and "has the id" in answer.error
+        raise EmpError(answer.error, hint=f"`emp jobs show {asked['id']}` shows it" if of_id else answer.hint)
     if status in (400, 413):
         raise UsageError(answer.error, hint=answer.hint)
     return None

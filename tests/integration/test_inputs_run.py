@@ -107,7 +107,8 @@ def test_a_mask_in_a_folder_is_found(stage: Bench) -> None:
         "1": {"class_type": "MaskToImage", "inputs": {"mask": ["0", 0]}},
         "2": SAVE,
     }
-    job = submit(stage, "--payload", json.dumps({"workflow": nodes}), "--input", "set=@masks/")
+    file(stage, "flow.json", json.dumps({"workflow": nodes}).encode())
+    job = submit(stage, "--workflow", "flow.json", "--input", "set=@masks/")
     assert job["status"] == "completed", job["error"]
     assert made_by(stage, job) == bytes([1, 1, 1]) * 256
 
