@@ -247,6 +247,44 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1 and "file/data" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_version_that_it_does_not_speak_is_named(tmp_path: Path) -> None:
+    argv = [*EMP, "-C", str(tmp_path), "simulate", "--version", "9.9", "--dir", "data"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and "9.9" in done.stderr and "0.3.64" in done.stderr
+
+
+async def test_its_options_make_it_an_old_strict_slow_one_with_a_cache(tmp_path: Path) -> None:
+    port = free_port()
+    options = ("--version", "0.8.0", "--cache", "--models", "--start-delay", "0.5")
+    daemon = Daemon(tmp_path, "simulation", *("simulate", "--port", str(port), "--dir", "data", *options))
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+
+            async def answers() -> dict[str, Any] | None:
+                try:
+                    async with http.get("/system_stats") as answer:
+                        return dict((await answer.json())["system"])
+                except aiohttp.ClientConnectionError:
+                    return None
+
+            told = await until(answers)
+            assert told["comfyui_version"].startswith("0.8.0 (emp-simulation ")
+            argv = told["argv"]
+            assert argv[argv.index("--output-directory") + 1] == str(tmp_path / "data" / "output")
+            status, body = await queue(http, workflow())
+            assert status == 400 and body["node_errors"]["1"]["errors"][0]["type"] == "value_not_in_list"
+            models = tmp_path / "data/models/checkpoints"
+            models.mkdir(parents=True)
+            (models / "simulation.safetensors").write_bytes(b"")
+            prompt = workflow()
+            prompt["1"]["inputs"]["ckpt_name"] = "simulation.safetensors"
+            records = [await history(http, (await queue(http, prompt))[1]["prompt_id"]) for _ in range(2)]
+            assert records[0]["outputs"] == records[1]["outputs"], "the second was not drawn"
+        assert daemon.terminate(within_s=5) == 0
+    finally:
+        daemon.kill()
+
+
 def test_a_taken_port_is_named(url: str, tmp_path: Path) -> None:
     port = url.rpartition(":")[2]
     argv = [*EMP, "-C", str(tmp_path), "simulate", "--port", port, "--dir", "data"]
