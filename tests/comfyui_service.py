@@ -18,8 +18,8 @@ import msgspec
 from queue_support import free_port
 
 NODES = Path(__file__).parent / "contract" / "comfyui" / "nodes"
-# The real one imports torch first.
-START_S = 120.0
+# The real one imports torch first; two at once on a busy machine take minutes.
+START_S = 280.0
 
 
 def twin_checkout(folder: Path, **options: Any) -> Path:

@@ -99,6 +99,7 @@ async def test_a_run_is_cancelled_while_it_works(connector: ComfyUI, client: Cli
     await connector.cancel()
     with pytest.raises(RunFailed, match="interrupted"):
         await run
+    await client.ended(stage.refs[-1])  # it is told of before it is recorded
     assert await connector.recover(stage.run("2"), stage.refs[-1], wait=False) is None
 
 
