@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from comfyui_client import Client, Make, Workflow
 from comfyui_service import ComfyService, running
@@ -16,10 +16,12 @@ from comfyui_workflows import a_color, color_of, first_color_of, image, node, sa
 from connector_support import Stage, job_of
 from queue_support import until
 
-from emp_orch.connectors.base import RunFailed, StillRuns
+from emp_orch.connectors.base import InputFile, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI, follow
 from emp_orch.fleet.observed import ConnectorStatus
 from emp_orch.jobs.model import Result
+from emp_orch.services.simulation import png
+from emp_orch.services.simulation.versions import Version
 
 
 @pytest.fixture
@@ -214,16 +216,38 @@ async def test_a_service_that_answers_nothing_for_a_while_keeps_its_run(connecto
     assert colors(stage, await connector.run(stage.run())) == [color]
 
 
-async def test_an_uploaded_file_is_found_by_the_run(connector: ComfyUI, client: Client, stage_of: Any) -> None:
-    made = stage_of(saved(0x204060))
-    (output,) = (await connector.run(made.run())).outputs
-    form = aiohttp.FormData()
-    form.add_field("image", made.saved(output), filename="given.png", content_type="image/png")
-    form.add_field("subfolder", "emp/contract")
-    async with client.http.post("/upload/image", data=form) as answer:
-        assert answer.status == 200
-    stage = stage_of(saved(0) | {"1": node("LoadImage", image="emp/contract/given.png")})
-    assert colors(stage, await connector.run(stage.run())) == [0x204060]
+async def test_a_jobs_own_file_is_put_in_for_its_run_and_removed_behind_it(
+    connector: ComfyUI, service: ComfyService, stage_of: Any
+) -> None:
+    content = png.encode(png.Picture(width=2, height=2, rgb=b"\x20\x40\x60" * 4))
+
+    async def read() -> AsyncIterator[bytes]:
+        yield content
+
+    given = InputFile(name="folder/given.png", size=len(content), content_type="image/png", read=read)
+    stage = stage_of(saved(0) | {"1": node("LoadImage", image="folder/given.png")})
+    await connector.probe()  # so that it knows the input folder
+    result = await connector.run(dataclasses.replace(stage.run(), inputs={given.name: given}))
+    assert colors(stage, result) == [0x204060]
+    assert not list(service.input.rglob("given*"))
+
+
+async def test_what_a_service_has_is_read(connector: ComfyUI) -> None:
+    found = await connector.offers()
+    assert found is not None and {"EmptyImage", "LoadImage", "TestSleep"} <= set(found.nodes)
+    assert {"SaveImage", "PreviewImage", "TestSleep"} <= found.outputs and "EmptyImage" not in found.outputs
+
+
+async def test_a_key_reaches_the_service_and_no_record(
+    connector: ComfyUI, client: Client, version: Version, stage_of: Any
+) -> None:
+    stage = stage_of(saved(a_color()), extra_data={"extra_pnginfo": {"note": "mine"}})
+    run = dataclasses.replace(stage.run(), secrets={"api_key_comfy_org": "sesame"})
+    result = await connector.run(run)
+    record = await client.ended(stage.refs[-1])
+    assert ("sesame" in str(record)) is not version.forgets_keys
+    assert png.decode(stage.saved(result.outputs[0])).texts["note"] == '"mine"'
+    assert b"sesame" not in stage.saved(result.outputs[0])
 
 
 async def test_slots_that_share_a_folder_give_each_job_its_own_pictures(
