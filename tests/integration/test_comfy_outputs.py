@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from comfy_support import WORKFLOW, Original, run_on, saved_as, workflow
 from connector_support import Stage, job_of, serving
 from queue_support import until
@@ -208,3 +209,17 @@ async def test_a_run_is_cancelled_as_its_version_can(stage: Stage, newer: bool) 
     one, two = (f"api/jobs/{ref}/cancel" for ref in stage.refs)
     old = ["queue", "interrupt"]
     assert peer.paths() == (["prompt", one, "prompt", two] if newer else ["prompt", one, *old, "prompt", *old])
+
+
+async def test_a_service_whose_folders_cannot_be_seen_is_said_to_keep_its_files() -> None:
+    async def stats(_: web.Request) -> web.Response:
+        return web.json_response({"system": {"comfyui_version": "0.3.64", "argv": []}, "devices": []})
+
+    app = web.Application()
+    app.router.add_get("/system_stats", stats)
+    async with serving(app) as url:
+        for options, warned in (({}, 1), ({"tidy": False}, 0)):
+            connector = ComfyUI(url, options)
+            report = await connector.probe()
+            assert report.status == "idle" and len(report.warnings) == warned
+            await connector.close()

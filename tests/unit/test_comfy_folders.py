@@ -86,6 +86,7 @@ def test_only_the_very_file_is_removed_and_no_link_followed(tmp_path: Path) -> N
     plain = made(folder, "unmarked.png")
     (folder / "link").symlink_to(outside)
     (folder / f"{MARK}c.png").symlink_to(plain)
+    (folder / "ring").symlink_to(folder / "ring")
     tidier = Tidier(Tidy(keep_s=0))
     wanted = [
         (File(filename=f"{MARK}a.png"), 10),
@@ -93,6 +94,9 @@ def test_only_the_very_file_is_removed_and_no_link_followed(tmp_path: Path) -> N
         (File(filename=f"{MARK}b.png", subfolder="../outside"), 10),
         (File(filename=f"{MARK}c.png"), 10),
         (File(filename="unmarked.png"), 10),
+        (File(filename=f"{MARK}a.png", subfolder="ring"), 10),
+        (File(filename=f"{MARK}a\0.png"), 10),
+        (File(filename=f"{MARK}a.png", subfolder="a\0b"), 10),
         (File(filename=f"{MARK}gone.png"), 10),
         (File(filename=f"{MARK}a.png", type="input"), 11),
     ]

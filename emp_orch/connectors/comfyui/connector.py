@@ -73,6 +73,14 @@ class ComfyUI:
             version=stats.system.comfyui_version,
             output_folder=self._folders.output,
             temp_folder=self._folders.temp,
+            warnings=self._warnings(),
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        if self._folders.output or self._options.tidy is None:
+            return ()
+        return (
+            "where it writes cannot be seen from here, so what its runs make stays there (tidy: false says no more)",
         )
 
     async def _look_at_folders(self, argv: list[object]) -> None:

@@ -90,9 +90,12 @@ class Tidier:
 
     def _remove(self, folder: str, relative: str, *, size: int | None = None) -> bool:
         """Unlink one marked regular file within `folder`; of that size, where it is known."""
-        root = Path(folder).resolve()
-        parent, name = (root / relative).parent.resolve(), Path(relative).name
-        if not parent.is_relative_to(root) or not is_marked(name):
+        try:
+            root = Path(folder).resolve()
+            parent, name = (root / relative).parent.resolve(), Path(relative).name
+        except (OSError, RuntimeError, ValueError):  # links in a ring; a name that none can be
+            return False
+        if "\0" in name or not parent.is_relative_to(root) or not is_marked(name):
             return False
         try:
             inside = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
