@@ -232,7 +232,9 @@ def _workers(found: Overview, limit: int | None) -> str:
 
 def _well(worker: SeenWorker) -> bool:
     connectors = worker.report.connector_statuses.values()
-    return worker.report.status in ("idle", "busy") and all(c.status in ("idle", "active") for c in connectors)
+    return worker.report.status in ("idle", "busy") and all(
+        c.status in ("idle", "active") and not c.occupied_by for c in connectors
+    )
 
 
 def _connector(name: str, c: ConnectorReport) -> str:
@@ -256,6 +258,12 @@ def _worker_row(worker: SeenWorker, now_ms: int, stale_ms: int) -> tuple[str, ..
         str(report.jobs_failed),
         " · ".join(connectors) or "-",
     )
+
+
+def _connector(name: str, c: ConnectorReport) -> str:
+    if c.occupied_by and c.status != "active":
+        return f"{name} occupied ({c.occupied_by})"
+    return f"{name} {c.status}{f' ({c.detail})' if c.detail else ''}"
 
 
 def _rest(found: Overview, limit: int | None) -> str:

@@ -92,6 +92,7 @@ def report_of(given: ConnectorReport) -> ConnectorReport:
         offers="",
         models=0,
         node_classes=0,
+        occupied_by=words(given.occupied_by, MAX_REPORT_CHARS),
     )
 
 

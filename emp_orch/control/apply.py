@@ -164,6 +164,7 @@ _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)
 _NOT_OURS = (
     *(Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY),
     Kind.SERVICE_SHARED_FOLDERS,  # what a job gets is its own all the same
+    Kind.SERVICE_OCCUPIED,  # jobs wait, as behind each other
 )
 
 

@@ -22,6 +22,7 @@ _BY_KIND = {
     Kind.PROGRAM_PORT_TAKEN: "stop who listens there, or give the service another port in emp.yaml",
     Kind.CONNECTOR_BROKEN: "install the connector's package where the worker runs, then `emp restart` it",
     Kind.SERVICE_SHARED_FOLDERS: SHARED_FOLDERS.replace("${port}", "${{port}}"),
+    Kind.SERVICE_OCCUPIED: "wait for it, or stop it where it was begun; `emp restart {machine} PROGRAM` ends it",
     Kind.CONTROL_DOWN: "`emp doctor` looks at the control plane; `emp apply` starts its parts",
     Kind.MACHINE_SURPLUS: "`emp apply --prune` stops and removes it; or add it to emp.yaml again",
 }

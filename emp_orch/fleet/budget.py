@@ -43,7 +43,9 @@ def escalate(operations: tuple[Operation, ...], desired: Desired, observed: Obse
         chosen = operation
         if operation.key not in quarantined and operation.verb in (*_PROGRAM_VERBS, Verb.RESTART_MACHINE):
             tries = _tries(operation, memory, observed.now_ms, limits.window_ms)
-            restart = _machine_restart(operation, f"{operation.program}: {tries} tries in {minutes} did not help")
+            restart = _machine_restart(
+                operation, f"{operation.program}: {_times(tries, 'try')} in {minutes} did not help"
+            )
             restarts = _tries(restart, memory, observed.now_ms, limits.window_ms)
             on_program = operation.verb in _PROGRAM_VERBS
             late = _still_starting(operation, desired, observed)
@@ -56,12 +58,13 @@ def escalate(operations: tuple[Operation, ...], desired: Desired, observed: Obse
                 )
             elif on_program and (why := _stays_its_own(operation, desired, observed)):
                 quarantined[operation.key] = (
-                    f"{tries} tries in {minutes} did not help, and {why};"
+                    f"{_times(tries, 'try')} in {minutes} did not help, and {why};"
                     f" `emp restart {operation.machine_id} {operation.program}` tries again"
                 )
             elif restarts >= limits.machine_budget:
+                tried = f"{_times(tries, 'try')} and " if on_program else ""
                 quarantined[operation.key] = (
-                    f"{f'{tries} tries and ' if on_program else ''}{restarts} restarts of the machine in {minutes} did"
+                    f"{tried}{_times(restarts, 'restart')} of the machine in {minutes} did"
                     f" not help; `emp restart {operation.machine_id}` tries again"
                 )
             elif on_program:
@@ -97,6 +100,12 @@ def _still_starting(operation: Operation, desired: Desired, observed: Observed) 
     if got is None or not got.never_healthy or want is None or want.health is None:
         return ""
     return f"{want.health.startup_s:g} s"
+
+
+def _times(count: int, word: str) -> str:
+    """`1 try`, `3 tries`."""
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{count} {word if count == 1 else plural}"
 
 
 def _s(slots: tuple[int, ...]) -> str:

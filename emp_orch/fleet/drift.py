@@ -28,6 +28,8 @@
 | worker-wrong-capabilities | worker | lacks what emp.yaml says it can do | restart its program |
 | connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
 | connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |
+| service-stuck | worker | a run on its service ignores its interrupt | restart that after stuck_after |
+| service-occupied | worker | somebody else's run keeps its service from its jobs | nothing: a person |
 | worker-starting | worker | its program has not run long enough to judge, or it says initializing | nothing yet |
 | machine-conflict | machine | two agents report as it; the last word is another's | nothing: a person |
 | machine-wrong-redis | machine | reports another Redis than this fleet's | restart it |
@@ -123,7 +125,8 @@ def machine_drift(
         meanwhile = stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ()
         return [*aside, whole, *meanwhile]
     programs = program_drift(machine, seen, observed.now_ms)
-    inside = programs or worker_drift(machine, seen, desired, observed, unreadable)
+    ill = {d.program for d in programs if d.program is not None}
+    inside = [*programs, *worker_drift(machine, seen, desired, observed, unreadable, ill)]
     if not inside and seen.report.status is not MachineStatus.READY:
         return [*aside, _starting(machine, seen, observed.now_ms)]
     return [*aside, *inside] if aside else inside

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from emp_orch.fleet import ends
+from emp_orch.fleet.connected import connector_drift
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, listening_since, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.observed import (
-    ConnectorStatus,
     MachineReport,
     Observed,
     ProgramReport,
@@ -165,10 +166,18 @@ def _say(program: DesiredProgram | None, got: ProgramReport | None) -> str:
 
 
 def worker_drift(
-    machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed, unreadable: Unreadable
+    machine: DesiredMachine,
+    seen: SeenMachine,
+    desired: Desired,
+    observed: Observed,
+    unreadable: Unreadable,
+    ill: Collection[ProgramName] = (),
 ) -> list[Drift]:
+    """Workers of a machine, and how they find their services. `ill`: programs of which something is said already."""
     found: list[Drift] = []
     for wid, name in machine.workers.items():
+        if name in ill:
+            continue
         worker = observed.workers.get(wid)
         program = seen.report.programs[name]
         unread_ms = unreadable.get(("worker", wid))
@@ -191,7 +200,7 @@ def worker_drift(
                 )
             )
         elif worker is not None and unread_ms is None:
-            found += connector_drift(machine, wid, worker.report)
+            found += connector_drift(machine, wid, worker.report, ill)
     return found
 
 
@@ -247,34 +256,6 @@ def _is_former(report: WorkerReport, program: ProgramReport) -> bool:
 def _lacking(asked: dict[str, Any], reported: dict[str, Any]) -> str:
     """Names of the capabilities of emp.yaml that a worker does not report so. Its hardware is its own finding, too."""
     return ", ".join(sorted(k for k, v in asked.items() if k != "hardware" and reported.get(k) != v))
-
-
-_BAD = (ConnectorStatus.ERROR, ConnectorStatus.OFFLINE)
-
-
-def connector_drift(machine: DesiredMachine, worker: WorkerId, report: WorkerReport) -> list[Drift]:
-    """Connectors of a worker that is right otherwise."""
-    bad = {name: c for name, c in report.connector_statuses.items() if c.status in _BAD}
-    if not bad:
-        return []
-    found = []
-    unloaded = report.unloaded
-    for service, connector in bad.items():
-        names = (ProgramName(f"{service}-gpu{report.gpu}"), ProgramName(service))
-        program = next((p for name in names if (p := machine.program(name)) is not None), None)
-        found.append(
-            Drift(
-                kind=Kind.CONNECTOR_BROKEN if service in unloaded else Kind.CONNECTOR_UNHEALTHY,
-                machine_id=machine.id,
-                subject=f"{worker} {service}",
-                desired="idle or active",
-                observed=connector.status,
-                cause=connector.detail or "it does not say why",
-                origin=program.origin if program else machine.origin,
-                program=program.name if program else None,
-            )
-        )
-    return found
 
 
 def _classify_silence(

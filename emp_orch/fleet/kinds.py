@@ -42,6 +42,8 @@ class Kind(StrEnum):
     WORKER_STARTING = "worker-starting"
     CONNECTOR_BROKEN = "connector-broken"
     CONNECTOR_UNHEALTHY = "connector-unhealthy"
+    SERVICE_STUCK = "service-stuck"
+    SERVICE_OCCUPIED = "service-occupied"
     WORKER_SURPLUS = "worker-surplus"
     MACHINE_CONFLICT = "machine-conflict"
     MACHINE_WRONG_REDIS = "machine-wrong-redis"
@@ -57,11 +59,10 @@ class Kind(StrEnum):
 ASIDE = frozenset(
     {
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
-        Kind.SERVICE_SHARED_FOLDERS,
+        *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED),
     }
 )
-# How long a difference must have stood before anything is done about it.
-GRACE_MS = {Kind.CONNECTOR_UNHEALTHY: 60_000}
+CONNECTOR_GRACE_MS = 60_000
 # The machine that the parts of the control plane are said to be on.
 CONTROL = MachineId("control")
 
@@ -117,3 +118,14 @@ def with_machines(desired: Desired, changed: Mapping[MachineId, DesiredMachine])
     """`desired` with these machines in place of its own."""
     digests = {i: config_hash(m) for i, m in changed.items()}
     return structs.replace(desired, machines={**desired.machines, **changed}, digests={**desired.digests, **digests})
+
+
+def grace_ms(kind: Kind, limits: Limits) -> int:
+    """How long a difference must have stood before anything is done about it."""
+    match kind:
+        case Kind.CONNECTOR_UNHEALTHY:
+            return CONNECTOR_GRACE_MS
+        case Kind.SERVICE_STUCK:
+            return limits.stuck_ms
+        case _:
+            return 0

@@ -8,7 +8,10 @@ from emp_orch.fleet.model import ReconcileSpec
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """`program_budget` tries of one program, `machine_budget` restarts of one machine, each within `window_ms`."""
+    """`program_budget` tries of one program, `machine_budget` restarts of one machine, each within `window_ms`.
+
+    `stuck_ms`: how long a run may go on that was interrupted, before its service is restarted.
+    """
 
     program_budget: int
     machine_budget: int
@@ -19,6 +22,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     min_healthy_ms: int
     progress_deadline_ms: int
     rollback: bool
+    stuck_ms: int
 
 
 def limits_of(spec: ReconcileSpec) -> Limits:
@@ -33,4 +37,5 @@ def limits_of(spec: ReconcileSpec) -> Limits:
         min_healthy_ms=int(rollout.min_healthy_s * 1000),
         progress_deadline_ms=int(rollout.progress_deadline_s * 1000),
         rollback=rollout.rollback,
+        stuck_ms=int(spec.stuck_after_s * 1000),
     )

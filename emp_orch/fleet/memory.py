@@ -75,7 +75,8 @@ class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`quarantined`: operation keys that are left to a person, and why. `unproven`: machines that were never in order
-    since they are desired; None before the first look. `overrides`: the pauses and drains that stood."""
+    since they are desired; None before the first look. `overrides`: the pauses and drains that stood. `busy`: when a
+    job was last seen on the service that an operation would restart."""
 
     attempts: dict[str, Attempt] = {}
     onsets: dict[str, Onset] = {}
@@ -84,6 +85,7 @@ class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollout: Rollout = Rollout()
     unproven: frozenset[MachineId] | None = None
     overrides: tuple[Override, ...] = ()
+    busy: dict[str, int] = {}
 
 
 # Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.
@@ -116,7 +118,8 @@ def up_to(memory: Memory, now_ms: int) -> Memory:
     rollout = structs.replace(
         rollout, progress_ms=past(rollout.progress_ms), settling={i: past(at) for i, at in rollout.settling.items()}
     )
-    return structs.replace(memory, attempts=attempts, onsets=onsets, breaker=breaker, rollout=rollout)
+    busy = {key: past(at) for key, at in memory.busy.items()}
+    return structs.replace(memory, attempts=attempts, onsets=onsets, breaker=breaker, rollout=rollout, busy=busy)
 
 
 def _attempt_up_to(attempt: Attempt, now_ms: int) -> Attempt:

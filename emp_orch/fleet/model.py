@@ -277,6 +277,8 @@ class ReconcileSpec(Struct, frozen=True, kw_only=True):
     budget: BudgetSpec
     breaker: BreakerSpec
     rollout: RolloutSpec
+    # Generations of earlier versions do not say.
+    stuck_after_s: float = 30.0
 
 
 class ControlSpec(Struct, frozen=True, kw_only=True):

@@ -128,10 +128,23 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     package_error: str = ""
 
 
+class Occupant(StrEnum):
+    """Who keeps a service from this worker's next job: a run that ignores its interrupt, a run of another worker's
+    job, or somebody who is no worker of emp's.
+    """
+
+    STUCK = "stuck"
+    RUN = "run"
+    FOREIGN = "foreign"
+
+
 class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
     """`offers`: the digest of the models and node classes that the service has, '' when it does not tell; of both, how
     many. `warnings`: what a person should know of a service that works. `output_folder`, `temp_folder`: where it
     writes, empty where that is not known.
+
+    `occupied_by`: what else than this worker's job the service is at, in words that name the job or the run; since when
+    is `occupied_ms`, 0 where nobody knows. `occupant`: who that is, once it is more than passing.
     """
 
     status: ConnectorStatus
@@ -143,6 +156,9 @@ class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
     warnings: tuple[str, ...] = ()
     output_folder: str = ""
     temp_folder: str = ""
+    occupied_by: str = ""
+    occupied_ms: int = 0
+    occupant: Occupant | None = None
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True, gc=False):

@@ -29,6 +29,10 @@ BACKOFF_CAP_MS = 60_000
 IN_FLIGHT_MS = 120_000
 
 
+# What its connector, asked every few seconds, may take to hear a service again that was busy.
+ANSWERS_AGAIN_MS = 8_000
+
+
 class Hold(StrEnum):
     """Which policy holds an operation, in the order they are asked."""
 
@@ -174,22 +178,44 @@ def _begun(operation: Operation, s: Situation) -> Held | None:
 def _at_a_job(operation: Operation, s: Situation) -> Held | None:
     """A service that answers nobody may just be busy: no restart while a job is on it that its own limit allows.
 
-    Held for a job's longest time at most, from when the trouble began: who had begun before has then ended.
+    Held for a job's longest time at most, from when the trouble began: who had begun before has then ended. When the
+    job has ended the service has a moment to answer again.
     """
     machine = s.desired.machines.get(operation.machine_id)
     program = machine.program(operation.program) if machine and operation.program else None
-    if machine is None or program is None or operation.verb is not Verb.RESTART_PROGRAM:
+    busy_ms = s.memory.busy.get(operation.key)
+    if machine is None or program is None or busy_ms is None:
         return None
     answers = [d for d in s.drifts if d.program == program.name and d.machine_id == machine.id]
-    if program.kind is not ProgramKind.SERVICE or not {d.kind for d in answers} <= _MAY_BE_BUSY:
+    if not {d.kind for d in answers} <= _MAY_BE_BUSY:
         return None
-    began_ms = min((s.memory.onsets[d.key].since_ms for d in answers), default=s.observed.now_ms)
-    next_ms = began_ms + int(machine.job_timeout_s * 1000)
-    worker = at_job_on(program, machine, s.desired, s.observed)
-    if worker is None or s.observed.now_ms >= next_ms:
-        return None
-    job = f"job {worker.current_job_id}" if worker.current_job_id else "a job"
-    return Held(operation=operation, by=Hold.BUSY, why=f"{worker.worker_id} is at {job} on it", next_ms=next_ms)
+    now_ms = s.observed.now_ms
+    until_ms = min((s.memory.onsets[d.key].since_ms for d in answers), default=now_ms)
+    until_ms += int(machine.job_timeout_s * 1000)
+    why = "its job has just ended, and it may answer again"
+    if (worker := at_job_on(program, machine, s.desired, s.observed)) is not None:
+        why = f"{worker.worker_id} is at job {worker.current_job_id or '?'} on it"
+    else:
+        health_ms = int((program.health.interval_s + program.health.timeout_s) * 1000) if program.health else 0
+        until_ms = min(until_ms, busy_ms + ANSWERS_AGAIN_MS + health_ms)
+    return None if now_ms >= until_ms else Held(operation=operation, by=Hold.BUSY, why=why, next_ms=until_ms)
+
+
+def busy_at(operations: tuple[Operation, ...], desired: Desired, observed: Observed, memory: Memory) -> dict[str, int]:
+    """When a job was last seen on the services that `operations` would restart, by the operation's key."""
+    found: dict[str, int] = {}
+    for operation in operations:
+        machine = desired.machines.get(operation.machine_id)
+        program = machine.program(operation.program) if machine and operation.program else None
+        if machine is None or program is None or operation.verb is not Verb.RESTART_PROGRAM:
+            continue
+        if program.kind is not ProgramKind.SERVICE:
+            continue
+        if at_job_on(program, machine, desired, observed) is not None:
+            found[operation.key] = observed.now_ms
+        elif operation.key in memory.busy:
+            found[operation.key] = memory.busy[operation.key]
+    return found
 
 
 def _resting(operation: Operation, s: Situation) -> Held | None:
@@ -371,6 +397,6 @@ NEEDS_A_PERSON = frozenset(
     {
         *(Kind.REPORT_MALFORMED, Kind.MACHINE_UNREACHABLE, Kind.MACHINE_FOREIGN, Kind.MACHINE_SURPLUS),
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.PROGRAM_PORT_TAKEN, Kind.CONNECTOR_BROKEN),
-        *(Kind.MACHINE_AWAY, Kind.SERVICE_SHARED_FOLDERS),
+        *(Kind.MACHINE_AWAY, Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED),
     }
 )

@@ -12,12 +12,12 @@ from msgspec import Struct, structs
 from emp_orch.fleet import breaker, budget, chronicle, rollout
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.drift import diff
-from emp_orch.fleet.kinds import GRACE_MS, Desired, Drift, Kind
+from emp_orch.fleet.kinds import Desired, Drift, Kind, grace_ms
 from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_program, settled, tried, up_to
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.plan import Operation, Verb, plan, remedy
-from emp_orch.fleet.policy import Decision, Hold, Situation, describe, gate
+from emp_orch.fleet.policy import Decision, Hold, Situation, busy_at, describe, gate
 
 
 class Inputs(Struct, frozen=True, kw_only=True):
@@ -71,9 +71,12 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     before = up_to(inputs.memory, now_ms)
     onsets, entries = chronicle.onsets(found, before.onsets, now_ms)
     memory = _noted(inputs, found, structs.replace(before, onsets=onsets))
-    planned = plan(desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= GRACE_MS.get(d.kind, 0)))
+    planned = plan(
+        desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= grace_ms(d.kind, desired.limits))
+    )
     escalated = budget.escalate(planned, desired, inputs.observed, memory)
-    memory = structs.replace(memory, quarantined=escalated.quarantined, overrides=inputs.overrides)
+    busy = busy_at(escalated.operations, desired, inputs.observed, memory)
+    memory = structs.replace(memory, quarantined=escalated.quarantined, overrides=inputs.overrides, busy=busy)
     situation = Situation(
         desired=desired,
         observed=inputs.observed,

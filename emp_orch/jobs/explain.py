@@ -23,7 +23,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     `reported`: the capabilities of its report, None when there is none; then `known` says what the file tells, if
     anybody knows. `status` is a WorkerStatus; who judges that it fell silent says `offline`.
     `connectors`: the ConnectorStatus of each service; `details`: what the connector says of it; `unloaded`: why it did
-    not load, of those that did not.
+    not load, of those that did not; `occupied`: what else a service is at, of those that are.
     """
 
     worker_id: str
@@ -34,6 +34,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     connectors: dict[str, str] = {}
     details: dict[str, str] = {}
     unloaded: dict[str, str] = {}
+    occupied: dict[str, str] = {}
 
 
 class Standing(StrEnum):
@@ -47,6 +48,7 @@ class Standing(StrEnum):
     PAUSED = "paused"
     ERROR = "error"
     SERVICE_DOWN = "service_down"
+    OCCUPIED = "occupied"
     BUSY = "busy"
     STARTING = "starting"
     IDLE = "idle"
@@ -83,6 +85,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
                 return "may run it; it has not reported yet"
             case Standing.SERVICE_DOWN:
                 return f"could run it; its service {self.service} does not answer{_said(self.detail)}"
+            case Standing.OCCUPIED:
+                return f"could run it; its service {self.service} is at{_said(self.detail)}".replace("at:", "at")
             case Standing.BUSY:
                 return "could run it; it is busy" + (f" with job {self.job_id}" if self.job_id else "")
             case Standing.ERROR:
@@ -108,6 +112,8 @@ def _standing(service: str, worker: Candidate) -> Standing:
         return Standing.SERVICE_DOWN
     if worker.current_job_id is not None or worker.status == "busy":
         return Standing.BUSY
+    if worker.occupied.get(service):
+        return Standing.OCCUPIED
     if worker.status == "initializing" or worker.connectors.get(service) == "starting":
         return Standing.STARTING
     return Standing.IDLE
@@ -133,10 +139,20 @@ def explain(
                 service=service,
                 reasons=reasons,
                 job_id=worker.current_job_id if standing is Standing.BUSY else None,
-                detail=worker.details.get(service, "") if standing is Standing.SERVICE_DOWN else "",
+                detail=_detail(standing, worker, service),
             )
         )
     return tuple(found)
+
+
+def _detail(standing: Standing, worker: Candidate, service: str) -> str:
+    match standing:
+        case Standing.SERVICE_DOWN:
+            return worker.details.get(service, "")
+        case Standing.OCCUPIED:
+            return worker.occupied.get(service, "")
+        case _:
+            return ""
 
 
 def _most_frequent(details: Sequence[str]) -> str:
@@ -175,6 +191,9 @@ def why_waiting(explanations: Sequence[Explanation]) -> str:
     if len(counts) == 1:
         (standing,) = counts
         each = "all " if len(able) > 1 else ""
+        if standing is Standing.OCCUPIED:
+            service = able[0].service
+            return f"waits for capacity: {total} can run it, but {service} is at something else{detail}"
         return f"waits for capacity: {total} can run it, {each}{'in error' if standing is Standing.ERROR else standing}"
     down = f"{able[0].service} does not answer{detail}"
     # In the order of Standing, the one with a detail last: it may be long.

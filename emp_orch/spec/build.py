@@ -259,6 +259,7 @@ def _reconcile(d: dict[str, Any]) -> ReconcileSpec:
     return ReconcileSpec(
         interval_s=seconds(d["interval"]),
         stale_after_s=seconds(d["stale_after"]),
+        stuck_after_s=seconds(d["stuck_after"]),
         max_unavailable=int(d["max_unavailable"]),
         prune=d["prune"],
         budget=_budget(d["budget"]),

@@ -252,9 +252,9 @@ class Claims:
         """Record the end with its result. None: the lease was lost, nothing was recorded."""
         return await self._end(claim.job.id, claim.token, JobStatus.COMPLETED, result=result)
 
-    async def cancelled(self, claim: Claimed) -> JobStatus | None:
+    async def cancelled(self, claim: Claimed, *, reason: str = "") -> JobStatus | None:
         """Record that the run was stopped because someone asked for it. None as above."""
-        return await self._end(claim.job.id, claim.token, JobStatus.CANCELLED)
+        return await self._end(claim.job.id, claim.token, JobStatus.CANCELLED, reason=reason)
 
     async def not_completed(
         self, claim: Claimed, cause: Cause, error: JobError, *, crash: Crash | None = None

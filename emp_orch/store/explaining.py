@@ -80,6 +80,7 @@ def _candidate(seen: SeenWorker, now_ms: int, stale_ms: float) -> Candidate:
         connectors={name: str(c.status) for name, c in report.connector_statuses.items()},
         details={name: c.detail for name, c in report.connector_statuses.items() if c.detail},
         unloaded=report.unloaded,
+        occupied={name: c.occupied_by for name, c in report.connector_statuses.items() if c.occupied_by},
     )
 
 

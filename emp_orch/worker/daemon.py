@@ -166,7 +166,7 @@ class Worker:
             connector, busy = self._connectors[binding.service], self._state.current_job_id is not None
             report = await _probed(connector, binding.service)
             report = await self._ready.of(binding.service, connector, report, busy=busy and not after_run)
-            self._state.set_connector(binding.service, report)
+            self._state.take_probe(binding.service, report)
 
     def _rest(self) -> None:
         """The status of a worker without a job."""
@@ -240,6 +240,7 @@ class Worker:
         self._state.set_status(WorkerStatus.BUSY, job_id=job.id)
         log.info("job %s begins: %s, run %d of %d", job.id, job.service, job.attempts, job.max_retries + 1)
         binding = next((b for b in self.bindings if b.service == job.service), None)
+        runs_on = False
         if binding is None:  # lanes are matched by service, so only a damaged record comes here
             error = JobError(message=f"this worker has no service {job.service!r}", retryable=True)
             outcome: Outcome = NotDone(cause=Cause.FAILED, error=error)
@@ -248,13 +249,13 @@ class Worker:
         else:
             self._state.set_active(job.service)
             async with self._ready.using[job.service]:
-                outcome = await self._run(claim, binding, earlier)
+                outcome, runs_on = await self._run(claim, binding, earlier)
             self._state.set_active(None)
             if _refused(outcome):
                 outcome = await self._looked_into(claim, binding, outcome)
         await self._deliver(claim, outcome)
         await self._remember(job, outcome)
-        if binding is not None and isinstance(outcome, NotDone) and _doubtful(outcome):
+        if binding is not None and (runs_on or (isinstance(outcome, NotDone) and _doubtful(outcome))):
             await first_of(self._ask(binding), self._stopping.wait())
         self._rest()
 
@@ -285,8 +286,8 @@ class Worker:
                 await self._ask(binding, after_run=True)
         return self._unfit(claim) or outcome
 
-    async def _run(self, claim: Claimed, binding: ServiceBinding, earlier: RunRef | None) -> Outcome:
-        """Run the job; when a stop is asked for meanwhile, say that the worker drains."""
+    async def _run(self, claim: Claimed, binding: ServiceBinding, earlier: RunRef | None) -> tuple[Outcome, bool]:
+        """Run the job; when a stop is asked for meanwhile, say that the worker drains. Also whether its run goes on."""
 
         async def say_draining() -> None:
             await self._stopping.wait()
@@ -304,9 +305,10 @@ class Worker:
                 previews=self._previews,
                 inputs=self._inputs,
             )
-            outcome = await JobRun(self._claims, given, self._config, self._stopping).run()
+            run = JobRun(self._claims, given, self._config, self._stopping)
+            outcome = await run.run()
             draining.cancel()
-        return outcome
+        return outcome, run.runs_on
 
     async def _deliver(self, claim: Claimed, outcome: Outcome) -> None:
         """Record the outcome; while Redis is away, keep it and try again until the lease must be over."""
@@ -334,8 +336,8 @@ class Worker:
                 return await self._claims.completed(claim, result)
             case NotDone(cause=cause, error=error, crash=crash):
                 return await self._claims.not_completed(claim, cause, error, crash=crash)
-            case Cancelled():
-                return await self._claims.cancelled(claim)
+            case Cancelled(reason=reason):
+                return await self._claims.cancelled(claim, reason=reason)
             case Lacks(needs=needs, reason=reason):
                 return await self._claims.lacks(claim, needs, reason)
             case Lost():

@@ -60,7 +60,9 @@ class NotDone(Struct, frozen=True, kw_only=True):
 
 
 class Cancelled(Struct, frozen=True, kw_only=True):
-    """The run was stopped because someone asked for it."""
+    """The run was stopped because someone asked for it. `reason`: what is to be said of that."""
+
+    reason: str = ""
 
 
 class Lost(Struct, frozen=True, kw_only=True):
@@ -154,6 +156,9 @@ class JobRun:
         self._begun = self._saved = self._broken = False
         self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
         self._fetching = False
+        # The service was asked to stop the run, and did not.
+        self.runs_on = False
+        self._ref = ""
         self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
         self._redaction = Redaction({})
         self._showing = Showing(given.previews, given.claim.job.id)
@@ -208,6 +213,7 @@ class JobRun:
             if len(ref) > believed.MAX_REF_CHARS:
                 log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
                 return
+            self._ref = believed.words(ref)
             recorded = asyncio.Event()
             self._refs.put_nowait((believed.words(ref), recorded))
             # A run that begins before its id is recorded would be nobody's; but Redis may be away.
@@ -295,12 +301,14 @@ class JobRun:
 
     async def _stopped(self, run: asyncio.Task[Outcome], reason: Stop) -> Outcome:
         """Interrupt the service, give the run a moment to end, and say what that makes of the job."""
+        ignored = ""
         if self._fetching:  # the service knows nothing of it yet
             run.cancel()
             await asyncio.wait([run])
         if reason is not Stop.SERVICE_ENDED:
-            await self._interrupt(run)
+            ignored = await self._interrupt(run)
         if not run.done():
+            self.runs_on = reason is not Stop.SERVICE_ENDED
             run.cancel()
             await asyncio.wait([run])
         if reason is Stop.LOST:
@@ -314,23 +322,27 @@ class JobRun:
                 gone = NotDone(cause=Cause.CRASHED, error=JobError(message=words, retryable=True))
                 return gone if found is None else self._crashed(found)
             case Stop.CANCEL:
-                return Cancelled()
+                return Cancelled(reason=ignored)
             case Stop.TIMEOUT:
-                words = f"it ran longer than {self._config.job_timeout_s:g} s"
+                words = f"it ran longer than {self._config.job_timeout_s:g} s" + (f", and {ignored}" if ignored else "")
                 return NotDone(cause=Cause.TIMEOUT, error=JobError(message=words, retryable=True))
             case Stop.DRAIN:
                 words = f"worker {self._config.worker_id} shuts down"
                 return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=words, retryable=True))
 
-    async def _interrupt(self, run: asyncio.Task[Outcome]) -> None:
+    async def _interrupt(self, run: asyncio.Task[Outcome]) -> str:
+        """Have the service stop the run; what is to be said when it was told to, and did not."""
+        ignored = ""
         try:
             async with asyncio.timeout(INTERRUPT_S):
                 await self._connector.cancel()
+                ignored = " ".join(filter(None, ("its run", self._ref, "ignores the interrupt")))
                 await asyncio.wait([run])
         except (RunFailed, TimeoutError) as e:
-            log.warning("the service did not stop the run: %s", e or "no answer in time")
+            log.warning("the service did not stop the run: %s", e or ignored or "no answer in time")
         except Exception:  # a faulty connector fails its job, not the worker
             log.exception("connector %s failed to stop job %s", self._connector.kind, self._claim.job.id)
+        return "" if run.done() else ignored
 
     # reasons to stop
 

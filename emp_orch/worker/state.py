@@ -16,12 +16,13 @@ from redis.exceptions import RedisError
 from emp_orch import __version__
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
 from emp_orch.jobs.offers import SERVICE_OFFERS
-from emp_orch.store.connect import Client, within
+from emp_orch.store.connect import Client, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import worker_writer
 from emp_orch.worker.config import WorkerConfig
 from emp_orch.worker.hardware import find_hardware, merged
+from emp_orch.worker.occupied import Occupied
 
 log = logging.getLogger("emp.worker")
 
@@ -50,6 +51,7 @@ class WorkerState:
         self.loaded: tuple[str, ...] = ()
         starting = ConnectorReport(status=ConnectorStatus.STARTING)
         self.connectors: dict[str, ConnectorReport] = {b.service: starting for b in config.services}
+        self._occupied = Occupied(config.job_timeout_s)
         self.changed = asyncio.Event()
         self.able_changed = asyncio.Event()
         self.unsent: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_UNSENT)
@@ -72,17 +74,34 @@ class WorkerState:
             self.status = status
         self.changed.set()
 
+    def take_probe(self, service: str, report: ConnectorReport) -> None:
+        """Take what a probe said."""
+        self.set_connector(service, self._occupied.judged(service, report, time.monotonic()))
+
+    @property
+    def undated(self) -> bool:
+        """Whether it is not known yet by Redis' clock since when a service is occupied."""
+        return self._occupied.undated
+
+    def date(self, now_ms: int) -> None:
+        for service in self._occupied.date(now_ms):
+            self.set_connector(service, msgspec.structs.replace(self.connectors[service], occupied_ms=now_ms))
+
     def set_connector(self, service: str, report: ConnectorReport) -> None:
-        """Take what a probe said; `idle` becomes `active` while that service works on this worker's job."""
+        """Take how a service is; `idle` becomes `active` while that service works on this worker's job."""
         if report.status in _ANSWERS:
             status = ConnectorStatus.ACTIVE if service == self._active else ConnectorStatus.IDLE
             report = msgspec.structs.replace(report, status=status)
-        before = self.connectors[service]
+        before, was_able = self.connectors[service], self._is_able(service)
         if report == before:
             return
         self.connectors[service] = report
         if report.offers != before.offers:
             self.able_changed.set()
+        if self._is_able(service) != was_able:
+            self.able_changed.set()
+        if report.occupied_by != before.occupied_by:
+            log.info("service %s is %s", service, f"occupied by {report.occupied_by}" if report.occupied_by else "free")
         if report.status is not before.status:
             data = {**self.about(), "service": service, "status": report.status, "detail": report.detail}
             self.unsent.append(("connector_status", data))
@@ -90,8 +109,6 @@ class WorkerState:
                 log.info(
                     "connector of %s: %s%s", service, report.status, f" ({report.detail})" if report.detail else ""
                 )
-            if (report.status in _ANSWERS) != (before.status in _ANSWERS):
-                self.able_changed.set()
         self.changed.set()
 
     @property
@@ -100,14 +117,15 @@ class WorkerState:
         return all(c.status is not ConnectorStatus.STARTING for c in self.connectors.values())
 
     def capabilities(self, *, only_able: bool = False) -> dict[str, Any]:
-        """What this worker can do. `only_able`: without services that do not answer at present."""
-        services = [s for s in self.loaded if not only_able or self._answers(s)]
+        """What this worker can do. `only_able`: without services that do not answer, or are at something else."""
+        services = [s for s in self.loaded if not only_able or self._is_able(s)]
         own = {"gpu": self._config.gpu, **self._config.capabilities}
         offers = {s: c.offers for s in self.loaded if (c := self.connectors[s]).offers}
         return {**own, **({SERVICE_OFFERS: offers} if offers else {}), "hardware": self._hardware, "services": services}
 
-    def _answers(self, service: str) -> bool:
-        return self.connectors[service].status in _ANSWERS
+    def _is_able(self, service: str) -> bool:
+        connector = self.connectors[service]
+        return connector.status in _ANSWERS and not connector.occupied_by
 
     def report(self) -> WorkerReport:
         return WorkerReport(
@@ -131,6 +149,7 @@ class Reporter:
     """Writes the worker's report on each change and every heartbeat, and its events in order."""
 
     def __init__(self, r: Client, keys: Keys, config: WorkerConfig, state: WorkerState) -> None:
+        self._r = r
         self._writer = worker_writer(r, keys, config.worker_id)
         self._events = Events(r, keys)
         self._config = config
@@ -144,6 +163,8 @@ class Reporter:
             self._state.changed.clear()
             try:
                 async with within():
+                    if self._state.undated:
+                        self._state.date(await time_ms(self._r))
                     await self._writer.write(self._state.report())
                     if not registered:
                         await self._events.append("worker_registered", **self._state.about(), status=self._state.status)

@@ -204,13 +204,15 @@ class Peer:
         self.app.router.add_get("/queue", self._queue)
         self.app.router.add_get("/history/{id}", self._history)
         self.app.router.add_get("/view", self._view)
-        self._ended = False
+        self._begun = self._ended = False
 
     async def _prompt(self, _: web.Request) -> web.Response:
+        self._begun = True
         return web.json_response({"prompt_id": "p1", "number": 1, "node_errors": {}})
 
     async def _queue(self, _: web.Request) -> web.Response:
-        return web.json_response({"queue_running": [[0, "p1", {}, {}, []]], "queue_pending": []})
+        rows = [[0, "p1", {}, {}, []]] if self._begun else []
+        return web.json_response({"queue_running": rows, "queue_pending": []})
 
     async def _history(self, _: web.Request) -> web.Response:
         if not self._ended:
@@ -340,7 +342,7 @@ async def test_an_answer_without_end_fills_no_memory(stage: Stage, monkeypatch: 
         stage.job = job_of({"workflow": {}})
         report = await connector.probe()
         assert report.status == "error" and "larger than 1000000 bytes" in report.detail
-        with pytest.raises(RunFailed, match="larger than 1000000 bytes"):
+        with pytest.raises(RunFailed, match="a queue that is too long to be read"):
             await connector.run(stage.run())
         await connector.close()
     assert sent < 90_000_000

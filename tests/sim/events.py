@@ -70,21 +70,21 @@ def a_program_fails_on_and_on(sim: Simulation, choose: Choose) -> None:
 def a_slot_fails_beside_one_that_works(sim: Simulation, choose: Choose) -> None:
     """Or a helper does, or both slots. Jobs come meanwhile."""
     sim.apply(sim.change(gpus=2))
-    sim.seconds(40)
+    sim.seconds(30)
     sim.submit(12)
     sim.seconds(choose((1, 3)))
     for program in choose(((0,), (1,), (2,), (0, 1))):
         sim.strike(choose(("crashing", "flaky", "sick")), IDS[0], program=program)
-    for _ in range(choose((3, 8))):
+    for _ in range(choose((2, 6))):
         sim.submit(4)
         sim.seconds(25)
 
 
 def a_machine_hangs_again_and_again(sim: Simulation, choose: Choose) -> None:
     machine_id = choose(IDS)
-    for _ in range(choose((1, 5))):
+    for _ in range(choose((1, 1, 4))):
         sim.strike("hung", machine_id)
-        sim.seconds(choose((50, 70)))
+        sim.seconds(50)
 
 
 def a_machine_boots_unheard(sim: Simulation, choose: Choose) -> None:

@@ -16,7 +16,7 @@ from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, Observed, WorkerStatus
 from emp_orch.fleet.plan import Operation, Verb
 from emp_orch.fleet.policy import Hold
-from emp_orch.fleet.round import Inputs, decide
+from emp_orch.fleet.round import Inputs, Round, decide
 
 M = one([SIMULATION, COMFYUI], num_gpus=2, machine_id="m")
 TIMEOUT_MS = 600_000
@@ -31,7 +31,7 @@ AGAIN = "restart-program/m/comfyui-gpu0"
 def hanging(name: str, workers: dict[int, dict[str, Any]]) -> Observed:
     programs = report(M).report.programs
     ill = structs.replace(programs[ProgramName(name)], healthy=False, detail="no answer within 5 s")
-    said = {worker_id(M.id, slot): worker(M, slot, **fields) for slot, fields in workers.items()}
+    said = {worker_id(M.id, slot): worker(M, slot, **workers.get(slot, {})) for slot in range(M.num_gpus)}
     return look(M, machines={M.id: report(M, programs={**programs, ProgramName(name): ill})}, workers=said)
 
 
@@ -76,9 +76,9 @@ def since(observed: Observed, ms: int) -> Memory:
         pytest.param("comfyui-gpu0", {0: {"connector_statuses": {"comfyui": IDLE}}}, "", id="no job"),
         pytest.param(
             "comfyui-gpu0",
-            {0: {**BUSY, "seen_ms": NOW_MS - 60_000, "connector_statuses": {"comfyui": ACTIVE}}},
+            {0: {**BUSY, "machine_id": "elsewhere", "connector_statuses": {"comfyui": ACTIVE}}},
             "",
-            id="its worker is not heard any more",
+            id="its worker is another machine's",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_restart_waits_for_the_job_that_is_on_the_service(
             f"wait for its job, or cancel it (`emp cancel JOB`); `emp restart m {name}` does not wait",
         )
     else:
-        assert [o.key for o in done.decision.run] == [restart]
+        assert restart in [o.key for o in done.decision.run]
 
 
 AT_IT = {0: {**BUSY, "connector_statuses": {"comfyui": ERROR}}}
@@ -134,3 +134,19 @@ def test_a_person_does_not_wait() -> None:
     observed = hanging("comfyui-gpu0", AT_IT)
     done = decide(Inputs(desired=wish(M), observed=observed, memory=Memory(), asked=(asked,)))
     assert [o.key for o in done.decision.run] == [AGAIN]
+
+
+def test_when_the_job_has_ended_it_may_answer_again() -> None:
+    held = decide(Inputs(desired=wish(M), observed=hanging("comfyui-gpu0", AT_IT), memory=Memory()))
+    idle = hanging("comfyui-gpu0", {0: {"connector_statuses": {"comfyui": ERROR}}})
+
+    def after(ms: int) -> Round:
+        machines = {i: structs.replace(m, seen_ms=NOW_MS + ms) for i, m in idle.machines.items()}
+        workers = {i: structs.replace(w, seen_ms=NOW_MS + ms) for i, w in idle.workers.items()}
+        seen = structs.replace(idle, now_ms=NOW_MS + ms, machines=machines, workers=workers)
+        return decide(Inputs(desired=wish(M), observed=seen, memory=held.memory))
+
+    assert [h.why for h in after(1_000).decision.held] == ["its job has just ended, and it may answer again"]
+    assert AGAIN in [o.key for o in after(12_000).decision.run]
+    well = decide(Inputs(desired=wish(M), observed=look(M), memory=held.memory))
+    assert well.memory.busy == {}

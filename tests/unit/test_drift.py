@@ -24,6 +24,7 @@ from emp_orch.fleet.observed import (
     MachineStatus,
     Malformed,
     Observed,
+    Occupant,
     ProgramEnd,
     ProgramReport,
     ProgramState,
@@ -707,6 +708,13 @@ GPUS = structs.replace(one([SIMULATION], num_gpus=2), needs_gpus=True)
 ABLE = structs.replace(M, capabilities={"zone": "a", "hardware": {"gpu_memory_gb": 24}})
 OFFLINE = {"comfyui": ConnectorReport(status=ConnectorStatus.OFFLINE, detail="connection refused")}
 UNLOADED = {"comfyui": ConnectorReport(status=ConnectorStatus.ERROR, detail="no module named x")}
+
+
+def occupied(by: Occupant | None) -> dict[str, ConnectorReport]:
+    idle = ConnectorStatus.IDLE
+    return {"comfyui": ConnectorReport(status=idle, occupied_by="prompt p of job j", occupied_ms=1, occupant=by)}
+
+
 DOWN = {
     "api": ProgramReport(state=S.FATAL, detail="too quick"),
     "monitor": ProgramReport(state=S.RUNNING),
@@ -784,6 +792,18 @@ ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
         "connector-unhealthy m-worker-0 comfyui: wants idle or active, is offline; connection refused\n1. restart program"
         " m comfyui-gpu0  (restart): m-worker-0 comfyui is offline: connection refused  [emp.yaml:comfyui]",
     ),
+    (
+        UP,
+        worker_says(0, capabilities={"services": ["comfyui"]}, connector_statuses=occupied(Occupant.STUCK)),
+        "service-stuck m-worker-0 comfyui: wants idle or active, is stuck; it is at prompt p of job j\n1. restart program"
+        " m comfyui-gpu0  (restart): m-worker-0 comfyui is stuck: it is at prompt p of job j  [emp.yaml:comfyui]",
+    ),
+    (
+        UP,
+        worker_says(0, capabilities={"services": ["comfyui"]}, connector_statuses=occupied(Occupant.FOREIGN)),
+        "service-occupied m-worker-0 comfyui: wants idle or active, is occupied; it is at prompt p of job j",
+    ),
+    (UP, worker_says(0, capabilities={"services": ["comfyui"]}, connector_statuses=occupied(None)), ""),
     (
         UP,
         worker_says(0, connector_statuses=UNLOADED),

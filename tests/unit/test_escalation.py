@@ -101,7 +101,8 @@ START_0, AGAIN_0 = "start-program/m/comfyui-gpu0", "restart-program/m/comfyui-gp
             id="one hangs, the other does not work either",
         ),
         pytest.param(
-            *(ALONE, {OF_SLOT_0: HANGS}, {0: DOWN, 1: {**ABLE, "seen_ms": NOW_MS - 60_000}}, AGAIN_0, RESTARTS),
+            *(ALONE, {OF_SLOT_0: HANGS}, {0: DOWN, 1: {**ABLE, "seen_ms": NOW_MS - 60_000}}, AGAIN_0),
+            [*RESTARTS, "run restart-program/m/redis-worker-gpu1"],
             id="what a silent worker said counts no more",
         ),
         pytest.param(

@@ -60,6 +60,8 @@ REMEDIES = {
     Kind.WORKER_STARTING: "",
     Kind.CONNECTOR_BROKEN: "",
     Kind.CONNECTOR_UNHEALTHY: "restart program m p  (restart): c is this: why  [emp.yaml:1:1]",
+    Kind.SERVICE_STUCK: "restart program m p  (restart): s is this: why  [emp.yaml:1:1]",
+    Kind.SERVICE_OCCUPIED: "",
     Kind.WORKER_SURPLUS: "",
     Kind.MACHINE_CONFLICT: "",
     Kind.MACHINE_WRONG_REDIS: "restart machine m  (restart): why  [emp.yaml:1:1]",
@@ -75,8 +77,10 @@ REMEDIES = {
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_has_its_remedy(kind: Kind) -> None:
-    inside = kind.startswith(("program-", "worker-", "connector-", "control-"))
-    subject = {"program": "p", "worker": "w", "connector": "c", "control": "p"}.get(kind.partition("-")[0], "m")
+    inside = kind.startswith(("program-", "worker-", "connector-", "control-")) or kind is Kind.SERVICE_STUCK
+    subject = {"program": "p", "worker": "w", "connector": "c", "service": "s", "control": "p"}.get(
+        kind.partition("-")[0], "m"
+    )
     operation = plan.remedy(drift(kind, subject, program="p" if inside else None), wish(M))
     assert (operation.text if operation else "") == REMEDIES[kind]
 

@@ -123,6 +123,7 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "jobs.lease": ("30s", lambda: LEAST.jobs.lease_s, 30.0),
     "worker_package": (None, lambda: LEAST.worker_package, None),
     "reconcile.interval": ("2s", lambda: LEAST.reconcile.interval_s, 2.0),
+    "reconcile.stuck_after": ("30s", lambda: LEAST.reconcile.stuck_after_s, 30.0),
     "reconcile.stale_after": ("10s", lambda: LEAST.reconcile.stale_after_s, 10.0),
     "reconcile.max_unavailable": (1, lambda: LEAST.reconcile.max_unavailable, 1),
     "reconcile.prune": (False, lambda: LEAST.reconcile.prune, False),

@@ -15,6 +15,7 @@ from emp_orch.connectors.comfyui.attempt import Attempt, DoubtfulOutput
 from emp_orch.connectors.comfyui.folders import Folders
 from emp_orch.connectors.comfyui.follow import Follower
 from emp_orch.connectors.comfyui.isolation import mark_of, marks_in
+from emp_orch.connectors.comfyui.occupancy import Occupancy
 from emp_orch.connectors.comfyui.options import Tidy
 from emp_orch.connectors.comfyui.outputs import Collector
 from emp_orch.connectors.comfyui.progress import Costs
@@ -42,6 +43,7 @@ class ComfyClient:
         self._costs = Costs()
         self._cancel_asked = False
         self._current: Follower | None = None
+        self.occupancy = Occupancy(self.server)
 
     @property
     def current(self) -> str | None:
@@ -75,6 +77,7 @@ class ComfyClient:
         self._cancel_asked = False
         try:
             with self.server.in_words():
+                await self.occupancy.be_free()
                 try:
                     return await self._try(Attempt(run=run, workflow=workflow, extra_data=extra_data or {}))
                 except DoubtfulOutput as e:
@@ -89,6 +92,7 @@ class ComfyClient:
                     return await self._try(again)
         finally:
             self._current = None
+            self.occupancy.over()
 
     async def _try(self, attempt: Attempt) -> Result:
         async with self.server.listen(attempt.client_id) as socket:
@@ -118,6 +122,7 @@ class ComfyClient:
         The run's record, where the answer was lost and the run is over.
         """
         run = attempt.run
+        self.occupancy.begins(attempt.prompt_id)
         await run.began(attempt.prompt_id)
         body = {
             "prompt": attempt.sent,
@@ -134,6 +139,7 @@ class ComfyClient:
             return await follower.follow_again()
         if queued.prompt_id != attempt.prompt_id:  # a version that chooses for itself
             attempt.prompt_id = queued.prompt_id
+            self.occupancy.begins(attempt.prompt_id)
             await run.began(queued.prompt_id)
         if isinstance(queued.node_errors, dict) and queued.node_errors:
             if run.job.payload.get("partial") is not True:
@@ -187,6 +193,7 @@ class ComfyClient:
                 return await self._recover(Attempt(run=run, workflow=workflow, prompt_id=prompt_id), wait=wait)
         finally:
             self._current = None
+            self.occupancy.over()
 
     async def _recover(self, attempt: Attempt, *, wait: bool) -> Result | None:
         prompt_id = attempt.prompt_id
@@ -196,6 +203,7 @@ class ComfyClient:
             if not wait:
                 raise StillRuns
             self._current = follower
+            self.occupancy.begins(prompt_id)
             record = await self._ended(follower)
             if record is None:
                 return None
@@ -226,6 +234,7 @@ class ComfyClient:
         follower = self._current
         if follower is None:
             return
+        self.occupancy.interrupted(follower.prompt_id)
         try:
             if not await self.server.end(follower.prompt_id):
                 await follower.wake()

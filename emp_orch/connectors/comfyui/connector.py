@@ -61,6 +61,7 @@ class ComfyUI:
     async def probe(self) -> ConnectorReport:
         try:
             stats = msgspec.json.decode(await self._client.get("system_stats", timeout_s=PROBE_TIMEOUT_S), type=_Stats)
+            occupied = await self._client.occupancy.look(timeout_s=PROBE_TIMEOUT_S)
         except NETWORK as e:
             return ConnectorReport(status=ConnectorStatus.ERROR, detail=self._client.gone(e).error.message)
         except MALFORMED as e:
@@ -73,6 +74,8 @@ class ComfyUI:
             version=stats.system.comfyui_version,
             output_folder=self._folders.output,
             temp_folder=self._folders.temp,
+            occupied_by=occupied.by if occupied else "",
+            occupant=occupied.occupant if occupied else None,
             warnings=self._warnings(),
         )
 

@@ -33,18 +33,22 @@ const Worker = ({ worker, job }) => html`
     <ul class="connectors" aria-label="Connectors">
       ${Object.entries(worker.connector_statuses).map(
         ([name, c]) => html`<li key=${name}>
-          <${Badge} word=${c.status} label=${name} title=${[c.version, c.detail, has(c)].filter(Boolean).join(": ")} small />
+          <${Badge} word=${c.status} label=${name} title=${[c.version, c.detail, has(c), occupied(c)].filter(Boolean).join(": ")} small />
         </li>`,
       )}
     </ul>
     ${Object.entries(worker.connector_statuses)
       .filter(([, c]) => c.status === "error" && c.detail)
       .map(([name, c]) => html`<p key=${name} class="trouble small">${name}: ${c.detail}</p>`)}
+    ${Object.entries(worker.connector_statuses)
+      .filter(([, c]) => c.status === "idle" && c.occupied_by)
+      .map(([name, c]) => html`<p key=${name} class="trouble small">${name}: ${occupied(c)}</p>`)}
   </div>
 `;
 
 // What its service told that it has.
 const has = (c) => (c.offers ? `${c.models} models, ${c.node_classes} node classes` : "");
+const occupied = (c) => (c.occupied_by ? `occupied by ${c.occupied_by}` : "");
 
 // Jobs of one batch differ in their last letters.
 const brief = (id) => (id.length > 20 ? `${id.slice(0, 8)}…${id.slice(-8)}` : id);
