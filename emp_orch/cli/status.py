@@ -238,6 +238,8 @@ def _well(worker: SeenWorker) -> bool:
 
 
 def _connector(name: str, c: ConnectorReport) -> str:
+    if c.occupied_by and c.status != "active":
+        return f"{name} occupied ({c.occupied_by})"
     has = f"{c.models} models, {c.node_classes} node classes" if c.offers else ""
     about = "; ".join(words for words in (c.detail, has) if words)
     return f"{name} {c.status}{f' ({about})' if about else ''}"
@@ -258,12 +260,6 @@ def _worker_row(worker: SeenWorker, now_ms: int, stale_ms: int) -> tuple[str, ..
         str(report.jobs_failed),
         " · ".join(connectors) or "-",
     )
-
-
-def _connector(name: str, c: ConnectorReport) -> str:
-    if c.occupied_by and c.status != "active":
-        return f"{name} occupied ({c.occupied_by})"
-    return f"{name} {c.status}{f' ({c.detail})' if c.detail else ''}"
 
 
 def _rest(found: Overview, limit: int | None) -> str:

@@ -151,8 +151,8 @@ class Executor:
         await configs.write_config(self._r, self._keys, mandate, config)
 
     async def _send(self, operation: Operation, verb: CommandVerb, mandate: Mandate) -> None:
-        to, key, program = operation.machine_id, operation.key, operation.program
-        await commands.send(self._r, self._keys, mandate, to, verb, seq=key, program=program)
+        to, key, program, why = operation.machine_id, operation.key, operation.program, operation.cause
+        await commands.send(self._r, self._keys, mandate, to, verb, seq=key, program=program, cause=why)
 
     def _runtime(self, machine: DesiredMachine) -> Runtime:
         runtime = self._runtimes.get(machine.runtime)

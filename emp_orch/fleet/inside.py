@@ -136,6 +136,8 @@ def _classify_program(program: DesiredProgram, got: ProgramReport | None, now_ms
 
 def _why_unhealthy(program: DesiredProgram, got: ProgramReport) -> str:
     met = got.detail or "its health check fails"
+    if program.health is not None and not got.never_healthy and got.detail:
+        return f"its health check failed {program.health.failures} times or more: {met}"
     if not got.never_healthy or program.health is None:
         return met
     within = f"{program.health.startup_s:g} s"

@@ -291,6 +291,7 @@ class Agent:
                 name = self._known(command.program)
                 await self._fetch_secrets(self._config)
                 await self._hold(name, False)
+                self._last_ends.asked(name, command.cause)
                 await self._supervisor.restart(name)
             case CommandVerb.STOP_PROGRAM:
                 name = self._known(command.program)

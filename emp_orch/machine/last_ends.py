@@ -23,6 +23,7 @@ from emp_orch.machine.package_fetch import ApiAccess
 from emp_orch.machine.programs import Programs
 from emp_orch.procident import identify, started_ms
 from emp_orch.runtimes import end_files
+from emp_orch.runtimes.end_files import Asked
 from emp_orch.runtimes.last_words import secrets_in
 from emp_orch.runtimes.program_end import Logs, look_up
 
@@ -60,6 +61,13 @@ class LastEnds:
             end_files.leave(self._folder.root, name, end)
         except OSError as e:
             log.error("cannot write how %s ended: %s", name, e.strerror)
+
+    def asked(self, name: ProgramName, why: str) -> None:
+        """Process of `name` is ended now because emp was told to: a job on it can say why."""
+        try:
+            end_files.leave_asked(self._folder.root, name, Asked(at_ms=int(time.time() * 1000), why=why))
+        except OSError as e:
+            log.error("cannot write why %s is restarted: %s", name, e.strerror)
 
     def missed(self, steps: Iterable[ProgramName]) -> None:
         """Look up the ends that came while no agent was there; `steps` are to end, and may have done so well."""

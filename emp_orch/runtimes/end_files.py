@@ -1,4 +1,4 @@
-"""The last unasked end of each program of a machine, in a file a program: written by its agent, read by its workers.
+"""The last end of each program of a machine, asked for or not, in files: written by its agent, read by its workers.
 
 So a worker whose service dies knows it at once, and with Redis away. Times are of the host's own clock. A machine of an
 earlier version has no such files: then nobody knows, and that is said.
@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from emp_orch.fleet.observed import ProgramEnd
 
@@ -18,6 +19,16 @@ FOLDER = "ends"
 MAX_BYTES = 64 * 1024
 
 _decoder = msgspec.json.Decoder(ProgramEnd)
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """An end that emp asked for: when, and why."""
+
+    at_ms: int
+    why: str
+
+
+_asked = msgspec.json.Decoder(Asked)
 
 
 def path_of(machine: Path, program: str) -> Path:
@@ -32,12 +43,29 @@ def make(machine: Path) -> None:
 
 def leave(machine: Path, program: str, end: ProgramEnd) -> None:
     """Write it, whole or not at all, for our own user alone. Raises OSError."""
-    path = path_of(machine, program)
+    _write(path_of(machine, program), msgspec.json.encode(end))
+
+
+def leave_asked(machine: Path, program: str, asked: Asked) -> None:
+    """As `leave`, of an end that is asked for now. Raises OSError."""
+    _write(path_of(machine, program).with_suffix(".asked"), msgspec.json.encode(asked))
+
+
+def read_asked(machine: Path, program: str) -> Asked | None:
+    """The last end of `program` that was asked for; None when there was none, or nobody left word of it."""
+    try:
+        with path_of(machine, program).with_suffix(".asked").open("rb") as file:
+            return _asked.decode(file.read(MAX_BYTES))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _write(path: Path, text: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.encode(end))
+            file.write(text)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -55,6 +83,7 @@ def read(machine: Path, program: str) -> ProgramEnd | None:
 
 def forget(machine: Path, program: str) -> None:
     path_of(machine, program).unlink(missing_ok=True)
+    path_of(machine, program).with_suffix(".asked").unlink(missing_ok=True)
 
 
 def known(machine: Path) -> dict[str, ProgramEnd]:

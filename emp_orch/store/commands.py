@@ -20,6 +20,7 @@ from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
 
 MAX_COMMANDS = 1_000
+MAX_CAUSE = 500
 
 # KEYS[3] the machine's commands. ARGV[3] length of the stream, ARGV[4] the command.
 _SEND = "redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'command', ARGV[4])"
@@ -33,12 +34,13 @@ class CommandVerb(StrEnum):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """`seq` is the operation's key, given back in the ack. `program` is set for the program verbs."""
+    """`seq` is the operation's key, given back in the ack. `program` is set for the program verbs. `cause`: why."""
 
     epoch: int
     seq: str
     verb: CommandVerb
     program: str | None = None
+    cause: str = ""
 
 
 class Ack(Struct, frozen=True, kw_only=True):
@@ -56,9 +58,10 @@ async def send(
     *,
     seq: str,
     program: str | None = None,
+    cause: str = "",
 ) -> None:
     """Append a command under the epoch of `mandate`. Raises NotLeader when that does not stand any more."""
-    command = Command(epoch=mandate.epoch, seq=seq, verb=verb, program=program)
+    command = Command(epoch=mandate.epoch, seq=seq, verb=verb, program=program, cause=cause[:MAX_CAUSE])
     args: list[str | bytes | int] = [MAX_COMMANDS, msgspec.json.encode(command)]
     await write(r, keys, mandate, _SEND, to=[keys.commands(machine_id)], args=args)
 

@@ -266,7 +266,7 @@ class JobRun:
         """A run during which its service ended. What had not begun is not to blame, nor what was through."""
         error = self._redaction.error(believed.error_of(found.error))
         log.warning("job %s: %s", self._claim.job.id, error.message)
-        if not self._begun and not self._given.earlier:
+        if found.asked or (not self._begun and not self._given.earlier):
             return NotDone(cause=Cause.HANDED_BACK, error=error)
         crash = None if self._saved else found.crash(self._config.worker_id)
         return NotDone(cause=Cause.CRASHED, error=error, crash=crash)

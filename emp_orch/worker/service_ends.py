@@ -25,15 +25,20 @@ TOLD_S = 1.0
 
 
 class ServiceEnd(Struct, frozen=True, kw_only=True):
-    """`own`: of this worker's slot alone; what others' jobs run on too, any of them may have ended."""
+    """`own`: of this worker's slot alone; what others' jobs run on too, any of them may have ended. `asked`: why emp
+    restarted it, empty for an end that nobody asked for.
+    """
 
     service: str
     own: bool
     end: ProgramEnd
+    asked: str = ""
 
     @property
     def error(self) -> JobError:
         """`comfyui exited with status 3 during this job; last words: …`."""
+        if self.asked:
+            return JobError(message=f"emp restarted {self.service} during this job: {self.asked}", retryable=True)
         last = f"; last words: {self.end.lines[-1]}" if self.end.lines else "; it said nothing"
         detail = {"service": self.service, "exit_status": self.end.exit_status, "signal": self.end.signal}
         return JobError(
@@ -67,6 +72,10 @@ class ServiceEnds:
         if self._machine is None:
             return None
         for program, own in self._programs.items():
+            asked = end_files.read_asked(self._machine, program)
+            if asked is not None and asked.at_ms >= self._since_ms:
+                word = asked.why or "it was asked to"
+                return ServiceEnd(service=program, own=own, end=ProgramEnd(at_ms=asked.at_ms), asked=word)
             end = end_files.read(self._machine, program)
             if end is not None and end.at_ms >= self._since_ms:
                 return ServiceEnd(service=self._service, own=own, end=end)

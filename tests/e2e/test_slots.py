@@ -119,6 +119,16 @@ def test_a_slot_that_cannot_start_is_left_to_a_person_and_the_other_works_on(beg
     assert slots.until_job(slots.submit("comfy", 1, "TestSleep", seconds=0.1, interruptible=True), "completed")
 
 
+def test_a_job_says_that_its_service_was_restarted_and_why(begun: Begun) -> None:
+    slots = begun.slots
+    job = slots.submit("comfy", 1, "TestSleep", seconds=3.0, interruptible=True)
+    slots.until_job(job, "in_progress")
+    slots.stack.ok("restart", "steady", "comfy-gpu1")
+    ended = slots.until_job(job, "completed")
+    told = " ".join(str(h.get("reason", "")) for h in ended["history"])
+    assert "emp restarted comfy-gpu1 during this job: asked by cli" in told and ended["attempts"] == 1
+
+
 def test_a_service_that_holds_still_is_not_restarted_under_its_job(begun: Begun) -> None:
     slots, service = begun.slots, begun.slots.service("comfy", 0)
     job = slots.submit("comfy", 0, "TestHold", seconds=6.0)

@@ -575,8 +575,8 @@ program-starting simulation: wants RUNNING, is STOPPING; supervisord is at it
 program-starting comfyui-gpu0: wants RUNNING, is RUNNING, not healthy yet; its health check has not passed yet
 """,
     "unhealthy": """\
-program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; /system_stats answered 500
-1. restart program m comfyui-gpu0  (restart): it is RUNNING, unhealthy: /system_stats answered 500  [emp.yaml:comfyui]
+program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; its health check failed 3 times or more: /system_stats answered 500
+1. restart program m comfyui-gpu0  (restart): it is RUNNING, unhealthy: its health check failed 3 times or more: /system_stats answered 500  [emp.yaml:comfyui]
 """,
     "unhealthy, no reason": """\
 program-unhealthy comfyui-gpu0: wants RUNNING, is RUNNING, unhealthy; its health check fails
