@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 import pytest
+from fleet_support import COMFYUI, NOW_MS, look, one, report, wish
 from test_status_text import difference, drift
 
 from emp_orch.cli.doctor import as_document, text
@@ -17,10 +18,12 @@ from emp_orch.control.doctor.examine import CHECKS, examine
 from emp_orch.control.doctor.facts import Answer, Facts, gather
 from emp_orch.control.doctor.host import PathFacts
 from emp_orch.control.doctor.logs import last_line
+from emp_orch.control.doctor.machines import program_problem
 from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts
 from emp_orch.fleet.kinds import Kind
 from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
 from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.fleet.policy import Hold
 from emp_orch.layout import Layout
@@ -291,6 +294,36 @@ def test_last_words(tmp_path: Path) -> None:
     assert last_line(log) == "it wrote nothing"
     log.write_text("a\n" * 10_000 + "the \x1b[31mend\n\n")
     assert last_line(log) == "the [31mend"
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "what"),
+    [
+        (
+            ProgramState.BACKOFF,
+            Level.FAIL,
+            "is BACKOFF; exited with status 3, 0.2 s after its start; last words: no model",
+        ),
+        # Looked at between two tries.
+        (
+            ProgramState.STARTING,
+            Level.WARN,
+            "is STARTING; before that it exited with status 3, 0.2 s after its start; last words: no model",
+        ),
+    ],
+)
+def test_a_program_that_ends_again_and_again_is_seen_whenever_one_looks(
+    nothing: Facts, state: ProgramState, level: Level, what: str
+) -> None:
+    m = one([COMFYUI])
+    program = next(p for p in m.programs if p.service == "comfyui" and p.health is not None)
+    end = ProgramEnd(at_ms=NOW_MS, pid=7, exit_status=3, lived_ms=200, lines=("loading", "no model"))
+    programs = {**report(m).report.programs, program.name: ProgramReport(state=state, last_end=end)}
+    observed = look(m, machines={m.id: report(m, programs=programs)})
+    found = msgspec.structs.replace(difference(), desired=wish(m), observed=observed)
+    (problem,) = program_problem(msgspec.structs.replace(nothing, difference=found), m, program)
+    head = f"{program.name} on {m.id} {what}"
+    assert (problem.level, problem.what) == (level, f"{head}\n| loading\n| no model")
 
 
 def test_what_keeps_emp_from_acting_is_said_with_the_way_out(nothing: Facts) -> None:

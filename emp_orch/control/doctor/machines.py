@@ -186,6 +186,14 @@ def program_problem(facts: Facts, machine: DesiredMachine, program: DesiredProgr
         )
         return
     report = reported_program(facts, machine.id, program.name)
+    if seen.state == "STARTING" and report is not None and report.last_end is not None:
+        yield Problem(
+            what=f"{program.name} on {machine.id} is STARTING; before that it {_why(facts, machine.id, program.name)}",
+            fix=f"{_logs(machine.id, program.name)}; emp restart {machine.id} {program.name}",
+            where=program.origin,
+            level=Level.WARN,
+        )
+        return
     if report is not None and report.healthy is False:
         yield Problem(
             what=f"{program.name} on {machine.id} runs, but its health check fails: {report.detail or 'no detail'}",
