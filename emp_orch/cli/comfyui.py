@@ -25,6 +25,7 @@ CANNOT_START = 78
 @click.option("--cwd", type=click.Path(path_type=Path), default=None, help="Its working directory; else the checkout.")
 @click.option("--model-folder", "model_folders", multiple=True, metavar="DIR", help="More models, laid out as models/.")
 @click.option("--model-paths", default="{}", metavar="JSON", help="Sections of extra_model_paths.yaml.")
+@click.option("--upload-mib", type=click.IntRange(min=1), default=None, help="The largest file that jobs bring, MiB.")
 @click.option("--check", "only_check", is_flag=True, help="Say whether the checkout can be started, and end.")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -38,6 +39,7 @@ def comfyui(
     cwd: Path | None,
     model_folders: tuple[str, ...],
     model_paths: str,
+    upload_mib: int | None,
     only_check: bool,
     args: tuple[str, ...],
 ) -> None:
@@ -64,6 +66,7 @@ def comfyui(
             host=host,
             port=port,
             args=args,
+            upload_mib=upload_mib,
             model_folders=model_folders,
             model_paths=sections,
         )

@@ -15,6 +15,7 @@ INPUT = "--input-directory"
 USER = "--user-directory"
 DATABASE = "--database-url"
 EXTRA_MODELS = "--extra-model-paths-config"
+UPLOAD = "--max-upload-size"
 
 # Without one of these, a second slot would take the port or the pictures of the first.
 NEEDED = (LISTEN, PORT, OUTPUT, TEMP, INPUT)

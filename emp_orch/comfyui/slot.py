@@ -14,17 +14,22 @@ from emp_orch.errors import EmpError
 
 EXTRA_MODELS = "extra_model_paths.yaml"
 DATABASE = "comfyui.db"
+# What an upload has beside the file: the names and borders of its parts.
+UPLOAD_MARGIN_MIB = 1
 # Characters that a URL of SQLAlchemy, or alembic's configuration, would read as something else.
 _NO_PATH_OF_A_URL = frozenset("%?#")
 
 
 class Slot(Struct, frozen=True, kw_only=True):
-    """`folder` is absolute. `args` are a user's own words, after emp's."""
+    """`folder` is absolute. `args` are a user's own words, after emp's. `upload_mib`: the largest file that jobs bring;
+    None: ComfyUI's own limit.
+    """
 
     folder: Path
     host: str
     port: int
     args: tuple[str, ...] = ()
+    upload_mib: int | None = None
     model_folders: tuple[str, ...] = ()
     model_paths: dict[str, dict[str, str | bool]] = {}
 
@@ -82,6 +87,8 @@ def command(slot: Slot, checkout: Checkout) -> list[str]:
     }
     if (slot.folder / EXTRA_MODELS).is_file():
         wanted[options.EXTRA_MODELS] = str(slot.folder / EXTRA_MODELS)
+    if slot.upload_mib is not None:
+        wanted[options.UPLOAD] = str(slot.upload_mib + UPLOAD_MARGIN_MIB)
     words = [word for option, value in wanted.items() if option in checkout.options for word in (option, value)]
     return [str(checkout.python), str(checkout.path / MAIN), *words, *slot.args]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -22,8 +23,10 @@ def preparing(service: Service) -> tuple[str, ...]:
     return (EMP, "simulate", "--prepare", "--dir", data_dir(service, None))
 
 
-def serving(service: Service, slot: int | None, port: int | None, *, published: bool, fill: Fill) -> tuple[str, ...]:
-    """A builtin service itself, listening on `port`."""
+def serving(
+    service: Service, slot: int | None, port: int | None, *, published: bool, fill: Fill, max_input_bytes: int | None
+) -> tuple[str, ...]:
+    """A builtin service itself, listening on `port`. `max_input_bytes`: the largest file that jobs bring, if any do."""
     # Docker hands a published port's connections to the container's own address, not to its loopback.
     host = ("--host", "0.0.0.0") if published else ()  # noqa: S104
     where = (*host, "--port", str(port), "--dir", data_dir(service, slot))
@@ -31,7 +34,8 @@ def serving(service: Service, slot: int | None, port: int | None, *, published: 
         return (EMP, "simulate", *where, *(() if slot is None else ("--gpu", str(slot))))
     cwd = () if service.cwd is None else ("--cwd", fill(service.cwd))
     args = tuple(fill(word) for word in service.checkout.args)
-    ours = (*_place(service.checkout), *where, *cwd, *_models(service.checkout))
+    upload = () if max_input_bytes is None else ("--upload-mib", str(math.ceil(max_input_bytes / 2**20)))
+    ours = (*_place(service.checkout), *where, *cwd, *_models(service.checkout), *upload)
     return (EMP, "comfyui", *ours, *(("--", *args) if args else ()))
 
 

@@ -260,10 +260,12 @@ def _slots(machine: Machine, service: Service) -> list[int | None]:
     return list(range(machine.num_gpus)) if service.scale is Scale.PER_GPU else [None]
 
 
+def _program_name(service: Service, slot: int | None) -> ProgramName:
+    return ProgramName(service.name if slot is None else f"{service.name}-gpu{slot}")
+
+
 def _program_names(machine: Machine, service: Service) -> list[ProgramName]:
-    return [
-        ProgramName(service.name if slot is None else f"{service.name}-gpu{slot}") for slot in _slots(machine, service)
-    ]
+    return [_program_name(service, slot) for slot in _slots(machine, service)]
 
 
 def _service_programs(machine: Machine, service: Service, fleet: Fleet) -> list[DesiredProgram]:
@@ -274,10 +276,7 @@ def _service_programs(machine: Machine, service: Service, fleet: Fleet) -> list[
     if service.scale is Scale.ONCE:
         argv = tuple(_fill(word, service, machine, None) for word in service.command or ())
         return [_once(ProgramName(service.name), argv, machine, service=service, after=tuple(after))]
-    return [
-        _service_program(machine, service, slot, name, tuple(after))
-        for slot, name in zip(_slots(machine, service), _program_names(machine, service), strict=True)
-    ]
+    return [_service_program(fleet, machine, service, slot, tuple(after)) for slot in _slots(machine, service)]
 
 
 def program_port(machine: Machine, service: Service, slot: int | None) -> int | None:
@@ -287,16 +286,18 @@ def program_port(machine: Machine, service: Service, slot: int | None) -> int | 
 
 
 def _service_program(
-    machine: Machine, service: Service, slot: int | None, name: ProgramName, after: tuple[ProgramName, ...]
+    fleet: Fleet, machine: Machine, service: Service, slot: int | None, after: tuple[ProgramName, ...]
 ) -> DesiredProgram:
     port = program_port(machine, service, slot)
     if service.builtin is not None:
         fill = partial(_fill, service=service, machine=machine, slot=slot)
-        argv = serving(service, slot, port, published=_published(machine, service), fill=fill)
+        published, inputs = _published(machine, service), fleet.jobs.inputs
+        most = None if inputs is None else inputs.max_bytes
+        argv = serving(service, slot, port, published=published, fill=fill, max_input_bytes=most)
     else:
         argv = tuple(_fill(word, service, machine, slot) for word in service.command or ())
     return DesiredProgram(
-        name=name,
+        name=_program_name(service, slot),
         kind=ProgramKind.SERVICE,
         service=service.name,
         slot=slot,

@@ -117,6 +117,14 @@ def test_what_a_version_does_not_know_is_left_out(tmp_path: Path) -> None:
     assert [w for w in words if w.startswith("--")] == list(OLD)
 
 
+def test_it_takes_files_as_large_as_jobs_may_bring(tmp_path: Path) -> None:
+    found = look(make_checkout(tmp_path / "c", options=(*OLD, "--max-upload-size")), None)
+    words = command(slot(tmp_path / "s", upload_mib=256, args=("--cpu",)), found)
+    assert words[-3:] == ["--max-upload-size", "257", "--cpu"]
+    old = look(make_checkout(tmp_path / "old", options=OLD), None)
+    assert "--max-upload-size" not in command(slot(tmp_path / "s", upload_mib=256), old)
+
+
 def test_a_folder_that_no_url_can_name_gets_a_database_in_memory(tmp_path: Path) -> None:
     found = look(make_checkout(tmp_path / "c"), None)
     for name in ("50%", "what?", "a#b"):
