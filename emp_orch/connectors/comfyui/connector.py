@@ -1,4 +1,4 @@
-"""The `comfyui` connector: payload `{"workflow": {…}}` in ComfyUI's API format (also as `prompt`)."""
+"""The `comfyui` connector: payload `{"workflow": {…}}` in ComfyUI's API format (or another form of jobs/workflows)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
 from emp_orch.jobs.offers import Offers
+from emp_orch.jobs.workflows import normalised
 
 
 class _System(Struct):
@@ -117,7 +118,12 @@ class ComfyUI:
 
 
 def _workflow_of(job: Job) -> Workflow:
+    """Checked when it was submitted, unless nobody knew then that this service is a ComfyUI."""
     for name in ("workflow", "prompt"):
         if name in job.payload:
             return parse_workflow(job.payload[name])
-    raise RunFailed('the payload holds no workflow: use {"workflow": {…}}', retryable=False)
+    asked = normalised(job.payload)
+    if isinstance(asked, list):
+        raise RunFailed("; ".join(asked), retryable=False)
+    workflow: Workflow = asked.payload["workflow"]
+    return workflow

@@ -57,6 +57,16 @@ def colors(stage: Stage, result: Result) -> list[int]:
     return [color_of(stage.saved(output)) for output in result.outputs]
 
 
+@pytest.mark.parametrize("form", [lambda w: w, lambda w: {"prompt": w}, lambda w: {"input": {"workflow": w}}])
+async def test_a_payload_that_nobody_knew_to_be_a_workflow_runs_all_the_same(
+    connector: ComfyUI, tmp_path: Path, form: Any
+) -> None:
+    """Submitted before the fleet's generation said which connector its service has, it came as it was."""
+    colour = a_color()
+    stage = Stage(tmp_path / "artifacts", job_of(form(saved(colour))))
+    assert colors(stage, await connector.run(stage.run())) == [colour]
+
+
 async def at_work(connector: ComfyUI, stage: Stage, client: Client) -> asyncio.Task[Result]:
     """A run whose sleeping node sleeps."""
     run = asyncio.create_task(connector.run(stage.run()))
