@@ -327,7 +327,7 @@ local function enqueue(id, seq, score, sig, requirements, now)
   local entry = member(seq, id)
   call('ZADD', LANE .. sig, score, entry)
   if call('ZRANGE', LANE .. sig, 0, 0)[1] == entry then new_head(sig, entry, score) end
-  if new then wake_classes(sig, now) else wake_one(sig, now) end
+  if new then wake_classes(sig, now) else pass_on(sig, now) end
 end
 
 -- Forget these ended jobs. Those that left files are remembered until somebody deletes the files.

@@ -8,9 +8,10 @@ import zlib
 import pytest
 from queue_support import job
 
-from emp_orch.jobs.model import Result
+from emp_orch.jobs.model import JobError, Result
 from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded, model_key
 from emp_orch.jobs.requirements import lane_of
+from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.claims import Claimed, Claims, Waiting
 from emp_orch.store.connect import Client
@@ -212,4 +213,24 @@ async def test_a_worker_that_died_while_it_waited_is_not_waited_for(r: Client) -
         assert await there.wait(5) is not None
     finally:
         for claims in (gone, there):
+            await claims.aclose()
+
+
+async def test_a_job_that_comes_back_wakes_those_who_do_not_know_its_lane_yet(r: Client) -> None:
+    """Whoever was woken to look at a new lane claimed as another than it had waited as, and gave the job back."""
+    queue = Queue(r, KEYS)
+    changed, there = (Claims(r, KEYS, name, lease_s=30) for name in ("changed", "there"))
+    video = {"services": ["simulation", "video"]}
+    try:
+        for claims in (changed, there):
+            assert isinstance(await claims.claim_or_wait(video), Waiting)
+        await queue.submit(job("simulation"))
+        claim = await changed.claim_or_wait(ABLE)
+        assert isinstance(claim, Claimed)
+        back = JobError(message="not here", retryable=True)
+        assert await changed.not_completed(claim, Cause.HANDED_BACK, back) is JobStatus.PENDING
+        assert await there.wait(5) is not None
+        assert isinstance(await there.claim_or_wait(video), Claimed)
+    finally:
+        for claims in (changed, there):
             await claims.aclose()
