@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from http_support import Producer, Stack, eventually, fleet_of, free_port
 
+from emp_orch.jobs.submission import MAX_JOB_BYTES
 from emp_orch.store.connect import ANSWER_S
 
 
@@ -68,7 +69,7 @@ async def test_a_bad_body_is_named(api: aiohttp.ClientSession, body: bytes, word
 
 
 async def test_a_body_too_large_is_413(api: aiohttp.ClientSession) -> None:
-    async with api.post("/api/jobs", data=io.BytesIO(b"x" * (6 * 1024 * 1024))) as response:
+    async with api.post("/api/jobs", data=io.BytesIO(b"x" * (MAX_JOB_BYTES + 1))) as response:
         await refused(response, 413, "larger")
 
 
