@@ -21,11 +21,17 @@ KEPT_CHANGES = 100_000
 _CHANGES = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local silent = '(' .. string.format('%d', now - tonumber(ARGV[2]))
+local before = '(' .. string.format('%d', now - tonumber(ARGV[2]))
+local after = '(' .. string.format('%d', now + tonumber(ARGV[2]))
+local function silent(seen)
+  local found = redis.call('ZRANGEBYSCORE', seen, '-inf', before, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+  for _, word in ipairs(redis.call('ZRANGEBYSCORE', seen, after, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])) do
+    found[#found + 1] = word
+  end
+  return found
+end
 return {string.format('%d', now), redis.call('GET', KEYS[2]) or '0',
-  redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[3]),
-  redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', silent, 'WITHSCORES', 'LIMIT', 0, ARGV[3]),
-  redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', silent, 'WITHSCORES', 'LIMIT', 0, ARGV[3])}
+  redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[3]), silent(KEYS[3]), silent(KEYS[4])}
 """
 
 

@@ -66,6 +66,18 @@ async def test_who_follows_the_changes_sees_that_redis_was_emptied(r: Client) ->
     assert began_anew(before, await current_seq(r, KEYS))
 
 
+@pytest.mark.parametrize(("away_ms", "silent"), [(-60_000, True), (-5_000, False), (5_000, False), (60_000, True)])
+async def test_who_was_heard_in_the_future_is_silent(r: Client, away_ms: int, silent: bool) -> None:
+    """Redis' clock was set back: a look by changes and a look at all must say the same of who is silent."""
+    await machine_writer(r, KEYS, M.id).write(report(M).report)
+    await worker_writer(r, KEYS, W).write(worker(M, 0).report)
+    at_ms = await time_ms(r) + away_ms
+    await r.zadd(KEYS.machines_seen, {M.id: at_ms})
+    await r.zadd(KEYS.workers_seen, {W: at_ms})
+    changes = await changes_since(r, KEYS, await current_seq(r, KEYS), stale_after_ms=10_000)
+    assert (changes.silent_machines, changes.silent_workers) == (({M.id}, {W}) if silent else (set(), set()))
+
+
 @pytest.mark.parametrize("damage", ["{", "7", '{"machine_id": "m"}', "", '{"machine_id": 7}'])
 async def test_a_damaged_document_is_named_and_made_whole_by_its_living_writer(r: Client, damage: str) -> None:
     writer = machine_writer(r, KEYS, M.id)

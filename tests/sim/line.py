@@ -91,9 +91,13 @@ class Reports:
         world = self._line.world
         names = {"machine": self._keys.machines, "worker": self._keys.workers}
         changed = [f"{names[kind]} {i}" for (kind, i), n in world.changed.items() if n > seq]
-        before_ms = world.redis_ms - stale_after_ms
         silent = [
-            [word for i, (_, seen) in docs.items() if seen < before_ms for word in (str(i), str(seen))]
+            [
+                word
+                for i, (_, seen) in docs.items()
+                if abs(world.redis_ms - seen) > stale_after_ms
+                for word in (str(i), str(seen))
+            ]
             for docs in (world.documents, world.workers)
         ]
         return [str(world.redis_ms), str(world.seq), changed, *silent]

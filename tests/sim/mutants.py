@@ -52,7 +52,9 @@ MUTANTS = (
     _one("the breaker is not asked", "breaker", "fleet.policy", "    _broken_circuit,\n", ""),
     _one("the breaker never opens", "breaker", "fleet.breaker", "if len(lately) < threshold(desired):", "if True:"),
     _one("quarantine is not asked", "quarantine", "fleet.policy", "    _quarantined,\n", ""),
-    _one("no budget of a program", "budget", "fleet.budget", "tries < limits.program_budget", "True"),
+    _one(
+        "no budget of a program", "budget", "fleet.budget", "tries < (ONCE if late else limits.program_budget)", "True"
+    ),
     _one("no budget of a machine", "budget", "fleet.budget", "restarts >= limits.machine_budget", "False"),
     _one(
         *("a slot's trouble is its machine's", "own trouble", "fleet.slots"),
