@@ -115,31 +115,22 @@ async def test_a_run_is_cancelled_while_it_works(connector: ComfyUI, client: Cli
     assert await connector.recover(stage.run("2"), stage.refs[-1], wait=False) is None
 
 
-async def test_a_run_is_cancelled_while_it_waits_behind_anothers(
+async def test_a_service_at_anothers_prompt_takes_no_run_until_that_is_over(
     connector: ComfyUI, client: Client, stage_of: Any
 ) -> None:
-    """And the other's runs on."""
-    foreign = await client.begin(test_node("TestSleep", seconds=30, interruptible=True))
-    await client.running(foreign)
-    stage = stage_of(saved(a_color()))
-    run = asyncio.create_task(connector.run(stage.run()))
-
-    async def waits() -> bool:
-        return bool((await client.get("/queue"))["queue_pending"])
-
-    await until(waits)
-    await connector.cancel()
-    with pytest.raises(RunFailed):
-        await asyncio.wait_for(run, 10)
-    queue = await client.get("/queue")
-    assert [row[1] for row in queue["queue_running"]] == [foreign] and queue["queue_pending"] == []
-
-
-async def test_a_run_waits_behind_anothers(connector: ComfyUI, client: Client, stage_of: Any) -> None:
-    await client.begin(test_node("TestSleep", seconds=0.5, interruptible=True))
+    foreign = await client.begin_at(test_node("TestSleep", seconds=30, interruptible=True), "2")
     color = a_color()
     stage = stage_of(saved(color))
-    assert colors(stage, await connector.run(stage.run())) == [color]
+    with pytest.raises(RunFailed, match=foreign) as caught:
+        await connector.run(stage.run())
+    assert caught.value.error.retryable and not caught.value.reached and not stage.refs
+    assert foreign in (await connector.probe()).occupied_by
+    queue = await client.get("/queue")
+    assert [row[1] for row in queue["queue_running"]] == [foreign] and queue["queue_pending"] == []
+    await client.post("/interrupt")
+    await client.ended(foreign)
+    assert not (await connector.probe()).occupied_by
+    assert colors(stage, await connector.run(stage.run("2"))) == [color]
 
 
 async def test_a_node_that_ignores_the_cancel_is_waited_for(connector: ComfyUI, client: Client, stage_of: Any) -> None:
