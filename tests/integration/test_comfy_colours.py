@@ -39,8 +39,15 @@ def payload(number: int) -> dict[str, Any]:
     }
 
 
-def shown(png: bytes) -> int:
-    """The colour of the first pixel: no filter changes that one."""
+def shown(png: bytes) -> int | None:
+    """The colour of the first pixel: no filter changes that one. None of a file that another slot was writing over."""
+    try:
+        return _first_pixel(png)
+    except (struct.error, zlib.error):
+        return None
+
+
+def _first_pixel(png: bytes) -> int:
     data, at = b"", 8
     while at < len(png):
         (size,) = struct.unpack(">I", png[at : at + 4])

@@ -186,9 +186,13 @@ async def test_a_killed_workers_job_is_finished_by_another(stage: Bench, queue: 
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", gpu=1, options=short)
     found = await ended(queue, sent.job_id)
     assert found.status is JobStatus.COMPLETED and found.worker_id == "m-worker-1" and found.attempts == 2
-    assert [h.event for h in found.history] == [
-        *("job_submitted", "job_assigned", "job_requeued", "job_assigned", "job_completed")
-    ]
+    events = [h.event for h in found.history]
+    assert events[:4] == ["job_submitted", "job_assigned", "job_requeued", "job_assigned"]
+    assert events[-1] == "job_completed"
+    # The service may still be at the killed worker's run: no job is queued behind it, and waiting costs no attempt.
+    between = found.history[4:-1]
+    assert [h.event for h in between] == ["job_requeued", "job_assigned"] * (len(between) // 2)
+    assert all(f"of job {sent.job_id}, which another worker sent" in h.reason for h in between[::2])
 
 
 async def test_a_worker_that_starts_again_takes_its_run_up_again(stage: Bench, r: Client, queue: SweptQueue) -> None:
