@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from http_support import Producer, Stack
 
-from emp_orch.jobs import parse_submission
 from emp_orch.jobs.model import Output, Result
+from emp_orch.jobs.submission import parse_submission
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.claims import Claimed, Claims
 from emp_orch.store.queue import Queue

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from emp_orch.jobs import Submission, parse_submission
+from emp_orch.jobs.submission import Submission, parse_submission
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from msgspec import Struct
 from bench.queue import emp_peer
 from bench.queue.plan import Plan
 from bench.queue.server import BenchRedis
-from emp_orch.jobs import Submission
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.requirements import Requirements
+from emp_orch.jobs.submission import Submission
 from emp_orch.store.claims import Claimed, Claims
 from emp_orch.store.connect import client
 from emp_orch.store.keys import Keys

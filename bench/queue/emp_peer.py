@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.peers.given import url
-from emp_orch.jobs import Submission
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.submission import Submission
 from emp_orch.store.connect import client
 from emp_orch.store.keys import Keys
 from emp_orch.store.pipelined import Pipelined

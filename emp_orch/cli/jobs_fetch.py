@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from emp_orch.jobs.model import Job, Output
+    from emp_orch.jobs.outputs import Recorded
     from emp_orch.store.artifacts import Artifacts
 
 
-def output_line(job_id: str, output: Output, artifacts_url: str) -> str:
+def output_line(job_id: str, output: Recorded, artifacts_url: str) -> str:
     """One output for a person, with its path when the store is a folder of this host."""
     from emp_orch.jobs.outputs import safe_content_type, safe_name
     from emp_orch.store.artifact_url import local_path

@@ -11,8 +11,8 @@ from emp_orch.cli.jobs_access import Access, plain
 from emp_orch.errors import EmpError, UsageError
 
 if TYPE_CHECKING:
-    from emp_orch.jobs import Submission
     from emp_orch.jobs.inputs import LocalFile
+    from emp_orch.jobs.submission import Submission
     from emp_orch.store.assets import Asset
 
 FORM = "NAME=@FILE, @FILE, @FOLDER/, NAME=https://…, NAME=asset:sha256:… or NAME=job:ID/OUTPUT"

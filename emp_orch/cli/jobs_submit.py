@@ -193,7 +193,7 @@ def _single(how: _How, asked: dict[str, Any]) -> Exit:
 
 async def _one(how: _How, asked: dict[str, Any]) -> Exit:
     from emp_orch.cli.jobs_wait import wait_for
-    from emp_orch.jobs import BadSubmission, parse_submission
+    from emp_orch.jobs.submission import BadSubmission, parse_submission
 
     async with fleet_queue(how.folder) as access:
         submission = parse_submission(asked, await access.services.now(), files=True)
@@ -234,13 +234,12 @@ def _tell(job: Job | Ended, how: _How) -> Exit:
 
 def _ended(job: Job | Ended, folder: Path) -> str:
     from emp_orch import settings
-    from emp_orch.jobs.model import outputs_of
     from emp_orch.layout import Layout
 
     failure = f": {plain(job.error.message)}" if job.error else ""
     store = settings.load(Layout(folder)).artifacts
     lines = [f"job {job.id} {job.status}{failure}"]
-    lines += [f"  {output_line(job.id, o, store)}" for o in outputs_of(job.result, job.error)]
+    lines += [f"  {output_line(job.id, o, store)}" for o in job.outputs]
     if job.result and job.result.detail:
         lines.append(f"  answer {short_json(job.result.detail)}")
     return "\n".join(lines)

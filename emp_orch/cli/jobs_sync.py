@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from emp_orch import settings
 from emp_orch.errors import EmpError, UsageError
-from emp_orch.jobs.model import JobError, Result
 from emp_orch.layout import Layout
 
 if TYPE_CHECKING:
@@ -28,6 +27,26 @@ ANSWER_S = 4.0
 MAX_ANSWER_BYTES = 8 * 1024**2
 
 
+class Output(Struct, frozen=True, kw_only=True):
+    """As jobs/model has it, without its imports; so are the others."""
+
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    path: str
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    outputs: tuple[Output, ...] = ()
+    detail: dict[str, Any] = {}
+
+
+class JobError(Struct, frozen=True, kw_only=True):
+    message: str
+    outputs: tuple[Output, ...] = ()
+
+
 class Ended(Struct, frozen=True, kw_only=True):
     """What is told of a job at its end."""
 
@@ -35,6 +54,11 @@ class Ended(Struct, frozen=True, kw_only=True):
     status: str
     error: JobError | None = None
     result: Result | None = None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What it made; of a failed run what is kept of it."""
+        return self.result.outputs if self.result else self.error.outputs if self.error else ()
 
 
 class Quick(Struct, frozen=True, kw_only=True):

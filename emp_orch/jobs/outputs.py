@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Container
-
-from emp_orch.jobs.model import Output
+from typing import Protocol
 
 MAX_NAME_BYTES = 200
 # A run's share of a longer name is its end: `.safetensors` stays.
@@ -18,6 +17,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]{1,80}/[A-Za-z0-9!#$&^_.+-]{1,80})(?:;.*?charset=\"?([A-Za-z0-9._-]{1,40}))?")
 # Separators of any system, and what shells and fsspec take for patterns.
 _RESERVED = frozenset('/\\:*?"<>|[]{}')
+
+
+class Recorded(Protocol):
+    """What is read of an output's record: jobs/model.Output, or as much of it as somebody was told."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def path(self) -> str: ...
 
 
 def is_safe_id(text: str) -> bool:
@@ -62,7 +76,7 @@ def url_holds_login(url: str) -> bool:
     return bool(at) and ":" in user
 
 
-def place_of(output: Output) -> tuple[str, str] | None:
+def place_of(output: Recorded) -> tuple[str, str] | None:
     """Run and file of a recorded output; None when the record is not one that a save makes."""
     run, separator, file = output.path.partition("/")
     fits = separator and is_safe_id(run) and is_safe_name(file)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emp_orch.errors import EmpError, Unreachable, UsageError
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.outputs import is_safe_id, place_of, url_holds_login
+from emp_orch.jobs.outputs import Recorded, is_safe_id, place_of, url_holds_login
 
 
 class BadArtifactsUrl(UsageError):
@@ -36,7 +35,7 @@ def local_url(folder: Path) -> str:
     return f"file://{folder.absolute()}"
 
 
-def local_path(url: str, job_id: str, output: Output) -> str | None:
+def local_path(url: str, job_id: str, output: Recorded) -> str | None:
     """Where an output of the store at `url` is on this host; None for a far store or a damaged record."""
     folder = url.partition("://")[2]
     if not is_local(url) or not is_safe_id(job_id) or place_of(output) is None:

@@ -16,7 +16,7 @@ from playwright.async_api import expect
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
 from emp_orch.fleet.overrides import Override, OverrideKind
-from emp_orch.jobs import parse_submission
+from emp_orch.jobs.submission import parse_submission
 from emp_orch.store.overrides import put_override
 from emp_orch.store.queue import Queue
 from emp_orch.store.status import BreakerStatus, RolloutStatus, read_status, write_status

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 from emp_orch.fleet.drift import Kind
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import ConnectorStatus, ProgramEnd, ProgramReport, ProgramState, WorkerStatus
-from emp_orch.jobs import parse_submission
+from emp_orch.jobs.submission import parse_submission
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.queue import Queue
 

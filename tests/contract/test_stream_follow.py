@@ -18,7 +18,7 @@ from emp_orch.api.views import State
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import MachineStatus, WorkerStatus
 from emp_orch.fleet.overrides import Override, OverrideKind
-from emp_orch.jobs import parse_submission
+from emp_orch.jobs.submission import parse_submission
 from emp_orch.store import report_changes
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys

@@ -9,9 +9,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emp_orch.jobs import parse_submission
 from emp_orch.jobs.requirements import Requirements, canonical, lane_of, unmet
 from emp_orch.jobs.retry import Cause, Requeue, decide
+from emp_orch.jobs.submission import parse_submission
 from emp_orch.jobs.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all
 
 NAMES = ("a", "b", "c")

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from emp_orch.jobs import BadSubmission, parse_submission
 from emp_orch.jobs.requirements import Requirements, lane_of, unmet
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.states import ENDED, TRANSITIONS, JobStatus, may_follow
+from emp_orch.jobs.submission import BadSubmission, parse_submission
 
 WORKER: dict[str, Any] = {
     "services": ["simulation", "comfyui"],

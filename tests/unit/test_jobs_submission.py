@@ -6,8 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_orch.jobs import BadSubmission, parse_batch, parse_submission
-from emp_orch.jobs.submission import MAX_BATCH, MAX_JOB_BYTES, MAX_PAYLOAD_DEPTH, MAX_PROBLEMS, parse_batch_text
+from emp_orch.jobs.submission import (
+    MAX_BATCH,
+    MAX_JOB_BYTES,
+    MAX_PAYLOAD_DEPTH,
+    MAX_PROBLEMS,
+    BadSubmission,
+    parse_batch,
+    parse_batch_text,
+    parse_submission,
+)
 
 
 def problems(source: object) -> tuple[str, ...]:
