@@ -115,3 +115,15 @@ def test_the_page_is_measured(tmp_path: Path) -> None:
     assert max(v["elements"] for v in views.values()) < 6_000
     for moved in report["moved"]:
         assert len(moved["frames_ms"]) > 1 and len(moved["typed_ms"]) == 4
+
+
+def test_a_trivial_workflow_is_measured(tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    done = bench("--size", "smoke", "--json", str(written), cache=tmp_path, what="comfyui")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "| a trivial workflow" in done.stdout and "| aim" in done.stdout
+
+    report: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    took = {t["what"]: t["ms"] for t in report["took"]}
+    assert [len(ms) for ms in took.values()] == [3, 3, 3, 2]
+    assert all(one > 0 for ms in took.values() for one in ms)
