@@ -21,10 +21,20 @@ class Listen(Struct, frozen=True, kw_only=True):
     token: str | None = None
 
     @property
+    def reached_at(self) -> str:
+        """The address by which a client on this host reaches it."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  # compared, not bound
+
+    @property
+    def authority(self) -> str:
+        """`host:port` as it stands in a URL."""
+        host = self.reached_at
+        return f"{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
     def url(self) -> str:
         """How a client on this host reaches it."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  # compared, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http://{self.authority}"
 
 
 class EngineAddress(Struct, frozen=True, kw_only=True):

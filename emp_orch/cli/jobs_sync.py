@@ -110,15 +110,13 @@ def _post(listen: Listen, path: str, asked: dict[str, Any], timeout_s: float) ->
     HTTP/1.0, so that the answer ends with the connection. http.client is not worth its imports here (ssl, email): they
     take as long as the job. Raises OSError, ValueError or IndexError where no answer comes.
     """
-    host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host  # noqa: S104  # compared, not bound
     body = msgspec.json.encode(asked)
-    shown = f"[{host}]" if ":" in host else host
-    head = [f"POST {path} HTTP/1.0", f"Host: {shown}:{listen.port}", "Content-Type: application/json"]
+    head = [f"POST {path} HTTP/1.0", f"Host: {listen.authority}", "Content-Type: application/json"]
     head.append(f"Content-Length: {len(body)}")
     if listen.token is not None:
         head.append(f"Authorization: Bearer {listen.token}")
     answer = bytearray()
-    with socket.create_connection((host, listen.port), timeout=timeout_s) as connection:
+    with socket.create_connection((listen.reached_at, listen.port), timeout=timeout_s) as connection:
         connection.sendall("\r\n".join((*head, "", "")).encode("latin-1") + body)
         while chunk := connection.recv(256 * 1024):
             answer += chunk
