@@ -31,9 +31,15 @@ def place() -> str:
     return f"{boot[:13]}.{os.stat('/proc/self/ns/pid').st_ino}"
 
 
+def home(folder: str) -> str:
+    """Which folder it is, under whatever name: a mark that was copied lies in another one than it says."""
+    there = os.stat(folder)
+    return f"{there.st_dev}:{there.st_ino}"
+
+
 def leave(path: str, pid: int, start_ticks: int) -> None:
     """Write the mark of process `pid` to `path`, whole or not at all."""
-    _write(path, f"{pid} {start_ticks} {os.getsid(pid)} {place()}\n")
+    _write(path, f"{pid} {start_ticks} {os.getsid(pid)} {place()} {home(os.path.dirname(path) or '.')}\n")
 
 
 def _write(path: str, mark: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from emp_orch.errors import EmpError
-from emp_orch.lifemark import START_TICKS, leave, place, stat_fields
+from emp_orch.lifemark import START_TICKS, home, leave, place, stat_fields
 
 # A process that is to become another holds this descriptor open until it has.
 _STARTED_FD = "EMP_STARTED_FD"
@@ -122,13 +122,20 @@ def record(path: Path, who: ProcessIdentity) -> None:
 
 
 def _read(path: Path) -> tuple[ProcessIdentity, int] | None:
-    """The identity at `path` and its session; None when there is none, it is damaged, or of another boot."""
+    """The identity at `path` and its session; None when there is none, it is damaged, of another boot, or a copy."""
     try:
-        pid, ticks, session, where = path.read_text().split()
-        found = ProcessIdentity(pid=int(pid), start_ticks=int(ticks)), int(session)
+        pid, ticks, session, where, *folder = path.read_text().split()
+        who = ProcessIdentity(pid=int(pid), start_ticks=int(ticks))
+        ours = folder == [home(str(path.parent))] if folder else _says_so(who, path.parent)
+        return (who, int(session)) if ours and where == place() else None
     except (OSError, ValueError):
         return None
-    return found if where == place() else None
+
+
+def _says_so(who: ProcessIdentity, run: Path) -> bool:
+    """Whether `who` was started to record itself in `run`. An earlier emp wrote no folder into its marks."""
+    environ = Path(f"/proc/{who.pid}/environ").read_bytes()
+    return f"EMP_RUN_DIR={run}".encode() in environ.split(b"\0") and alive(who)
 
 
 def recorded(path: Path) -> ProcessIdentity | None:

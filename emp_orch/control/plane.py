@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import msgspec
 
+from emp_orch import marks
 from emp_orch import settings as settings_files
 from emp_orch.control.parts import why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
@@ -99,6 +100,7 @@ class Plane(ABC):
             for folder in (*own, layout.logs):
                 folder.mkdir(parents=True, exist_ok=True)
             layout.state.chmod(0o700)
+            marks.settle(layout.root)
             self._write(settings)
             write_private(layout.secrets, msgspec.json.encode(secrets))
             settings_files.save(layout, settings)
@@ -249,6 +251,7 @@ def become_supervisord(layout: Layout) -> NoReturn:
     run = layout.control / "run"
     environment = {
         **os.environ,
+        **marks.environment(marks.of_folder(layout.root).of("", marks.SUPERVISORD), layout.root),
         "EMP_PYTHON": sys.executable,
         "EMP_ROOT": str(layout.root),
         "EMP_RUN_DIR": str(run),

@@ -15,6 +15,7 @@ from typing import assert_never
 import msgspec
 from msgspec import Struct
 
+from emp_orch import marks
 from emp_orch import settings as settings_files
 from emp_orch.control.whereabouts import InContainer, OnHost, Place
 from emp_orch.errors import EmpError
@@ -25,8 +26,8 @@ from emp_orch.urls import password_of, without_login
 # Of whoever calls, not of who applied.
 _OURS = ("TERM", "COLORTERM", "LANG", "LC_ALL", "COLUMNS", "LINES")
 _URLS = ("HUB_REDIS_URL", "REDIS_URL")
-# Where secrets lie, and what is for the program itself.
-_NOT_GIVEN = frozenset({"EMP_SECRETS", "EMP_API", "HUB_REDIS_URL_FILE", "EMP_STARTED_FD"})
+# Where secrets lie, what is for the program itself, and whose it is: what a visitor starts is not the fleet's.
+_NOT_GIVEN = frozenset({"EMP_SECRETS", "EMP_API", "HUB_REDIS_URL_FILE", "EMP_STARTED_FD", marks.MARK, marks.FOLDER})
 # A shorter one might be found in anything.
 _TELLING = 6
 

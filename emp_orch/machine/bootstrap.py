@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from emp_orch import marks
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.join import JOINED, Invitation, Membership
@@ -40,6 +41,7 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
     folder.keep_config(config)
     environment = {
         **os.environ,
+        **_marked(machine_id, folder.root),
         "HUB_REDIS_URL": url,
         "REDIS_URL": url if URL_FILE in os.environ else os.environ.get("REDIS_URL", url),
         "MACHINE_ID": machine_id,
@@ -54,6 +56,12 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
     }
     argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
+
+
+def _marked(machine_id: str, home: Path) -> dict[str, str]:
+    """The mark of the fleet's folder that `home` lies in; of a machine that has none here, of its own."""
+    root = home.parents[2] if home.parent.parent.name == ".emp" else home
+    return marks.environment(marks.of_folder(root).of(machine_id, marks.SUPERVISORD), root)
 
 
 def own_log(machine_id: str, logs: Path) -> Path:

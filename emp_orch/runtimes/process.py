@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from emp_orch import marks
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, needed_secrets
 from emp_orch.fleet.model import MachineId
@@ -79,6 +80,9 @@ class ProcessRuntime:
         url = self._settings.machine_redis_url
         environment = {
             **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
+            **marks.environment(
+                marks.of_folder(self._layout.root).of(machine_id, marks.SUPERVISORD), self._layout.root
+            ),
             "HUB_REDIS_URL": url,
             "REDIS_URL": url,
             "EMP_REDIS_PREFIX": self._settings.prefix,
