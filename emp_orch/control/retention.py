@@ -18,6 +18,8 @@ log = logging.getLogger("reconcile")
 EVERY_MS = 10_000
 # Assets are kept for a minute at least; where some are old, every job with inputs is looked at.
 ASSETS_EVERY_MS = 30_000
+# To find those past their age every ended job is looked at: once in a hundredth of that age, but at least this often.
+AGE_EVERY_MS = 600_000
 AT_ONCE = 20
 
 
@@ -32,14 +34,20 @@ class Retention:
         self._assets = AssetCare(artifacts, r, keys)
         self._next_ms = 0
         self._assets_next_ms = 0
+        self._age_s = 0.0
+        self._age_next_ms = 0
 
     async def tend(self, jobs: JobsSpec, now_ms: int) -> None:
         if now_ms < self._next_ms:
             return
         self._next_ms = now_ms + EVERY_MS
         statuses = sorted(ENDED)
+        await self._queue.keep_ended(jobs.keep_count)  # each time: Redis may have lost it
         gone = await self._queue.purge(statuses, keep=jobs.keep_count)
-        gone += await self._queue.purge(statuses, older_than_s=jobs.keep_age_s)
+        if now_ms >= self._age_next_ms or jobs.keep_age_s != self._age_s:
+            self._age_s = jobs.keep_age_s
+            self._age_next_ms = now_ms + min(int(jobs.keep_age_s * 10), AGE_EVERY_MS)
+            gone += await self._queue.purge(statuses, older_than_s=jobs.keep_age_s)
         if gone:
             log.info("forgot %d jobs that ended", gone)
 

@@ -177,6 +177,11 @@ class Keys:
         return self._k("jobs:forgotten")
 
     @property
+    def jobs_keep(self) -> str:
+        """string: how many ended jobs of each status the fleet keeps, from jobs.keep.count."""
+        return self._k("jobs:keep")
+
+    @property
     def jobs_inputs(self) -> str:
         """hash job → when it named its assets, ms, and their digests."""
         return self._k("jobs:inputs")

@@ -270,6 +270,10 @@ class Queue:
                     break
         return gone
 
+    async def keep_ended(self, count: int) -> None:
+        """No worker is to forget one of the newest `count` ended jobs of a status."""
+        await self._r.set(self._keys.jobs_keep, count)
+
     async def judge(self, lane: str, why: str) -> int:
         """Say that no worker of the fleet could ever serve a lane, and why; '' takes it back.
 

@@ -158,6 +158,13 @@ end
 return waiting
 """
 
+# Forget the oldest ended jobs of one status. ARGV: status, how many to keep where the fleet does not keep more, at most
+# how many to forget. Returns how many.
+TRIM = """
+local most = math.max(tonumber(ARGV[2]), tonumber(call('GET', KEEP) or '') or 0)
+return trim(ARGV[1], most, tonumber(ARGV[3]))
+"""
+
 # Forget ended jobs of one status, oldest first. ARGV: status, how many to keep, ended before (ms; 0: whenever), how
 # many to pass over, at most how many to look at. Returns {how many were forgotten, how many were looked at}.
 FORGET = """

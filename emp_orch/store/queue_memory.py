@@ -131,6 +131,10 @@ class MemoryQueue:
             swept.append(Swept(job_id=job.id, worker_id=job.worker_id or "", status=status))
         return tuple(swept)
 
+    async def keep_ended(self, count: int) -> None:
+        """No worker is to forget one of the newest `count` ended jobs."""
+        self.jobs.keep_ended(count)
+
     async def judge(self, lane: str, why: str) -> int:
         """Say that nobody could ever serve a lane, and why: its jobs, also those to come, read `unworkable` and are
         given to nobody. '' takes it back. How many waiting jobs that changed; −1: nothing changed."""

@@ -60,6 +60,7 @@ class Jobs:
         self._now_ms = now_ms
         self._avoid_ms = avoid_ms
         self._max_ended = max_ended
+        self._keep_ended = 0
         self._jobs: dict[str, Job] = {}
         self._asked: dict[str, Requirements] = {}
         self._place: dict[str, int] = {}
@@ -295,7 +296,10 @@ class Jobs:
         self._jobs[job.id] = _noted(replace(job, status=status, finished_ms=now), now, kind, worker_id, reason)
         self._ended[job.id] = None
         self._publish_why(kind, job.id, worker_id, status, reason if shown is None else shown)
-        self._forget(list(self._ended)[: max(0, len(self._ended) - self._max_ended)])
+        self._forget(list(self._ended)[: max(0, len(self._ended) - max(self._max_ended, self._keep_ended))])
+
+    def keep_ended(self, count: int) -> None:
+        self._keep_ended = count
 
     def _forget(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

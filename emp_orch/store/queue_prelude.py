@@ -77,6 +77,7 @@ def _names(keys: Keys) -> dict[str, str]:
         "AVOIDING": keys.jobs_avoiding,
         "FILES": keys.jobs_files,
         "FORGOTTEN": keys.jobs_forgotten,
+        "KEEP": keys.jobs_keep,
         "ASSETS": keys.assets,
         "MOVING": keys.assets_moving,
         "NAMING": keys.jobs_inputs,

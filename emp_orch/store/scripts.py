@@ -69,3 +69,4 @@ class Scripts:
         self.sweep = Script(send, texts["SWEEP"])
         self.judge = Script(send, texts["JUDGE"])
         self.forget = Script(send, texts["FORGET"])
+        self.trim = Script(send, texts["TRIM"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from emp_orch.jobs.states import JobStatus
 from emp_orch.store.scripts import Scripts
 
-# Ended jobs of each status that are kept at most, whatever the retention says.
+# Ended jobs of each status that are kept at most, unless the fleet keeps more (`Queue.keep_ended`).
 MAX_ENDED = 20_000
-# Every so many ends of one process, those past MAX_ENDED are looked for.
+# Every so many ends of one process, those past that are looked for.
 EVERY = 64
 AT_ONCE = 4 * EVERY
 
@@ -24,4 +24,4 @@ class Trim:
         before = self._ends.get(status, EVERY - 1)
         self._ends[status] = before + n
         if before // EVERY != (before + n) // EVERY:
-            await self._scripts.forget(status, MAX_ENDED, 0, 0, AT_ONCE)
+            await self._scripts.trim(status, MAX_ENDED, AT_ONCE)

@@ -419,6 +419,28 @@ async def test_ended_jobs_are_forgotten_past_the_limit(r: Client, monkeypatch: p
         await queue.get("j0")
 
 
+async def test_no_worker_forgets_what_the_fleet_keeps(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """jobs.keep.count may be more than what a worker bounds by itself."""
+    monkeypatch.setattr(trim, "MAX_ENDED", 3)
+    monkeypatch.setattr(trim, "EVERY", 1)
+    queue, mine = Queue(r, KEYS), worker(r)
+
+    async def run(names: str) -> None:
+        for name in names:
+            await queue.submit(job(id=name))
+            await mine.completed(await claim(mine), Result())
+
+    await queue.keep_ended(5)
+    await run("abcdef")
+    assert [j.id for j in (await queue.list()).jobs] == ["f", "e", "d", "c", "b"]
+    await queue.keep_ended(2)
+    await run("g")
+    assert [j.id for j in (await queue.list()).jobs] == ["g", "f", "e"], "the rest is the reconciler's"
+    await r.set(KEYS.jobs_keep, "many")
+    await run("h")
+    assert [j.id for j in (await queue.list()).jobs] == ["h", "g", "f"]
+
+
 async def test_unused_lanes_are_forgotten_and_come_back(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_prelude, "LANE_KEPT_MS", -1)
     queue, mine = Queue(r, KEYS), worker(r)

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from queue_support import Server, job, running_server
 
-from emp_orch.control.retention import ASSETS_EVERY_MS, AT_ONCE, Retention
-from emp_orch.fleet.model import InputsSpec
+from emp_orch.control.retention import ASSETS_EVERY_MS, AT_ONCE, EVERY_MS, Retention
+from emp_orch.fleet.model import InputsSpec, JobsSpec
 from emp_orch.jobs.states import ENDED
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.assets import Assets
 from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue import NoSuchJob, Queue
 
 KEYS = Keys("t:")
 
@@ -86,6 +87,28 @@ async def test_what_an_earlier_job_of_the_same_id_left_goes_with_the_later_one(r
     await queue.purge(ENDED)
     await retention(r, tmp_path).delete_artifacts()
     assert not (tmp_path / "again").exists()
+
+
+async def test_what_the_file_says_is_what_workers_keep(r: Client, tmp_path: Path) -> None:
+    spec = JobsSpec(artifacts="", keep_count=30_000, keep_age_s=6_000.0, lease_s=30.0)
+    tended = retention(r, tmp_path)
+    queue = Queue(r, KEYS)
+    await queue.submit(job(id="old"))
+    await queue.cancel("old")
+    now = await time_ms(r)
+    await tended.tend(spec, now)
+    assert await r.get(KEYS.jobs_keep) == "30000"
+    await r.hset(KEYS.job("old"), "finished_ms", now - 6_001_000)
+    await tended.tend(spec, now + EVERY_MS)
+    assert (await queue.get("old")).id == "old", "all that ended is not looked at each time"
+    await r.flushall()
+    await queue.submit(job(id="old"))
+    await queue.cancel("old")
+    await r.hset(KEYS.job("old"), "finished_ms", now - 6_001_000)
+    await tended.tend(structs.replace(spec, keep_age_s=5_000.0), now + 2 * EVERY_MS)
+    assert await r.get(KEYS.jobs_keep) == "30000"
+    with pytest.raises(NoSuchJob):
+        await queue.get("old")
 
 
 async def test_an_uploaded_file_goes_when_its_time_is_over(r: Client, tmp_path: Path) -> None:

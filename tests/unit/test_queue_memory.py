@@ -75,6 +75,19 @@ async def test_the_oldest_ends_are_forgotten_past_the_limit(queue: MemoryQueue) 
     assert (await queue.submit(job(id="j0"))).created
 
 
+async def test_what_is_to_be_kept_is_kept_past_the_limit(queue: MemoryQueue) -> None:
+    await queue.keep_ended(4)
+    mine = worker(queue)
+    for n in range(5):
+        await queue.submit(job(id=f"j{n}"))
+        await run_one(mine)
+    assert [j.id for j in (await queue.list()).jobs] == ["j4", "j3", "j2", "j1"]
+    await queue.keep_ended(0)
+    await queue.submit(job(id="j5"))
+    await run_one(mine)
+    assert [j.id for j in (await queue.list()).jobs] == ["j5", "j4", "j3"]
+
+
 async def test_purge_takes_what_ended_long_enough_ago(clock: Clock, queue: MemoryQueue) -> None:
     await queue.submit_many([job(id="old"), job(id="young"), job(id="waits")])
     await queue.cancel("old")
