@@ -56,7 +56,7 @@ def placed_control(**changes: Any) -> PlacedControl:
         "socket_group": 998,
         "image": "emp-control:1",
         "redis_image": "redis:7-alpine",
-        "redis": ("/srv/fleet/.emp/redis/auth.conf", "--port", "6380", "--bind", "127.0.0.1", "-::1", "--save", ""),
+        "redis": ("/srv/fleet/.emp/redis/redis.conf",),
         "redis_folder": "/srv/fleet/.emp/redis",
         "logs": "/srv/fleet/logs",
         "addresses": {"redis": ("127.0.0.1", 6380), "api": ("127.0.0.1", 3331), "monitor": ("::1", 3333)},

@@ -11,11 +11,12 @@ import pytest
 from supervisor.options import ServerOptions
 
 from emp_orch.machine.launch import Launch
+from emp_orch.render.quoting import in_double_quotes
 
 PYTHON = "/opt/some python/bin/python3"
 
 
-def parse(text: str, *, log_dir: str = "logs") -> ServerOptions:
+def parse(text: str, *, log_dir: str = "logs", python: str = PYTHON) -> ServerOptions:
     """What supervisord makes of `text`. `log_dir` is a name below a fresh folder. Raises SystemExit for bad text."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         logs = Path(folder) / log_dir
@@ -23,7 +24,7 @@ def parse(text: str, *, log_dir: str = "logs") -> ServerOptions:
         file = Path(folder) / "supervisord.conf"
         file.write_text(text, encoding="utf-8")
         for name, value in {
-            "EMP_PYTHON": PYTHON,
+            "EMP_PYTHON": in_double_quotes(python),
             "EMP_LOG_DIR": str(logs),
             "EMP_MACHINE_LOG": str(logs / "machine-m.log"),
             "EMP_ROOT": folder,

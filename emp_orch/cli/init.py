@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.gpus import Broken, Look, NoDriver
+from emp_orch.render.quoting import yaml_text
 
 # What a fleet's folder must not bring into a repository.
 _IGNORED = (".emp/", "logs/", ".env")
@@ -49,8 +49,8 @@ def slots(look: Callable[[], Look], asked: int | None) -> Slots:
     if not found.error:
         return Slots(num_gpus=number, gpus="nvidia")
     # Indices would count the ones that do not answer.
-    ids = json.dumps([gpu.uuid for gpu in found.gpus[:number]])
-    return Slots(num_gpus=number, gpus=f"{{kind: nvidia, ids: {ids}}}", note=f"left out: {found.error}")
+    ids = ", ".join(yaml_text(gpu.uuid) for gpu in found.gpus[:number])
+    return Slots(num_gpus=number, gpus=f"{{kind: nvidia, ids: [{ids}]}}", note=f"left out: {found.error}")
 
 
 @click.command("init")
@@ -97,7 +97,7 @@ def _default(name: str) -> str:
     from emp_orch import resources
 
     text = resources.read_text("emp.yaml").replace(_MODELINE, f"# yaml-language-server: $schema={_SCHEMA}\n", 1)
-    return text.replace(f"\nname: {_NAME}\n", f"\nname: {_text(name)}\n", 1) if name != _NAME else text
+    return text.replace(f"\nname: {_NAME}\n", f"\nname: {yaml_text(name)}\n", 1) if name != _NAME else text
 
 
 def _of_checkout(name: str, path: Path, python: str | None, chosen: Slots) -> str:
@@ -114,13 +114,13 @@ def _of_checkout(name: str, path: Path, python: str | None, chosen: Slots) -> st
     except NotUsable as e:
         way_out = "--python: the interpreter that it was installed for" if e.key == "python" else e.hint
         raise UsageError(f"--comfyui: {e.message}", hint=way_out.replace("path:", "--comfyui:")) from e
-    # The output is YAML, not HTML; _text is its escaping.
+    # The output is YAML, not HTML; yaml_text is its escaping.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False)  # noqa: S701
     return environment.from_string(resources.read_text("templates/emp-comfyui.yaml.j2")).render(
         schema=_SCHEMA,
-        name=name if name == _NAME else _text(name),
-        path=_text(str(path)),
-        python=None if python is None else _text(python),
+        name=name if name == _NAME else yaml_text(name),
+        path=yaml_text(str(path)),
+        python=None if python is None else yaml_text(python),
         cpu=not chosen.gpus,
         gpus=chosen.gpus,
         num_gpus=chosen.num_gpus,
@@ -131,11 +131,6 @@ def _plain(path: Path) -> Path:
     """`path`, absolute and without `..`, where that leads to the same; a link that is named stays one."""
     plain = Path(os.path.normpath(path.absolute()))
     return plain if plain.exists() and plain.samefile(path) else path.absolute()
-
-
-def _text(value: str) -> str:
-    """`value` as a double-quoted scalar of YAML, in which emp replaces no variable."""
-    return json.dumps(value, ensure_ascii=False).replace("${", "$${")
 
 
 def _write(folder: Path, text: str, *, force: bool) -> None:

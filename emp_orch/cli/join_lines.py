@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ from emp_orch.errors import UsageError
 from emp_orch.fleet.model import GpuKind, Machine
 from emp_orch.images import MACHINE_IMAGE
 from emp_orch.render.compose import HOME
+from emp_orch.render.quoting import docker_csv, shell_line
 from emp_orch.settings import Settings
 from emp_orch.store.artifact_url import is_local
 
@@ -29,15 +29,15 @@ def lines(machine: Machine, *, url: str, token: str) -> Lines:
     for name, value in {"MACHINE_ID": machine.id, **join}.items():
         docker += ["--env", f"{name}={value}"]
     docker.append(machine.image or MACHINE_IMAGE)
-    variables = [f"{name}={shlex.quote(value)}" for name, value in join.items()]
-    return Lines(docker=shlex.join(docker), plain=" ".join([*variables, "emp", "machine", machine.id, "--stay"]))
+    plain = shell_line("emp", "machine", machine.id, "--stay", variables=join)
+    return Lines(docker=shell_line(*docker), plain=plain)
 
 
 def _gpus(machine: Machine) -> list[str]:
     if machine.gpus.kind is not GpuKind.NVIDIA:
         return []
-    # The quotes are Docker's: several devices are one value of a comma-separated option.
-    return ["--gpus", f'"device={",".join(machine.gpus.ids)}"' if machine.gpus.ids else "all"]
+    # Several devices are one value of a comma-separated option.
+    return ["--gpus", docker_csv(f"device={','.join(machine.gpus.ids)}") if machine.gpus.ids else "all"]
 
 
 def checked_url(url: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from emp_orch import __version__
-from emp_orch.errors import EmpError, Exit
+from emp_orch.errors import EmpError, Exit, UsageError
 from emp_orch.plaintext import many_lines
 
 # name → (module under emp_orch.cli, attribute, one line of help)
@@ -109,6 +109,12 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, directory: Path | None) -> None:
     """Declare a GPU fleet in emp.yaml, bring it up, keep it that way, and see the difference live."""
     ctx.obj = (directory or Path.cwd()).absolute()
+    try:
+        str(ctx.obj).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"the name of the folder {str(ctx.obj)!a} is not UTF-8 text", hint="rename it: no file could name it"
+        ) from None
 
 
 def main() -> None:

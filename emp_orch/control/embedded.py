@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
+from emp_orch.render.quoting import redis_line
 from emp_orch.settings import Settings, write_private
 from emp_orch.urls import password_of
 
@@ -34,23 +35,24 @@ def server_binary() -> str:
     return found
 
 
-def server_arguments(folder: Path, port: int, listen: Sequence[str] = ()) -> list[str]:
-    """Everything but a password is said on the command line, so nothing of an old configuration file can linger.
+def configuration(folder: Path, port: int, listen: Sequence[str] = (), password: str = "") -> str:
+    """The text of its redis.conf, all of it: written anew at each start, so nothing of an old one can linger.
 
     An address of `listen` that this host does not have now is passed over.
     """
-    options = {
-        "port": str(port),
-        "bind": " ".join(["127.0.0.1", "-::1", *(f"-{address}" for address in listen)]),
-        "protected-mode": "yes",
-        "dir": str(folder),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-        "daemonize": "no",
+    options: dict[str, tuple[str, ...]] = {
+        "port": (str(port),),
+        "bind": ("127.0.0.1", "-::1", *(f"-{address}" for address in listen)),
+        "protected-mode": ("yes",),
+        "dir": (str(folder),),
+        "appendonly": ("yes",),
+        "appendfsync": ("everysec",),
+        "save": ("",),
+        "maxmemory-policy": ("noeviction",),
+        "daemonize": ("no",),
+        **({"requirepass": (password,)} if password else {}),
     }
-    return [word for name, value in options.items() for word in (f"--{name}", *(value.split(" ") if value else [""]))]
+    return "".join(f"{redis_line(name, *values)}\n" for name, values in options.items())
 
 
 def run(layout: Layout, settings: Settings) -> NoReturn:
@@ -64,14 +66,16 @@ def run(layout: Layout, settings: Settings) -> NoReturn:
 
 
 def prepared(layout: Layout, settings: Settings) -> list[str]:
-    """The server's arguments, once its folder and the file with its password are there. Raises EmpError."""
+    """The server's arguments, once its folder and its configuration are there. Raises EmpError."""
     layout.redis.mkdir(parents=True, exist_ok=True)
     password = password_of(settings.redis_url)
     if settings.redis_listen and not password:
         raise EmpError(
             "the embedded Redis would listen beyond loopback without a password", hint="run `emp apply` again"
         )
-    secret = layout.redis / "auth.conf"
-    # Its command line can be read by every user of this host; this file cannot.
-    write_private(secret, f"requirepass {password}\n".encode() if password else b"")
-    return [str(secret), *server_arguments(layout.redis, settings.redis_port, settings.redis_listen)]
+    # A file, which only we can read, and no arguments: every user of this host can read a command line.
+    file = layout.redis / "redis.conf"
+    text = configuration(layout.redis, settings.redis_port, settings.redis_listen, password)
+    write_private(file, text.encode())
+    (layout.redis / "auth.conf").unlink(missing_ok=True)  # an earlier emp's
+    return [str(file)]

@@ -29,6 +29,7 @@ from emp_orch.procident import (
     spawn_daemon,
     wait_end,
 )
+from emp_orch.render.quoting import in_double_quotes
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
 from emp_orch.runtimes import end_files
@@ -252,7 +253,7 @@ def become_supervisord(layout: Layout) -> NoReturn:
     environment = {
         **os.environ,
         **marks.environment(marks.of_folder(layout.root).of("", marks.SUPERVISORD), layout.root),
-        "EMP_PYTHON": sys.executable,
+        "EMP_PYTHON": in_double_quotes(sys.executable),
         "EMP_ROOT": str(layout.root),
         "EMP_RUN_DIR": str(run),
         "EMP_LOG_DIR": str(layout.logs),

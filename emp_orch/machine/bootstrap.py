@@ -18,6 +18,7 @@ from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.join import JOINED, Invitation, Membership
 from emp_orch.procident import alive, become, end_recorded, recorded
+from emp_orch.render.quoting import in_double_quotes
 from emp_orch.store import connect
 from emp_orch.store.configs import MachineConfig, read_config
 from emp_orch.store.keys import Keys
@@ -46,7 +47,7 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
         "REDIS_URL": url if URL_FILE in os.environ else os.environ.get("REDIS_URL", url),
         "MACHINE_ID": machine_id,
         "NUM_GPUS": str(config.machine.num_gpus),
-        "EMP_PYTHON": sys.executable,
+        "EMP_PYTHON": in_double_quotes(sys.executable),
         "EMP_MACHINE_DIR": str(folder.root),
         "EMP_RUN_DIR": str(folder.run),
         "EMP_ENV_FILE": str(folder.environment),

@@ -1,4 +1,7 @@
-"""Quoting, so that no value can leave its word, let alone its line.
+"""Quoting, so that no value can leave its word, let alone its line: one function for each parser that emp writes for.
+
+Whoever writes text that another program takes apart uses these and no other way; tests/property/test_foreign_parsers
+has each real parser read back what they write. What is handed over as a list of words needs none.
 
 supervisord reads a `command=` line three times: ConfigParser cuts it at a newline and at a `;` or `#` after white
 space; then `%(name)s` is expanded; then shlex splits it (supervisor/options.py). Control characters, backslashes and
@@ -8,6 +11,7 @@ everything outside ASCII are written as escapes, which emp's launcher undoes.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 
 def escape(text: str) -> str:
@@ -43,3 +47,41 @@ def _escaped(char: str) -> str:
     if char in '"\\':
         return "\\" + char
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def redis_line(name: str, *values: str) -> str:
+    """One line of a redis.conf. A server splits it at blanks, and knows `\\xHH` between double quotes (sds.c)."""
+    return " ".join([name, *(_in_bytes(value, "\\x{:02x}") for value in values)])
+
+
+def lua_text(text: str) -> str:
+    """`text` as a string of Lua 5.1, in printable ASCII."""
+    return _in_bytes(text, "\\{:03d}")
+
+
+def _in_bytes(text: str, escaped: str) -> str:
+    """`text` in double quotes, as the bytes of its UTF-8, or as the bytes that it was decoded from."""
+    raw = text.encode(errors="surrogateescape")
+    return f'"{"".join(chr(b) if chr(b) in _PLAIN else escaped.format(b) for b in raw)}"'
+
+
+def shell_line(*words: str, variables: Mapping[str, str] | None = None) -> str:
+    """A line for a POSIX shell that runs `words` with `variables`, whose names are letters, digits and _."""
+    assigned = [f"{name}={shlex.quote(value)}" for name, value in (variables or {}).items()]
+    return " ".join([*assigned, shlex.join(words)])
+
+
+def in_double_quotes(text: str) -> str:
+    """`text` as it stands within the double quotes of a `command=` line, by way of a `%(ENV_NAME)s`: shlex reads it."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def yaml_text(text: str) -> str:
+    """`text` as a double-quoted scalar of an emp.yaml, in which emp replaces no variable; letters stay readable."""
+    plain = text.replace("${", "$${")
+    return f'"{"".join(c if c in _PLAIN or c.isalpha() else _escaped(c) for c in plain)}"'
+
+
+def docker_csv(text: str) -> str:
+    """`text` as one value of an option that the docker command splits at commas (RFC 4180)."""
+    return '"{}"'.format(text.replace('"', '""'))

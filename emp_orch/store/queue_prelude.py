@@ -30,6 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from emp_orch.render.quoting import lua_text
 from emp_orch.store.events import MAX_EVENTS
 from emp_orch.store.keys import Keys
 
@@ -53,14 +54,6 @@ MAX_WARM = 8
 WARM_KEPT_MS = 3_600_000
 # Who puts an asset's file into its place or deletes it, and says nothing for so long, is gone.
 MOVING_MS = 60_000
-
-
-def _quoted(text: str) -> str:
-    return (
-        '"'
-        + "".join(c if c.isalnum() or c in ":_-. {}" else "".join(f"\\{b:03d}" for b in c.encode()) for c in text)
-        + '"'
-    )
 
 
 def _names(keys: Keys) -> dict[str, str]:
@@ -129,7 +122,7 @@ def compose(keys: Keys, script: str) -> str:
 
     A line `--uses NAME …` begins a part that is seldom run: what only that part uses is put there.
     """
-    pieces = {name: f"local {name} = {_quoted(v)}" for name, v in _names(keys).items()}
+    pieces = {name: f"local {name} = {lua_text(v)}" for name, v in _names(keys).items()}
     pieces |= {name: f"local {name} = {v}" for name, v in numbers().items()}
     pieces |= _FUNCTIONS
     parts = {name for names in _PART.findall(script) for name in names.split()}
