@@ -110,7 +110,8 @@ def _by_plan(layout: Layout, path: Path, proposal: Proposal, made: PlanFile, whe
 def down(directory: Path, as_json: bool) -> None:
     """Stop this folder's fleet: its machines, then its control plane, and nothing else.
 
-    Data stays: the next `emp apply` goes on with the same generation and jobs.
+    Data stays: `emp start` brings the same generation and jobs up again, `emp apply` what emp.yaml says by then.
+    `emp stop` is the same command.
     """
     from emp_orch.control.down import bring_down
     from emp_orch.layout import Layout
@@ -128,4 +129,4 @@ def down(directory: Path, as_json: bool) -> None:
         click.echo(json.dumps({"stopped": stopped}))
     else:
         names = ", ".join(stopped) or "no machine ran"
-        click.echo(f"the fleet is down ({names}); its data stays in {layout.state}")
+        click.echo(f"the fleet is down ({names}); its data stays in {layout.state}, and emp start brings it up again")

@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "history": ("history", "history", "The generations that were applied, and what each changed."),
     "rollback": ("rollback", "rollback", "Go back to a generation: publish it again as a new one."),
     "scale": ("rollback", "scale", "Give a machine more or fewer GPU slots, in place."),
+    "start": ("start", "start", "Bring up what is in force, after `emp stop` or a reboot; publishes nothing."),
+    "stop": ("apply", "down", "The same as `emp down`."),
     "down": ("apply", "down", "Stop this folder's fleet, and nothing else."),
     "restart": ("restart", "restart", "Restart a machine, or one of its programs."),
     "pause": ("orders", "pause", "Let the reconciler act no more: on the fleet, a machine, a program."),

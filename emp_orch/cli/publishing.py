@@ -62,14 +62,19 @@ async def carry_out(
 ) -> Published:
     """Make `proposal` so, from the look to the wait. Without `agree` the plan is shown and the person asked."""
     published = await put_in_force(layout, proposal, asked, progress, agree)
-    if not asked.no_wait:
-        try:
-            away = await wait(layout, proposal, published.generation, asked.timeout, progress)
-        except asyncio.CancelledError:
-            progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
-            raise
-        return replace(published, away=away)
-    return published
+    return published if asked.no_wait else await waited_for(layout, proposal, published, asked.timeout, progress)
+
+
+async def waited_for(
+    layout: Layout, proposal: Proposal, published: Published, within_s: float, progress: Progress
+) -> Published:
+    """`published` once it is so, as far as it can be without a person; a Ctrl-C says that it goes on."""
+    try:
+        away = await wait(layout, proposal, published.generation, within_s, progress)
+    except asyncio.CancelledError:
+        progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
+        raise
+    return replace(published, away=away)
 
 
 async def put_in_force(
@@ -241,15 +246,20 @@ def headline(proposal: Proposal, published: Published, *, waited: bool) -> str:
     name, number = proposal.settings.fleet, published.generation.number
     if published.unchanged:
         return f"nothing to do: generation {number} of {name} is what runs"
+    return f"{name} {'is ready' if waited else 'was published'}: {sizes(proposal, published)}"
+
+
+def sizes(proposal: Proposal, published: Published) -> str:
+    """Number and size of what is in force, and what has yet to join."""
     machines = proposal.fleet.machines
     gpus = sum(m.num_gpus for m in machines)
-    state = "is ready" if waited else "was published"
     machines_word = "machine" if len(machines) == 1 else "machines"
     slots = "GPU slot" if gpus == 1 else "GPU slots"
     yet = (
         f"; yet to join: {', '.join(published.away)} (`emp machine join ID` prints the line)" if published.away else ""
     )
-    return f"{name} {state}: generation {number}, {len(machines)} {machines_word}, {gpus} {slots}{yet}"
+    number = published.generation.number
+    return f"generation {number}, {len(machines)} {machines_word}, {gpus} {slots}{yet}"
 
 
 def where(layout: Layout, proposal: Proposal) -> None:

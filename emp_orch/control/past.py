@@ -1,4 +1,6 @@
-"""Proposals that come from generations instead of emp.yaml: one of before, or the one in force with other slots."""
+"""Proposals that come from generations instead of emp.yaml: one of before, the one in force with other slots, or just
+the one in force.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from emp_orch.settings import Settings
 from emp_orch.spec.ports import conflicts
 from emp_orch.store import connect
 from emp_orch.store.connect import Client
-from emp_orch.store.generations import Generation, read_generation, read_numbered
+from emp_orch.store.generations import KEPT, Generation, read_generation, read_numbered
 from emp_orch.store.keys import Keys
 
 
@@ -37,7 +39,7 @@ async def reading(layout: Layout) -> AsyncIterator[tuple[Settings, Client]]:
             yield settings, r
     except Unreachable as e:
         if settings.embedded and plane_of(layout).identity() is None:
-            raise Unreachable(f"fleet {settings.fleet} is down, and its Redis with it", hint="run `emp apply`") from e
+            raise Unreachable(f"fleet {settings.fleet} is down, and its Redis with it", hint="run `emp start`") from e
         raise
 
 
@@ -82,6 +84,58 @@ async def scaled(layout: Layout, name: str, slots: int, environ: Mapping[str, st
     if found := list(conflicts(proposal.fleet, {m.id: m.id for m in machines})):
         raise UsageError("\n".join(c.text for c in found), hint="take fewer slots, or other ports in emp.yaml")
     return proposal, current
+
+
+async def standing(layout: Layout, environ: Mapping[str, str]) -> tuple[Proposal, Generation]:
+    """The generation in force proposed as it is, with the package that it names: to be brought up, not published.
+
+    Raises UsageError when nothing was ever applied here and for a secret that has no value any more, Unreachable when a
+    Redis that is not ours is away, EmpError when that holds a generation that is not of this folder.
+    """
+    settings = settings_files.load(layout)
+    current = await _in_redis_or_kept(layout, settings)
+    if current is None or current.fleet.name != settings.fleet:
+        raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
+    why = f"start of {current.number}"
+    proposal = _propose(
+        current.fleet, layout, settings, environ, current, source=f"generation {current.number}", why=why
+    )
+    return structs.replace(proposal, package=current.package or proposal.package), current
+
+
+async def _in_redis_or_kept(layout: Layout, settings: Settings) -> Generation | None:
+    """The embedded Redis is down with the fleet, and the file on disk says what it will say."""
+    kept = generations.kept(layout)
+    keys, fleet = Keys(settings.prefix), settings.fleet
+    try:
+        async with connect.connected(settings.redis_url, read_only=True) as r:
+            found = await read_generation(r, keys, fleet)
+            if found is not None and kept is not None and not settings.embedded:
+                now = found if found.number == kept.number else await read_numbered(r, keys, fleet, kept.number)
+                refuse_others(found, kept, now, connect.address(settings.redis_url))
+    except Unreachable:
+        if not settings.embedded:
+            raise
+        return kept
+    return found or kept
+
+
+def refuse_others(found: Generation, kept: Generation, now: Generation | None, redis: str) -> None:
+    """`found` is in force, `kept` was when this folder last looked, `now` is what Redis has under that number.
+
+    Raises EmpError unless the one followed from the other.
+    """
+    if now is None:
+        follows = found.number - kept.number >= KEPT
+    else:
+        follows = found.number >= kept.number and (now.at_ms, now.digest) == (kept.at_ms, kept.digest)
+    if not follows:
+        raise EmpError(
+            f"Redis at {redis} has generation {found.number} of a fleet {found.fleet.name} that is not this folder's, "
+            f"which was at {kept.number}",
+            hint="give this fleet another name or redis.prefix in emp.yaml and run `emp apply`; after a restore of an "
+            "older Redis `emp apply` alone publishes what emp.yaml says",
+        )
 
 
 async def in_force(layout: Layout) -> Generation:
