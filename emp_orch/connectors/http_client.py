@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from emp_orch import sessions
 from emp_orch.connectors.base import CannotLoad, RunFailed
 
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
@@ -85,11 +86,14 @@ class Requests:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, of whatever status. Redirects are followed on the same host. Raises NETWORK errors, RunFailed."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(headers=self._headers, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = sessions.straight(headers=self._headers, cookie_jar=aiohttp.DummyCookieJar())
         read_s = None if timeout_s is None and json is not None else _READ_S
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S, sock_read=read_s)
         for _ in range(redirects + 1):
-            async with self._session.request(method, url, json=json, timeout=timeout, allow_redirects=False) as answer:
+            way = sessions.way_to(url)
+            async with self._session.request(
+                method, url, json=json, timeout=timeout, allow_redirects=False, **way
+            ) as answer:
                 target = answer.headers.get("Location") if 300 <= answer.status < 400 and redirects else None
                 if target is None:
                     yield answer

@@ -236,10 +236,12 @@ async def _redis_answers(settings: Settings) -> bool:
 async def _http_answers(server: Listen, path: str) -> bool:
     import aiohttp
 
+    from emp_orch import sessions
+
     headers = {} if server.token is None else {"Authorization": f"Bearer {server.token}"}
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
+            sessions.straight(timeout=aiohttp.ClientTimeout(total=2)) as session,
             session.get(server.url + path, headers=headers) as answer,
         ):
             return answer.status == 200

@@ -50,7 +50,7 @@ def visit(layout: Layout, place: Place, command: tuple[str, ...], *, terminal: b
             set_up = [w for k, v in _plain(place.machine).items() for w in ("--env", f"{k}={v}")]
             options = ["--interactive", *(["--tty"] if terminal else []), *set_up]
             argv = (*place.engine.command(), "exec", *options, place.container_id, *command)
-            return Visit(argv=argv, env=dict(os.environ))
+            return Visit(argv=argv, env=place.engine.environment())
         case _:
             assert_never(place)
 

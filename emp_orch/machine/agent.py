@@ -14,11 +14,10 @@ import time
 from contextlib import AsyncExitStack, suppress
 from typing import Any, assert_never
 
-import aiohttp
 from aiohttp import web
 from msgspec import structs
 
-from emp_orch import __version__
+from emp_orch import __version__, sessions
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, secrets_of
 from emp_orch.fleet.model import ProgramName
@@ -224,7 +223,7 @@ class Agent:
             set_status=self._set_status,
             before_workers=self.packages.before_start,
         )
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        async with sessions.straight() as session, asyncio.TaskGroup() as group:
             for program in self.machine.programs:
                 if program.health is not None and program.port is not None:
                     group.create_task(probes.watch(self.programs, program, program.health, session))

@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from emp_orch import sessions
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.plaintext import one_line
@@ -172,7 +173,7 @@ async def _asked(api: str, machine_id: str, token: str) -> JoinAnswer:
     where = f"the API at {api}"
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ASK_S)) as session,
+            sessions.straight(timeout=aiohttp.ClientTimeout(total=ASK_S)) as session,
             session.post(
                 f"{api}/api/machines/{machine_id}/join",
                 headers={"Authorization": f"Bearer {token}"},

@@ -7,12 +7,14 @@ import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 from yarl import URL
 
+from emp_orch import sessions
 from emp_orch.errors import EmpError
 from emp_orch.fleet.package import WorkerPackage
 from emp_orch.machine.package_disk import disk_error
@@ -66,11 +68,12 @@ async def fetch(
     have = part.stat().st_size if part.exists() else 0
     if have:
         headers["Range"] = f"bytes={have}-"
+    way = _way_to(url) if package.url else {}
     try:
         trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         async with (
-            aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=True) as session,
-            session.get(url, headers=headers, allow_redirects=False, ssl=trust) as answer,
+            sessions.straight(timeout=timeout, auto_decompress=False) as session,
+            session.get(url, headers=headers, allow_redirects=False, ssl=trust, **way) as answer,
         ):
             await _receive(answer, have, part, url, wanted)
     except TimeoutError as e:
@@ -91,6 +94,14 @@ def _source(package: WorkerPackage, access: ApiAccess | None) -> tuple[URL, str,
         return URL(f"{access.url.rstrip('/')}/packages/{package.digest}"), access.token, access.ca
     except ValueError as e:
         raise FetchError(f"the package's URL is none: {e}") from e
+
+
+def _way_to(url: URL) -> dict[str, Any]:
+    """Of a URL that the generation names: through the environment's proxy, where it has one."""
+    try:
+        return sessions.way_to(url)
+    except sessions.UnusableProxy as e:
+        raise FetchError(f"{_shown(url)}: {e}") from e
 
 
 async def _receive(answer: aiohttp.ClientResponse, have: int, part: Path, url: URL, wanted: Callable[[], bool]) -> None:

@@ -13,6 +13,7 @@ from logging.handlers import RotatingFileHandler
 import aiohttp
 import msgspec
 
+from emp_orch import sessions
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 from emp_orch.monitor.sse_client import ServerSentEvent, StreamBroken, events_of
@@ -87,7 +88,7 @@ class Follower:
 
     async def run(self) -> None:
         delay_s = RETRY_FIRST_S
-        async with aiohttp.ClientSession() as session:
+        async with sessions.straight() as session:
             while True:
                 before = self._last_id
                 try:

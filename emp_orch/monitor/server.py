@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from emp_orch import __version__
+from emp_orch import __version__, sessions
 from emp_orch.monitor.proxy import Proxy, is_api_call
 from emp_orch.monitor.static_files import StaticFile, load
 from emp_orch.settings import Settings
@@ -84,7 +84,7 @@ async def run(settings: Settings) -> None:
     listen = settings.monitor
     require_token("monitor", listen.host, listen.token)
     # The API compresses nothing, and its bytes are passed on untouched.
-    async with aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with sessions.straight(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0)) as session:
         proxy = Proxy(session, settings.api, own_token=listen.token is not None)
         async with listening(build_app(settings, proxy), what="monitor", host=listen.host, port=listen.port):
             log.info(

@@ -28,6 +28,7 @@ from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.hosts import LOCAL, is_here
 from emp_orch.fleet.model import DockerHost
 from emp_orch.images import built_here
+from emp_orch.proxies import for_engine
 from emp_orch.runtimes.ssh import SshAdapter
 from emp_orch.settings import EngineAddress
 
@@ -267,7 +268,13 @@ class Engine:
         argv = [*self.command(), "compose", "-p", project, "-f", str(file), "--ansi", "never", *words]
         try:
             ran = subprocess.run(  # argv, no shell
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMPOSE_S, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=COMPOSE_S,
+                check=False,
+                env=self.environment(),
             )
         except subprocess.TimeoutExpired:
             raise EngineAway(f"{self.named}: `docker compose {words[0]}` took more than {COMPOSE_S:.0f} s") from None
@@ -282,6 +289,10 @@ class Engine:
             raise EngineAway(f"{self.named} does not answer", hint=_hint(self.host))
         what = "; ".join(said[-SHOWN_LINES:]) or f"exit {ran.returncode}"
         raise EmpError(f"{self.named}: `docker compose {' '.join(words)}` failed: {what}")
+
+    def environment(self) -> dict[str, str]:
+        """For `command`."""
+        return for_engine(self.host.url, os.environ)
 
     def command(self) -> list[str]:
         """The docker command line, told of this engine: its address and TLS files. Raises EmpError without one."""
@@ -327,11 +338,16 @@ def _over_ssh(host: EngineAddress, answer_s: float, version: str) -> APIClient:
 
 
 class _Client(APIClient):
-    """The SDK's, which trusts the CA that it is told to trust, also where REQUESTS_CA_BUNDLE names others."""
+    """The SDK's, which no variable leads elsewhere: it goes through no proxy, and trusts the CA that it is told to."""
 
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        named = self.verify if verify is None else verify
-        return super().merge_environment_settings(url, proxies, stream, named, cert)
+    # Its base sets this to True, and asks the engine for its version before one could set it back.
+    @property
+    def trust_env(self) -> bool:
+        return False
+
+    @trust_env.setter
+    def trust_env(self, _: bool) -> None:
+        """It stays as it is."""
 
 
 def _archive(folder: str, files: Mapping[str, bytes], uid: int, gid: int) -> bytes:

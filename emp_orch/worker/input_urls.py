@@ -15,11 +15,11 @@ from typing import IO, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.helpers import get_env_proxy_for_url
 from aiohttp.resolver import ThreadedResolver
 from msgspec import Struct
 from yarl import URL
 
+from emp_orch import sessions
 from emp_orch.errors import EmpError
 from emp_orch.jobs.input_hosts import SETTING, is_named, is_public, refusal
 from emp_orch.jobs.inputs import shown_url
@@ -79,7 +79,7 @@ async def fetch(url: str, into: IO[bytes], rules: UrlRules, resolver: AbstractRe
     try:
         async with (
             asyncio.timeout(FETCH_S),
-            aiohttp.ClientSession(
+            sessions.straight(
                 connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
             ) as session,
         ):
@@ -133,9 +133,8 @@ async def _way_to(url: URL, checked: CheckedResolver) -> dict[str, Any]:
 
     What a proxy connects to is its own matter; a name that we can look up must be allowed all the same.
     """
-    try:
-        proxy, login = get_env_proxy_for_url(url)
-    except LookupError:
+    way = sessions.way_to(url)
+    if not way:
         return {}
     if not _is_address(url.host or ""):
         try:
@@ -145,7 +144,7 @@ async def _way_to(url: URL, checked: CheckedResolver) -> dict[str, Any]:
         except OSError:
             pass  # only the proxy knows it
     # The proxy's own address is the environment's choice.
-    return {"proxy": await _as_address(proxy), "proxy_auth": login}
+    return {**way, "proxy": await _as_address(way["proxy"])}
 
 
 async def _as_address(proxy: URL) -> URL:

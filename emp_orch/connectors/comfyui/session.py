@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from emp_orch import sessions
 from emp_orch.connectors.base import MALFORMED, RunFailed
 from emp_orch.connectors.http_client import NETWORK, base_url
 
@@ -56,7 +57,7 @@ class Session:
     def http(self) -> aiohttp.ClientSession:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
-            self._session = aiohttp.ClientSession(timeout=timeout)
+            self._session = sessions.straight(timeout=timeout)
         return self._session
 
     async def close(self) -> None:

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 from redis.exceptions import RedisError
 
+from emp_orch import sessions, spec
 from emp_orch import settings as settings_files
-from emp_orch import spec
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.doctor.checkouts import CheckoutFacts, checkout_facts
@@ -114,7 +114,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
     settings = _settings(layout)
     plane = plane_of(layout)
     fleet, asked = await asyncio.to_thread(_emp_yaml, layout, environ)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http, asyncio.TaskGroup() as t:
+    async with sessions.straight(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http, asyncio.TaskGroup() as t:
 
         def fact(work: Awaitable[T], within_s: float = DEADLINE_S) -> asyncio.Task[T | Unknown]:
             return t.create_task(_try(work, within_s))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from emp_orch.errors import EmpError, Unreachable
+from emp_orch.proxies import for_engine
 
 ANSWER_S = 60.0
 # A base may have to be pulled.
@@ -19,6 +21,7 @@ class Docker:
 
     def __init__(self, engine: str | None = None) -> None:
         self._engine = engine
+        self._environ = for_engine(engine or "", os.environ)
         self._argv = ["docker", *(["--host", engine] if engine else [])]
 
     def check(self) -> str:
@@ -59,7 +62,7 @@ class Docker:
         for name, value in labels.items():
             argv += ["--label", f"{name}={value}"]
         # docker's progress is for whoever waits: stderr, as all progress.
-        done = subprocess.run([*argv, str(context)], stdin=subprocess.DEVNULL, stdout=2, check=False)
+        done = subprocess.run([*argv, str(context)], stdin=subprocess.DEVNULL, stdout=2, check=False, env=self._environ)
         if done.returncode != 0:
             raise EmpError(f"docker build ended with {done.returncode}", hint="its last lines above say why")
 
@@ -72,6 +75,7 @@ class Docker:
                 text=True,
                 timeout=timeout_s,
                 check=False,
+                env=self._environ,
             )
         except FileNotFoundError:
             raise Unreachable(
