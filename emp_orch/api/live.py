@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
+from typing import NamedTuple
 
 from emp_orch.api.book import Book
 from emp_orch.api.follow import Follower
@@ -31,10 +32,21 @@ HEARTBEAT_S = 1.4
 # A snapshot is followed by the deltas since it was made, up to so many bytes: who joins while much changes is given
 # what those before were given, and not a large text of its own.
 FOLLOWING_BYTES = 256 * 1024
+# No snapshot is given out that is older: a client may show it before it has taken what follows.
+SNAPSHOT_S = 1.0
 
 HEARTBEAT = "heartbeat"
 SNAPSHOT = "full_state_snapshot"
 DELTA = "delta"
+
+
+class _Told(NamedTuple):
+    """A snapshot as it was told, and when: for clients, and by our own clock."""
+
+    revision: int
+    timestamp: str
+    at_s: float
+    text: Text
 
 
 class LiveState:
@@ -47,8 +59,10 @@ class LiveState:
         self._lock = asyncio.Lock()
         self._begun = 0
         self._ended: tuple[int, BaseException | None] = (0, None)
-        # The last snapshot's revision and text, and what was told since.
-        self._text: tuple[int, Text] | None = None
+        # The last snapshot, and what was told since.
+        self._told: _Told | None = None
+        # When the last look began, for clients, and by our own clock.
+        self._looked = (0, 0.0)
         self._since: list[Frame] = []
         self._since_bytes = 0
         self._beat_at_s = 0.0
@@ -136,9 +150,11 @@ class LiveState:
 
     async def _look(self, *, whole: bool) -> None:
         # A Redis that accepts but does not answer must not keep the heartbeat back.
+        began = now_ms(), monotonic()
         async with asyncio.timeout(ANSWER_S):
             seen = await self._follower.look(whole=whole)
         self._redis_ok = True
+        self._looked = began
         if seen.system_stats is not None:
             self._reconciler = seen.system_stats.reconciler
         delta = self._book.take(seen, rfc3339(now_ms()))
@@ -149,23 +165,25 @@ class LiveState:
 
     def _keep(self, delta: Frame) -> None:
         """Behind the text of the last snapshot, while that is worth it."""
-        if self._text is None:
+        if self._told is None:
             return
         self._since.append(delta)
         self._since_bytes += len(delta.data)
         if self._since_bytes > FOLLOWING_BYTES or not self._hub.has_live_clients:
-            self._text = None
+            self._told = None
             self._since = []
 
     def snapshot(self, position: str, *, live: bool) -> Batch:
         """The state as of the last look: a snapshot with the id to go on from, and for `live` clients the deltas that
-        follow it."""
-        if self._text is None or (self._since and not live):
-            self._text = (self.revision, Text(self._book.whole()))
+        follow it. `timestamp` is the time that the snapshot itself tells of."""
+        told = self._told
+        if told is None or (self._since and not live) or monotonic() - told.at_s > SNAPSHOT_S:
+            whole = Text(self._book.whole())
+            at_ms, at_s = self._looked
+            told = self._told = _Told(self.revision, rfc3339(at_ms), at_s, whole)
             self._since, self._since_bytes = [], 0
-        revision, text = self._text
-        head = b'{"revision":%d,"timestamp":"%b","data":' % (revision, rfc3339(now_ms()).encode())
-        return Batch([Large(SNAPSHOT, head, text, b"}", position or None), *self._since])
+        head = b'{"revision":%d,"timestamp":"%b","data":' % (told.revision, told.timestamp.encode())
+        return Batch([Large(SNAPSHOT, head, told.text, b"}", position or None), *self._since])
 
     def state(self) -> bytes:
         """`State` as of the last look, encoded."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from delta_support import Mirror, parted, steady
 from http_support import Producer, Stack, fleet_of
 from sse_support import Reader, stream
 
+from emp_orch.api.live import SNAPSHOT_S
 from emp_orch.fleet.observed import WorkerStatus
 from emp_orch.monitor.sse_client import Parser
 
@@ -80,6 +83,31 @@ async def test_who_joins_while_much_changes_lacks_nothing(http_stack: Stack, pro
             assert steady(*parted(whole["data"])) == early.known
             after = await producer.events.append("note")
             assert (await reader.next()).id == after  # and no delta
+
+
+async def test_a_snapshot_says_what_time_it_tells_of(http_stack: Stack, producer: Producer) -> None:
+    """Also of one that was made for another client: what happened before its time is in it, and it is not old.
+
+    A page once showed the state that a client of five minutes before was given, as if it were now's, and took the
+    difference to the next delta for something that had just healed.
+    """
+    await populate(producer)
+    async with stream(http_stack.api, LIVE) as first:
+        early = Mirror()
+        await told(first, early, lambda: True)
+        for turn in range(8):
+            status = (WorkerStatus.BUSY, WorkerStatus.IDLE)[turn % 2]
+            await producer.worker("m2", 0, status=status)
+            changed_ms = time.time() * 1000
+            await told(first, early, lambda s=status: status_of(early, "m2-worker-0") == s)
+            for path in (LIVE, "/api/events/monitor"):
+                asked_ms = time.time() * 1000
+                async with stream(http_stack.api, path) as reader:
+                    _, whole = await reader.until(lambda e, _: e.event == "full_state_snapshot")
+                at_ms = datetime.fromisoformat(whole["timestamp"]).timestamp() * 1000
+                workers = {w["worker_id"]: w["status"] for w in whole["data"]["workers"]}
+                assert at_ms < changed_ms or workers["m2-worker-0"] == status, (path, turn)
+                assert at_ms >= asked_ms - 1000 * SNAPSHOT_S - 1
 
 
 async def test_an_emptied_redis_is_told_as_it_is(http_stack: Stack, producer: Producer) -> None:

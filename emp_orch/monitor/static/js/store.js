@@ -54,13 +54,12 @@ export class Store {
     this.changed();
   }
 
-  // The whole state, whatever was known before.
+  // The whole state as of `now`, whatever was known before.
   setState({ data, revision }, now) {
     this.machines.replace(data.machines);
     this.workersBy.change(this.workers.replace(data.workers));
-    const drift = this.drift.replace(data.drift);
-    this.driftBy.change(drift);
-    if (this.known) this.healed.note(drift.gone, now);
+    this.driftBy.change(this.drift.replace(data.drift));
+    // When those that are gone went is not known here: the journal tells, which is fetched after each snapshot.
     const { machines, ...fleet } = data.fleet;
     this.desired.replace(machines);
     this.#setFleet(fleet);

@@ -78,14 +78,12 @@ export class Stream {
         this.retryMs = RETRY_FIRST_MS;
         return;
       case "full_state_snapshot":
-        setServerTime(data.timestamp);
-        this.store.setState(data, serverNow());
+        this.store.setState(data, Date.parse(data.timestamp));
         this.store.setConnection(LIVE);
         this.#fetchPast();
         return;
       case "delta":
-        setServerTime(data.timestamp);
-        if (!this.store.applyDelta(data, serverNow())) return this.#resync();
+        if (!this.store.applyDelta(data, Date.parse(data.timestamp))) return this.#resync();
         this.store.setConnection(LIVE);
         return;
       case "heartbeat":
