@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct, structs
+from redis.exceptions import ResponseError
 
 from emp_orch.api.context import answer, context
 from emp_orch.api.job_views import JobDetail, job_detail
@@ -25,8 +26,9 @@ from emp_orch.jobs.submission import (
     parse_submission,
 )
 from emp_orch.jobs.workflows import Services
+from emp_orch.store.connect import TRANSIENT
 from emp_orch.store.job_inputs import InputsGone
-from emp_orch.store.queue import Submitted
+from emp_orch.store.queue import BATCH, Submitted
 from emp_orch.web.errors import Refused
 
 # A full list of jobs of 6 KiB each; larger ones go in more calls.
@@ -96,7 +98,8 @@ def taken(done: Submitted) -> str:
 
 
 async def submit(request: web.Request) -> web.Response:
-    """One: 201, 200 when it was there already, 409 when another has its id. A list: 201, 207 when one of them does.
+    """One: 201, 200 when it was there already, 409 when another has its id. A list: 201, 207 when one of
+    them does, or when Redis took only the first ones, which `data` and `job_ids` then are.
 
     With `wait` the answer to one job comes when it has ended, or after so many seconds.
     """
@@ -150,14 +153,33 @@ async def _jobs_of(raw: bytes, services: Services) -> list[Submission]:
 
 
 async def _submit_list(request: web.Request, jobs: list[Submission]) -> web.Response:
-    done = await context(request).queue.submit_many(await placed(request, jobs))
+    done: list[Submitted] = []
+    stopped = ""
+    try:
+        async for batch in context(request).queue.submit_batches(await placed(request, jobs)):
+            done += batch
+    except TRANSIENT as e:
+        if not done:
+            raise
+        stopped = _stopped(len(done), len(jobs), e)
     ids = [d.job_id for d in done]
     conflicts = sum(not d.same for d in done)
     views = [_view(d) for d in done]
-    if not conflicts:
+    if not conflicts and not stopped:
         return answer(views, status=201, job_ids=ids)
-    error = f"{conflicts} of {len(done)} jobs were not queued: their ids or idempotency keys were used for other jobs"
+    told = f"{conflicts} of {len(done)} jobs were not queued: their ids or idempotency keys were used for other jobs"
+    error = "; ".join([stopped] * bool(stopped) + [told] * bool(conflicts))
     return answer(views, status=207, success=False, error=error, job_ids=ids)
+
+
+def _stopped(queued: int, asked: int, e: BaseException) -> str:
+    """Why Redis took only the first of a list."""
+    if isinstance(e, ResponseError):
+        return f"{queued} of {asked} jobs were queued, those after them not: Redis refuses: {e}"
+    return (
+        f"{queued} of {asked} jobs were queued, and perhaps up to {BATCH} after them: Redis does not answer any more; "
+        "only jobs with ids of their own are safe to be sent again"
+    )
 
 
 def _view(done: Submitted) -> SubmittedView:

@@ -128,7 +128,8 @@ ROUTES: tuple[Route, ...] = (
     post("/api/jobs", job_submit.submit,
          "Submit a job, or a list of up to 10,000 (all are checked before any is queued). One: 201; 200 when it was "
          "there already; 409 when its id is another job's. A list: 201, or 207 with success false when ids are other "
-         "jobs': those items say conflict, all others are queued. Idempotency-Key: that of a single job",
+         "jobs': those items say conflict, all others are queued; or when Redis took only the first of them, which are "
+         "those in the answer. Idempotency-Key: that of a single job",
          "jobs", body=job_submit.JobsBody, result=job_submit.SubmittedView | list[job_submit.SubmittedView],
          query=(Param("wait", "of one job: answer when it has ended, or after so many seconds (300)", True),),
          headers=(Param(job_submit.KEY_HEADER, "as the field idempotency_key, for a single job"),),

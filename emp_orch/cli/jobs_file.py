@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import hashlib
 import os
 import sys
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from msgspec import structs
 
 from emp_orch.cli.jobs_inputs import unreadable
 from emp_orch.errors import UsageError
@@ -69,14 +71,19 @@ def _line(text: bytes, services: Services) -> Submission:
 
 class Source:
     """The jobs of one file. `name` is what errors call it; relative files that jobs name lie below `base`; `services`
-    is what is known of the fleet's.
+    is what is known of the fleet's. Jobs before the `start`th are not given out. `once`: see `_Once`.
     """
 
-    def __init__(self, file: BinaryIO, name: str, services: Services, *, base: Path) -> None:
+    def __init__(
+        self, file: BinaryIO, name: str, services: Services, *, base: Path, start: int = 1, once: bool = False
+    ) -> None:
         self._file = file
         self._services = services
         self.base = base
         self.name = "standard input" if name == "-" else name
+        self._start = start
+        self._given = 0
+        self._once = _Once() if once else None
         self._seekable = file.seekable()
         self.services: set[str] = set()
 
@@ -102,6 +109,8 @@ class Source:
             raise _problems(self.name, told, more)
         if not count:
             raise UsageError(f"{self.name} has no jobs", hint="one JSON object a line, or a JSON list")
+        if count < self._start:
+            raise UsageError(f"{self.name} has {count:,} jobs, so there is nothing from the {self._start:,}th on")
         return count
 
     def _parse(self, text: object) -> Submission:
@@ -142,13 +151,14 @@ class Source:
         """The jobs, some at a time. Raises UsageError for a bad one of a pipe, once those before it are given out."""
         if self._seekable:
             for texts in _some(self._texts()):
-                yield [(where, self._checked(where, text)) for where, text in texts]
+                if wanted := [job for where, text in texts for job in self._wanted(where, text)]:
+                    yield wanted
             return
         async for lines in _piped(self._file):
             batch: list[Placed] = []
             try:
                 for where, text in self._numbered(lines):
-                    batch.append((where, self._checked(where, text)))
+                    batch += self._wanted(where, text)
             except UsageError:
                 yield batch
                 raise
@@ -163,6 +173,15 @@ class Source:
             if line.strip():
                 yield f"{self.name}:{number}", line
 
+    def _wanted(self, where: str, text: object) -> list[Placed]:
+        """The job at `where`, or none where it stands before the start."""
+        self._given += 1
+        made_id = None if self._once is None else self._once.id_of(text)
+        if self._given < self._start:
+            return []
+        job = self._checked(where, text)
+        return [(where, job if made_id is None or job.id is not None else structs.replace(job, id=made_id))]
+
     def _checked(self, where: str, text: object) -> Submission:
         try:
             found = self._parse(text)
@@ -172,6 +191,25 @@ class Source:
             ) from e
         self.services.add(found.service)
         return found
+
+
+class _Once:
+    """An id for each job of a file, from what the job says and how often that was said before it: a repeat of the file
+    has the same ids, also with lines put in between or taken out.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[bytes, int] = {}
+
+    def id_of(self, text: object) -> str | None:
+        """None for what is no JSON."""
+        try:
+            job = msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8)) if isinstance(text, bytes) else text
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        said = hashlib.sha256(msgspec.json.encode(job, order="sorted")).digest()[:12]
+        before = self._said[said] = self._said.get(said, -1) + 1
+        return f"once-{said.hex()}-{before}"
 
 
 def _some(texts: Iterator[tuple[str, object]]) -> Iterator[list[tuple[str, object]]]:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emp_orch.cli.jobs_access import Access, fleet_queue, json_option, plain, plural, print_job, short_json
+from emp_orch.cli.jobs_access import Access, fleet_queue, json_option, plain, print_job, short_json
 from emp_orch.cli.jobs_fetch import output_line
 from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from emp_orch.cli.jobs_sync import Ended
     from emp_orch.jobs.model import Job
-    from emp_orch.jobs.states import JobStatus
-    from emp_orch.store.queue import Submitted
 
-MAX_CONFLICTS_TOLD = 20
 MAX_WARNED = 10
 # Options that make up one job, which -f reads from the file instead.
 _ONE = (
@@ -60,12 +56,22 @@ _ONE = (
 @click.option("--id", "job_id", help="An id of your own: submitting it again changes nothing.")
 @click.option("--idempotency-key", "key", metavar="KEY", help="In place of --id: the id is made from it.")
 @click.option("-f", "--file", "file", metavar="FILE|-", help="Many jobs: one JSON object a line, or a JSON list.")
+@click.option("--from", "start", metavar="N", type=click.IntRange(min=1), help="Of -f: go on with its Nth job.")
+@click.option("--once", is_flag=True, help="Of -f: a repeat queues nothing twice; ids are made from what a job says.")
 @click.option("--wait", is_flag=True, help="Wait for the end, with progress.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="Wait at most so many seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as JSON; of -f, a line of JSON for each.")
 @click.pass_context
 def submit(
-    ctx: click.Context, /, file: str | None, wait: bool, timeout: float | None, as_json: bool, **job: Any
+    ctx: click.Context,
+    /,
+    file: str | None,
+    start: int | None,
+    once: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+    **job: Any,
 ) -> None:
     """Queue a job for SERVICE, or all jobs of a file; print their ids.
 
@@ -75,7 +81,9 @@ def submit(
         raise UsageError("--timeout goes with --wait")
     if timeout is not None and not math.isfinite(timeout):
         raise UsageError(f"--timeout: {timeout} is no number of seconds", hint="without --timeout there is no end")
-    how = _How(folder=ctx.obj, wait=wait, timeout_s=timeout, as_json=as_json)
+    how = How(folder=ctx.obj, wait=wait, timeout_s=timeout, as_json=as_json, start=start or 1, once=once)
+    if file is None and (start is not None or once):
+        raise UsageError(f"{'--once' if once else '--from'} goes with -f", hint="--id makes one job the same again")
     try:
         if file is not None:
             given = [name for name in ("service", *_ONE) if job[name] not in (None, ())]
@@ -85,7 +93,9 @@ def submit(
                 )
             import asyncio
 
-            code = asyncio.run(_many(how, file))
+            from emp_orch.cli.jobs_batch import many
+
+            code = asyncio.run(many(how, file))
         else:
             code = _single(how, _asked(ctx.obj, **job))
     except (KeyboardInterrupt, Unreachable):
@@ -95,14 +105,20 @@ def submit(
     ctx.exit(code)
 
 
-class _How:
-    """What is wanted beside the jobs."""
+class How:
+    """What is wanted beside the jobs. `start`, `once`: of a file, the number of its first job that is to be queued, and
+    whether ids are made from what jobs say. `sent` once something may be queued.
+    """
 
-    def __init__(self, *, folder: Path, wait: bool, timeout_s: float | None, as_json: bool) -> None:
+    def __init__(
+        self, *, folder: Path, wait: bool, timeout_s: float | None, as_json: bool, start: int, once: bool
+    ) -> None:
         self.folder = folder
         self.wait = wait
         self.timeout_s = timeout_s
         self.as_json = as_json
+        self.start = start
+        self.once = once
         self.sent = False
 
 
@@ -172,7 +188,7 @@ async def warn_of_strangers(access: Access, services: Iterable[str], known: set[
         click.echo(f"emp: the applied fleet has no service {name!r}{hint}; jobs for it wait until it has", err=True)
 
 
-def _single(how: _How, asked: dict[str, Any]) -> Exit:
+def _single(how: How, asked: dict[str, Any]) -> Exit:
     """One job. Where the API is up, a short one has ended before redis-py were imported."""
     brings_files = any("file" in source for source in asked.get("inputs", {}).values())
     if how.wait and not how.as_json and not brings_files:
@@ -191,7 +207,7 @@ def _single(how: _How, asked: dict[str, Any]) -> Exit:
     return asyncio.run(_one(how, asked))
 
 
-async def _one(how: _How, asked: dict[str, Any]) -> Exit:
+async def _one(how: How, asked: dict[str, Any]) -> Exit:
     from emp_orch.cli.jobs_wait import wait_for
     from emp_orch.jobs.submission import BadSubmission, parse_submission
 
@@ -225,7 +241,7 @@ async def _one(how: _How, asked: dict[str, Any]) -> Exit:
     return _tell(job, how)
 
 
-def _tell(job: Job | Ended, how: _How) -> Exit:
+def _tell(job: Job | Ended, how: How) -> Exit:
     print_job(job) if how.as_json else click.echo(_ended(job, how.folder))
     if job.status == "unworkable":
         click.echo(f"it stays queued until a worker could run it; `emp cancel {job.id}` ends it", err=True)
@@ -243,84 +259,3 @@ def _ended(job: Job | Ended, folder: Path) -> str:
     if job.result and job.result.detail:
         lines.append(f"  answer {short_json(job.result.detail)}")
     return "\n".join(lines)
-
-
-async def _many(how: _How, file: str) -> Exit:
-    """All of a file. With --wait a line is printed for each that ended, else for each that was queued."""
-    from emp_orch.cli.jobs_file import Source, opened
-    from emp_orch.cli.jobs_inputs import placed as with_inputs
-    from emp_orch.cli.jobs_wait import Batch
-    from emp_orch.jobs.states import JobStatus
-
-    def ended(job_id: str, status: JobStatus | None) -> None:
-        _print_line(how, {"job_id": job_id, "status": status or "forgotten"})
-
-    path = file if file == "-" else str(how.folder / file)
-    with opened(path) as stream:
-        async with fleet_queue(how.folder) as access:
-            base = how.folder if file == "-" else Path(path).parent
-            source = Source(stream, file, await access.services.now(), base=base)
-            source.check()
-            after = await access.events.latest_id()
-            batch, sent, known = Batch(access, ended), _Sent(), set[str]()
-            try:
-                await warn_of_strangers(access, source.services, known)
-                async for placed in source.batches():
-                    await warn_of_strangers(access, source.services, known)
-                    done = await access.queue.submit_many(await with_inputs(access, placed, source.base))
-                    how.sent = True
-                    sent.note([where for where, _ in placed], done)
-                    taken = [d for d in done if d.same]
-                    if how.wait:
-                        batch.add(d.job_id for d in taken)
-                    else:
-                        for d in taken:
-                            _print_line(how, {"job_id": d.job_id, "created": d.created, "status": d.status})
-            except UsageError as e:
-                raise UsageError(f"{e.message}; {plural(sent.count)} before it queued", hint=e.hint) from e
-            finally:
-                sys.stdout.flush()
-            click.echo(sent.summary(), err=True)
-            if how.wait and batch.left:
-                await batch.wait(after, how.timeout_s)
-                click.echo(batch.summary(), err=True)
-                if JobStatus.UNWORKABLE in batch.counts:
-                    click.echo("`emp jobs lanes` says why no worker could run what is unworkable", err=True)
-    return Exit.OK if not sent.conflicts and batch.all_completed else Exit.FAILED
-
-
-def _print_line(how: _How, fields: dict[str, Any]) -> None:
-    import msgspec
-
-    if how.as_json:
-        sys.stdout.write(msgspec.json.encode(fields).decode() + "\n")
-    elif how.wait:
-        sys.stdout.write(f"{fields['job_id']} {fields['status']}\n")
-    else:
-        sys.stdout.write(f"{fields['job_id']}\n")
-
-
-class _Sent:
-    """What became of the jobs of a file when they were queued."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.conflicts = 0
-        self._created = 0
-
-    def note(self, places: Sequence[str], done: Sequence[Submitted]) -> None:
-        for where, one in zip(places, done, strict=True):
-            self.count += one.same
-            self._created += one.created
-            if not one.same:
-                self.conflicts += 1
-                if self.conflicts <= MAX_CONFLICTS_TOLD:
-                    click.echo(f"{where}: {one.job_id} is the id of another job; not queued", err=True)
-
-    def summary(self) -> str:
-        parts = [f"{plural(self._created)} queued"]
-        if there := self.count - self._created:
-            parts.append(f"{there:,} were there already")
-        if self.conflicts:
-            parts.append(f"{self.conflicts:,} not queued: their ids are those of other jobs")
-        return "; ".join(parts)

@@ -135,6 +135,10 @@ class Batch:
         self.total += len(self._open) - before
 
     @property
+    def open(self) -> tuple[str, ...]:
+        return tuple(self._open)
+
+    @property
     def left(self) -> int:
         return len(self._open)
 

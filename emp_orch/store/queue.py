@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Any, cast
@@ -150,21 +150,29 @@ class Queue:
         return Submitted(job_id=job_id, created=True, status=JobStatus.PENDING)
 
     async def submit_many(self, jobs: Iterable[Submission]) -> list[Submitted]:
-        """Queue many, in their order; idempotent as `submit`. Other clients are served between batches."""
-        done: list[Submitted] = []
+        """Queue many, in their order; idempotent as `submit`. Other clients are served between batches.
+
+        Where one may fail in the middle, `submit_batches` tells what was queued before.
+        """
+        return [one async for batch in self.submit_batches(jobs) for one in batch]
+
+    async def submit_batches(self, jobs: Iterable[Submission]) -> AsyncIterator[list[Submitted]]:
+        """As submit_many; each batch as soon as Redis has it, all of it or nothing."""
         sending: asyncio.Task[list[Submitted]] | None = None
         try:
             for batch in _batches(jobs):
                 ready = _prepared(batch)  # while Redis is at the one before
-                done += await sending if sending is not None else []
+                done = await sending if sending is not None else None
                 sending = asyncio.create_task(self._send(ready), name="submit a batch")
                 await asyncio.sleep(0)  # let it go out
-            done += await sending if sending is not None else []
+                if done is not None:
+                    yield done
+            if sending is not None:
+                yield await sending
         finally:
             if sending is not None and not sending.done():
                 sending.cancel()
                 await asyncio.wait([sending])
-        return done
 
     async def _send(self, ready: Prepared) -> list[Submitted]:
         ids, args = ready
