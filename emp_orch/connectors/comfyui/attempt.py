@@ -28,13 +28,15 @@ class DoubtfulOutput(RunFailed):
 
 @dataclass(kw_only=True)
 class Attempt:
-    """`workflow` as the job says it, `prompt_id` ours. `mentioned`: marks that stand in the job itself and tell
-    nothing. `pictures` came over the socket; `notes` go into the result. `copied`: its own files, with their sizes.
+    """`workflow` as the job says it, `prompt_id` ours, `client_id` who hears of it. `mentioned`: marks that stand in
+    the job itself and tell nothing. `pictures` came over the socket; `notes` go into the result. `copied`: its own
+    files, with their sizes.
     """
 
     run: Run
     workflow: Workflow
     prompt_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    client_id: str = ""
     mark: str = ""
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
     pictures: list[Output] = field(default_factory=list)
@@ -47,11 +49,6 @@ class Attempt:
     def __post_init__(self) -> None:
         self.mark = self.mark or mark_of(self.prompt_id)
         self.mentioned = marks_in(self.run.job.payload)
-
-    @property
-    def client_id(self) -> str:
-        """The same for every run of a job, so that whoever follows a lost worker's run hears its messages."""
-        return f"emp-{self.run.job.id}"
 
     @property
     def sent(self) -> Workflow:

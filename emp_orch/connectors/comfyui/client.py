@@ -12,6 +12,7 @@ import aiohttp
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed, StillRuns
 from emp_orch.connectors.comfyui.attempt import Attempt, DoubtfulOutput
+from emp_orch.connectors.comfyui.channel import Channel
 from emp_orch.connectors.comfyui.folders import Folders
 from emp_orch.connectors.comfyui.follow import Follower
 from emp_orch.connectors.comfyui.isolation import mark_of, marks_in
@@ -44,6 +45,7 @@ class ComfyClient:
         self._cancel_asked = False
         self._current: Follower | None = None
         self.occupancy = Occupancy(self.server)
+        self._channel = Channel(self.server)
 
     @property
     def current(self) -> str | None:
@@ -59,6 +61,7 @@ class ComfyClient:
         return self.server.http
 
     async def close(self) -> None:
+        await self._channel.drop()
         await self.server.close()
 
     async def get(self, path: str, *, timeout_s: float = 30.0) -> bytes:
@@ -77,7 +80,8 @@ class ComfyClient:
         self._cancel_asked = False
         try:
             with self.server.in_words():
-                await self.occupancy.be_free()
+                if not self._channel.says_free():
+                    await self.occupancy.be_free()
                 try:
                     return await self._try(Attempt(run=run, workflow=workflow, extra_data=extra_data or {}))
                 except DoubtfulOutput as e:
@@ -95,8 +99,9 @@ class ComfyClient:
             self.occupancy.over()
 
     async def _try(self, attempt: Attempt) -> Result:
-        async with self.server.listen(attempt.client_id) as socket:
-            follower = self._current = Follower(self.server, attempt, self._costs)
+        async with self._channel.held() as socket:
+            attempt.client_id = self._channel.client_id
+            follower = self._current = Follower(self.server, attempt, self._costs, self._channel.note)
             follower.attach(socket)
             record = await self._queue(attempt, follower)
             if self._cancel_asked:  # while the workflow was on its way
@@ -106,9 +111,14 @@ class ComfyClient:
                     record = await follower.follow(socket)
                 except NETWORK:
                     record = None
-        return await self._end(record or await self._followed(follower), attempt, follower)
+        if record is None:
+            record = await self._followed(follower)
+        elif follower.unheard:
+            await self._channel.drop()
+        return await self._end(record, attempt, follower)
 
     async def _followed(self, follower: Follower) -> Record:
+        await self._channel.drop()
         try:
             return await follower.follow_again()
         except (RunFailed, *NETWORK):
@@ -136,6 +146,7 @@ class ComfyClient:
             raise
         except NETWORK as e:
             log.warning("job %s: the answer to its workflow was lost (%s); asking for the run", run.job.id, e)
+            await self._channel.drop()
             return await follower.follow_again()
         if queued.prompt_id != attempt.prompt_id:  # a version that chooses for itself
             attempt.prompt_id = queued.prompt_id
@@ -199,9 +210,10 @@ class ComfyClient:
         prompt_id = attempt.prompt_id
         follower = Follower(self.server, attempt, self._costs)
         record = await self.server.record(prompt_id)
-        if record is None and await self.server.place(prompt_id):
+        if record is None and (held := await self.server.held(prompt_id)) is not None:
             if not wait:
                 raise StillRuns
+            attempt.client_id = held.client_id  # the lost worker's: its messages go there
             self._current = follower
             self.occupancy.begins(prompt_id)
             record = await self._ended(follower)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import aiohttp
 import msgspec
@@ -12,6 +13,7 @@ from emp_orch.connectors.comfyui.attempt import SENDS_PICTURES, Attempt
 from emp_orch.connectors.comfyui.progress import Costs, ProgressOfRun
 from emp_orch.connectors.comfyui.protocol import Interrupted, Message, Record, node_failure, picture_of
 from emp_orch.connectors.comfyui.server import Server
+from emp_orch.connectors.comfyui.told import Told
 from emp_orch.connectors.http_client import NETWORK
 
 # Without a message for so long, the history is looked at: a message can be lost with a connection.
@@ -28,11 +30,16 @@ _OVER = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.C
 
 class Follower:
     """The run of one attempt. `failure`: what a node failed of; the record that follows says what there is all the
-    same.
+    same. `unheard`: its end was not told, and found by asking. `note` is given every message of the socket.
     """
 
-    def __init__(self, server: Server, attempt: Attempt, costs: Costs) -> None:
+    def __init__(
+        self, server: Server, attempt: Attempt, costs: Costs, note: Callable[[Message], None] = lambda message: None
+    ) -> None:
         self.failure: RunFailed | None = None
+        self.unheard = False
+        self._note = note
+        self._told = Told(attempt.workflow)
         self._server = server
         self._attempt = attempt
         self._progress = ProgressOfRun(attempt.workflow, attempt.run.progress, costs)
@@ -60,6 +67,7 @@ class Follower:
                 got = await socket.receive(timeout=SILENCE_S)
             except TimeoutError:
                 if record := await self._server.record(self.prompt_id):
+                    self.unheard = True
                     return record
                 await self._server.still_there(self.prompt_id)
                 continue
@@ -73,10 +81,14 @@ class Follower:
                 message = msgspec.json.decode(got.data, type=Message)
             except MALFORMED:
                 continue  # another extension's message
+            self._note(message)
             if message.data.get("prompt_id") == self.prompt_id and (record := await self._take(message)):
                 return record
 
     async def _take(self, message: Message) -> Record | None:
+        if not self._attempt.cut and (record := self._told.take(message)) is not None:
+            await self._progress.over()
+            return record
         match message.type:
             case "execution_error":
                 self.failure = node_failure(message.data)
@@ -118,7 +130,7 @@ class Follower:
                 if record := await self._server.record(self.prompt_id):
                     return record
                 await self._server.still_there(self.prompt_id)
-                async with self._server.listen(self._attempt.client_id) as socket:
+                async with await self._server.listen(self._attempt.client_id) as socket:
                     if record := await self.follow(socket):
                         return record
                 deadline = loop.time() + GONE_S

@@ -10,10 +10,27 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.protocol import Queued, QueueState, Record, refusal
 from emp_orch.connectors.comfyui.session import POST_S, Session
+
+MAX_CLIENT_ID = 200
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """A run in the server's queue. `client_id` hears its messages; empty where nobody does."""
+
+    place: str
+    client_id: str = ""
+
+
+def _client_of(row: list[Any]) -> str:
+    """Row of the queue: number, id, workflow, extra_data, output nodes."""
+    extra = row[3] if len(row) > 3 else None
+    client_id = extra.get("client_id") if isinstance(extra, dict) else None
+    return client_id[:MAX_CLIENT_ID] if isinstance(client_id, str) else ""
 
 
 class Server(Session):
@@ -32,13 +49,19 @@ class Server(Session):
         """What it keeps of a run that is over; None when it knows no end of it."""
         return msgspec.json.decode(await self.get(f"history/{prompt_id}"), type=dict[str, Record]).get(prompt_id)
 
-    async def place(self, prompt_id: str) -> str:
-        """`running`, `pending`, or '' when the service does not hold it."""
+    async def held(self, prompt_id: str) -> Held | None:
+        """Where it holds this run, and who hears of it; None when it does not."""
         queue = msgspec.json.decode(await self.get("queue"), type=QueueState)
         for name, rows in (("running", queue.queue_running), ("pending", queue.queue_pending)):
-            if any(len(row) > 1 and row[1] == prompt_id for row in rows):
-                return name
-        return ""
+            for row in rows:
+                if len(row) > 1 and row[1] == prompt_id:
+                    return Held(place=name, client_id=_client_of(row))
+        return None
+
+    async def place(self, prompt_id: str) -> str:
+        """`running`, `pending`, or '' when the service does not hold it."""
+        held = await self.held(prompt_id)
+        return held.place if held else ""
 
     async def still_there(self, prompt_id: str) -> None:
         """Raises RunFailed when it knows the run no more."""

@@ -21,6 +21,8 @@ MAX_MESSAGE_BYTES = 64 * 1024**2
 # A run's record repeats its workflow.
 MAX_ANSWER_BYTES = 32 * 1024**2
 POST_S = 5.0
+# How long a server may take to agree to the end of a socket.
+CLOSE_S = 1.0
 
 
 class TooLarge(aiohttp.ClientPayloadError):
@@ -91,11 +93,12 @@ class Session:
         """The answer, of whatever status, for one of its files."""
         return self.http.get((self._base / "view").with_query(query), allow_redirects=False)
 
-    def listen(self, client_id: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
-        """The messages of runs that `client_id` queued."""
+    async def listen(self, client_id: str) -> aiohttp.ClientWebSocketResponse:
+        """The messages of runs that `client_id` queued, until it is closed."""
         scheme = "wss" if self._base.scheme == "https" else "ws"
         url = (self._base / "ws").with_scheme(scheme).with_query(clientId=client_id)
-        return self.http.ws_connect(url, heartbeat=20, max_msg_size=MAX_MESSAGE_BYTES)
+        closing = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+        return await self.http.ws_connect(url, heartbeat=20, max_msg_size=MAX_MESSAGE_BYTES, timeout=closing)
 
     def gone(self, cause: BaseException) -> RunFailed:
         words = str(cause) or type(cause).__name__
