@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -61,7 +62,11 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         async with within():
             return await line.call(*args)
 
-    queue = Queue(redis, keys, call)
+    async def calls(*commands: Sequence[Any]) -> list[Any]:
+        async with within():
+            return await line.calls(*commands)
+
+    queue = Queue(redis, keys, call, calls)
     artifacts = Artifacts(settings.artifacts)
     assets = Assets(artifacts, redis, keys)
     reader = StateReader(redis, keys, settings.fleet, queue, stats)

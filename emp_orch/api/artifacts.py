@@ -50,7 +50,7 @@ async def artifact(request: web.Request) -> web.StreamResponse:
         raise Refused(404, f"job {job_id} has no output of that name", hint=f"see /api/jobs/{job_id}/artifacts")
     store = context(request).artifacts
     try:
-        await store.find(job_id, output)
+        path = await store.find(job_id, output)
     except NoSuchArtifact as e:
         raise Refused(410, e.message, hint=e.hint) from e
     headers = {**_SAFE, "Content-Type": safe_content_type(output.content_type), "Content-Disposition": _shown(output)}
@@ -65,7 +65,7 @@ async def artifact(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     if request.method != "HEAD":
         try:
-            async for chunk in store.read(job_id, output, start=start, stop=stop):
+            async for chunk in store.span(path, start, stop, what=f"{output.name} of job {job_id}"):
                 await response.write(chunk)
         except EmpError as e:
             # The head is sent: all that is left is to cut the stream, so that the client knows it is not whole.

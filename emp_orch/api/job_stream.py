@@ -19,14 +19,14 @@ import msgspec
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.frames import Batch, Frame, parse_id
+from emp_orch.api.frames import Batch, Frame, Order, parse_id
+from emp_orch.api.hub import Subscription
 from emp_orch.api.job_views import job_detail
 from emp_orch.api.jobs import job_errors
 from emp_orch.api.query import name_in_path, one_of
 from emp_orch.api.sse import COMMENT_S, RETRY_MS, SseStream
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.states import ENDED
-from emp_orch.store.connect import within
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.job_codec import JobDamaged
 from emp_orch.store.queue import NoSuchJob
@@ -48,13 +48,20 @@ class Listener:
 async def progress(request: web.Request) -> web.StreamResponse:
     ctx, job_id = context(request), name_in_path(request, "id")
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
-    with job_errors():
-        async with within():
-            job = await ctx.queue.get(job_id)
     heard = parse_id(last_id)
-    if heard is not None and heard == parse_id(_end_id(job) or ""):
-        return web.Response(status=204)
     wants_previews = one_of(request, "preview", ("0", "1")) == "1"
+    with ctx.hub.subscribe(live=False) as subscription:  # before the job is read: nothing falls between
+        with job_errors():
+            job = await ctx.queue.get(job_id)
+        if heard is not None and heard == parse_id(_end_id(job) or ""):
+            return web.Response(status=204)
+        return await _stream(request, job, heard, subscription, wants_previews=wants_previews)
+
+
+async def _stream(
+    request: web.Request, job: Job, heard: Order | None, subscription: Subscription, *, wants_previews: bool
+) -> web.StreamResponse:
+    ctx = context(request)
     stream = await SseStream.open(request)
     writing = asyncio.Lock()  # a frame is written in pieces
 
@@ -69,9 +76,9 @@ async def progress(request: web.Request) -> web.StreamResponse:
     with stream.counted(ctx.stats):
         await stream.say(f"retry: {RETRY_MS}\n\n".encode())
         listener = Listener(send, idle, heard[0] if heard else 0)
-        shown = [asyncio.create_task(_show(ctx, job_id, listener), name="previews")] if wants_previews else []
+        shown = [asyncio.create_task(_show(ctx, job.id, listener), name="previews")] if wants_previews else []
         try:
-            await follow_job(ctx, job_id, listener)
+            await follow_job(ctx, job, listener, subscription)
         finally:
             for task in shown:
                 task.cancel()
@@ -90,43 +97,44 @@ async def _show(ctx: Context, job_id: str, listener: Listener) -> None:
             await listener.send(Frame("preview", data))
 
 
-async def follow_job(ctx: Context, job_id: str, listener: Listener) -> None:
-    """Tell all that happens to one job until it has ended. Events that were lost are made up for by `job`."""
-    with ctx.hub.subscribe(live=False) as subscription:
-        job = await _tell(ctx, job_id, listener)
-        if job is None:
-            return
-        said_ms = await _replay(ctx, job_id, listener, listener.after_ms)
-        if job.status in ENDED:
-            if said_ms > listener.after_ms:
-                await _tell(ctx, job_id, listener)
-            return
-        spoke = monotonic()
-        while not subscription.closed:
-            look = False
-            if subscription.lost:
-                subscription.restart()
+async def follow_job(ctx: Context, job: Job, listener: Listener, subscription: Subscription) -> None:
+    """Tell all that happens to one job until it has ended. Events that were lost are made up for by `job`.
+
+    `job` was read after the subscription began.
+    """
+    await listener.send(await _frame_of(ctx, job))
+    said_ms = await _replay(ctx, job.id, listener, listener.after_ms)
+    if job.status in ENDED:
+        if said_ms > listener.after_ms:
+            await _tell(ctx, job.id, listener)
+        return
+    spoke = monotonic()
+    while not subscription.closed:
+        look = False
+        if subscription.lost:
+            subscription.restart()
+            look = True
+        for frame in await subscription.take(0 if look else COMMENT_S):
+            about = frame.job
+            if about is not None and about.job_id == job.id:
+                if frame.event == PROGRESS and frame.order is not None and frame.order[0] <= said_ms:
+                    continue  # told by the replay
+                await listener.send(frame)
+                look = look or about.status in ENDED
+            elif frame.lane == job.lane:
+                await listener.send(frame)
                 look = True
-            for frame in await subscription.take(0 if look else COMMENT_S):
-                about = frame.job
-                if about is not None and about.job_id == job_id:
-                    if frame.event == PROGRESS and frame.order is not None and frame.order[0] <= said_ms:
-                        continue  # told by the replay
-                    await listener.send(frame)
-                    look = look or about.status in ENDED
-                elif frame.lane == job.lane:
-                    await listener.send(frame)
-                    look = True
-                else:
-                    continue
-                spoke = monotonic()
-            if look:
-                job = await _tell(ctx, job_id, listener)
-                if job is None or job.status in ENDED:
-                    return
-            if monotonic() - spoke >= COMMENT_S:
-                await listener.idle()
-                spoke = monotonic()
+            else:
+                continue
+            spoke = monotonic()
+        if look:
+            now = await _tell(ctx, job.id, listener)
+            if now is None or now.status in ENDED:
+                return
+            job = now
+        if monotonic() - spoke >= COMMENT_S:
+            await listener.idle()
+            spoke = monotonic()
 
 
 async def _replay(ctx: Context, job_id: str, listener: Listener, after_ms: int) -> int:
@@ -148,7 +156,11 @@ async def job_frame(ctx: Context, job_id: str) -> tuple[Job | None, Frame]:
         job = await ctx.queue.get(job_id)
     except (NoSuchJob, JobDamaged) as e:
         return None, Frame("error", {"job_id": job_id, "error": e.message})
-    return job, Frame("job", job_detail(job, await ctx.explainer.why(job)), _end_id(job))
+    return job, await _frame_of(ctx, job)
+
+
+async def _frame_of(ctx: Context, job: Job) -> Frame:
+    return Frame("job", job_detail(job, await ctx.explainer.why(job)), _end_id(job))
 
 
 def _end_id(job: Job) -> str | None:

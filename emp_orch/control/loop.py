@@ -24,6 +24,16 @@ SETTLE_S = 0.05
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 
 
+# What workers and services are while nothing is wrong with them, by event.
+_AT_WORK = {"worker_status": frozenset({"idle", "busy"}), "connector_status": frozenset({"idle", "active"})}
+
+
+def is_work(event: Event) -> bool:
+    """Whether an event tells only that a worker, or its service, took up a job or has done with one."""
+    fine = _AT_WORK.get(event.type, frozenset())
+    return event.data.get("status") in fine and event.data.get("previous") in fine
+
+
 class Loop:
     """Drives one reconciler until it is cancelled."""
 
@@ -34,6 +44,7 @@ class Loop:
         self._lead = lead
         self._events = Events(r, keys)
         self._woken = asyncio.Event()
+        self._in_order = False  # as of the last round
 
     def wake(self) -> None:
         """Let the next round come now."""
@@ -48,7 +59,8 @@ class Loop:
         while True:
             try:
                 async with within(TICK_S):
-                    await self._reconciler.tick()
+                    done = await self._reconciler.tick()
+                self._in_order = done is not None and not done.items
                 failures = 0
                 await self._pause()
             except TRANSIENT as e:
@@ -93,6 +105,8 @@ class Loop:
     async def _hear(self, event: Event) -> None:
         if event.type.startswith(("job_", "drift_", "operation_")):
             return
+        if self._in_order and is_work(event):
+            return  # nothing waits for a worker to be idle
         if event.type == "command_done":
             key, error = str(event.data.get("operation")), str(event.data.get("error", ""))
             if not event.data.get("ok"):

@@ -48,9 +48,8 @@ class RunFolder:
         except NoSuchArtifact as e:
             raise self._store.cannot_store(e, f"{file} was not saved") from e
         try:
-            await self._asked(file, writing.begin)
-            await self._fill(writing, file, chunks)
-            await self._asked(file, writing.finish, file)
+            rest = await self._fill(writing, file, chunks)
+            await self._asked(file, writing.finish, file, rest)
         except BaseException:
             await self._store.through(writing.discard)
             self._taken.discard(file.casefold())  # a second try gets the same name
@@ -63,7 +62,8 @@ class RunFolder:
             path=f"{self._run}/{file}",
         )
 
-    async def _fill(self, writing: Writing, file: str, chunks: AsyncIterable[bytes]) -> None:
+    async def _fill(self, writing: Writing, file: str, chunks: AsyncIterable[bytes]) -> bytes:
+        """Write all but the last of `chunks`, which is returned: of a small file that is all, and costs one thread."""
         held, size = bytearray(), 0
         async for chunk in chunks:
             size += len(chunk)
@@ -76,8 +76,7 @@ class RunFolder:
             if len(held) >= _WRITE_BYTES:
                 await self._asked(file, writing.write, bytes(held))
                 held.clear()
-        if held:
-            await self._asked(file, writing.write, bytes(held))
+        return bytes(held)
 
     async def _asked(self, file: str, work: Callable[..., None], *args: Any) -> None:
         try:
@@ -112,19 +111,20 @@ class Writing:
             yield
 
     def begin(self) -> None:
+        """Find out now, and not at the first write, whether anything can be written."""
         with self._one_step():
-            self._fs.makedirs(self._folder, exist_ok=True)
-            self._handle = self._fs.open(self._path, "wb")
+            self._open()
 
     def write(self, data: bytes) -> None:
         with self._one_step():
-            self._handle.write(data)
-            self.digest.update(data)
-            self.size += len(data)
+            self._append(data)
 
-    def finish(self, name: str) -> None:
-        """Move it to `name`; on a local disk after a write-through, so that no record names a lost file."""
+    def finish(self, name: str, rest: bytes = b"") -> None:
+        """Write the `rest` and move it to `name`; on a local disk after a write-through, so that no record names a lost
+        file.
+        """
         with self._one_step():
+            self._append(rest)
             if self._fsync:
                 self._handle.flush()
                 os.fsync(self._handle.fileno())
@@ -135,6 +135,17 @@ class Writing:
             else:
                 self._fs.mv(self._path, target)
             self._path = target
+
+    def _open(self) -> None:
+        if self._handle is None:
+            self._fs.makedirs(self._folder, exist_ok=True)
+            self._handle = self._fs.open(self._path, "wb")
+
+    def _append(self, data: bytes) -> None:
+        self._open()
+        self._handle.write(data)
+        self.digest.update(data)
+        self.size += len(data)
 
     def discard(self) -> None:
         """Leave nothing; where even that fails, a file stays that no reader takes, until the job is deleted."""

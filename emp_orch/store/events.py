@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -97,5 +97,6 @@ def entries_of(answer: Any) -> Entries:
     return cast(Entries, answer[0][1])
 
 
-def encode(type_: str, data: dict[str, Any]) -> dict[str, str]:
+def encode(type_: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """An entry of the stream: its type, then its data."""
     return {"type": type_, "data": msgspec.json.encode({"type": type_, **data}).decode()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import hiredis
@@ -35,20 +36,29 @@ class Pipelined:
 
     async def call(self, *args: Any) -> Any:
         """The answer to one command, texts decoded."""
+        return (await self.calls(args))[0]
+
+    async def calls(self, *commands: Sequence[Any]) -> list[Any]:
+        """The answers to some commands that go out together. A hash is a list, or under RESP3 a dict."""
         if self._connection is None:
             await self._connect()
-        question = hiredis.pack_command(args)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        questions = [hiredis.pack_command(tuple(command)) for command in commands]
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         alone = not self._answers and not self._questions and not self._reading
-        self._answers.append(answer)
+        self._answers.extend(answers)
         if alone:
-            await self._ask_alone(question, answer)
-            return answer.result()
-        self._questions.append(question)
-        if len(self._questions) == 1:
-            self._flushing = asyncio.create_task(self._flush(), name="redis flush")
-        self._read_for_all()
-        return await answer
+            await self._ask_alone(questions, answers)
+        else:
+            if not self._questions:
+                self._flushing = asyncio.create_task(self._flush(), name="redis flush")
+            self._questions += questions
+            self._read_for_all()
+            await asyncio.gather(*answers, return_exceptions=True)
+        failed = [e for answer in answers if (e := answer.exception()) is not None]
+        if failed:
+            raise failed[0]
+        return [answer.result() for answer in answers]
 
     async def aclose(self) -> None:
         await self._drop(rexc.ConnectionError("the connection was closed"))
@@ -69,14 +79,15 @@ class Pipelined:
                 raise
             self._connection = made
 
-    async def _ask_alone(self, question: bytes, answer: asyncio.Future[Any]) -> None:
+    async def _ask_alone(self, questions: list[bytes], answers: list[asyncio.Future[Any]]) -> None:
         self._reading = True
         try:
             connection = self._connection
-            await self._send([question])
-            await self._read(connection, answer)
+            await self._send(questions)
+            await self._read(connection, answers[-1])
         except asyncio.CancelledError:
-            answer.cancel()  # whoever reads next throws it away
+            for answer in answers:
+                answer.cancel()  # whoever reads next throws it away
             raise
         finally:
             self._reading = False

@@ -27,7 +27,7 @@ from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.job_codec import encoded, job_from, place_of, stored
 from emp_orch.store.job_reads import JobPage, JobReads, LaneView, Wanted
 from emp_orch.store.keys import Keys
-from emp_orch.store.scripts import Call, Scripts
+from emp_orch.store.scripts import Call, Calls, Scripts
 from emp_orch.store.trim import Trim
 
 MAX_PAGE = 1_000
@@ -81,6 +81,11 @@ def new_id() -> str:
     return os.urandom(12).hex()
 
 
+def _fields(answer: Any) -> dict[str, str]:
+    """A hash as Redis gives it: names and values in a row, or a dict under RESP3."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
 # The ids of a batch, and what the script is told.
 Prepared = tuple[list[str], list[Any]]
 
@@ -127,12 +132,14 @@ def _batches(jobs: Iterable[Submission]) -> Iterator[list[Submission]]:
 class Queue:
     """Submit, watch, cancel. Everything raises what redis-py raises when Redis is away (connect.TRANSIENT).
 
-    `call` sends the scripts: Pipelined.call where many submissions are on the way at once.
+    `call` sends the scripts: Pipelined.call where many submissions are on the way at once. `calls` sends commands
+    together, as Pipelined.calls.
     """
 
-    def __init__(self, r: Client, keys: Keys, call: Call | None = None) -> None:
+    def __init__(self, r: Client, keys: Keys, call: Call | None = None, calls: Calls | None = None) -> None:
         self._r = r
         self._keys = keys
+        self._calls = calls or self._piped
         self._scripts = Scripts(r, keys, call)
         self._reads = JobReads(r, keys)
         self._trim = Trim(self._scripts)
@@ -191,16 +198,22 @@ class Queue:
 
     async def get(self, job_id: str) -> Job:
         """The whole job. Raises NoSuchJob, JobDamaged."""
-        async with self._r.pipeline(transaction=False) as pipe:
-            pipe.hget(self._keys.jobs, job_id)
-            pipe.hgetall(self._keys.job(job_id))
-            pipe.get(self._keys.payload(job_id))
-            pipe.hgetall(self._keys.lanes_unworkable)
-            text, state, payload, unworkable = cast(tuple[str | None, Any, Any, Any], await pipe.execute())
+        text, state, payload, unworkable = await self._calls(
+            ("HGET", self._keys.jobs, job_id),
+            ("HGETALL", self._keys.job(job_id)),
+            ("GET", self._keys.payload(job_id)),
+            ("HGETALL", self._keys.lanes_unworkable),
+        )
         if text is None:
             raise NoSuchJob(job_id)
         place = place_of(text)
-        return job_from(job_id, text, state, payload, unworkable.get(place.lane) if place else None)
+        return job_from(job_id, text, _fields(state), payload, _fields(unworkable).get(place.lane) if place else None)
+
+    async def _piped(self, *commands: Sequence[Any]) -> list[Any]:
+        async with self._r.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return await pipe.execute()
 
     async def list(
         self, *, status: JobStatus | None = None, service: str | None = None, limit: int = 50, offset: int = 0
@@ -226,8 +239,8 @@ class Queue:
 
     async def said(self, job_id: str, after: str = "-") -> Sequence[tuple[str, str]]:
         """What the runs of a job said so far (the last 200): stream id and progress as JSON, oldest first."""
-        rows = cast(list[tuple[str, dict[str, str]]], await self._r.xrange(self._keys.progress(job_id), after))
-        return [(i, fields.get("data", "{}")) for i, fields in rows]
+        (rows,) = await self._calls(("XRANGE", self._keys.progress(job_id), after, "+"))
+        return [(i, _fields(fields).get("data", "{}")) for i, fields in rows]
 
     async def cancel(self, job_id: str, *, reason: str = "") -> CancelOutcome:
         """End a waiting job at once; have the worker of a running one stop it. Raises NoSuchJob."""

@@ -6,7 +6,7 @@ recreated by a heartbeat: the script checks that the document exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,7 +16,9 @@ from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.fleet.observed import MachineReport, Malformed, SeenMachine, SeenWorker, WorkerReport
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.events import MAX_EVENTS, encode
 from emp_orch.store.keys import Keys
+from emp_orch.store.scripts import Call, Script
 
 R = TypeVar("R", MachineReport, WorkerReport)
 
@@ -37,12 +39,13 @@ local function changed()
 end
 """
 
-# KEYS[1] documents (hash), KEYS[2] seen (zset), KEYS[3] changed (zset), KEYS[4] its counter. ARGV[1] id, ARGV[2]
-# document or '' for a heartbeat, ARGV[3] when this writer wrote last (what it was told) or ''. Returns {now or 0,
-# other}: 0 when a heartbeat found no document; other is the document that was there when somebody else wrote since
-# ARGV[3], else nil.
+# KEYS[1] documents (hash), KEYS[2] seen (zset), KEYS[3] changed (zset), KEYS[4] its counter, KEYS[5] events. ARGV[1]
+# id, ARGV[2] document or '' for a heartbeat, ARGV[3] when this writer wrote last (what it was told) or '', then of each
+# event its type and data (JSON). Returns {now or 0, other}: 0 when a heartbeat found no document, and nothing was done;
+# other is the document that was there when somebody else wrote since ARGV[3], else nil.
 PUT = (
     _CHANGED
+    + f"local MAX_EVENTS = {MAX_EVENTS}"
     + """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -61,11 +64,14 @@ elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   return {0, false}
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
+for i = 4, #ARGV, 2 do
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', MAX_EVENTS, '*', 'type', ARGV[i], 'data', ARGV[i + 1])
+end
 return {now, other}
 """
 )
 
-# KEYS as above. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
+# KEYS as above, without events. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
 # Returns 1 when removed, 0 when the subject has reported since.
 FORGET = (
     _CHANGED
@@ -92,12 +98,13 @@ class ReportWriter(Generic[R]):
     Now and then the document goes out unchanged, so that one that somebody else damaged is whole again.
     """
 
-    def __init__(self, r: Client, keys: list[str], subject: str) -> None:
-        self._r = r
+    def __init__(self, keys: list[str], events: str, subject: str, call: Call) -> None:
+        """`events`: the key of the stream. `call` sends a command."""
         self._keys = keys
+        self._events = events
         self._subject = subject
-        self._put = r.register_script(PUT)
-        self._forget = r.register_script(FORGET)
+        self._put = Script(call, PUT, len(keys) + 1)
+        self._forget = Script(call, FORGET, len(keys))
         self._last = b""
         self._beats = 0
         self._wrote_ms = ""
@@ -107,40 +114,43 @@ class ReportWriter(Generic[R]):
         """When the last write was done, by Redis' clock; None when it was not, or nobody knows."""
         return int(self._wrote_ms) if self._wrote_ms else None
 
-    async def write(self, report: R) -> str | None:
-        """Publish `report`; an unchanged one costs a heartbeat only, unless its record is gone.
+    async def write(self, report: R, events: Iterable[tuple[str, Mapping[str, Any]]] = ()) -> str | None:
+        """Publish `report`, and `events` (type, data) of it; an unchanged one costs a heartbeat only, unless its record
+        is gone.
 
         Returns the document that was there when somebody else has written since this writer last did.
         """
         text = msgspec.json.encode(report)
+        told = [part for type_, data in events for part in encode(type_, data).values()]
         if text == self._last and self._beats < BEATS_PER_DOCUMENT:
             self._beats += 1
-            found, other = await self._send(b"")
+            found, other = await self._send(b"", told)
             if found:
                 return other
-        _, other = await self._send(text)
+        _, other = await self._send(text, told)
         self._last, self._beats = text, 0
         return other
 
-    async def _send(self, text: bytes) -> tuple[bool, str | None]:
+    async def _send(self, text: bytes, told: list[str]) -> tuple[bool, str | None]:
         """Whether the script wrote, and who else did."""
         last, self._wrote_ms = self._wrote_ms, ""  # not known until it is answered
-        now, other = await self._put(keys=self._keys, args=[self._subject, text, last])
+        now, other = await self._put(*self._keys, self._events, self._subject, text, last, *told)
         self._wrote_ms = str(now) if now else ""
         return bool(now), other
 
     async def withdraw(self) -> None:
         """Remove the report: the subject ends in good order and leaves no phantom."""
         self._last, self._wrote_ms = b"", ""
-        await self._forget(keys=self._keys, args=[self._subject, ""])
+        await self._forget(*self._keys, self._subject, "")
 
 
 def machine_writer(r: Client, keys: Keys, machine_id: str) -> ReportWriter[MachineReport]:
-    return ReportWriter(r, keys_of(keys, "machine"), machine_id)
+    return ReportWriter(keys_of(keys, "machine"), keys.events, machine_id, r.execute_command)
 
 
-def worker_writer(r: Client, keys: Keys, worker_id: str) -> ReportWriter[WorkerReport]:
-    return ReportWriter(r, keys_of(keys, "worker"), worker_id)
+def worker_writer(r: Client, keys: Keys, worker_id: str, call: Call | None = None) -> ReportWriter[WorkerReport]:
+    """`call` sends a command: Pipelined.call, where there is a line."""
+    return ReportWriter(keys_of(keys, "worker"), keys.events, worker_id, call or r.execute_command)
 
 
 _machine = msgspec.json.Decoder(MachineReport)

@@ -17,21 +17,25 @@ from emp_orch.store.queue_prelude import compose, numbers
 
 # Sends one command: redis-py's execute_command, or Pipelined.call where many are on the way at once.
 Call = Callable[..., Awaitable[Any]]
+# Sends commands together, each a tuple; their answers.
+Calls = Callable[..., Awaitable[list[Any]]]
 
 
 class Script:
     """One script; loaded when the server does not know it."""
 
-    def __init__(self, call: Call, text: str) -> None:
+    def __init__(self, call: Call, text: str, keys: int = 0) -> None:
+        """`keys`: how many of its arguments are its KEYS."""
         self._call = call
         self._text = text
+        self._keys = keys
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, *args: Any) -> Any:
         try:
-            return await self._call("EVALSHA", self._digest, 0, *args)
+            return await self._call("EVALSHA", self._digest, self._keys, *args)
         except rexc.NoScriptError:
-            return await self._call("EVAL", self._text, 0, *args)
+            return await self._call("EVAL", self._text, self._keys, *args)
 
 
 @lru_cache(maxsize=16)

@@ -250,10 +250,10 @@ class Worker:
             self._state.set_active(job.service)
             async with self._ready.using[job.service]:
                 outcome, runs_on = await self._run(claim, binding, earlier)
-            self._state.set_active(None)
             if _refused(outcome):
                 outcome = await self._looked_into(claim, binding, outcome)
         await self._deliver(claim, outcome)
+        self._state.set_active(None)
         await self._remember(job, outcome)
         if binding is not None and (runs_on or (isinstance(outcome, NotDone) and _doubtful(outcome))):
             await first_of(self._ask(binding), self._stopping.wait())
@@ -383,8 +383,8 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     keys = Keys(prefix)
     r = client(redis_url)
     state = WorkerState(config, redis=address(redis_url))
-    reporter = Reporter(r, keys, config, state)
     line = Pipelined(r)  # a call that is given up costs no connection
+    reporter = Reporter(r, keys, config, state, line.call)
     claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
     inputs = Inputs(artifacts, Assets(artifacts, r, keys), Queue(r, keys, line.call), config.url_inputs)
     worker = Worker(config, claims, artifacts, state, stopping, OffersStore(r, keys), Previews(r, keys), inputs)

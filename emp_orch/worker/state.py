@@ -20,6 +20,7 @@ from emp_orch.store.connect import Client, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import worker_writer
+from emp_orch.store.scripts import Call
 from emp_orch.worker.config import WorkerConfig
 from emp_orch.worker.hardware import find_hardware, merged
 from emp_orch.worker.occupied import Occupied
@@ -103,7 +104,8 @@ class WorkerState:
         if report.occupied_by != before.occupied_by:
             log.info("service %s is %s", service, f"occupied by {report.occupied_by}" if report.occupied_by else "free")
         if report.status is not before.status:
-            data = {**self.about(), "service": service, "status": report.status, "detail": report.detail}
+            said = {"status": report.status, "previous": before.status, "detail": report.detail}
+            data = {**self.about(), "service": service, **said}
             self.unsent.append(("connector_status", data))
             if (report.status in _ANSWERS) != (before.status in _ANSWERS) or report.detail:
                 log.info(
@@ -148,29 +150,24 @@ class WorkerState:
 class Reporter:
     """Writes the worker's report on each change and every heartbeat, and its events in order."""
 
-    def __init__(self, r: Client, keys: Keys, config: WorkerConfig, state: WorkerState) -> None:
+    def __init__(self, r: Client, keys: Keys, config: WorkerConfig, state: WorkerState, call: Call) -> None:
+        """`call` sends a command."""
         self._r = r
-        self._writer = worker_writer(r, keys, config.worker_id)
+        self._writer = worker_writer(r, keys, config.worker_id, call)
         self._events = Events(r, keys)
         self._config = config
         self._state = state
-        self._away = False
+        self._registered = self._away = False
 
     async def run(self) -> None:
         """Report for ever. A Redis that is away is mentioned once, and again when it is back."""
-        registered = False
         while True:
             self._state.changed.clear()
             try:
                 async with within():
                     if self._state.undated:
                         self._state.date(await time_ms(self._r))
-                    await self._writer.write(self._state.report())
-                    if not registered:
-                        await self._events.append("worker_registered", **self._state.about(), status=self._state.status)
-                        log.info("Worker registered: %s on machine %s", self._config.worker_id, self._config.machine_id)
-                        registered = True
-                    await self._send_events()
+                    await self._tell()
                 if self._away:
                     log.info("Redis is back")
                 self._away = False
@@ -189,18 +186,26 @@ class Reporter:
             async with asyncio.timeout(self._config.heartbeat_s):
                 await self._state.changed.wait()
 
-    async def _send_events(self) -> None:
-        while self._state.unsent:
-            type_, data = self._state.unsent[0]
-            await self._events.append(type_, **data)
-            self._state.unsent.popleft()
+    async def _tell(self) -> None:
+        """Write the report, and in the same instant what happened since the last."""
+        first = {**self._state.about(), "status": self._state.status}
+        unsent = list(self._state.unsent)
+        events = unsent if self._registered else [("worker_registered", first), *unsent]
+        await self._writer.write(self._state.report(), events)
+        for event in unsent:
+            if self._state.unsent and self._state.unsent[0] is event:  # the oldest may have gone meanwhile
+                self._state.unsent.popleft()
+        if not self._registered:
+            log.info("Worker registered: %s on machine %s", self._config.worker_id, self._config.machine_id)
+        self._registered = True
 
     async def withdraw(self) -> None:
         """Remove the report, so that nobody takes this worker for one that fell silent."""
         self._state.set_status(WorkerStatus.OFFLINE)
         try:
             async with within():
-                await self._send_events()
+                for type_, data in self._state.unsent:
+                    await self._events.append(type_, **data)
                 await self._writer.withdraw()
         except AWAY as e:
             log.warning("could not withdraw the report: %s", e or type(e).__name__)
