@@ -29,6 +29,20 @@ async def test_one_after_the_other_and_many_at_once(line: Pipelined) -> None:
     assert await line.call("ECHO", "last") == "last"
 
 
+async def test_commands_that_go_out_together_are_answered_in_their_order(line: Pipelined) -> None:
+    assert await line.calls(("SET", "k", "1"), ("GET", "k"), ("GET", "none")) == ["OK", "1", None]
+    some = await asyncio.gather(*(line.calls(("ECHO", n), ("ECHO", -n)) for n in range(200)))
+    assert some == [[str(n), str(-n)] for n in range(200)]
+    with pytest.raises(rexc.ResponseError):
+        await line.calls(("PING",), ("GET",), ("NO-SUCH-COMMAND",))
+    calls = [asyncio.create_task(line.calls(("ECHO", n), ("ECHO", -n))) for n in range(50)]
+    await asyncio.sleep(0)
+    for call in calls[::2]:
+        call.cancel()
+    assert await asyncio.gather(*calls[1::2]) == [[str(n), str(-n)] for n in range(1, 50, 2)]
+    assert await line.call("ECHO", "end") == "end"
+
+
 async def test_an_error_is_its_callers_alone(line: Pipelined) -> None:
     wrong, right = await asyncio.gather(line.call("GET"), line.call("ECHO", "x"), return_exceptions=True)
     assert isinstance(wrong, rexc.ResponseError) and right == "x"

@@ -10,6 +10,7 @@ from queue_support import Server, until
 from emp_orch.fleet.desired import worker_id
 from emp_orch.fleet.observed import MachineReport
 from emp_orch.store.connect import Client, client, time_ms
+from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.report_changes import began_anew, changes_since, current_seq
 from emp_orch.store.reports import (
@@ -107,6 +108,19 @@ async def test_an_unchanged_report_is_only_a_heartbeat(r: Client) -> None:
     await r.hset(KEYS.workers, W, "marked")
     await writer.write(worker(M, 0).report)
     assert await r.hget(KEYS.workers, W) == "marked"
+
+
+async def test_events_go_out_with_their_report_once(r: Client) -> None:
+    writer, events = worker_writer(r, KEYS, W), Events(r, KEYS)
+    await writer.write(worker(M, 0).report, [("worker_status", {"status": "idle"})])
+    await writer.write(worker(M, 0).report, [("a", {"n": 1}), ("b", {"n": 2})])
+    await r.delete(KEYS.workers)
+    await writer.write(worker(M, 0).report, [("c", {"n": 3})])
+    told = await events.recent(10)
+    assert [(e.type, e.data) for e in told] == [
+        ("worker_status", {"type": "worker_status", "status": "idle"}),
+        *((name, {"type": name, "n": n}) for n, name in enumerate("abc", start=1)),
+    ]
 
 
 async def test_a_report_taken_away_is_not_brought_back_by_a_heartbeat_but_written_whole(r: Client) -> None:

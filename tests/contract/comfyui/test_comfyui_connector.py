@@ -67,12 +67,12 @@ async def test_a_payload_that_nobody_knew_to_be_a_workflow_runs_all_the_same(
     assert colors(stage, await connector.run(stage.run())) == [colour]
 
 
-async def at_work(connector: ComfyUI, stage: Stage, client: Client) -> asyncio.Task[Result]:
+async def at_work(connector: ComfyUI, stage: Stage, client: Client, *, at: str = "TestSleep") -> asyncio.Task[Result]:
     """A run whose sleeping node sleeps."""
     run = asyncio.create_task(connector.run(stage.run()))
 
     async def begun() -> bool:
-        return any("TestSleep" in told.message for told in stage.told)
+        return any(at in told.message for told in stage.told)
 
     await until(begun)
     await client.running(stage.refs[-1])
@@ -131,6 +131,23 @@ async def test_a_service_at_anothers_prompt_takes_no_run_until_that_is_over(
     await client.ended(foreign)
     assert not (await connector.probe()).occupied_by
     assert colors(stage, await connector.run(stage.run("2"))) == [color]
+
+
+async def test_a_strangers_prompt_is_noticed_right_after_a_run(
+    connector: ComfyUI, client: Client, stage_of: Any
+) -> None:
+    """Where the run's own socket has just told that nothing waits."""
+    for _ in range(2):
+        color = a_color()
+        stage = stage_of(saved(color))
+        assert colors(stage, await connector.run(stage.run())) == [color]
+    foreign = await client.begin_at(test_node("TestSleep", seconds=30, interruptible=True), "2")
+    with pytest.raises(RunFailed, match=foreign):
+        await connector.run(stage.run("2"))
+    await client.post("/interrupt")
+    await client.ended(foreign)
+    stage = stage_of(saved(color := a_color()))
+    assert colors(stage, await connector.run(stage.run())) == [color]
 
 
 async def test_a_node_that_ignores_the_cancel_is_waited_for(connector: ComfyUI, client: Client, stage_of: Any) -> None:
@@ -197,9 +214,25 @@ async def test_a_workflow_that_is_invalid_in_part(connector: ComfyUI, stage_of: 
 
 
 async def test_pictures_through_the_socket_become_outputs(connector: ComfyUI, stage_of: Any) -> None:
+    """Each of its own run, though all come over one socket; also where the run before was stopped."""
+    for batch in (2, 1, 3):
+        color = a_color()
+        stage = stage_of({"1": image(color, batch=batch), "2": node("SaveImageWebsocket", images=["1", 0])})
+        assert colors(stage, await connector.run(stage.run())) == [color] * batch
+
+
+async def test_previews_of_a_run_that_was_stopped_are_nobody_elses(
+    connector: ComfyUI, client: Client, stage_of: Any
+) -> None:
+    stopped = stage_of(test_node("TestProgress", steps=400, seconds=40, preview=True))
+    run = await at_work(connector, stopped, client, at="TestProgress")
+    await connector.cancel()
+    with pytest.raises(RunFailed, match="interrupted"):
+        await run
     color = a_color()
-    stage = stage_of({"1": image(color, batch=2), "2": node("SaveImageWebsocket", images=["1", 0])})
-    assert colors(stage, await connector.run(stage.run())) == [color, color]
+    stage = stage_of({"1": image(color), "2": node("SaveImageWebsocket", images=["1", 0])})
+    assert colors(stage, await connector.run(stage.run())) == [color]
+    assert stage.previews == []
 
 
 async def test_previews_are_shown_and_kept_nowhere(connector: ComfyUI, stage_of: Any) -> None:
