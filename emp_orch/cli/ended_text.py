@@ -58,10 +58,10 @@ class Ended:
 
 
 def _sentence(end: ProgramEnd) -> str:
-    from emp_orch.fleet.ends import how, lasted
+    from emp_orch.fleet.ends import advice, how, lasted
 
     after = f", {lasted(end.lived_ms)} after its start" if end.lived_ms else ""
-    return f"{how(end)}{after}" + (":" if end.lines else "; it said nothing")
+    return f"{how(end)}{after}{advice(end)}" + (":" if end.lines else "; it said nothing")
 
 
 def set_off(lines: Iterable[str], indent: str = INDENT) -> list[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     """Check FILE (emp.yaml) and name every problem in it."""
-    from emp_orch.spec import ConfigError, comfyui, load
+    from emp_orch.spec import ConfigError, load, notes
 
     path = folder / (file or "emp.yaml")
     try:
@@ -44,7 +44,7 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     click.echo(f"{file or 'emp.yaml'} is valid: fleet {fleet.name}, {', '.join(parts)}")
     for service in fleet.services.values():
         _note_connector(service)
-    for note in comfyui.notes(fleet):
+    for note in notes(fleet):
         click.echo(note, err=True)
 
 

@@ -8,6 +8,8 @@ from emp_orch.fleet.observed import MachineReport, ProgramEnd, ProgramReport, Pr
 # What a log is quoted with: everywhere but beside a form that shows all the lines.
 MAX_LINES = 5
 MAX_LINE = 200
+# Who ends well so soon after the start was meant to: a step, or a command that only starts something else.
+AT_ONCE_MS = 10_000
 
 _SIGNALS = {
     "SIGKILL": "somebody killed it, or memory ran out",
@@ -37,7 +39,14 @@ def told(end: ProgramEnd) -> str:
     """One line: how, how long it lived, the last thing it said. The other lines are `end.lines`."""
     after = f", {lasted(end.lived_ms)} after its start" if end.lived_ms else ""
     words = f"; last words: {end.lines[-1]}" if end.lines else "; it said nothing"
-    return f"{how(end)}{after}{words}"
+    return f"{how(end)}{after}{words}{advice(end)}"
+
+
+def advice(end: ProgramEnd) -> str:
+    """What emp.yaml may want to say of a program that ended so; empty where an end tells nothing of that."""
+    if end.exit_status == 0 and 0 < end.lived_ms < AT_ONCE_MS:
+        return "; what is to run to its end is written with scale: once, all else must stay in the foreground"
+    return ""
 
 
 def lasted(ms: int) -> str:

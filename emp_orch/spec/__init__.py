@@ -4,7 +4,8 @@ Parses with positions, interpolates, validates; reports every error at once. Nev
 The way in is `load`; the steps are source, interpolate, validate, build, semantic (see load.py).
 """
 
+from emp_orch.spec.advice import notes
 from emp_orch.spec.load import Setting, environment, load, load_text, num_gpus
 from emp_orch.spec.problems import ConfigError, Problem
 
-__all__ = ["ConfigError", "Problem", "Setting", "environment", "load", "load_text", "num_gpus"]
+__all__ = ["ConfigError", "Problem", "Setting", "environment", "load", "load_text", "notes", "num_gpus"]

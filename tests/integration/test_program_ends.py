@@ -86,6 +86,7 @@ async def test_each_kind_of_end_says_how_and_with_which_words(box: Box, tmp_path
 
     is_("three", 3, "", "cannot bind")
     is_("zero", 0, "", "done")
+    assert "scale: once" in told(ends["zero"])
     is_("killed", None, "SIGKILL", "")
     is_("crashed", None, "SIGSEGV", "native")
     is_("raised", 1, "", "RuntimeError: no checkpoint named x")

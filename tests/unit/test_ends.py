@@ -83,6 +83,17 @@ def test_one_whose_start_is_no_longer_in_the_log_and_one_in_the_rotated_log(tmp_
             "SIGSEGV",
         ),
         (ProgramEnd(at_ms=1), "ended, nobody saw how; it said nothing", "unknown how"),
+        (
+            ProgramEnd(at_ms=1, exit_status=0, lived_ms=200, lines=("done",)),
+            "exited with status 0, 0.2 s after its start; last words: done; what is to run to its end is written with"
+            " scale: once, all else must stay in the foreground",
+            "status 0",
+        ),
+        (
+            ProgramEnd(at_ms=1, exit_status=0, lived_ms=60_000),
+            "exited with status 0, 60 s after its start; it said nothing",
+            "status 0",
+        ),
         (ProgramEnd(at_ms=1, signal="SIGUSR1"), "was ended by SIGUSR1; it said nothing", "SIGUSR1"),
     ],
 )
