@@ -5,6 +5,7 @@ Each look opens the library anew and closes it, so that a card can be reset and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from msgspec import Struct
 
 MIB = 1 << 20
+# A driver that has to be loaded first takes a few seconds.
+LOOK_S = 5.0
 
 
 class NoDriver(Exception):
@@ -91,3 +94,32 @@ def look() -> Look:
     """The GPUs of this host now. Blocks, as a driver in trouble may for long. Raises NoDriver or Broken."""
     with opened() as nvml:
         return read_all(nvml)
+
+
+def look_within(seconds: float = LOOK_S) -> Look:
+    """As `look`, for who cannot wait for a driver in trouble. Raises Broken too when there is no answer in time."""
+    answer: list[Look | Exception] = []
+
+    def ask() -> None:
+        try:
+            answer.append(look())
+        except Exception as e:  # noqa: BLE001  # whatever the bindings raise is told to who asked
+            answer.append(e if isinstance(e, NoDriver | Broken) else Broken(f"{type(e).__name__}: {e}"))
+
+    asking = threading.Thread(target=ask, name="nvml", daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if not answer:
+        raise Broken(f"it has not answered for {seconds:g} s")
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return answer[0]
+
+
+def uuids() -> tuple[str, ...] | None:
+    """The UUIDs of the GPUs that the driver shows, by index; None when there is none that could tell of all."""
+    try:
+        found = look_within()
+    except (NoDriver, Broken):
+        return None
+    return None if found.error else tuple(gpu.uuid for gpu in found.gpus)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping, Set
+import sys
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
 _LISTEN = "0A"
+# Where emp, its workers and its checks look for a service of the same host.
+LOOPBACK = "127.0.0.1"
 
 
 class Holder(Struct, frozen=True, kw_only=True):
@@ -55,15 +58,43 @@ def listeners(ports: Set[int]) -> dict[int, list[Holder]]:
     return found
 
 
+def elsewhere(port: int) -> str:
+    """Where somebody listens on `port`, when that is on no address by which LOOPBACK is reached:
+    `it listens on [::1]:8188, not on 127.0.0.1`; else empty.
+    """
+    found = dict.fromkeys(_addresses(port))
+    if not found or found.keys() & {LOOPBACK, f"::ffff:{LOOPBACK}", "0.0.0.0"}:  # noqa: S104  # compared, not bound
+        return ""
+    places = " and ".join(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in found)
+    return f"it listens on {places}, not on {LOOPBACK}"
+
+
+def _addresses(port: int) -> Iterator[str]:
+    """The addresses on which somebody listens on `port`."""
+    for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+        for fields in _table(table):
+            address, _, number = fields[1].partition(":")
+            if fields[3] == _LISTEN and int(number, 16) == port:
+                words = bytes.fromhex(address)
+                # Four bytes at a time, in the order of this processor.
+                groups = (words[at : at + 4] for at in range(0, len(words), 4))
+                ordered = b"".join(g[::-1] if sys.byteorder == "little" else g for g in groups)
+                yield socket.inet_ntop(family, ordered)
+
+
+def _table(path: str) -> Iterator[list[str]]:
+    try:
+        lines = Path(path).read_text().splitlines()[1:]
+    except OSError:
+        return
+    yield from map(str.split, lines)
+
+
 def _listening(ports: Set[int]) -> dict[str, int]:
     """The listening sockets of `ports`, as /proc/PID/fd names them."""
     sockets = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
+        for fields in _table(table):
             port = int(fields[1].rpartition(":")[2], 16)
             if fields[3] == _LISTEN and port in ports:
                 sockets[f"socket:[{fields[9]}]"] = port

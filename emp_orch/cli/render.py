@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from emp_orch.errors import EmpError, UsageError
+
+if TYPE_CHECKING:
+    from emp_orch.fleet.model import Fleet
 
 
 @click.command()
@@ -38,6 +42,7 @@ def render(
         raise UsageError("--machine and --host exclude each other", hint="give one of them")
     path = directory / (file or "emp.yaml")
     fleet = spec.load(path, os.environ)
+    fleet = _on_allotted(fleet)
     machines = desired_machines(fleet)
     if machine is not None and machine not in machines:
         raise _unknown("machine", machine, machines)
@@ -57,6 +62,21 @@ def render(
         click.echo(json.dumps(texts if host is None else hosts, indent=2))
     else:
         click.echo("\n".join((texts if host is None else hosts).values()), nl=False)
+
+
+def _on_allotted(fleet: Fleet) -> Fleet:
+    """`fleet` on the GPUs that this shell was allotted, as an apply from here would have it."""
+    from msgspec import structs
+
+    from emp_orch import gpus
+    from emp_orch.fleet import allotment
+    from emp_orch.fleet.hosts import LOCAL, is_here
+
+    given = allotment.read(os.environ, gpus.uuids)
+    if given is None:
+        return fleet
+    here = tuple(name for name in {LOCAL: None, **fleet.hosts} if is_here(fleet.hosts.get(name)))
+    return structs.replace(fleet, allotment=structs.replace(given, hosts=here))
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> UsageError:

@@ -124,10 +124,7 @@ class Http:
             self._job = self._ref = None
 
     def _gone(self, cause: BaseException) -> RunFailed:
-        words = str(cause) or type(cause).__name__
-        reached = not isinstance(cause, aiohttp.ClientConnectorError)
-        words = f"the service at {self._requests.shown} does not answer: {words}"
-        return RunFailed(words, retryable=True, reached=reached)
+        return self._requests.gone(cause)
 
     async def _ask_to_stop(self, job: Job) -> None:
         if self._options.cancel_path is None:

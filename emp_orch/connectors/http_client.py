@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from emp_orch import sessions
+from emp_orch import ports, sessions
 from emp_orch.connectors.base import CannotLoad, RunFailed
 
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
@@ -29,15 +29,29 @@ _MAX_REDIRECTS = 5
 def base_url(url: str) -> URL:
     """Raises CannotLoad unless `url` is the address of a service; a login in it is not told."""
     login = "@" in url
-    shown = f"***@{url.rpartition('@')[2]}" if login else url
+    told = f"***@{url.rpartition('@')[2]}" if login else url
     try:
         base = URL(url)
         base.port  # noqa: B018 (a bad port is noticed only when it is read)
     except ValueError as e:
-        raise CannotLoad(f"{shown!r} is not the URL of a service{'' if login else f': {e}'}", hint=_USE) from e
+        raise CannotLoad(f"{told!r} is not the URL of a service{'' if login else f': {e}'}", hint=_USE) from e
     if base.scheme not in ("http", "https") or not base.host:
-        raise CannotLoad(f"{shown!r} is not the URL of a service", hint=_USE)
+        raise CannotLoad(f"{told!r} is not the URL of a service", hint=_USE)
     return base
+
+
+def shown(base: URL) -> str:
+    """The URL without a login."""
+    return str(base.with_user(None)).rstrip("/")
+
+
+def gone(base: URL, cause: BaseException) -> RunFailed:
+    """What to say of a service that `cause` kept from answering."""
+    words = str(cause) or type(cause).__name__
+    reached = not isinstance(cause, aiohttp.ClientConnectorError)
+    if not reached and base.host == ports.LOOPBACK and (place := ports.elsewhere(base.port or 0)):
+        words = f"{words}; {place}"
+    return RunFailed(f"the service at {shown(base)} does not answer: {words}", retryable=True, reached=reached)
 
 
 class Requests:
@@ -53,7 +67,10 @@ class Requests:
     @property
     def shown(self) -> str:
         """The URL without a login."""
-        return str(self._base.with_user(None)).rstrip("/")
+        return shown(self._base)
+
+    def gone(self, cause: BaseException) -> RunFailed:
+        return gone(self._base, cause)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -20,11 +20,11 @@ from emp_orch.store.keys import Keys
 
 
 def digest(fleet: Fleet) -> str:
-    """What tells two generations apart: all that was asked for; not where it stands in the file."""
+    """What tells two generations apart: all that was asked for; not where it stands, nor which GPUs a host gave."""
     bare = without_secrets(fleet)
     machines = tuple(msgspec.structs.replace(m, origin="") for m in bare.machines)
     services = {name: msgspec.structs.replace(s, origin="") for name, s in bare.services.items()}
-    unplaced = msgspec.structs.replace(bare, machines=machines, services=services)
+    unplaced = msgspec.structs.replace(bare, machines=machines, services=services, allotment=None)
     return hashlib.sha256(msgspec.json.encode(unplaced, order="sorted")).hexdigest()[:16]
 
 
@@ -88,8 +88,15 @@ async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, numbe
     if old is None:
         raise EmpError(f"generation {number} is not kept any more")
     now_ms = await time_ms(r)
+    fleet_then = msgspec.structs.replace(old.fleet, allotment=kept_ones[0].fleet.allotment)
     new = msgspec.structs.replace(
-        old, number=kept_ones[0].number + 1, at_ms=now_ms, prune=False, by="reconciler", why=f"back to {number}: {why}"
+        old,
+        fleet=fleet_then,
+        number=kept_ones[0].number + 1,
+        at_ms=now_ms,
+        prune=False,
+        by="reconciler",
+        why=f"back to {number}: {why}",
     )
     if not await generations.publish(r, keys, new):
         raise EmpError("somebody published another generation meanwhile")

@@ -220,7 +220,7 @@ def still_says(layout: Layout, fleet: Fleet, environ: Mapping[str, str]) -> tupl
     """What the next `emp apply` would change against `fleet`; empty when emp.yaml says the same."""
     path = layout.root / file_of(fleet)
     try:
-        wanted = spec.load(path, environ)
+        wanted = structs.replace(spec.load(path, environ), allotment=fleet.allotment)
     except spec.ConfigError as e:
         count = len(e.problems)
         return (f"it has {count} problem{'' if count == 1 else 's'} now: emp validate",)

@@ -20,6 +20,8 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
         lines.append(f"  + control plane  (start): {embedded}API, monitor, reconciler, event log")
     elif seen.settings_change:
         lines.append("  ↻ control plane  (restart): its settings change; machines run on")
+    if seen.gpus:
+        lines.append(f"  GPUs of this host: {seen.gpus}")
     for change in seen.changes:
         lines += _of_machine(change, proposal.source)
     if seen.other_package:

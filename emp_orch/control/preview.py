@@ -11,6 +11,7 @@ from msgspec import Struct
 from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
+from emp_orch.control.host_gpus import in_words, refuse_too_few
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
@@ -34,6 +35,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
     `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
+    `gpus` says which of this host's GPUs are used, where somebody allots them now or did before.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     rotated: tuple[str, ...]
     removed: tuple[MachineId, ...] = ()
     other_package: bool = False
+    gpus: str = ""
 
     @property
     def nothing(self) -> bool:
@@ -63,6 +66,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
 
     Raises UsageError for what must not be applied, EmpError when the proposal's base is no longer in force.
     """
+    refuse_too_few(proposal.fleet)
     old = _known_settings(layout)
     plane = plane_of(layout, old or proposal.settings)
     runs = plane.identity() is not None
@@ -88,15 +92,25 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         same=current is not None
         and not other_package
         and current.digest == generations.digest(proposal.fleet)
+        and current.fleet.allotment == proposal.fleet.allotment
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
         removed=gone,
         other_package=other_package and not before.keys() <= starting,
+        gpus=_gpus(current, proposal),
         plane_runs=runs,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,
         rotated=_rotated(layout, proposal) if runs else (),
     )
+
+
+def _gpus(current: Generation | None, proposal: Proposal) -> str:
+    before, now = current.fleet.allotment if current else None, proposal.fleet.allotment
+    if before is None and now is None:
+        return ""
+    was = f" (before: {in_words(before)})" if current is not None and before != now else ""
+    return f"{in_words(now)}{was}"
 
 
 async def _current(layout: Layout, proposal: Proposal, settings: Settings, *, runs: bool) -> Generation | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
 from emp_orch import spec
+from emp_orch.control.host_gpus import allotted_here
 from emp_orch.control.packing import own_package
 from emp_orch.control.reach import door, reach
 from emp_orch.errors import EmpError, UsageError
@@ -65,6 +66,7 @@ def propose(
     """
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
+    fleet = structs.replace(fleet, allotment=allotted_here(layout, environ, settings.hosts))
     Artifacts(settings.artifacts)  # raises here, not in the daemons, for a store that this emp has no package for
     return Proposal(
         fleet=fleet,

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from emp_orch.fleet.allotment import CUDA, SLOT
+from emp_orch.fleet.allotted import allotment_of, give, reserving
 from emp_orch.fleet.builtins import EMP, preparing, serving
 from emp_orch.fleet.containers import DesiredContainer, desired_container, device_inside, device_of
 from emp_orch.fleet.model import (
@@ -152,13 +154,14 @@ def desired_machines(fleet: Fleet) -> dict[MachineId, DesiredMachine]:
 
 def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
     """The programs of one machine: set-up, installers, services in dependency order, one worker a GPU slot."""
+    machine = reserving(fleet, machine)
     services = _in_dependency_order([fleet.services[name] for name in machine.services])
     programs: list[DesiredProgram] = [_shared_setup(machine)]
     programs += [_installer(machine, s) for s in services if _has_installer(s)]
     for service in services:
         programs += _service_programs(machine, service, fleet)
     programs += [_worker(fleet, machine, slot) for slot in range(machine.num_gpus)]
-    return DesiredMachine(
+    made = DesiredMachine(
         id=machine.id,
         runtime=machine.runtime,
         num_gpus=machine.num_gpus,
@@ -174,6 +177,10 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         job_timeout_s=machine.worker.job_timeout_s,
         warmups={warmup_file(s): s.warmup for s in services if s.warmup},
     )
+    given = allotment_of(fleet, machine)
+    if given is None or machine.gpus.ids or machine.runtime is RuntimeKind.COMPOSE:
+        return made
+    return give(made, given, machine.env)
 
 
 def _container(fleet: Fleet, machine: Machine) -> DesiredContainer | None:
@@ -334,7 +341,7 @@ def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:
     if slot is None:
         return {}
     device = device_inside(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
-    return {"CUDA_VISIBLE_DEVICES": device, "EMP_GPU_SLOT": str(slot)}
+    return {CUDA: device, SLOT: str(slot)}
 
 
 def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> str:

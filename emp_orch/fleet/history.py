@@ -27,13 +27,16 @@ def _machines(before: Fleet, after: Fleet) -> list[str]:
     old = {m.id: m for m in before.machines}
     new = {m.id for m in after.machines}
     same = {n for n, s in after.services.items() if n in before.services and _alike(before.services[n], s)}
+    gpus_alike = before.allotment == after.allotment
     told: list[str] = []
     for machine in after.machines:
         former = old.get(machine.id)
         if former is None:
             told.append(f"+ {machine.id}")
         # Comparing what a machine's programs are made of is much cheaper than making them.
-        elif not (_alike(former, machine) and before.jobs == after.jobs and same.issuperset(machine.services)):
+        elif not (
+            _alike(former, machine) and before.jobs == after.jobs and gpus_alike and same.issuperset(machine.services)
+        ):
             was, becomes = desired_machine(before, former), desired_machine(after, machine)
             if config_hash(was) != config_hash(becomes):
                 told.append(f"~ {machine.id}: {_how(compare(was, becomes))}")

@@ -12,6 +12,7 @@ from typing import Any, NewType
 
 from msgspec import Struct
 
+from emp_orch.fleet.allotment import Allotment
 from emp_orch.fleet.package import WorkerPackage
 
 MachineId = NewType("MachineId", str)
@@ -290,7 +291,10 @@ class ControlSpec(Struct, frozen=True, kw_only=True):
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
-    """Everything one emp.yaml describes. Without a `worker_package`, workers run that of the emp which applies."""
+    """Everything one emp.yaml describes. Without a `worker_package`, workers run that of the emp which applies.
+
+    `allotment`: the GPUs of the host where it was applied that somebody else gave emp there; None: all.
+    """
 
     name: str
     redis: RedisSpec
@@ -303,3 +307,4 @@ class Fleet(Struct, frozen=True, kw_only=True):
     hosts: dict[str, DockerHost] = {}
     control: ControlSpec = ControlSpec(runtime=ControlRuntime.PROCESS, image=None, redis_image="")
     worker_package: WorkerPackage | None = None
+    allotment: Allotment | None = None

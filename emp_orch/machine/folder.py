@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import ProgramName
+from emp_orch.machine.box_gpus import supervisord_text
 from emp_orch.settings import write_private
 from emp_orch.store import configs
 from emp_orch.store.configs import MachineConfig
@@ -91,7 +92,7 @@ class MachineFolder:
 
     def write_files(self, config: MachineConfig) -> None:
         """Write what supervisord and the launcher read. Raises EmpError."""
-        _write(self.supervisord_conf, config.supervisord.encode())
+        _write(self.supervisord_conf, supervisord_text(config, os.environ).encode())
         _write(self.environment, msgspec.json.encode({"NUM_GPUS": str(config.machine.num_gpus)}))
         self._write_warmups(config.machine.warmups)
 

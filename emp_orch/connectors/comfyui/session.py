@@ -14,7 +14,7 @@ from yarl import URL
 
 from emp_orch import sessions
 from emp_orch.connectors.base import MALFORMED, RunFailed
-from emp_orch.connectors.http_client import NETWORK, base_url
+from emp_orch.connectors.http_client import NETWORK, base_url, gone, shown
 
 # A preview picture is the largest.
 MAX_MESSAGE_BYTES = 64 * 1024**2
@@ -53,7 +53,7 @@ class Session:
     @property
     def shown(self) -> str:
         """The URL without a login."""
-        return str(self._base.with_user(None)).rstrip("/")
+        return shown(self._base)
 
     @property
     def http(self) -> aiohttp.ClientSession:
@@ -101,9 +101,7 @@ class Session:
         return await self.http.ws_connect(url, heartbeat=20, max_msg_size=MAX_MESSAGE_BYTES, timeout=closing)
 
     def gone(self, cause: BaseException) -> RunFailed:
-        words = str(cause) or type(cause).__name__
-        reached = not isinstance(cause, aiohttp.ClientConnectorError)
-        return RunFailed(f"the service at {self.shown} does not answer: {words}", retryable=True, reached=reached)
+        return gone(self._base, cause)
 
     @contextmanager
     def in_words(self) -> Iterator[None]:
