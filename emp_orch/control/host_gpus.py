@@ -46,6 +46,16 @@ def refuse_too_few(fleet: Fleet) -> None:
         )
 
 
+def refuse_other_gpus(recorded: Allotment | None, environ: Mapping[str, str]) -> None:
+    """Raise UsageError where `environ` gives other GPUs than those on record, which are about to be used."""
+    now = allotment.read(environ, gpus.uuids)
+    if now is not None and (recorded is None or now.slots != recorded.slots):
+        raise UsageError(
+            f"this shell was given other GPUs ({in_words(now)}) than the generation in force ({in_words(recorded)})",
+            hint="`emp apply` takes those of this shell",
+        )
+
+
 def in_words(given: Allotment | None) -> str:
     """`CUDA_VISIBLE_DEVICES=2,3: GPUs 2, 3`."""
     if given is None:

@@ -17,6 +17,7 @@ from emp_orch import settings as settings_files
 from emp_orch import spec
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
+from emp_orch.control.host_gpus import refuse_other_gpus
 from emp_orch.control.proposal import Proposal, propose
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.history import changed
@@ -89,8 +90,9 @@ async def scaled(layout: Layout, name: str, slots: int, environ: Mapping[str, st
 async def standing(layout: Layout, environ: Mapping[str, str]) -> tuple[Proposal, Generation]:
     """The generation in force proposed as it is, with the package that it names: to be brought up, not published.
 
-    Raises UsageError when nothing was ever applied here and for a secret that has no value any more, Unreachable when a
-    Redis that is not ours is away, EmpError when that holds a generation that is not of this folder.
+    Raises UsageError when nothing was ever applied here, for a secret that has no value any more and where this shell
+    was given other GPUs, Unreachable when a Redis that is not ours is away, EmpError when that holds a generation that
+    is not of this folder.
     """
     settings = settings_files.load(layout)
     current = await _in_redis_or_kept(layout, settings)
@@ -100,7 +102,10 @@ async def standing(layout: Layout, environ: Mapping[str, str]) -> tuple[Proposal
     proposal = _propose(
         current.fleet, layout, settings, environ, current, source=f"generation {current.number}", why=why
     )
-    return structs.replace(proposal, package=current.package or proposal.package), current
+    given = current.fleet.allotment
+    refuse_other_gpus(given, _environment(layout, environ))
+    fleet = structs.replace(proposal.fleet, allotment=given)
+    return structs.replace(proposal, fleet=fleet, package=current.package or proposal.package), current
 
 
 async def _in_redis_or_kept(layout: Layout, settings: Settings) -> Generation | None:

@@ -91,8 +91,10 @@ def test_slots_are_what_was_allotted(lab: Lab) -> None:
     refused = lab.stack.run("scale", HERE, "3", "-y")
     assert refused.returncode == 2 and "asks for 3 GPUs, and SLURM_JOB_GPUS=5,6 allots 2 GPUs" in refused.stderr
 
-    # After `emp down` the next apply begins anew.
+    # `emp start` takes what is on record. After `emp down` the next apply begins anew.
     lab.stack.ok("down")
+    other = lab.stack.run("start", CUDA_VISIBLE_DEVICES="0,1")
+    assert other.returncode == 2 and "this shell was given other GPUs (CUDA_VISIBLE_DEVICES=0,1: " in other.stderr
     code, said = lab.apply()
     assert code == 0, said
     lab.until_seen(lab.here, "0", "1", "")
