@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from emp_orch import openfiles
 from emp_orch.errors import EmpError
 from emp_orch.lifemark import START_TICKS, home, leave, place, stat_fields
 
@@ -259,6 +260,7 @@ def become(argv: list[str], *, env: Mapping[str, str], cwd: Path, identity: Path
     The lock beside it is held for life, so that there is one such process at a time.
     Raises EmpError when there is one already.
     """
+    openfiles.raise_soft()
     # Not close-on-exec: the lock ends with the process, whatever ends it. Its children close descriptors above 2.
     lock = os.open(identity.parent.parent / f".{identity.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     os.set_inheritable(lock, True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from emp_orch import openfiles
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
 from emp_orch.control.container_plane import plane_of
@@ -45,6 +46,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     Raises EmpError; what this call has started is stopped again then.
     """
     plane = plane_of(layout, proposal.settings)
+    openfiles.refuse_too_few()
     refuse_taken_ports(layout, proposal, seen)
     await refuse_other_engines(layout, proposal)
     await refuse_missing_images(proposal, seen)

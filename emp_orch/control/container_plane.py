@@ -129,6 +129,9 @@ class ContainerPlane(Plane):
             self._up()
             return True
 
+    def refuse_ended(self) -> None:
+        """The engine starts again what ended, and `programs` tells when that does not help."""
+
     async def start_stopped(self) -> None:
         await asyncio.to_thread(self._up)
 

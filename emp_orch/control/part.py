@@ -15,6 +15,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import BinaryIO
 
+from emp_orch import openfiles
+from emp_orch.isolation import python
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import CONTROL_PROGRAMS
 
@@ -26,8 +28,9 @@ _LINE_BYTES = 65_536
 
 def run_part(layout: Layout, name: str) -> int:
     """Run the daemon until it ends, and reap what it leaves behind; its exit code. SIGTERM and SIGINT go on to it."""
+    openfiles.raise_soft()
     part = next(p for p in CONTROL_PROGRAMS if p.name == name)
-    argv = [sys.executable, "-m", "emp_orch", "-C", str(layout.root), name]
+    argv = python("-m", "emp_orch", "-C", str(layout.root), name)
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, lambda number, _: os.kill(child.pid, number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet import ends
@@ -43,10 +44,40 @@ def _report(layout: Layout, info: ProcessInfo) -> ProgramReport:
     return ProgramReport(state=state, pid=info.pid, detail=info.said, last_end=end)
 
 
-def last_end(layout: Layout, part: str) -> ProgramEnd | None:
+def last_end(layout: Layout, part: str, *, since_ms: int = 0) -> ProgramEnd | None:
     """How a part of the control plane ended last, unasked; None where its supervisord's log does not tell."""
     logs = Logs(own=layout.log("control"), programs=layout.logs, run=layout.control / "run")
-    return look_up(logs, part, secrets_in(layout.secrets))
+    return look_up(logs, part, secrets_in(layout.secrets), since_ms=since_ms)
+
+
+class Ends:
+    """The unasked ends of parts from now on. One may happen to any; a second one of the same part is no accident."""
+
+    ENOUGH = 2
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._since_ms = int(time.time() * 1000)
+        self._pids: dict[str, set[int]] = {}
+
+    def refuse(self, infos: Iterable[ProcessInfo]) -> None:
+        """Raise EmpError, with status and last words, for a part that was given up or does not stay up."""
+        for info in infos:
+            pids = self._pids.setdefault(info.name, set())
+            pids |= {info.pid} - {0}
+            gone = ProgramState(info.statename) in ends.GONE
+            cannot = gone and bool(info.said)
+            if cannot or info.statename == ProgramState.FATAL or len(pids) - (not gone) >= self.ENOUGH:
+                log = self._layout.log("control" if cannot else info.name)
+                raise EmpError(
+                    f"{info.name} of the control plane does not stay up: {self._why(info)}", hint=f"see {log}"
+                )
+
+    def _why(self, info: ProcessInfo) -> str:
+        if info.said:
+            return f"supervisord cannot start it ({info.said})"
+        end = last_end(self._layout, info.name, since_ms=self._since_ms)
+        return f"it {ends.told(end)}" if end else f"it {why_down(self._layout, info) or 'ended, nobody saw how'}"
 
 
 def why_down(layout: Layout, info: ProcessInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -15,8 +16,9 @@ import msgspec
 
 from emp_orch import marks
 from emp_orch import settings as settings_files
-from emp_orch.control.parts import why_down
+from emp_orch.control.parts import Ends, why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
+from emp_orch.isolation import python
 from emp_orch.layout import Layout
 from emp_orch.procident import (
     ProcessIdentity,
@@ -33,6 +35,7 @@ from emp_orch.render.quoting import in_double_quotes
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
 from emp_orch.runtimes import end_files
+from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Listen, Settings, write_private
 from emp_orch.store import connect
@@ -112,11 +115,13 @@ class Plane(ABC):
 
     async def wait_ready(self, settings: Settings) -> None:
         """Until Redis and the API answer. Raises EmpError naming what does not, with the end of its log."""
+        ends = Ends(self._layout)
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
-                await self._wait("redis", lambda: _redis_answers(settings))
-                await self._wait("api", lambda: _http_answers(settings.api, "/ready"))
-                await self._wait("monitor", lambda: _http_answers(settings.monitor, "/"))
+                await self._wait(ends, lambda: _redis_answers(settings))
+                await self._wait(ends, lambda: _http_answers(settings.api, "/ready"))
+                await self._wait(ends, lambda: _http_answers(settings.monitor, "/"))
+                await self._wait(ends, self._all_stay)
         except TimeoutError:
             down = [f"{i.name} {why}" for i in await self.programs() if (why := why_down(self._layout, i))]
             raise WaitTimeout(
@@ -124,14 +129,20 @@ class Plane(ABC):
                 hint=f"look into {self._layout.logs}, or run `emp doctor`",
             ) from None
 
-    async def _wait(self, program: str, answers: Callable[[], Awaitable[bool]]) -> None:
-        """Until `answers`, or until supervisord has given `program` up."""
+    async def _wait(self, ends: Ends, answers: Callable[[], Awaitable[bool]]) -> None:
+        """Until `answers`, or until some part turns out not to stay up: then EmpError."""
         while not await answers():
-            for info in await self.programs():
-                if info.name == program and info.statename == "FATAL":
-                    why = why_down(self._layout, info) or "nobody knows why"
-                    raise EmpError(f"{program} does not stay up: it {why}", hint=f"see {self._layout.log(program)}")
+            self.refuse_ended()
+            ends.refuse(await self.programs())
             await asyncio.sleep(POLL_S)
+
+    async def _all_stay(self) -> bool:
+        """Whether no part is on its way up, or down again."""
+        return not any(info.statename in ("STARTING", "BACKOFF", "FATAL") for info in await self.programs())
+
+    @abstractmethod
+    def refuse_ended(self) -> None:
+        """Raise EmpError when what we started for the whole plane has ended again."""
 
 
 class ControlPlane(Plane):
@@ -140,6 +151,8 @@ class ControlPlane(Plane):
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
         self.supervisor = Supervisor(layout.control)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._log_size = 0
 
     @property
     def _run(self) -> Path:
@@ -174,11 +187,20 @@ class ControlPlane(Plane):
                 return False
             self._end_programs()
             log = self._layout.log("control")
-            argv = [sys.executable, "-m", "emp_orch", "-C", str(self._layout.root), "control"]
-            child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
-            if self.identity() is None:
-                raise EmpError(f"the control plane did not start (exit {child.poll()})", hint=f"see {log}")
+            argv = python("-m", "emp_orch", "-C", str(self._layout.root), "control")
+            self._log_size = size_of(log)
+            self._child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
+            self.refuse_ended()
             return True
+
+    def refuse_ended(self) -> None:
+        if self._child is None or (code := self._child.poll()) is None:
+            return
+        log = self._layout.log("control")
+        said = said_since(log, self._log_size, secrets_in(self._layout.secrets))
+        how = f"exited with status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        words = f"; last words: {said[-1]}" if said else ""
+        raise EmpError(f"the control plane did not start: its supervisord {how}{words}", hint=f"see {log}")
 
     async def start_stopped(self) -> None:
         """Start every part that supervisord has given up or somebody has stopped."""
@@ -260,5 +282,5 @@ def become_supervisord(layout: Layout) -> NoReturn:
         "EMP_RUN_DIR": str(run),
         "EMP_LOG_DIR": str(layout.logs),
     }
-    argv = [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+    argv = python("-m", "supervisor.supervisord", "-c", "supervisord.conf")
     become(argv, env=environment, cwd=layout.control, identity=run / "supervisord")

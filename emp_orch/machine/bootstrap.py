@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from emp_orch import marks
 from emp_orch.errors import EmpError, Unreachable
+from emp_orch.isolation import python
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.join import JOINED, Invitation, Membership
 from emp_orch.procident import alive, become, end_recorded, recorded
@@ -55,7 +56,7 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
         "EMP_LOG_DIR": str(logs / f"machine-{machine_id}"),
         "EMP_MACHINE_LOG": str(own_log(machine_id, logs)),
     }
-    argv = [sys.executable, "-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name]
+    argv = python("-m", "supervisor.supervisord", "-c", folder.supervisord_conf.name)
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 
+from emp_orch.isolation import FLAGS, led_by
 from emp_orch.lifemark import leave_log_mark, leave_own
 from emp_orch.render.quoting import unescape
 
@@ -99,7 +100,7 @@ def from_package(env: dict[str, str]) -> dict[str, str]:
     bare = {name: value for name, value in env.items() if name != "EMP_PACKAGE"}
     if not digest:
         return bare
-    return {**bare, "EMP_PACKAGE": digest, "PYTHONPATH": os.pathsep.join(filter(None, (path, env.get("PYTHONPATH"))))}
+    return {**led_by(path, bare), "EMP_PACKAGE": digest}
 
 
 def main() -> None:
@@ -116,8 +117,9 @@ def main() -> None:
         argv = launch.argv
         env = environment(launch)
         if argv[:1] == [EMP]:
-            env = from_package(env) if argv[1:2] == [WORKER] else env
-            argv = [sys.executable, "-m", "emp_orch", *argv[1:]]
+            packed = from_package(env) if argv[1:2] == [WORKER] else {}
+            flags, env = (("-P",), packed) if "EMP_PACKAGE" in packed else (FLAGS, packed or env)
+            argv = [sys.executable, *flags, "-m", "emp_orch", *argv[1:]]
         _become(argv, env)
     except LaunchError as e:
         sys.exit(_fail(str(e), e.code))

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from emp_orch.errors import EmpError
+from emp_orch.isolation import led_by
 from emp_orch.machine.package_archive import BadPackage, check_digest, unpack
 from emp_orch.procident import locked
 
@@ -118,11 +119,10 @@ def disk_error(root: Path, e: OSError) -> EmpError:
 
 def _check_import(staged: Path) -> None:
     """A package needs what this machine's image has: found out before any worker starts from it."""
-    path = os.pathsep.join(filter(None, (str(staged), os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(  # our own interpreter, no shell
-            [sys.executable, "-c", _CHECK, str(staged)],
-            env={**os.environ, "PYTHONPATH": path},
+            [sys.executable, "-P", "-c", _CHECK, str(staged)],
+            env=led_by(str(staged), dict(os.environ)),
             cwd=staged,
             capture_output=True,
             stdin=subprocess.DEVNULL,

@@ -65,6 +65,25 @@ def last_words(log: Path, pid: int, place: Place | None, secrets: Iterable[str])
     return shown(text, secrets)
 
 
+def said_since(log: Path, size: int, secrets: Iterable[str]) -> tuple[str, ...]:
+    """The last lines of `log` beyond its first `size` bytes. Blocks for a moment."""
+    return last_words(log, 0, Place(pid=0, inode=_inode(log), size=size), secrets)
+
+
+def size_of(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def _inode(log: Path) -> int:
+    try:
+        return log.stat().st_ino
+    except OSError:
+        return 0
+
+
 def shown(text: str, secrets: Iterable[str]) -> tuple[str, ...]:
     """The last lines of `text` that say something."""
     hidden = redacted(text, secrets)

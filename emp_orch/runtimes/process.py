@@ -10,7 +10,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,11 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, needed_secrets
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.isolation import python
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, locked, recorded, spawn_daemon, started_ms
 from emp_orch.runtimes.ending import ORPHAN_GRACE_S, end_machine, identities
+from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
 from emp_orch.settings import Settings, write_private
 
 # From the spawn of `emp machine` to its identity file: an interpreter's start and one Redis read.
@@ -73,7 +74,7 @@ class ProcessRuntime:
 
     def _spawn(self, machine_id: MachineId, root: Path) -> None:
         """Start `emp machine` in a session of its own and wait until it says who it is."""
-        argv = [sys.executable, "-m", "emp_orch", "-C", str(self._layout.root)]
+        argv = python("-m", "emp_orch", "-C", str(self._layout.root))
         argv += ["machine", machine_id, "--dir", str(root), "--logs", str(self._layout.logs)]
         if self._settings is None:
             raise EmpError(f"cannot start {machine_id}: the fleet's settings are not known", hint="run `emp apply`")
@@ -90,10 +91,13 @@ class ProcessRuntime:
             "EMP_ARTIFACTS_URL": self._layout.artifacts_url,
         }
         log = self._layout.log(f"machine-{machine_id}")
+        size = size_of(log)
         child = spawn_daemon(argv, log=log, env=environment, cwd=root, timeout_s=START_TIMEOUT_S)
         self._children[machine_id] = child
         if not _lives(root):
-            raise EmpError(f"machine {machine_id} did not start (exit {child.poll()})", hint=f"see {log}")
+            said = said_since(log, size, secrets_in(root / "secrets.json"))
+            words = f"; last words: {said[-1]}" if said else ""
+            raise EmpError(f"machine {machine_id} did not start (exit {child.poll()}){words}", hint=f"see {log}")
 
     async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
         if self._layout.machine(machine.id).is_dir():

@@ -13,6 +13,7 @@ import pytest
 from package_support import digest_of, files_below, small, tar_of
 
 from emp_orch.errors import EmpError
+from emp_orch.isolation import USERS_PATH
 from emp_orch.machine import package_disk
 from emp_orch.machine.launch import from_package
 from emp_orch.machine.package_archive import BadPackage
@@ -157,7 +158,7 @@ def test_workers_start_from_what_the_link_says(tmp_path: Path, monkeypatch: pyte
     disk = PackageDisk(tmp_path / "packages")
     digest = _switch(disk, NEW)
     folder = tmp_path / "packages" / digest
-    assert from_package(env) == {"PYTHONPATH": f"{folder}:/x", "A": "b", "EMP_PACKAGE": digest}
+    assert from_package(env) == {"PYTHONPATH": str(folder), USERS_PATH: "/x", "A": "b", "EMP_PACKAGE": digest}
     assert from_package({})["PYTHONPATH"] == str(folder)
     for target in ("nowhere", "../packages/" + digest, "/etc"):
         (disk.root / "current").unlink()
