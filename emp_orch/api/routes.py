@@ -91,7 +91,8 @@ ROUTES: tuple[Route, ...] = (
         kind="sse",
         query=(Param("live", "1: always the snapshot, then also `heartbeat` every 2 s, and on change `delta` "
                      "{revision, base, timestamp, set, gone}: what differs from revision `base`. Who lacks `base` "
-                     "connects again"),),
+                     "connects again"),
+               Param("every", "milliseconds: what comes in that time is sent at once, which costs both less")),
     ),
     get(
         "/api/events",

@@ -2,7 +2,8 @@
 
 Order: `connected`; then `full_state_snapshot`, or after Last-Event-ID the events that were missed; then each event with
 its stream id. With `?live=1` always the snapshot, then also `delta` (what differs from revision `base`) and `heartbeat`
-every two seconds (docs/adr/0011). A comment every 15 s keeps proxies from closing a silent stream.
+every two seconds (docs/adr/0011). With `?every=MS` what comes in so many milliseconds is sent at once. A comment every
+15 s keeps proxies from closing a silent stream.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from emp_orch.api.frames import START, Batch, Frame, parse_id
 from emp_orch.api.gzipped import HEADER, deflated
 from emp_orch.api.hub import Subscription
 from emp_orch.api.live import HEARTBEAT
+from emp_orch.api.query import whole_number
 from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339
@@ -30,6 +32,7 @@ COMMENT_S = 15.0
 WRITE_TIMEOUT_S = 30.0
 # More missed events than this are told by a snapshot.
 MAX_REPLAY = 2_000
+MAX_EVERY_MS = 10_000
 RETRY_MS = 1_000
 PIECE_BYTES = 64 * 1024
 # What may lie in one client's transport; more waits in its subscription.
@@ -118,20 +121,34 @@ class SseStream:
 async def monitor_events(request: web.Request) -> web.StreamResponse:
     ctx = context(request)
     live = request.query.get("live") == "1"
+    every_s = whole_number(request, "every", default=0, low=0, high=MAX_EVERY_MS) / 1000
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
     stream = await SseStream.open(request, pack=live)
     with stream.counted(ctx.stats), ctx.hub.subscribe(live=live) as subscription:
         await stream.say(f"retry: {RETRY_MS}\n\n".encode())
-        if stream.response.headers.get("Transfer-Encoding") == "chunked" and request.transport is not None:
+        if (
+            not every_s
+            and stream.response.headers.get("Transfer-Encoding") == "chunked"
+            and request.transport is not None
+        ):
             subscription.direct = stream.direct(request.transport)
-        await pump(ctx, subscription, stream.send, stream.comment, last_id)
+        await pump(ctx, subscription, stream.send, stream.comment, last_id, every_s=every_s)
     return stream.response
 
 
 async def pump(
-    ctx: Context, subscription: Subscription, send: Send, idle: Callable[[], Awaitable[None]], last_id: str
+    ctx: Context,
+    subscription: Subscription,
+    send: Send,
+    idle: Callable[[], Awaitable[None]],
+    last_id: str,
+    *,
+    every_s: float = 0,
 ) -> None:
-    """Feed one client until it or the server ends: the beginning, then all that comes; anew whenever it was dropped."""
+    """Feed one client until it or the server ends: the beginning, then all that comes; anew whenever it was dropped.
+
+    `every_s`: it wants what comes in that time at once.
+    """
     missed = await _missed(ctx, last_id)
     connected = {"timestamp": rfc3339(now_ms()), "resumed": missed is not None, "live": subscription.live}
     await send(Batch([Frame("connected", connected), *(missed or ())]))
@@ -147,6 +164,9 @@ async def pump(
             await send(snapshot)
         # Whatever it is sent meanwhile comes on top of the comment.
         taken = await subscription.batches(COMMENT_S)
+        if taken and every_s:
+            await asyncio.sleep(every_s)
+            taken = [Batch([f for b in (*taken, *await subscription.batches(0)) for f in b.frames])]
         for batch in taken:
             left = batch.after(subscription.sent)
             if left.frames:

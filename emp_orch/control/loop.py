@@ -19,7 +19,7 @@ log = logging.getLogger("reconcile")
 
 # A tick that takes as long as the lease could act after it; it is given up before.
 TICK_S = 8.0
-# Between two ticks at least, so that a burst of events costs one tick.
+# Between two ticks, and two looks for events, at least: a burst of events costs one of each.
 SETTLE_S = 0.05
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 
@@ -95,7 +95,7 @@ class Loop:
         while True:
             try:
                 after = after or await self._events.latest_id()
-                async for batch in self._events.follow(after):
+                async for batch in self._events.follow(after, pause_s=SETTLE_S):
                     for event in batch:
                         after = event.id
                         await self._hear(event)

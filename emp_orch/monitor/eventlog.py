@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 COMPONENT = "monitorEventStream"
 MAX_BYTES = 20 * 1024 * 1024
 KEPT = 3
+# Nobody reads the file sooner.
+EVERY_MS = 100
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 # The stream says something every 15 s; this long a silence means that it is dead.
@@ -109,7 +111,7 @@ class Follower:
             headers["Last-Event-ID"] = self._last_id
         if self._api.token:
             headers["Authorization"] = f"Bearer {self._api.token}"
-        url = f"{self._api.url}/api/events/monitor"
+        url = f"{self._api.url}/api/events/monitor?every={EVERY_MS}"
         async with session.get(url, headers=headers, timeout=TIMEOUT) as response:
             response.raise_for_status()
             log.info("following %s", url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
@@ -78,13 +79,15 @@ class Events:
         entries = await self._r.xrange(self._keys.events, count=1)
         return str(entries[0][0]) if entries else "0-0"
 
-    async def follow(self, after: str, *, block_ms: int = 15_000) -> AsyncIterator[list[Event]]:
-        """Batches of events for ever, an empty one whenever `block_ms` passed in silence."""
+    async def follow(self, after: str, *, block_ms: int = 15_000, pause_s: float = 0) -> AsyncIterator[list[Event]]:
+        """Batches of events for ever, an empty one whenever `block_ms` passed in silence, `pause_s` between two."""
         while True:
             batch = await self.since(after, block_ms=block_ms)
             if batch:
                 after = batch[-1].id
             yield batch
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
 
 def entries_of(answer: Any) -> Entries:

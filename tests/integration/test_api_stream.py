@@ -50,9 +50,10 @@ async def test_connected_snapshot_then_events(url: str, producer: Producer) -> N
         assert json.loads(event.data)["text"] == "two\nlines\r\nand ünïcode"
 
 
-async def test_it_resumes_after_the_last_event(url: str, producer: Producer) -> None:
+@pytest.mark.parametrize("query", ["", "?every=20"])
+async def test_it_resumes_after_the_last_event(url: str, producer: Producer, query: str) -> None:
     ids = [await producer.events.append("note", n=n) for n in range(5)]
-    async with stream(url, **{"Last-Event-ID": ids[1]}) as reader:
+    async with stream(url, f"/api/events/monitor{query}", **{"Last-Event-ID": ids[1]}) as reader:
         assert json.loads((await reader.next()).data)["resumed"] is True
         assert [(await reader.next()).id for _ in range(3)] == ids[2:]
         later = await producer.events.append("note", n=5)
@@ -77,6 +78,15 @@ async def test_a_long_absence_is_told_by_a_snapshot(http_stack: Stack, producer:
         await pipe.execute()
     async with stream(http_stack.api, **{"Last-Event-ID": first}) as reader:
         assert json.loads((await reader.next()).data)["resumed"] is False
+
+
+async def test_who_waits_a_while_gets_all_that_came_in_order(url: str, producer: Producer) -> None:
+    async with stream(url, "/api/events/monitor?every=50") as reader:
+        await reader.until(lambda e, _: e.event == "full_state_snapshot")
+        ids = [await producer.events.append("note", n=n) for n in range(300)]
+        assert [(await reader.next()).id for _ in ids] == ids
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/api/events/monitor?every=no") as answer:
+        assert answer.status == 400 and "every" in await answer.text()
 
 
 async def test_live_clients_get_deltas_and_heartbeats(url: str, producer: Producer) -> None:
