@@ -45,6 +45,10 @@ from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
 
+# To Redis: one follows the events, one the startup channel, one hears previews, the others are for requests. Orders go
+# over one more.
+CONNECTIONS = 7
+
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
     keys = Keys(settings.prefix)
@@ -147,7 +151,7 @@ async def run(layout: Layout, settings: Settings) -> None:
     """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
     listen = settings.api
     require_token("api", listen.host, listen.token)
-    redis = client(settings.redis_url)
+    redis = client(settings.redis_url, most=CONNECTIONS)
     ctx = build_context(settings, layout, redis)
     try:
         async with AsyncExitStack() as open_:

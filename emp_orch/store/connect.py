@@ -16,10 +16,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from emp_orch.errors import EmpError, Unreachable
+from emp_orch.store.pool import Pool
 
 Client = aioredis.Redis
 
 CONNECT_TIMEOUT_S = 3.0
+# Of one client, unless it says otherwise: one that blocks, two for the rest.
+CONNECTIONS = 3
 # A command that may not block is given up after this; `within` says so in code.
 ANSWER_S = 10.0
 # A peer that is gone without a word is found out by the kernel within about 15 s, also in a blocking read.
@@ -95,16 +98,18 @@ class ReadOnlyRedis(aioredis.Redis):
         return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
 
 
-def client(url: str, *, read_only: bool = False) -> Client:
-    """A client for `url`; nothing is sent yet. No read times out by itself: callers set their own deadlines.
+def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS) -> Client:
+    """A client for `url` of at most `most` connections; nothing is sent yet. No read times out by itself: callers set
+    their own deadlines.
 
     With a socket_timeout redis-py sends through asyncio.wait_for, which before Python 3.12 swallows a
     cancellation that comes at the wrong moment; a task blocked in BLPOP then outlives its cancellation.
     """
     cls = ReadOnlyRedis if read_only else aioredis.Redis
     try:
-        made: Client = cls.from_url(
+        pool = Pool.from_url(
             url,
+            max_connections=most,
             decode_responses=True,
             encoding_errors="replace",  # one document that is not UTF-8 must not blind us to the others
             socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -115,6 +120,7 @@ def client(url: str, *, read_only: bool = False) -> Client:
         )
     except ValueError as e:
         raise Unreachable(f"{redacted(url)!r} is not a Redis URL", hint="use redis://HOST:PORT/DB or rediss://…") from e
+    made: Client = cls.from_pool(pool)
     return made
 
 

@@ -381,7 +381,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     """Work until `stopping` is set and the job in hand is dealt with; leaves no report behind."""
     artifacts = Artifacts(config.artifacts)
     keys = Keys(prefix)
-    r = client(redis_url)
+    r = client(redis_url, most=1)  # beside it the line, and the bell that claims wait for
     state = WorkerState(config, redis=address(redis_url))
     line = Pipelined(r)  # a call that is given up costs no connection
     reporter = Reporter(r, keys, config, state, line.call)

@@ -1,0 +1,137 @@
+"""The connections of one process to Redis: few, waited for, and left all together when they lead to a replica.
+
+A failover may leave a connection standing that leads to the former primary, which is a replica now: it answers every
+read, with what it had, and refuses every write with READONLY. Only a new connection finds the new primary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+from weakref import WeakSet
+
+import redis.asyncio as aioredis
+from redis import exceptions as rexc
+from redis.asyncio import connection as plain
+
+# At most this long a request waits for a connection that is free.
+PATIENCE_S = 10.0
+# All connections are left at most this often: as long as there is no other primary, the next ones lead there too.
+LEAVE_EVERY_S = 1.0
+
+
+def says_read_only(e: BaseException) -> bool:
+    """Whether a write was refused because this Redis is a replica. Before Redis 7, what a script meets is wrapped."""
+    return isinstance(e, rexc.ReadOnlyError) or (isinstance(e, rexc.ResponseError) and "READONLY" in str(e))
+
+
+class _Watched(plain.AbstractConnection):
+    """Tells its pool when it leads to a replica."""
+
+    pool: Pool | None = None
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except rexc.ResponseError as e:
+            if self.pool is not None and says_read_only(e):
+                self.pool.leave_soon()
+            raise
+
+
+class _Tcp(_Watched, plain.Connection):
+    pass
+
+
+class _Tls(_Watched, plain.SSLConnection):
+    pass
+
+
+class _Unix(_Watched, plain.UnixDomainSocketConnection):
+    pass
+
+
+WATCHED: dict[type, type[_Watched]] = {
+    plain.Connection: _Tcp,
+    plain.SSLConnection: _Tls,
+    plain.UnixDomainSocketConnection: _Unix,
+}
+
+
+class Pool(aioredis.ConnectionPool):
+    """At most `max_connections`; who finds all of them in use waits in line, at most PATIENCE_S."""
+
+    def __init__(self, **options: Any) -> None:
+        given = options.pop("connection_class", plain.Connection)
+        super().__init__(connection_class=WATCHED.get(given, given), **options)
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._promised = 0
+        self._made: WeakSet[plain.AbstractConnection] = WeakSet()
+        self._leaving: asyncio.Task[None] | None = None
+
+    def make_connection(self) -> Any:
+        """Also for those who keep one for themselves beside the pool."""
+        made: Any = super().make_connection()  # type: ignore[no-untyped-call]
+        made.pool = self
+        self._made.add(made)
+        return made
+
+    async def get_connection(self, *_: Any, **__: Any) -> Any:
+        """A connection that stands. Raises MaxConnectionsError when none gets free in time."""
+        if self._line or self._room() <= 0:
+            await self._turn()
+            self._promised -= 1
+        # From here on nothing is awaited until it is taken.
+        return await super().get_connection()  # type: ignore[no-untyped-call]
+
+    async def release(self, connection: Any) -> None:
+        try:
+            await super().release(connection)
+        finally:
+            self._call_next()
+
+    def _room(self) -> int:
+        return self.max_connections - len(self._in_use_connections) - self._promised
+
+    async def _turn(self) -> None:
+        """Return once a place is promised to the caller."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await turn
+        except BaseException as e:
+            if turn.done() and not turn.cancelled():  # promised in the same moment
+                self._promised -= 1
+            elif turn in self._line:
+                self._line.remove(turn)
+            self._call_next()
+            if isinstance(e, TimeoutError):
+                raise rexc.MaxConnectionsError(
+                    f"all {self.max_connections} connections of this process were in use for {PATIENCE_S:g} s"
+                ) from e
+            raise
+
+    def _call_next(self) -> None:
+        while self._line and self._room() > 0:
+            turn = self._line.popleft()
+            if not turn.done():
+                self._promised += 1
+                turn.set_result(None)
+
+    def leave_soon(self) -> None:
+        """Close every connection, in use or not: whoever reads on one hears of it and connects anew."""
+        if self._leaving is None or self._leaving.done():
+            self._leaving = asyncio.create_task(self._leave(), name="leave a replica")
+
+    async def _leave(self) -> None:
+        await asyncio.sleep(0)  # who was told READONLY reads its answer to the end
+        await asyncio.gather(*(c.disconnect(nowait=True) for c in list(self._made)), return_exceptions=True)
+        await asyncio.sleep(LEAVE_EVERY_S)
+
+    async def aclose(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            await asyncio.wait([self._leaving])
+        await super().aclose()
