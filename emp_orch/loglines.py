@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from emp_orch.plaintext import many_lines, one_line
 
@@ -17,6 +20,19 @@ class LogLine(logging.Formatter):
     def formatException(self, ei: object) -> str:
         told = super().formatException(ei)  # type: ignore[arg-type]
         return "\n".join(f"  {many_lines(line)}" for line in told.split("\n"))
+
+
+class LastingFile(RotatingFileHandler):
+    """A rotated file that is made again when somebody removed it; its folder too, where that lies in one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path = Path(self.baseFilename)
+        if self.stream is not None and not path.exists() and path.parent.parent.is_dir():
+            self.stream.close()
+            self.stream = None  # opened at the next line
+            with suppress(OSError):
+                path.parent.mkdir(exist_ok=True)
+        super().emit(record)
 
 
 def log_handler() -> logging.Handler:

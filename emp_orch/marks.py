@@ -9,7 +9,6 @@ Source: statx(2), proc(5). Linux only.
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -101,17 +100,37 @@ def told_in(root: Path) -> tuple[Mark, str] | None:
     return None if mark is None else (mark, path.rstrip("\n"))
 
 
-def settle(root: Path, *, anew: bool = False) -> Mark:
-    """Write down that the fleet in `root`/.emp is this folder's; `anew`: under a new id. Raises OSError."""
-    mark = of_folder(root)
-    if anew or not mark.fleet:
-        mark = mark._replace(fleet=secrets.token_hex(6))
-    if told_in(root) != (mark, str(root)):
-        path = root / ".emp" / "identity"
-        temporary = path.with_name(f".identity.{os.getpid()}")
-        temporary.write_text(f"{mark}\n{root}\n")
-        temporary.replace(path)
+def settle(root: Path) -> Mark:
+    """Write down that the fleet in `root`/.emp is this folder's; where it was another's, under a new id.
+
+    The path stays as it was while it still leads here. Raises OSError.
+    """
+    mark, told = of_folder(root), told_in(root)
+    if told is not None and told[0].place == mark.place and _leads_to(told[1], mark):
+        return mark
+    if told is None or told[0].place != mark.place:
+        mark = mark._replace(fleet=os.urandom(6).hex())
+    path = root / ".emp" / "identity"
+    temporary = path.with_name(f".identity.{os.getpid()}")
+    temporary.write_text(f"{mark}\n{root}\n")
+    temporary.replace(path)
     return mark
+
+
+def _leads_to(path: str, mark: Mark) -> bool:
+    try:
+        there = Path(path).stat()
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (mark.dev, mark.inode)
+
+
+def applied_as(root: Path) -> Path:
+    """What the fleet's folder was called when it was applied; `root` where that is not known, or of another folder."""
+    told = told_in(root)
+    here = root.stat() if told else None
+    ours = told and here and (here.st_dev, here.st_ino) == (told[0].dev, told[0].inode)
+    return Path(told[1]) if told and ours else root
 
 
 @cache
@@ -142,7 +161,7 @@ def _birth_ns(path: Path) -> int:
 
 def marked() -> list[Marked]:
     """Every living process that carries a mark, ourselves left out, and so are those that we may not look into."""
-    found = (_look(pid) for pid in _pids() if pid != os.getpid())
+    found = (of_process(pid) for pid in _pids() if pid != os.getpid())
     return [one for one in found if one is not None]
 
 
@@ -150,18 +169,17 @@ def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
 
 
-def _look(pid: int) -> Marked | None:
+def of_process(pid: int) -> Marked | None:
+    """The mark of the living process `pid`; None without one, and for one that we may not look into."""
     from emp_orch.procident import identify
 
-    who = identify(pid)
-    environ = _environ(pid) if who is not None else b""
-    at = environ.find(f"{MARK}=".encode())
-    if who is None or at < 0:
+    environ = _environ(pid)
+    if f"{MARK}=".encode() not in environ or (who := identify(pid)) is None:
         return None
     variables = dict(v.split("=", 1) for v in os.fsdecode(environ).split("\0") if "=" in v)
     mark = parse(variables.get(MARK, ""))
     # Another process may have been given the pid meanwhile.
-    return Marked(who, mark, variables.get(FOLDER, "")) if mark is not None and identify(pid) == who else None
+    return Marked(who, mark, variables.get(FOLDER, "")) if mark is not None and _environ(pid) == environ else None
 
 
 def _environ(pid: int) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from emp_orch import whose
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.layout import Layout
 
@@ -122,8 +123,13 @@ def known(layout: Layout) -> Settings | None:
 
 
 def load(layout: Layout) -> Settings:
-    """The settings of the fleet in this folder. Raises UsageError when none was ever applied here."""
+    """The settings of the fleet in this folder.
+
+    Raises UsageError when none was ever applied here, or they are those of another folder that this one is a copy of.
+    """
+    whose.refuse_strangers(layout.root)
     try:
+        whose.refuse_copies(layout.root)
         text = layout.settings.read_bytes()
     except FileNotFoundError:
         raise UsageError(
@@ -131,9 +137,7 @@ def load(layout: Layout) -> Settings:
             hint="run `emp apply` here, or name its folder with `emp -C DIR …`",
         ) from None
     except PermissionError as e:
-        raise EmpError(
-            f"cannot read {layout.settings}: permission denied", hint="run as the user who applied this fleet"
-        ) from e
+        raise whose.ForeignFolder(layout.root) from e
     try:
         return msgspec.json.decode(text, type=Settings)
     except (msgspec.DecodeError, msgspec.ValidationError) as e:

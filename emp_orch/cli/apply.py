@@ -1,4 +1,4 @@
-"""`emp apply` and `emp down`."""
+"""`emp apply`."""
 
 from __future__ import annotations
 
@@ -102,31 +102,3 @@ def _by_plan(layout: Layout, path: Path, proposal: Proposal, made: PlanFile, whe
         publishing.show(proposal, seen, progress)
 
     return agree
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.pass_obj
-def down(directory: Path, as_json: bool) -> None:
-    """Stop this folder's fleet: its machines, then its control plane, and nothing else.
-
-    Data stays: `emp start` brings the same generation and jobs up again, `emp apply` what emp.yaml says by then.
-    `emp stop` is the same command.
-    """
-    from emp_orch.control.down import bring_down
-    from emp_orch.layout import Layout
-
-    layout = Layout(directory)
-    if not layout.control.is_dir():
-        raise UsageError(
-            f"no fleet was applied in {layout.root}", hint="run `emp apply` here, or name its folder: emp -C DIR down"
-        )
-    with Progress() as progress:
-        stopped = asyncio.run(bring_down(layout, progress.stage))
-    if as_json:
-        import json
-
-        click.echo(json.dumps({"stopped": stopped}))
-    else:
-        names = ", ".join(stopped) or "no machine ran"
-        click.echo(f"the fleet is down ({names}); its data stays in {layout.state}, and emp start brings it up again")

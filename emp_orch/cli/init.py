@@ -63,11 +63,14 @@ def slots(look: Callable[[], Look], asked: int | None) -> Slots:
 @click.option(
     "--gpus", type=click.IntRange(1, 64), metavar="N", help="So many GPU slots; without it, one for each GPU."
 )
+@click.option("--own", is_flag=True, help="In a copy of a fleet's folder: make it the folder of a fleet of its own.")
 @click.pass_obj
 def init(
-    folder: Path, force: bool, name: str | None, comfyui: Path | None, python: str | None, gpus: int | None
+    folder: Path, force: bool, name: str | None, comfyui: Path | None, python: str | None, gpus: int | None, own: bool
 ) -> None:
     """Write an emp.yaml that runs on any machine, and say what to do next.
+
+    With --own nothing is written: emp.yaml stays, and .emp/ and logs/ go, which were copied from another fleet.
 
     With --comfyui it runs the real program, on the GPUs that an NVIDIA driver shows, or else on the CPU. Nothing is
     written when PATH is no checkout that can be started.
@@ -75,6 +78,11 @@ def init(
     from emp_orch import gpus as devices
     from emp_orch.spec import load_text
 
+    if own:
+        from emp_orch.cli.init_own import make_own
+
+        make_own(folder)
+        return
     if comfyui is None and (python is not None or gpus is not None):
         raise UsageError(
             "--python and --gpus go with --comfyui", hint="in the default emp.yaml, NUM_GPUS says how many"

@@ -56,7 +56,7 @@ def logs(
     host are read there.
     """
     from emp_orch.cli.logs_elsewhere import machine_elsewhere, show
-    from emp_orch.control.logfiles import component_names, log_files, resolve
+    from emp_orch.control.logfiles import component_names, log_files, matches, resolve
     from emp_orch.layout import Layout
 
     if listing + clear + follow > 1:
@@ -70,6 +70,12 @@ def logs(
         options = ["--lines", str(lines), *(flag for flag, given in flags.items() if given)]
         show(layout, machine, components[0], options)
     wanted = resolve(components, files)
+    if not (follow or clear or listing or any(matches(f, wanted) for f in files)):
+        what = f"log of {', '.join(wanted)}" if wanted else "log"
+        raise EmpError(
+            f"there is no {what} in {layout.logs}: it never ran, or somebody removed the file",
+            hint="while the fleet runs, its logs come back by themselves within a second; see `emp logs --list`",
+        )
     if listing:
         _list(files, wanted, as_json)
     elif clear:

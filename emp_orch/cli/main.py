@@ -37,8 +37,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollback": ("rollback", "rollback", "Go back to a generation: publish it again as a new one."),
     "scale": ("rollback", "scale", "Give a machine more or fewer GPU slots, in place."),
     "start": ("start", "start", "Bring up what is in force, after `emp stop` or a reboot; publishes nothing."),
-    "stop": ("apply", "down", "The same as `emp down`."),
-    "down": ("apply", "down", "Stop this folder's fleet, and nothing else."),
+    "stop": ("down", "down", "The same as `emp down`."),
+    "down": ("down", "down", "Stop this folder's fleet, and nothing else."),
     "restart": ("restart", "restart", "Restart a machine, or one of its programs."),
     "pause": ("orders", "pause", "Let the reconciler act no more: on the fleet, a machine, a program."),
     "resume": ("orders", "resume", "End a pause or a drain; close an open breaker."),
@@ -139,6 +139,15 @@ def main() -> None:
         sys.exit(e.exit_code)
     except BrokenPipeError:
         sys.exit(Exit.OK)
+    except OSError as e:  # the operating system's no is no fault of emp's
+        if "EMP_DEBUG" in os.environ:
+            raise
+        from emp_orch.cli.refused import refusal
+
+        why = refusal(e)
+        click.echo(f"emp: {many_lines(why.message)}", err=True)
+        click.echo(f"     {many_lines(why.hint)}", err=True)
+        sys.exit(why.exit_code)
     except Exception as e:  # the last place to keep a traceback from a user
         if "EMP_DEBUG" in os.environ:
             raise

@@ -84,7 +84,9 @@ async def put_in_force(
     from emp_orch.control import apply as steps
     from emp_orch.control.preview import preview
     from emp_orch.store import connect
+    from emp_orch.whose import refuse_to_apply
 
+    refuse_to_apply(layout.root)
     if not proposal.settings.embedded:
         async with connect.connected(proposal.settings.redis_url):
             pass

@@ -15,6 +15,7 @@ from emp_orch.plaintext import many_lines, one_line
 if TYPE_CHECKING:
     from emp_orch.control.overview import MachineNow, Overview, Part
     from emp_orch.fleet.observed import ConnectorReport, SeenWorker
+    from emp_orch.layout import Layout
 
 # Lines of each kind on one screen; what is not well comes first.
 MACHINES = 15
@@ -25,26 +26,27 @@ _CODES = {"everything runs": 0, "partly": 2, "nothing runs": 1}
 
 @click.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Every machine, worker and drift, however many.")
+@click.option("--host", is_flag=True, help="Not this folder's fleet, but all of this user on this host.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_obj
-def status(directory: Path, everything: bool, as_json: bool) -> None:
+def status(directory: Path, everything: bool, host: bool, as_json: bool) -> None:
     """Show what runs: control plane, machines, workers, jobs, drift.
 
-    Exit: 0 everything runs, 1 nothing runs, 2 partly.
+    Exit: 0 everything runs, 1 nothing runs, 2 partly, 3 it cannot be told: the fleet is another user's.
     """
     from emp_orch import settings as settings_files
-    from emp_orch.control.orphans import anything_runs
     from emp_orch.control.overview import look
     from emp_orch.layout import Layout
 
+    if host:
+        from emp_orch.cli.status_host import show
+
+        sys.exit(show(as_json=as_json))
     layout = Layout(directory)
     try:
         found = asyncio.run(look(layout, settings_files.load(layout)))
     except EmpError as e:
-        # Codes 1 and 2 mean something here, also when a file keeps us from saying more.
-        e.exit_code = Exit.USAGE if anything_runs(layout) else Exit.FAILED
-        if isinstance(e, UsageError) and e.exit_code is Exit.FAILED:
-            e.message = f"nothing runs: {e.message}"
+        _say_what_runs(layout, e)
         raise
     if as_json:
         import json
@@ -58,6 +60,25 @@ def status(directory: Path, everything: bool, as_json: bool) -> None:
     sys.exit(_CODES[found.verdict])
 
 
+def _say_what_runs(layout: Layout, error: EmpError) -> None:
+    """Codes 1 and 2 mean something here, also when a file, or its absence, keeps us from saying more."""
+    from emp_orch import whose
+    from emp_orch.control.orphans import anything_runs
+
+    if isinstance(error, whose.CopiedFolder):
+        error.exit_code, error.message = Exit.FAILED, f"nothing runs: {error.message}"
+        return
+    try:
+        found = whose.look(layout.root)
+        error.exit_code = Exit.USAGE if found.running or anything_runs(layout) else Exit.FAILED
+    except whose.ForeignFolder:
+        return
+    if (trouble := found.trouble) is not None:
+        error.message, error.hint = trouble.message, trouble.hint
+    elif isinstance(error, UsageError) and error.exit_code is Exit.FAILED:
+        error.message = f"nothing runs: {error.message}"
+
+
 def as_document(found: Overview) -> dict[str, Any]:
     """Everything that one look saw, for programs."""
     import msgspec
@@ -69,6 +90,7 @@ def as_document(found: Overview) -> dict[str, Any]:
         "verdict": found.verdict,
         "fleet": found.settings.fleet,
         "generation": found.generation,
+        "moved_from": found.moved_from,
         "urls": {"page": found.settings.monitor.url, "api": found.settings.api.url},
         "control_plane": {
             "supervisord": found.supervisord,
@@ -122,6 +144,11 @@ def _head(found: Overview) -> str:
     elif found.verdict == "partly":
         lines.append("  next  emp doctor · emp diff · emp explain · emp logs")
     lines += _standing(found)
+    if found.moved_from:
+        lines.append(
+            f"  moved   this folder was moved from {found.moved_from} while its fleet ran, which keeps its old paths:"
+        )
+        lines.append("          `emp down` here ends it, and `emp apply` goes on here")
     return "\n".join(lines)
 
 

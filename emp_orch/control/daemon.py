@@ -20,7 +20,9 @@ from emp_orch.control.parts import Parts
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.control.redis_backend import RedisBackend, write_journal
 from emp_orch.layout import Layout
+from emp_orch.procident import recorded
 from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes.log_keeper import keep_logs
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.artifacts import Artifacts
@@ -55,6 +57,9 @@ async def _reconcile(r: Client, keys: Keys, layout: Layout, settings: Settings, 
     async with asyncio.TaskGroup() as group:
         reconciler, backend = built(r, keys, layout, settings, lead, group, wake=lambda: running.wake())
         running = Loop(r, keys, reconciler, backend, lead)
+        supervisord = recorded(layout.control / "run" / "supervisord")
+        if supervisord is not None:  # none where its parts are containers
+            group.create_task(keep_logs(supervisord, [layout.logs], above=layout.root), name="logs")
         for part in running.parts():
             group.create_task(part)
 

@@ -1,12 +1,20 @@
-"""`emp down`: stop what `apply` started, machines first, and nothing else."""
+"""`emp down`: stop what `apply` started, machines first, and nothing else.
+
+The fleet in a folder is stopped by what its `.emp/` tells, and then, as that can be moved and removed, by the marks of
+its processes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 
 from emp_orch import settings as settings_files
+from emp_orch import whose
 from emp_orch.control.container_plane import plane_of
+from emp_orch.control.hosted import Hosted, processes_of
+from emp_orch.control.marked import Find, end_marked
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
@@ -14,12 +22,43 @@ from emp_orch.layout import Layout
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.base import Runtime
 
+Tell = Callable[[str], None]
 
-async def bring_down(layout: Layout, tell: Callable[[str], None]) -> list[MachineId]:
+
+async def bring_down(layout: Layout, tell: Tell) -> list[MachineId]:
     """Stop every machine of this fleet's folder and its control plane; returns the machines that ran.
 
-    Raises EmpError when something runs on all the same.
+    Raises EmpError when something runs on all the same, CopiedFolder when what runs is another folder's.
     """
+    whose.refuse_copies(layout.root)
+    ran = await _stop_in_order(layout, tell) if layout.control.is_dir() else []
+    return await _end_by_marks(lambda: whose.look(layout.root).running, ran, tell)
+
+
+async def bring_down_fleet(fleet: Hosted, tell: Tell) -> list[MachineId]:
+    """The same for a fleet anywhere on this host, also when its folder is gone."""
+    if fleet.folder is not None:
+        return await bring_down(Layout(fleet.folder), tell)
+    return await _end_by_marks(lambda: processes_of(fleet), [], tell)
+
+
+async def _end_by_marks(find: Find, ran: list[MachineId], tell: Tell) -> list[MachineId]:
+    """End what is left; the machines that ran, those found so included."""
+    found = await asyncio.to_thread(lambda: list(find()))
+    if not found:
+        return ran
+    cut = threading.Event()
+    try:
+        left = await asyncio.to_thread(end_marked, find, tell, cut)
+    finally:
+        cut.set()
+    if left:
+        pids = ", ".join(str(who.pid) for who in left)
+        raise EmpError(f"still running: pid {pids}", hint="somebody starts it again; look for another `emp apply`")
+    return sorted({*ran, *(MachineId(one.mark.machine) for one in found if one.mark.machine)})
+
+
+async def _stop_in_order(layout: Layout, tell: Tell) -> list[MachineId]:
     plane = plane_of(layout)
     # Or it would start again what we stop.
     tell("stopping the reconciler")
@@ -54,6 +93,17 @@ async def bring_down(layout: Layout, tell: Callable[[str], None]) -> list[Machin
             f"what runs there goes on: {'; '.join(tell_of.values())}", hint="`emp down` again, once it answers"
         )
     return ran
+
+
+async def still_running(layout: Layout) -> list[str]:
+    """What of the fleet in this folder runs now, in words, for who cut its end short."""
+    runtimes = runtimes_of(layout, settings_files.known(layout))
+    machines = [f"machine {i}" for i in _running(await all_instances(runtimes))]
+    parts = [i.name for i in await plane_of(layout).programs() if i.pid]
+    plane = [f"the control plane ({', '.join(parts)})"] if parts else []
+    marked = {one.mark.machine for one in whose.look(layout.root).running}
+    others = [f"machine {i}" for i in sorted(marked - {""}) if f"machine {i}" not in machines]
+    return [*machines, *others, *(plane or (["the control plane"] if "" in marked else []))]
 
 
 def _running(instances: Mapping[MachineId, Instance]) -> list[MachineId]:

@@ -50,6 +50,8 @@ def configuration(folder: Path, port: int, listen: Sequence[str] = (), password:
         "save": ("",),
         "maxmemory-policy": ("noeviction",),
         "daemonize": ("no",),
+        # A title is written over the environment, and with it over the mark of whose it is (marks.py).
+        "set-proc-title": ("no",),
         **({"requirepass": (password,)} if password else {}),
     }
     return "".join(f"{redis_line(name, *values)}\n" for name, values in options.items())
@@ -67,7 +69,7 @@ def run(layout: Layout, settings: Settings) -> NoReturn:
 
 def prepared(layout: Layout, settings: Settings) -> list[str]:
     """The server's arguments, once its folder and its configuration are there. Raises EmpError."""
-    layout.redis.mkdir(parents=True, exist_ok=True)
+    layout.redis.mkdir(exist_ok=True)
     password = password_of(settings.redis_url)
     if settings.redis_listen and not password:
         raise EmpError(

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from emp_orch.control.inotify import Inotify
 from emp_orch.errors import EmpError
+from emp_orch.inotify import Inotify
 
 # A burst of writes is one change: it is over when nothing was written for this long, or has gone on for too long.
 SETTLE_S = 0.3
@@ -62,7 +62,7 @@ class FileWatch:
                 await self._settle()
                 if self._differs():
                     return
-            await self._stirred()
+            await self._changes.stirred()
 
     def _differs(self) -> bool:
         now = self._content()
@@ -79,20 +79,5 @@ class FileWatch:
     async def _settle(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_MOST_S):
-                while await self._stirred(SETTLE_S):
+                while await self._changes.stirred(SETTLE_S):
                     pass
-
-    async def _stirred(self, within_s: float | None = None) -> bool:
-        """Until something happens in a watched folder; False when nothing does `within_s`."""
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(self._changes.fileno(), ready.set)
-        try:
-            async with asyncio.timeout(within_s):
-                await ready.wait()
-        except TimeoutError:
-            return False
-        finally:
-            loop.remove_reader(self._changes.fileno())
-        self._changes.wait(0)
-        return True

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 
 from emp_orch.lifemark import place
 from emp_orch.procident import ProcessIdentity, alive, identify
+from emp_orch.users import name_of
 
 
 def own() -> str:
@@ -26,7 +26,4 @@ def is_dead(who: str) -> bool:
 
 def person() -> str:
     """The user that this process works for, as the history says who published a generation."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container that was given a number and no name for it
-        return f"uid {os.getuid()}"
+    return name_of(os.getuid())

@@ -6,10 +6,10 @@ import errno
 import time
 from collections.abc import Iterator, Sequence
 
-from emp_orch.control.inotify import Inotify
 from emp_orch.control.logfiles import log_files, matches
 from emp_orch.control.logread import Line, Reader, last_lines, merged
 from emp_orch.errors import EmpError
+from emp_orch.inotify import Inotify
 from emp_orch.layout import Layout
 
 # Lines that several programs write at the same moment are put in order before they are shown.

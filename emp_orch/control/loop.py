@@ -55,13 +55,13 @@ class Loop:
         return self._rounds(), self._listen(), self._lead.keep()
 
     async def _rounds(self) -> None:
-        failures = 0
+        failures, told = 0, ""
         while True:
             try:
                 async with within(TICK_S):
                     done = await self._reconciler.tick()
                 self._in_order = done is not None and not done.items
-                failures = 0
+                failures, told = 0, ""
                 await self._pause()
             except TRANSIENT as e:
                 if failures == 0:
@@ -77,7 +77,9 @@ class Loop:
                 self._reconciler.stand_by()
                 await self._pause()
             except EmpError as e:
-                log.error("%s (%s)", e.message, e.hint)
+                if e.message != told:
+                    log.error("%s (%s)", e.message, e.hint)
+                told = e.message
                 await asyncio.sleep(self._backend.interval_s())
 
     async def _pause(self) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 from redis.exceptions import RedisError
 
+from emp_orch import marks, whose
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.inspect import Difference, difference
@@ -103,7 +104,8 @@ class MachineNow(Struct, frozen=True, kw_only=True):
 class Overview(Struct, frozen=True, kw_only=True):
     """`redis_error` is empty when Redis answers; without Redis `difference` and `jobs` are None.
 
-    `supervisord` is None where Docker holds the control plane's parts.
+    `supervisord` is None where Docker holds the control plane's parts. `moved_from` is where the folder was when what
+    runs was started, if that is another place.
     """
 
     settings: Settings
@@ -116,6 +118,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     jobs: dict[JobStatus, int] | None
     difference: Difference | None
     orphans: tuple[Orphan, ...]
+    moved_from: str = ""
 
     @property
     def plane(self) -> tuple[Part, ...]:
@@ -138,6 +141,7 @@ class Overview(Struct, frozen=True, kw_only=True):
             return Verdict.NOTHING
         drift = found is None or any(_counts(d.drift, found) for d in found.drift)
         well = all(p.state == ProgramState.RUNNING for p in self.plane) and not drift and not self.reconciler_silent
+        well = well and not self.moved_from
         return Verdict.ALL if well and all(m.well for m in self.machines if m.desired) else Verdict.PARTLY
 
 
@@ -175,7 +179,15 @@ async def look(layout: Layout, settings: Settings) -> Overview:
         jobs=jobs,
         difference=found,
         orphans=left,
+        moved_from=await asyncio.to_thread(_moved_from, layout),
     )
+
+
+def _moved_from(layout: Layout) -> str:
+    if marks.applied_as(layout.root) == layout.root:
+        return ""
+    moved_from = whose.look(layout.root).moved_from
+    return str(moved_from) if moved_from else ""
 
 
 async def _difference(layout: Layout, runtimes: Runtimes) -> tuple[Difference | None, str]:

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import BinaryIO
 
 from emp_orch import openfiles
 from emp_orch.isolation import python
 from emp_orch.layout import Layout
+from emp_orch.loglines import LastingFile
 from emp_orch.render.supervisord import CONTROL_PROGRAMS
 
 LOG_BYTES = 20_000_000
@@ -48,7 +48,7 @@ def run_part(layout: Layout, name: str) -> int:
 def _pump(lines: BinaryIO, path: Path) -> None:
     """Each line into the file at `path` and onto stdout. A full disk loses lines, not the daemon."""
     logging.raiseExceptions = False
-    file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8", delay=True)
+    file = LastingFile(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8", delay=True)
     while line := lines.readline(_LINE_BYTES):
         text = line.decode("utf-8", "backslashreplace").rstrip("\n")
         file.handle(logging.LogRecord("part", logging.INFO, "", 0, text, None, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from emp_orch import ports
+from emp_orch.control.hosted import fleet_of
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError
@@ -40,8 +41,15 @@ def _say(layout: Layout, wanted: Wanted, who: ports.Holder | None, leaving: set[
     owner = _owner(layout, who.pid) if who else None
     if owner is not None and owner in leaving:
         return ""
-    by = f"machine {owner} of this fleet, which `emp apply --prune` removes" if owner else str(who or "somebody")
+    by = f"machine {owner} of this fleet, which `emp apply --prune` removes" if owner else _stranger(who)
     return f"{where}: port {port} for {what} is taken by {by}"
+
+
+def _stranger(who: ports.Holder | None) -> str:
+    if who is None:
+        return "somebody"
+    of = fleet_of(who.pid) if who.pid else ""
+    return f"{of} ({who})" if of else str(who)
 
 
 def _control_ports(settings: Settings) -> list[Wanted]:

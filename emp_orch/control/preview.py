@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch import settings as settings_files
+from emp_orch import whose
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.host_gpus import in_words, refuse_too_few
@@ -137,7 +138,8 @@ async def _in_redis(settings: Settings) -> Generation | None:
 
 
 def _known_settings(layout: Layout) -> Settings | None:
-    """What was applied last; a damaged file counts as none, as it is about to be written anew."""
+    """What was applied last; a damaged file counts as none, as it is about to be written anew. Raises CopiedFolder."""
+    whose.refuse_copies(layout.root)
     if not layout.settings.exists():
         return None
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
-from emp_orch import spec
+from emp_orch import spec, whose
 from emp_orch.control.host_gpus import allotted_here
 from emp_orch.control.packing import own_package
 from emp_orch.control.reach import door, reach
@@ -62,7 +62,7 @@ def propose(
 ) -> Proposal:
     """`fleet` with the values of its secrets, from `environ` and files in its folder, or else those in `held`.
 
-    Raises UsageError for a secret without value, and a runtime or store that this emp lacks.
+    Raises UsageError for a secret without value, a runtime or store that this emp lacks, and in a copy of a folder.
     """
     secrets = _resolve(fleet, layout.root, environ, held or {})
     settings = _settings(fleet, layout, secrets)
@@ -85,6 +85,7 @@ def secret_files(fleet: Fleet, root: Path) -> frozenset[Path]:
 
 
 def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Settings:
+    whose.refuse_copies(layout.root)
     known = settings_files.known(layout)
     hosts = _hosts(fleet, layout, known)
     redis = reach(fleet, hosts, known)

@@ -17,6 +17,7 @@ from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 from emp_orch.store import connect
 from emp_orch.store.generations import Generation
+from emp_orch.whose import refuse_to_apply
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ class Started(Struct, frozen=True, kw_only=True):
 
 async def start(layout: Layout, environ: Mapping[str, str]) -> Started:
     """Bring the control plane up, whose reconciler starts the machines. Raises as past.standing and apply.bring_up."""
+    refuse_to_apply(layout.root)
     ran: bool | None = None
     while True:
         proposal, generation = await standing(layout, environ)

@@ -17,7 +17,7 @@ from typing import Any, assert_never
 from aiohttp import web
 from msgspec import structs
 
-from emp_orch import __version__, sessions
+from emp_orch import __version__, marks, sessions
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, secrets_of
 from emp_orch.fleet.model import ProgramName
@@ -38,6 +38,7 @@ from emp_orch.machine.programs import Programs, packages_in_use
 from emp_orch.machine.sequence import Sequence, announced_by
 from emp_orch.machine.watch import Watch
 from emp_orch.procident import identify
+from emp_orch.runtimes.log_keeper import keep_logs
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 from emp_orch.store import connect
 from emp_orch.store.commands import Command, CommandVerb
@@ -176,6 +177,7 @@ class Agent:
                     group.create_task(self._watch.run(), name="watch"),
                     group.create_task(self._gpus.run(), name="gpus"),
                     group.create_task(self.packages.run(), name="packages"),
+                    group.create_task(_keep_logs(), name="logs"),
                 ]
                 self._begin_work()
                 await ending
@@ -375,6 +377,13 @@ class Agent:
         if added or changed or removed:
             log.info("supervisord reloaded: %d added, %d changed, %d removed", len(added), len(changed), len(removed))
         return added, changed, removed
+
+
+async def _keep_logs() -> None:
+    """Those of supervisord, our parent, and of its programs."""
+    supervisord, carried = identify(os.getppid()), marks.carried(os.environ)
+    if supervisord is not None and carried is not None:
+        await keep_logs(supervisord, folders.log_folders(), above=carried[1])
 
 
 async def run_agent() -> None:

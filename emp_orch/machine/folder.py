@@ -147,3 +147,9 @@ def from_environment() -> MachineFolder:
         return MachineFolder(Path(os.environ["EMP_MACHINE_DIR"]))
     except KeyError:
         raise EmpError("EMP_MACHINE_DIR is not set", hint="`emp machine` starts this; it is not run by hand") from None
+
+
+def log_folders() -> frozenset[Path]:
+    """Where the machine that this process belongs to has its logs: its programs', and supervisord's own."""
+    own, programs = os.environ.get("EMP_MACHINE_LOG"), os.environ.get("EMP_LOG_DIR")
+    return frozenset([*([Path(own).parent] if own else []), *([Path(programs)] if programs else [])])

@@ -43,6 +43,7 @@ def unpack(archive: Path, to: Path) -> None:
                 content = tar.extractfile(member)
                 if content is None:
                     raise BadPackage(f"{member.name!r} has no content")
+                _make_folders(to, member.name)
                 _write_file(to / member.name, content, member.size)
         _sync(to)
     except _BROKEN as e:
@@ -71,8 +72,15 @@ def _is_below_top(name: str) -> bool:
     return all(p not in ("", ".", "..") and "\0" not in p and "\\" not in p and len(p) <= 60 for p in parts)
 
 
+def _make_folders(to: Path, name: str) -> None:
+    """Those that the file lies in, below `to`; should that be moved meanwhile, its path is not made anew."""
+    folder = to
+    for part in name.split("/")[:-1]:
+        folder = folder / part
+        folder.mkdir(exist_ok=True)
+
+
 def _write_file(path: Path, content: IO[bytes], size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     with os.fdopen(fd, "wb") as file:
         shutil.copyfileobj(content, file)

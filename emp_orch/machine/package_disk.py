@@ -53,7 +53,7 @@ class PackageDisk:
 
     def prepare(self) -> None:
         with _told(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(exist_ok=True)
 
     def install(self, digest: str) -> None:
         """Take the downloaded archive in. Raises BadPackage, after which that archive is gone too."""

@@ -15,7 +15,7 @@ MIN_FREE_BYTES = 256 * 1024**2
 def shared_setup() -> str:
     """Make the machine's folders, check the disk; returns what was found, for the log."""
     folder = folders.from_environment()
-    folder.data.mkdir(parents=True, exist_ok=True)
+    folder.data.mkdir(exist_ok=True)
     probe = folder.data / ".writable"
     try:
         probe.write_text("")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from logging.handlers import RotatingFileHandler
 
 import aiohttp
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from emp_orch import sessions
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
+from emp_orch.loglines import LastingFile
 from emp_orch.monitor.sse_client import ServerSentEvent, StreamBroken, events_of
 from emp_orch.settings import Listen
 from emp_orch.web.serve import until_told_to_stop
@@ -34,7 +34,7 @@ RETRY_MAX_S = 5.0
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=40)
 
 
-class _Rotating(RotatingFileHandler):
+class _Rotating(LastingFile):
     """Says once, in one line, that a line could not be written (a full disk), and goes on."""
 
     _failing = False
@@ -56,7 +56,7 @@ class EventFile:
     def __init__(self, layout: Layout) -> None:
         path = layout.log(COMPONENT)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # a folder that was moved is not made again
             self._handler = _Rotating(path, maxBytes=MAX_BYTES, backupCount=KEPT - 1, encoding="utf-8")
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check who owns the logs folder") from e

@@ -38,7 +38,7 @@ def path_of(machine: Path, program: str) -> Path:
 
 def make(machine: Path) -> None:
     """The folder, 0700. Raises OSError."""
-    (machine / FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+    (machine / FOLDER).mkdir(mode=0o700, exist_ok=True)
 
 
 def leave(machine: Path, program: str, end: ProgramEnd) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from emp_orch import marks
 from emp_orch.errors import EmpError
 from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.model import MachineId
@@ -24,8 +25,8 @@ IMAGE_USER = 10001
 
 
 def folder_digest(layout: Layout) -> str:
-    """Tells this fleet's folder from another that may hold a fleet of the same name."""
-    return hashlib.sha256(str(layout.root).encode()).hexdigest()[:8]
+    """Tells this fleet's folder from another that may hold a fleet of the same name, also after a move."""
+    return hashlib.sha256(str(marks.applied_as(layout.root)).encode()).hexdigest()[:8]
 
 
 def container_user() -> str:

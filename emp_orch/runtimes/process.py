@@ -40,12 +40,14 @@ class ProcessRuntime:
     def __init__(self, layout: Layout, settings: Settings | None) -> None:
         self._layout = layout
         self._settings = settings
+        self._home = _home(layout.state)
         self._children: dict[MachineId, subprocess.Popen[bytes]] = {}
 
     async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
         await asyncio.to_thread(self._start, machine, secrets)
 
     async def remove(self, machine_id: MachineId) -> None:
+        self._assure_home()
         await asyncio.to_thread(_delete, self._layout.machine(machine_id))
 
     async def clear(self) -> None:
@@ -58,7 +60,18 @@ class ProcessRuntime:
     async def instances(self) -> dict[MachineId, Instance]:
         return await asyncio.to_thread(self._instances)
 
+    def _assure_home(self) -> None:
+        """Raise EmpError where `.emp/` is no longer the one that we began with: there is nothing of ours to look at,
+        and whatever we made there would be another fleet's.
+        """
+        if self._home is not None and _home(self._layout.state) != self._home:
+            raise EmpError(
+                f"{self._layout.root} is no longer this fleet's folder: it was moved, or its .emp/ was removed",
+                hint="nothing is done to machines; `emp down` where the folder is now ends what runs",
+            )
+
     def _start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        self._assure_home()
         root = self._layout.machine(machine.id)
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -100,6 +113,7 @@ class ProcessRuntime:
             raise EmpError(f"machine {machine_id} did not start (exit {child.poll()}){words}", hint=f"see {log}")
 
     async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+        self._assure_home()
         if self._layout.machine(machine.id).is_dir():
             await asyncio.to_thread(self._write_secrets, machine, secrets)
 
@@ -114,6 +128,7 @@ class ProcessRuntime:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
 
     async def stop(self, machine_id: MachineId) -> None:
+        self._assure_home()
         root = self._layout.machine(machine_id)
         who = recorded(root / "run" / "supervisord")
         if who is not None and alive(who):
@@ -128,11 +143,21 @@ class ProcessRuntime:
     def _instances(self) -> dict[MachineId, Instance]:
         for child in self._children.values():
             child.poll()  # a child that ended must not stay a zombie
+        self._assure_home()
         try:
             roots = sorted(p for p in self._layout.machines.iterdir() if p.is_dir())
         except FileNotFoundError:
             return {}
         return {MachineId(root.name): _instance(root) for root in roots}
+
+
+def _home(state: Path) -> tuple[int, int] | None:
+    """Which folder `state` is; None when there is none."""
+    try:
+        found = state.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _instance(root: Path) -> Instance:

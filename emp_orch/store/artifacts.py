@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from emp_orch.errors import EmpError
@@ -57,6 +58,9 @@ class Artifacts:
         self.url = url
         self._fs, self._root = opened(url)
         self._local = is_local(url)
+        # What lay above the store and is there no more was moved, or removed: it is not ours to make again.
+        above = Path(self._root).parent
+        self._above = above if self._local and (above.is_dir() or above.name == ".emp") else None
         self._chunk = _READ_LOCAL_BYTES if self._local else _READ_FAR_BYTES
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
 
@@ -165,8 +169,17 @@ class Artifacts:
             raise
 
     def writing(self, *folder: str) -> Writing:
-        """A file of that folder, not yet begun. Raises NoSuchArtifact where its folder leads elsewhere."""
+        """A file of that folder, not yet begun. Raises NoSuchArtifact where its folder leads elsewhere, CannotStore."""
+        self._assure_above()
         return Writing(self._fs, self.path(*folder), fsync=self._local)
+
+    def _assure_above(self) -> None:
+        if self._above is not None and not self._above.is_dir():
+            raise CannotStore(
+                f"{self._above} is gone, and the artifact store with it: the fleet's folder was moved or removed",
+                retryable=True,
+                hint="`emp down` where the folder is now, and `emp apply` there",
+            )
 
     def remove(self, path: str) -> None:
         """Delete one file; blocks."""
@@ -216,6 +229,7 @@ class Artifacts:
         raise CannotStore(f"{folder} fills again while it is deleted", retryable=True)
 
     def _probe(self) -> None:
+        self._assure_above()
         path, content = f"{self._root}/.probe-{secrets.token_hex(8)}", secrets.token_bytes(64)
         self._fs.makedirs(self._root, exist_ok=True)
         try:

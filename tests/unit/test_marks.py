@@ -81,7 +81,19 @@ def test_a_folder_is_known_by_itself_and_not_by_its_path(folder: Path, tmp_path:
     moved = folder.rename(tmp_path / "moved")
     assert marks.of_folder(moved) == first
     assert marks.told_in(moved) == (first, str(folder))
-    assert marks.settle(moved, anew=True).fleet not in ("", first.fleet)
+    assert marks.applied_as(moved) == folder
+    assert marks.settle(moved) == first
+    assert marks.told_in(moved) == (first, str(moved))
+    assert marks.settle(copy).fleet not in ("", first.fleet)
+
+
+def test_a_link_to_the_folder_is_no_move(folder: Path, tmp_path: Path) -> None:
+    first = marks.settle(folder)
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    assert marks.settle(link) == first
+    assert marks.told_in(link) == (first, str(folder))
+    assert marks.applied_as(link) == folder
 
 
 def test_a_folder_has_a_birth_that_its_use_does_not_change(folder: Path) -> None:

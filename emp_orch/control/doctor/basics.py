@@ -90,6 +90,11 @@ def _folders(facts: Facts) -> Iterator[Problem]:
             )
 
 
+def _whose(facts: Facts) -> Iterator[Problem]:
+    if facts.trouble is not None:
+        yield Problem(what=facts.trouble.what, fix=facts.trouble.fix, where=facts.folder.root.path)
+
+
 def _disk(facts: Facts) -> Iterator[Problem]:
     for name, free in facts.free.items():
         where = str(facts.layout.state if name == "state" else facts.layout.logs)
@@ -125,5 +130,6 @@ CHECKS = (
         fine=lambda _: "the folders are ours, and secrets are private",
         find=_folders,
     ),
+    Check(name="whose", group=Group.BASICS, fine=lambda _: "what runs here is this folder's", find=_whose),
     Check(name="disk", group=Group.BASICS, fine=_fine_disk, find=_disk),
 )

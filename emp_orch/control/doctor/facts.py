@@ -22,9 +22,11 @@ from emp_orch.control.doctor.checkouts import CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.engines import EngineFacts, engine_facts
 from emp_orch.control.doctor.host import (
     FolderFacts,
+    Trouble,
     environment_of,
     folder_facts,
     lock_holders,
+    trouble_of,
 )
 from emp_orch.control.doctor.model import Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
@@ -78,6 +80,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     wanted: Settings | Unknown | None
     generation: Generation | Unknown | None
     folder: FolderFacts
+    trouble: Trouble | None
     free: dict[str, int]
     settings: Settings | Unknown
     supervisord: ProcessIdentity | None
@@ -147,6 +150,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         wanted=asked,
         generation=_generation(layout),
         folder=folder_facts(layout),
+        trouble=trouble_of(layout),
         free=_free(layout),
         settings=settings,
         supervisord=plane.identity(),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from emp_orch import whose
+from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 from emp_orch.procident import alive, recorded
 
@@ -32,6 +34,24 @@ class FolderFacts(Struct, frozen=True, kw_only=True):
     state: PathFacts
     logs: PathFacts
     private: tuple[PathFacts, ...]
+
+
+class Trouble(Struct, frozen=True, kw_only=True):
+    """Why nobody can go on in the fleet's folder as it is, and the way out."""
+
+    what: str
+    fix: str
+
+
+def trouble_of(layout: Layout) -> Trouble | None:
+    """Whether the folder is a copy, was moved while its fleet ran, or lost what tells of it."""
+    try:
+        found: EmpError | None = whose.look(layout.root).trouble
+    except (whose.CopiedFolder, whose.ForeignFolder) as e:
+        found = e
+    except OSError:
+        return None  # there is none, or it is another user's: other checks say so
+    return None if found is None else Trouble(what=found.message, fix=found.hint)
 
 
 def folder_facts(layout: Layout) -> FolderFacts:

@@ -1,0 +1,107 @@
+"""`emp down`: stop a fleet, this folder's or any of this user on this host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emp_orch.cli.progress import Progress
+from emp_orch.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from emp_orch.fleet.model import MachineId
+    from emp_orch.layout import Layout
+
+
+@click.command()
+@click.option("--all-of", metavar="NAME", help="Not this folder's fleet, but the one of that name, id or folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.pass_obj
+def down(directory: Path, all_of: str | None, as_json: bool) -> None:
+    """Stop this folder's fleet: its machines, then its control plane, and nothing else.
+
+    Data stays: `emp start` brings the same generation and jobs up again, `emp apply` what emp.yaml says by then.
+    `emp stop` is the same command. What runs is known by its marks, also when the folder was moved, or lost .emp/.
+    Ctrl-C leaves running what is not stopped yet, and says what that is.
+
+    With --all-of NAME a fleet is stopped from anywhere on this host; `emp status --host` shows them.
+
+    Exit: 0 done, 1 something still runs, 2 there is nothing to stop here.
+    """
+    if all_of is not None:
+        _named(directory, all_of, as_json)
+    else:
+        _here(directory, as_json)
+
+
+def _here(directory: Path, as_json: bool) -> None:
+    from emp_orch import whose
+    from emp_orch.control.down import bring_down
+    from emp_orch.layout import Layout
+
+    layout = Layout(directory)
+    whose.refuse_copies(layout.root)
+    if not layout.control.is_dir() and not whose.look(layout.root).running:
+        raise UsageError(
+            f"no fleet was applied in {layout.root}", hint="run `emp apply` here, or name its folder: emp -C DIR down"
+        )
+    with Progress() as progress:
+        stopped = _to_its_end(bring_down(layout, progress.stage), layout)
+    if as_json:
+        _print(stopped)
+    elif layout.state.is_dir():
+        click.echo(
+            f"the fleet is down ({_names(stopped)}); its data stays in {layout.state}, and emp start brings it up again"
+        )
+    else:
+        click.echo(f"the fleet is down ({_names(stopped)}); its data was in {layout.state}, which is gone")
+
+
+def _named(directory: Path, name: str, as_json: bool) -> None:
+    from emp_orch.control.down import bring_down_fleet
+    from emp_orch.control.hosted import hosted, named
+    from emp_orch.layout import Layout
+
+    fleet = named(str(directory / name) if "/" in name or name in (".", "..") else name, hosted())
+    with Progress() as progress:
+        stopped = _to_its_end(
+            bring_down_fleet(fleet, progress.stage), None if fleet.folder is None else Layout(fleet.folder)
+        )
+    if as_json:
+        _print(stopped)
+    else:
+        click.echo(f"fleet {fleet.words} is down ({_names(stopped)})")
+
+
+def _to_its_end(ending: Coroutine[Any, Any, list[MachineId]], layout: Layout | None) -> list[MachineId]:
+    """What `ending` returns. When a person cuts it short, say what runs on, and leave with exit 1."""
+    try:
+        return asyncio.run(ending)
+    except KeyboardInterrupt:
+        click.echo(f"emp: stopped half way; {_left(layout)}", err=True)
+        click.echo("     `emp down` again goes on", err=True)
+        sys.stderr.flush()
+        os._exit(Exit.FAILED)  # threads still wait for supervisords, perhaps as long as a drain
+
+
+def _left(layout: Layout | None) -> str:
+    from emp_orch.control.down import still_running
+
+    left = asyncio.run(still_running(layout)) if layout is not None else ["see `emp status --host`"]
+    return f"still running: {', '.join(left)}" if left else "nothing runs any more"
+
+
+def _names(stopped: list[MachineId]) -> str:
+    return ", ".join(stopped) or "no machine ran"
+
+
+def _print(stopped: list[MachineId]) -> None:
+    import json
+
+    click.echo(json.dumps({"stopped": stopped}))
