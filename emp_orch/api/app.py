@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -31,7 +32,7 @@ from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.assets import Assets
-from emp_orch.store.connect import TRANSIENT, Client, client, redacted, within
+from emp_orch.store.connect import TRANSIENT, Client, client, redacted, unreachable, within
 from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
 from emp_orch.store.job_inputs import JobInputs
@@ -113,6 +114,11 @@ def _answering(route: Route) -> Handler:
     return in_time
 
 
+def _away(settings: Settings, e: BaseException) -> str:
+    found = unreachable(settings.redis_url, e)
+    return f"{found.message}; {found.hint}"
+
+
 def build_app(ctx: Context) -> web.Application:
     settings = ctx.settings
     guard = Guard(
@@ -121,10 +127,9 @@ def build_app(ctx: Context) -> web.Application:
         origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
         is_open=lambda request: request.path == "/health" or is_members(request),
     )
-    away = f"Redis at {redacted(settings.redis_url)} does not answer; `emp doctor` looks closer"
     app = web.Application(
         client_max_size=MAX_LIST_BYTES,
-        middlewares=[errors_as_json(TRANSIENT, away), guarded(guard)],
+        middlewares=[errors_as_json(TRANSIENT, partial(_away, settings)), guarded(guard)],
     )
     app[CONTEXT] = ctx
     app[RATE] = Rate(burst=BURST, per_s=PER_S)
@@ -140,8 +145,7 @@ def build_door(ctx: Context) -> web.Application:
     guard = Guard(
         loopback=False, token=secrets.token_urlsafe(), origins=frozenset(), is_open=is_members
     )  # nobody knows the token
-    away = f"Redis at {redacted(settings.redis_url)} does not answer"
-    app = web.Application(middlewares=[errors_as_json(TRANSIENT, away), guarded(guard)])
+    app = web.Application(middlewares=[errors_as_json(TRANSIENT, partial(_away, settings)), guarded(guard)])
     app[CONTEXT] = ctx
     app.router.add_get(f"{PACKAGES_PATH}/{{digest}}", package)
     return app

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct, structs
-from redis.exceptions import ResponseError
 
 from emp_orch.api.context import answer, context
 from emp_orch.api.job_views import JobDetail, job_detail
@@ -29,6 +28,7 @@ from emp_orch.jobs.workflows import Services
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.store.job_inputs import InputsGone
 from emp_orch.store.queue import BATCH, Submitted
+from emp_orch.store.refusals import refusal_of
 from emp_orch.web.errors import Refused
 
 # A full list of jobs of 6 KiB each; larger ones go in more calls.
@@ -174,8 +174,8 @@ async def _submit_list(request: web.Request, jobs: list[Submission]) -> web.Resp
 
 def _stopped(queued: int, asked: int, e: BaseException) -> str:
     """Why Redis took only the first of a list."""
-    if isinstance(e, ResponseError):
-        return f"{queued} of {asked} jobs were queued, those after them not: Redis refuses: {e}"
+    if (refusal := refusal_of(e)) is not None:
+        return f"{queued} of {asked} jobs were queued, those after them not: Redis {refusal.says}"
     return (
         f"{queued} of {asked} jobs were queued, and perhaps up to {BATCH} after them: Redis does not answer any more; "
         "only jobs with ids of their own are safe to be sent again"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--prune", is_flag=True, help="Remove machines that emp.yaml no longer names.")
 @click.option("--allow-empty", is_flag=True, help="Let --prune remove all machines at once.")
+@click.option("--allow-eviction", is_flag=True, help="Also on a Redis that may throw jobs away when it is full.")
+@click.option("--take-over", is_flag=True, help="Also where a fleet that is gone left its keys in that Redis.")
 @click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds to wait until all is ready.")
 @click.option("--no-wait", is_flag=True, help="Publish and return; do not wait until it is so.")
 @click.option("-w", "--watch", is_flag=True, help="Apply again at each change of the file, until Ctrl-C.")
@@ -39,6 +41,8 @@ def apply(
     yes: bool,
     prune: bool,
     allow_empty: bool,
+    allow_eviction: bool,
+    take_over: bool,
     timeout: float,
     no_wait: bool,
     watch: bool,
@@ -55,7 +59,16 @@ def apply(
 
     Exit: 0 done, 1 it did not work, 2 bad emp.yaml, 3 Redis out of reach, 4 not ready in time.
     """
-    asked = Asked(yes=yes, prune=prune, allow_empty=allow_empty, timeout=timeout, no_wait=no_wait, as_json=as_json)
+    asked = Asked(
+        yes=yes,
+        prune=prune,
+        allow_empty=allow_empty,
+        timeout=timeout,
+        no_wait=no_wait,
+        as_json=as_json,
+        allow_eviction=allow_eviction,
+        take_over=take_over,
+    )
     if watch:
         from emp_orch.cli import apply_watch
 

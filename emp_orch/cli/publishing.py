@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The options that everything which publishes has. `timeout` in seconds."""
+    """The options that everything which publishes has. `timeout` in seconds. The last two are `emp apply`'s: nothing
+    else brings a fleet to a Redis that it was not on before.
+    """
 
     yes: bool
     prune: bool
@@ -37,6 +39,8 @@ class Asked:
     timeout: float
     no_wait: bool
     as_json: bool
+    allow_eviction: bool = True
+    take_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +86,14 @@ async def put_in_force(
 ) -> Published:
     """All but the wait. Raises Declined when the person says no."""
     from emp_orch.control import apply as steps
+    from emp_orch.control.fitness import refuse_unfit
     from emp_orch.control.preview import preview
     from emp_orch.store import connect
     from emp_orch.whose import refuse_to_apply
 
     refuse_to_apply(layout.root)
     if not proposal.settings.embedded:
-        async with connect.connected(proposal.settings.redis_url):
-            pass
+        await refuse_unfit(proposal.settings, allow_eviction=asked.allow_eviction, take_over=asked.take_over)
     seen = await preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty)
     if agree is not None:
         await agree(seen)

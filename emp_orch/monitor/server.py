@@ -64,7 +64,7 @@ def build_app(settings: Settings, proxy: Proxy) -> web.Application:
         # The page's own files hold no secret; it asks for the token itself.
         is_open=lambda request: not is_api_call(request) or request.path == "/health",
     )
-    middlewares: list[Middleware] = [_secured, errors_as_json((), ""), guarded(guard)]
+    middlewares: list[Middleware] = [_secured, errors_as_json((), str), guarded(guard)]
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
     serve = _serving(load())
 

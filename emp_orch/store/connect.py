@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.store.pool import Pool
+from emp_orch.store.refusals import refusal_of
 
 Client = aioredis.Redis
 
@@ -157,14 +158,8 @@ async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Clien
 
 def unreachable(url: str, cause: BaseException) -> Unreachable:
     """Our error for a Redis at `url` that does not answer, or refuses us."""
-    if isinstance(cause, REFUSED):
-        return Unreachable(
-            f"Redis at {redacted(url)} refused the login: {cause}", hint="check the user and password in redis.url"
-        )
-    if isinstance(cause, rexc.ResponseError) and not isinstance(cause, rexc.ConnectionError):
-        return Unreachable(
-            f"Redis at {redacted(url)} refuses: {cause}", hint="`emp doctor` looks at its memory and persistence"
-        )
+    if (refusal := refusal_of(cause)) is not None:
+        return Unreachable(f"Redis at {redacted(url)} {refusal.says}", hint=refusal.hint)
     if isinstance(cause, TimeoutError) and not str(cause):
         why = f"no word for {ANSWER_S:g} s"
     else:

@@ -122,6 +122,11 @@ class Keys:
         """Pub/sub, for subscribers that listen the old way."""
         return self._k("machine:startup:events")
 
+    @property
+    def probe(self) -> str:
+        """string: written to see whether this Redis takes writes; gone within a second."""
+        return self._k("probe")
+
     def preview_channel(self, job_id: str) -> str:
         """Pub/sub: pictures of a running job, while somebody looks; nothing is kept."""
         return self._k(f"preview:{job_id}")

@@ -62,11 +62,11 @@ def _http_message(request: web.Request, e: web.HTTPException) -> str:
             return e.reason
 
 
-def errors_as_json(transient: tuple[type[BaseException], ...], away: str) -> Middleware:
+def errors_as_json(transient: tuple[type[BaseException], ...], away: Callable[[BaseException], str]) -> Middleware:
     """A middleware that answers every error in the one form.
 
-    An exception of `transient` is a 503 that says `away`. Only an unforeseen one is logged with its traceback,
-    and its answer names nothing of it.
+    An exception of `transient` is a 503 that says what `away` makes of it. Only an unforeseen one is logged with its
+    traceback, and its answer names nothing of it.
     """
 
     @web.middleware
@@ -80,8 +80,8 @@ def errors_as_json(transient: tuple[type[BaseException], ...], away: str) -> Mid
             return error_response(status_of(e), message, e.headers if isinstance(e, Refused) else None)
         except ConnectionResetError:
             raise  # the client has gone: nobody to answer
-        except transient:
-            return error_response(503, away, {"Retry-After": "1"})
+        except transient as e:
+            return error_response(503, away(e), {"Retry-After": "1"})
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return error_response(500, "internal error; the server's log has the details")

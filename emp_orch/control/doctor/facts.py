@@ -185,7 +185,7 @@ async def _try(work: Awaitable[T], within_s: float) -> T | Unknown:
     except TimeoutError:
         return Unknown(reason=f"no answer within {within_s:g} s")
     except EmpError as e:
-        return Unknown(reason=e.message)
+        return Unknown(reason=e.message, hint=e.hint)
     except (RedisError, aiohttp.ClientError, OSError, msgspec.MsgspecError, ValueError) as e:
         return Unknown(reason=str(e) or type(e).__name__)
 

@@ -34,9 +34,10 @@ class Group(StrEnum):
 
 
 class Unknown(Struct, frozen=True, kw_only=True):
-    """A fact that could not be had, and why."""
+    """A fact that could not be had, and why. `hint`: the way out, where whoever failed knows one."""
 
     reason: str
+    hint: str = ""
 
 
 class Cannot(Exception):

@@ -17,7 +17,7 @@ FULL = 0.9
 def _reachable(facts: Facts) -> Iterator[Problem]:
     settings = known(facts.settings)
     if isinstance(facts.redis, Unknown):
-        fix = revive(facts, "redis") if settings.embedded else "is it up, and is redis.url right?"
+        fix = revive(facts, "redis") if settings.embedded else facts.redis.hint or "is it up, and is redis.url right?"
         yield Problem(what=facts.redis.reason, fix=fix, where=redacted(settings.redis_url))
     elif facts.redis.round_trip_ms > SLOW_MS:
         yield Problem(
@@ -50,6 +50,13 @@ def _from_machines(facts: Facts) -> Iterator[Problem]:
 
 def _version(facts: Facts) -> Iterator[Problem]:
     redis = known(facts.redis)
+    if not redis.info:
+        yield Problem(
+            what="the user in redis.url may not run INFO: version, memory and persistence cannot be judged",
+            fix="grant it +info, or see to them yourself: docs/redis.md",
+            level=Level.WARN,
+        )
+        return
     text = str(redis.info.get("redis_version", "0"))
     parts = tuple(int(p) for p in text.split(".")[:2] if p.isdigit())
     if parts < MIN_VERSION:
@@ -58,6 +65,8 @@ def _version(facts: Facts) -> Iterator[Problem]:
 
 def _persistence(facts: Facts) -> Iterator[Problem]:
     info = known(facts.redis).info
+    if not info:
+        return
     if info.get("loading"):
         yield Problem(what="Redis is still loading its data", fix="wait; emp logs redis", level=Level.WARN)
     if info.get("aof_enabled"):

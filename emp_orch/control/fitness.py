@@ -1,0 +1,61 @@
+"""Whether a Redis of the user's own can hold a fleet: looked at before the first apply touches anything."""
+
+from __future__ import annotations
+
+from redis import exceptions as rexc
+
+from emp_orch.errors import UsageError
+from emp_orch.settings import Settings
+from emp_orch.store import connect
+from emp_orch.store.connect import Client
+from emp_orch.store.keys import Keys
+
+PROBE_MS = 1_000
+SCAN_COUNT = 10_000
+
+
+async def refuse_unfit(settings: Settings, *, allow_eviction: bool = False, take_over: bool = False) -> None:
+    """Raises Unreachable when it takes no writes, UsageError when it may throw jobs away, or holds another fleet."""
+    keys = Keys(settings.prefix)
+    async with connect.connected(settings.redis_url) as r:
+        await r.set(keys.probe, settings.fleet, px=PROBE_MS)
+        if not allow_eviction and (policy := await evicts(r)):
+            raise UsageError(
+                f"Redis at {connect.redacted(settings.redis_url)} throws jobs and reports away when its memory is full "
+                f"(maxmemory-policy {policy})",
+                hint="set maxmemory-policy noeviction there; --allow-eviction applies all the same",
+            )
+        await _refuse_strangers(r, keys, settings, take_over=take_over)
+
+
+async def evicts(r: Client) -> str:
+    """The policy by which it may evict keys of emp's; empty when it evicts none, or does not tell."""
+    try:
+        told = await r.info("memory")
+    except rexc.ResponseError:  # an ACL without INFO
+        return ""
+    policy = str(told.get("maxmemory_policy", ""))
+    return policy if int(told.get("maxmemory", 0)) and policy not in ("noeviction", "") else ""
+
+
+async def _refuse_strangers(r: Client, keys: Keys, settings: Settings, *, take_over: bool) -> None:
+    """Two fleets under the same keys would take each other's reports and jobs for their own."""
+    if await r.get(keys.generation(settings.fleet)) is not None:
+        return  # ours is here; who came later was refused, or took over
+    head, tail = keys.generation("\0").split("\0")
+    async for key in r.scan_iter(match=_literal(head) + "*" + tail, count=SCAN_COUNT):
+        other = key.removeprefix(head).removesuffix(tail)
+        alive = await r.exists(keys.leader(other))
+        if take_over and not alive:
+            continue
+        where = f"{connect.redacted(settings.redis_url)}, prefix {settings.prefix!r}"
+        raise UsageError(
+            f"fleet {other} lives under the same keys ({where}){'' if alive else ', or did: nothing leads it now'}",
+            hint="give this one a redis.prefix or another database number of its own"
+            + (f"; or end {other} with `emp down`" if alive else "; or --take-over, if that one is gone for good"),
+        )
+
+
+def _literal(text: str) -> str:
+    """`text` in a pattern of SCAN."""
+    return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in text)
