@@ -32,7 +32,7 @@ from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.assets import Assets
-from emp_orch.store.connect import TRANSIENT, Client, client, redacted, unreachable, within
+from emp_orch.store.connect import API_CONNECTIONS, TRANSIENT, Client, client, redacted, unreachable, within
 from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
 from emp_orch.store.job_inputs import JobInputs
@@ -45,10 +45,6 @@ from emp_orch.web.guard import Guard, guarded, is_loopback, local_origins, requi
 from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
-
-# To Redis: one follows the events, one the startup channel, one hears previews, the others are for requests. Orders go
-# over one more.
-CONNECTIONS = 7
 
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
@@ -155,7 +151,7 @@ async def run(layout: Layout, settings: Settings) -> None:
     """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
     listen = settings.api
     require_token("api", listen.host, listen.token)
-    redis = client(settings.redis_url, most=CONNECTIONS)
+    redis = client(settings.redis_url, most=API_CONNECTIONS)
     ctx = build_context(settings, layout, redis)
     try:
         async with AsyncExitStack() as open_:

@@ -93,7 +93,9 @@ async def put_in_force(
 
     refuse_to_apply(layout.root)
     if not proposal.settings.embedded:
-        await refuse_unfit(proposal.settings, allow_eviction=asked.allow_eviction, take_over=asked.take_over)
+        await refuse_unfit(
+            proposal.settings, proposal.fleet, allow_eviction=asked.allow_eviction, take_over=asked.take_over
+        )
     seen = await preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty)
     if agree is not None:
         await agree(seen)

@@ -5,20 +5,40 @@ from __future__ import annotations
 from redis import exceptions as rexc
 
 from emp_orch.errors import UsageError
+from emp_orch.fleet.desired import ProgramKind, desired_machines
+from emp_orch.fleet.model import Fleet
 from emp_orch.settings import Settings
 from emp_orch.store import connect
-from emp_orch.store.connect import Client
+from emp_orch.store.connect import API_CONNECTIONS, CONNECTIONS, Client
 from emp_orch.store.keys import Keys
 
 PROBE_MS = 1_000
 SCAN_COUNT = 10_000
 
 
-async def refuse_unfit(settings: Settings, *, allow_eviction: bool = False, take_over: bool = False) -> None:
-    """Raises Unreachable when it takes no writes, UsageError when it may throw jobs away, or holds another fleet."""
+def connections(fleet: Fleet) -> int:
+    """How many connections a fleet has at most: API, reconciler and one command; an agent a machine; three a worker."""
+    programs = [p for machine in desired_machines(fleet).values() for p in machine.programs]
+    workers = sum(p.kind is ProgramKind.WORKER for p in programs)
+    return API_CONNECTIONS + 1 + CONNECTIONS * (2 + len(fleet.machines) + workers)
+
+
+async def refuse_unfit(
+    settings: Settings, fleet: Fleet, *, allow_eviction: bool = False, take_over: bool = False
+) -> None:
+    """Raises Unreachable when it takes no writes; UsageError when it may throw jobs away, has too few connections for
+    this fleet, or holds another one.
+    """
     keys = Keys(settings.prefix)
     async with connect.connected(settings.redis_url) as r:
         await r.set(keys.probe, settings.fleet, px=PROBE_MS)
+        need, most = connections(fleet), await _most_connections(r)
+        if most and need > most:
+            raise UsageError(
+                f"this fleet has up to {need} connections to Redis, and {connect.redacted(settings.redis_url)} takes "
+                f"{most} (maxclients)",
+                hint="raise maxclients there, or have fewer machines or GPU slots",
+            )
         if not allow_eviction and (policy := await evicts(r)):
             raise UsageError(
                 f"Redis at {connect.redacted(settings.redis_url)} throws jobs and reports away when its memory is full "
@@ -28,11 +48,19 @@ async def refuse_unfit(settings: Settings, *, allow_eviction: bool = False, take
         await _refuse_strangers(r, keys, settings, take_over=take_over)
 
 
+async def _most_connections(r: Client) -> int:
+    """How many it takes of all its clients; 0 when it does not tell."""
+    try:
+        return int((await r.info("clients")).get("maxclients", 0))
+    except rexc.NoPermissionError:  # an ACL without INFO
+        return 0
+
+
 async def evicts(r: Client) -> str:
     """The policy by which it may evict keys of emp's; empty when it evicts none, or does not tell."""
     try:
         told = await r.info("memory")
-    except rexc.ResponseError:  # an ACL without INFO
+    except rexc.NoPermissionError:  # an ACL without INFO
         return ""
     policy = str(told.get("maxmemory_policy", ""))
     return policy if int(told.get("maxmemory", 0)) and policy not in ("noeviction", "") else ""

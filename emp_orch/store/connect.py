@@ -24,6 +24,9 @@ Client = aioredis.Redis
 CONNECT_TIMEOUT_S = 3.0
 # Of one client, unless it says otherwise: one that blocks, two for the rest.
 CONNECTIONS = 3
+# Of the API's: one follows the events, one the startup channel, one hears previews, the others are for requests. Orders
+# go over one more.
+API_CONNECTIONS = 7
 # A command that may not block is given up after this; `within` says so in code.
 ANSWER_S = 10.0
 # A peer that is gone without a word is found out by the kernel within about 15 s, also in a blocking read.

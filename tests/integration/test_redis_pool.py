@@ -11,9 +11,8 @@ from http_support import Stack
 from queue_support import Server, running_server, until
 from redis import exceptions as rexc
 
-from emp_orch.api.app import CONNECTIONS
 from emp_orch.store import pool
-from emp_orch.store.connect import Client, client
+from emp_orch.store.connect import API_CONNECTIONS, Client, client
 from emp_orch.store.pipelined import Bell, Pipelined
 
 
@@ -118,4 +117,4 @@ async def test_a_burst_of_requests_is_answered(http_stack: Stack) -> None:
         assert set(await asyncio.gather(*(get("/api/jobs") for _ in range(150)))) == {200}
         assert set(await asyncio.gather(*(pause() for _ in range(144)))) == {200}
         assert await get("/health") == 200
-    assert await connections(http_stack.settings.redis_url) <= max(before, CONNECTIONS + 1)
+    assert await connections(http_stack.settings.redis_url) <= max(before, API_CONNECTIONS + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from http_support import fleet_of
 from queue_support import Server, running_server, until
 from test_worker_cli_jobs import write_settings
 
@@ -49,14 +50,14 @@ def fleet(tmp_path: Path, server: Server) -> Settings:
     return msgspec.structs.replace(settings.load(Layout(tmp_path)), fleet="mine", embedded=False)
 
 
-async def refused(fleet: Settings, **how: bool) -> tuple[type[EmpError], str, str]:
+async def refused(fleet: Settings, gpus: int = 1, **how: bool) -> tuple[type[EmpError], str, str]:
     with pytest.raises(EmpError) as caught:
-        await refuse_unfit(fleet, **how)
+        await refuse_unfit(fleet, fleet_of("m1", num_gpus=gpus), **how)
     return type(caught.value), caught.value.message, caught.value.hint
 
 
 async def test_a_replica_and_a_full_one(r: Client, fleet: Settings) -> None:
-    await refuse_unfit(fleet)
+    await refuse_unfit(fleet, fleet_of("m1"))
     await r.config_set("maxmemory", 1)
     kind, said, way_out = await refused(fleet)
     assert (kind, "its memory is full (maxmemory)" in said, "emp jobs purge" in way_out) == (Unreachable, True, True)
@@ -84,11 +85,11 @@ async def test_one_that_cannot_write_to_its_disk(fleet: Settings, tmp_path: Path
 
 async def test_one_that_evicts(r: Client, fleet: Settings) -> None:
     await r.config_set("maxmemory-policy", "allkeys-lru")
-    await refuse_unfit(fleet)  # as long as it has no limit it evicts nothing
+    await refuse_unfit(fleet, fleet_of("m1"))  # as long as it has no limit it evicts nothing
     await r.config_set("maxmemory", 512 * MIB)
     kind, said, way_out = await refused(fleet)
     assert kind is UsageError and "(maxmemory-policy allkeys-lru)" in said and "--allow-eviction" in way_out
-    await refuse_unfit(fleet, allow_eviction=True)
+    await refuse_unfit(fleet, fleet_of("m1"), allow_eviction=True)
 
 
 async def test_rights_that_are_missing(r: Client, fleet: Settings, server: Server) -> None:
@@ -104,7 +105,7 @@ async def test_rights_that_are_missing(r: Client, fleet: Settings, server: Serve
             _, said, way_out = await refused(await as_one(*rules))
             assert words in said and "login" not in said and "secret" not in said and "docs/redis.md" in way_out
         no_info = await as_one("~*", "&*", "+@all", "-info")
-        await refuse_unfit(no_info)
+        await refuse_unfit(no_info, fleet_of("m1"))
         assert (await read_redis(no_info)).info == {}
         with pytest.raises(Unreachable, match="use a channel that emp needs"):
             mine = client((await as_one("~*", "resetchannels", "+@all")).redis_url)
@@ -130,19 +131,30 @@ async def test_one_that_is_full_of_connections(r: Client, fleet: Settings) -> No
         await r.config_set("maxclients", before)
 
 
+async def test_one_with_too_few_connections_for_the_fleet(r: Client, fleet: Settings) -> None:
+    (before,) = (await r.config_get("maxclients")).values()
+    await r.config_set("maxclients", 20)
+    try:
+        await refuse_unfit(fleet, fleet_of("m1", num_gpus=1))
+        kind, said, _ = await refused(fleet, gpus=8)
+        assert kind is UsageError and "up to 41 connections" in said and "takes 20 (maxclients)" in said
+    finally:
+        await r.config_set("maxclients", before)
+
+
 async def test_another_fleet_under_the_same_keys(r: Client, fleet: Settings) -> None:
     await r.set(Keys().generation("theirs"), 3)
     mine = msgspec.structs.replace(fleet, prefix="")
     kind, said, way_out = await refused(mine)
     assert kind is UsageError and said.startswith("fleet theirs lives under the same keys (redis://")
     assert "nothing leads it now" in said and "redis.prefix" in way_out and "--take-over" in way_out
-    await refuse_unfit(mine, take_over=True)
-    await refuse_unfit(msgspec.structs.replace(fleet, prefix="my*:"))
+    await refuse_unfit(mine, fleet_of("m1"), take_over=True)
+    await refuse_unfit(msgspec.structs.replace(fleet, prefix="my*:"), fleet_of("m1"))
     await r.set(Keys().leader("theirs"), "somebody")
     _, said, way_out = await refused(mine, take_over=True)
     assert "nothing leads" not in said and "emp down" in way_out
     await r.set(Keys().generation("mine"), 1)
-    await refuse_unfit(mine)
+    await refuse_unfit(mine, fleet_of("m1"))
 
 
 async def test_apply_touches_nothing(r: Client, fleet: Settings, server: Server, tmp_path: Path) -> None:

@@ -120,6 +120,13 @@ REDIS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("memory", {"maxmemory": 1024**2, "used_memory": 1024**2}, "fail", "Redis uses 100 % of its memory (1 MiB)"),
     ("memory", {"maxmemory": 1024**2, "used_memory": 1_000_000}, "warn", "Redis uses 95 % of its memory (1 MiB)"),
+    (
+        "connections",
+        {"connected_clients": 19, "maxclients": 20},
+        "warn",
+        "Redis has 19 of at most 20 connections (maxclients): the next ones are refused",
+    ),
+    ("connections", {"connected_clients": 17, "maxclients": 20}, "ok", "17 of 20 connections are in use"),
     ("memory", {"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, "ok", "it never evicts, and has memory left"),
 ]
 

@@ -102,6 +102,22 @@ def _memory(facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _connections(facts: Facts) -> Iterator[Problem]:
+    info = known(facts.redis).info
+    most, now = int(info.get("maxclients", 0)), int(info.get("connected_clients", 0))
+    if most and now > FULL * most:
+        yield Problem(
+            what=f"Redis has {now} of at most {most} connections (maxclients): the next ones are refused",
+            fix="raise maxclients, or end other clients; docs/redis.md says how many emp needs",
+            level=Level.WARN,
+        )
+
+
+def _fine_connections(facts: Facts) -> str:
+    info = known(facts.redis).info
+    return f"{info.get('connected_clients', '?')} of {info.get('maxclients', '?')} connections are in use"
+
+
 def _clock(facts: Facts) -> Iterator[Problem]:
     offset_ms = known(facts.redis).offset_ms
     if abs(offset_ms) > CLOCK_MS:
@@ -149,6 +165,7 @@ CHECKS = (
     ),
     Check(name="persistence", group=Group.REDIS, fine=lambda _: "its append-only file is written", find=_persistence),
     Check(name="memory", group=Group.REDIS, fine=lambda _: "it never evicts, and has memory left", find=_memory),
+    Check(name="connections", group=Group.REDIS, fine=_fine_connections, find=_connections),
     Check(
         name="clock",
         group=Group.REDIS,
