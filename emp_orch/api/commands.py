@@ -14,8 +14,9 @@ from emp_orch.api.context import answer, context
 from emp_orch.api.hub import Subscription
 from emp_orch.api.query import body, name_in_path, whole_number
 from emp_orch.api.views import MachineView, State
+from emp_orch.fleet.names import Name, Names, UnknownName
 from emp_orch.store.damaged import DAMAGED
-from emp_orch.store.orders import Orders, Scope, UnknownName
+from emp_orch.store.orders import Orders, Scope
 from emp_orch.store.requests import Request, Verb, ask
 from emp_orch.web.errors import Refused
 
@@ -47,20 +48,22 @@ class DrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 async def restart_machine(request: web.Request) -> web.Response:
-    ctx, machine_id = context(request), name_in_path(request, "id")
-    _known_machine(await ctx.reader.read(), machine_id)
-    return await _ask(request, Request(verb=Verb.RESTART_MACHINE, machine_id=machine_id))
+    name = _named(await context(request).reader.read(), name_in_path(request, "id"))
+    if name.program is not None:
+        raise Refused(
+            404, f"{name.text} is a program", hint=f"POST /api/machines/{name.machine}/programs/{name.program}/restart"
+        )
+    return await _ask(request, Request(verb=Verb.RESTART_MACHINE, machine_id=name.machine))
 
 
 async def restart_program(request: web.Request) -> web.Response:
-    ctx, machine_id, program = context(request), name_in_path(request, "id"), name_in_path(request, "program")
-    state = await ctx.reader.read()
-    machine = _known_machine(state, machine_id)
-    programs = set(machine.programs) if machine else set()
-    programs.update(*(m.programs for m in state.fleet.machines if m.id == machine_id))
-    if program not in programs:
-        raise Refused(404, f"machine {machine_id} has no program {program}; it has: {', '.join(sorted(programs))}")
-    return await _ask(request, Request(verb=Verb.RESTART_PROGRAM, machine_id=machine_id, program=program))
+    state = await context(request).reader.read()
+    name = _named(state, name_in_path(request, "id"), name_in_path(request, "program"))
+    if name.program is None or name.own:
+        raise Refused(
+            404, f"{name.text} is no program that starts by itself", hint=f"POST /api/machines/{name.machine}/restart"
+        )
+    return await _ask(request, Request(verb=Verb.RESTART_PROGRAM, machine_id=name.machine, program=name.program))
 
 
 async def forget_machine(request: web.Request) -> web.Response:
@@ -71,6 +74,15 @@ async def forget_machine(request: web.Request) -> web.Response:
     if not machine.stale and machine.status != "offline":
         raise Refused(409, f"machine {machine_id} is {machine.status}: only an offline machine can be forgotten")
     return await _ask(request, Request(verb=Verb.FORGET_MACHINE, machine_id=machine_id))
+
+
+def _named(state: State, *words: str) -> Name:
+    """The machine or program that `words` mean, of those that report or are desired. Raises Refused (404)."""
+    programs: dict[str, set[str]] = {str(m.machine_id): set(m.programs) for m in state.machines}
+    for wanted in state.fleet.machines:
+        programs.setdefault(wanted.id, set()).update(wanted.programs)
+    with _known_names():
+        return Names(programs, lambda machine: sorted(programs[machine])).find(words)
 
 
 def _known_machine(state: State, machine_id: str) -> MachineView | None:

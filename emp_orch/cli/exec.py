@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from emp_orch.cli.complete import machine_ids
+from emp_orch.cli.complete import names
 from emp_orch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ CANNOT_RUN = 126
     options_metavar="[-T]",
 )
 @click.option("-T", "--no-tty", is_flag=True, help="No terminal for the command, though you have one.")
-@click.argument("machine", shell_complete=machine_ids)
+@click.argument("machine", shell_complete=names)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND…")
 @click.pass_obj
 def exec_(directory: Path, no_tty: bool, machine: str, command: tuple[str, ...]) -> None:
@@ -37,10 +37,12 @@ def exec_(directory: Path, no_tty: bool, machine: str, command: tuple[str, ...])
     In a container it runs as the machine's user, with what the container was made with, and a terminal if stdin and
     stdout are one. A machine of processes is no place of its own: there COMMAND is a process of this host, yours, in
     the machine's folder and with the environment that its programs get, without their secrets; nobody supervises it,
-    and `emp down` does not end it. A box that joined by itself is out of emp's reach.
+    and `emp down` does not end it. A program's name stands for its machine. A box that joined by itself is out of
+    emp's reach.
 
     Exit: COMMAND's; 126 and 127 when it cannot be run or found; before it runs 1, 2 or 3 as of every command.
     """
+    from emp_orch.cli.names import named
     from emp_orch.control.visit import visit
     from emp_orch.control.whereabouts import find
     from emp_orch.layout import Layout
@@ -49,7 +51,7 @@ def exec_(directory: Path, no_tty: bool, machine: str, command: tuple[str, ...])
     if not words:
         raise UsageError("no command was given", hint=f"for example: emp exec {machine} -- sh")
     layout = Layout(directory)
-    place = asyncio.run(find(layout, machine))
+    place = asyncio.run(find(layout, named(directory, machine).machine))
     terminal = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
     become(visit(layout, place, words, terminal=terminal))
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from emp_orch.cli.complete import machine_ids
+from emp_orch.cli.complete import names
 from emp_orch.errors import UsageError
 
 if TYPE_CHECKING:
+    from emp_orch.fleet.names import Name
     from emp_orch.settings import Settings
     from emp_orch.store.connect import Client
     from emp_orch.store.stories import Explained
@@ -31,13 +32,14 @@ class _Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command()
-@click.argument("drift", nargs=-1, shell_complete=machine_ids, metavar="[DRIFT | MACHINE [SUBJECT]]")
+@click.argument("drift", nargs=-1, shell_complete=names, metavar="[DRIFT | MACHINE [SUBJECT]]")
 @click.option("--json", "as_json", is_flag=True, help="Print the story as JSON, as the API has it.")
 @click.pass_obj
 def explain(directory: Path, drift: tuple[str, ...], as_json: bool) -> None:
     """Explain one drift: since when, why, the line of emp.yaml, what was tried, why it waits, what you can do.
 
-    DRIFT is a key as `emp diff --json` shows it, or a part of one; with nothing, the only drift there is. One that has
+    DRIFT is a key as `emp diff --json` shows it, or a part of one, or a machine or program by any name that emp prints;
+    with nothing, the only drift there is. One that has
     closed is told from the journal.
     """
     if len(drift) > 2:
@@ -91,8 +93,13 @@ async def _read(directory: Path, settings: Settings, r: Client, words: tuple[str
     stories = Stories(r, keys, settings.fleet)
     status = await read_status(r, keys, settings.fleet)
     found = await stories.meant(words, status)
+    name = None if found or not words else _name(directory, words)
+    if name is not None:
+        standing = [i.drift for i in status.drift] if status else []
+        found = [d.key for d in standing if name.is_about(d.machine_id, d.program or d.subject)]
+        found = found or [k for k in await stories.closed() if name.is_about(*k.split("/", 2)[1:])][:1]
     now_ms = await time_ms(r)
-    if not found and not words:
+    if not found and (not words or name is not None):
         return _Found(explained=None, closed=tuple(await stories.closed()), now_ms=now_ms)
     if not found:
         lately = "\n".join(_lately(tuple(await stories.closed())))
@@ -107,6 +114,17 @@ async def _read(directory: Path, settings: Settings, r: Client, words: tuple[str
     origin = explained.story.last.origin
     line = quoted(directory, origin, await read_generation(r, keys, settings.fleet)) if origin else ""
     return _Found(explained=explained, closed=(), now_ms=now_ms, line=line)
+
+
+def _name(directory: Path, words: tuple[str, ...]) -> Name | None:
+    """What is named, where it is no drift; None for what is nothing of this fleet either."""
+    from emp_orch.cli.names import named
+    from emp_orch.fleet.names import UnknownName
+
+    try:
+        return named(directory, *words)
+    except UnknownName:
+        return None
 
 
 def _choose(keys: list[str]) -> str:

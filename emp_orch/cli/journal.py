@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emp_orch.cli.complete import machine_ids
+from emp_orch.cli.complete import names
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.plaintext import shown_json
 
@@ -37,7 +37,7 @@ class _Asked:
 @click.option("-f", "--follow", is_flag=True, help="Keep printing what comes, until Ctrl-C.")
 @click.option("-n", "--limit", type=click.IntRange(1, MAX_LIMIT), help="How many [50; with --replay: 20 rounds].")
 @click.option("--since", default="", metavar="AGE", help="Only the last 90s, 30m, 1h, 2d; or since a time.")
-@click.option("--machine", default="", shell_complete=machine_ids, help="Only what is about this machine.")
+@click.option("--machine", default="", shell_complete=names, help="Only what is about this machine.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type; may be given several times.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only about this kind of drift; may be repeated.")
 @click.option("--replay", "again", is_flag=True, help="Decide the recorded rounds again, and compare.")
@@ -64,6 +64,10 @@ def journal(
         if follow or since or machine or types or kinds:
             raise UsageError("--replay takes -n and --json only", hint="rounds are of the whole fleet")
         sys.exit(0 if asyncio.run(_replay(directory, limit or ROUNDS, as_json)) else 1)
+    if machine:
+        from emp_orch.cli.names import lasting
+
+        machine = lasting(directory, machine)
     asked = _Asked(
         since=since,
         machine_id=machine,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emp_orch.cli.complete import log_names
 from emp_orch.errors import EmpError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @click.command()
-@click.argument("components", nargs=-1, metavar="[COMPONENT]…")
+@click.argument("components", nargs=-1, metavar="[COMPONENT]…", shell_complete=log_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option(
     "-n", "--lines", type=click.IntRange(0, MAX_LINES), default=200, show_default=True, help="How many past lines."
@@ -51,10 +52,11 @@ def logs(
 ) -> None:
     """Show the logs of COMPONENTs, or of all but the event stream, in time order.
 
-    COMPONENT is redis, api, monitor, reconcile, eventlog, control, monitorEventStream, machine-ID (its supervisord,
-    agent and programs), a machine's ID, or machine-ID/PROGRAM. Those of a machine in a container of another Docker
-    host are read there.
+    COMPONENT is redis, api, monitor, reconcile, eventlog, control, monitorEventStream, a machine (its supervisord,
+    agent and programs), or a program of one: MACHINE PROGRAM, MACHINE/PROGRAM, or as any other command prints it.
+    Those of a machine in a container of another Docker host are read there.
     """
+    from emp_orch.cli import names
     from emp_orch.cli.logs_elsewhere import machine_elsewhere, show
     from emp_orch.control.logfiles import component_names, log_files, matches, resolve
     from emp_orch.layout import Layout
@@ -65,11 +67,13 @@ def logs(
     files = log_files(layout)
     if not files and not layout.state.exists():
         raise EmpError(f"there are no logs in {layout.logs}: no fleet was applied in {layout.root}", hint="emp apply")
-    if components and (machine := machine_elsewhere(layout, components, component_names(files))):
+    known = component_names(files)
+    components, said = names.components(layout, components, known), components
+    if components and (machine := machine_elsewhere(layout, components, known)):
         flags = {"--follow": follow, "--list": listing, "--clear": clear, "--json": as_json}
         options = ["--lines", str(lines), *(flag for flag, given in flags.items() if given)]
         show(layout, machine, components[0], options)
-    wanted = resolve(components, files)
+    wanted = resolve(components, files, set(components).difference(said))
     if not (follow or clear or listing or any(matches(f, wanted) for f in files)):
         what = f"log of {', '.join(wanted)}" if wanted else "log"
         raise EmpError(

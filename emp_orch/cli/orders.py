@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emp_orch.cli.complete import machine_ids
+from emp_orch.cli.complete import machine_ids, names, programs
 from emp_orch.errors import WaitTimeout
 from emp_orch.plaintext import many_lines, one_line
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from emp_orch.store.connect import Client
     from emp_orch.store.orders import Orders, Resumed
 
-_machine = click.argument("machine", required=False, shell_complete=machine_ids)
-_program = click.argument("program", required=False)
+_machine = click.argument("machine", required=False, shell_complete=names)
+_program = click.argument("program", required=False, shell_complete=programs)
 _reason = click.option("--reason", default="", help="Why; shown wherever it matters, with who said so.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 # A job may take its time: longer than most drain_timeouts.
@@ -47,7 +47,7 @@ def pause(directory: Path, machine: str | None, program: str | None, reason: str
     if as_json:
         _print_order(order)
     else:
-        back = " ".join(filter(None, ("emp resume", machine, program)))
+        back = " ".join(filter(None, ("emp resume", order.machine_id, order.program)))
         whole = order.machine_id is None
         click.echo(one_line(f"{'the reconciler' if whole else order.scope} is paused: {order.words}; {back} ends it"))
 
@@ -69,7 +69,7 @@ def resume(directory: Path, machine: str | None, program: str | None, as_json: b
 
         print_json({"lifted": done.lifted, "closes_breaker": done.closes_breaker, "left": done.left})
     else:
-        click.echo(many_lines(_resumed(done, " ".join(filter(None, (machine, program))) or "the fleet")))
+        click.echo(many_lines(_resumed(done, done.scope.text if machine else "the fleet")))
 
 
 @click.command()
@@ -91,9 +91,11 @@ def drain(directory: Path, machine: str, reason: str, waits: bool, timeout: floa
     if as_json:
         _print_order(order, drained=waits)
     elif waits:
-        click.echo(one_line(f"{machine} is drained: {order.words}; emp resume {machine} brings its workers back"))
+        click.echo(
+            one_line(f"{order.scope} is drained: {order.words}; emp resume {order.scope} brings its workers back")
+        )
     else:
-        click.echo(one_line(f"{machine} is being drained: {order.words}; emp status shows how far"))
+        click.echo(one_line(f"{order.scope} is being drained: {order.words}; emp status shows how far"))
 
 
 def _print_order(order: Override, **more: bool) -> None:
@@ -154,6 +156,7 @@ async def _drain(directory: Path, machine: str, reason: str, within_s: float | N
     last = ""
     async with _orders(directory) as (orders, settings, r):
         order = await orders.drain(machine, reason=reason, by=person())
+        machine = order.scope
         if within_s is None:
             return order
         with Progress() as progress:

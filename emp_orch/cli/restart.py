@@ -7,20 +7,26 @@ from pathlib import Path
 
 import click
 
-from emp_orch.cli.complete import machine_ids
+from emp_orch.cli.complete import names, programs
 from emp_orch.errors import EmpError, WaitTimeout
 
 
 @click.command()
-@click.argument("machine", shell_complete=machine_ids)
-@click.argument("program", required=False)
+@click.argument("machine", shell_complete=names)
+@click.argument("program", required=False, shell_complete=programs)
 @click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait for the outcome.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.pass_obj
 def restart(directory: Path, machine: str, program: str | None, timeout: float, as_json: bool) -> None:
-    """Restart MACHINE, or only PROGRAM on it (such as comfyui-gpu0). Also resets its backoff."""
-    asyncio.run(_restart(directory, machine, program, timeout))
-    subject = f"{machine} {program}" if program else machine
+    """Restart MACHINE, or only PROGRAM on it (such as comfyui-gpu0). Also resets its backoff.
+
+    A program may be named as any command prints it: MACHINE PROGRAM, MACHINE/PROGRAM, a worker's id.
+    """
+    from emp_orch.cli.names import program_named
+
+    name = program_named(directory, machine, program)
+    asyncio.run(_restart(directory, name.machine, name.program, timeout))
+    subject = f"{name.machine} {name.program}" if name.program else name.machine
     if as_json:
         import json
 

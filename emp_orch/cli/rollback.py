@@ -90,6 +90,9 @@ def scale(directory: Path, machine: str, slots: int, yes: bool, timeout: float, 
     Exit: 0 done, 1 it did not work, 2 no such machine or slots it cannot have, 3 Redis out of reach, 4 not ready
     in time.
     """
+    from emp_orch.cli.names import lasting
+
+    machine = lasting(directory, machine, what="scaling")
     asked = Asked(yes=yes, prune=False, allow_empty=False, timeout=timeout, no_wait=no_wait, as_json=as_json)
     asyncio.run(_scale(directory, machine, slots, asked))
 

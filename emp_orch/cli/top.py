@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emp_orch.cli.complete import machine_ids
+from emp_orch.cli.complete import names, programs
 from emp_orch.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ Show = Callable[[Sequence["MachineUse"]], None]
 
 
 @click.command()
-@click.argument("machine", required=False, shell_complete=machine_ids)
+@click.argument("machine", required=False, shell_complete=names)
+@click.argument("program", required=False, shell_complete=programs)
 @click.option("-1", "--once", is_flag=True, help="One snapshot; so it is where stdout is no terminal.")
 @click.option("-n", "--count", type=click.IntRange(1, 1_000_000), metavar="N", help="N snapshots, one after another.")
 @click.option(
@@ -43,9 +44,16 @@ Show = Callable[[Sequence["MachineUse"]], None]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with -n, a document a line.")
 @click.pass_obj
 def top(
-    directory: Path, machine: str | None, once: bool, count: int | None, interval: float, sort: str, as_json: bool
+    directory: Path,
+    machine: str | None,
+    program: str | None,
+    once: bool,
+    count: int | None,
+    interval: float,
+    sort: str,
+    as_json: bool,
 ) -> None:
-    """Show what MACHINE, or every machine, and each of its programs uses of processor and memory.
+    """Show what every machine, MACHINE, or PROGRAM on it uses of processor and memory; of machines all programs too.
 
     CPU is in percent of one core. Memory of programs is resident, and what several share counts for each, so also in
     the sum of a machine of processes; a container's is the engine's figure, without what the kernel could drop. OF is
@@ -53,11 +61,15 @@ def top(
 
     Exit: 0; with MACHINE, 1 when it cannot be read, 3 when its Docker host is away.
     """
+    from emp_orch.cli.names import named
     from emp_orch.control.usage import Watch, by_use
     from emp_orch.layout import Layout
 
     if once and count is not None:
         raise UsageError("--once and --count exclude each other")
+    if machine is not None:
+        name = named(directory, machine, program)
+        machine, program = name.machine, name.program
     live = sys.stdout.isatty() and not (once or as_json or count)
     watch = Watch(Layout(directory), machine)
     last: Sequence[MachineUse] = ()
@@ -65,7 +77,7 @@ def top(
     async def run(show: Show) -> None:
         nonlocal last
         async for found in _snapshots(watch, None if live else count or 1, interval):
-            last = by_use(found, sort)
+            last = _only(by_use(found, sort), program)
             show(last)
 
     screen, show = _live() if live else (nullcontext(), _json(count) if as_json else _text)
@@ -76,6 +88,15 @@ def top(
         return
     if machine is not None and last and last[0].memory is None and not last[0].own_box:
         sys.exit(Exit.UNREACHABLE if last[0].away else Exit.FAILED)
+
+
+def _only(found: Sequence[MachineUse], program: str | None) -> Sequence[MachineUse]:
+    """Of each machine only that program; all of them without one."""
+    if program is None:
+        return found
+    import msgspec
+
+    return [msgspec.structs.replace(m, programs=tuple(p for p in m.programs if p.name == program)) for m in found]
 
 
 async def _snapshots(watch: Watch, count: int | None, interval_s: float) -> AsyncIterator[list[MachineUse]]:

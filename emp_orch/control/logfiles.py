@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -89,9 +89,11 @@ def matches(file: LogFile, wanted: Sequence[str]) -> bool:
     return file.name in wanted or file.machine in wanted
 
 
-def resolve(asked: Sequence[str], files: Sequence[LogFile]) -> tuple[str, ...]:
-    """`asked` as component names. A machine may be named by its id alone. Raises UsageError with a did-you-mean."""
-    names = component_names(files)
+def resolve(asked: Sequence[str], files: Sequence[LogFile], named: Collection[str] = ()) -> tuple[str, ...]:
+    """`asked` as component names. A machine may be named by its id alone. `named` are components that are there, also
+    while they have no file. Raises UsageError with a did-you-mean.
+    """
+    names = [*component_names(files), *named]
     found: list[str] = []
     unknown: list[str] = []
     for word in asked:

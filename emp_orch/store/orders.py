@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from emp_orch.errors import UsageError
-from emp_orch.fleet.desired import desired_machine
 from emp_orch.fleet.model import MachineId, ProgramName
+from emp_orch.fleet.names import UnknownName, names_of
 from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.events import Events
@@ -19,10 +19,6 @@ from emp_orch.store.requests import Request, Verb, ask
 from emp_orch.store.status import BreakerStatus, read_status
 
 MAX_REASON = 500
-
-
-class UnknownName(UsageError):
-    """A machine or program that is not of this fleet."""
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -41,9 +37,10 @@ class Scope(Struct, frozen=True, kw_only=True):
 
 
 class Resumed(Struct, frozen=True, kw_only=True):
-    """`lifted`: keys of the pauses and drains that stand no more; `left`: those that still do. `closes_breaker`: the
-    leader was asked to."""
+    """`lifted`: keys of the pauses and drains on `scope` that stand no more; `left`: those that still do.
+    `closes_breaker`: the leader was asked to."""
 
+    scope: Scope
     lifted: tuple[str, ...]
     closes_breaker: bool
     left: tuple[Override, ...]
@@ -66,16 +63,24 @@ class Orders:
 
     async def drain(self, machine_id: str, *, reason: str, by: str) -> Override:
         """The machine's workers finish their jobs and end; all else runs on. `resume` brings them back."""
-        drain = await self._put(OverrideKind.DRAIN, Scope(machine_id=machine_id), reason, by)
+        scope = await self._named(Scope(machine_id=machine_id))
+        if scope.program is not None:
+            raise UsageError(
+                f"{scope.text} is a program of machine {scope.machine_id}, and a drain is of machines only",
+                hint=f"name the machine: {scope.machine_id}",
+            )
+        drain = await self._put(OverrideKind.DRAIN, scope, reason, by)
         await self._announce("machine_drained", drain)
         return drain
 
     async def resume(self, scope: Scope, *, by: str) -> Resumed:
         """Lift what stands on `scope` itself; for the whole fleet an open breaker too."""
         _check_text("by", by)
+        # As it is named first: what stands on a machine that is gone can be lifted too.
         lifted = await lift_overrides(self._r, self._keys, self._fleet, scope=scope.text)
         if not lifted:
-            await self._check_names(scope)
+            scope = await self._named(scope)
+            lifted = await lift_overrides(self._r, self._keys, self._fleet, scope=scope.text)
         closes = scope.machine_id is None and await self.breaker() is not None
         if closes:
             await ask(self._r, self._keys, self._fleet, Request(verb=Verb.CLOSE_BREAKER, by=by))
@@ -83,7 +88,7 @@ class Orders:
             about = {"machine_id": scope.machine_id} if scope.machine_id else {}
             await self._events.append("reconcile_resumed", fleet=self._fleet, scope=scope.text, by=by, **about)
         left = await read_overrides(self._r, self._keys, self._fleet)
-        return Resumed(lifted=tuple(sorted(lifted)), closes_breaker=closes, left=left)
+        return Resumed(scope=scope, lifted=tuple(sorted(lifted)), closes_breaker=closes, left=left)
 
     async def breaker(self) -> BreakerStatus | None:
         """The open breaker, as the leader published it."""
@@ -93,7 +98,7 @@ class Orders:
     async def _put(self, kind: OverrideKind, scope: Scope, reason: str, by: str) -> Override:
         _check_text("reason", reason)
         _check_text("by", by)
-        await self._check_names(scope)
+        scope = await self._named(scope)
         at = datetime.fromtimestamp(await time_ms(self._r) / 1000, UTC)
         override = Override(
             kind=kind,
@@ -106,26 +111,20 @@ class Orders:
         await put_override(self._r, self._keys, self._fleet, override)
         return override
 
-    async def _check_names(self, scope: Scope) -> None:
-        """Raises UnknownName unless the generation in force has what `scope` names."""
+    async def _named(self, scope: Scope) -> Scope:
+        """`scope` by the names that the generation in force has. Raises UnknownName for what it does not have."""
         if scope.machine_id is None:
-            return
+            return scope
         generation = await read_generation(self._r, self._keys, self._fleet)
         if generation is None:
             raise UnknownName(f"fleet {self._fleet} has no generation yet", hint="run `emp apply`")
-        machine = next((m for m in generation.fleet.machines if m.id == scope.machine_id), None)
-        if machine is None:
-            names = ", ".join(m.id for m in generation.fleet.machines[:10])
-            more = " …" if len(generation.fleet.machines) > 10 else ""
+        name = names_of(generation.fleet).find([scope.machine_id, *([scope.program] if scope.program else [])])
+        if name.own:
             raise UnknownName(
-                f"there is no machine {scope.machine_id} in generation {generation.number}",
-                hint=f"there are: {names}{more}",
+                f"{name.program} is emp's own program on {name.machine}: it starts and ends with the machine",
+                hint=f"name the machine: {name.machine}",
             )
-        programs = [p.name for p in desired_machine(generation.fleet, machine).programs]
-        if scope.program is not None and scope.program not in programs:
-            raise UnknownName(
-                f"machine {scope.machine_id} has no program {scope.program}", hint=f"it has: {', '.join(programs)}"
-            )
+        return Scope(machine_id=name.machine, program=name.program)
 
     async def _announce(self, type_: str, order: Override) -> None:
         about = {"machine_id": order.machine_id} if order.machine_id else {}

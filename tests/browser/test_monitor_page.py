@@ -90,6 +90,25 @@ async def test_drift_appears_and_heals(watched: Watched, http_stack: Stack, prod
     assert watched.complaints == []
 
 
+async def test_what_healed_while_the_page_heard_nothing_is_told_by_the_journal_alone(
+    watched: Watched, http_stack: Stack, producer: Producer
+) -> None:
+    """The page once told how long it had been away as the time that healing took."""
+    await populate(producer)
+    drift = await producer.drift("m1", "comfyui-gpu1", age_ms=300_000)
+    await producer.status(drift)
+    page = await watched.open(http_stack)
+    await expect(page.locator("[data-key='program-fatal/m1/comfyui-gpu1']")).to_be_visible(timeout=SOON_MS)
+    http_stack.stop("api", signal.SIGKILL)
+    await expect(page.locator("#connection")).to_have_text("reconnecting", timeout=SOON_MS)
+    await producer.status()
+    http_stack.start("api")
+    await expect(page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
+    await expect(page.locator("#drift")).to_contain_text("Nothing differs", timeout=SOON_MS)
+    await expect(page.locator(".healed li", has_text="comfyui-gpu1")).to_have_count(0)
+    assert await watched.not_reloaded()
+
+
 @pytest.mark.parametrize("name", ["api", "monitor"])
 async def test_it_recovers_from_a_restart_without_reload(
     watched: Watched, http_stack: Stack, producer: Producer, name: str

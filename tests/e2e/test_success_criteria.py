@@ -169,5 +169,5 @@ def test_restart_of_a_program_and_of_the_machine(stack: Stack) -> None:
     stack.until_in_sync()
     assert stack.program("supervisord") != whole
     unknown = stack.run("restart", "no-such-machine")
-    assert unknown.returncode == 1
-    assert "no machine no-such-machine" in unknown.stderr
+    assert unknown.returncode == 2
+    assert "no machine 'no-such-machine'" in unknown.stderr

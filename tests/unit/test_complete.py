@@ -15,10 +15,11 @@ from emp_orch.layout import Layout
 from emp_orch.store.generations import Generation
 
 
-def _offered(folder: Path, words: str) -> list[str]:
-    """What bash is offered for the empty word after `emp WORDS`."""
+def _offered(folder: Path, words: str, begun: str = "") -> list[str]:
+    """What bash is offered for the word that begins with `begun` after `emp WORDS`."""
     typed = ["emp", *words.split()]
-    environ = {"_EMP_COMPLETE": "bash_complete", "COMP_WORDS": f"{' '.join(typed)} ", "COMP_CWORD": str(len(typed))}
+    line = f"{' '.join(typed)} {begun}"
+    environ = {"_EMP_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(typed))}
     done = subprocess.run(
         [sys.executable, "-c", "import sys; sys.argv[0] = 'emp'; from emp_orch.cli.main import main; main()"],
         cwd=folder,
@@ -43,6 +44,23 @@ def applied(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("words", ["scale", "restart"])
 def test_machines_are_offered(applied: Path, words: str) -> None:
     assert _offered(applied, words) == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "offered"),
+    [
+        ("restart", "left/", ["left/redis-worker-gpu0", "left/shared-setup"]),
+        ("pause", "left", ["left", "left/redis-worker-gpu0", "left/shared-setup"]),
+        ("restart left", "re", ["redis-worker-gpu0"]),
+        ("restart nobody", "", []),
+        ("top", "ri", ["right"]),
+        ("logs", "re", ["reconcile", "redis"]),
+        ("logs", "right/re", ["right/redis-worker-gpu0"]),
+        ("drain", "left", ["left"]),
+    ],
+)
+def test_programs_are_offered(applied: Path, words: str, begun: str, offered: list[str]) -> None:
+    assert sorted(_offered(applied, words, begun)) == offered
 
 
 def test_generations_before_the_last_are_offered_from_another_folder(
