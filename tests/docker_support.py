@@ -6,7 +6,6 @@ Images cannot come from a registry: the base is made by debootstrap once and kep
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import ipaddress
 import json
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from debian_support import alone, cache, host_suite, path, root_tar, run, tools
 from stack import until
 
 from emp_orch.control.images.build import DOCKERFILE
@@ -37,7 +37,6 @@ PACKAGES = "python3,python3-venv,redis-server"
 BASE = "emp-test-base:1"
 REDIS = "emp-test-redis:1"
 START_S = 60.0
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def why_not() -> str:
@@ -45,7 +44,7 @@ def why_not() -> str:
     if os.geteuid() != 0:
         return "a Docker Engine of our own needs root"
     needed = ("docker", "dockerd", "containerd", "iptables", "ip", "debootstrap", "sshd")
-    missing = [tool for tool in needed if shutil.which(tool, path=_path()) is None]
+    missing = [tool for tool in needed if shutil.which(tool, path=path()) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (tests/system.sh installs them)"
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0:
@@ -255,7 +254,7 @@ def load_base(engine: Engine) -> str:
 
     Imported once: each import makes another id, and what was built on one base is not up to date on another.
     """
-    tar = _base_tar()
+    tar = root_tar(host_suite(), PACKAGES)
     kept = tar.with_suffix(".image")
     with alone("base-image"):
         if not kept.exists():
@@ -270,67 +269,8 @@ def load_base(engine: Engine) -> str:
 def load_redis(engine: Engine) -> str:
     """A stand-in for the official Redis image, as REDIS: its entrypoint is redis-server."""
     change = 'ENTRYPOINT ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]'
-    engine.docker("import", "--change", change, str(_base_tar()), REDIS)
+    engine.docker("import", "--change", change, str(root_tar(host_suite(), PACKAGES)), REDIS)
     return REDIS
-
-
-def cache() -> Path:
-    """Where what is dear to make is kept from one session to the next."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(home) / "emp-tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def alone(name: str) -> Iterator[None]:
-    """Whoever else makes `name` in the cache waits meanwhile."""
-    with (cache() / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _base_tar() -> Path:
-    """The root file system of the base image, made once: it takes about a minute."""
-    system = Path("/etc/os-release").read_text()
-    suite = next(line.partition("=")[2] for line in system.splitlines() if line.startswith("VERSION_CODENAME="))
-    key = hashlib.sha256(f"{suite} {PACKAGES} 1".encode()).hexdigest()[:12]
-    made = cache() / f"base-{key}.tar"
-    with alone("base"):
-        if not made.exists():
-            with tempfile.TemporaryDirectory(prefix="empbase-", dir="/var/tmp") as folder:
-                root, tar = Path(folder) / "root", made.with_suffix(".part")
-                run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root), *_mirror(suite))
-                skip = ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man"]
-                left_out = [f"--exclude=./{path}/*" for path in [*skip, "proc", "sys", "debootstrap"]]
-                run("tar", "-C", str(root), *left_out, "-cf", str(tar), ".")
-                tar.replace(made)
-    return made
-
-
-def _mirror(suite: str) -> list[str]:
-    """Where this host gets its packages from."""
-    asked = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return next(([uri] for uri, _, of in (x.partition(" ") for x in asked.stdout.splitlines()) if of == suite), [])
-
-
-@functools.cache
-def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:{_SBIN}"
-
-
-def tools() -> dict[str, str]:
-    return {**os.environ, "PATH": _path()}
-
-
-def run(*argv: str) -> None:
-    done = subprocess.run(argv, env=tools(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
 @contextmanager
