@@ -333,7 +333,11 @@ def _filled_env(machine: Machine, service: Service, slot: int | None) -> dict[st
 def _filled_health(machine: Machine, service: Service, slot: int | None) -> Health | None:
     if service.health is None:
         return None
-    return structs.replace(service.health, http=_fill(service.health.http, service, machine, slot))
+    fill = partial(_fill, service=service, machine=machine, slot=slot)
+    asked = service.health
+    return structs.replace(
+        asked, http=fill(asked.http), tcp=fill(asked.tcp), command=tuple(fill(word) for word in asked.command)
+    )
 
 
 def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:

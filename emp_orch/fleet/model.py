@@ -66,10 +66,16 @@ class SecretRef(Struct, frozen=True, kw_only=True):
 EnvValue = str | SecretRef
 
 
-class Health(Struct, frozen=True, kw_only=True):
-    """An HTTP probe. `http` is a path on the program's port, e.g. `/system_stats`."""
+class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to ask a program whether it works: exactly one of the first three is set.
 
-    http: str
+    `http` is a path on the program's port, e.g. `/system_stats`; `tcp` a port of this host or HOST:PORT; `command` ends
+    with 0 when all is well.
+    """
+
+    http: str = ""
+    tcp: str = ""
+    command: tuple[str, ...] = ()
     interval_s: float
     timeout_s: float
     failures: int

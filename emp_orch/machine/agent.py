@@ -24,6 +24,9 @@ from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.machine import folder as folders
 from emp_orch.machine import ports, probes
+from emp_orch.machine.box_gpus import as_allotted
+from emp_orch.machine.check_command import Commands
+from emp_orch.machine.checks import check_of
 from emp_orch.machine.ends import is_unasked_end, with_end
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.gpus import Gpus
@@ -89,6 +92,7 @@ class Agent:
         self.programs = Programs()
         self.programs.ends_ms = dict(self._state.ends_ms)
         self._last_ends = LastEnds(folder, self.programs)
+        self._commands = Commands(folder, self._last_ends.secrets)
         self.link = Link(r, keys, self.machine.id, self.report, renewal.refused if renewal else None)
         self.packages = Packages(
             folder, tell=self.link.event, on_change=self.link.dirty, in_use=lambda: packages_in_use(self.programs)
@@ -226,9 +230,10 @@ class Agent:
             before_workers=self.packages.before_start,
         )
         async with sessions.straight() as session, asyncio.TaskGroup() as group:
-            for program in self.machine.programs:
-                if program.health is not None and program.port is not None:
-                    group.create_task(probes.watch(self.programs, program, program.health, session))
+            for program in as_allotted(self.machine, os.environ).programs:
+                ask = check_of(program, session, self._commands)
+                if program.health is not None and ask is not None:
+                    group.create_task(probes.watch(self.programs, program, program.health, ask))
             group.create_task(ports.watch(self.machine, self.programs, os.getppid()), name="ports")
             group.create_task(sequence.run(), name="sequence")
 

@@ -83,9 +83,9 @@ class LastEnds:
             end_files.forget(self._folder.root, name)
 
     def _look_up(self, name: ProgramName, pid: int) -> ProgramEnd | None:
-        return look_up(self._logs, name, self._secrets(), pid=pid, since_ms=self._boot_ms)
+        return look_up(self._logs, name, self.secrets(), pid=pid, since_ms=self._boot_ms)
 
-    def _secrets(self) -> list[str]:
+    def secrets(self) -> list[str]:
         """What no line may show: what this machine's programs were given in confidence."""
         named = os.environ.get("EMP_SECRETS")
         found = [*secrets_in(Path(named) if named else self._folder.secrets)]

@@ -1,38 +1,26 @@
-"""Health checks of a machine's programs: one task a program, an HTTP GET on its port."""
+"""Health checks of a machine's programs: one task a program; checks.py says what each asks."""
 
 from __future__ import annotations
 
 import asyncio
 
-import aiohttp
-
 from emp_orch.fleet.desired import DesiredProgram
 from emp_orch.fleet.model import Health
 from emp_orch.fleet.observed import ProgramState
+from emp_orch.machine.checks import Check
 from emp_orch.machine.programs import Programs
 
 # While a program starts, it is asked this often, so that "started" is told as soon as it is true.
 STARTING_INTERVAL_S = 0.1
+# A command costs a process each time.
+STARTING_COMMAND_S = 0.5
 
 
-async def probe_once(session: aiohttp.ClientSession, url: str, timeout_s: float) -> str:
-    """Ask once; returns "" when the answer is a 2xx or 3xx, else what is wrong, in one line."""
-    try:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with session.get(url, timeout=timeout, allow_redirects=False) as answer:
-            return "" if answer.status < 400 else f"{url} answered {answer.status}"
-    except TimeoutError:
-        return f"{url} did not answer within {timeout_s:g} s"
-    except (aiohttp.ClientError, OSError) as e:
-        return f"{url}: {e}"
-
-
-async def watch(programs: Programs, program: DesiredProgram, health: Health, session: aiohttp.ClientSession) -> None:
-    """Keep `program`'s health up to date for as long as this task runs."""
-    url = f"http://127.0.0.1:{program.port}{health.http}"
+async def watch(programs: Programs, program: DesiredProgram, health: Health, ask: Check) -> None:
+    """Keep `program`'s health up to date by `ask` for as long as this task runs."""
     while True:
         await programs.wait(lambda: _running(programs, program))
-        await _watch_one_life(programs, program, health, session, url)
+        await _watch_one_life(programs, program, health, ask)
 
 
 def _running(programs: Programs, program: DesiredProgram) -> bool:
@@ -40,9 +28,7 @@ def _running(programs: Programs, program: DesiredProgram) -> bool:
     return report is not None and report.state in (ProgramState.RUNNING, ProgramState.STARTING) and report.pid != 0
 
 
-async def _watch_one_life(
-    programs: Programs, program: DesiredProgram, health: Health, session: aiohttp.ClientSession, url: str
-) -> None:
+async def _watch_one_life(programs: Programs, program: DesiredProgram, health: Health, ask: Check) -> None:
     """Probe until the process is another one or gone."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -51,7 +37,7 @@ async def _watch_one_life(
     failures = 0
     passed = report is not None and report.healthy is not None and not report.never_healthy
     while (now := programs.get(program.name)) is not None and now.pid == pid and _running(programs, program):
-        error = await probe_once(session, url, health.timeout_s)
+        error = await ask()
         failures = failures + 1 if error else 0
         passed = passed or not error
         still_starting = now.healthy is None and loop.time() - began < health.startup_s
@@ -61,4 +47,5 @@ async def _watch_one_life(
             await programs.set_health(program.name, True, "")
         elif failures >= health.failures:
             await programs.set_health(program.name, False, error, never_healthy=not passed)
-        await asyncio.sleep(min(STARTING_INTERVAL_S, health.interval_s) if still_starting else health.interval_s)
+        soon = STARTING_COMMAND_S if health.command else STARTING_INTERVAL_S
+        await asyncio.sleep(min(soon, health.interval_s) if still_starting else health.interval_s)

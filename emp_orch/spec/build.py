@@ -146,7 +146,10 @@ class _Build:
             connector_options=d["connector_options"],
             discover_s=seconds(d["discover"]),
             port=None if d["port"] is None else int(d["port"]),
-            health=_health(comfyui.patient(raw) if connector == comfyui.COMFYUI and "command" in raw else d["health"]),
+            health=_health(
+                comfyui.patient(raw) if connector == comfyui.COMFYUI and "command" in raw else d["health"],
+                raw.get("health"),
+            ),
             install=_install(d["install"]),
             env=_env(d["env"]),
             cwd=d["cwd"] or None,
@@ -284,11 +287,15 @@ def _rollout(d: dict[str, Any]) -> RolloutSpec:
     )
 
 
-def _health(d: dict[str, Any] | None) -> Health | None:
+def _health(d: dict[str, Any] | None, raw: dict[str, Any] | None) -> Health | None:
+    """`raw`: as it stands in the file. A default path is for who names no other check."""
     if d is None:
         return None
+    named = raw is not None and any(key in raw for key in ("tcp", "command"))
     return Health(
-        http=d["http"],
+        http="" if named and raw is not None and "http" not in raw else d["http"],
+        tcp=str(d.get("tcp", "")),
+        command=_command(d.get("command")) or (),
         interval_s=seconds(d["interval"]),
         timeout_s=seconds(d["timeout"]),
         failures=int(d["failures"]),

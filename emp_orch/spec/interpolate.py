@@ -57,7 +57,7 @@ def _is_text(path: Path) -> bool:
     match path:
         case ("services" | "machines", _, "env" | "labels", _) | ("defaults", "env" | "labels", _):
             return True
-        case ("services", _, "command" | "args", int()) | ("services", _, "install", "command", int()):
+        case ("services", _, "command" | "args", int()) | ("services", _, "install" | "health", "command", int()):
             return True
         case ("machines", _, "gpus", "ids", int()) | ("defaults", "gpus", "ids", int()):
             return True
@@ -67,7 +67,7 @@ def _is_text(path: Path) -> bool:
 
 def _is_command(path: Path) -> bool:
     match path:
-        case ("services", _, "command") | ("services", _, "install", "command"):
+        case ("services", _, "command") | ("services", _, "install" | "health", "command"):
             return True
         case _:
             return False

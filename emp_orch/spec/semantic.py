@@ -7,7 +7,7 @@ from typing import Any
 
 from emp_orch.fleet.desired import SHARED_SETUP
 from emp_orch.fleet.hosts import is_loopback
-from emp_orch.fleet.model import EMBEDDED, GpuKind, Machine, Scale, Service, ServiceName
+from emp_orch.fleet.model import EMBEDDED, GpuKind, Health, Machine, Scale, Service, ServiceName
 from emp_orch.jobs.outputs import url_holds_login
 from emp_orch.spec import comfyui, containers, ports
 from emp_orch.spec.addresses import redis_problem
@@ -21,6 +21,7 @@ RESERVED_MACHINES = frozenset({"all", "control", "join", "revoke", "run", "unkno
 _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
 _MIN_KEEP_S = 60.0
+MAX_PORT = 65_535
 _MIN_LEASE_S = 1.0
 
 
@@ -142,8 +143,24 @@ class _Checks:
         elif service.port is None:
             if service.builtin is not None:
                 self._bad_key(path, f"builtin {service.builtin} needs a port to listen on", "port: 8188")
-            if service.health is not None:
-                self._bad_key((*path, "health"), "a health check needs the service's port", "port: 8188")
+            if service.health is not None and (service.health.http or "${port}" in service.health.tcp):
+                self._bad_key((*path, "health"), "this health check needs the service's port", "port: 8188")
+        if service.health is not None:
+            self._health(service.health, (*path, "health"))
+
+    def _health(self, health: Health, path: Path) -> None:
+        """One way to ask, and nothing that would not fit: ComfyUI's default counts only where no other is named."""
+        given = {"http": health.http, "tcp": health.tcp, "command": health.command}
+        named = [key for key, value in given.items() if value]
+        if len(named) > 1:
+            message = f"expected one of http, tcp and command, found {' and '.join(named)}"
+            self._bad_key((*path, named[-1]), message, "keep the one that tells most")
+        port = health.tcp.rpartition(":")[2]
+        if port.isdecimal() and not 1 <= int(port) <= MAX_PORT:
+            self._bad(
+                (*path, "tcp"),
+                f"expected a port from 1 to {MAX_PORT}, found {found(self._source, (*path, 'tcp'), port)}",
+            )
 
     def _once(self, service: Service, path: Path) -> None:
         """A set-up step runs to its end, so nothing that asks for a running program makes sense."""

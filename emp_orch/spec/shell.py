@@ -42,6 +42,8 @@ def _commands(service: Service) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "command", service.command
     if service.install is not None:
         yield "install.command", service.install.command
+    if service.health is not None:
+        yield "health.command", service.health.command
 
 
 def findings(words: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -349,3 +349,17 @@ def test_all_that_a_machine_is_configured_by_is_in_its_digest(other: DesiredMach
 def test_the_order_of_an_environment_is_no_change() -> None:
     there, back = one([], env={"A": "1", "B": "2"}), one([], env={"B": "2", "A": "1"})
     assert config_hash(there) == config_hash(back)
+
+
+@pytest.mark.parametrize(
+    ("health", "asked"),
+    [
+        ({"tcp": "${port}"}, {"tcp": "8189"}),
+        ({"tcp": "db.local:54${gpu}"}, {"tcp": "db.local:541"}),
+        ({"command": ("check", "--at", "${port}")}, {"command": ("check", "--at", "8189")}),
+    ],
+)
+def test_a_health_check_is_of_its_slot(health: dict[str, Any], asked: dict[str, Any]) -> None:
+    service_ = structs.replace(COMFYUI, health=structs.replace(HEALTH, http="", **health))
+    program = one([service_], num_gpus=2).program(ProgramName("comfyui-gpu1"))
+    assert program is not None and program.health == structs.replace(HEALTH, http="", **asked)

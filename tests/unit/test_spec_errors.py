@@ -646,7 +646,8 @@ CASES = [
         "health_missing",
         doc("  a: {scale: per_gpu, command: x, port: 1, health: {}}\n"),
         [
-            "emp.yaml:4:44: services.a.health.http: missing; expected a path that begins with /",
+            "emp.yaml:4:52: services.a.health: expected a mapping with http, tcp or command, and interval, timeout,"
+            " failures and startup, found an empty mapping",
         ],
     ),
     Case(
@@ -654,6 +655,28 @@ CASES = [
         doc("  a: {scale: per_gpu, command: x, port: 1, health: {http: x}}\n"),
         [
             'emp.yaml:4:59: services.a.health.http: expected a path that begins with /, found "x"',
+        ],
+    ),
+    Case(
+        "health_two",
+        doc("  a: {scale: per_gpu, command: x, port: 1, health: {http: /, tcp: 5432}}\n"),
+        [
+            "emp.yaml:4:62: services.a.health.tcp: expected one of http, tcp and command, found http and tcp",
+            "    keep the one that tells most",
+        ],
+    ),
+    Case(
+        "health_tcp",
+        doc("  a: {scale: per_gpu, command: x, port: 1, health: {tcp: '/run/socket'}}\n"),
+        [
+            'emp.yaml:4:58: services.a.health.tcp: expected a port, or HOST:PORT, found "/run/socket"',
+        ],
+    ),
+    Case(
+        "health_tcp_port",
+        doc("  a: {scale: per_gpu, command: x, health: {tcp: 'db:70000'}}\n"),
+        [
+            'emp.yaml:4:49: services.a.health.tcp: expected a port from 1 to 65535, found "70000"',
         ],
     ),
     Case(
@@ -675,7 +698,7 @@ CASES = [
         "health_portless",
         doc("  a: {scale: per_gpu, command: x, health: {http: /}}\n"),
         [
-            "emp.yaml:4:35: services.a.health: a health check needs the service's port",
+            "emp.yaml:4:35: services.a.health: this health check needs the service's port",
             "    port: 8188",
         ],
     ),
