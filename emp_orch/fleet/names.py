@@ -135,10 +135,11 @@ class Names:
             has = _listed(self._programs_of(machine)) or "none"
             return UnknownName(f"machine {machine} has no program {program!r}{near}", hint=f"it has: {has}")
         also = "" if program else ", nor a program"
+        shown = machine if machine.replace("-", "").isalnum() else text  # a path is told as it was given
         alone = (name.partition("/")[2] or name for name in self.all())
         known = list(self.all() if program else dict.fromkeys(alone))
         return UnknownName(
-            f"there is no machine {machine!r} in this fleet{also}{_near(text, known)}",
+            f"there is no machine {shown!r} in this fleet{also}{_near(text, known)}",
             hint="`emp status` shows them all",
         )
 

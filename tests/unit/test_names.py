@@ -84,6 +84,7 @@ def test_a_program_alone_is_meant_where_one_machine_has_it() -> None:
         (("api",), "api is a part of the control plane", "`emp logs api`"),
         (("program-fatal/nobody/x",), "there is no machine", "`emp status`"),
         (("",), "there is no machine ''", "`emp status`"),
+        (("../control",), "there is no machine '../control'", "`emp status`"),
         (("basic-machine-local-worker-٣",), "there is no machine", "`emp status`"),
     ],
 )  # fmt: skip
