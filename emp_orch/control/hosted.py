@@ -38,9 +38,17 @@ class Hosted(Struct, frozen=True, kw_only=True):
 def hosted() -> tuple[Hosted, ...]:
     """Every fleet that has a process here which this user may look into, by name and folder."""
     fleets: dict[tuple[int, int, int, str], list[Marked]] = {}
-    for one in marks.marked():
+    for one in filter(_outside_containers, marks.marked()):
         fleets.setdefault((*one.mark.place, one.mark.fleet), []).append(one)
     return tuple(sorted(map(_hosted, fleets.values()), key=lambda f: (f.name, str(f.applied_in))))
+
+
+def _outside_containers(one: Marked) -> bool:
+    """A machine in a container is marked with a folder of its own there, and known by its labels here."""
+    try:
+        return Path(f"/proc/{one.who.pid}/ns/pid").stat().st_ino == Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return False
 
 
 def _hosted(found: list[Marked]) -> Hosted:
