@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,8 @@ from emp_orch.web.guard import Guard, guarded, is_loopback, local_origins, requi
 from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
+
+PRIMARY_EVERY_S = 5.0
 
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
@@ -147,6 +149,17 @@ def build_door(ctx: Context) -> web.Application:
     return app
 
 
+async def stay_on_the_primary(redis: Client, keys: Keys) -> None:
+    """Write, now and then, what changes nothing: the API mostly listens, and on a former primary it would hear nothing
+    more. What refuses a write has all connections of this process left (store/pool).
+    """
+    while True:
+        with suppress(*TRANSIENT):
+            async with within():
+                await redis.unlink(keys.probe)
+        await asyncio.sleep(PRIMARY_EVERY_S)
+
+
 async def run(layout: Layout, settings: Settings) -> None:
     """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
     listen = settings.api
@@ -170,6 +183,7 @@ async def run(layout: Layout, settings: Settings) -> None:
                 owned = [
                     tasks.create_task(ctx.hub.run(), name="follow events"),
                     tasks.create_task(ctx.live.run(), name="live state"),
+                    tasks.create_task(stay_on_the_primary(redis, ctx.keys), name="stay on the primary"),
                     tasks.create_task(ctx.startup.run(), name="startup channel"),
                     tasks.create_task(renew_rights(ctx), name="rights of joined boxes"),
                 ]

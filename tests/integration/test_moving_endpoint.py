@@ -1,0 +1,157 @@
+"""A failover behind one address: connections to the former primary are left, also those that only listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from queue_support import Server, job, running_server, until
+
+from emp_orch.api import app
+from emp_orch.jobs.model import Result
+from emp_orch.jobs.states import JobStatus
+from emp_orch.store.claims import Claimed, Claims
+from emp_orch.store.connect import TRANSIENT, Client, client
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
+
+KEYS = Keys("t:")
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    with running_server("redis", tmp_path / "a") as a, running_server("redis", tmp_path / "b") as b:
+        yield a, b
+
+
+class Endpoint:
+    """One address whose new connections lead to `port`; those that stand stay where they are."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = ""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Endpoint]:
+        tasks = set[asyncio.Task[None]]()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there = await asyncio.open_connection("127.0.0.1", self.port)
+            for source, sink in ((reader, there[1]), (there[0], writer)):
+                tasks.add(asyncio.create_task(_pump(source, sink)))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+    finally:
+        writer.close()
+
+
+async def fail_over(a: Client, b: Client, endpoint: Endpoint, port: int) -> None:
+    """`b` is the primary from here on. `a` is a replica that hears nothing of it: cut off, as in many a failover."""
+    await b.replicaof("NO", "ONE")
+    await a.replicaof("127.0.0.1", "1")
+    endpoint.port = port
+
+
+async def submitted(queue: Queue, name: str) -> bool:
+    try:
+        return (await queue.submit(job(id=name))).same
+    except TRANSIENT:
+        return False
+
+
+async def claimed(claims: Claims) -> Claimed | None:
+    try:
+        held = await claims.claim_or_wait({"services": ["simulation"]})
+        if isinstance(held, Claimed):
+            return held
+        await claims.wait(0.2)
+    except TRANSIENT:
+        pass
+    return None
+
+
+async def test_a_worker_and_who_submits_follow_the_primary(
+    servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emp_orch.store.pool.LEAVE_EVERY_S", 0.05)
+    first, second = servers
+    async with Endpoint(first.port).open() as endpoint, client(first.url) as a, client(second.url) as b:
+        await b.replicaof("127.0.0.1", str(first.port))
+        async with client(endpoint.url) as one, client(endpoint.url) as other:
+            queue, claims = Queue(one, KEYS), Claims(other, KEYS, "w0", lease_s=30)
+            await queue.submit(job(id="before"))
+            held = await until(lambda: claimed(claims))
+
+            async def replicated() -> bool:
+                return await b.hget(KEYS.job("before"), "status") == "assigned"
+
+            await until(replicated)
+            await fail_over(a, b, endpoint, second.port)
+
+            async def ended() -> bool:
+                try:
+                    return await claims.completed(held, Result()) is JobStatus.COMPLETED
+                except TRANSIENT:
+                    return False
+
+            await until(ended)
+            await until(lambda: submitted(queue, "after"))
+            assert (await until(lambda: claimed(claims))).job.id == "after"
+            assert await b.hget(KEYS.job("before"), "status") == "completed", "the run was not lost, nor run again"
+            await claims.aclose()
+
+
+async def test_who_only_listens_is_not_deaf(servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "PRIMARY_EVERY_S", 0.1)
+    first, second = servers
+    async with Endpoint(first.port).open() as endpoint, client(first.url) as a, client(second.url) as b:
+        await b.replicaof("127.0.0.1", str(first.port))
+        heard = asyncio.Event()
+        async with client(endpoint.url) as api:
+
+            async def listen() -> None:
+                while True:
+                    with suppress(*TRANSIENT):
+                        async with api.pubsub() as channel:
+                            await channel.subscribe("news")
+                            while True:
+                                message = await channel.get_message(ignore_subscribe_messages=True, timeout=10)
+                                if message is not None:
+                                    heard.set()
+                    await asyncio.sleep(0.05)
+
+            tasks = [asyncio.create_task(listen()), asyncio.create_task(app.stay_on_the_primary(api, KEYS))]
+
+            async def told(r: Client) -> bool:
+                await r.publish("news", "x")
+                await asyncio.sleep(0)
+                return heard.is_set()
+
+            await until(lambda: told(a))
+            await fail_over(a, b, endpoint, second.port)
+            heard.clear()
+            await until(lambda: told(b))
+            assert await Events(api, KEYS).latest_id() is not None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
