@@ -90,7 +90,7 @@ def init(
     if name is not None:
         _check_name(name)
     if comfyui is None:
-        text = _default(name or _NAME)
+        text = _on_cards(_default(name or _NAME), devices.look_within)
     else:
         chosen = slots(devices.look, gpus)
         text = _of_checkout(name or _NAME, _plain(folder / comfyui), python, chosen)
@@ -106,6 +106,23 @@ def _default(name: str) -> str:
 
     text = resources.read_text("emp.yaml").replace(_MODELINE, f"# yaml-language-server: $schema={_SCHEMA}\n", 1)
     return text.replace(f"\nname: {_NAME}\n", f"\nname: {yaml_text(name)}\n", 1) if name != _NAME else text
+
+
+def _on_cards(text: str, look: Callable[[], Look]) -> str:
+    """The default file with a slot for each GPU that a driver shows; unchanged where none does."""
+    try:
+        found = look()
+    except (NoDriver, Broken):
+        return text
+    if not found.gpus or found.error:
+        return text
+    slots = f"num_gpus: ${{NUM_GPUS:-{len(found.gpus)}}} "
+    return text.replace("num_gpus: ${NUM_GPUS:-2} ", slots, 1).replace(
+        "    services: [simulation, comfyui]\n",
+        "    gpus: nvidia                     # each slot is a card of this host\n"
+        "    services: [simulation, comfyui]\n",
+        1,
+    )
 
 
 def _of_checkout(name: str, path: Path, python: str | None, chosen: Slots) -> str:

@@ -115,10 +115,12 @@ async def put_in_force(
 def show(proposal: Proposal, seen: Preview, progress: Progress) -> None:
     """The plan, for a person to read before saying yes."""
     from emp_orch.control.plan_text import plan_lines
+    from emp_orch.spec import notes
+    from emp_orch.spec.devices import notes_here
 
     head, *rest = plan_lines(proposal, seen)
     progress.line(click.style(head, bold=True))
-    for line in rest:
+    for line in (*rest, *notes(proposal.fleet), *map(str, notes_here(proposal.fleet))):
         progress.line(line)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     """Check FILE (emp.yaml) and name every problem in it."""
     from emp_orch.spec import ConfigError, load, notes
+    from emp_orch.spec.devices import notes_here
 
     path = folder / (file or "emp.yaml")
     try:
@@ -44,7 +45,7 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     click.echo(f"{file or 'emp.yaml'} is valid: fleet {fleet.name}, {', '.join(parts)}")
     for service in fleet.services.values():
         _note_connector(service)
-    for note in notes(fleet):
+    for note in (*notes(fleet), *notes_here(fleet)):
         click.echo(note, err=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from emp_orch.fleet.model import Fleet
-from emp_orch.spec import comfyui, dotenv, warmups
+from emp_orch.spec import comfyui, devices, dotenv, warmups
 from emp_orch.spec.build import Built, build
 from emp_orch.spec.interpolate import Resolver
 from emp_orch.spec.problems import ConfigError, Mark, Problem, Report, TooMany
@@ -113,6 +113,7 @@ def _steps(
     check(built, document, source, report)
     if here:
         comfyui.check_here(built, source, report)
+        devices.check_here(built, source, report)
     return built, source
 
 

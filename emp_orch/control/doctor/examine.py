@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.control.doctor import api, basics, checkouts, engines, holds, machines, plane, redis, workers
+from emp_orch.control.doctor import api, basics, cards, checkouts, engines, holds, machines, plane, redis, workers
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Cannot, Check, Finding, Level
 
@@ -14,6 +14,7 @@ CHECKS: tuple[Check, ...] = (
     *api.CHECKS,
     *engines.CHECKS,
     *checkouts.CHECKS,
+    *cards.CHECKS,
     *machines.CHECKS,
     *workers.CHECKS,
 )

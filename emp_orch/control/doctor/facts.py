@@ -43,6 +43,7 @@ from emp_orch.procident import ProcessIdentity
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import EngineAddress, Settings
+from emp_orch.spec.devices import Note, notes_here
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.generations import Generation
 
@@ -99,6 +100,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     instances: dict[MachineId, Instance]
     engines: dict[str, EngineFacts | Unknown] = {}
     checkouts: tuple[CheckoutFacts, ...] = ()
+    cards: tuple[Note, ...] = ()
 
     def machine_lives(self, machine_id: str) -> bool:
         instance = self.instances.get(MachineId(machine_id))
@@ -136,12 +138,14 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             monitor = fact(_get(http, settings.monitor, "/"))
             artifacts = fact(_artifacts(settings))
         checkouts = fact(checkout_facts(fleet)) if isinstance(fleet, Fleet) else None
+        cards = fact(asyncio.to_thread(lambda: tuple(notes_here(fleet)))) if isinstance(fleet, Fleet) else None
         engines = t.create_task(engine_facts(_hosts(settings, asked), fleet if isinstance(fleet, Fleet) else None))
     nothing = Unknown(reason=settings.reason) if isinstance(settings, Unknown) else None
     seen = machines.result()
     heard = holders.result()
     running = parts.result()
     looked = None if checkouts is None else checkouts.result()
+    noted = None if cards is None else cards.result()
     lives = nothing or instances.result()
     return Facts(
         now_ms=int(time.time() * 1000),
@@ -169,6 +173,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         instances={} if isinstance(lives, Unknown) else lives,
         engines=engines.result(),
         checkouts=() if looked is None or isinstance(looked, Unknown) else looked,
+        cards=() if noted is None or isinstance(noted, Unknown) else noted,
     )
 
 
