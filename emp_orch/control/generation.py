@@ -6,6 +6,7 @@ import hashlib
 
 import msgspec
 
+from emp_orch import whose
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import config_hash, desired_machines
 from emp_orch.fleet.drift import Desired
@@ -53,11 +54,13 @@ def keep(layout: Layout, generation: Generation) -> None:
 
 
 def kept(layout: Layout) -> Generation | None:
-    """The generation kept on disk; None when none was applied here."""
+    """The generation kept on disk; None when none was applied here. Raises ForeignFolder for another user's."""
     try:
         return generations.decode(layout.generation.read_bytes(), str(layout.generation))
     except FileNotFoundError:
         return None
+    except PermissionError as e:
+        raise whose.ForeignFolder(layout.root) from e
 
 
 async def current(

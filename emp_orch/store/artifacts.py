@@ -58,9 +58,11 @@ class Artifacts:
         self.url = url
         self._fs, self._root = opened(url)
         self._local = is_local(url)
-        # What lay above the store and is there no more was moved, or removed: it is not ours to make again.
+        # What lay above the store and is there no more was moved, or removed: it is not ours to make again. So is a
+        # fleet's whole folder; one that is there but was never applied gets its .emp/ by the first output.
         above = Path(self._root).parent
-        self._above = above if self._local and (above.is_dir() or above.name == ".emp") else None
+        moved = above.name == ".emp" and not above.parent.is_dir()
+        self._above = above if self._local and (moved or above.is_dir()) else None
         self._chunk = _READ_LOCAL_BYTES if self._local else _READ_FAR_BYTES
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
 
