@@ -193,22 +193,24 @@ def _environ(pid: int) -> bytes:
 def with_descendants(found: Iterable[Marked]) -> list[ProcessIdentity]:
     """The processes of `found` and all that descend from them, as it is now.
 
-    So those are found that wiped their environment. What carries the mark of another folder is another fleet's, and so
-    is what it began: somebody may have started it from within one of our programs.
+    So those are found that wiped their environment. What carries the mark of another supervisord is that one's, and so
+    is what it began: the reconciler starts machines, and somebody may have started a fleet from within one of our
+    programs. Whoever asks is left out, with those above it.
     """
-    from emp_orch.procident import identify
+    from emp_orch.procident import ancestors, identify
 
     roots = list(found)
-    places = {one.mark.place for one in roots}
-    strangers = {one.who.pid for one in marked() if one.mark.place not in places}
+    asking = {os.getpid(), *ancestors(os.getpid())}
+    supervisords = {(one.mark.place, one.mark.machine) for one in roots}
+    strangers = {one.who.pid for one in marked() if (one.mark.place, one.mark.machine) not in supervisords} | asking
     children: dict[int, list[int]] = {}
     for pid in _pids():
         children.setdefault(_parent(pid), []).append(pid)
-    who = {one.who.pid: one.who for one in roots if identify(one.who.pid) == one.who}
+    who = {one.who.pid: one.who for one in roots if identify(one.who.pid) == one.who and one.who.pid not in asking}
     below = list(who)
     while below:
         for child in children.get(below.pop(), ()):
-            if child in who or child in strangers or child == os.getpid() or (one := identify(child)) is None:
+            if child in who or child in strangers or (one := identify(child)) is None:
                 continue
             who[child] = one
             below.append(child)

@@ -11,8 +11,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +23,9 @@ from emp_orch.lifemark import START_TICKS, home, leave, place, stat_fields
 
 # A process that is to become another holds this descriptor open until it has.
 _STARTED_FD = "EMP_STARTED_FD"
+# What KILL has not ended by then waits for the kernel.
+_KILLED_S = 5.0
+_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +166,14 @@ def _living_group(leader: ProcessIdentity, session: int) -> list[ProcessIdentity
     ]
 
 
-def end_recorded(paths: list[Path], *, grace_s: float, unless: Callable[[], bool] | None = None) -> None:
-    """End the process group of every identity in `paths`: TERM, then KILL after `grace_s`. Blocks.
+def end_recorded(
+    paths: list[Path],
+    *,
+    grace_s: float,
+    unless: Callable[[], bool] | None = None,
+    also: Callable[[], Iterable[ProcessIdentity]] = tuple,
+) -> None:
+    """End the process group of every identity in `paths`, and what `also` finds: TERM, after `grace_s` KILL. Blocks.
 
     A file goes once its group has ended, unless it was written anew meanwhile. `unless` is asked once the identities
     are read: then nothing is ended.
@@ -172,16 +181,31 @@ def end_recorded(paths: list[Path], *, grace_s: float, unless: Callable[[], bool
     found = {path: read for path in paths if (read := _read(path)) is not None}
     if unless is not None and unless():
         return
-    members = [m for leader, session in found.values() for m in _living_group(leader, session)]
-    for member in members:
-        send(member, signal.SIGTERM)
-    left = _await_end(members, grace_s)
-    for member in left:
-        send(member, signal.SIGKILL)
-    _await_end(left, 5.0)
+
+    def look() -> set[ProcessIdentity]:
+        return {*(m for leader, session in found.values() for m in _living_group(leader, session)), *also()}
+
+    deadline = time.monotonic() + grace_s
+    told: set[ProcessIdentity] = set()
+    # One that ends may leave others, or begin them with its last words: until nothing is found any more.
+    for _ in range(_ROUNDS):
+        members = look()
+        for member in members - told:
+            _signal(member, signal.SIGTERM)
+        told |= members
+        left = _await_end(list(members), deadline - time.monotonic())
+        for member in left:
+            _signal(member, signal.SIGKILL)
+        if not members or _await_end(left, _KILLED_S):
+            break  # or one hangs in the kernel, or is not ours to kill
     for path in paths:
         if _read(path) == found.get(path):
             path.unlink(missing_ok=True)
+
+
+def _signal(who: ProcessIdentity, sig: signal.Signals) -> None:
+    with suppress(PermissionError):  # it became another user's
+        send(who, sig)
 
 
 def _await_end(members: list[ProcessIdentity], timeout_s: float) -> list[ProcessIdentity]:

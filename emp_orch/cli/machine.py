@@ -75,7 +75,7 @@ def run(
     if stay:
         from emp_orch.machine.stay import stay_above
 
-        stay_above(folder, logfile=own_log(machine_id, logs))
+        stay_above(machine_id, folder, logfile=own_log(machine_id, logs))
     start(machine_id, folder, logs, invitation)
 
 

@@ -35,6 +35,7 @@ from emp_orch.render.quoting import in_double_quotes
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
 from emp_orch.runtimes import end_files
+from emp_orch.runtimes.ending import begun, end_left
 from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Listen, Settings, write_private
@@ -234,7 +235,9 @@ class ControlPlane(Plane):
             except (TimeoutError, EmpError):
                 send(who, signal.SIGKILL)
                 await asyncio.to_thread(wait_end, who, STOP_TIMEOUT_S)
-        await asyncio.to_thread(end_recorded, [self._run / name], grace_s=ORPHAN_GRACE_S)
+        await asyncio.to_thread(
+            end_recorded, [self._run / name], grace_s=ORPHAN_GRACE_S, also=lambda: begun(self._mark(name))
+        )
 
     async def stop(self) -> None:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
@@ -244,7 +247,10 @@ class ControlPlane(Plane):
         await asyncio.to_thread(self._end_programs)
 
     def _end_programs(self) -> None:
-        end_recorded(sorted(self._run.glob("*")), grace_s=ORPHAN_GRACE_S)
+        end_left(self._layout.control, self._mark(marks.SUPERVISORD), grace_s=ORPHAN_GRACE_S)
+
+    def _mark(self, program: str) -> marks.Mark:
+        return marks.of_folder(self._layout.root).of("", program)
 
 
 async def _redis_answers(settings: Settings) -> bool:

@@ -103,7 +103,6 @@ class Agent:
         self._watch = Watch(
             self.programs,
             self._supervisor,
-            self._group,
             tell=self.link.event,
             offset_ms=lambda: self.link.offset_ms,
         )

@@ -18,8 +18,9 @@ from emp_orch.errors import EmpError, Unreachable
 from emp_orch.isolation import python
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.join import JOINED, Invitation, Membership
-from emp_orch.procident import alive, become, end_recorded, recorded
+from emp_orch.procident import alive, become, recorded
 from emp_orch.render.quoting import in_double_quotes
+from emp_orch.runtimes.ending import end_left
 from emp_orch.store import connect
 from emp_orch.store.configs import MachineConfig, read_config
 from emp_orch.store.keys import Keys
@@ -27,7 +28,6 @@ from emp_orch.store.keys import Keys
 log = logging.getLogger("machine")
 
 URL_FILE = "HUB_REDIS_URL_FILE"
-ORPHAN_GRACE_S = 5.0
 
 
 def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
@@ -35,7 +35,7 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
     url = redis_url()
     folder = MachineFolder(root)
     for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
-        _make(needed)
+        make(needed)
     offered = asyncio.run(_join(machine_id, folder, invitation))
     url = redis_url()
     config = asyncio.run(_configuration(machine_id, folder, url, offered))
@@ -43,7 +43,7 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
     folder.keep_config(config)
     environment = {
         **os.environ,
-        **_marked(machine_id, folder.root),
+        **marks.environment(*mark_of(machine_id, folder.root)),
         "HUB_REDIS_URL": url,
         "REDIS_URL": url if URL_FILE in os.environ else os.environ.get("REDIS_URL", url),
         "MACHINE_ID": machine_id,
@@ -60,10 +60,10 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
 
 
-def _marked(machine_id: str, home: Path) -> dict[str, str]:
-    """The mark of the fleet's folder that `home` lies in; of a machine that has none here, of its own."""
+def mark_of(machine_id: str, home: Path) -> tuple[marks.Mark, Path]:
+    """The mark of the machine's supervisord, and its folder: the fleet's that `home` lies in, else `home` itself."""
     root = home.parents[2] if home.parent.parent.name == ".emp" else home
-    return marks.environment(marks.of_folder(root).of(machine_id, marks.SUPERVISORD), root)
+    return marks.of_folder(root).of(machine_id, marks.SUPERVISORD), root
 
 
 def own_log(machine_id: str, logs: Path) -> Path:
@@ -93,7 +93,8 @@ def redis_url() -> str:
     return lines[0]
 
 
-def _make(folder: Path) -> None:
+def make(folder: Path) -> None:
+    """Make `folder`, and those above it. Raises EmpError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -113,13 +114,13 @@ async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation |
         os.environ.pop(name, None)
     os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}
     os.environ |= {"EMP_REDIS_PREFIX": answer.prefix}
-    _end_former(folder)
+    _end_former(machine_id, folder)
     if answer.artifacts_url:
         os.environ["EMP_ARTIFACTS_URL"] = answer.artifacts_url
     return [answer.config] if fresh else []
 
 
-def _end_former(folder: MachineFolder) -> None:
+def _end_former(machine_id: str, folder: MachineFolder) -> None:
     """End what a former life left running, when its supervisord is gone: no runtime here does it before us."""
 
     def lives() -> bool:
@@ -127,7 +128,7 @@ def _end_former(folder: MachineFolder) -> None:
         return who is not None and alive(who)
 
     if not lives():
-        end_recorded(sorted(folder.run.glob("*")), grace_s=ORPHAN_GRACE_S, unless=lives)
+        end_left(folder.root, mark_of(machine_id, folder.root)[0], unless=lives)
 
 
 async def _configuration(

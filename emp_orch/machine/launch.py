@@ -1,10 +1,11 @@
-"""The launcher: what supervisord starts for every program; it becomes the program.
+"""The last steps before a process becomes a program: identity, environment, exec.
 
 `python -m emp_orch.machine.launch NAME [--cwd D] [--creates P] [--env K=V]… [--secret K=REF]… -- ARGV…`
 
 It leaves the process' identity in `$EMP_RUN_DIR/NAME`, sets the environment, and execs. Arguments are escaped by
-render/quoting.py. It runs before every program, and each replacement waits for what it imports: next to nothing,
-neither pathlib nor dataclasses.
+render/quoting.py. Our extension of supervisord calls `begin` in the child that it forked (machine/supervision); as a
+command it serves supervisords that were started before there was one. It imports next to nothing, neither pathlib nor
+dataclasses: it runs before every program.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 
 from emp_orch.isolation import FLAGS, led_by
 from emp_orch.lifemark import leave_log_mark, leave_own
 from emp_orch.render.quoting import unescape
 
+MODULE = "emp_orch.machine.launch"
 EMP = "@emp"
+# As emp_orch.marks names them.
+MARK, FOLDER = "EMP_MARK", "EMP_FLEET_FOLDER"
 WORKER = "worker"
 NOT_FOUND = 127
 CANNOT_RUN = 126
@@ -73,19 +78,23 @@ def _json(path: str | None) -> dict[str, str]:
     return {str(k): str(v) for k, v in content.items()}
 
 
-def environment(launch: Launch) -> dict[str, str]:
-    """The program's environment: ours, then what the machine adds (NUM_GPUS), then its own, then its secrets."""
-    secrets = _json(os.environ.get("EMP_SECRETS"))
+def environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
+    """The program's environment: ours, what the machine adds (NUM_GPUS), its own, its secrets, and its mark."""
+    secrets = _json(environ.get("EMP_SECRETS"))
     missing = [f"{name} ({ref})" for name, ref in launch.secrets.items() if ref not in secrets]
     if missing:
         raise LaunchError(f"no value for {', '.join(missing)}: set it where `emp apply` runs, and apply again")
     resolved = {name: secrets[ref] for name, ref in launch.secrets.items()}
-    return {**os.environ, **_json(os.environ.get("EMP_ENV_FILE")), **launch.env, **resolved}
+    found = {**environ, **_json(environ.get("EMP_ENV_FILE")), **launch.env, **resolved}
+    if MARK in environ:
+        found[MARK] = f"{environ[MARK].rpartition(':')[0]}:{launch.name}"
+        found[FOLDER] = environ.get(FOLDER, "")
+    return found
 
 
-def package() -> tuple[str, str]:
+def package(machine: str) -> tuple[str, str]:
     """The worker package in force, and its folder: where the link points now, so that no later switch mixes two."""
-    folder = os.path.join(os.environ.get("EMP_MACHINE_DIR", ""), "packages")
+    folder = os.path.join(machine, "packages")
     try:
         digest = os.readlink(os.path.join(folder, "current"))
     except OSError:
@@ -96,35 +105,39 @@ def package() -> tuple[str, str]:
 
 def from_package(env: dict[str, str]) -> dict[str, str]:
     """`env` for a worker: its modules are the package's, where the machine has one."""
-    digest, path = package()
+    digest, path = package(env.get("EMP_MACHINE_DIR", ""))
     bare = {name: value for name, value in env.items() if name != "EMP_PACKAGE"}
     if not digest:
         return bare
     return {**led_by(path, bare), "EMP_PACKAGE": digest}
 
 
-def main() -> None:
+def begin(args: list[str], environ: Mapping[str, str]) -> int:
+    """Become the program of `args`. Returns only where there is nothing to become: the exit code, once told why."""
     try:
-        launch = Launch(sys.argv[1:])
-        run = os.environ["EMP_RUN_DIR"]
+        launch = Launch(args)
+        run = environ["EMP_RUN_DIR"]
         leave_own(os.path.join(run, launch.name))
-        leave_log_mark(run, launch.name, os.path.join(os.environ.get("EMP_LOG_DIR", ""), f"{launch.name}.log"))
+        leave_log_mark(run, launch.name, os.path.join(environ.get("EMP_LOG_DIR", ""), f"{launch.name}.log"))
         if launch.cwd is not None:
             _enter(launch.cwd)
         if launch.creates is not None and os.path.exists(launch.creates):
-            print(f"{launch.name}: nothing to do, {launch.creates} is there", flush=True)  # noqa: T201
-            return
+            _say(1, f"{launch.name}: nothing to do, {launch.creates} is there")
+            return 0
         argv = launch.argv
-        env = environment(launch)
+        env = environment(launch, environ)
         if argv[:1] == [EMP]:
             packed = from_package(env) if argv[1:2] == [WORKER] else {}
             flags, env = (("-P",), packed) if "EMP_PACKAGE" in packed else (FLAGS, packed or env)
             argv = [sys.executable, *flags, "-m", "emp_orch", *argv[1:]]
         _become(argv, env)
     except LaunchError as e:
-        sys.exit(_fail(str(e), e.code))
+        return _fail(args, str(e), e.code)
+    except KeyError as e:
+        return _fail(args, f"{e.args[0]} is not set", CANNOT_RUN)
     except (OSError, ValueError) as e:
-        sys.exit(_fail(str(e), CANNOT_RUN))
+        return _fail(args, str(e), CANNOT_RUN)
+    return CANNOT_RUN
 
 
 def _become(argv: list[str], env: dict[str, str]) -> None:
@@ -147,10 +160,15 @@ def _enter(cwd: str) -> None:
         raise LaunchError(f"its working directory {cwd}: {e.strerror}", NOT_FOUND) from e
 
 
-def _fail(why: str, code: int) -> int:
-    print(f"emp: cannot start {' '.join(sys.argv[1:2])}: {why}", file=sys.stderr, flush=True)  # noqa: T201
+def _fail(args: list[str], why: str, code: int) -> int:
+    _say(2, f"emp: cannot start {' '.join(args[:1])}: {why}")
     return code
 
 
+def _say(fd: int, line: str) -> None:
+    """Not through a stream of Python's: in a forked child those are somebody else's."""
+    os.write(fd, f"{line}\n".encode(errors="backslashreplace"))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(begin(sys.argv[1:], os.environ))

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emp_orch.machine.bootstrap import make, mark_of
 from emp_orch.machine.echo import Echo
-from emp_orch.procident import ProcessIdentity, alive, end_recorded, identify, recorded, send
-from emp_orch.runtimes.ending import ORPHAN_GRACE_S, end_machine, identities
+from emp_orch.marks import Mark
+from emp_orch.procident import ProcessIdentity, alive, identify, recorded, send
+from emp_orch.runtimes.ending import end_left, end_machine
 
 log = logging.getLogger("machine")
 
@@ -27,12 +29,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HURRIED_S = 10.0
 
 
-def stay_above(root: Path, *, logfile: Path) -> None:
+def stay_above(machine_id: str, root: Path, *, logfile: Path) -> None:
     """Fork: return in the child, which is to become supervisord of `root`; in the parent stay until it has ended.
 
     The parent leaves by SystemExit with supervisord's exit code. `logfile` is what supervisord writes.
     """
-    _end_former(root)
+    make(root)
+    mark, _ = mark_of(machine_id, root)
+    _end_former(root, mark)
     asked: list[int] = []
     before = {sig: signal.signal(sig, lambda sig, _: asked.append(sig)) for sig in SIGNALS}
     echo = Echo(logfile)  # from where the log ends now
@@ -44,22 +48,22 @@ def stay_above(root: Path, *, logfile: Path) -> None:
         return
     who = identify(child)
     if who is not None:
-        asyncio.run(_until_end(root, who, echo, asked))
-        end_recorded(identities(root), grace_s=ORPHAN_GRACE_S)
+        asyncio.run(_until_end(root, mark, who, echo, asked))
+        end_left(root, mark)
     _, status = os.waitpid(child, 0)
     echo.rest()
     code = os.waitstatus_to_exitcode(status)
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def _end_former(root: Path) -> None:
+def _end_former(root: Path, mark: Mark) -> None:
     """End what a former life left running here, when its supervisord is gone; its marks go as well."""
     who = recorded(root / "run" / "supervisord")
     if who is None or not alive(who):
-        end_recorded(identities(root), grace_s=ORPHAN_GRACE_S)
+        end_left(root, mark)
 
 
-async def _until_end(root: Path, who: ProcessIdentity, echo: Echo, asked: list[int]) -> None:
+async def _until_end(root: Path, mark: Mark, who: ProcessIdentity, echo: Echo, asked: list[int]) -> None:
     """Until supervisord, which is `who`, has ended: by itself, or as the signals ask."""
     ended = asyncio.Event()
     signals = asyncio.Semaphore(0)
@@ -68,13 +72,13 @@ async def _until_end(root: Path, who: ProcessIdentity, echo: Echo, asked: list[i
             signals.release()
         async with asyncio.TaskGroup() as group:
             telling = group.create_task(echo.run(), name="log")
-            ending = group.create_task(_end_as_asked(root, who, signals), name="ending")
+            ending = group.create_task(_end_as_asked(root, mark, who, signals), name="ending")
             await ended.wait()
             ending.cancel()
             telling.cancel()
 
 
-async def _end_as_asked(root: Path, who: ProcessIdentity, signals: asyncio.Semaphore) -> None:
+async def _end_as_asked(root: Path, mark: Mark, who: ProcessIdentity, signals: asyncio.Semaphore) -> None:
     """Each signal takes the next, harder way; a way that comes to its end leaves supervisord to the last one."""
     await signals.acquire()
     log.info("ending the machine: its workers may finish what they do")
@@ -84,7 +88,7 @@ async def _end_as_asked(root: Path, who: ProcessIdentity, signals: asyncio.Semap
         await _unless(signals, asyncio.sleep(HURRIED_S))
     if alive(who):
         log.info("killing the machine's supervisord and its programs")
-        await asyncio.to_thread(end_recorded, identities(root), grace_s=0.0)
+        await asyncio.to_thread(end_left, root, mark, grace_s=0.0)
 
 
 async def _unless(signals: asyncio.Semaphore, work: Coroutine[Any, Any, None]) -> bool:

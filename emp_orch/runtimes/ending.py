@@ -5,12 +5,15 @@ Who holds the machine's folder ends it so: the process runtime, and `emp machine
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from emp_orch.procident import ProcessIdentity
+from emp_orch import marks
+from emp_orch.marks import SUPERVISORD, Mark
+from emp_orch.procident import ProcessIdentity, end_recorded
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 
 # What is left of a machine that has ended: until KILL.
@@ -37,6 +40,27 @@ async def end_machine(root: Path, who: ProcessIdentity) -> None:
     # The agent goes last: it says that the machine stops, and takes its report away.
     keep, drain_s = frozenset({AGENT}), drain_timeout_s(root) + STOP_MARGIN_S
     await Supervisor(root).end(who, drain_s=drain_s, stop_s=SUPERVISORD_STOP_S, keep=keep)
+
+
+def end_left(
+    root: Path, mark: Mark, *, grace_s: float = ORPHAN_GRACE_S, unless: Callable[[], bool] | None = None
+) -> None:
+    """End what lives below `root` without its supervisord: what recorded itself there, and all that it began. Blocks.
+
+    `mark` is that of the supervisord: what carries it, whatever program's, with what descends from that. `unless` as in
+    `end_recorded`.
+    """
+    end_recorded(identities(root), grace_s=grace_s, unless=unless, also=lambda: begun(mark))
+
+
+def begun(mark: Mark) -> list[ProcessIdentity]:
+    """All that the supervisord of `mark` has begun, and itself; of a program's mark, what that program has."""
+    one = None if mark.program == SUPERVISORD else mark.program
+    return marks.with_descendants(
+        m
+        for m in marks.marked()
+        if m.mark.place == mark.place and m.mark.machine == mark.machine and one in (None, m.mark.program)
+    )
 
 
 def identities(root: Path) -> list[Path]:

@@ -23,8 +23,8 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.isolation import python
 from emp_orch.layout import Layout
-from emp_orch.procident import ProcessIdentity, alive, end_recorded, locked, recorded, spawn_daemon, started_ms
-from emp_orch.runtimes.ending import ORPHAN_GRACE_S, end_machine, identities
+from emp_orch.procident import ProcessIdentity, alive, locked, recorded, spawn_daemon, started_ms
+from emp_orch.runtimes.ending import end_left, end_machine
 from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
 from emp_orch.settings import Settings, write_private
 
@@ -81,7 +81,7 @@ class ProcessRuntime:
         with locked(root / ".lock"):
             if _lives(root):
                 return
-            end_recorded(identities(root), grace_s=ORPHAN_GRACE_S)
+            end_left(root, self._mark(machine.id))
             self._write_secrets(machine, secrets)
             self._spawn(machine.id, root)
 
@@ -94,9 +94,7 @@ class ProcessRuntime:
         url = self._settings.machine_redis_url
         environment = {
             **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
-            **marks.environment(
-                marks.of_folder(self._layout.root).of(machine_id, marks.SUPERVISORD), self._layout.root
-            ),
+            **marks.environment(self._mark(machine_id), self._layout.root),
             "HUB_REDIS_URL": url,
             "REDIS_URL": url,
             "EMP_REDIS_PREFIX": self._settings.prefix,
@@ -111,6 +109,9 @@ class ProcessRuntime:
             said = said_since(log, size, secrets_in(root / "secrets.json"))
             words = f"; last words: {said[-1]}" if said else ""
             raise EmpError(f"machine {machine_id} did not start (exit {child.poll()}){words}", hint=f"see {log}")
+
+    def _mark(self, machine_id: MachineId) -> marks.Mark:
+        return marks.of_folder(self._layout.root).of(machine_id, marks.SUPERVISORD)
 
     async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
         self._assure_home()
@@ -135,7 +136,7 @@ class ProcessRuntime:
             await end_machine(root, who)
         # A drain takes long: what somebody started here meanwhile is another life, and not what was to be stopped.
         again = partial(_lives_again, root, who)
-        await asyncio.to_thread(end_recorded, identities(root), grace_s=ORPHAN_GRACE_S, unless=again)
+        await asyncio.to_thread(end_left, root, self._mark(machine_id), unless=again)
         child = self._children.pop(machine_id, None)
         if child is not None:
             await asyncio.to_thread(child.wait)

@@ -24,8 +24,8 @@ from emp_orch.errors import EmpError, Unreachable
 from emp_orch.procident import ProcessIdentity, alive, send, wait_end
 
 AGENT = "agent"
-WAKE_S = 0.05
 STOP_TRIES = 40
+STOP_PAUSE_S = 0.05
 
 
 @cache
@@ -126,7 +126,7 @@ class Supervisor:
             await self.stop(name)
             if (await self.process(name)).statename not in on_its_way:
                 return
-            await asyncio.sleep(WAKE_S)
+            await asyncio.sleep(STOP_PAUSE_S)
         raise EmpError(f"{name} is started again whenever it is stopped")
 
     async def restart(self, name: str) -> None:
@@ -148,18 +148,7 @@ class Supervisor:
         for priority in sorted({priorities[n] for n in names}, reverse=True):
             if of is not None and not alive(of):
                 return  # who listens here now was started meanwhile
-            waking = asyncio.create_task(self._keep_awake())
-            try:
-                await asyncio.gather(*(self.stop(n) for n in names if priorities[n] == priority))
-            finally:
-                waking.cancel()
-
-    async def _keep_awake(self) -> None:
-        """supervisord looks for ended children only once a second, unless it is spoken to."""
-        while True:
-            await asyncio.sleep(WAKE_S)
-            with suppress(EmpError):
-                await self.call("getState")
+            await asyncio.gather(*(self.stop(n) for n in names if priorities[n] == priority))
 
     async def end(self, who: ProcessIdentity, *, drain_s: float, stop_s: float, keep: frozenset[str]) -> None:
         """Stop all programs but `keep` in order, then supervisord itself, which is `who`.
@@ -170,12 +159,7 @@ class Supervisor:
             async with asyncio.timeout(drain_s):
                 await self.stop_in_order(keep=keep, of=who)
         send(who, signal.SIGTERM)
-        # Ending, it looks at one stopped program a turn, and takes a second for each turn unless spoken to.
-        waking = asyncio.create_task(self._keep_awake())
-        try:
-            await asyncio.get_running_loop().run_in_executor(_pool(), wait_end, who, stop_s)
-        finally:
-            waking.cancel()
+        await asyncio.get_running_loop().run_in_executor(_pool(), wait_end, who, stop_s)
 
     async def reload(self, keep: Callable[[str], bool]) -> tuple[list[str], list[str], list[str]]:
         """Make supervisord follow its configuration file; what did not change runs on untouched.

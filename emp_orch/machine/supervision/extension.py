@@ -1,0 +1,186 @@
+"""The hooks: methods of supervisord's options, which are all of it that touches the system, replaced by ours.
+
+They are the same from supervisor 4.2.0 on. supervisord's loop and its states stay its own. Source: supervisor/
+supervisord.py (runforever, reap), process.py (spawn, _spawn_as_child, kill, finish), options.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from emp_orch.machine import launch
+from emp_orch.machine.supervision.due import seconds_until_due
+from emp_orch.machine.supervision.endings import Endings
+from emp_orch.machine.supervision.family import Family
+from emp_orch.marks import MARK
+
+_PR_SET_CHILD_SUBREAPER = 36
+# Some programs close every number below their limit one by one: a limit without end is no service to them.
+MAX_FILES = 1 << 20
+# What supervisord handles (options.setsignals). Between fork and exec it would be heard by a copy of supervisord.
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
+_LAUNCHED = ["-m", launch.MODULE]
+
+
+class Namespace:
+    """What the extension offers over XML-RPC: nothing yet. Its place in the list tells that it is there."""
+
+
+def make(supervisord: Any, **_: str) -> Namespace:
+    """The factory that `[rpcinterface:emp]` names: called once the programs are known, before any is started."""
+    Extension(supervisord).install()
+    return Namespace()
+
+
+class Extension:
+    """One supervisord's."""
+
+    def __init__(self, supervisord: Any) -> None:
+        options = supervisord.options
+        self._supervisord = supervisord
+        self._options = options
+        self._poll, self._fork, self._execve = options.poller.poll, options.fork, options.execve
+        self._waitpid, self._kill, self._cleanup = options.waitpid, options.kill, options.cleanup
+        self._files = options.minfds
+        self._bell = _Bell()
+        self._endings = Endings(self._family(), options.logger)
+
+    def _family(self) -> Family:
+        return Family(os.getpid(), self._options.pidhistory, os.environ.get(MARK, ""))
+
+    def install(self) -> None:
+        if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+            self._options.logger.warn("emp: this kernel gives us no orphans: what a program leaves may outlive it")
+        raise_limit()
+        options = self._options
+        options.poller.poll = self.poll
+        options.fork, options.execve = self.fork, self.execve
+        options.waitpid, options.kill, options.cleanup = self.waitpid, self.kill, self.cleanup
+        self._bell.hang(options.get_socket_map())
+
+    # -- the loop
+
+    def poll(self, timeout: float) -> Any:
+        """As the poller's, until the next thing is due: its own second is for what nobody tells."""
+        at_once = self._bell.rang() or _zombies()
+        wait_s = 0.0 if at_once else seconds_until_due(self._supervisord, self._endings.due_s())
+        self._endings.hold_still()
+        return self._poll(min(timeout, wait_s))
+
+    # -- a start
+
+    def fork(self) -> int:
+        """A child that hears no signal in our stead; its group is there before anybody can signal that."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            pid: int = self._fork()
+            if pid == 0:
+                self._be_child()
+            else:
+                with suppress(OSError):  # it may have come first, or have ended
+                    os.setpgid(pid, pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
+
+    def _be_child(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in _HANDLED:
+            signal.signal(number, signal.SIG_DFL)
+        self._options.minfds = 3  # it would close them one by one; see execve
+
+    def execve(self, filename: str, argv: list[str], env: dict[str, str]) -> NoReturn:
+        """In the child: take emp's own last steps where the command asks for them, without their interpreter."""
+        os.closerange(3, self._files)
+        if argv[1:3] == _LAUNCHED:
+            os._exit(launch.begin(argv[3:], env))
+        self._execve(filename, argv, env)
+        raise AssertionError("execve returned")
+
+    # -- an end
+
+    def waitpid(self) -> tuple[int | None, int | None]:
+        """A program that has ended with all that it began; who else ended is of no interest to supervisord."""
+        while True:
+            pid, status = self._waitpid()
+            if not pid:
+                break
+            if self._endings.is_whole(pid, status):
+                return pid, status
+        return self._endings.next_whole() or (None, None)
+
+    def kill(self, pid: int, sig: int) -> None:
+        """Never the number of a process that was reaped; one that has just ended is told by `waitpid`."""
+        if not self._endings.signal(abs(pid), sig):
+            with suppress(ProcessLookupError):
+                self._kill(pid, sig)
+
+    def cleanup(self) -> None:
+        """supervisord's last step. Where it ends in order, nothing that it began outlives it."""
+        if self._supervisord.stopping:
+            self._endings.end_rest(self._waitpid)
+        self._bell.take_down(self._options.get_socket_map())
+        self._cleanup()
+
+
+class _Bell:
+    """Rings when a signal came: the loop sleeps in a poll that a signal alone does not end (PEP 475)."""
+
+    def __init__(self) -> None:
+        self._ear, self._mouth = os.pipe()
+        for fd in (self._ear, self._mouth):
+            os.set_blocking(fd, False)
+        self._rang = False
+
+    def hang(self, sockets: dict[int, Any]) -> None:
+        sockets[self._ear] = self
+        signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
+
+    def take_down(self, sockets: dict[int, Any]) -> None:
+        signal.set_wakeup_fd(-1)
+        if sockets.pop(self._ear, None) is self:
+            os.close(self._ear)
+            os.close(self._mouth)
+
+    def rang(self) -> bool:
+        """Whether it did since the last time: what came is reaped after the poll, and acted upon in the next turn."""
+        rang, self._rang = self._rang, False
+        return rang
+
+    # what the loop asks of everything that it polls
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read_event(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._ear, 4096)
+        self._rang = True
+
+    def handle_error(self) -> None:
+        """There is nothing to mend."""
+
+
+def _zombies() -> bool:
+    """Whether a child waits to be reaped: a turn of the loop reaps a hundred at most."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
+def raise_limit() -> None:
+    """Let us, and what we start, open as many files as the hard limit allows; supervisord alone sees to 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
