@@ -23,6 +23,8 @@ def stat_fields(pid: int) -> list[bytes] | None:
 
 # Field 22 of the file, counted from its third.
 START_TICKS = 19
+# Lives of a program whose place in its log is known.
+LOG_MARKS = 4
 
 
 def place() -> str:
@@ -67,17 +69,29 @@ def _log_mark(run: str, name: str) -> str:
 
 def leave_log_mark(run: str, name: str, log: str) -> None:
     """Note where in its log our life begins: our pid, the log's inode and size. Little is lost where that fails."""
+    path = _log_mark(run, name)
     try:
         there = os.stat(log)
-        _write(_log_mark(run, name), f"{os.getpid()} {there.st_ino} {there.st_size}\n")
+        _write(path, "\n".join([f"{os.getpid()} {there.st_ino} {there.st_size}", *_earlier(path)]) + "\n")
     except OSError:
         pass  # no log, or a folder of an earlier version: the last words are then cut less sharply
 
 
-def log_mark_of(run: str, name: str) -> tuple[int, int, int]:
-    """What leave_log_mark wrote. Raises OSError or ValueError."""
-    pid, inode, size = _read(_log_mark(run, name)).split()
-    return int(pid), int(inode), int(size)
+def _earlier(path: str) -> list[str]:
+    """Lives before ours, newest first: whoever looks for the last words of one comes when the next has begun."""
+    try:
+        return _read(path).decode().split("\n")[: LOG_MARKS - 1]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def log_marks_of(run: str, name: str) -> list[tuple[int, int, int]]:
+    """What leave_log_mark wrote for the last lives, newest first. Raises OSError or ValueError."""
+    lines = _read(_log_mark(run, name)).decode().splitlines()
+    marks = [tuple(map(int, line.split())) for line in lines[:LOG_MARKS] if line]
+    if not marks or any(len(mark) != 3 for mark in marks):
+        raise ValueError(f"{name}: no marks of its lives")
+    return [(pid, inode, size) for pid, inode, size in marks]
 
 
 def _read(path: str) -> bytes:

@@ -44,6 +44,10 @@ def told(end: ProgramEnd) -> str:
 
 def advice(end: ProgramEnd) -> str:
     """What emp.yaml may want to say of a program that ended so; empty where an end tells nothing of that."""
+    if end.left and end.exit_status == 0:
+        return f"; it went to the background, and {end.left} ended with it: run it in the foreground"
+    if end.left:
+        return f"; {end.left}, which it left, ended with it"
     if end.exit_status == 0 and 0 < end.lived_ms < AT_ONCE_MS:
         return "; what is to run to its end is written with scale: once, all else must stay in the foreground"
     return ""

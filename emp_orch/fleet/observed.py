@@ -59,8 +59,9 @@ class ProgramState(StrEnum):
 class ProgramEnd(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How a process ended that nobody had asked to: with `exit_status`, or by `signal`; neither where nobody knows.
 
-    `lived_ms` is 0 where that is not known. `lines`: the last that this very process wrote into its log, bounded,
-    without secrets; fleet/ends.py puts it into words.
+    `lived_ms` is 0 where that is not known. `left`: names and pids of the processes that it left behind, which were
+    ended with it. `lines`: the last that this very process wrote into its log, bounded, without secrets; fleet/ends.py
+    puts it into words.
     """
 
     at_ms: int
@@ -68,6 +69,7 @@ class ProgramEnd(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     exit_status: int | None = None
     signal: str = ""
     lived_ms: int = 0
+    left: str = ""
     lines: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.fleet.ends import MAX_LINE, MAX_LINES
-from emp_orch.lifemark import log_mark_of
+from emp_orch.lifemark import log_marks_of
 from emp_orch.plaintext import one_line
 
 # Enough for five lines, unless a progress bar rewrites its own for minutes.
@@ -25,26 +25,35 @@ _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """Where in its log a process began, as its launcher left it; `inode` tells whether the log was rotated since."""
+    """Where in its log a process began, as it left that when it was started; `inode` tells whether the log was rotated
+    since. `end`: where the next one began, -1 where there is none.
+    """
 
     pid: int
     inode: int
     size: int
+    end: int = -1
 
 
-def began(run: Path, name: str) -> Place | None:
-    """Where the process that was started last began; None where no launcher left that. `run`: of the identities."""
+def began(run: Path, name: str, pid: int) -> Place | None:
+    """Where process `pid` of a program began; of an older one, where the oldest that is known did; None where nothing
+    is known. `run`: of the identities.
+    """
     try:
-        pid, inode, size = log_mark_of(str(run), name)
+        marks = log_marks_of(str(run), name)
     except (OSError, ValueError):
         return None
-    return Place(pid=pid, inode=inode, size=size)
+    n = next((n for n, mark in enumerate(marks) if mark[0] == pid), None)
+    its_pid, inode, size = marks[-1 if n is None else n]
+    later = marks[n - 1] if n else None
+    end = later[2] if later is not None and later[1] == inode else -1
+    return Place(pid=its_pid, inode=inode, size=size, end=end)
 
 
 def last_words(log: Path, pid: int, place: Place | None, secrets: Iterable[str]) -> tuple[str, ...]:
     """The last lines of `log` that process `pid` wrote, which has ended; at most MAX_LINES of MAX_LINE characters.
 
-    `place` may be that of the next process already: then what it wrote is left out. Blocks for a moment.
+    `place` may be that of a later process: then what it wrote is left out. Blocks for a moment.
     """
     try:
         # A program may have put something else in its log's place.
@@ -55,6 +64,7 @@ def last_words(log: Path, pid: int, place: Place | None, secrets: Iterable[str])
             start, end = 0, there.st_size
             if place is not None and same and place.pid == pid:
                 start = place.size
+                end = min(end, place.end) if place.end >= start else end
             elif place is not None and same:
                 end = place.size
             start = max(start, end - WINDOW)

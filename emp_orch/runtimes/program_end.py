@@ -37,5 +37,6 @@ def look_up(logs: Logs, name: str, secrets: Iterable[str], *, pid: int = 0, sinc
         exit_status=found.exit_status,
         signal=found.signal,
         lived_ms=max(1, found.at_ms - found.began_ms) if found.began_ms else 0,
-        lines=last_words(logs.programs / f"{name}.log", found.pid, began(logs.run, name), secrets),
+        left=found.left,
+        lines=last_words(logs.programs / f"{name}.log", found.pid, began(logs.run, name, found.pid), secrets),
     )

@@ -19,21 +19,26 @@ WINDOW = 128 * 1024
 _LINE = re.compile(
     r"^(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(?P<ms>\d{3}) [A-Z]+ "
     r"(?:spawned: '(?P<spawned>[^']+)' with pid (?P<pid>\d+)"
+    r"|left: '(?P<parent>[^']+)' with pid (?P<of>\d+): (?P<count>\d+) processes: (?P<left>[^\n]*)"
     r"|(?P<what>exited|stopped): (?P<ended>\S+) \((?P<how>[^\n]*))$",
     re.MULTILINE,
 )
 _STATUS = re.compile(r"exit status (\d+)")
 _SIGNAL = re.compile(r"terminated by (\w+)")
+MAX_LEFT = 300
 
 
 class LoggedEnd(Struct, frozen=True, kw_only=True):
-    """One `exited` line. `began_ms` is 0 where its start is no longer in the log."""
+    """One `exited` line. `began_ms` is 0 where its start is no longer in the log. `left`: the processes that it left,
+    which machine/supervision ended and wrote down before; empty where there were none.
+    """
 
     pid: int
     at_ms: int
     began_ms: int
     exit_status: int | None
     signal: str
+    left: str = ""
 
 
 def last_end(log: Path, name: str, pid: int = 0) -> LoggedEnd | None:
@@ -61,18 +66,22 @@ def _tail(path: Path) -> str:
 def _last_end(text: str, name: str, pid: int) -> LoggedEnd | None:
     found: LoggedEnd | None = None
     began_ms = running = 0
+    left = ""
     for line in _LINE.finditer(text):
         if line["spawned"] == name:
-            running, began_ms = int(line["pid"]), _ms(line)
+            running, began_ms, left = int(line["pid"]), _ms(line), ""
+        elif line["parent"] == name:
+            left = line["left"][:MAX_LEFT]
         elif line["ended"] == name:
             # One whose start is no longer there may be the one that is asked for.
             if line["what"] == "exited" and (not pid or running in (pid, 0)):
-                found = _ended(line, running or pid, began_ms)
+                found = _ended(line, running or pid, began_ms, left)
             running = began_ms = 0
+            left = ""
     return found
 
 
-def _ended(line: re.Match[str], pid: int, began_ms: int) -> LoggedEnd:
+def _ended(line: re.Match[str], pid: int, began_ms: int, left: str) -> LoggedEnd:
     status, signal = _STATUS.match(line["how"]), _SIGNAL.match(line["how"])
     return LoggedEnd(
         pid=pid,
@@ -80,6 +89,7 @@ def _ended(line: re.Match[str], pid: int, began_ms: int) -> LoggedEnd:
         began_ms=began_ms,
         exit_status=int(status[1]) if status else None,
         signal=signal[1] if signal else "",
+        left=left,
     )
 
 

@@ -29,6 +29,8 @@ LOUD = (
     "import sys; [print(f'line {n}') for n in range(40)]; print('\\x1b[31mred\\x1b[0m');"
     "print('10%\\r50%\\r100%'); print('bell \\x07', 'w' * 5000); sys.exit(4)"
 )
+# In the manner of daemons: a session of its own, and the parent ends well.
+BACKGROUND = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nprint('serving', flush=True)\ntime.sleep(1000)"
 
 
 @pytest.fixture
@@ -55,6 +57,7 @@ async def test_each_kind_of_end_says_how_and_with_which_words(box: Box, tmp_path
     services = [
         python("three", "import sys; print('cannot bind', file=sys.stderr); sys.exit(3)"),
         python("zero", "print('done')"),
+        python("background", BACKGROUND),
         python("killed", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
         python("crashed", "import os, signal; print('native', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"),
         python("raised", TRACEBACK),
@@ -87,6 +90,7 @@ async def test_each_kind_of_end_says_how_and_with_which_words(box: Box, tmp_path
     is_("three", 3, "", "cannot bind")
     is_("zero", 0, "", "done")
     assert "scale: once" in told(ends["zero"])
+    assert "it went to the background, and python" in told(ends["background"])
     is_("killed", None, "SIGKILL", "")
     is_("crashed", None, "SIGSEGV", "native")
     is_("raised", 1, "", "RuntimeError: no checkpoint named x")

@@ -10,8 +10,9 @@ import pytest
 
 from emp_orch.fleet.ends import MAX_LINE, MAX_LINES, how, how_in_short, lasted, told
 from emp_orch.fleet.observed import ProgramEnd
+from emp_orch.lifemark import leave_log_mark
 from emp_orch.runtimes import end_files
-from emp_orch.runtimes.last_words import HIDDEN, Place, last_words, redacted, shown
+from emp_orch.runtimes.last_words import HIDDEN, Place, began, last_words, redacted, shown
 from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.runtimes.supervisor_log import LoggedEnd, last_end
 
@@ -73,6 +74,23 @@ def test_one_whose_start_is_no_longer_in_the_log_and_one_in_the_rotated_log(tmp_
     assert last_end(tmp_path / "none.log", "a") is None
 
 
+def test_what_a_program_left_is_told_of_its_own_end_only(tmp_path: Path) -> None:
+    log = tmp_path / "machine-m.log"
+    log.write_text(
+        "2026-11-29 20:05:00,000 INFO spawned: 'a' with pid 7\n"
+        "2026-11-29 20:05:01,000 INFO left: 'a' with pid 7: 2 processes: nginx (8), nginx (9)\n"
+        "2026-11-29 20:05:02,000 INFO exited: a (exit status 0; expected)\n"
+    )
+    found = last_end(log, "a")
+    assert found is not None and (found.exit_status, found.left) == (0, "nginx (8), nginx (9)")
+    with log.open("a") as file:
+        file.write("2026-11-29 20:05:03,000 INFO spawned: 'a' with pid 10\n")
+        file.write("2026-11-29 20:05:04,000 INFO left: 'b' with pid 11: 1 processes: other (12)\n")
+        file.write("2026-11-29 20:05:05,000 WARN exited: a (exit status 3; not expected)\n")
+    found = last_end(log, "a")
+    assert found is not None and (found.exit_status, found.left) == (3, "")
+
+
 @pytest.mark.parametrize(
     ("end", "words", "short"),
     [
@@ -93,6 +111,18 @@ def test_one_whose_start_is_no_longer_in_the_log_and_one_in_the_rotated_log(tmp_
             ProgramEnd(at_ms=1, exit_status=0, lived_ms=60_000),
             "exited with status 0, 60 s after its start; it said nothing",
             "status 0",
+        ),
+        (
+            ProgramEnd(at_ms=1, exit_status=0, lived_ms=200, left="nginx (71)", lines=("ready",)),
+            "exited with status 0, 0.2 s after its start; last words: ready; it went to the background, and nginx (71)"
+            " ended with it: run it in the foreground",
+            "status 0",
+        ),
+        (
+            ProgramEnd(at_ms=1, signal="SIGKILL", left="python (8), python (9)"),
+            "was ended by SIGKILL (somebody killed it, or memory ran out); it said nothing; python (8), python (9),"
+            " which it left, ended with it",
+            "SIGKILL",
         ),
         (ProgramEnd(at_ms=1, signal="SIGUSR1"), "was ended by SIGUSR1; it said nothing", "SIGUSR1"),
     ],
@@ -138,6 +168,24 @@ def test_words_are_of_this_life_alone(tmp_path: Path) -> None:
     other = Place(pid=7, inode=place.inode + 1, size=place.size)
     assert last_words(log, 7, other, ()) == ("new",)
     assert last_words(log, 7, None, ()) == ("new",)
+
+
+def test_words_of_a_life_that_others_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replacement is quicker than whoever looks for the last words."""
+    run, log = tmp_path / "run", tmp_path / "a.log"
+    (tmp_path / "ends").mkdir()
+    for pid, words in ((5, "fifth\n"), (6, ""), (7, "seventh\n"), (8, "eighth\n"), (9, "")):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        log.touch()
+        leave_log_mark(str(run), "a", str(log))
+        with log.open("a") as file:
+            file.write(words)
+    words_of = {pid: last_words(log, pid, began(run, "a", pid), ()) for pid in (5, 6, 7, 8, 9)}
+    # Of the oldest nothing is known any more but that it ended before the others.
+    assert words_of == {5: ("fifth",), 6: (), 7: ("seventh",), 8: ("eighth",), 9: ()}
+    assert began(run, "b", 7) is None
+    (tmp_path / "ends" / "b.began").write_text("7 x\n")
+    assert began(run, "b", 7) is None
 
 
 def test_a_log_that_is_something_else_is_not_read(tmp_path: Path) -> None:
