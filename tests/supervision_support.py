@@ -55,7 +55,7 @@ class Bare:
         for name in ("run", "ends", "logs"):
             (folder / name).mkdir(parents=True)
         self._text = _CONF.format(factory=factory)
-        self._mark = marks.of_folder(folder).of(MACHINE, marks.SUPERVISORD)
+        self.mark = marks.of_folder(folder).of(MACHINE, marks.SUPERVISORD)
         self._path = [str(supervisor_at)] if supervisor_at else []
         self._child: subprocess.Popen[bytes] | None = None
         self.supervisor = Supervisor(folder)
@@ -72,11 +72,16 @@ class Bare:
         )
 
     def start(self, **env: str) -> None:
+        self.spawn(**env)
+        until("supervisord answers", self._answers, shown=self.log)
+
+    def spawn(self, **env: str) -> None:
+        """Start it, and wait for nothing."""
         (self.root / "supervisord.conf").write_text(self._text)
         path = os.pathsep.join(filter(None, (*self._path, os.environ.get("PYTHONPATH"))))
         environment = {
             **os.environ,
-            **marks.environment(self._mark, self.root),
+            **marks.environment(self.mark, self.root),
             "EMP_RUN_DIR": str(self.root / "run"),
             "EMP_LOG_DIR": str(self.root / "logs"),
             "PYTHONPATH": path,
@@ -87,7 +92,6 @@ class Bare:
             self._child = subprocess.Popen(
                 argv, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
-        until("supervisord answers", self._answers, shown=self.log)
 
     def _answers(self) -> bool:
         try:
@@ -130,7 +134,7 @@ class Bare:
 
     def marked(self, program: str | None = None) -> list[ProcessIdentity]:
         """Every living process with this one's mark, or that of its `program`."""
-        found = [m for m in marks.marked() if m.mark.place == self._mark.place and m.mark.machine == MACHINE]
+        found = [m for m in marks.marked() if m.mark.place == self.mark.place and m.mark.machine == MACHINE]
         return [m.who for m in found if program is None or m.mark.program == program]
 
     def main(self, name: str, *, but: ProcessIdentity | None = None) -> ProcessIdentity:

@@ -1,0 +1,81 @@
+"""A supervisord that is killed at any moment: all that it began is found by its marks, and ended.
+
+The moments are spread over its start and over the replacement of a program; what is left is looked for by the folder
+that every one of these processes stands in, which the product does not go by.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stack import until
+from supervision_support import Bare
+
+from emp_orch.procident import ProcessIdentity, identify
+from emp_orch.runtimes.ending import end_left
+
+# A program whose child is an orphan in a session of its own from the first.
+FORKS = """
+import os, time
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.execvp("sleep", ["sleep", "1000"])
+os.wait()
+os.execvp("sleep", ["sleep", "1000"])
+"""
+STEP_S = 0.025
+
+
+def standing_in(folder: Path) -> list[ProcessIdentity]:
+    """The living processes whose working directory is `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and (entry / "cwd").readlink() == folder:
+                found.append(identify(int(entry.name)))
+        except OSError:
+            continue
+    return [who for who in found if who is not None]
+
+
+def _bare(folder: Path) -> Bare:
+    bare = Bare(folder)
+    for n in range(3):
+        bare.program(f"p{n}", sys.executable, "-c", FORKS)
+    return bare
+
+
+def _nothing_is_left(bare: Bare) -> None:
+    end_left(bare.root, bare.mark, grace_s=5.0)
+    assert standing_in(bare.root) == []
+    assert bare.marked() == []
+
+
+@pytest.mark.parametrize("after", range(24))
+def test_killed_while_it_starts(tmp_path: Path, after: int) -> None:
+    """From before it has read its file to when all have forked."""
+    with _bare(tmp_path / "bare") as bare:
+        bare.spawn()
+        time.sleep(after * STEP_S)  # the moment itself is what is varied: there is no state to await
+        bare.kill()
+        _nothing_is_left(bare)
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_killed_while_it_replaces_a_program(tmp_path: Path, after: int) -> None:
+    with _bare(tmp_path / "bare") as bare:
+        bare.start()
+        until("their orphans", lambda: len(standing_in(bare.root)) >= 7, shown=bare.log)
+        main = bare.main("p1")
+        os.kill(main.pid, signal.SIGKILL)
+        time.sleep(after * 0.004)
+        bare.kill()
+        assert len(standing_in(bare.root)) >= 4  # the other two, each with its orphan
+        _nothing_is_left(bare)
