@@ -110,8 +110,8 @@ class Supervisor:
         return False
 
     async def start(self, name: str) -> None:
-        """Ask for a start; one that runs already is fine. What comes of it shows in its state."""
-        with _ignoring(Faults.ALREADY_STARTED):
+        """Ask for a start; one that runs already is fine. What comes of it shows in its state, also an end at once."""
+        with _ignoring(Faults.ALREADY_STARTED), _ignoring(Faults.SPAWN_ERROR):
             await self.call("startProcess", name, False)
 
     async def stop(self, name: str) -> None:
