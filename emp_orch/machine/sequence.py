@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineStatus, ProgramState
-from emp_orch.fleet.startup import Phase, has_failed, is_up, phases
+from emp_orch.fleet.startup import Phase, has_failed, is_up, side_by_side
 from emp_orch.machine.programs import Programs
 from emp_orch.runtimes.supervisor import Supervisor
 
@@ -64,8 +65,11 @@ class Sequence:
             self._set_status(self._begun, "")
             self._announce("machine_startup:starting", "machine_startup", phase="starting")
         async with asyncio.TaskGroup() as group:
-            for phase in phases(self._machine):
-                await self._phase(phase, group)
+            for together in side_by_side(self._machine):
+                for phase in together:
+                    self._begin(phase, group)
+                begun = [p.name for phase in together for p in phase.programs]
+                await self._programs.wait(partial(self._settled.issuperset, begun))
             self._announce("machine_startup:configuring", "machine_startup", phase="configuring")
             if fresh:
                 self._set_status(MachineStatus.CONFIGURING, self._trouble())
@@ -73,13 +77,12 @@ class Sequence:
         self._announce("machine_startup:ready", "machine_startup", phase="ready")
         self._announce("startup_complete", "startup_complete", num_gpus=self._machine.num_gpus)
 
-    async def _phase(self, phase: Phase, group: asyncio.TaskGroup) -> None:
+    def _begin(self, phase: Phase, group: asyncio.TaskGroup) -> None:
         self._announce(f"step:{phase.step}", "startup_step", step=phase.step)
         if phase.step == "shared_setup_starting":
             self._announce("started:supervisord", "service_started", service="supervisord")
         for program in phase.programs:
             group.create_task(self._bring_up(program), name=f"start {program.name}")
-        await self._programs.wait(lambda: all(p.name in self._settled for p in phase.programs))
 
     async def _bring_up(self, program: DesiredProgram) -> None:
         """Start `program` when what it comes after is up; then wait until it is, however often it fails, or is held."""

@@ -269,3 +269,15 @@ async def test_a_start_up_that_outlasts_its_time_is_told_from_later_trouble(box:
     let.unlink()
     ill = await box.until_program("slow", lambda p: p.healthy is False)
     assert (ill.never_healthy, ill.pid) == (False, late.pid)
+
+
+async def test_services_that_wait_for_none_start_together(box: Box, tmp_path: Path) -> None:
+    others = [sleeper(f"s{n}", start_s=2.0) for n in range(30)]
+    await box.start(desired(*others, sleeper("last", start_s=1.0, depends_on=("s0", "s29"))))
+    await box.until(lambda m: m.status == "ready")
+    log = (tmp_path / "logs" / "machine-m.log").read_text()
+    spawned = [log.index(f"spawned: '{s.name}' ") for s in others]
+    first_up = min(log.index(f"success: {s.name} entered RUNNING") for s in others)
+    # None has been up for its two seconds before the last of them was started.
+    assert max(spawned) < first_up
+    assert log.index("spawned: 'last' ") > max(log.index(f"success: {name} entered RUNNING") for name in ("s0", "s29"))

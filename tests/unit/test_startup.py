@@ -8,7 +8,7 @@ from fleet_support import COMFYUI, SETUP, SIMULATION, install, one, service
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
 from emp_orch.fleet.model import ProgramName, Scale, Service
 from emp_orch.fleet.observed import ProgramReport, ProgramState
-from emp_orch.fleet.startup import has_failed, is_up, phases
+from emp_orch.fleet.startup import has_failed, is_up, phases, side_by_side
 
 TOOL = service("tool", install=install("get", "tool"), depends_on=("comfyui",))
 
@@ -59,6 +59,26 @@ def text(machine: DesiredMachine) -> str:
 )
 def test_phases_in_order(machine: DesiredMachine, expected: str) -> None:
     assert text(machine) == expected
+
+
+def test_services_begin_together_and_what_they_wait_for_before_them() -> None:
+    def steps(services: list[Service]) -> list[list[str]]:
+        return [[phase.step for phase in together] for together in side_by_side(one(services, num_gpus=2))]
+
+    assert steps([SIMULATION, COMFYUI]) == [
+        ["shared_setup_starting"],
+        ["simulation_install_starting"],
+        ["comfyui_install_starting"],
+        ["simulation_services_starting", "comfyui_services_starting"],
+        ["workers_starting"],
+    ]
+    # A step that runs once between two services is awaited before the second.
+    assert steps([FILL, COMFYUI])[-3:] == [
+        ["comfyui_services_starting"],
+        ["fill_install_starting"],
+        ["workers_starting"],
+    ]
+    assert steps([])[-1] == ["workers_starting"]
 
 
 @pytest.mark.parametrize("services", [[SIMULATION, COMFYUI], [TOOL, SETUP, COMFYUI], [FILL, COMFYUI]])

@@ -31,7 +31,8 @@ export class Startup extends Component {
 
 const STARTING = new Set(["machine_startup", "startup_step", "service_started", "startup_complete"]);
 
-// A step lasts until the next begins; a service took as long as since its step began.
+// A step lasts until the next begins, and steps of services, which begin together, until all of them have; a service took
+// as long as since its step began.
 function lastStart(events) {
   const told = events.filter((e) => STARTING.has(e.type)).map((e) => ({ ...e, ms: Date.parse(e.at) }));
   const from = told.findLastIndex((e) => e.type === "machine_startup" && e.data.phase === "starting");
@@ -42,7 +43,7 @@ function lastStart(events) {
     .filter((e) => e.type === "startup_step" || e.type === "service_started")
     .map((e) => {
       if (e.type === "startup_step") {
-        const next = begun.find((s) => s.ms > e.ms) ?? end;
+        const next = begun.find((s) => s.ms > e.ms && !(ofServices(s) && ofServices(e))) ?? end;
         return { type: "step", at: e.at, words: words(e.data.step), took: next ? next.ms - e.ms : null };
       }
       const step = begun.findLast((s) => s.ms <= e.ms) ?? start[0];
@@ -51,5 +52,7 @@ function lastStart(events) {
   const total = end ? end.ms - start[0].ms : null;
   return { steps, total, whole: total ?? Math.max(1, ...steps.map((s) => s.took ?? 0)) };
 }
+
+const ofServices = (e) => String(e.data.step).endsWith("_services_starting");
 
 const words = (step = "") => String(step).replace(/_starting$/, "").replaceAll("_", " ");
