@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emp_orch.cli import publishing
+from emp_orch.cli.options import Duration
 from emp_orch.cli.progress import Progress
 from emp_orch.cli.publishing import Agree, Asked
 from emp_orch.errors import UsageError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--allow-empty", is_flag=True, help="Let --prune remove all machines at once.")
 @click.option("--allow-eviction", is_flag=True, help="Also on a Redis that may throw jobs away when it is full.")
 @click.option("--take-over", is_flag=True, help="Also where a fleet that is gone left its keys in that Redis.")
-@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds to wait until all is ready.")
+@click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until all is ready.")
 @click.option("--no-wait", is_flag=True, help="Publish and return; do not wait until it is so.")
 @click.option("-w", "--watch", is_flag=True, help="Apply again at each change of the file, until Ctrl-C.")
 @click.option("--plan", "plan", type=click.Path(path_type=Path), help="Carry out this plan of `emp diff --plan-out`.")

@@ -1,4 +1,4 @@
-"""What the commands about jobs share: the fleet's queue, JSON in and out, durations, questions."""
+"""What the commands about jobs share: the fleet's queue, JSON in and out, questions."""
 
 from __future__ import annotations
 
@@ -137,18 +137,6 @@ def short_json(value: Any, most: int = 1_000) -> str:
 
     text = plain(msgspec.json.encode(value).decode())
     return text if len(text) <= most else f"{text[:most]}… (--json has all)"
-
-
-def duration(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
-    """An option's callback: `500ms 2s 5m 1h` as in emp.yaml, and `7d`, in seconds."""
-    from emp_orch.spec.units import seconds
-
-    if text is None:
-        return None
-    try:
-        return seconds(f"{float(text[:-1]) * 24}h" if text.endswith("d") else text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no duration; write 90s, 5m, 1h or 7d", ctx, param) from None
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emp_orch.cli.jobs_access import ENDED_STATUSES, Access, confirm, duration, fleet_queue, plain, plural
+from emp_orch.cli.jobs_access import ENDED_STATUSES, Access, confirm, fleet_queue, plain, plural
+from emp_orch.cli.options import Duration
 from emp_orch.cli.text import age
 from emp_orch.errors import EmpError, Exit, UsageError
 
@@ -200,9 +201,7 @@ async def _cancel_all(access: Access, service: str | None, statuses: Sequence[st
 @click.option(
     "--status", "statuses", multiple=True, type=click.Choice(ENDED_STATUSES), help="Only those; else all ended."
 )
-@click.option(
-    "--older-than", callback=duration, metavar="DURATION", help="Those that ended longer ago: 90s, 5m, 1h, 7d."
-)
+@click.option("--older-than", type=Duration(), help="Those that ended longer ago: 90s, 5m, 1h, 7d.")
 @click.option("--keep", type=click.IntRange(0), metavar="N", help="All but the newest N of each status.")
 @YES
 @click.pass_context

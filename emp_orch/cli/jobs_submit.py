@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from emp_orch.cli.jobs_access import Access, fleet_queue, json_option, plain, print_job, short_json
 from emp_orch.cli.jobs_fetch import output_line
+from emp_orch.cli.options import Duration
 from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _ONE = (
 @click.option("--from", "start", metavar="N", type=click.IntRange(min=1), help="Of -f: go on with its Nth job.")
 @click.option("--once", is_flag=True, help="Of -f: a repeat queues nothing twice; ids are made from what a job says.")
 @click.option("--wait", is_flag=True, help="Wait for the end, with progress.")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Wait at most so many seconds.")
+@click.option("--timeout", type=Duration(), help="Wait at most so long: 90s, 5m.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as JSON; of -f, a line of JSON for each.")
 @click.pass_context
 def submit(
@@ -79,8 +79,6 @@ def submit(
     """
     if timeout is not None and not wait:
         raise UsageError("--timeout goes with --wait")
-    if timeout is not None and not math.isfinite(timeout):
-        raise UsageError(f"--timeout: {timeout} is no number of seconds", hint="without --timeout there is no end")
     how = How(folder=ctx.obj, wait=wait, timeout_s=timeout, as_json=as_json, start=start or 1, once=once)
     if file is None and (start is not None or once):
         raise UsageError(f"{'--once' if once else '--from'} goes with -f", hint="--id makes one job the same again")

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emp_orch.cli.options import Duration
 from emp_orch.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
     from emp_orch.fleet.model import Machine
     from emp_orch.layout import Layout
     from emp_orch.settings import Settings
-
-_EXPIRES = re.compile(r"(\d{1,6})(m|h|d)")
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
 @click.command("join", short_help="Print the line that makes a box machine ID.")
@@ -28,10 +26,12 @@ _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
     metavar="URL",
     help="The API as the box reaches it [api.machine_url of emp.yaml, or where it listens].",
 )
-@click.option("--expires", default="24h", show_default=True, help="How long the line may be used: 30m, 24h, 7d.")
+@click.option(
+    "--expires", type=Duration(min=1), default="24h", show_default=True, help="How long the line may be used: 30m, 7d."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print both lines and their parts as JSON.")
 @click.pass_obj
-def join(directory: Path, machine_id: str, plain: bool, api_url: str | None, expires: str, as_json: bool) -> None:
+def join(directory: Path, machine_id: str, plain: bool, api_url: str | None, expires: float, as_json: bool) -> None:
     """Print the one line to run on a box, so that it becomes the external machine ID of the fleet applied here.
 
     The line holds a token for this machine only. A box that has joined keeps its place after the line has expired,
@@ -48,7 +48,7 @@ def join(directory: Path, machine_id: str, plain: bool, api_url: str | None, exp
     layout = Layout(directory)
     settings = settings_files.load(layout)
     found = _external(layout, settings, machine_id)
-    expires_s = int(time.time()) + _seconds(expires)
+    expires_s = int(time.time()) + int(expires)
     url = join_lines.checked_url(api_url or settings.api_machine_url or settings.api.url)
     token = JoinTokens(layout).issue(settings.fleet, machine_id, expires_s=expires_s)
     lines = join_lines.lines(found, url=url, token=token)
@@ -119,10 +119,3 @@ def _external(layout: Layout, settings: Settings, machine_id: str) -> Machine:
 def _checked_name(machine_id: str) -> None:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", machine_id):
         raise UsageError(f"{machine_id!r} is not a machine's name")
-
-
-def _seconds(expires: str) -> int:
-    found = _EXPIRES.fullmatch(expires)
-    if found is None or int(found[1]) == 0:
-        raise UsageError(f"--expires {expires!r} is not a time", hint="write 30m, 24h or 7d")
-    return int(found[1]) * _SECONDS[found[2]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emp_orch.cli.complete import machine_ids, names, programs
+from emp_orch.cli.options import Duration
 from emp_orch.errors import WaitTimeout
 from emp_orch.plaintext import many_lines, one_line
 
@@ -26,7 +27,7 @@ _program = click.argument("program", required=False, shell_complete=programs)
 _reason = click.option("--reason", default="", help="Why; shown wherever it matters, with who said so.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 # A job may take its time: longer than most drain_timeouts.
-DRAIN_S = 900.0
+DRAIN = "15m"
 SHOWN = 4
 
 
@@ -76,7 +77,7 @@ def resume(directory: Path, machine: str | None, program: str | None, as_json: b
 @click.argument("machine", shell_complete=machine_ids)
 @_reason
 @click.option("--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until its workers are gone.")
-@click.option("--timeout", type=float, default=DRAIN_S, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=Duration(), default=DRAIN, show_default=True, help="How long to wait.")
 @_json
 @click.pass_obj
 def drain(directory: Path, machine: str, reason: str, waits: bool, timeout: float, as_json: bool) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 
 from emp_orch.cli.complete import names, programs
+from emp_orch.cli.options import Duration
 from emp_orch.errors import EmpError, WaitTimeout
 
 
 @click.command()
 @click.argument("machine", shell_complete=names)
 @click.argument("program", required=False, shell_complete=programs)
-@click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait for the outcome.")
+@click.option("--timeout", type=Duration(), default="2m", show_default=True, help="How long to wait for the outcome.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.pass_obj
 def restart(directory: Path, machine: str, program: str | None, timeout: float, as_json: bool) -> None:

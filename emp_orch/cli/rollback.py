@@ -12,6 +12,7 @@ import click
 
 from emp_orch.cli import publishing
 from emp_orch.cli.complete import generation_numbers, machine_ids
+from emp_orch.cli.options import Duration
 from emp_orch.cli.progress import Progress
 from emp_orch.cli.publishing import Asked
 
@@ -24,7 +25,7 @@ MAX_GPUS = 64  # as the schema says of num_gpus
 # The options of both, as those of `emp apply`.
 _YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 _TIMEOUT = click.option(
-    "--timeout", type=float, default=300.0, show_default=True, help="Seconds to wait until all is ready."
+    "--timeout", type=Duration(), default="5m", show_default=True, help="How long to wait until all is ready."
 )
 _NO_WAIT = click.option("--no-wait", is_flag=True, help="Publish and return; do not wait until it is so.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from emp_orch.cli.options import Duration
+
 
 @click.command("simulate")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -17,7 +19,7 @@ import click
 @click.option("--version", "version", default=None, help="Speak as this version of ComfyUI; see docs/comfyui.md.")
 @click.option("--cache", is_flag=True, help="Run a node again only when its inputs differ, as ComfyUI does.")
 @click.option("--models", is_flag=True, help="Take only models that lie in DIR/models, by their names.")
-@click.option("--start-delay", type=click.FloatRange(min=0), default=0, help="Listen only after so many seconds.")
+@click.option("--start-delay", type=Duration(), default=0, help="Listen only after so long.")
 @click.option("--prepare", "only_prepare", is_flag=True, help="Make the folder, draw a self-test picture, and end.")
 @click.pass_context
 def simulate(

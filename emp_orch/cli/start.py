@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emp_orch.cli import publishing
+from emp_orch.cli.options import Duration
 from emp_orch.cli.progress import Progress
 from emp_orch.cli.publishing import Published
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds to wait until all is ready.")
+@click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until all is ready.")
 @click.option("--no-wait", is_flag=True, help="Return once the control plane is up; do not wait for the machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.pass_obj

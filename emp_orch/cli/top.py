@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emp_orch.cli.complete import names, programs
+from emp_orch.cli.options import Duration
 from emp_orch.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ Show = Callable[[Sequence["MachineUse"]], None]
 @click.option(
     "-i",
     "--interval",
-    type=click.FloatRange(0.2, 3600),
+    type=Duration(min=0.2, max=3600),
     default=INTERVAL_S,
     show_default=True,
-    help="Seconds between two.",
+    help="How long between two, in seconds or as 500ms, 2s.",
 )
 @click.option(
     "--sort", type=click.Choice(["cpu", "memory", "name"]), default="cpu", show_default=True, help="What comes first."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from emp_orch.cli.options import Duration
+
 
 @click.command("worker")
 @click.option("--machine", "machine", envvar="MACHINE_ID", required=True, help="The machine it belongs to.")
@@ -14,18 +16,18 @@ import click
 @click.option("--warmup", "warmups", multiple=True, metavar="NAME=FILE", help="What a service runs first of all.")
 @click.option("--affinity/--no-affinity", default=True, help="Get jobs for models that it ran last.")
 @click.option("--capabilities", default="{}", metavar="JSON", help="What else it can do.")
-@click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds.")
-@click.option("--job-timeout", type=click.FloatRange(min=0.1), default=3600.0, show_default=True, help="Seconds.")
+@click.option("--drain-timeout", type=Duration(), default=30.0, show_default=True, help="Seconds.")
+@click.option("--job-timeout", type=Duration(min=0.1), default=3600.0, show_default=True, help="Seconds.")
 @click.option(
     "--lease-ttl",
-    type=click.FloatRange(min=0.1),
+    type=Duration(min=0.1),
     default=30.0,
     show_default=True,
     envvar="EMP_LEASE_TTL",
     help="Seconds after which a silent worker has lost its job.",
 )
-@click.option("--heartbeat", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds.")
-@click.option("--probe", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between probes.")
+@click.option("--heartbeat", type=Duration(min=0.1), default=2.0, show_default=True, help="Seconds.")
+@click.option("--probe", type=Duration(min=0.1), default=2.0, show_default=True, help="Seconds between probes.")
 @click.option(
     "--artifacts",
     envvar="EMP_ARTIFACTS_URL",

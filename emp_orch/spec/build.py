@@ -43,7 +43,7 @@ from emp_orch.fleet.package import WorkerPackage
 from emp_orch.spec import comfyui, schema
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
-from emp_orch.spec.units import seconds, size
+from emp_orch.units import seconds, size
 
 MAX_MACHINES = 10_000
 PORT_STEP = 100  # between replicas that share a host; the schema says so under `replicas`

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import cast
 
 from msgspec import Struct
 
+from emp_orch import units
 from emp_orch.errors import UsageError
 from emp_orch.fleet.chronicle import TYPES, concerns, kind_of
 from emp_orch.fleet.kinds import Kind
@@ -41,10 +41,6 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return concerns(entry.data, self.machine_id, self.subject)
 
 
-_AGO = re.compile(r"(\d{1,9})(s|m|h|d)", re.ASCII)
-_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
 def wanted(
     now_ms: int, *, since: str = "", machine_id: str = "", types: Iterable[str] = (), kinds: Iterable[str] = ()
 ) -> Wanted:
@@ -62,11 +58,13 @@ def wanted(
 def _since_ms(text: str, now_ms: int) -> int:
     if not text:
         return 0
-    if ago := _AGO.fullmatch(text):
-        return max(0, now_ms - int(ago[1]) * _UNIT_MS[ago[2]])
     try:
         at = datetime.fromisoformat(text)
         return max(0, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        pass  # 20260131 is a day, not a number of seconds
+    try:
+        return max(0, now_ms - int(units.duration(text) * 1000))
     except (ValueError, OverflowError):
         raise UsageError(
             f"since: {text[:64]!r} is no age and no time", hint="write 90s, 30m, 1h, 2d or 2026-01-31T12:00:00Z"

@@ -306,7 +306,7 @@ async def test_the_shortcuts_and_what_contradicts_them(folder: Path, queue: Queu
         (("--id", "a", "--idempotency-key", "b"), "idempotency_key"),
         (("-f", "jobs.jsonl"), "-f stands in place of service"),
         (("--timeout", "5"), "--timeout goes with --wait"),
-        (("--wait", "--timeout", "nan"), "--timeout: nan is no number of seconds"),
+        (("--wait", "--timeout", "nan"), "'nan' is no duration"),
         (("--payload", "@deep.json"), "--payload: deep.json is not JSON: maximum recursion depth"),
     ):
         done = await run(folder, *argv, *more)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import CannotLoad
-from emp_orch.spec.units import seconds, size
+from emp_orch.units import seconds, size
 
 
 class Tidy(Struct, frozen=True, kw_only=True):
