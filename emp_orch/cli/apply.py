@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emp_orch.cli import publishing
-from emp_orch.cli.options import Duration
+from emp_orch.cli.options import Duration, refuse_stdin
 from emp_orch.cli.progress import Progress
 from emp_orch.cli.publishing import Agree, Asked
 from emp_orch.errors import UsageError
@@ -60,6 +60,7 @@ def apply(
 
     Exit: 0 done, 1 it did not work, 2 bad emp.yaml, 3 Redis out of reach, 4 not ready in time.
     """
+    refuse_stdin(file, "emp apply")
     asked = Asked(
         yes=yes,
         prune=prune,

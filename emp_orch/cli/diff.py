@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emp_orch.cli.options import refuse_stdin
 from emp_orch.errors import EmpError, Exit, UsageError
 from emp_orch.plaintext import one_line
 
@@ -49,6 +50,7 @@ def diff(
         raise UsageError(
             "FILE, --prune and --allow-empty are for --plan-out", hint="emp diff compares what was applied"
         )
+    refuse_stdin(file, "emp diff --plan-out")
     try:
         if plan_out is not None:
             asyncio.run(_plan_out(directory, file or Path("emp.yaml"), plan_out, prune, allow_empty, as_json))

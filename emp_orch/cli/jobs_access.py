@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -79,13 +79,24 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
 def json_option(name: str, text: str, folder: Path) -> Any:
     """The value of an option: JSON, `@file` (relative to `folder`), or `-` for standard input."""
     if text == "-":
-        return _json(name, "standard input", sys.stdin.buffer.read())
+        return _json(name, "standard input", _bounded(name, "standard input", sys.stdin.buffer))
     if not text.startswith("@"):
         return _json(name, "", text.encode(errors="surrogateescape"))
     try:
-        return _json(name, text[1:], (folder / text[1:]).read_bytes())
-    except OSError as e:
-        raise UsageError(f"{name}: cannot read {text[1:]}: {e.strerror or e}") from e
+        with (folder / text[1:]).open("rb") as file:
+            return _json(name, text[1:], _bounded(name, text[1:], file))
+    except (OSError, ValueError) as e:
+        why = (e.strerror or e) if isinstance(e, OSError) else "it is no path"
+        raise UsageError(f"{name}: cannot read {text[1:]}: {why}") from e
+
+
+def _bounded(name: str, where: str, file: BinaryIO) -> bytes:
+    from emp_orch.jobs.submission import MAX_JOB_BYTES
+
+    data = file.read(MAX_JOB_BYTES + 1)
+    if len(data) > MAX_JOB_BYTES:
+        raise UsageError(f"{name}: {where} is larger than a whole job may be, {MAX_JOB_BYTES:,} bytes")
+    return data
 
 
 def _json(name: str, where: str, data: bytes) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emp_orch.cli.options import folder_of, load_fleet
 from emp_orch.errors import EmpError, UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
 def render(
     directory: Path, file: Path | None, machine: str | None, host: str | None, out: Path | None, as_json: bool
 ) -> None:
-    """Print the supervisord.conf of each machine in FILE [emp.yaml], or with --host a Docker host's compose.yaml.
+    """Print the supervisord.conf of each machine in FILE [emp.yaml; - is stdin], or a host's compose.yaml.
 
     With --out both are written: ID.supervisord.conf and NAME.compose.yaml. Nothing is applied, and no secret stands
     in any of them.
 
     Exit: 0 done, 1 it could not be written, 2 bad emp.yaml or no such machine or host.
     """
-    from emp_orch import spec
     from emp_orch.cli.render_compose import compose_texts
     from emp_orch.fleet.desired import desired_machines
     from emp_orch.render.supervisord import render_machine
@@ -40,13 +40,11 @@ def render(
 
     if machine is not None and host is not None:
         raise UsageError("--machine and --host exclude each other", hint="give one of them")
-    path = directory / (file or "emp.yaml")
-    fleet = spec.load(path, os.environ)
-    fleet = _on_allotted(fleet)
+    fleet = _on_allotted(load_fleet(directory, file))
     machines = desired_machines(fleet)
     if machine is not None and machine not in machines:
         raise _unknown("machine", machine, machines)
-    composed = {} if machine is not None else compose_texts(fleet, path.absolute().parent)
+    composed = {} if machine is not None else compose_texts(fleet, folder_of(directory, file).absolute())
     if host is not None and host not in composed:
         raise _unknown("machine on Docker host", host, composed)
     template = read_text("templates/supervisord.conf.j2")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from emp_orch.cli.options import folder_of, load_fleet
 from emp_orch.errors import Exit
 
 if TYPE_CHECKING:
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 def validate(folder: Path, file: Path | None, as_json: bool) -> None:
-    """Check FILE (emp.yaml) and name every problem in it."""
-    from emp_orch.spec import ConfigError, load, notes
+    """Check FILE [emp.yaml], or standard input for -, and name every problem in it."""
+    from emp_orch.spec import ConfigError, is_virtual_environment, notes
     from emp_orch.spec.devices import notes_here
 
-    path = folder / (file or "emp.yaml")
     try:
-        fleet = load(path, os.environ, here=True)
+        fleet = load_fleet(folder, file, here=True)
     except ConfigError as e:
         if not as_json:
             raise
@@ -42,9 +41,12 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({"valid": True, "fleet": fleet.name, **counts, "problems": []}, indent=2))
         return
     parts = [_count(number, what.replace("gpu_slot", "GPU slot")) for what, number in counts.items()]
-    click.echo(f"{file or 'emp.yaml'} is valid: fleet {fleet.name}, {', '.join(parts)}")
+    named = "standard input" if str(file) == "-" else file or "emp.yaml"
+    click.echo(f"{named} is valid: fleet {fleet.name}, {', '.join(parts)}")
     for service in fleet.services.values():
         _note_connector(service)
+    if is_virtual_environment(folder_of(folder, file) / ".env"):
+        click.echo(".env: note: a virtual environment of Python, nothing is read from it", err=True)
     for note in (*notes(fleet), *notes_here(fleet)):
         click.echo(note, err=True)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from emp_orch import plainfile
 from emp_orch.errors import EmpError
 from emp_orch.inotify import Inotify
 
@@ -72,8 +73,8 @@ class FileWatch:
         """A digest of each file; of one that cannot be read, nothing."""
         found = dict.fromkeys(self._files, b"")
         for file in self._files:
-            with suppress(OSError), file.open("rb") as f:
-                found[file] = hashlib.sha256(f.read(_COMPARED_BYTES)).digest()
+            with suppress(OSError):
+                found[file] = hashlib.sha256(plainfile.read(file, limit=_COMPARED_BYTES)).digest()
         return found
 
     async def _settle(self) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from emp_orch import plainfile
 from emp_orch.control import generation as generations
 from emp_orch.control.observe import Observer
 from emp_orch.control.plan_text import plan_lines
@@ -135,8 +136,7 @@ def write(path: Path, plan: PlanFile) -> None:
 def read(path: Path) -> PlanFile:
     """The plan in the file `path`. Raises UsageError when there is none, or something else."""
     try:
-        with path.open("rb") as f:
-            text = f.read(MAX_BYTES + 1)
+        text = plainfile.read(path, limit=MAX_BYTES)
     except OSError as e:
         raise UsageError(f"cannot read {path}: {e.strerror}", hint="`emp diff --plan-out FILE` writes one") from e
     if len(text) > MAX_BYTES:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from emp_orch import plainfile, spec, whose
 from emp_orch import settings as settings_files
-from emp_orch import spec, whose
 from emp_orch.control.host_gpus import allotted_here
 from emp_orch.control.packing import own_package
 from emp_orch.control.reach import door, reach
@@ -21,6 +21,9 @@ from emp_orch.layout import Layout
 from emp_orch.runtimes.engine import local_host
 from emp_orch.settings import ControlContainers, EngineAddress, InputLimits, Listen, Settings
 from emp_orch.store.artifacts import Artifacts
+
+# A value travels in an environment, where one variable may have 128 KiB.
+MAX_SECRET = 128 * 1024
 
 
 class Proposal(Struct, frozen=True, kw_only=True):
@@ -200,7 +203,10 @@ def _value(ref: SecretRef, root: Path, environ: Mapping[str, str]) -> str:
             raise EmpError(f"the environment has no {ref.name}")
         return value
     try:
-        return (root / ref.name).read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as e:
+        content = plainfile.read(root / ref.name, limit=MAX_SECRET)
+        if len(content) > MAX_SECRET:
+            raise EmpError(f"{ref.name}: larger than {MAX_SECRET // 1024} KiB")
+        return content.decode().rstrip("\n")
+    except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise EmpError(f"{ref.name}: {reason}") from e

@@ -5,7 +5,18 @@ The way in is `load`; the steps are source, interpolate, validate, build, semant
 """
 
 from emp_orch.spec.advice import notes
-from emp_orch.spec.load import Setting, environment, load, load_text, num_gpus
+from emp_orch.spec.load import Setting, environment, is_virtual_environment, load, load_stream, load_text, num_gpus
 from emp_orch.spec.problems import ConfigError, Problem
 
-__all__ = ["ConfigError", "Problem", "Setting", "environment", "load", "load_text", "notes", "num_gpus"]
+__all__ = [
+    "ConfigError",
+    "Problem",
+    "Setting",
+    "environment",
+    "is_virtual_environment",
+    "load",
+    "load_stream",
+    "load_text",
+    "notes",
+    "num_gpus",
+]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
 
+from emp_orch import plainfile
 from emp_orch.fleet.model import Fleet
 from emp_orch.spec import comfyui, devices, dotenv, warmups
 from emp_orch.spec.build import Built, build
@@ -30,10 +33,18 @@ def load(path: Path, environ: Mapping[str, str], *, here: bool = False) -> Fleet
     return found[0].fleet
 
 
+def load_stream(stream: BinaryIO, folder: Path, environ: Mapping[str, str], *, here: bool = False) -> Fleet:
+    """As `load`, of an emp.yaml that comes from `stream` and would stand in `folder`. Raises ConfigError, OSError."""
+    label = "(stdin)"
+    text = _text(label, stream.read(MAX_BYTES + 1), MAX_BYTES)
+    known = environment(folder / "emp.yaml", environ)
+    return _checked(text, label, known, "emp.yaml", here=here, folder=folder)[0].fleet
+
+
 def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` over the variables of the `.env` beside the emp.yaml at `path`. Raises ConfigError."""
     file = path.with_name(".env")
-    if not file.is_file():  # a folder of that name is somebody's virtual environment
+    if not os.path.lexists(file) or is_virtual_environment(file):
         return dict(environ)
     report = Report(_label(file))
     try:
@@ -43,6 +54,11 @@ def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     if report.problems:
         raise ConfigError(report.problems)
     return {**found, **environ}
+
+
+def is_virtual_environment(path: Path) -> bool:
+    """Whether `path` is Python's: some have it in a folder that is called .env."""
+    return (path / "pyvenv.cfg").is_file()
 
 
 def load_text(text: str, *, file: str, environ: Mapping[str, str], origin: str | None = None) -> Fleet:
@@ -128,10 +144,13 @@ def _label(path: Path) -> str:
 def _read(path: Path, *, limit: int, missing: str = "") -> str:
     label = _label(path)
     try:
-        with path.open("rb") as f:
-            content = f.read(limit + 1)
+        content = plainfile.read(path, limit=limit)
     except (OSError, ValueError) as e:
         raise ConfigError([_unreadable(label, e, missing)]) from e
+    return _text(label, content, limit)
+
+
+def _text(label: str, content: bytes, limit: int) -> str:
     if len(content) > limit:
         raise ConfigError([_whole(label, f"larger than {limit // 1024 // 1024} MiB")])
     try:
@@ -146,8 +165,13 @@ def _unreadable(label: str, error: Exception, missing: str) -> Problem:
     match error:
         case FileNotFoundError():
             return _whole(label, "no such file", missing)
+        case IsADirectoryError() if label.rpartition("/")[2] == ".env":
+            return _whole(label, "is a folder; emp reads NAME=VALUE lines from a file of that name", "rename it")
         case IsADirectoryError():
             return _whole(label, "is a folder", "name the file in it")
+        case plainfile.NotAFile():
+            hint = "`emp validate -` and `emp render -` read standard input; emp apply needs a file that stays"
+            return _whole(label, error.strerror or "is no file", hint)
         case PermissionError():
             return _whole(label, "permission denied", "make it readable for the user who runs emp")
         case OSError() if error.errno:

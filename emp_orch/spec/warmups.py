@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from emp_orch import plainfile
 from emp_orch.fleet.model import Service, ServiceName
 from emp_orch.jobs.workflows import normalised
 from emp_orch.spec.problems import Path as Place
@@ -57,8 +58,7 @@ class _Reading:
                 "connector: comfyui",
             )
         try:
-            with path.open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
+            text = plainfile.read(path, limit=MAX_BYTES)
         except (OSError, ValueError) as e:
             why = e.strerror if isinstance(e, OSError) else "it is no path"
             return self._bad(f"cannot read {quoted(named)}: {why}", "the path is relative to the folder of this file")
