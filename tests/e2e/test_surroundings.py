@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +31,15 @@ def test_modules_of_the_users_are_nobodys_but_the_services(placed: Stack, tmp_pa
     """In PYTHONPATH and in the fleet's folder; a service still has what the user set."""
     lib = tmp_path / "lib"
     lib.mkdir()
-    for name in SHADOWS:
-        for folder in (lib, placed.root):
+    # The command that is typed follows PYTHONPATH to whatever emp_orch stands there first; a folder is no such word.
+    for folder, names in ((lib, SHADOWS), (placed.root, (*SHADOWS, "emp_orch"))):
+        for name in names:
             (folder / f"{name}.py").write_text(f"raise SystemExit('the user has a {name}')\n")
     env = {"PYTHONPATH": str(lib), "PYTHONSTARTUP": "/nowhere.py", "NUM_GPUS": "1"}
-    placed.up(**env)
+    # As the installed command has it: where it is typed holds no modules of its own.
+    argv = [sys.executable, "-P", "-m", "emp_orch", "apply", "-y"]
+    done = subprocess.run(argv, cwd=placed.root, env={**os.environ, **env}, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{placed.log_ends()}"
     assert "completed" in placed.ok("submit", "simulation", "--wait", **env)
     service = placed.program("simulation")
     environ = Path(f"/proc/{service.pid}/environ").read_bytes().split(b"\0")
