@@ -39,8 +39,7 @@ def explain(directory: Path, drift: tuple[str, ...], as_json: bool) -> None:
     """Explain one drift: since when, why, the line of emp.yaml, what was tried, why it waits, what you can do.
 
     DRIFT is a key as `emp diff --json` shows it, or a part of one, or a machine or program by any name that emp prints;
-    with nothing, the only drift there is. One that has
-    closed is told from the journal.
+    with nothing, the only drift there is. One that has closed is told from the journal.
     """
     if len(drift) > 2:
         raise UsageError("name one drift, or a machine and one subject of it", hint="`emp diff` lists what differs")
@@ -118,11 +117,13 @@ async def _read(directory: Path, settings: Settings, r: Client, words: tuple[str
 
 def _name(directory: Path, words: tuple[str, ...]) -> Name | None:
     """What is named, where it is no drift; None for what is nothing of this fleet either."""
-    from emp_orch.cli.names import named
+    from emp_orch.cli.names import known_names
     from emp_orch.fleet.names import UnknownName
+    from emp_orch.layout import Layout
 
+    known = known_names(Layout(directory))
     try:
-        return named(directory, *words)
+        return known.find(words) if known is not None else None
     except UnknownName:
         return None
 
