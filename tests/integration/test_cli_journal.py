@@ -260,7 +260,7 @@ async def test_a_drift_is_explained_while_it_stands_and_after(
         told = ok(http_stack, "explain", *words)
         assert told.startswith("program-fatal of comfyui-gpu1 on m1: stands\n"), told
     for part in (
-        "  waits     backoff after 2 attempts; next in ",
+        "  waits     backoff after 2 attempts; next ",
         "start program m1 comfyui-gpu1: no word yet",
         "healed after 1s by start program m1 comfyui-gpu1",
         "  you can   `emp logs machine-m1/comfyui-gpu1` shows what it said",
