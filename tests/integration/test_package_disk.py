@@ -151,17 +151,18 @@ def test_one_without_modules_of_its_own_does_not_pass_for_the_machines(tmp_path:
         disk.install(digest)
 
 
-def test_workers_start_from_what_the_link_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMP_MACHINE_DIR", str(tmp_path))
-    env = {"PYTHONPATH": "/x", "EMP_PACKAGE": "stale", "A": "b"}
-    assert from_package(env) == {"PYTHONPATH": "/x", "A": "b"}
+def test_workers_start_from_what_the_link_says(tmp_path: Path) -> None:
+    where = {"EMP_MACHINE_DIR": str(tmp_path)}
+    env = {**where, "PYTHONPATH": "/x", "EMP_PACKAGE": "stale", "A": "b"}
+    plain = {**where, "PYTHONPATH": "/x", "A": "b"}
+    assert from_package(env) == plain
     disk = PackageDisk(tmp_path / "packages")
     digest = _switch(disk, NEW)
     folder = tmp_path / "packages" / digest
-    assert from_package(env) == {"PYTHONPATH": str(folder), USERS_PATH: "/x", "A": "b", "EMP_PACKAGE": digest}
-    assert from_package({})["PYTHONPATH"] == str(folder)
+    assert from_package(env) == {**plain, "PYTHONPATH": str(folder), USERS_PATH: "/x", "EMP_PACKAGE": digest}
+    assert from_package(where)["PYTHONPATH"] == str(folder)
     for target in ("nowhere", "../packages/" + digest, "/etc"):
         (disk.root / "current").unlink()
         (disk.root / "current").symlink_to(target)
-        assert from_package(env) == {"PYTHONPATH": "/x", "A": "b"}
+        assert from_package(env) == plain
         assert disk.current() == ""
