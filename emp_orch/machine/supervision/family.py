@@ -21,7 +21,7 @@ from emp_orch.procident import ProcessIdentity
 
 AGENT = "agent"
 _ENVIRON_BYTES = 4 * 1024 * 1024
-RECENT_S = 2.0
+RECENT_S = 5.0
 _PARENT, _GROUP, _SESSION = 1, 2, 3
 
 
