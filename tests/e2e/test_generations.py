@@ -175,7 +175,7 @@ def test_a_rollback_from_a_broken_file_and_a_fleet_that_is_down(up: Stack) -> No
     for args in (("history",), ("rollback", "-y"), ("scale", MACHINE, "1", "-y")):
         away = up.run(*args)
         assert away.returncode == 3
-        assert "fleet test is down" in away.stderr and "emp apply" in away.stderr
+        assert "fleet test is down" in away.stderr and "emp start" in away.stderr
 
 
 def test_a_damaged_generation_is_named(up: Stack) -> None:

@@ -87,7 +87,7 @@ def test_a_killed_servers_children_end_before_its_replacement_starts(bare: Bare)
 @pytest.mark.parametrize("how", [(), ("wiped",), ("wiped", "silent"), ("stubborn",)])
 def test_what_went_to_the_background_ends_with_its_program(bare: Bare, tmp_path: Path, how: tuple[str, ...]) -> None:
     note = tmp_path / "pids"
-    bare.program("daemon", sys.executable, "-c", DAEMON, str(note), *how, start_s=1)
+    bare.program("daemon", sys.executable, "-c", DAEMON, str(note), *how, start_s=30)
     bare.program("other", "sleep", "1000")
     bare.start()
     # It ends within its start seconds each time, however long its daemon takes to end: given up in the end.
