@@ -173,16 +173,17 @@ def of_process(pid: int) -> Marked | None:
     """The mark of the living process `pid`; None without one, and for one that we may not look into."""
     from emp_orch.procident import identify
 
-    environ = _environ(pid)
+    environ = environ_of(pid)
     if f"{MARK}=".encode() not in environ or (who := identify(pid)) is None:
         return None
     variables = dict(v.split("=", 1) for v in os.fsdecode(environ).split("\0") if "=" in v)
     mark = parse(variables.get(MARK, ""))
     # Another process may have been given the pid meanwhile.
-    return Marked(who, mark, variables.get(FOLDER, "")) if mark is not None and _environ(pid) == environ else None
+    return Marked(who, mark, variables.get(FOLDER, "")) if mark is not None and environ_of(pid) == environ else None
 
 
-def _environ(pid: int) -> bytes:
+def environ_of(pid: int) -> bytes:
+    """The environment that `pid` was started with; empty where we may not look."""
     try:
         with Path(f"/proc/{pid}/environ").open("rb") as file:
             return file.read(_ENVIRON_BYTES)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from emp_orch import openfiles
 from emp_orch.machine import launch
 from emp_orch.machine.supervision.due import seconds_until_due
 from emp_orch.machine.supervision.endings import Endings
@@ -20,8 +20,6 @@ from emp_orch.machine.supervision.family import Family
 from emp_orch.marks import MARK
 
 _PR_SET_CHILD_SUBREAPER = 36
-# Some programs close every number below their limit one by one: a limit without end is no service to them.
-MAX_FILES = 1 << 20
 # What supervisord handles (options.setsignals). Between fork and exec it would be heard by a copy of supervisord.
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 _LAUNCHED = ["-m", launch.MODULE]
@@ -56,7 +54,7 @@ class Extension:
     def install(self) -> None:
         if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             self._options.logger.warn("emp: this kernel gives us no orphans: what a program leaves may outlive it")
-        raise_limit()
+        openfiles.raise_soft()  # supervisord alone sees to 1024
         options = self._options
         options.poller.poll = self.poll
         options.fork, options.execve = self.fork, self.execve
@@ -175,12 +173,3 @@ def _zombies() -> bool:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return False
-
-
-def raise_limit() -> None:
-    """Let us, and what we start, open as many files as the hard limit allows; supervisord alone sees to 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

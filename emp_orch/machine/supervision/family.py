@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emp_orch.lifemark import START_TICKS, stat_fields
-from emp_orch.marks import MARK
+from emp_orch.marks import MARK, environ_of
 from emp_orch.procident import ProcessIdentity
 
 AGENT = "agent"
-_ENVIRON_BYTES = 4 * 1024 * 1024
 RECENT_S = 5.0
 _PARENT, _GROUP, _SESSION = 1, 2, 3
 
@@ -136,12 +135,8 @@ def _seen(pid: int) -> _Seen | None:
 
 def mark_of(pid: int) -> str:
     """The mark of `pid`; empty without one."""
-    try:
-        with Path(f"/proc/{pid}/environ").open("rb") as file:
-            variables = file.read(_ENVIRON_BYTES).split(b"\0")
-    except OSError:
-        return ""
     start = f"{MARK}=".encode()
+    variables = environ_of(pid).split(b"\0")
     return next((os.fsdecode(v.removeprefix(start)) for v in variables if v.startswith(start)), "")
 
 
