@@ -10,16 +10,31 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import redis
-from queue_support import Server, eventually, free_port
+from queue_support import Server, eventually, free_port, until
 
 from emp_orch.fleet.observed import ConnectorStatus, WorkerReport
 from emp_orch.layout import Layout
+from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
 
 EMP = (sys.executable, "-m", "emp_orch")
 KEYS = Keys("w:")
+
+
+async def known_by_its_service(r: Client, job_id: str, port: int) -> None:
+    """Until the service at this port has the job's run: its id stands in the job's document before it is sent."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+
+        async def there() -> bool:
+            if not await r.hexists(KEYS.job(job_id), "run"):
+                return False
+            async with http.get("/queue") as queue, http.get("/history") as history:
+                return bool((await queue.json())["queue_running"] or await history.json())
+
+        await until(there)
 
 
 class Daemon:

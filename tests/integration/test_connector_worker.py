@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from connector_support import job_of, serving
 from queue_support import Server, eventually, job, until
-from worker_support import KEYS, Bench
+from worker_support import KEYS, Bench, known_by_its_service
 
 from emp_orch.connectors.base import Run
 from emp_orch.connectors.simulation import Simulation
@@ -86,13 +86,9 @@ async def prompts(port: int) -> list[str]:
         return list(await answer.json())
 
 
-async def adopted(r: Client, claims: Claims, claim: Claimed) -> Adopted:
-    """The claim as the worker's next life takes it over, once its run is on record."""
-
-    async def recorded() -> bool:
-        return bool(await r.hexists(KEYS.job(claim.job.id), "run"))
-
-    await until(recorded)
+async def adopted(r: Client, claims: Claims, claim: Claimed, port: int) -> Adopted:
+    """The claim as the worker's next life takes it over, once its service has the run."""
+    await known_by_its_service(r, claim.job.id, port)
     found = await claims.adopt(claim.job.id)
     assert found is not None
     return found
@@ -105,7 +101,7 @@ async def test_a_run_that_was_begun_is_followed_and_not_begun_again(
     bound, stopping = Bound(port, tmp_path / "out"), asyncio.Event()
     claim = await claimed(queue, claims, steps=40)
     first = asyncio.create_task(JobRun(claims, bound.given(claim), CONFIG, stopping).run())
-    again = await adopted(r, claims, claim)
+    again = await adopted(r, claims, claim, port)
     first.cancel()  # as a kill does: nobody tells the service
     await asyncio.wait([first])
     assert again.run is not None and again.run.url == bound.binding.url

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from queue_support import Server, job, running_server, until
-from worker_support import KEYS, Bench, bench
+from worker_support import KEYS, Bench, bench, known_by_its_service
 
 from emp_orch import spec
 from emp_orch.connectors.simulation import Request, workflow_of
@@ -97,10 +97,7 @@ async def killed_in_the_middle(
     stage.ready()
     sent = await Queue(r, KEYS).submit(job(payload=payload))
 
-    async def known_by_its_service() -> bool:
-        return bool(await r.hexists(KEYS.job(sent.job_id), "run"))
-
-    await until(known_by_its_service)
+    await known_by_its_service(r, sent.job_id, port)
     worker.kill()
     return sent.job_id
 

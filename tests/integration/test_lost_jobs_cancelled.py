@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from msgspec import structs
 from queue_support import job, until
-from worker_support import KEYS, Bench
+from worker_support import KEYS, Bench, known_by_its_service
 
 from emp_orch import spec
 from emp_orch.control.lost_jobs import LostJobs
@@ -48,10 +48,7 @@ async def test_it_ends_cancelled_and_its_service_is_free(stage: Bench, r: Client
     stage.ready()
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 1000}))
 
-    async def known_by_its_service() -> bool:
-        return bool(await r.hexists(KEYS.job(sent.job_id), "run"))
-
-    await until(known_by_its_service)
+    await known_by_its_service(r, sent.job_id, port)
     worker.kill()
     assert await queue.cancel(sent.job_id) is CancelOutcome.REQUESTED
     async with asyncio.TaskGroup() as group:
@@ -81,10 +78,7 @@ async def test_it_takes_no_longer_than_a_run_may(stage: Bench, r: Client, fleet:
     stage.ready()
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 1000}, max_retries=0))
 
-    async def known_by_its_service() -> bool:
-        return bool(await r.hexists(KEYS.job(sent.job_id), "run"))
-
-    await until(known_by_its_service)
+    await known_by_its_service(r, sent.job_id, port)
     worker.kill()
     machine = structs.replace(fleet.machines[0], worker=structs.replace(fleet.machines[0].worker, job_timeout_s=1.5))
     short = structs.replace(fleet, machines=(machine,))

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from queue_support import Server, eventually, free_port, job, until
-from worker_support import EMP, KEYS, Bench
+from worker_support import EMP, KEYS, Bench, known_by_its_service
 
 from emp_orch.connectors.simulation import Request, workflow_of
 from emp_orch.fleet.observed import ConnectorStatus
@@ -202,10 +202,7 @@ async def test_a_worker_that_starts_again_takes_its_run_up_again(stage: Bench, r
     stage.ready()
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 100}))
 
-    async def known_by_its_service() -> bool:
-        return bool(await r.hexists(KEYS.job(sent.job_id), "run"))
-
-    await until(known_by_its_service)
+    await known_by_its_service(r, sent.job_id, port)
     killed.kill()
     again = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     found = await ended(queue, sent.job_id)
