@@ -356,14 +356,16 @@ def play(lab: Lab, scene: Scene, *, but: str = "") -> None:
     place = lab.place()
     if scene.paused:
         lab.pause()
-    scene.cause(lab)
-    lab.until_seen(scene.sees, scene.again)
-    lab.until_told("drift_opened", scene.sees, place)
-    if scene.paused:
+    try:
+        scene.cause(lab)
+        lab.until_seen(scene.sees, scene.again)
+        lab.until_told("drift_opened", scene.sees, place)
         begun = {e.data["operation"] for e in lab.journal(place) if e.type == "operation_begun"}
-        assert not begun & {s.operation for s in scene.sees}, "it is paused"
+        assert not scene.paused or not begun & {s.operation for s in scene.sees}, "it is paused"
+    finally:  # also where it failed: the scenes that follow are about something else
         scene.mend(lab)
-        lab.resume()
+        if scene.paused:
+            lab.resume()
     scene.then(lab)
     lab.until_healed((*scene.sees, *scene.passing), place)
     lab.until_whole(but=but)
