@@ -21,6 +21,7 @@ from emp_orch.fleet.drift import Desired, Drift, Kind, diff
 from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import drained
+from emp_orch.freespace import refuse_full
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
 from emp_orch.runtimes.join_tokens import JoinTokens
@@ -62,6 +63,7 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
         await plane.start_stopped()
         await plane.wait_ready(proposal.settings)
         return
+    refuse_full(layout.control, layout.machines, layout.redis, layout.artifacts, layout.logs)
     plane.prepare(proposal.settings, proposal.secrets)
     keep_own(layout)
     started = False

@@ -9,12 +9,12 @@ from emp_orch.control import generation as generations
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.fleet.model import Fleet
+from emp_orch.freespace import NEEDED_BYTES
 from emp_orch.settings import Settings
 from emp_orch.store.generations import Generation
 
 MIN_PYTHON = (3, 11)
-# Below the first a machine's set-up refuses to start; below the second it is time to do something.
-LOW_BYTES = 256 * 1024**2
+# Below NEEDED_BYTES nothing is started; below this it is time to do something.
 SCARCE_BYTES = 2 * 1024**3
 
 
@@ -103,7 +103,7 @@ def _disk(facts: Facts) -> Iterator[Problem]:
                 what=f"only {free // 1024**2} MiB free",
                 fix="free some space; `emp logs --clear` empties the logs",
                 where=where,
-                level=Level.FAIL if free < LOW_BYTES else Level.WARN,
+                level=Level.FAIL if free < NEEDED_BYTES else Level.WARN,
             )
 
 

@@ -1,0 +1,37 @@
+"""Whether there is room where a fleet writes: logs and outputs fill a disk, and a full one loses jobs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from emp_orch.errors import EmpError
+
+# With less nothing is started.
+NEEDED_BYTES = 256 * 1024**2
+NEEDED_FILES = 1000
+
+
+def refuse_full(*folders: Path) -> None:
+    """Raise EmpError naming the first of `folders`, or what there is above it, that is full or cannot be written."""
+    for folder in folders:
+        there = next(p for p in (folder, *folder.parents) if p.exists())
+        stat = os.statvfs(there)
+        if stat.f_flag & os.ST_RDONLY:
+            raise EmpError(
+                f"cannot write in {there}: its file system is mounted read-only",
+                hint="keep the fleet elsewhere, or look why (`dmesg` tells of a disk that failed)",
+            )
+        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+            raise EmpError(f"cannot write in {there}: permission denied", hint="check its owner and permissions")
+        free = stat.f_bavail * stat.f_frsize
+        if free < NEEDED_BYTES:
+            raise EmpError(
+                f"only {free // 1024**2} MiB free in {there}, {NEEDED_BYTES // 1024**2} MiB needed",
+                hint="free some space; `emp logs --clear` empties the logs",
+            )
+        if stat.f_files and stat.f_favail < NEEDED_FILES:
+            raise EmpError(
+                f"only {stat.f_favail} files can still be made in {there}, its file system has no inodes left",
+                hint="remove files that nobody needs",
+            )
