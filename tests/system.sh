@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need from the system: a redis-server beside the embedded one, Chromium, a Docker Engine with Compose,
-# and an ssh server. Installs what is missing where it may; says what to install where it may not.
+# an ssh server and systemd. Installs what is missing where it may; says what to install where it may not.
 set -eu
 missing=""
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -11,6 +11,7 @@ PATH="$PATH:/usr/sbin:/sbin"
 has dockerd && has docker || missing="$missing docker.io"
 has iptables || missing="$missing iptables"
 has ip || missing="$missing iproute2"
+has systemd-analyze && [ -x /usr/lib/systemd/systemd ] || missing="$missing systemd"
 has debootstrap || missing="$missing debootstrap"
 has sshd && has ssh || missing="$missing openssh-server openssh-client"
 compose=""

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "start": ("start", "start", "Bring up what is in force, after `emp stop` or a reboot; publishes nothing."),
     "stop": ("down", "down", "The same as `emp down`."),
     "down": ("down", "down", "Stop this folder's fleet, and nothing else."),
+    "boot": ("boot", "boot", "Let systemd bring the fleet up at boot: install, remove, status."),
     "restart": ("restart", "restart", "Restart a machine, or one of its programs."),
     "pause": ("orders", "pause", "Let the reconciler act no more: on the fleet, a machine, a program."),
     "resume": ("orders", "resume", "End a pause or a drain; close an open breaker."),

@@ -13,6 +13,7 @@ from emp_orch.cli import publishing
 from emp_orch.cli.options import Duration
 from emp_orch.cli.progress import Progress
 from emp_orch.cli.publishing import Published
+from emp_orch.errors import UsageError
 
 if TYPE_CHECKING:
     from emp_orch.control.starting import Started
@@ -23,18 +24,29 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until all is ready.")
 @click.option("--no-wait", is_flag=True, help="Return once the control plane is up; do not wait for the machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--foreground", is_flag=True, help="Stay, and stop the fleet on TERM or Ctrl-C: for service managers.")
 @click.pass_obj
-def start(directory: Path, timeout: float, no_wait: bool, as_json: bool) -> None:
+def start(directory: Path, timeout: float, no_wait: bool, as_json: bool, foreground: bool) -> None:
     """Bring up what was in force when the fleet went down: after `emp stop`, after a reboot.
 
     Nothing is published, and emp.yaml is not read: what `emp scale` or `emp rollback` did last stays. Secrets are taken
     from the environment, .env and files as by `emp apply`; one that has no value there keeps its last. Where the fleet
     runs already, what it lacks is started.
 
+    With --foreground it stays as long as the control plane runs, tells systemd (Type=notify) once that is up, and stops
+    the fleet when it is told to end; it exits with 1 when the control plane ended by itself.
+
     Exit: 0 done or it ran already, 1 it did not work, 2 nothing was applied here or a secret without value, 3 Redis out
     of reach, 4 not ready in time.
     """
-    asyncio.run(_start(directory, timeout, no_wait, as_json))
+    if foreground and as_json:
+        raise UsageError("--json says how a start ended: not with --foreground")
+    if foreground:
+        from emp_orch.cli.start_foreground import stay
+
+        stay(directory)
+    else:
+        asyncio.run(_start(directory, timeout, no_wait, as_json))
 
 
 async def _start(directory: Path, timeout_s: float, no_wait: bool, as_json: bool) -> None:

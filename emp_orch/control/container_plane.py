@@ -92,6 +92,12 @@ class ContainerPlane(Plane):
             return None
         return next((who for run in runs.values() if run.pid and (who := identify(run.pid))), None)
 
+    def stopped(self) -> bool:
+        try:
+            return not self._ours()
+        except Unreachable:
+            return False
+
     async def programs(self) -> list[ProcessInfo]:
         try:
             runs = await asyncio.to_thread(self._runs)

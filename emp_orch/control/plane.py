@@ -60,6 +60,10 @@ class Plane(ABC):
         """The living process that stands for the whole plane; None when it does not run."""
 
     @abstractmethod
+    def stopped(self) -> bool:
+        """Whether it does not run because it was stopped in good order, and not because it ended by itself."""
+
+    @abstractmethod
     def _write(self, settings: Settings) -> None:
         """Write what this plane is started from. May raise OSError."""
 
@@ -163,6 +167,9 @@ class ControlPlane(Plane):
         """Our living supervisord; None when it does not run."""
         who = recorded(self._run / "supervisord")
         return who if who is not None and alive(who) else None
+
+    def stopped(self) -> bool:
+        return recorded(self._run / "supervisord") is None  # who stops it takes that away
 
     def _write(self, settings: Settings) -> None:
         self._run.mkdir(exist_ok=True)

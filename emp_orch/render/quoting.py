@@ -11,7 +11,7 @@ everything outside ASCII are written as escapes, which emp's launcher undoes.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def escape(text: str) -> str:
@@ -85,3 +85,32 @@ def yaml_text(text: str) -> str:
 def docker_csv(text: str) -> str:
     """`text` as one value of an option that the docker command splits at commas (RFC 4180)."""
     return '"{}"'.format(text.replace('"', '""'))
+
+
+# What systemd refuses in the path of an executable, and takes in the words after it (string_is_safe of string-util.c).
+_UNSAFE_IN_EXECUTABLE = frozenset("\"'\\\x7f") | frozenset(map(chr, range(0x20)))
+
+
+def systemd_word(text: str) -> str:
+    """`text` as one word of a unit's list: `%x` is a specifier there, and `\\xHH` an escape (systemd.syntax(7))."""
+    return f'"{"".join(_systemd_char(c) for c in text)}"'
+
+
+def systemd_comment(text: str) -> str:
+    """`text` on a line of its own in a comment."""
+    return "".join(c if c.isprintable() else "?" for c in text).rstrip("\\ ")
+
+
+def systemd_command(words: Sequence[str]) -> str:
+    """`words` for `ExecStart=`. The `:` within the first one's quotes keeps systemd from replacing `$NAME`."""
+    if _UNSAFE_IN_EXECUTABLE & set(words[0]):
+        words = ("/bin/sh", "-c", 'exec "$@"', "emp", *words)
+    return " ".join((systemd_word(f":{words[0]}"), *map(systemd_word, words[1:])))
+
+
+def _systemd_char(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    if char == "%":
+        return "%%"
+    return f"\\x{ord(char):02x}" if char < " " or char == "\x7f" else char

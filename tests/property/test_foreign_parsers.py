@@ -6,6 +6,7 @@ supervisord's `command=` words are in test_render_property.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import socket
@@ -27,6 +28,7 @@ from emp_orch.control.embedded import configuration
 from emp_orch.fleet.model import Volume
 from emp_orch.render.quoting import lua_text, redis_line, shell_line, yaml_text
 from emp_orch.render.supervisord import render_control
+from emp_orch.render.systemd import Unit, render_unit
 from emp_orch.resources import read_text
 from emp_orch.runtimes.ssh import dial_argv
 from emp_orch.spec import load_text
@@ -243,3 +245,52 @@ def test_an_emp_yaml_that_emp_writes_says_the_value(value: str) -> None:
         environ={},
     )
     assert next(iter(fleet.services.values())).env == {"A": value}
+
+
+NAMES = (
+    "plain",
+    FOLDER,
+    "%h",
+    "$HOME",
+    "${HOME}",
+    "$$",
+    "a\\b",
+    "\\x41",
+    "'",
+    '"',
+    ";",
+    "#",
+    "tab\there",
+    "nl\nx",
+    "ü日本🙂",
+    "-",
+    "@x",
+)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze") and "CI" not in os.environ, reason="takes systemd-analyze")
+def test_systemd_finds_the_program_of_a_unit_wherever_it_lies(tmp_path: Path) -> None:
+    units, programs_ = [], {}
+    for n, name in enumerate(NAMES):
+        folder = tmp_path / name
+        folder.mkdir()
+        program = folder / "python"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        command = (str(program), "-C", str(folder), "start")
+        unit = Unit(fleet="x", folder=str(folder), command=command, path=f"/bin:{folder}", user="root", stop_s=100)
+        units.append(tmp_path / f"emp-{n}.service")
+        units[-1].write_text(render_unit(read_text("templates/emp.service.j2"), unit))
+        programs_[name] = program
+
+    def verified() -> str:
+        argv = ["systemd-analyze", "verify", "--man=no", *map(str, units)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stderr
+
+    assert verified() == "", "it has nothing to say of any"
+    # One whose path systemd would refuse is begun by a shell, of which it knows no more.
+    direct = [name for name in NAMES if not set(name) & set("\"'\\\t\n")]
+    for program in programs_.values():
+        program.unlink()
+    said = verified()
+    assert [name for name in NAMES if f"Command {programs_[name]} is not executable" in said] == direct
