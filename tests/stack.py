@@ -24,7 +24,10 @@ from emp_orch.resources import read_text
 MACHINE = "basic-machine-local"
 DEADLINE_S = 60.0
 # Below the range the kernel takes outgoing ports from, so that no connection takes one of ours.
-PORTS = range(20_000, 32_000)
+# A part of it for each process of a test run: between looking for a free port and taking it another may come.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_SHARE = 12_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = range(20_000 + _PROCESS * _SHARE, 20_000 + (_PROCESS + 1) * _SHARE)
 SLOTS = 20
 
 T = TypeVar("T")

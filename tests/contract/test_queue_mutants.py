@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec.structs import replace
 from queue_machine import QueueMachine
@@ -268,5 +269,6 @@ def test_the_suite_finds(mutant: type) -> None:
         async def new_world() -> World:
             return world_of(mutant)
 
-    with pytest.raises((AssertionError, TimeoutError)):
+    # Flaky: found, and not found again where the machine is busy, and a wait of this patience proves nothing.
+    with pytest.raises((AssertionError, TimeoutError, Flaky)):
         run_state_machine_as_test(MutantMachine, settings=SEARCH)

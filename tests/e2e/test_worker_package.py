@@ -126,7 +126,7 @@ def test_a_release_that_does_not_run_never_gets_to_work(release: Release) -> Non
     (first,) = release.packages
     before = release.pids((*KEPT, *WORKERS))
     release.becomes("import surely_not_there")
-    said = release.apply("--timeout", "8")
+    said = release.apply("--timeout", "20")
     assert said.returncode == 4, said.stdout + said.stderr
     assert "the package does not run here: ModuleNotFoundError: No module named 'surely_not_there'" in said.stderr
     drift = [d["drift"] for d in stack.diff()[1]["drift"]]

@@ -195,7 +195,11 @@ async def test_what_workers_run_from_stays_until_they_end(tmp_path: Path, caplog
         machine.used = frozenset({digest_of(NEW)})
         machine.packages.nudge()
         await machine.has(NEW)
-    assert f"Worker cache cleaned: {digest_of(OLD)[:12]} removed" in caplog.messages
+
+        async def told() -> bool:
+            return f"Worker cache cleaned: {digest_of(OLD)[:12]} removed" in caplog.messages
+
+        await until(told)
 
 
 async def test_another_wish_ends_a_slow_download(tmp_path: Path) -> None:
