@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from emp_orch.errors import EmpError
@@ -12,18 +13,26 @@ NEEDED_BYTES = 256 * 1024**2
 NEEDED_FILES = 1000
 
 
+def nearest(folder: Path) -> Path:
+    """`folder`, or of what is above it the nearest that is there."""
+    return next(p for p in (folder, *folder.parents) if p.exists())
+
+
 def refuse_full(*folders: Path) -> None:
     """Raise EmpError naming the first of `folders`, or what there is above it, that is full or cannot be written."""
     for folder in folders:
-        there = next(p for p in (folder, *folder.parents) if p.exists())
+        there = nearest(folder)
         stat = os.statvfs(there)
         if stat.f_flag & os.ST_RDONLY:
             raise EmpError(
                 f"cannot write in {there}: its file system is mounted read-only",
                 hint="keep the fleet elsewhere, or look why (`dmesg` tells of a disk that failed)",
             )
-        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-            raise EmpError(f"cannot write in {there}: permission denied", hint="check its owner and permissions")
+        try:
+            with tempfile.TemporaryFile(dir=there) as probe:
+                probe.write(b"x")
+        except OSError as e:
+            raise EmpError(f"cannot write in {there}: {e.strerror}", hint="check its owner and permissions") from e
         free = stat.f_bavail * stat.f_frsize
         if free < NEEDED_BYTES:
             raise EmpError(

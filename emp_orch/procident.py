@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from emp_orch import openfiles
 from emp_orch.errors import EmpError
 from emp_orch.lifemark import START_TICKS, home, leave, place, stat_fields
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 # A process that is to become another holds this descriptor open until it has.
 _STARTED_FD = "EMP_STARTED_FD"
@@ -227,6 +230,21 @@ def wait_end(who: ProcessIdentity, timeout_s: float) -> bool:
         poller.register(fd, select.POLLIN)
         return bool(poller.poll(timeout_s * 1000))
     finally:
+        os.close(fd)
+
+
+@contextmanager
+def on_end(pid: int, call: Callable[[], None], loop: AbstractEventLoop) -> Iterator[None]:
+    """`call` once when process `pid` has ended, also when it had before. Raises ProcessLookupError where there is none.
+
+    The pid of a child is its own until we wait for it; that of another process may be a stranger's by now.
+    """
+    fd = os.pidfd_open(pid)
+    loop.add_reader(fd, call)
+    try:
+        yield
+    finally:
+        loop.remove_reader(fd)
         os.close(fd)
 
 

@@ -66,8 +66,7 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         if os.geteuid() != 0 or not Path(SYSTEMD).exists():
-            reason = "takes root, and the package systemd"
-            pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+            pytest.skip("takes root, and the package systemd")
         self._folder, self._etc, self._log = folder, folder / "etc", folder / "systemd.log"
         units = self._etc / "systemd" / "system"
         units.mkdir(parents=True)

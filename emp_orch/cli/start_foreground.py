@@ -11,14 +11,12 @@ import click
 
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
-from emp_orch.control.down import bring_down
+from emp_orch.control.down import bring_down, longest_s
 from emp_orch.control.foreground import End, ServiceManager
 from emp_orch.control.foreground import stay as stay_beside
 from emp_orch.control.starting import start as bring_up
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import desired_machines
 from emp_orch.layout import Layout
-from emp_orch.render.systemd import stop_s
 
 
 def stay(directory: Path) -> None:
@@ -62,7 +60,6 @@ async def _bring_down(layout: Layout, manager: ServiceManager) -> None:
     manager.tell(STOPPING=1, STATUS="stopping the fleet")
     generation = generations.kept(layout)
     if generation is not None:  # workers may by now be given more time than when the unit was written
-        needed_s = stop_s(desired_machines(generation.fleet).values())
-        manager.tell(EXTEND_TIMEOUT_USEC=needed_s * 1_000_000)
+        manager.tell(EXTEND_TIMEOUT_USEC=longest_s(generation.fleet) * 1_000_000)
     stopped = await bring_down(layout, click.echo)
     click.echo(f"the fleet is down ({', '.join(stopped) or 'no machine ran'})")

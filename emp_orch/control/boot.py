@@ -14,11 +14,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from emp_orch.control import generation as generations
+from emp_orch.control.down import longest_s
 from emp_orch.errors import EmpError, UsageError
-from emp_orch.fleet.desired import desired_machines
 from emp_orch.isolation import python
 from emp_orch.layout import Layout
-from emp_orch.render.systemd import Unit, render_unit, stop_s
+from emp_orch.render.systemd import Unit, render_unit
 from emp_orch.resources import read_text
 from emp_orch.users import name_of
 
@@ -81,19 +81,21 @@ class Systemd:
                 command=tuple(python("-m", "emp_orch", "-C", str(root), "start", "--foreground")),
                 path=self._environ.get("PATH") or os.defpath,
                 user=name_of(root.stat().st_uid) if self.system else "",
-                stop_s=stop_s(desired_machines(self._fleet).values()),
+                stop_s=longest_s(self._fleet),
             ),
         )
 
     def look(self) -> Boot:
         """Raises EmpError for a file that cannot be read."""
         found = self._found()
+        if found is not None and not self._is_ours(found):
+            found = None  # that of another folder does not bring this fleet up
         runs = _RUNS.is_dir()
         return Boot(
             unit=self.unit,
             path=str(self.path),
             installed=found is not None,
-            enabled=runs and self._ask("is-enabled", self.unit) == "enabled",
+            enabled=runs and found is not None and self._ask("is-enabled", self.unit) == "enabled",
             state=self._ask("is-active", self.unit) if runs and found is not None else "",
             outdated=found is not None and _but_path(found) != _but_path(self.text()),
             lingers=self.system or _lingers(),
@@ -141,10 +143,14 @@ class Systemd:
             raise EmpError(f"cannot read {self.path}: {e}") from e
 
     def _refuse_others(self) -> None:
-        first = (self._found() or self.text()).partition("\n")[0]
-        if first != self.text().partition("\n")[0]:
+        found = self._found()
+        if found is not None and not self._is_ours(found):
+            first = _first_line(found)
             whose = f"is that of the fleet in {first.removeprefix(OURS)}" if first.startswith(OURS) else "is not emp's"
             raise EmpError(f"{self.path} {whose}", hint="give this fleet another name, or remove that unit first")
+
+    def _is_ours(self, found: str) -> bool:
+        return _first_line(found) == _first_line(self.text())
 
     def _refuse_without(self) -> None:
         if not _RUNS.is_dir():
@@ -165,15 +171,22 @@ class Systemd:
         return self._run(*words).stdout.strip()
 
     def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        which = [] if self.system else ["--user"]
-        try:
-            return subprocess.run(
-                ["systemctl", *which, *words], capture_output=True, text=True, check=False, timeout=ANSWER_S
-            )
-        except FileNotFoundError:
-            raise EmpError("there is no systemctl here", hint="is systemd installed?") from None
-        except subprocess.TimeoutExpired:
-            raise EmpError(f"systemctl {' '.join(words)} did not end within {ANSWER_S:.0f} s") from None
+        return _run("systemctl", *([] if self.system else ["--user"]), *words)
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Raises EmpError when it is not there, or does not end in time."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+    except FileNotFoundError:
+        raise EmpError(f"there is no {words[0]} here", hint="is systemd installed?") from None
+    except subprocess.TimeoutExpired:
+        raise EmpError(f"{' '.join(words)} did not end within {ANSWER_S:.0f} s") from None
+
+
+def _first_line(text: str) -> str:
+    """It says whose the unit is."""
+    return text.partition("\n")[0]
 
 
 def _but_path(text: str) -> list[str]:
@@ -188,11 +201,4 @@ def _lingers() -> bool:
     """Whether our user's manager is started at boot."""
     if shutil.which("loginctl") is None:
         return False
-    asked = subprocess.run(
-        ["loginctl", "show-user", name_of(os.getuid()), "--property=Linger", "--value"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=ANSWER_S,
-    )
-    return asked.stdout.strip() == "yes"
+    return _run("loginctl", "show-user", name_of(os.getuid()), "--property=Linger", "--value").stdout.strip() == "yes"

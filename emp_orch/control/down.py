@@ -15,14 +15,26 @@ from emp_orch import whose
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.hosted import Hosted, processes_of
 from emp_orch.control.marked import Find, end_marked
+from emp_orch.control.plane import STOP_TIMEOUT_S
 from emp_orch.errors import EmpError, Unreachable
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.model import Fleet, MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
+from emp_orch.render.compose import stop_grace_s
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.base import Runtime
 
 Tell = Callable[[str], None]
+
+# Each step has a margin of its own.
+MARGIN_S = 30.0
+
+
+def longest_s(fleet: Fleet) -> int:
+    """How long `fleet` may take to end in order: its machines beside each other, then its control plane."""
+    machines = max((stop_grace_s(m) for m in desired_machines(fleet).values()), default=0.0)
+    return round(machines + STOP_TIMEOUT_S + MARGIN_S)
 
 
 async def bring_down(layout: Layout, tell: Tell) -> list[MachineId]:

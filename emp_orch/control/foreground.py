@@ -11,7 +11,7 @@ from contextlib import suppress
 from enum import StrEnum
 
 from emp_orch.control.plane import Plane
-from emp_orch.procident import ProcessIdentity, alive
+from emp_orch.procident import ProcessIdentity, alive, on_end
 
 # Something else may start a control plane that ended: it is looked for so long.
 AGAIN_S = 15.0
@@ -80,15 +80,7 @@ async def _living(plane: Plane, waiting: asyncio.Task[bool]) -> ProcessIdentity 
 
 async def _end_of(who: ProcessIdentity) -> None:
     """Until `who` has ended, told by its pidfd."""
-    try:
-        fd = os.pidfd_open(who.pid)
-    except ProcessLookupError:
-        return
-    ended, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_reader(fd, ended.set)
-    try:
+    ended = asyncio.Event()
+    with suppress(ProcessLookupError), on_end(who.pid, ended.set, asyncio.get_running_loop()):
         if alive(who):
             await ended.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)

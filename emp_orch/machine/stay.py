@@ -19,7 +19,7 @@ from typing import Any
 from emp_orch.machine.bootstrap import make, mark_of
 from emp_orch.machine.echo import Echo
 from emp_orch.marks import Mark
-from emp_orch.procident import ProcessIdentity, alive, identify, recorded, send
+from emp_orch.procident import ProcessIdentity, alive, identify, on_end, recorded, send
 from emp_orch.runtimes.ending import end_left, end_machine
 
 log = logging.getLogger("machine")
@@ -67,7 +67,7 @@ async def _until_end(root: Path, mark: Mark, who: ProcessIdentity, echo: Echo, a
     """Until supervisord, which is `who`, has ended: by itself, or as the signals ask."""
     ended = asyncio.Event()
     signals = asyncio.Semaphore(0)
-    with _on_end(who, ended.set), _on_signals(signals.release):
+    with on_end(who.pid, ended.set, asyncio.get_running_loop()), _on_signals(signals.release):
         for _ in asked:
             signals.release()
         async with asyncio.TaskGroup() as group:
@@ -101,19 +101,6 @@ async def _unless(signals: asyncio.Semaphore, work: Coroutine[Any, Any, None]) -
     finally:
         for task in (doing, asking):
             task.cancel()
-
-
-@contextmanager
-def _on_end(who: ProcessIdentity, call: Callable[[], None]) -> Iterator[None]:
-    """`call` once when `who`, our child, has ended; it stays a zombie until we wait for it, so its pid is its own."""
-    loop = asyncio.get_running_loop()
-    fd = os.pidfd_open(who.pid)
-    loop.add_reader(fd, call)
-    try:
-        yield
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
 
 
 @contextmanager

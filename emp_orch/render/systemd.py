@@ -5,17 +5,10 @@ Source: systemd.unit(5), systemd.service(5), systemd.syntax(7).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.render.compose import compiled, stop_grace_s
+from emp_orch.render.compose import compiled
 from emp_orch.render.quoting import systemd_command, systemd_comment, systemd_word
-
-# The control plane's daemons end after the machines, Redis last; and each step has its own margin.
-CONTROL_STOP_S = 90.0
-MARGIN_S = 30.0
 
 
 class Unit(Struct, frozen=True, kw_only=True):
@@ -44,8 +37,3 @@ def render_unit(template: str, unit: Unit) -> str:
         command=systemd_command(unit.command),
         stop_s=unit.stop_s,
     )
-
-
-def stop_s(machines: Iterable[DesiredMachine]) -> int:
-    """How long these machines, which end beside each other, and their control plane may take to end in order."""
-    return round(max((stop_grace_s(m) for m in machines), default=0.0) + CONTROL_STOP_S + MARGIN_S)

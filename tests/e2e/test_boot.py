@@ -96,7 +96,12 @@ def test_a_unit_of_another_fleet_or_a_persons_own_stays(host: Host, tmp_path: Pa
     assert refused.returncode == 1
     assert f"is that of the fleet in {first.root}" in refused.stderr
     assert second.run("boot", "remove").returncode == 1
+    assert second.run("boot", "status").returncode == 1, "that unit does not bring this fleet up"
     first.ok("boot", "remove")
+    subprocess.run(host.argv("touch", "/etc/systemd/system/emp-boots.service"), check=True)
+    own = second.run("boot", "install")
+    assert own.returncode == 1
+    assert "is not emp's" in own.stderr
     for stack in (first, second):
         stack.ok("down")
 

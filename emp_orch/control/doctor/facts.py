@@ -37,6 +37,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.model import Fleet, MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.freespace import nearest
 from emp_orch.layout import Layout
 from emp_orch.ports import Holder, port_holders
 from emp_orch.procident import ProcessIdentity
@@ -234,8 +235,7 @@ def _free(layout: Layout) -> dict[str, int]:
     """Bytes free where state and logs lie; the folder above where there are none yet."""
     found = {}
     for name, folder in (("state", layout.state), ("logs", layout.logs)):
-        there = next(p for p in (folder, *folder.parents) if p.exists())
-        found[name] = shutil.disk_usage(there).free
+        found[name] = shutil.disk_usage(nearest(folder)).free
     return found
 
 
