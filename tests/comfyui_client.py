@@ -15,6 +15,8 @@ from comfyui_workflows import Workflow
 from queue_support import until
 
 Make = Callable[..., ComfyService]
+# For one file of some megabytes, on a busy machine.
+VIEW_S = 20.0
 
 
 class Client:
@@ -76,9 +78,13 @@ class Client:
                     return prompt_id
 
     async def view(self, file: dict[str, str]) -> bytes | None:
-        async with self.http.get("/view", params=file) as answer:
-            assert answer.status in (200, 404), answer.status
-            return await answer.read() if answer.status == 200 else None
+        """The file; None when there is none, or its end never comes: it was made shorter while it was sent."""
+        try:
+            async with asyncio.timeout(VIEW_S), self.http.get("/view", params=file) as answer:
+                assert answer.status in (200, 404), answer.status
+                return await answer.read() if answer.status == 200 else None
+        except TimeoutError:
+            return None
 
     def socket(self) -> Any:
         return self.http.ws_connect("/ws", params={"clientId": self.id}, max_msg_size=0)

@@ -22,8 +22,8 @@ redis: {{url: embedded, port: {redis}}}
 api: {{port: {api}}}
 monitor: {{port: {monitor}}}
 services:
-  comfy: {{scale: per_gpu, command: [sh, -c, '{script}'], connector: comfyui, port: {comfyui}, health: {health}}}
-  quick: {{scale: per_gpu, command: [sh, -c, '{script}'], connector: comfyui, port: {simulation}, health: {health}}}
+  comfy: {{scale: per_gpu, command: [sh, -c, '{script}'], connector: comfyui, port: {comfyui}, health: {soon}}}
+  quick: {{scale: per_gpu, command: [sh, -c, '{script}'], connector: comfyui, port: {simulation}, health: {patient}}}
   exporter:
     scale: per_machine
     command: [sh, -c, 'if [ -e typo ]; then nvidia_smi_exporter --por 9835; else exec sleep 3600; fi']
@@ -41,7 +41,10 @@ SCRIPT = (
     "if [ -e broken-${{gpu}} ]; then echo no such checkpoint >&2; exit 3; fi;"
     " exec {python} -m emp_orch simulate --port ${{port}} --dir data-${{gpu}}"
 )
-HEALTH = "{http: /system_stats, interval: 500ms, timeout: 500ms, failures: 2, startup: 30s}"
+# One tells soon of a service that holds still. The other leaves time to a service that starts on a busy machine:
+# its restart is the one that the budget allows.
+SOON = "{http: /system_stats, interval: 500ms, timeout: 500ms, failures: 2, startup: 30s}"
+PATIENT = "{http: /system_stats, interval: 500ms, timeout: 3s, failures: 3, startup: 30s}"
 
 
 class Slots:
@@ -52,7 +55,7 @@ class Slots:
         script = SCRIPT.format(python=sys.executable)
         ports = {**self.stack.ports, "simulation": self.stack.ports["comfyui"] + 4}
         self.port = {"comfy": ports["comfyui"], "quick": ports["simulation"]}
-        self.stack.file.write_text(TEXT.format(script=script, health=HEALTH, **ports))
+        self.stack.file.write_text(TEXT.format(script=script, soon=SOON, patient=PATIENT, **ports))
         self.stack.up()
 
     def break_(self, machine: str, file: str, program: str) -> None:

@@ -106,5 +106,5 @@ def test_no_permission_on_the_state_folder(folder_stack: Stack) -> None:
         folder_stack.root.chmod(0o755)
     assert done.returncode == 1, done.stdout + done.stderr
     assert NO_TRACEBACK not in done.stderr
-    assert f"cannot write {folder_stack.layout.state}: Permission denied" in done.stderr
+    assert f"cannot write in {folder_stack.root}: Permission denied" in done.stderr
     assert folder_stack.leftovers() == []

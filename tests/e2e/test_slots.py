@@ -5,6 +5,7 @@ All of it is begun at once, on one fleet; the tests then look at one after the o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ def test_a_run_that_ignores_its_interrupt_keeps_no_other_job(begun: Begun) -> No
     assert "ignores the interrupt" in " ".join(str(h.get("reason", "")) for h in cancelled["history"])
     assert not any(same(was, slots.service("quick", slot)) for slot, was in enumerate(begun.stuck_services))
     assert {"restart-program/hasty/quick-gpu0", "restart-program/hasty/quick-gpu1"} <= set(slots.begun("hasty"))
-    assert "restart-machine/hasty" not in slots.begun("hasty")
+    assert "restart-machine/hasty" not in slots.begun("hasty"), json.dumps(slots.journal(), indent=1)
     assert "restart program hasty quick-gpu0" in slots.text("explain", key)
 
 
