@@ -11,8 +11,10 @@ from emp_orch.control import generation as generations
 from emp_orch.control import identity
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.enginecheck import refuse_missing_images, refuse_other_engines
+from emp_orch.control.installed import own_build
 from emp_orch.control.observe import Observer
 from emp_orch.control.packing import keep_own
+from emp_orch.control.plane import Age
 from emp_orch.control.portcheck import refuse_taken_ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
@@ -21,6 +23,7 @@ from emp_orch.fleet.drift import Desired, Drift, Kind, diff
 from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import drained
+from emp_orch.fleet.package import Build
 from emp_orch.freespace import refuse_full
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
@@ -51,13 +54,14 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     refuse_taken_ports(layout, proposal, seen)
     await refuse_other_engines(layout, proposal)
     await refuse_missing_images(proposal, seen)
-    if seen.plane_runs:
-        if seen.settings_change:
+    if seen.plane_runs and seen.plane_age is not Age.ITS_SUPERVISORD_OLD:
+        anew = seen.settings_change or seen.plane_age is Age.ITS_PARTS_OLD
+        if anew:
             # Stands until the daemons follow, so that an apply that is interrupted here is made good by the next.
             plane.reload_pending = True
         plane.prepare(proposal.settings, proposal.secrets)
         keep_own(layout)
-        if seen.settings_change:
+        if anew:
             await plane.reload()
             plane.reload_pending = False
         await plane.start_stopped()
@@ -66,6 +70,8 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     refuse_full(layout.control, layout.machines, layout.redis, layout.artifacts, layout.logs)
     plane.prepare(proposal.settings, proposal.secrets)
     keep_own(layout)
+    if seen.plane_runs:
+        await plane.stop()  # its supervisord can only be another process
     started = False
     try:
         started = await plane.start()
@@ -84,7 +90,7 @@ class Session:
         self._settings = settings
         self._r = r
         self._keys = Keys(settings.prefix)
-        self._observer = Observer(r, self._keys, runtimes_of(layout, settings), fresh=False)
+        self._observer = Observer(r, self._keys, runtimes_of(layout, settings), fresh=False, installed=_here)
 
     async def publish(self, proposal: Proposal, seen: Preview, *, prune: bool, allow_empty: bool) -> Generation:
         """Make `proposal` the next generation. Raises EmpError when somebody else applied meanwhile."""
@@ -163,12 +169,17 @@ class Session:
         return None
 
 
+async def _here() -> Build:
+    return own_build()
+
+
 _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)
 # Only a person can mend these, and not by waiting.
 _NOT_OURS = (
     *(Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY),
     Kind.SERVICE_SHARED_FOLDERS,  # what a job gets is its own all the same
     Kind.SERVICE_OCCUPIED,  # jobs wait, as behind each other
+    Kind.EMP_OUTDATED,  # a rollback names the package of then
 )
 
 

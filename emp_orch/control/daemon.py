@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from emp_orch.control import identity
 from emp_orch.control.execute import Executor
+from emp_orch.control.installed import Installed
 from emp_orch.control.job_care import JobCare
 from emp_orch.control.lead import Lead
 from emp_orch.control.loop import Loop
@@ -90,7 +91,7 @@ def built(
     )
     backend = RedisBackend(
         *(r, keys, layout, settings.fleet, lead),
-        Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look),
+        Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look, installed=Installed().look),
         operations,
         JobCare(r, keys, Artifacts(settings.artifacts), group),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
@@ -83,6 +83,8 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
         observed = await Observer(r, keys, runtimes, fresh=False, parts=Parts(layout).look).look()
         status = await read_status(r, keys, settings.fleet)
         overrides = await read_overrides(r, keys, settings.fleet)
+    if status is not None:
+        observed = structs.replace(observed, installed=status.installed)
     machines_redis = connect.address(settings.machine_redis_url)
     desired = drained(generations.as_desired(generation, redis=machines_redis), overrides)
     drifts = diff(desired, observed)

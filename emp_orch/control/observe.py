@@ -14,6 +14,7 @@ from emp_orch.fleet.incremental import Attention
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
 from emp_orch.fleet.observed import UNSEEN, Changed, Instance, Malformed, Observed, ProgramReport
+from emp_orch.fleet.package import Build
 from emp_orch.runtimes import all_instances
 from emp_orch.runtimes.base import Runtime
 from emp_orch.store.connect import Client
@@ -22,6 +23,7 @@ from emp_orch.store.report_changes import Changes, began_anew, changes_since, cu
 from emp_orch.store.reports import Reports, read_reports, read_some
 
 Look = Callable[[], Awaitable[dict[str, ProgramReport]]]
+LookAtDisk = Callable[[], Awaitable[Build | None]]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,10 +56,12 @@ class Observer:
         *,
         fresh: bool,
         parts: Look | None = None,
+        installed: LookAtDisk | None = None,
         clock: Clock = time,
     ) -> None:
         self._r = r
         self._parts = parts
+        self._installed = installed
         self._clock = clock
         self._keys = keys
         self._runtimes = runtimes
@@ -89,6 +93,7 @@ class Observer:
             answered=tuple(k for k in self._runtimes if k not in UNSEEN),
             malformed=reports.malformed,
             parts=await self._parts() if self._parts else {},
+            installed=await self._installed() if self._installed else None,
         )
 
     async def follow(self, desired: Desired, attention: Attention) -> Observed:
@@ -142,6 +147,7 @@ class Observer:
             answered=tuple(k for k in self._runtimes if k not in UNSEEN),
             malformed=_malformed(last.malformed, about, asked_workers, reports),
             parts=await self._parts() if self._parts else {},
+            installed=await self._installed() if self._installed else None,
             changed=Changed(machines=frozenset(machines), workers=frozenset(workers)),
         )
 

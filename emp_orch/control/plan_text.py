@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emp_orch.control.plane import Age
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
 from emp_orch.fleet.plan import Effect, MachineChange
@@ -20,15 +21,26 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
         lines.append(f"  + control plane  (start): {embedded}API, monitor, reconciler, event log")
     elif seen.settings_change:
         lines.append("  ↻ control plane  (restart): its settings change; machines run on")
+    elif seen.plane_age is not Age.NEW:
+        kept = "Redis and machines run on" if seen.plane_age is Age.ITS_PARTS_OLD else "machines run on"
+        lines.append(f"  ↻ control plane  (restart): it runs another emp than this one; {kept}")
     if seen.gpus:
         lines.append(f"  GPUs of this host: {seen.gpus}")
     for change in seen.changes:
         lines += _of_machine(change, proposal.source)
     if seen.other_package:
-        lines.append("  ↻ workers  (restart): they get another version of emp's modules, each once it is drained")
+        lines.append(
+            "  ↻ workers  (restart): they get another version of emp's modules, each once it is drained; agents follow"
+        )
     for ref in seen.rotated:
         lines.append(f"  ~ secret {ref} has another value: programs get it when they start again (emp restart)")
-    if not seen.changes and not seen.rotated and not seen.other_package and seen.plane_runs:
+    if (
+        not seen.changes
+        and not seen.rotated
+        and not seen.other_package
+        and seen.plane_runs
+        and seen.plane_age is Age.NEW
+    ):
         lines.append("  nothing changes on any machine")
     return lines
 

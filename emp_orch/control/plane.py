@@ -9,17 +9,20 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from emp_orch import marks
+from emp_orch import builds, marks
 from emp_orch import settings as settings_files
 from emp_orch.control.parts import Ends, why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
+from emp_orch.fleet.package import Build
 from emp_orch.isolation import python
 from emp_orch.layout import Layout
+from emp_orch.packing import own_digest
 from emp_orch.procident import (
     ProcessIdentity,
     alive,
@@ -47,6 +50,14 @@ READY_TIMEOUT_S = 30.0
 POLL_S = 0.05
 SILENCE_TIMEOUT_S = 40.0
 ORPHAN_GRACE_S = 10.0
+
+
+class Age(StrEnum):
+    """Of a control plane that runs, beside the emp that asks. What cannot be seen is not called old."""
+
+    NEW = "new"
+    ITS_PARTS_OLD = "its parts are of another emp"
+    ITS_SUPERVISORD_OLD = "its supervisord is of another emp"
 
 
 class Plane(ABC):
@@ -90,6 +101,10 @@ class Plane(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
+
+    def age(self, own: Build) -> Age:
+        """Whether what runs was begun by another emp than `own`."""
+        return Age.NEW
 
     @property
     def reload_pending(self) -> bool:
@@ -168,6 +183,12 @@ class ControlPlane(Plane):
         who = recorded(self._run / "supervisord")
         return who if who is not None and alive(who) else None
 
+    def age(self, own: Build) -> Age:
+        loaded, started = builds.left(self._run, builds.LOADED), builds.left(self._run, builds.STARTED)
+        if loaded not in ("", own.supervision):
+            return Age.ITS_SUPERVISORD_OLD
+        return Age.NEW if started in ("", own.emp) else Age.ITS_PARTS_OLD
+
     def stopped(self) -> bool:
         return recorded(self._run / "supervisord") is None  # who stops it takes that away
 
@@ -199,7 +220,11 @@ class ControlPlane(Plane):
             self._log_size = size_of(log)
             self._child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
             self.refuse_ended()
+            self._note_build()
             return True
+
+    def _note_build(self) -> None:
+        builds.leave(self._run, builds.STARTED, own_digest())
 
     def refuse_ended(self) -> None:
         if self._child is None or (code := self._child.poll()) is None:
@@ -222,6 +247,7 @@ class ControlPlane(Plane):
         names = [p.name for p in await self.programs() if p.name != "redis"]
         for name in names:
             await self.supervisor.restart(name)
+        self._note_build()
 
     async def programs(self) -> list[ProcessInfo]:
         """The daemons' states; empty when the control plane does not run."""

@@ -13,6 +13,8 @@ from emp_orch import whose
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.host_gpus import in_words, refuse_too_few
+from emp_orch.control.installed import own_build
+from emp_orch.control.plane import Age
 from emp_orch.control.proposal import Proposal
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
@@ -36,6 +38,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
     `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
+    `plane_age`: whether the control plane that runs is of another emp.
     `gpus` says which of this host's GPUs are used, where somebody allots them now or did before.
     """
 
@@ -48,12 +51,14 @@ class Preview(Struct, frozen=True, kw_only=True):
     rotated: tuple[str, ...]
     removed: tuple[MachineId, ...] = ()
     other_package: bool = False
+    plane_age: Age = Age.NEW
     gpus: str = ""
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing to do."""
-        return self.same and self.plane_runs and not (self.settings_change or self.changes or self.rotated)
+        runs_as_it_should = self.plane_runs and self.plane_age is Age.NEW and not self.settings_change
+        return self.same and runs_as_it_should and not (self.changes or self.rotated)
 
 
 def _desired(proposal: Proposal, *, prune: bool, allow_empty: bool) -> Desired:
@@ -100,6 +105,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         other_package=other_package and not before.keys() <= starting,
         gpus=_gpus(current, proposal),
         plane_runs=runs,
+        plane_age=plane.age(own_build()) if runs else Age.NEW,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,
         rotated=_rotated(layout, proposal) if runs else (),

@@ -164,6 +164,7 @@ class RedisBackend:
             if opened is None
             else BreakerStatus(reason=breaker.reason, since_ms=opened, trial=breaker.trial),
             rollout=_rollout(inputs, done) if done.memory.rollout.pending else None,
+            installed=inputs.observed.installed,
         )
 
     def interval_s(self) -> float:

@@ -24,6 +24,7 @@ _BY_KIND = {
     Kind.SERVICE_SHARED_FOLDERS: SHARED_FOLDERS.replace("${port}", "${{port}}"),
     Kind.SERVICE_OCCUPIED: "wait for it, or stop it where it was begun; `emp restart {machine} PROGRAM` ends it",
     Kind.CONTROL_DOWN: "`emp doctor` looks at the control plane; `emp apply` starts its parts",
+    Kind.EMP_OUTDATED: "`emp apply` takes it over: one after another, jobs are ended first",
     Kind.MACHINE_SURPLUS: "`emp apply --prune` stops and removes it; or add it to emp.yaml again",
 }
 
@@ -35,7 +36,7 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
     logs = f"`emp logs {_log(drift)}` shows what it said"
     found: list[str] = []
     if drift.machine_id == CONTROL:
-        return (_BY_KIND[Kind.CONTROL_DOWN], logs)
+        return (_BY_KIND[drift.kind],) if drift.kind is Kind.EMP_OUTDATED else (_BY_KIND[Kind.CONTROL_DOWN], logs)
     match item.hold:
         case Hold.PAUSE:
             pause = pause_at(overrides, drift.machine_id, drift.program)

@@ -7,26 +7,31 @@ from emp_orch.fleet.ends import why_gone
 from emp_orch.fleet.kinds import CONTROL, Desired, Drift, Kind
 from emp_orch.fleet.model import ProgramName, RuntimeKind
 from emp_orch.fleet.observed import Observed, ProgramState, SeenMachine
+from emp_orch.fleet.package import Build, in_short
 
 # supervisord is not at these: somebody must start them.
 _DOWN = frozenset({ProgramState.FATAL, ProgramState.STOPPED, ProgramState.EXITED, ProgramState.UNKNOWN})
 
+# Its name in every machine's supervisord (templates/supervisord.conf.j2).
+AGENT = "agent"
+
 TWO_AGENTS = "two agents report as this machine; stop the one that does not belong"
 
 
-def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired) -> list[Drift]:
+def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed) -> list[Drift]:
     """What a machine that reports says of itself, beyond its programs."""
     report = seen.report
 
-    def drift(kind: Kind, want: str, got: str, cause: str) -> Drift:
+    def drift(kind: Kind, want: str, got: str, cause: str, program: ProgramName | None = None) -> Drift:
         return Drift(
             kind=kind,
             machine_id=machine.id,
-            subject=machine.id,
+            subject=program or machine.id,
             desired=want,
             observed=got,
             cause=cause,
             origin=machine.origin,
+            program=program,
         )
 
     found = []
@@ -37,6 +42,14 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired) -> list
     if here and desired.redis and report.redis and report.redis != desired.redis:
         why = "it was started before redis changed"
         found.append(drift(Kind.MACHINE_WRONG_REDIS, f"Redis at {desired.redis}", f"Redis at {report.redis}", why))
+    if (wanted := _newer(machine, seen, desired, observed)) is not None and report.build is not None:
+        want, why = f"emp {in_short(wanted.emp)}", "emp was changed since it was started"
+        if report.build.supervision not in ("", wanted.supervision):
+            got = "an older extension"
+            found.append(drift(Kind.SUPERVISORD_OUTDATED, want, got, f"{why}, and with it what supervisord runs of it"))
+        elif report.build.emp not in ("", wanted.emp):
+            got = f"emp {in_short(report.build.emp)}"
+            found.append(drift(Kind.AGENT_OUTDATED, want, got, why, ProgramName(AGENT)))
     if report.gpu_error:
         found.append(drift(Kind.GPU_LOST, "GPUs that work", "an error", report.gpu_error))
     if machine.needs_gpus and len(report.gpus) < machine.num_gpus:
@@ -49,8 +62,39 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired) -> list
 _OURSELVES = "reconcile"
 
 
-def control_plane(observed: Observed) -> list[Drift]:
-    """Parts of the control plane that do not run, and that its supervisord does not start by itself."""
+def _newer(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed) -> Build | None:
+    """The emp that a start here would give the machine, where that is the one applied, and known to run there."""
+    package, installed = desired.package, observed.installed
+    if machine.runtime is not RuntimeKind.PROCESS or package is None or installed is None:
+        return None
+    return installed if installed.emp == package.digest == seen.report.package else None
+
+
+def control_plane(desired: Desired, observed: Observed) -> list[Drift]:
+    """Parts of the control plane that do not run, and that its supervisord does not start by itself; and whether all
+    of the fleet runs another emp than this host has.
+    """
+    return [*_parts_down(observed), *_unapplied(desired, observed)]
+
+
+def _unapplied(desired: Desired, observed: Observed) -> list[Drift]:
+    package, installed = desired.package, observed.installed
+    if package is None or installed is None or installed.emp in ("", package.digest):
+        return []
+    return [
+        Drift(
+            kind=Kind.EMP_OUTDATED,
+            machine_id=CONTROL,
+            subject="emp",
+            desired=f"emp {package.short}, as applied",
+            observed=f"emp {in_short(installed.emp)} on this host",
+            cause="emp was changed here; what runs has the old one still: `emp apply` takes it over",
+            origin="",
+        )
+    ]
+
+
+def _parts_down(observed: Observed) -> list[Drift]:
     return [
         Drift(
             kind=Kind.CONTROL_DOWN,

@@ -34,8 +34,11 @@
 | machine-conflict | machine | two agents report as it; the last word is another's | nothing: a person |
 | machine-wrong-redis | machine | reports another Redis than this fleet's | restart it |
 | service-shared-folders | machine | ComfyUIs of several slots write into one folder | nothing: a person |
+| supervisord-outdated | machine | it loaded another extension than the emp applied has | restart the machine |
+| agent-outdated | agent | it loaded another emp than the one applied, which is there | restart the agent |
 | gpu-lost, gpu-missing | machine | a GPU fails; the driver shows fewer than num_gpus | nothing: a person |
 | control-down | part of the control plane | FATAL or STOPPED | start it |
+| emp-outdated | the fleet | the emp on this host's disk is not the one that was applied | nothing: a person applies |
 | worker-surplus | worker | reports, but is not desired | forget it once it is silent |
 | machine-foreign | machine | reports, not desired, and no runtime here knows it | nothing: unknown stops nothing |
 | machine-surplus | machine | runs, reported, or is there when pruning; not desired | stop and forget, when pruning |
@@ -84,7 +87,7 @@ def assembled(inside: Iterable[Sequence[Drift]], desired: Desired, observed: Obs
     and what cannot be read.
     """
     found = [d for drifts in inside for d in drifts]
-    found += control_plane(observed)
+    found += control_plane(desired, observed)
     found += surplus_workers(desired, observed)
     found += surplus_machines(desired, observed)
     # What is known to be gone or silent is no riddle; the rest of the unreadable is.
@@ -120,7 +123,7 @@ def machine_drift(
         return [whole] if whole else []
     if whole is not None and whole.kind in _UNHEARD:
         return [whole]
-    aside = [*beside(machine, seen, desired), *shared_folders(machine, desired, observed)]
+    aside = [*beside(machine, seen, desired, observed), *shared_folders(machine, desired, observed)]
     if whole is not None:
         meanwhile = stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ()
         return [*aside, whole, *meanwhile]

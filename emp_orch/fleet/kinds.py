@@ -38,6 +38,9 @@ class Kind(StrEnum):
     WORKER_MISSING = "worker-missing"
     WORKER_STALE = "worker-stale"
     WORKER_OUTDATED = "worker-outdated"
+    AGENT_OUTDATED = "agent-outdated"
+    SUPERVISORD_OUTDATED = "supervisord-outdated"
+    EMP_OUTDATED = "emp-outdated"
     WORKER_WRONG_CAPABILITIES = "worker-wrong-capabilities"
     WORKER_STARTING = "worker-starting"
     CONNECTOR_BROKEN = "connector-broken"
@@ -59,7 +62,7 @@ class Kind(StrEnum):
 ASIDE = frozenset(
     {
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
-        *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED),
+        *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED),
     }
 )
 CONNECTOR_GRACE_MS = 60_000

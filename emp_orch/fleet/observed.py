@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.package import Build
 
 
 class MachineStatus(StrEnum):
@@ -107,7 +108,7 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
 
     `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
     `BOOT_ID on HOST`. `package`: the digest of the worker package that workers start from, empty for the emp that the
-    machine has; `package_error`: why it is not another one.
+    machine has; `package_error`: why it is not another one. `build`: the emp that the agent and its supervisord loaded.
     """
 
     machine_id: MachineId
@@ -128,6 +129,7 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     rival: str = ""
     package: str = ""
     package_error: str = ""
+    build: Build | None = None
 
 
 class Occupant(StrEnum):
@@ -256,6 +258,8 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     `back_ms`: machines that their runtime could not see or nobody could hear for a while, and since when that is over:
     in them nothing is stale on account of the time before. Where that is long past, they are not named.
+
+    `installed`: the emp on this host's disk, which whatever starts here now gets; None where nobody looked.
     """
 
     now_ms: int
@@ -268,3 +272,4 @@ class Observed(Struct, frozen=True, kw_only=True):
     parts: dict[str, ProgramReport] = {}
     changed: Changed | None = None
     back_ms: dict[MachineId, int] = {}
+    installed: Build | None = None

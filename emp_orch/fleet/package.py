@@ -9,6 +9,15 @@ from msgspec import Meta, Struct
 SHORT = 12
 
 
+class Build(Struct, frozen=True, kw_only=True, gc=False):
+    """Which emp somebody runs: the digest of all its modules, and that of what a supervisord loads of them; empty
+    where that is not known. `emp` is the digest of the worker package that this emp would make.
+    """
+
+    emp: str = ""
+    supervision: str = ""
+
+
 class WorkerPackage(Struct, frozen=True, kw_only=True):
     """`digest`: the sha256 of the archive, in hexadecimal. `url`: where the archive is; empty: at the fleet's API."""
 

@@ -17,11 +17,12 @@ from typing import Any, assert_never
 from aiohttp import web
 from msgspec import structs
 
-from emp_orch import __version__, marks, sessions
+from emp_orch import __version__, builds, marks, sessions
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, secrets_of
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
+from emp_orch.fleet.package import Build
 from emp_orch.machine import folder as folders
 from emp_orch.machine import ports, probes
 from emp_orch.machine.box_gpus import as_allotted
@@ -40,6 +41,7 @@ from emp_orch.machine.package import Packages
 from emp_orch.machine.programs import Programs, packages_in_use
 from emp_orch.machine.sequence import Sequence, announced_by
 from emp_orch.machine.watch import Watch
+from emp_orch.packing import own_digest
 from emp_orch.procident import identify
 from emp_orch.runtimes.log_keeper import keep_logs
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
@@ -88,6 +90,10 @@ class Agent:
         self._health_port = 0
         self._started_ms = int(time.time() * 1000)
         self._work: asyncio.Task[None] | None = None
+        self._build: Build | None = None
+        # Set to end this agent in good order; its supervisord starts the next.
+        self._stop = asyncio.Event()
+        self._outdated = False
         self._group = asyncio.TaskGroup()
         self.programs = Programs()
         self.programs.ends_ms = dict(self._state.ends_ms)
@@ -132,6 +138,7 @@ class Agent:
             rival=self.link.rival,
             package=self.packages.current,
             package_error=self.packages.error,
+            build=self._build,
         )
 
     # -- what the parts tell us
@@ -181,6 +188,7 @@ class Agent:
                     group.create_task(self._gpus.run(), name="gpus"),
                     group.create_task(self.packages.run(), name="packages"),
                     group.create_task(_keep_logs(), name="logs"),
+                    group.create_task(self._find_build(), name="build"),
                 ]
                 self._begin_work()
                 await ending
@@ -194,6 +202,13 @@ class Agent:
             with suppress(*TRANSIENT):
                 async with connect.within(WITHDRAW_S):
                     await self.link.withdraw()
+
+    async def _find_build(self) -> None:
+        """Read emp's files as soon after our start as we can: they are what we have loaded, or a moment older."""
+        with suppress(EmpError):
+            emp = await asyncio.to_thread(own_digest)
+            self._build = Build(emp=emp, supervision=builds.left(self._folder.run, builds.LOADED))
+            self.link.dirty()
 
     async def _serve_health(self) -> tuple[web.AppRunner, int]:
         """On the port emp.yaml names; on any free one where that is taken, which the report tells."""
@@ -239,10 +254,9 @@ class Agent:
     async def _until_told(self) -> None:
         """supervisord's events until its end, or until SIGTERM."""
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         listening = asyncio.create_task(self._listen())
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(self._stop.wait())
         _, pending = await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
@@ -280,6 +294,7 @@ class Agent:
             epoch=self._state.epoch,
             catch_up=self._catch_up,
             carry_out=self._carry_out,
+            answered=self._end_if_outdated,
             remember=lambda last, epoch: self._remember(last_command=last, epoch=epoch),
         )
 
@@ -292,6 +307,8 @@ class Agent:
                 await self._fetch_secrets(self._config)
                 await self._hold(name, False)
                 await self._supervisor.start(name)
+            case CommandVerb.RESTART_PROGRAM if command.program == AGENT:
+                self._outdated = True
             case CommandVerb.RESTART_PROGRAM:
                 name = self._known(command.program)
                 await self._fetch_secrets(self._config)
@@ -305,6 +322,11 @@ class Agent:
                 await self._supervisor.stop_for_good(name, autorestart=program is None or not program.kind.once)
             case _:
                 assert_never(command.verb)
+
+    def _end_if_outdated(self) -> None:
+        if self._outdated:
+            log.info("asked to end: the next agent runs the emp that is here now")
+            self._stop.set()
 
     async def _fetch_secrets(self, config: MachineConfig) -> None:
         """On a box that joined nobody else puts the values that its programs name; they may have changed."""

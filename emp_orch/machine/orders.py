@@ -28,6 +28,7 @@ def _place(entry_id: str) -> tuple[int, int]:
 
 class Orders:
     """Follows one machine's command stream from `last`; `remember(last, epoch)` keeps the place across restarts.
+    `answered()` is called after each command, once it is acknowledged.
 
     Without a `last` it begins at the stream's end, and `catch_up()` looks at what may have been said before.
     """
@@ -43,6 +44,7 @@ class Orders:
         catch_up: Callable[[], Awaitable[None]],
         carry_out: Callable[[Command], Awaitable[None]],
         remember: Callable[[str, int], None],
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._r = r
         self._keys = keys
@@ -52,6 +54,7 @@ class Orders:
         self._catch_up = catch_up
         self._carry_out = carry_out
         self._remember = remember
+        self._answered = answered
         self._events = Events(r, keys)
 
     async def run(self) -> None:
@@ -89,6 +92,7 @@ class Orders:
         await self._events.append(
             "command_done", machine_id=self._machine_id, operation=ack.seq, ok=ack.ok, error=ack.error
         )
+        self._answered()
 
     async def _answer(self, command: Command | str) -> Ack:
         if isinstance(command, str):

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.overrides import Override
+from emp_orch.fleet.package import Build
 from emp_orch.fleet.round import Item
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
@@ -42,7 +43,8 @@ class RolloutStatus(Struct, frozen=True, kw_only=True):
 
 class FleetStatus(Struct, frozen=True, kw_only=True):
     """`at_ms` is Redis TIME of the tick: a status older than a few intervals means no reconciler runs. `paused` is why
-    the whole fleet is; `overrides` are all pauses and drains.
+    the whole fleet is; `overrides` are all pauses and drains. `installed`: the emp on the disk
+    of the reconciler's host.
     """
 
     fleet: str
@@ -57,6 +59,7 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
     breaker: BreakerStatus | None = None
     rollout: RolloutStatus | None = None
+    installed: Build | None = None
 
     @property
     def in_sync(self) -> bool:

@@ -10,9 +10,10 @@ import ctypes
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
-from emp_orch import openfiles
+from emp_orch import builds, openfiles
 from emp_orch.machine import launch
 from emp_orch.machine.supervision.due import seconds_until_due
 from emp_orch.machine.supervision.endings import Endings
@@ -32,6 +33,7 @@ class Namespace:
 def make(supervisord: Any, **_: str) -> Namespace:
     """The factory that `[rpcinterface:emp]` names: called once the programs are known, before any is started."""
     Extension(supervisord).install()
+    _tell_build()
     return Namespace()
 
 
@@ -124,6 +126,11 @@ class Extension:
             self._endings.end_rest(self._waitpid)
         self._bell.take_down(self._options.get_socket_map())
         self._cleanup()
+
+
+def _tell_build() -> None:
+    with suppress(OSError):
+        builds.leave(Path(os.environ["EMP_RUN_DIR"]), builds.LOADED, builds.supervision_digest())
 
 
 class _Bell:
