@@ -110,6 +110,7 @@ class Session:
             by=identity.person(),
             why=proposal.why,
             package=proposal.package,
+            emp=own_build().emp,
         )
         if not await publish(self._r, self._keys, generation):
             raise EmpError(
@@ -179,7 +180,7 @@ _NOT_OURS = (
     *(Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY),
     Kind.SERVICE_SHARED_FOLDERS,  # what a job gets is its own all the same
     Kind.SERVICE_OCCUPIED,  # jobs wait, as behind each other
-    Kind.EMP_OUTDATED,  # a rollback names the package of then
+    Kind.EMP_OUTDATED,  # changed again, meanwhile
 )
 
 

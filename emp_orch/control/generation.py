@@ -40,6 +40,7 @@ def as_desired(generation: Generation, *, redis: str = "") -> Desired:
         digests={i: config_hash(m) for i, m in machines.items()},
         limits=limits_of(reconcile),
         package=generation.package,
+        emp=generation.emp,
         redis=redis,
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,
@@ -91,10 +92,12 @@ async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, numbe
     if old is None:
         raise EmpError(f"generation {number} is not kept any more")
     now_ms = await time_ms(r)
+    # What it was applied with then is not here any more.
     fleet_then = msgspec.structs.replace(old.fleet, allotment=kept_ones[0].fleet.allotment)
     new = msgspec.structs.replace(
         old,
         fleet=fleet_then,
+        emp=kept_ones[0].emp,
         number=kept_ones[0].number + 1,
         at_ms=now_ms,
         prune=False,

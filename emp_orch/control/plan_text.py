@@ -29,18 +29,13 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
     for change in seen.changes:
         lines += _of_machine(change, proposal.source)
     if seen.other_package:
-        lines.append(
-            "  ↻ workers  (restart): they get another version of emp's modules, each once it is drained; agents follow"
-        )
+        lines.append("  ↻ workers  (restart): they get another version of emp's modules, each once it is drained")
+    if seen.other_emp:
+        lines.append("  ↻ agents  (restart): they are of another emp; what they look after runs on")
     for ref in seen.rotated:
         lines.append(f"  ~ secret {ref} has another value: programs get it when they start again (emp restart)")
-    if (
-        not seen.changes
-        and not seen.rotated
-        and not seen.other_package
-        and seen.plane_runs
-        and seen.plane_age is Age.NEW
-    ):
+    plane_stays = seen.plane_runs and seen.plane_age is Age.NEW
+    if plane_stays and not (seen.changes or seen.rotated or seen.other_package or seen.other_emp):
         lines.append("  nothing changes on any machine")
     return lines
 

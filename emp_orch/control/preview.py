@@ -38,7 +38,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
     `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
-    `plane_age`: whether the control plane that runs is of another emp.
+    `other_emp`: the generation in force was published by another emp. `plane_age`: whether the control plane that runs is of another emp.
     `gpus` says which of this host's GPUs are used, where somebody allots them now or did before.
     """
 
@@ -51,6 +51,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     rotated: tuple[str, ...]
     removed: tuple[MachineId, ...] = ()
     other_package: bool = False
+    other_emp: bool = False
     plane_age: Age = Age.NEW
     gpus: str = ""
 
@@ -93,16 +94,19 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
     gone = tuple(c.machine_id for c in found if c.effect is Effect.REMOVE) if desired.prune else ()
     starting = {c.machine_id for c in found if c.effect is Effect.START}
     other_package = current is not None and current.package != proposal.package
+    other_emp = current is not None and current.emp not in ("", own_build().emp)
     return Preview(
         number=number,
         same=current is not None
         and not other_package
+        and not other_emp
         and current.digest == generations.digest(proposal.fleet)
         and current.fleet.allotment == proposal.fleet.allotment
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
         removed=gone,
         other_package=other_package and not before.keys() <= starting,
+        other_emp=other_emp and not before.keys() <= starting,
         gpus=_gpus(current, proposal),
         plane_runs=runs,
         plane_age=plane.age(own_build()) if runs else Age.NEW,

@@ -65,9 +65,9 @@ _OURSELVES = "reconcile"
 def _newer(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed) -> Build | None:
     """The emp that a start here would give the machine, where that is the one applied, and known to run there."""
     package, installed = desired.package, observed.installed
-    if machine.runtime is not RuntimeKind.PROCESS or package is None or installed is None:
+    if machine.runtime is not RuntimeKind.PROCESS or installed is None or installed.emp != desired.emp:
         return None
-    return installed if installed.emp == package.digest == seen.report.package else None
+    return installed if package is None or package.digest == seen.report.package else None
 
 
 def control_plane(desired: Desired, observed: Observed) -> list[Drift]:
@@ -78,15 +78,15 @@ def control_plane(desired: Desired, observed: Observed) -> list[Drift]:
 
 
 def _unapplied(desired: Desired, observed: Observed) -> list[Drift]:
-    package, installed = desired.package, observed.installed
-    if package is None or installed is None or installed.emp in ("", package.digest):
+    installed = observed.installed
+    if not desired.emp or installed is None or installed.emp in ("", desired.emp):
         return []
     return [
         Drift(
             kind=Kind.EMP_OUTDATED,
             machine_id=CONTROL,
             subject="emp",
-            desired=f"emp {package.short}, as applied",
+            desired=f"emp {in_short(desired.emp)}, as applied",
             observed=f"emp {in_short(installed.emp)} on this host",
             cause="emp was changed here; what runs has the old one still: `emp apply` takes it over",
             origin="",

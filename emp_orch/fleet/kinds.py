@@ -97,7 +97,8 @@ class Drift(Struct, frozen=True, kw_only=True):
 class Desired(Struct, frozen=True, kw_only=True, dict=True):
     """One generation, ready to compare. `digests` are the machines' config_hash: taken once, not at each look.
 
-    `package` is what workers are to run, None in generations that do not say; `redis` where machines of this host find
+    `package` is what workers are to run, None in generations that do not say; `emp` the digest of the emp that was
+    applied, all else is to run that, empty where nobody knows; `redis` where machines of this host find
     Redis, as `host:port/db`, empty where nobody knows.
     """
 
@@ -109,6 +110,7 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     prune: bool
     limits: Limits
     package: WorkerPackage | None = None
+    emp: str = ""
     redis: str = ""
 
     @cached_property

@@ -27,7 +27,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     """`prune` and `allow_empty` are what the person who applied it said about machines it no longer names.
 
     `by` is who published it, `why` how it came to be (`apply emp.yaml`, `rollback to 3`), `package` what its workers
-    run; all three are empty in those of older versions of emp.
+    run, `emp` the digest of the emp that published it; all are empty in those of older versions of emp.
     """
 
     number: int
@@ -39,6 +39,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     by: str = ""
     why: str = ""
     package: WorkerPackage | None = None
+    emp: str = ""
 
 
 # KEYS[1] current number, KEYS[2] the new spec, KEYS[3] the one that falls out. ARGV[1] number, ARGV[2] spec.

@@ -375,4 +375,5 @@ def test_every_kind_is_caused_here() -> None:
     seen = [s.kind for scene in (*FIRST, *DURING, *LAST) for s in (*scene.sees, *scene.passing)]
     # Containers are made anew in tests/docker, folders shared in test_comfyui_command, services occupied in test_slots.
     elsewhere = {Kind.CONTAINER_OUTDATED, Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_STUCK, Kind.SERVICE_OCCUPIED}
+    elsewhere |= {Kind.EMP_OUTDATED, Kind.AGENT_OUTDATED, Kind.SUPERVISORD_OUTDATED}  # test_worker_package
     assert {*seen, PATIENCE.kind} == {*Kind} - elsewhere

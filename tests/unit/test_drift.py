@@ -30,7 +30,7 @@ from emp_orch.fleet.observed import (
     ProgramState,
     WorkerStatus,
 )
-from emp_orch.fleet.package import WorkerPackage
+from emp_orch.fleet.package import Build, WorkerPackage
 
 M = one([SIMULATION, COMFYUI])
 # As M was before: without comfyui.
@@ -731,7 +731,16 @@ def writes_to(*folders: str, temp: str = "", seen_ms: int = NOW_MS) -> Observed:
 
 
 def of(wanted: DesiredMachine, **changes: Any) -> Desired:
-    return structs.replace(wish(wanted), package=PACKAGE, redis="127.0.0.1:6380/0", **changes)
+    return structs.replace(wish(wanted), package=PACKAGE, emp=PACKAGE.digest, redis="127.0.0.1:6380/0", **changes)
+
+
+APPLIED = Build(emp=PACKAGE.digest, supervision="now")
+FORMER = Build(emp="3c" * 32, supervision="now")
+
+
+def built(build: Build | None, *, on_disk: Build, package: str = PACKAGE.digest) -> Observed:
+    """Of this emp; `package` is what it has for its workers."""
+    return look(M, machines={M.id: report(M, build=build, package=package)}, installed=on_disk)
 
 
 def runs(worker_package: str, **machine: Any) -> Observed:
@@ -824,6 +833,31 @@ ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
         look(M, parts=DOWN),
         "control-down api: wants RUNNING, is FATAL; too quick\n1. start part control api  (start): it is FATAL: too quick",
     ),
+    (of(M), built(APPLIED, on_disk=APPLIED), ""),
+    (
+        of(M),
+        built(FORMER, on_disk=APPLIED),
+        "agent-outdated agent: wants emp 2b2b2b2b2b2b, is emp 3c3c3c3c3c3c; emp was changed since it was started\n"
+        "1. restart program m agent  (restart): it is emp 3c3c3c3c3c3c: emp was changed since it was started"
+        "  [emp.yaml:m]",
+    ),
+    (
+        of(M),
+        built(structs.replace(APPLIED, supervision="before"), on_disk=APPLIED),
+        "supervisord-outdated m: wants emp 2b2b2b2b2b2b, is an older extension; emp was changed since it was started, and"
+        " with it what supervisord runs of it\n1. restart machine m  (restart): emp was changed since it was started, and"
+        " with it what supervisord runs of it  [emp.yaml:m]",
+    ),
+    # Until it is known to run on that machine, or where it was never applied, nothing is started with it.
+    (of(M), built(FORMER, on_disk=APPLIED, package=FORMER.emp), ""),
+    (
+        of(M),
+        built(APPLIED, on_disk=FORMER),
+        "emp-outdated emp: wants emp 2b2b2b2b2b2b, as applied, is emp 3c3c3c3c3c3c on this host; emp was changed here;"
+        " what runs has the old one still: `emp apply` takes it over",
+    ),
+    (of(M), built(None, on_disk=APPLIED), ""),
+    (UP, built(FORMER, on_disk=APPLIED), ""),
 ]
 
 

@@ -58,6 +58,9 @@ REMEDIES = {
     Kind.WORKER_OUTDATED: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
     Kind.WORKER_WRONG_CAPABILITIES: "restart program m p  (restart): w is this: why  [emp.yaml:1:1]",
     Kind.WORKER_STARTING: "",
+    Kind.AGENT_OUTDATED: "restart program m p  (restart): it is this: why  [emp.yaml:1:1]",
+    Kind.SUPERVISORD_OUTDATED: "restart machine m  (restart): why  [emp.yaml:1:1]",
+    Kind.EMP_OUTDATED: "",
     Kind.CONNECTOR_BROKEN: "",
     Kind.CONNECTOR_UNHEALTHY: "restart program m p  (restart): c is this: why  [emp.yaml:1:1]",
     Kind.SERVICE_STUCK: "restart program m p  (restart): s is this: why  [emp.yaml:1:1]",
@@ -77,8 +80,9 @@ REMEDIES = {
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_has_its_remedy(kind: Kind) -> None:
-    inside = kind.startswith(("program-", "worker-", "connector-", "control-")) or kind is Kind.SERVICE_STUCK
-    subject = {"program": "p", "worker": "w", "connector": "c", "service": "s", "control": "p"}.get(
+    inside = kind.startswith(("program-", "worker-", "connector-", "control-", "agent-"))
+    inside |= kind is Kind.SERVICE_STUCK
+    subject = {"program": "p", "agent": "p", "worker": "w", "connector": "c", "service": "s", "control": "p"}.get(
         kind.partition("-")[0], "m"
     )
     operation = plan.remedy(drift(kind, subject, program="p" if inside else None), wish(M))
