@@ -38,7 +38,8 @@ class Preview(Struct, frozen=True, kw_only=True):
     `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
     the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
     `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
-    `other_emp`: the generation in force was published by another emp. `plane_age`: whether the control plane that runs is of another emp.
+    `other_emp`: the generation in force was published by another emp. `plane_age`: whether the control plane that runs
+    is of another emp.
     `gpus` says which of this host's GPUs are used, where somebody allots them now or did before.
     """
 
