@@ -89,9 +89,11 @@ def built(
         write=lambda entries: write_journal(r, keys, lead.required(), entries),
         wake=wake,
     )
+    # In a container our own emp is the image's, which no upgrade of this host's changes.
+    installed = Installed().look if settings.containers is None else None
     backend = RedisBackend(
         *(r, keys, layout, settings.fleet, lead),
-        Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look, installed=Installed().look),
+        Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look, installed=installed),
         operations,
         JobCare(r, keys, Artifacts(settings.artifacts), group),
     )
