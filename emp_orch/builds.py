@@ -15,7 +15,7 @@ from emp_orch.resources import MODULES, data_files
 # Only a change in these is worth the restart of a machine; tests/integration/test_builds holds the list against a real
 # supervisord's.
 IN_SUPERVISORD = (
-    *("__init__.py", "builds.py", "errors.py", "isolation.py", "lifemark.py", "marks.py", "openfiles.py"),
+    *("__init__.py", "adopted.py", "builds.py", "errors.py", "isolation.py", "lifemark.py", "marks.py", "openfiles.py"),
     *("plaintext.py", "procident.py", "resources.py", "render/__init__.py", "render/quoting.py"),
     *("machine/__init__.py", "machine/launch.py", "machine/supervision/__init__.py", "machine/supervision/due.py"),
     *("machine/supervision/endings.py", "machine/supervision/extension.py", "machine/supervision/family.py"),

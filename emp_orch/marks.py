@@ -182,6 +182,13 @@ def of_process(pid: int) -> Marked | None:
     return Marked(who, mark, variables.get(FOLDER, "")) if mark is not None and environ_of(pid) == environ else None
 
 
+def owner_of(pid: int) -> Marked | None:
+    """Who began the living process `pid`: itself where it carries a mark, else the nearest above it that does."""
+    from emp_orch.procident import ancestors
+
+    return next((one for above in (pid, *ancestors(pid)) if (one := of_process(above)) is not None), None)
+
+
 def environ_of(pid: int) -> bytes:
     """The environment that `pid` was started with; empty where we may not look."""
     try:

@@ -205,7 +205,8 @@ class Stack:
         if process.joinpath("cwd").readlink().is_relative_to(self.root):
             return True
         variables = (process / "environ").read_bytes().split(b"\0")
-        ours = [f"{name}={self.root}".encode() for name in ("EMP_ROOT", "EMP_MACHINE_DIR", "EMP_RUN_DIR")]
+        names = ("EMP_ROOT", "EMP_MACHINE_DIR", "EMP_RUN_DIR", "EMP_FLEET_FOLDER")
+        ours = [f"{name}={self.root}".encode() for name in names]
         return any(v == start or v.startswith(start + b"/") for v in variables for start in ours)
 
 

@@ -95,6 +95,8 @@ def _show(layout: Layout, wanted: tuple[str, ...], count: int, follow: bool, as_
     writer = _Writer(layout, wanted, as_json)
     try:
         writer.write(shown.last(count, unfinished=not follow))
+        if not as_json:
+            _tell_end(layout, wanted)
         if not follow:
             return
         for batch in shown.follow():
@@ -106,6 +108,22 @@ def _show(layout: Layout, wanted: tuple[str, ...], count: int, follow: bool, as_
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         shown.close()
+
+
+def _tell_end(layout: Layout, wanted: tuple[str, ...]) -> None:
+    """Of the one program that is shown and does not run: how it ended. Its own log need not say anything."""
+    from emp_orch.fleet.ends import told
+    from emp_orch.fleet.names import LOG_PREFIX
+    from emp_orch.procident import alive, recorded
+    from emp_orch.runtimes import end_files
+
+    machine, _, program = wanted[0].removeprefix(LOG_PREFIX).partition("/") if len(wanted) == 1 else ("", "", "")
+    home = layout.machine(machine)
+    if not program or ((who := recorded(home / "run" / program)) is not None and alive(who)):
+        return
+    if (end := end_files.read(home, program)) is not None:
+        sys.stdout.flush()
+        click.echo(f"emp: {program} does not run: it {told(end)}", err=True)
 
 
 class _Writer:

@@ -73,8 +73,8 @@ def _name(folder: Path, fleet: str) -> str:
 
 
 def fleet_of(pid: int) -> str:
-    """Whose process `pid` is, in words; empty when it is no fleet's that we may look into."""
-    one = marks.of_process(pid)
+    """Whose process `pid` is, in words; empty when no fleet that we may look into began it."""
+    one = marks.owner_of(pid)
     return f"fleet {_hosted([one]).words}" if one is not None else ""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from emp_orch import ports
+from emp_orch import marks, ports
+from emp_orch.adopted import FOLDER as ADOPTED
 from emp_orch.control.hosted import fleet_of
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
@@ -13,7 +15,7 @@ from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.model import RuntimeKind
 from emp_orch.fleet.plan import Effect
 from emp_orch.layout import Layout
-from emp_orch.procident import alive, identify, recorded
+from emp_orch.procident import alive, ancestors, identify, recorded
 from emp_orch.settings import Settings
 
 # (host, port, what it is for, where that stands)
@@ -41,7 +43,13 @@ def _say(layout: Layout, wanted: Wanted, who: ports.Holder | None, leaving: set[
     owner = _owner(layout, who.pid) if who else None
     if owner is not None and owner in leaving:
         return ""
-    by = f"machine {owner} of this fleet, which `emp apply --prune` removes" if owner else _stranger(who)
+    match owner:
+        case None | "":
+            by = _stranger(who)
+        case layout.control.name:
+            by = f"the control plane of this fleet ({who})"
+        case _:
+            by = f"machine {owner} of this fleet, which `emp apply --prune` removes"
     return f"{where}: port {port} for {what} is taken by {by}"
 
 
@@ -87,13 +95,32 @@ def _owner(layout: Layout, pid: int) -> str | None:
 
     None when it is a stranger.
     """
+    home = _home_by_record(layout, pid) or _home_by_mark(layout, pid) if pid else None
+    if home is None:
+        return None
+    supervisord = recorded(home / "run" / "supervisord")
+    return home.name if supervisord is not None and alive(supervisord) else ""
+
+
+def _home_by_record(layout: Layout, pid: int) -> Path | None:
+    """Where its group's leader recorded itself, or its supervisord did so for it or for who began it."""
     try:
-        leader = identify(os.getpgid(pid)) if pid else None
+        leader = identify(os.getpgid(pid))
     except ProcessLookupError:
         return None
-    for path in layout.state.glob("**/run/*") if leader else ():
-        if recorded(path) == leader:
-            home = path.parent.parent
-            supervisord = recorded(home / "run" / "supervisord")
-            return home.name if supervisord is not None and alive(supervisord) else ""
-    return None
+    above = [who for one in (pid, *ancestors(pid)) if (who := identify(one)) is not None]
+    for path in layout.state.glob("**/run/*"):
+        if leader is not None and recorded(path) == leader:
+            return path.parent.parent
+    # What a machine's supervisord left is the control plane's afterwards, as far as that can see.
+    found = (path for path in layout.state.glob(f"**/{ADOPTED}/*") if recorded(path) in above)
+    homes = [path.parent.parent for path in found]
+    return min(homes, key=lambda home: home == layout.control, default=None)
+
+
+def _home_by_mark(layout: Layout, pid: int) -> Path | None:
+    """Where the supervisord lives that began it, whatever it did since with groups and sessions."""
+    owner = marks.owner_of(pid)
+    if owner is None or owner.mark.place != marks.of_folder(layout.root).place:
+        return None
+    return layout.machine(owner.mark.machine) if owner.mark.machine else layout.control

@@ -13,6 +13,7 @@ from functools import partial
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.ends import why_gone
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import MachineStatus, ProgramState
 from emp_orch.fleet.startup import Phase, has_failed, is_up, side_by_side
@@ -99,7 +100,7 @@ class Sequence:
         if not self._up(program) and not self._held(program.name):
             await self._settle(program)
             report = self._programs.get(program.name)
-            why = self._refused.get(program.name) or (report.detail if report else "") or "it exits"
+            why = self._refused.get(program.name) or (report.detail or why_gone(report) if report else "") or "it exits"
             state = report.state if report else "absent"
             self._announce(None, "service_failed", service=program.name, state=state, error=why)
             log.warning("%s is %s: %s", program.name, state, why)

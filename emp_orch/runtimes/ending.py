@@ -5,14 +5,15 @@ Who holds the machine's folder ends it so: the process runtime, and `emp machine
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from emp_orch import marks
-from emp_orch.marks import SUPERVISORD, Mark
+from emp_orch.adopted import adopted, forget
+from emp_orch.marks import SUPERVISORD, Mark, Marked
 from emp_orch.procident import ProcessIdentity, end_recorded
 from emp_orch.runtimes.supervisor import AGENT, Supervisor
 
@@ -47,20 +48,26 @@ def end_left(
 ) -> None:
     """End what lives below `root` without its supervisord: what recorded itself there, and all that it began. Blocks.
 
-    `mark` is that of the supervisord: what carries it, whatever program's, with what descends from that. `unless` as in
-    `end_recorded`.
+    `mark` is that of the supervisord: what carries it, whatever program's, or came to it without one, with what
+    descends from that. `unless` as in `end_recorded`.
     """
-    end_recorded(identities(root), grace_s=grace_s, unless=unless, also=lambda: begun(mark))
+    came = [Marked(who, mark, "") for who in adopted(root)]
+    end_recorded(identities(root), grace_s=grace_s, unless=unless, also=lambda: begun(mark, came))
+    forget(root)
 
 
-def begun(mark: Mark) -> list[ProcessIdentity]:
-    """All that the supervisord of `mark` has begun, and itself; of a program's mark, what that program has."""
+def begun(mark: Mark, came: Iterable[Marked] = ()) -> list[ProcessIdentity]:
+    """All that the supervisord of `mark` has begun, and itself; of a program's mark, what that program has.
+
+    `came`: more that are known to be its own.
+    """
     one = None if mark.program == SUPERVISORD else mark.program
-    return marks.with_descendants(
+    found = (
         m
         for m in marks.marked()
         if m.mark.place == mark.place and m.mark.machine == mark.machine and one in (None, m.mark.program)
     )
+    return marks.with_descendants([*came, *found])
 
 
 def identities(root: Path) -> list[Path]:

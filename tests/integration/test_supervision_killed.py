@@ -16,7 +16,8 @@ import pytest
 from stack import until
 from supervision_support import Bare
 
-from emp_orch.procident import ProcessIdentity, identify
+from emp_orch.adopted import adopted
+from emp_orch.procident import ProcessIdentity, alive, identify
 from emp_orch.runtimes.ending import end_left
 
 # A program whose child is an orphan in a session of its own from the first.
@@ -79,3 +80,35 @@ def test_killed_while_it_replaces_a_program(tmp_path: Path, after: int) -> None:
         bare.kill()
         assert len(standing_in(bare.root)) >= 4  # the other two, each with its orphan
         _nothing_is_left(bare)
+
+
+# Whose grandchild has nothing of emp's about it: no mark, no parent, session, group or output of ours.
+WIPES = """
+import os, sys, time
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.execve("/bin/sleep", ["sleep", "1000"], {})
+os.wait()
+time.sleep(1000)
+"""
+
+
+def test_killed_with_all_that_a_program_is_known_by(tmp_path: Path) -> None:
+    """Nothing but what supervisord wrote down tells whose its orphan was."""
+    with Bare(tmp_path / "bare") as bare:
+        bare.program("p", sys.executable, "-c", WIPES)
+        bare.start()
+        (orphan,) = until("it is known", lambda: adopted(bare.root), shown=bare.log)
+        assert orphan not in bare.marked()
+        main = bare.main("p")
+        bare.kill()
+        os.kill(main.pid, signal.SIGKILL)
+        assert adopted(bare.root) == [orphan]
+        _nothing_is_left(bare)
+        assert not alive(orphan)
+        assert list((bare.root / "adopted").iterdir()) == []

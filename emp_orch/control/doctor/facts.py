@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 from redis.exceptions import RedisError
 
-from emp_orch import sessions, spec
+from emp_orch import marks, sessions, spec
 from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
@@ -39,6 +39,7 @@ from emp_orch.fleet.model import Fleet, MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.freespace import nearest
 from emp_orch.layout import Layout
+from emp_orch.marks import Mark
 from emp_orch.ports import Holder, port_holders
 from emp_orch.procident import ProcessIdentity
 from emp_orch.runtimes import all_instances, runtimes_of
@@ -73,7 +74,8 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
 
 class Facts(Struct, frozen=True, kw_only=True):
     """`fleet` and `wanted` are what emp.yaml asks for now, None without one; `settings` are in force, Unknown when
-    nothing was applied in this folder. `now_ms` is this host's clock. `artifacts` None: the store works.
+    nothing was applied in this folder. `begun`: of the `holders`, by pid, those that this fleet began. `now_ms` is
+    this host's clock. `artifacts` None: the store works.
     """
 
     now_ms: int
@@ -90,6 +92,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     orphans: tuple[Orphan, ...]
     locks: dict[str, int]
     holders: dict[int, Holder]
+    begun: dict[int, Mark]
     redis: RedisFacts | Unknown
     machine_redis: str | Unknown
     difference: Difference | Unknown
@@ -163,6 +166,7 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         orphans=orphans(layout),
         locks=lock_holders({home.name: home / ".lock" for home in machine_folders(layout)}),
         holders={} if isinstance(heard, Unknown) else heard,
+        begun={} if isinstance(heard, Unknown) else _begun(layout, heard.values()),
         redis=nothing or redis.result(),
         machine_redis=nothing or machine_redis.result(),
         difference=nothing or found.result(),
@@ -229,6 +233,13 @@ def _hosts(settings: Settings | Unknown, asked: Settings | Unknown | None) -> li
     """The Docker hosts in use, and those that emp.yaml adds."""
     both = [s.hosts for s in (asked, settings) if isinstance(s, Settings)]
     return list({host.name: host for hosts in both for host in hosts}.values())
+
+
+def _begun(layout: Layout, holders: Iterable[Holder]) -> dict[int, Mark]:
+    """Which part or program of this fleet began each of `holders`; the others are left out."""
+    place = marks.of_folder(layout.root).place
+    found = {h.pid: owner.mark for h in holders if h.pid and (owner := marks.owner_of(h.pid)) is not None}
+    return {pid: mark for pid, mark in found.items() if mark.place == place}
 
 
 def _free(layout: Layout) -> dict[str, int]:

@@ -17,6 +17,8 @@ from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.ends import told
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
+from emp_orch.marks import SUPERVISORD
+from emp_orch.ports import Holder
 from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
 from emp_orch.store.connect import redacted
 
@@ -245,11 +247,19 @@ def _ports(facts: Facts) -> Iterator[Problem]:
                 continue
             if any(o.pid in (holder.pid, holder.group) for o in facts.orphans):
                 continue
+            if _began(facts, holder, machine, program):
+                continue
             yield Problem(
                 what=f"port {program.port} of {program.name} on {machine.id} is taken by {holder}",
                 fix="stop that process, or set another port in emp.yaml and run emp apply",
                 where=program.origin,
             )
+
+
+def _began(facts: Facts, holder: Holder, machine: DesiredMachine, program: DesiredProgram) -> bool:
+    """Whether `program` began it, whatever it did since. Of one that wiped its environment its supervisord is known."""
+    mark = facts.begun.get(holder.pid)
+    return mark is not None and mark.machine == machine.id and mark.program in (program.name, SUPERVISORD)
 
 
 def _environments(facts: Facts) -> Iterator[Problem]:

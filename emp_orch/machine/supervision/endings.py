@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from emp_orch.adopted import Adopted
 from emp_orch.machine.supervision.family import Family
 from emp_orch.plaintext import one_line
 from emp_orch.procident import ProcessIdentity, send
@@ -29,8 +30,9 @@ _NAMED = 5
 class Endings:
     """The ends that are kept back, and what was left. `logger` is supervisord's own."""
 
-    def __init__(self, family: Family, logger: Any) -> None:
+    def __init__(self, family: Family, adopted: Adopted, logger: Any) -> None:
         self._family = family
+        self._adopted = adopted
         self._logger = logger
         self._kept: dict[int, _Kept] = {}
 
@@ -58,7 +60,7 @@ class Endings:
                 continue
             del self._kept[pid]
             return pid, kept.status
-        self._family.look()
+        self._adopted.keep(self._family.look())
         return None
 
     def due_s(self) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from emp_orch import builds, openfiles
+from emp_orch.adopted import Adopted
 from emp_orch.machine import launch
 from emp_orch.machine.supervision.due import seconds_until_due
 from emp_orch.machine.supervision.endings import Endings
@@ -48,7 +49,7 @@ class Extension:
         self._waitpid, self._kill, self._cleanup = options.waitpid, options.kill, options.cleanup
         self._files = options.minfds
         self._bell = _Bell()
-        self._endings = Endings(self._family(), options.logger)
+        self._endings = Endings(self._family(), Adopted(Path()), options.logger)
 
     def _family(self) -> Family:
         return Family(os.getpid(), self._options.pidhistory, os.environ.get(MARK, ""))

@@ -49,9 +49,10 @@ class Family:
         self._look(at_end_of=program.config.name)
         return self._trees(program.config.name)
 
-    def look(self) -> None:
-        """Take note of the orphans that came to us."""
+    def look(self) -> list[ProcessIdentity]:
+        """Take note of the orphans that came to us; returns those of ours that no mark tells of."""
         self._look(at_end_of="")
+        return [who for who in self._owners if not mark_of(who.pid)]
 
     def rest(self) -> list[ProcessIdentity]:
         """Every process below us."""
