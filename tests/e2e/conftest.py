@@ -27,6 +27,32 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     yield from _standing(tmp_path_factory.mktemp("stack"))
 
 
+@pytest.fixture(scope="module")
+def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, str]]:
+    """A fleet's folder for all tests of a file, and the text of its emp.yaml."""
+    stack = Stack(tmp_path_factory.mktemp("one"))
+    yield stack, stack.file.read_text()
+    stack.run("down")
+    left = stack.leftovers()
+    assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def again(one_folder: tuple[Stack, str]) -> Stack:
+    """The fleet of the test before, brought back to the default emp.yaml with one slot: cheaper than a new one.
+
+    Its generations count on, and what its jobs made is there.
+    """
+    stack, text = one_folder
+    stack.file.write_text(text)
+    for name in (".env", "p.json"):
+        (stack.root / name).unlink(missing_ok=True)
+    if stack.run("apply", "-y", "--prune", "--timeout", "120", NUM_GPUS="1").returncode:
+        stack.run("down")  # a test that failed left something behind
+    stack.up(NUM_GPUS="1")
+    return stack
+
+
 @pytest.fixture
 def folder_stack(tmp_path: Path) -> Iterator[Stack]:
     """A fleet folder in which nothing was applied yet; brought down at the end, whatever ran."""

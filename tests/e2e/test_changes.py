@@ -11,17 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import aiohttp
-import pytest
 import yaml
 from stack import MACHINE, Stack, until
 
 from emp_orch.procident import alive
-
-
-@pytest.fixture
-def up(folder_stack: Stack) -> Stack:
-    folder_stack.up(NUM_GPUS="1")
-    return folder_stack
 
 
 def _edit(stack: Stack, **changes: object) -> None:
@@ -37,7 +30,8 @@ def _environ(stack: Stack, program: str) -> dict[str, str]:
     return dict(e.split("=", 1) for e in text.split("\0") if "=" in e)
 
 
-def test_a_secret_reaches_a_machine_that_runs_and_nothing_else(up: Stack) -> None:
+def test_a_secret_reaches_a_machine_that_runs_and_nothing_else(again: Stack) -> None:
+    up = again
     _edit(up, machine={"env": {"TOKEN": {"env": "SECRET_OF_TEST"}, "NASTY": "a b%c;d'\"#\n é"}})
     up.up(NUM_GPUS="1", SECRET_OF_TEST="hunter2")
     assert _environ(up, "comfyui-gpu0")["TOKEN"] == "hunter2"
@@ -68,22 +62,23 @@ def _draw(stack: Stack) -> str:
     return url
 
 
-def test_another_artifact_store_and_lease_reach_workers_that_run(up: Stack) -> None:
+def test_another_artifact_store_and_lease_reach_workers_that_run(again: Stack) -> None:
+    up = again
     _draw(up)
-    assert len(list(up.layout.artifacts.iterdir())) == 1
+    before = len(list(up.layout.artifacts.iterdir()))
     elsewhere = up.root / "else where"
     _edit(up, jobs={"artifacts": f"file://{elsewhere}", "lease": "7s"})
     agent = up.program("agent")
     up.up(NUM_GPUS="1")
     _draw(up)
-    assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == 1
+    assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == before
     assert alive(agent), "only workers and the control plane take part"
     worker = Path(f"/proc/{up.program('redis-worker-gpu0').pid}/cmdline").read_bytes().split(b"\0")
     assert worker[worker.index(b"--lease-ttl") + 1] == b"7"
     _edit(up, jobs={})
     up.up(NUM_GPUS="1")
     _draw(up)
-    assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == 2
+    assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == before + 1
     elsewhere.joinpath("file").touch()
     _edit(up, jobs={"artifacts": f"file://{elsewhere}/file"})
     up.up(NUM_GPUS="1")
@@ -93,8 +88,10 @@ def test_another_artifact_store_and_lease_reach_workers_that_run(up: Stack) -> N
     assert refused.returncode == 2 and "Protocol not known" in refused.stderr
 
 
-def test_an_agent_killed_while_it_reloads(up: Stack) -> None:
+def test_an_agent_killed_while_it_reloads(again: Stack) -> None:
     """A removed program that ignores TERM holds the reload; the agent dies in it; the next one makes it good."""
+    up = again
+    before = up.diff()[1]["generation"]
     _edit(up, services={**yaml.safe_load(up.file.read_text())["services"], "stub": STUBBORN})
     _edit(up, machine={"services": ["simulation", "comfyui", "stub"]})
     up.up(NUM_GPUS="1")
@@ -106,7 +103,7 @@ def test_an_agent_killed_while_it_reloads(up: Stack) -> None:
     os.kill(up.program("agent").pid, signal.SIGKILL)
     up.until_in_sync()
     assert not alive(stubborn)
-    assert up.diff()[1]["generation"] == 3
+    assert up.diff()[1]["generation"] == before + 2
 
 
 STUBBORN = {
@@ -116,14 +113,17 @@ STUBBORN = {
 }
 
 
-def test_another_fleet_in_the_same_folder_after_down(up: Stack) -> None:
+def test_another_fleet_in_the_same_folder_after_down(folder_stack: Stack) -> None:
+    up = folder_stack
+    up.up(NUM_GPUS="1")
     up.ok("down")
     _edit(up, name="another")
     up.up(NUM_GPUS="1")
     assert up.ok("diff").strip() == "in sync: another is as generation 1 says"
 
 
-def test_the_api_moves_only_to_a_free_port(up: Stack) -> None:
+def test_the_api_moves_only_to_a_free_port(again: Stack) -> None:
+    up = again
     before = up.control("api")
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
@@ -141,7 +141,8 @@ def test_the_api_moves_only_to_a_free_port(up: Stack) -> None:
     assert up.program("agent") == agent
 
 
-def test_a_renamed_machine_is_told_whose_ports_it_wants(up: Stack) -> None:
+def test_a_renamed_machine_is_told_whose_ports_it_wants(again: Stack) -> None:
+    up = again
     config = yaml.safe_load(up.file.read_text())
     config["machines"] = {"renamed": config["machines"][MACHINE]}
     up.file.write_text(yaml.safe_dump(config))
@@ -151,7 +152,8 @@ def test_a_renamed_machine_is_told_whose_ports_it_wants(up: Stack) -> None:
     assert "--prune" in refused.stderr
 
 
-def test_a_renamed_machine_replaces_the_old_one_when_pruning(up: Stack) -> None:
+def test_a_renamed_machine_replaces_the_old_one_when_pruning(again: Stack) -> None:
+    up = again
     config = yaml.safe_load(up.file.read_text())
     config["machines"] = {"renamed": config["machines"][MACHINE]}
     up.file.write_text(yaml.safe_dump(config))
@@ -160,9 +162,11 @@ def test_a_renamed_machine_replaces_the_old_one_when_pruning(up: Stack) -> None:
     assert not up.layout.machine(MACHINE).exists()
 
 
-def test_apply_waits_for_a_health_check_that_changed(up: Stack) -> None:
+def test_apply_waits_for_a_health_check_that_changed(again: Stack) -> None:
     """The program runs on untouched; what the old check said is no answer to the new one."""
+    up = again
     before = up.program("comfyui-gpu0")
+    up.ok("pause", MACHINE, "comfyui-gpu0")  # on a busy machine this takes longer than the check's patience
     config = yaml.safe_load(up.file.read_text())
     config["services"]["comfyui"]["health"]["http"] = "/nowhere"
     up.file.write_text(yaml.safe_dump(config))
@@ -174,9 +178,11 @@ def test_apply_waits_for_a_health_check_that_changed(up: Stack) -> None:
     up.file.write_text(yaml.safe_dump(config))
     up.up(NUM_GPUS="1")
     assert up.program("comfyui-gpu0") == before
+    up.ok("resume", MACHINE, "comfyui-gpu0")
 
 
-def test_a_wait_in_vain_says_when_nobody_is_at_work(up: Stack) -> None:
+def test_a_wait_in_vain_says_when_nobody_is_at_work(again: Stack) -> None:
+    up = again
     os.kill(up.control("reconcile").pid, signal.SIGSTOP)
     try:
         waited = up.run("apply", "-y", "--timeout", "12", NUM_GPUS="2")

@@ -14,8 +14,8 @@ async def _counts(stack: Stack) -> tuple[int, int, int]:
     return len(stack.running(" worker --machine")), len(stack.running("data/comfyui-gpu")), len(workers)
 
 
-async def test_two_to_four_to_one(folder_stack: Stack) -> None:
-    stack = folder_stack
+async def test_two_to_four_to_one(again: Stack) -> None:
+    stack = again
     stack.up(NUM_GPUS="2")
     assert await _counts(stack) == (2, 2, 2)
     kept = {n: stack.program(n) for n in ("comfyui-gpu0", "redis-worker-gpu0", "simulation", "agent", "supervisord")}
@@ -34,8 +34,8 @@ async def test_two_to_four_to_one(folder_stack: Stack) -> None:
     assert stack.redis_reports() == ([MACHINE], [f"{MACHINE}-worker-0"])
 
 
-def test_a_removed_machine_stays_until_pruned(folder_stack: Stack) -> None:
-    stack = folder_stack
+def test_a_removed_machine_stays_until_pruned(again: Stack) -> None:
+    stack = again
     text = stack.file.read_text()
     second = text.replace(
         "  basic-machine-local:",
@@ -63,9 +63,8 @@ def test_a_removed_machine_stays_until_pruned(folder_stack: Stack) -> None:
     assert stack.diff()[0] == 0
 
 
-def test_scaling_onto_a_taken_port_is_refused_beforehand(folder_stack: Stack) -> None:
-    stack = folder_stack
-    stack.up(NUM_GPUS="1")
+def test_scaling_onto_a_taken_port_is_refused_beforehand(again: Stack) -> None:
+    stack = again
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         squatter.bind(("127.0.0.1", stack.ports["comfyui"] + 1))
@@ -77,10 +76,9 @@ def test_scaling_onto_a_taken_port_is_refused_beforehand(folder_stack: Stack) ->
     stack.up(NUM_GPUS="2")
 
 
-def test_a_killed_stack_is_taken_over_by_the_next_apply(folder_stack: Stack) -> None:
+def test_a_killed_stack_is_taken_over_by_the_next_apply(again: Stack) -> None:
     """Both supervisords killed: what they left behind holds the ports, and the next apply ends it and starts anew."""
-    stack = folder_stack
-    stack.up(NUM_GPUS="1")
+    stack = again
     for who in (stack.control("supervisord"), stack.program("supervisord")):
         os.kill(who.pid, signal.SIGKILL)
     left = stack.leftovers()
