@@ -63,6 +63,11 @@ class Layout:
         return self.state / "generation.json"
 
     @property
+    def counted(self) -> Path:
+        """How many jobs there were, so that it is told when Redis has lost them."""
+        return self.control / "jobs.json"
+
+    @property
     def machines(self) -> Path:
         return self.state / "machines"
 

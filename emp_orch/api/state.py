@@ -21,6 +21,7 @@ from emp_orch.api.views import (
     MachineView,
     OverrideView,
     ReconcilerView,
+    RedisLossView,
     RolloutView,
     State,
     SystemStats,
@@ -32,6 +33,7 @@ from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Malformed, SeenMachine, SeenWorker
 from emp_orch.fleet.overrides import Override, fleet_pause
 from emp_orch.fleet.round import Item
+from emp_orch.jobs.losses import Loss
 from emp_orch.store.connect import Client
 from emp_orch.store.generations import Generation, generation_mark, read_generation
 from emp_orch.store.keys import Keys
@@ -314,6 +316,8 @@ def fleet_view(
         overrides=tuple(OverrideView(kind=o.kind, scope=o.scope, reason=o.reason, by=o.by, at=o.at) for o in overrides),
         breaker=None if known is None or known.breaker is None else _breaker(known.breaker),
         rollout=None if known is None or known.rollout is None else _rollout(known.rollout),
+        lost=None if known is None or known.redis.lost is None else _loss(known.redis.lost),
+        eviction=f"{known.redis.eviction}; {known.redis.way_out}" if known is not None and known.redis.evicts else "",
         stale_after_s=applied.fleet.reconcile.stale_after_s if applied else STALE_AFTER_S,
         machines=desired,
         error=generation.message if isinstance(generation, EmpError) else "",
@@ -322,6 +326,10 @@ def fleet_view(
 
 def _breaker(found: BreakerStatus) -> BreakerView:
     return BreakerView(reason=found.reason, since=rfc3339(found.since_ms), trying=found.trial)
+
+
+def _loss(found: Loss) -> RedisLossView:
+    return RedisLossView(jobs=found.jobs, at=rfc3339(found.at_ms), reason=found.words, hint=found.hint)
 
 
 def _rollout(found: RolloutStatus) -> RolloutView:

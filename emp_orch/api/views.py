@@ -128,8 +128,19 @@ class RolloutView(Struct, frozen=True, kw_only=True):
     halted: bool = False
 
 
+class RedisLossView(Struct, frozen=True, kw_only=True):
+    """Jobs that Redis lost, within a day."""
+
+    jobs: int
+    at: str
+    reason: str
+    hint: str
+
+
 class FleetView(Struct, frozen=True, kw_only=True):
-    """`generation` 0: nothing was applied. `in_sync` None: no reconciler has said."""
+    """`generation` 0: nothing was applied. `in_sync` None: no reconciler has said. `eviction`: that Redis throws keys
+    away, with the way out.
+    """
 
     name: str
     generation: int
@@ -143,6 +154,8 @@ class FleetView(Struct, frozen=True, kw_only=True):
     overrides: tuple[OverrideView, ...] = ()
     breaker: BreakerView | None = None
     rollout: RolloutView | None = None
+    lost: RedisLossView | None = None
+    eviction: str = ""
 
 
 class ReconcilerView(Struct, frozen=True, kw_only=True):

@@ -74,6 +74,11 @@ def _reason(data: dict[str, Any]) -> str:
     return ": ".join(filter(None, (verb(operation) if operation else "", said(data, "reason"))))
 
 
+def _hinted(data: dict[str, Any]) -> str:
+    hint = said(data, "hint")
+    return said(data, "reason") + (f" ({hint})" if hint else "")
+
+
 def _machines(data: dict[str, Any]) -> str:
     found = data.get("machines")
     names = [str(m) for m in found] if isinstance(found, list) else []
@@ -110,4 +115,6 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "pause_lifted": ("pause lifted", _person),
     "drained": ("drained", _person),
     "drain_lifted": ("drain lifted", _person),
+    "jobs_lost": ("jobs lost", _hinted),
+    "redis_evicted": ("Redis evicts", _hinted),
 }

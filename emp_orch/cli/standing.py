@@ -1,4 +1,4 @@
-"""What people and policies hold up, in words: pauses, drains, the breaker, the rollout, what is left to a person."""
+"""What people and policies hold up, in words: pauses, drains, breaker, rollout, what waits for a person; lost jobs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emp_orch.control.inspect import Difference, DriftNow
     from emp_orch.fleet.overrides import Override
     from emp_orch.fleet.round import Item
+    from emp_orch.jobs.losses import Loss
     from emp_orch.store.status import BreakerStatus, RolloutStatus
 
 # Of each sort; all of them with --json.
@@ -28,6 +29,10 @@ def standing(found: Difference) -> list[tuple[str, str]]:
         lines.append(("breaker", breaker_line(found.breaker, now_ms)))
     if found.rollout is not None:
         lines.append(("rollout", rollout_line(found.rollout, now_ms)))
+    if found.redis.lost is not None:
+        lines.append(("lost", loss_line(found.redis.lost, now_ms)))
+    if found.redis.evicts:
+        lines.append(("evicts", f"{found.redis.eviction}; {found.redis.way_out}"))
     lines += [("person", f"{d.drift.kind} {d.drift.subject}: {d.held}") for d in found.quarantined[:SHOWN]]
     if (more := len(found.quarantined) - SHOWN) > 0:
         lines.append(("", f"… and {more} more that need a person: emp diff"))
@@ -54,6 +59,11 @@ def rollout_line(rollout: RolloutStatus, now_ms: int) -> str:
     if rollout.stalled:
         words += f"; stalled: no progress since {age(max(0, now_ms - rollout.since_progress_ms))}"
     return words
+
+
+def loss_line(loss: Loss, now_ms: int) -> str:
+    at = datetime.fromtimestamp(loss.at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return f"{loss.words}, at {at} ({age(max(0, now_ms - loss.at_ms))} ago); {loss.hint}"
 
 
 def who_holds(found: Difference) -> str:

@@ -100,6 +100,8 @@ def as_document(found: Overview) -> dict[str, Any]:
                 "url": redacted(found.settings.redis_url),
                 "ok": not found.redis_error,
                 "error": found.redis_error,
+                "lost": difference.redis.lost if difference else None,
+                "eviction": difference.redis.eviction if difference else "",
             },
             "reconciler": {
                 "silent": found.reconciler_silent,

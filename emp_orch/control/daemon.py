@@ -20,6 +20,7 @@ from emp_orch.control.operations import Operations
 from emp_orch.control.parts import Parts
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.control.redis_backend import RedisBackend, write_journal
+from emp_orch.control.redis_watch import RedisWatch
 from emp_orch.layout import Layout
 from emp_orch.procident import recorded
 from emp_orch.runtimes import runtimes_of
@@ -91,11 +92,17 @@ def built(
     )
     # In a container our own emp is the image's, which no upgrade of this host's changes.
     installed = Installed().look if settings.containers is None else None
+    watch = RedisWatch(
+        *(r, keys, layout, settings),
+        write=lambda entries: write_journal(r, keys, lead.required(), entries),
+    )
+    group.create_task(watch.keep(), name="watch Redis")
     backend = RedisBackend(
         *(r, keys, layout, settings.fleet, lead),
         Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look, installed=installed),
         operations,
         JobCare(r, keys, Artifacts(settings.artifacts), group),
+        watch,
     )
     reconciler = Reconciler(
         backend,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions as rexc
 
+from emp_orch.control.evictions import evictions
 from emp_orch.errors import UsageError
 from emp_orch.fleet.desired import ProgramKind, desired_machines
 from emp_orch.fleet.model import Fleet
@@ -39,7 +40,7 @@ async def refuse_unfit(
                 f"{most} (maxclients)",
                 hint="raise maxclients there, or have fewer machines or GPU slots",
             )
-        if not allow_eviction and (policy := await evicts(r)):
+        if not allow_eviction and (policy := (await evictions(r)).policy):
             raise UsageError(
                 f"Redis at {connect.redacted(settings.redis_url)} throws jobs and reports away when its memory is full "
                 f"(maxmemory-policy {policy})",
@@ -54,16 +55,6 @@ async def _most_connections(r: Client) -> int:
         return int((await r.info("clients")).get("maxclients", 0))
     except rexc.NoPermissionError:  # an ACL without INFO
         return 0
-
-
-async def evicts(r: Client) -> str:
-    """The policy by which it may evict keys of emp's; empty when it evicts none, or does not tell."""
-    try:
-        told = await r.info("memory")
-    except rexc.NoPermissionError:  # an ACL without INFO
-        return ""
-    policy = str(told.get("maxmemory_policy", ""))
-    return policy if int(told.get("maxmemory", 0)) and policy not in ("noeviction", "") else ""
 
 
 async def _refuse_strangers(r: Client, keys: Keys, settings: Settings, *, take_over: bool) -> None:

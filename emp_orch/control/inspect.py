@@ -21,7 +21,7 @@ from emp_orch.store import connect
 from emp_orch.store.generations import read_generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
-from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, read_status
+from emp_orch.store.status import BreakerStatus, FleetStatus, RedisStatus, RolloutStatus, read_status
 
 
 class DriftNow(Struct, frozen=True, kw_only=True):
@@ -43,8 +43,8 @@ class DriftNow(Struct, frozen=True, kw_only=True):
 
 class Difference(Struct, frozen=True, kw_only=True):
     """`status_age_ms` is the age of the reconciler's last tick; None when there was none. `interval_ms` is the time
-    between two ticks. `overrides` are the pauses and drains; `desired` has the drains in it. `breaker` and `rollout`
-    are what that tick said of them.
+    between two ticks. `overrides` are the pauses and drains; `desired` has the drains in it. `breaker`, `rollout`
+    and `redis` are what that tick said of them.
     """
 
     fleet: str
@@ -60,6 +60,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
     breaker: BreakerStatus | None = None
     rollout: RolloutStatus | None = None
+    redis: RedisStatus = RedisStatus()
 
     @property
     def quarantined(self) -> tuple[DriftNow, ...]:
@@ -104,6 +105,7 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
         overrides=overrides,
         breaker=status.breaker if status else None,
         rollout=status.rollout if status else None,
+        redis=status.redis if status else RedisStatus(),
     )
 
 

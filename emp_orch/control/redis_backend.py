@@ -14,6 +14,7 @@ from emp_orch.control.job_care import JobCare
 from emp_orch.control.lead import Lead
 from emp_orch.control.observe import Observer
 from emp_orch.control.operations import Operations
+from emp_orch.control.redis_watch import RedisWatch
 from emp_orch.errors import EmpError
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.incremental import Attention, in_full
@@ -53,6 +54,7 @@ class RedisBackend:
         observer: Observer,
         operations: Operations,
         jobs: JobCare,
+        watch: RedisWatch,
     ) -> None:
         self._r = r
         self._keys = keys
@@ -62,6 +64,7 @@ class RedisBackend:
         self._observer = observer
         self._operations = operations
         self._jobs = jobs
+        self._watch = watch
         self._events = Events(r, keys)
         self._current: Generation | None = None
         self._remembered: Memory | None = None
@@ -130,7 +133,7 @@ class RedisBackend:
         await write_journal(self._r, self._keys, mandate, [*done.entries, *begun])
         if done.decision.run:
             await self._record(inputs, done, mandate)
-        told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout)
+        told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout, status.redis)
         if told != self._told:
             self._told = told
             await self._events.append(
@@ -165,6 +168,7 @@ class RedisBackend:
             else BreakerStatus(reason=breaker.reason, since_ms=opened, trial=breaker.trial),
             rollout=_rollout(inputs, done) if done.memory.rollout.pending else None,
             installed=inputs.observed.installed,
+            redis=self._watch.status,
         )
 
     def interval_s(self) -> float:

@@ -17,6 +17,8 @@
 | fleet:{name}:rounds | stream | reconciler | the inputs of the last rounds in which it acted |
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
+| fleet:{name}:loss | string | reconcilers | the last jobs that Redis lost, JSON; for a day |
+| jobs:mark | hash | reconcilers, queue | by which a Redis is known again: store/losses.py |
 | events | stream | all | every change, capped |
 | assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
 | secrets:{id} | string | queue | what a job gave as secrets, JSON; from its submission to its end |
@@ -112,6 +114,9 @@ class Keys:
     def journal(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:journal")
 
+    def loss(self, fleet: str) -> str:
+        return self._k(f"fleet:{fleet}:loss")
+
     # events
     @property
     def events(self) -> str:
@@ -156,6 +161,11 @@ class Keys:
     @property
     def jobs_seq(self) -> str:
         return self._k("jobs:seq")
+
+    @property
+    def jobs_mark(self) -> str:
+        """hash: by which a Redis is known again, and how many jobs were forgotten since: store/losses.py."""
+        return self._k("jobs:mark")
 
     def jobs_in(self, status: str) -> str:
         """zset job → sequence number: those that ended, by status."""

@@ -65,6 +65,7 @@ def _names(keys: Keys) -> dict[str, str]:
         "SECRETS": keys.secrets(""),
         "SAID": keys.progress(""),
         "SEQ": keys.jobs_seq,
+        "MARK": keys.jobs_mark,
         "IN": keys.jobs_in(""),
         "BEGUN": keys.jobs_begun,
         "AVOIDING": keys.jobs_avoiding,
@@ -338,6 +339,7 @@ local function forget(ids)
     names[at - 3], names[at - 2], names[at - 1], names[at] = JOB .. id, PAYLOAD .. id, SAID .. id, SECRETS .. id
   end
   call('HDEL', JOBS, unpack(ids))
+  call('HSET', MARK, 'forgotten', whole((tonumber(call('HGET', MARK, 'forgotten') or '') or 0) + #ids))
   call('HDEL', NAMING, unpack(ids))
   call('UNLINK', unpack(names))
 end

@@ -9,6 +9,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.package import Build
 from emp_orch.fleet.round import Item
+from emp_orch.jobs.losses import Loss
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.fence import write
@@ -41,6 +42,36 @@ class RolloutStatus(Struct, frozen=True, kw_only=True):
     halted: bool = False
 
 
+class RedisStatus(Struct, frozen=True, kw_only=True):
+    """What is wrong with Redis itself. `lost` are the jobs that it lost last, within a day; `evicts`: it throws keys
+    away when its memory is full, by `policy` (empty: not any more), or did within minutes; `evicted` since it started.
+    """
+
+    lost: Loss | None = None
+    policy: str = ""
+    evicts: bool = False
+    evicted: int = 0
+
+    @property
+    def eviction(self) -> str:
+        """In words; empty when it does not evict."""
+        return evicting(self.policy, self.evicted) if self.evicts else ""
+
+    @property
+    def way_out(self) -> str:
+        return NO_EVICTION
+
+
+NO_EVICTION = "set maxmemory-policy noeviction there, and raise maxmemory"
+
+
+def evicting(policy: str, evicted: int) -> str:
+    """What a Redis does that evicts by `policy`, and did to `evicted` keys."""
+    by = f" (maxmemory-policy {policy})" if policy else ""
+    so_far = f"; it evicted {evicted} {'key' if evicted == 1 else 'keys'} since it started" if evicted else ""
+    return f"Redis throws jobs and reports away when its memory is full{by}{so_far}"
+
+
 class FleetStatus(Struct, frozen=True, kw_only=True):
     """`at_ms` is Redis TIME of the tick: a status older than a few intervals means no reconciler runs. `paused` is why
     the whole fleet is; `overrides` are all pauses and drains. `installed`: the emp on the disk
@@ -60,6 +91,7 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
     breaker: BreakerStatus | None = None
     rollout: RolloutStatus | None = None
     installed: Build | None = None
+    redis: RedisStatus = RedisStatus()
 
     @property
     def in_sync(self) -> bool:

@@ -16,10 +16,11 @@ from playwright.async_api import expect
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
 from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.jobs.losses import How, Loss
 from emp_orch.jobs.submission import parse_submission
 from emp_orch.store.overrides import put_override
 from emp_orch.store.queue import Queue
-from emp_orch.store.status import BreakerStatus, RolloutStatus, read_status, write_status
+from emp_orch.store.status import BreakerStatus, RedisStatus, RolloutStatus, read_status, write_status
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -261,6 +262,12 @@ async def test_what_holds_emp_up_stands_in_the_top_line(
         rollout=RolloutStatus(
             generation=2, pending=7, done=3, stalled=False, since_progress_ms=status.at_ms, broken=("m4",), halted=True
         ),
+        redis=RedisStatus(
+            lost=Loss(jobs=142, how=How.EMPTY, at_ms=status.at_ms, seen_ms=status.at_ms - 900),
+            policy="allkeys-lru",
+            evicts=True,
+            evicted=33,
+        ),
     )
     await write_status(producer.redis, producer.keys, await producer.mandate(), held)
     await producer.events.append("drift_changed", count=0)
@@ -270,4 +277,6 @@ async def test_what_holds_emp_up_stands_in_the_top_line(
     await expect(page.locator("[data-override='pause:fleet']")).to_have_text("paused: disk swap (by ops)")
     await expect(page.locator("[data-override='drain:m1']")).to_have_text("drained m1: <b>GPU</b> (by ann)")
     await expect(page.locator("#rollout")).to_have_text("rollout 3/10, halted: m4 failed with it")
+    await expect(page.locator("#lost")).to_have_text("142 jobs are gone: Redis came back empty")
+    await expect(page.locator("#eviction")).to_contain_text("it evicted 33 keys since it started; set maxmemory-policy")
     assert watched.complaints == []

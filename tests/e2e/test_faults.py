@@ -124,8 +124,15 @@ def _aof(stack: Stack) -> bytes:
 
 async def test_an_emptied_redis_is_filled_again(stack: Stack) -> None:
     before = _identities(stack)
+    for _ in range(3):
+        stack.ok("submit", "nobody-has-it")
+    until("they are counted", lambda: b'"unfinished":3' in stack.layout.counted.read_bytes())
     with redis.Redis.from_url(stack.redis_url) as r:
         r.flushall()
+    gone = "3 jobs are gone: Redis came back empty"
+    until("it is told", lambda: gone in stack.run("status").stdout)
+    told = [line for line in stack.ok("journal").splitlines() if gone in line]
+    assert len(told) == 1 and "jobs lost" in told[0] and "appendonly yes" in told[0]
     until("reports return", lambda: len(stack.redis_reports()[1]) == 2)
     stack.until_in_sync()
     until("status is whole", lambda: stack.run("status").returncode == 0)

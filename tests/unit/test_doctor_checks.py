@@ -114,9 +114,10 @@ REDIS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "memory",
-        {"maxmemory": 100, "maxmemory_policy": "allkeys-lru"},
+        {"maxmemory": 100, "maxmemory_policy": "allkeys-lru", "evicted_keys": 33},
         "fail",
-        "Redis may throw jobs and reports away when its memory is full (maxmemory-policy allkeys-lru)",
+        "Redis throws jobs and reports away when its memory is full (maxmemory-policy allkeys-lru); "
+        "it evicted 33 keys since it started",
     ),
     ("memory", {"maxmemory": 1024**2, "used_memory": 1024**2}, "fail", "Redis uses 100 % of its memory (1 MiB)"),
     ("memory", {"maxmemory": 1024**2, "used_memory": 1_000_000}, "warn", "Redis uses 95 % of its memory (1 MiB)"),

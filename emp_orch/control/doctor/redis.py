@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
 from emp_orch.store.connect import redacted
+from emp_orch.store.status import NO_EVICTION, evicting
 
 MIN_VERSION = (6, 2)
 CLOCK_MS = 2_000
@@ -90,10 +91,7 @@ def _memory(facts: Facts) -> Iterator[Problem]:
     info = known(facts.redis).info
     limit, used, policy = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0)), info.get("maxmemory_policy")
     if limit and policy != "noeviction":
-        yield Problem(
-            what=f"Redis may throw jobs and reports away when its memory is full (maxmemory-policy {policy})",
-            fix="set maxmemory-policy noeviction",
-        )
+        yield Problem(what=evicting(str(policy), int(info.get("evicted_keys", 0))), fix=NO_EVICTION)
     if limit and used > FULL * limit:
         yield Problem(
             what=f"Redis uses {100 * used // limit} % of its memory ({limit // 1024**2} MiB)",

@@ -39,10 +39,12 @@ const Switch = ({ fleet }) =>
     ? html`<button class="primary" data-command="resume-fleet" onClick=${() => ask(COMMANDS.resumeFleet())}>Resume</button>`
     : html`<button class="quiet small" data-command="pause-fleet" onClick=${() => ask(COMMANDS.pauseFleet())} title="let emp repair nothing for a while">pause</button>`;
 
-// What people and policies hold up: the breaker, pauses and drains, a rollout on its way.
+// What people and policies hold up: the breaker, pauses and drains, a rollout on its way; and what Redis lost.
 function Holds({ fleet }) {
-  const { breaker, rollout, overrides = [] } = fleet;
+  const { breaker, rollout, lost, eviction, overrides = [] } = fleet;
   return html`
+    ${lost ? html`<span class="chip bad" id="lost" role="alert" title=${`${absolute(lost.at)}; ${lost.hint}`}>${lost.reason}</span>` : null}
+    ${eviction ? html`<span class="chip bad" id="eviction" role="alert">${eviction}</span>` : null}
     ${breaker
       ? html`<span class="chip bad" id="breaker" role="alert" title=${`since ${absolute(breaker.since)}`}
           >breaker open: ${breaker.reason}${breaker.trying.length ? `; trying ${few(breaker.trying)}` : null}</span

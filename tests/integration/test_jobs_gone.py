@@ -1,0 +1,169 @@
+"""A Redis that lost jobs, or evicts keys, is told of once, with the number, by whichever reconciler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from queue_support import Server, job, running_server
+from test_worker_cli_jobs import write_settings
+
+from emp_orch import settings
+from emp_orch.control.redis_watch import RedisWatch
+from emp_orch.fleet.chronicle import Entry
+from emp_orch.jobs.model import Result
+from emp_orch.jobs.states import JobStatus
+from emp_orch.layout import Layout
+from emp_orch.settings import Settings
+from emp_orch.store import journal
+from emp_orch.store.claims import Claimed, Claims
+from emp_orch.store.connect import Client, client
+from emp_orch.store.events import Events
+from emp_orch.store.keys import Keys
+from emp_orch.store.queue import Queue
+
+MIB = 1024**2
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server("redis", tmp_path_factory.mktemp("redis")) as made:
+        yield made
+
+
+class Fleet:
+    """A fleet's folder, and its Redis."""
+
+    def __init__(self, r: Client, folder: Path, url: str) -> None:
+        self.r, self.folder = r, folder
+        write_settings(folder, url)
+        self.settings = msgspec.structs.replace(settings.load(Layout(folder)), embedded=False)
+        self.keys = Keys(self.settings.prefix)
+        self.queue = Queue(r, self.keys)
+        self.written: list[Entry] = []
+
+    def watch(self, changed: Settings | None = None) -> RedisWatch:
+        """A reconciler's, as it begins."""
+
+        async def write(entries: list[Entry]) -> None:
+            self.written += entries
+
+        return RedisWatch(self.r, self.keys, Layout(self.folder), changed or self.settings, write)
+
+    async def submit(self, count: int) -> None:
+        await self.queue.submit_many(job() for _ in range(count))
+
+    async def told(self) -> list[str]:
+        entries = await journal.recent(self.r, self.keys, self.settings.fleet, 100)
+        events = [e.type for e in await Events(self.r, self.keys).recent(100)]
+        assert events.count("jobs_lost") == len(entries)
+        return [str(e.data["reason"]) for e in entries if e.type == "jobs_lost"]
+
+
+@pytest.fixture
+async def fleet(server: Server, tmp_path: Path) -> AsyncIterator[Fleet]:
+    async with client(server.url) as r:
+        await r.flushall()
+        yield Fleet(r, tmp_path, server.url)
+        await r.config_set("maxmemory", 0)
+        await r.config_set("maxmemory-policy", "noeviction")
+
+
+EMPTY = "142 jobs are gone: Redis came back empty"
+
+
+async def test_one_that_came_back_empty_is_told_once(fleet: Fleet, tmp_path: Path) -> None:
+    here, elsewhere = fleet.watch(), Fleet(fleet.r, tmp_path / "elsewhere", "redis://x").watch(fleet.settings)
+    await fleet.submit(143)
+    claims = Claims(fleet.r, fleet.keys, "w0", lease_s=30)
+    held = await claims.claim_or_wait({"services": ["simulation"]})
+    assert isinstance(held, Claimed)
+    await claims.completed(held, Result())
+    await here.look()
+    await elsewhere.look()
+    assert here.status.lost is None
+    await fleet.r.flushall()
+    for watch in (elsewhere, here, elsewhere, here, fleet.watch()):
+        await watch.look()
+        assert watch.status.lost is not None and watch.status.lost.words == EMPTY
+    assert await fleet.told() == [EMPTY]
+    await fleet.submit(2)
+    await here.look()
+    await fleet.r.flushall()
+    await here.look()
+    assert await fleet.told() == ["2 jobs are gone: Redis came back empty"], "the next is told as well"
+
+
+async def test_a_reconciler_that_was_away_remembers(fleet: Fleet) -> None:
+    await fleet.submit(142)
+    await fleet.watch().look()
+    await fleet.r.flushall()
+    elsewhere = msgspec.structs.replace(fleet.settings, redis_url="redis://127.0.0.1:1/0")
+    assert Layout(fleet.folder).counted.exists()
+    kept = Layout(fleet.folder).counted.read_bytes()
+    await fleet.watch(elsewhere).look()
+    assert await fleet.told() == [], "another Redis has other jobs"
+    await fleet.r.flushall()
+    Layout(fleet.folder).counted.write_bytes(kept)
+    await fleet.watch().look()
+    assert await fleet.told() == [EMPTY]
+
+
+async def test_jobs_that_ended_or_were_purged_are_not_lost(fleet: Fleet) -> None:
+    watch = fleet.watch()
+    await fleet.submit(20)
+    await watch.look()
+    for one in (await fleet.queue.list(limit=20)).jobs:
+        await fleet.queue.cancel(one.id)
+    assert await fleet.queue.purge([JobStatus.CANCELLED]) == 20
+    await watch.look()
+    await fleet.r.flushall()
+    await watch.look()
+    assert (await fleet.told(), watch.status.lost) == ([], None)
+
+
+async def test_one_that_came_back_as_it_was(fleet: Fleet, server: Server) -> None:
+    watch = fleet.watch()
+    await fleet.submit(5)
+    await watch.look()
+    await watch.look()
+    saved = {key: await fleet.r.dump(key) for key in await _raw(server)}
+    await fleet.submit(3)
+    await watch.look()
+    await fleet.r.flushall()
+    for key, text in saved.items():
+        await fleet.r.restore(key, 0, text)
+    await watch.look()
+    assert await fleet.told() == ["3 jobs are gone: Redis came back as it had been earlier"]
+
+
+async def _raw(server: Server) -> list[str]:
+    async with client(server.url) as r:
+        return list(await r.keys("*"))
+
+
+async def test_jobs_that_were_evicted(fleet: Fleet) -> None:
+    watch = fleet.watch()
+    await fleet.submit(300)
+    await watch.look()
+    await watch.look_for_evictions()
+    assert watch.status.eviction == ""
+    await fleet.r.config_set("maxmemory-policy", "allkeys-random")
+    await fleet.r.config_set("maxmemory", 1)  # all that can go goes at the next command that needs memory
+    with pytest.raises(Exception, match="maxmemory"):
+        await fleet.r.set("more", "x" * 1000)
+    await fleet.r.config_set("maxmemory", 512 * MIB)
+    await watch.look()
+    await watch.look_for_evictions()
+    await watch.look_for_evictions()
+    (said,) = await fleet.told()
+    assert said.startswith("300 jobs are gone: ")
+    assert "throws jobs and reports away when its memory is full (maxmemory-policy allkeys-random); it evicted " in (
+        watch.status.eviction
+    )
+    assert [kind for kind, _ in fleet.written] == ["redis_evicted"]
+    await fleet.r.config_set("maxmemory-policy", "noeviction")
+    await watch.look_for_evictions()
+    assert watch.status.evicts, "it did a moment ago"
