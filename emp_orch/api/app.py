@@ -164,7 +164,7 @@ async def run(layout: Layout, settings: Settings) -> None:
     """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
     listen = settings.api
     require_token("api", listen.host, listen.token)
-    redis = client(settings.redis_url, most=API_CONNECTIONS)
+    redis = client(settings.redis_url, most=API_CONNECTIONS, name=f"emp:api:{settings.fleet}")
     ctx = build_context(settings, layout, redis)
     try:
         async with AsyncExitStack() as open_:

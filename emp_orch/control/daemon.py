@@ -36,7 +36,8 @@ log = logging.getLogger("reconcile")
 
 async def run_reconciler(layout: Layout, settings: Settings) -> None:
     """Reconcile the fleet of `layout` until SIGTERM or SIGINT."""
-    r = connect.client(settings.redis_url)
+    name = f"emp:reconcile:{settings.fleet}"
+    r = connect.client(settings.redis_url, most=connect.RECONCILER_CONNECTIONS, name=name)
     keys, who = Keys(settings.prefix), identity.own()
     lead = Lead(r, keys, settings.fleet, who)
     log.info("reconciler of fleet %s: %s", settings.fleet, who)

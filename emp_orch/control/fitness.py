@@ -5,33 +5,42 @@ from __future__ import annotations
 from redis import exceptions as rexc
 
 from emp_orch.control.evictions import evictions
-from emp_orch.errors import UsageError
+from emp_orch.errors import Unreachable, UsageError
 from emp_orch.fleet.desired import ProgramKind, desired_machines
 from emp_orch.fleet.model import Fleet
 from emp_orch.settings import Settings
 from emp_orch.store import connect
-from emp_orch.store.connect import API_CONNECTIONS, CONNECTIONS, Client
+from emp_orch.store.connect import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS, Client
 from emp_orch.store.keys import Keys
+from emp_orch.store.rights import lacking
 
 PROBE_MS = 1_000
 SCAN_COUNT = 10_000
+# `emp doctor` asks four things at the same time; every other command has fewer.
+COMMAND_CONNECTIONS = 4
 
 
 def connections(fleet: Fleet) -> int:
-    """How many connections a fleet has at most: API, reconciler and one command; an agent a machine; three a worker."""
+    """How many connections a fleet has at most: API, reconciler and one command; two for each machine and worker."""
     programs = [p for machine in desired_machines(fleet).values() for p in machine.programs]
     workers = sum(p.kind is ProgramKind.WORKER for p in programs)
-    return API_CONNECTIONS + 1 + CONNECTIONS * (2 + len(fleet.machines) + workers)
+    plane = API_CONNECTIONS + 1 + RECONCILER_CONNECTIONS + COMMAND_CONNECTIONS
+    return plane + CONNECTIONS * (len(fleet.machines) + workers)
 
 
 async def refuse_unfit(
     settings: Settings, fleet: Fleet, *, allow_eviction: bool = False, take_over: bool = False
 ) -> None:
-    """Raises Unreachable when it takes no writes; UsageError when it may throw jobs away, has too few connections for
-    this fleet, or holds another one.
+    """Raises Unreachable when it takes no writes, or not all that emp does; UsageError when it may throw jobs away, has
+    too few connections for this fleet, or holds another one.
     """
     keys = Keys(settings.prefix)
     async with connect.connected(settings.redis_url) as r:
+        if (lacks := await lacking(r, keys, settings.redis_url)).words:
+            raise Unreachable(
+                f"Redis at {connect.redacted(settings.redis_url)} does not let its user {lacks.words} (NOPERM)",
+                hint=lacks.way_out,
+            )
         await r.set(keys.probe, settings.fleet, px=PROBE_MS)
         need, most = connections(fleet), await _most_connections(r)
         if most and need > most:

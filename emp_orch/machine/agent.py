@@ -420,7 +420,7 @@ async def run_agent() -> None:
         raise EmpError(f"no configuration in {folder.root}", hint="`emp machine` fetches it before supervisord starts")
     url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
     async with AsyncExitStack() as stack:
-        r = connect.client(url)
+        r = connect.client(url, name=f"emp:agent:{config.machine.id}")
         stack.push_async_callback(r.aclose)
         keys = Keys(os.environ.get("EMP_REDIS_PREFIX", ""))
         joined = Membership(folder, config.machine.id) if JOINED in os.environ else None

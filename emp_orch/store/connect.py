@@ -22,11 +22,15 @@ from emp_orch.store.refusals import refusal_of
 Client = aioredis.Redis
 
 CONNECT_TIMEOUT_S = 3.0
-# Of one client, unless it says otherwise: one that blocks, two for the rest.
-CONNECTIONS = 3
+# Of one client, unless it says otherwise: one that blocks, one for the rest.
+CONNECTIONS = 2
 # Of the API's: one follows the events, one the startup channel, one hears previews, the others are for requests. Orders
 # go over one more.
 API_CONNECTIONS = 7
+# Of the reconciler's: one follows the events, one a drain; rounds, lease and watch share the third.
+RECONCILER_CONNECTIONS = 3
+# As CLIENT LIST shows who says nothing else.
+COMMAND = "emp:command"
 # A command that may not block is given up after this; `within` says so in code.
 ANSWER_S = 10.0
 # A peer that is gone without a word is found out by the kernel within about 15 s, also in a blocking read.
@@ -102,9 +106,9 @@ class ReadOnlyRedis(aioredis.Redis):
         return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
 
 
-def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS) -> Client:
-    """A client for `url` of at most `most` connections; nothing is sent yet. No read times out by itself: callers set
-    their own deadlines.
+def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS, name: str = COMMAND) -> Client:
+    """A client for `url` of at most `most` connections, which CLIENT LIST shows as `name`; nothing is sent yet. No read
+    times out by itself: callers set their own deadlines.
 
     With a socket_timeout redis-py sends through asyncio.wait_for, which before Python 3.12 swallows a
     cancellation that comes at the wrong moment; a task blocked in BLPOP then outlives its cancellation.
@@ -114,6 +118,7 @@ def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS) -> Cli
         pool = Pool.from_url(
             url,
             max_connections=most,
+            shown_as=name,
             decode_responses=True,
             encoding_errors="replace",  # one document that is not UTF-8 must not blind us to the others
             socket_connect_timeout=CONNECT_TIMEOUT_S,

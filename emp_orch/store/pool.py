@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -27,9 +28,17 @@ def says_read_only(e: BaseException) -> bool:
 
 
 class _Watched(plain.AbstractConnection):
-    """Tells its pool when it leads to a replica."""
+    """Has the name of its pool, and tells that when it leads to a replica."""
 
     pool: Pool | None = None
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)
+        if self.pool is not None and self.pool.shown_as:
+            # redis-py would give up the connection of a user who may not.
+            with suppress(rexc.ResponseError):
+                await self.send_command("CLIENT", "SETNAME", self.pool.shown_as, check_health=False)
+                await super().read_response()
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -62,7 +71,8 @@ WATCHED: dict[type, type[_Watched]] = {
 class Pool(aioredis.ConnectionPool):
     """At most `max_connections`; who finds all of them in use waits in line, at most PATIENCE_S."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, shown_as: str = "", **options: Any) -> None:
+        self.shown_as = shown_as
         given = options.pop("connection_class", plain.Connection)
         super().__init__(connection_class=WATCHED.get(given, given), **options)
         self._line: deque[asyncio.Future[None]] = deque()

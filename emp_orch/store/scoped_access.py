@@ -22,7 +22,7 @@ COMMANDS = (
     *("hget", "hgetall", "hkeys", "hmget", "hset", "hsetnx", "hdel", "hexists", "lpush", "rpush", "blpop"),
     *("sadd", "srem", "sinter", "smembers", "smismember", "srandmember"),
     *("zadd", "zrem", "zscore", "zcard", "zrange", "zrangebyscore", "zpopmin", "zremrangebyrank"),
-    *("xadd", "xrange", "xread", "xrevrange", "publish", "pubsub|numsub"),
+    *("xadd", "xrange", "xread", "xrevrange", "publish", "pubsub|numsub", "client|setname"),
 )
 
 

@@ -25,6 +25,7 @@ from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
 from emp_orch.store.connect import Client, address, client, redacted, within
 from emp_orch.store.keys import Keys
 from emp_orch.store.offers import OffersStore
+from emp_orch.store.one_line import OneLine
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.previews import Previews
 from emp_orch.store.queue import Queue
@@ -381,9 +382,11 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
     """Work until `stopping` is set and the job in hand is dealt with; leaves no report behind."""
     artifacts = Artifacts(config.artifacts)
     keys = Keys(prefix)
-    r = client(redis_url, most=1)  # beside it the line, and the bell that claims wait for
+    # One connection for all, and one for the bell that claims wait for.
     state = WorkerState(config, redis=address(redis_url))
-    line = Pipelined(r)  # a call that is given up costs no connection
+    pool = client(redis_url, most=1, name=f"emp:worker:{config.worker_id}")
+    line = Pipelined(pool)  # a call that is given up costs no connection
+    r = OneLine(pool, line)
     reporter = Reporter(r, keys, config, state, line.call)
     claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
     inputs = Inputs(artifacts, Assets(artifacts, r, keys), Queue(r, keys, line.call), config.url_inputs)
@@ -410,5 +413,5 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
         await reporter.withdraw()
         await claims.aclose()
         await line.aclose()
-        await r.aclose()
+        await pool.aclose()
     log.info("worker %s stopped", config.worker_id)

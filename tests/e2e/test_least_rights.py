@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from queue_support import SERVERS, Server
-from stack import Stack
+from stack import MACHINE, Stack
 
+from emp_orch.store.connect import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS
+
+WORKER = f"{MACHINE}-worker-0"
 DOC = Path(__file__).parents[2] / "docs" / "redis.md"
 PASSWORD = "only-this"
 
@@ -42,7 +46,11 @@ def test_a_fleet_needs_no_more_than_is_documented(server: Server, tmp_path: Path
             stack.up(NUM_GPUS="1")
             job = json.loads(stack.ok("submit", "simulation", "--wait", "--json"))
             assert job["status"] == "completed"
-            assert len(r.client_list()) - 1 <= 8 + 3 * (1 + 1 + 1), "API, reconciler, a machine, a slot"
+            held = Counter(one["name"] for one in r.client_list() if one["name"])
+            assert held.keys() == {"emp:api:test", "emp:reconcile:test", f"emp:agent:{MACHINE}", f"emp:worker:{WORKER}"}
+            assert held[f"emp:agent:{MACHINE}"] == held[f"emp:worker:{WORKER}"] == CONNECTIONS
+            assert held["emp:api:test"] <= API_CONNECTIONS + 1
+            assert held["emp:reconcile:test"] <= RECONCILER_CONNECTIONS
             assert stack.run("doctor").returncode == 0
             for argv in (("status",), ("jobs",), ("jobs", "lanes"), ("journal",), ("pause", "--reason", "x")):
                 stack.ok(*argv)

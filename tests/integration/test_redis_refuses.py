@@ -99,8 +99,8 @@ async def test_rights_that_are_missing(r: Client, fleet: Settings, server: Serve
 
     try:
         for rules, words in (
-            (("~*", "+@all", "-set"), "does not let its user run the command SET (NOPERM)"),
-            (("~other:*", "+@all"), "does not let its user use a key that emp needs (NOPERM)"),
+            (("~*", "&*", "+@all", "-set"), "does not let its user run SET (NOPERM)"),
+            (("~other:*", "&*", "+@all"), "does not let its user use the keys w:assets, w:assets:moving, "),
         ):
             _, said, way_out = await refused(await as_one(*rules))
             assert words in said and "login" not in said and "secret" not in said and "docs/redis.md" in way_out
@@ -121,6 +121,28 @@ async def test_rights_that_are_missing(r: Client, fleet: Settings, server: Serve
         await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
 
 
+async def test_doctor_names_them_before_the_first_apply(r: Client, server: Server, tmp_path: Path) -> None:
+    rules = ("reset", "on", ">p/w", "~*", "&*", "+@all", "-xadd", "-publish")
+    await r.execute_command("ACL", "SETUSER", "some", *rules)  # type: ignore[no-untyped-call]
+    argv = [sys.executable, "-m", "emp_orch", "-C", str(tmp_path)]
+    subprocess.run([*argv, "init"], check=True, capture_output=True)
+    file = tmp_path / "emp.yaml"
+    file.write_text(file.read_text().replace("url: embedded", f"url: {server.url.replace('//', '//some:p%2Fw@')}", 1))
+    (before,) = (await r.config_get("maxclients")).values()
+    await r.config_set("maxclients", 20)
+    try:
+        done = subprocess.run([*argv, "doctor"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, done.stdout
+        assert "the user in redis.url may not run PUBLISH, XADD (NOPERM)" in done.stdout
+        assert "→ ACL SETUSER some +publish +xadd; docs/redis.md" in done.stdout
+        assert "this fleet has up to 21 connections to Redis, which takes 20 (maxclients)" in done.stdout
+        assert "p/w" not in done.stdout and "p%2Fw" not in done.stdout
+        assert "cannot tell (redis-from-machines, subscribers" in done.stdout
+    finally:
+        await r.config_set("maxclients", before)
+        await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
+
+
 async def test_one_that_is_full_of_connections(r: Client, fleet: Settings) -> None:
     (before,) = (await r.config_get("maxclients")).values()
     await r.config_set("maxclients", 1)
@@ -137,7 +159,7 @@ async def test_one_with_too_few_connections_for_the_fleet(r: Client, fleet: Sett
     try:
         await refuse_unfit(fleet, fleet_of("m1", num_gpus=1))
         kind, said, _ = await refused(fleet, gpus=8)
-        assert kind is UsageError and "up to 41 connections" in said and "takes 20 (maxclients)" in said
+        assert kind is UsageError and "up to 33 connections" in said and "takes 20 (maxclients)" in said
     finally:
         await r.config_set("maxclients", before)
 

@@ -29,7 +29,7 @@ from emp_orch.control.doctor.host import (
     trouble_of,
 )
 from emp_orch.control.doctor.model import Unknown
-from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, run_id
+from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, read_rights, run_id
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.orphans import Orphan, machine_folders, orphans
 from emp_orch.control.proposal import read_proposal
@@ -48,6 +48,7 @@ from emp_orch.settings import EngineAddress, Settings
 from emp_orch.spec.devices import Note, notes_here
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.generations import Generation
+from emp_orch.store.rights import Lacks
 
 # For any one fact; all are gathered at the same time.
 DEADLINE_S = 2.5
@@ -76,6 +77,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """`fleet` and `wanted` are what emp.yaml asks for now, None without one; `settings` are in force, Unknown when
     nothing was applied in this folder. `begun`: of the `holders`, by pid, those that this fleet began. `now_ms` is
     this host's clock. `artifacts` None: the store works.
+    nothing was applied in this folder. `now_ms` is this host's clock. `artifacts` None: the store works. `rights` None:
+    the Redis is emp's own.
     """
 
     now_ms: int
@@ -94,6 +97,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     holders: dict[int, Holder]
     begun: dict[int, Mark]
     redis: RedisFacts | Unknown
+    rights: Lacks | Unknown | None
     machine_redis: str | Unknown
     difference: Difference | Unknown
     api_health: Answer | Unknown
@@ -105,6 +109,10 @@ class Facts(Struct, frozen=True, kw_only=True):
     engines: dict[str, EngineFacts | Unknown] = {}
     checkouts: tuple[CheckoutFacts, ...] = ()
     cards: tuple[Note, ...] = ()
+
+    @property
+    def redis_settings(self) -> Settings | Unknown:
+        return _of_redis(self.settings, self.wanted)
 
     def machine_lives(self, machine_id: str) -> bool:
         instance = self.instances.get(MachineId(machine_id))
@@ -129,12 +137,14 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
             return t.create_task(_try(work, within_s))
 
         parts = fact(plane.programs())
+        if isinstance(asks := _of_redis(settings, asked), Settings):
+            redis = fact(read_redis(asks))
+            rights = fact(_rights(asks))
         holders = fact(asyncio.to_thread(port_holders, _ports(settings, fleet)))
         machines = fact(_machines(layout))
         if isinstance(settings, Settings):
             runtimes = runtimes_of(layout, settings)
             instances = fact(all_instances(runtimes), HOSTS_S)
-            redis = fact(read_redis(settings))
             machine_redis = fact(run_id(settings.machine_redis_url))
             found = fact(difference(layout, runtimes), HOSTS_S)
             health = fact(_get(http, settings.api, "/health"))
@@ -167,7 +177,8 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         locks=lock_holders({home.name: home / ".lock" for home in machine_folders(layout)}),
         holders={} if isinstance(heard, Unknown) else heard,
         begun={} if isinstance(heard, Unknown) else _begun(layout, heard.values()),
-        redis=nothing or redis.result(),
+        redis=asks if isinstance(asks, Unknown) else redis.result(),
+        rights=asks if isinstance(asks, Unknown) else rights.result(),
         machine_redis=nothing or machine_redis.result(),
         difference=nothing or found.result(),
         api_health=nothing or health.result(),
@@ -180,6 +191,17 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         checkouts=() if looked is None or isinstance(looked, Unknown) else looked,
         cards=() if noted is None or isinstance(noted, Unknown) else noted,
     )
+
+
+def _of_redis(settings: Settings | Unknown, wanted: Settings | Unknown | None) -> Settings | Unknown:
+    """What leads to Redis: the settings in force; before the first apply emp.yaml's, where Redis is there already."""
+    if isinstance(settings, Unknown) and isinstance(wanted, Settings) and not wanted.embedded:
+        return wanted
+    return settings
+
+
+async def _rights(settings: Settings) -> Lacks | None:
+    return None if settings.embedded else await read_rights(settings)
 
 
 async def _artifacts(settings: Settings) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
+from emp_orch.control.fitness import connections
+from emp_orch.fleet.model import Fleet
 from emp_orch.store.connect import redacted
 from emp_orch.store.status import NO_EVICTION, evicting
 
@@ -16,7 +18,7 @@ FULL = 0.9
 
 
 def _reachable(facts: Facts) -> Iterator[Problem]:
-    settings = known(facts.settings)
+    settings = known(facts.redis_settings)
     if isinstance(facts.redis, Unknown):
         fix = revive(facts, "redis") if settings.embedded else facts.redis.hint or "is it up, and is redis.url right?"
         yield Problem(what=facts.redis.reason, fix=fix, where=redacted(settings.redis_url))
@@ -64,6 +66,19 @@ def _version(facts: Facts) -> Iterator[Problem]:
         yield Problem(what=f"Redis {text} is too old, 6.2 is needed", fix="upgrade Redis, or use redis.url: embedded")
 
 
+def _rights(facts: Facts) -> Iterator[Problem]:
+    if facts.rights is not None and (lacks := known(facts.rights)).words:
+        yield Problem(
+            what=f"the user in redis.url may not {lacks.words} (NOPERM)",
+            fix=lacks.way_out,
+            where=redacted(known(facts.redis_settings).redis_url),
+        )
+
+
+def _fine_rights(facts: Facts) -> str:
+    return "" if facts.rights is None else "its user may do all that emp does"
+
+
 def _persistence(facts: Facts) -> Iterator[Problem]:
     info = known(facts.redis).info
     if not info:
@@ -103,7 +118,13 @@ def _memory(facts: Facts) -> Iterator[Problem]:
 def _connections(facts: Facts) -> Iterator[Problem]:
     info = known(facts.redis).info
     most, now = int(info.get("maxclients", 0)), int(info.get("connected_clients", 0))
-    if most and now > FULL * most:
+    need = connections(facts.fleet) if isinstance(facts.fleet, Fleet) else 0
+    if most and need > most:
+        yield Problem(
+            what=f"this fleet has up to {need} connections to Redis, which takes {most} (maxclients)",
+            fix="raise maxclients there, or have fewer machines or GPU slots",
+        )
+    elif most and now > FULL * most:
         yield Problem(
             what=f"Redis has {now} of at most {most} connections (maxclients): the next ones are refused",
             fix="raise maxclients, or end other clients; docs/redis.md says how many emp needs",
@@ -113,7 +134,8 @@ def _connections(facts: Facts) -> Iterator[Problem]:
 
 def _fine_connections(facts: Facts) -> str:
     info = known(facts.redis).info
-    return f"{info.get('connected_clients', '?')} of {info.get('maxclients', '?')} connections are in use"
+    ours = f"; this fleet has up to {connections(facts.fleet)}" if isinstance(facts.fleet, Fleet) else ""
+    return f"{info.get('connected_clients', '?')} of {info.get('maxclients', '?')} connections are in use{ours}"
 
 
 def _clock(facts: Facts) -> Iterator[Problem]:
@@ -128,6 +150,7 @@ def _clock(facts: Facts) -> Iterator[Problem]:
 
 
 def _subscribers(facts: Facts) -> Iterator[Problem]:
+    known(facts.settings)
     if known(facts.redis).subscribers < 1:
         yield Problem(
             what="nobody is subscribed to machine:startup:events",
@@ -161,6 +184,7 @@ CHECKS = (
         fine=lambda f: f"it speaks as Redis {known(f.redis).info.get('redis_version')}, 6.2 is needed",
         find=_version,
     ),
+    Check(name="rights", group=Group.REDIS, fine=_fine_rights, find=_rights),
     Check(name="persistence", group=Group.REDIS, fine=lambda _: "its append-only file is written", find=_persistence),
     Check(name="memory", group=Group.REDIS, fine=lambda _: "it never evicts, and has memory left", find=_memory),
     Check(name="connections", group=Group.REDIS, fine=_fine_connections, find=_connections),

@@ -13,6 +13,7 @@ from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.events import MAX_EVENTS, Events
 from emp_orch.store.keys import Keys
+from emp_orch.store.rights import Lacks, lacking
 
 # Of a machine's start-up: the first event and the last.
 BOOT_EVENTS = frozenset({"machine_startup", "startup_complete"})
@@ -60,6 +61,12 @@ async def read_redis(settings: Settings) -> RedisFacts:
         boots={machine_id: frozenset(types) for machine_id, types in boots.items()},
         oldest_event_ms=int(oldest.partition("-")[0]),
     )
+
+
+async def read_rights(settings: Settings) -> Lacks:
+    """What the login in `settings.redis_url` may not do of what emp does. Nothing is done to find out."""
+    async with connect.connected(settings.redis_url, read_only=True) as r:
+        return await lacking(r, Keys(settings.prefix), settings.redis_url)
 
 
 async def run_id(url: str) -> str:
