@@ -42,6 +42,7 @@ stopasgroup=true
 killasgroup=true
 redirect_stderr=true
 stdout_logfile=%(here)s/logs/{name}.log
+{options}
 """
 MACHINE = "bare"
 FACTORY = "emp_orch.machine.supervision.extension:make"
@@ -60,7 +61,10 @@ class Bare:
         self._child: subprocess.Popen[bytes] | None = None
         self.supervisor = Supervisor(folder)
 
-    def program(self, name: str, *argv: str, autostart: bool = True, start_s: int = 0, stop_s: int = 5) -> None:
+    def program(
+        self, name: str, *argv: str, autostart: bool = True, start_s: int = 0, stop_s: int = 5, options: str = ""
+    ) -> None:
+        """`options`: more lines of its section."""
         words = " ".join(word(w) for w in argv)
         self._text += _PROGRAM.format(
             name=name,
@@ -69,6 +73,7 @@ class Bare:
             autostart=str(autostart).lower(),
             start_s=start_s,
             stop_s=stop_s,
+            options=options,
         )
 
     def start(self, **env: str) -> None:

@@ -78,6 +78,14 @@ def prepared(layout: Layout, settings: Settings) -> list[str]:
     # A file, which only we can read, and no arguments: every user of this host can read a command line.
     file = layout.redis / "redis.conf"
     text = configuration(layout.redis, settings.redis_port, settings.redis_listen, password)
-    write_private(file, text.encode())
+    if not _holds(file, text.encode()):  # with a full disk it starts again all the same
+        write_private(file, text.encode())
     (layout.redis / "auth.conf").unlink(missing_ok=True)  # an earlier emp's
     return [str(file)]
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    try:
+        return file.read_bytes() == content
+    except OSError:
+        return False

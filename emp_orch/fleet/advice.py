@@ -17,6 +17,7 @@ _BY_KIND = {
     Kind.MACHINE_AWAY: "start it where it is; on a new box: the line that `emp machine join {machine}` prints",
     Kind.MACHINE_FOREIGN: "stop it where it runs, or add it to emp.yaml",
     Kind.MACHINE_CONFLICT: "stop one of the two: the report says where each runs",
+    Kind.DISK_FULL: "make room there (`emp logs --clear`, old outputs); all runs on; what cannot be written is lost",
     Kind.GPU_LOST: "look at the driver there (`nvidia-smi`, the kernel's log); often only a reboot helps",
     Kind.GPU_MISSING: "give the machine fewer slots (`emp scale`), or look for the GPU that the driver does not show",
     Kind.PROGRAM_PORT_TAKEN: "stop who listens there, or give the service another port in emp.yaml",

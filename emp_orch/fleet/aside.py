@@ -50,6 +50,8 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observe
         elif report.build.emp not in ("", wanted.emp):
             got = f"emp {in_short(report.build.emp)}"
             found.append(drift(Kind.AGENT_OUTDATED, want, got, why, ProgramName(AGENT)))
+    if report.disk_error:
+        found.append(drift(Kind.DISK_FULL, "room to write", "none", report.disk_error))
     if report.gpu_error:
         found.append(drift(Kind.GPU_LOST, "GPUs that work", "an error", report.gpu_error))
     if machine.needs_gpus and len(report.gpus) < machine.num_gpus:

@@ -36,6 +36,7 @@
 | service-shared-folders | machine | ComfyUIs of several slots write into one folder | nothing: a person |
 | supervisord-outdated | machine | it loaded another extension than the emp applied has | restart the machine |
 | agent-outdated | agent | it loaded another emp than the one applied, which is there | restart the agent |
+| disk-full | machine | it cannot write in its folder, or that of its logs | nothing: a person |
 | gpu-lost, gpu-missing | machine | a GPU fails; the driver shows fewer than num_gpus | nothing: a person |
 | control-down | part of the control plane | FATAL or STOPPED | start it |
 | emp-outdated | the fleet | the emp on this host's disk is not the one that was applied | nothing: a person applies |

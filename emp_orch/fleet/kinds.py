@@ -50,6 +50,7 @@ class Kind(StrEnum):
     WORKER_SURPLUS = "worker-surplus"
     MACHINE_CONFLICT = "machine-conflict"
     MACHINE_WRONG_REDIS = "machine-wrong-redis"
+    DISK_FULL = "disk-full"
     GPU_LOST = "gpu-lost"
     GPU_MISSING = "gpu-missing"
     SERVICE_SHARED_FOLDERS = "service-shared-folders"
@@ -62,7 +63,7 @@ class Kind(StrEnum):
 ASIDE = frozenset(
     {
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
-        *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED),
+        *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED, Kind.DISK_FULL),
     }
 )
 CONNECTOR_GRACE_MS = 60_000

@@ -109,6 +109,7 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
     `BOOT_ID on HOST`. `package`: the digest of the worker package that workers start from, empty for the emp that the
     machine has; `package_error`: why it is not another one. `build`: the emp that the agent and its supervisord loaded.
+    `disk_error`: where it cannot write, and why.
     """
 
     machine_id: MachineId
@@ -130,6 +131,7 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     package: str = ""
     package_error: str = ""
     build: Build | None = None
+    disk_error: str = ""
 
 
 class Occupant(StrEnum):

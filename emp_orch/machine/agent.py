@@ -28,6 +28,7 @@ from emp_orch.machine import ports, probes
 from emp_orch.machine.box_gpus import as_allotted
 from emp_orch.machine.check_command import Commands
 from emp_orch.machine.checks import check_of
+from emp_orch.machine.disk import Disk
 from emp_orch.machine.ends import is_unasked_end, with_end
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.gpus import Gpus
@@ -106,6 +107,7 @@ class Agent:
         self.packages.want(config.package)
         self.programs.on_change = self._on_programs
         self._gpus = Gpus(self.link.dirty)
+        self._disk = Disk({folder.root, *folders.log_folders()}, self.link.dirty)
         self._watch = Watch(
             self.programs,
             self._supervisor,
@@ -139,6 +141,7 @@ class Agent:
             package=self.packages.current,
             package_error=self.packages.error,
             build=self._build,
+            disk_error=self._disk.error,
         )
 
     # -- what the parts tell us
@@ -186,6 +189,7 @@ class Agent:
                     group.create_task(self._orders().run(), name="orders"),
                     group.create_task(self._watch.run(), name="watch"),
                     group.create_task(self._gpus.run(), name="gpus"),
+                    group.create_task(self._disk.run(), name="disk"),
                     group.create_task(self.packages.run(), name="packages"),
                     group.create_task(_keep_logs(), name="logs"),
                     group.create_task(self._find_build(), name="build"),

@@ -10,6 +10,7 @@ dataclasses: it runs before every program.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ MARK, FOLDER = "EMP_MARK", "EMP_FLEET_FOLDER"
 WORKER = "worker"
 NOT_FOUND = 127
 CANNOT_RUN = 126
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class LaunchError(Exception):
@@ -117,7 +119,7 @@ def begin(args: list[str], environ: Mapping[str, str]) -> int:
     try:
         launch = Launch(args)
         run = environ["EMP_RUN_DIR"]
-        leave_own(os.path.join(run, launch.name))
+        _leave_own(launch.name, os.path.join(run, launch.name))
         leave_log_mark(run, launch.name, os.path.join(environ.get("EMP_LOG_DIR", ""), f"{launch.name}.log"))
         if launch.cwd is not None:
             _enter(launch.cwd)
@@ -138,6 +140,20 @@ def begin(args: list[str], environ: Mapping[str, str]) -> int:
     except (OSError, ValueError) as e:
         return _fail(args, str(e), CANNOT_RUN)
     return CANNOT_RUN
+
+
+def _leave_own(name: str, path: str) -> None:
+    """Where the disk takes nothing, it runs without: it is known by its mark. What another life left there goes."""
+    try:
+        leave_own(path)
+    except OSError as e:
+        if e.errno not in _NO_ROOM:
+            raise
+        try:  # noqa: SIM105  # contextlib is dear here
+            os.unlink(path)
+        except OSError:
+            pass  # there was none, or nothing can be changed there
+        _say(2, f"emp: {name} starts, and leaves no note of it: {path}: {e.strerror}")
 
 
 def _become(argv: list[str], env: dict[str, str]) -> None:

@@ -102,14 +102,15 @@ class Link:
         self._dirty.clear()
         if not self.connected:
             self.offset_ms = _ahead_ms(await time_ms(self._r))
-            log.info("Redis answers; reports and events go out")
-            self.connected = True
         while self._outbox:
             type_, data = self._outbox[0]
             await self._events.append_machine(type_, **data)
             self._outbox.popleft()
         mine = self._report()
         other = await self._writer.write(mine)
+        if not self.connected:  # one that reads but takes no writes is as good as away
+            log.info("Redis answers; reports and events go out")
+            self.connected = True
         self._compare_clocks()
         if other is not None and (rival := self._rivals.heard(mine, other, time.monotonic())) is not None:
             log.error("another agent reports as %s too: boot %s on %s", mine.machine_id, rival.boot_id, rival.host)

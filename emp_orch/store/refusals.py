@@ -13,6 +13,9 @@ from emp_orch.store.pool import says_read_only
 # has no permissions to run the 'info' command", "… to access one of the keys used as arguments", "… of the channels".
 _COMMAND = re.compile(r"run the '([^']+)' command")
 
+# "MISCONF Errors writing to the AOF file: No space left on device", with "script: …" behind it where one ran.
+_DISK = re.compile(r"MISCONF Errors writing to the AOF file: (.+?)(?: script: .*)?$")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
@@ -69,6 +72,8 @@ def refusal_of(e: BaseException) -> Refusal | None:
         case rexc.ConnectionError() if "max number of clients" in str(e):
             return _NO_ROOM
         case rexc.ResponseError() if not isinstance(e, rexc.ConnectionError):
+            if found := _of_disk(str(e)):
+                return found
             found = _BY_WORD.get(str(e).partition(" ")[0])
             return found or Refusal(says=f"refuses: {e}", hint="`emp doctor` looks at its memory and persistence")
         case _:
@@ -79,6 +84,15 @@ _NO_ROOM = Refusal(
     says="has no room for another connection (maxclients)",
     hint="raise maxclients, or end other clients; docs/redis.md says how many connections emp needs",
 )
+
+
+def _of_disk(said: str) -> Refusal | None:
+    """With the reason, which Redis tells of its append-only file alone."""
+    found = _DISK.match(said)
+    if found is None:
+        return None
+    usual = _BY_WORD["MISCONF"]
+    return Refusal(says=f"{usual.says}: {found[1]}", hint=usual.hint)
 
 
 def _of_right(said: str) -> Refusal:

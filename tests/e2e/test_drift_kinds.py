@@ -244,7 +244,7 @@ def say_strange_things(lab: Lab) -> None:
     lab.report("worker", "box-worker-0", "{")
     lab.forge("worker", "box-worker-9", like="slots-worker-0", worker_id="box-worker-9", machine_id="box", gpu=9)
     lab.forge("machine", "stray", like="spare", machine_id="stray")
-    lab.forge("machine", "slots", gpu_error="GPU 0 has fallen off the bus")
+    lab.forge("machine", "slots", gpu_error="GPU 0 has fallen off the bus", disk_error="no space left on /logs")
 
 
 STRANGERS = (
@@ -256,6 +256,7 @@ STRANGERS = (
             Sight("machine-foreign/stray/stray", ""),
             Sight("machine-conflict/box/box", "box:"),
             Sight("gpu-lost/slots/slots", "slots:"),
+            Sight("disk-full/slots/slots", "slots:"),
         ),
         cause=be_another_agent,
         again=say_strange_things,

@@ -762,6 +762,11 @@ ASIDE_ROWS: list[tuple[Desired, Observed, str]] = [
     ),
     (of(M), says(redis="127.0.0.1:6380/0"), ""),
     (
+        of(M),
+        says(disk_error="no space left on /srv/logs"),
+        "disk-full m: wants room to write, is none; no space left on /srv/logs",
+    ),
+    (
         wish(GPUS),
         look(GPUS, machines={M.id: report(GPUS, gpus=(GpuReport(index=0),), gpu_error="GPU 1 has fallen off the bus")}),
         "gpu-lost m: wants GPUs that work, is an error; GPU 1 has fallen off the bus\n"

@@ -69,6 +69,7 @@ REMEDIES = {
     Kind.MACHINE_CONFLICT: "",
     Kind.MACHINE_WRONG_REDIS: "restart machine m  (restart): why  [emp.yaml:1:1]",
     Kind.CONTAINER_OUTDATED: "restart machine m  (recreate): why  [emp.yaml:1:1]",
+    Kind.DISK_FULL: "",
     Kind.GPU_LOST: "",
     Kind.GPU_MISSING: "",
     Kind.SERVICE_SHARED_FOLDERS: "",

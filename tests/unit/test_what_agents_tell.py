@@ -61,7 +61,7 @@ def test_the_last_few_ends_are_kept() -> None:
 
 
 def test_what_an_older_agent_wrote_still_decodes() -> None:
-    new = {"ends_ms", "port_taken_by", "gpu_error", "redis", "rival"}
+    new = {"ends_ms", "port_taken_by", "gpu_error", "redis", "rival", "disk_error"}
     document = msgspec.to_builtins(report(M).report)
     old = {k: v for k, v in document.items() if k not in new}
     assert msgspec.convert(old, MachineReport) == report(M).report

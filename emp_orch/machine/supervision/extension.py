@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from emp_orch import builds, openfiles
 from emp_orch.adopted import Adopted
 from emp_orch.machine import launch
+from emp_orch.machine.supervision import logs
 from emp_orch.machine.supervision.due import seconds_until_due
 from emp_orch.machine.supervision.endings import Endings
 from emp_orch.machine.supervision.family import Family
@@ -55,6 +56,7 @@ class Extension:
         return Family(os.getpid(), self._options.pidhistory, os.environ.get(MARK, ""))
 
     def install(self) -> None:
+        logs.install(self._options.logger)
         if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             self._options.logger.warn("emp: this kernel gives us no orphans: what a program leaves may outlive it")
         openfiles.raise_soft()  # supervisord alone sees to 1024
