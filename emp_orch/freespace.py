@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from emp_orch.errors import EmpError
@@ -11,11 +13,29 @@ from emp_orch.errors import EmpError
 # With less nothing is started.
 NEEDED_BYTES = 256 * 1024**2
 NEEDED_FILES = 1000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# What a file system gives at once: less may find room in a block that is in use.
+_BLOCK = bytes(4096)
 
 
 def nearest(folder: Path) -> Path:
     """`folder`, or of what is above it the nearest that is there."""
     return next(p for p in (folder, *folder.parents) if p.exists())
+
+
+def not_written(folder: Path) -> OSError | None:
+    """Why nothing more can be written in `folder`, tried; None where something can. Blocks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(_BLOCK)
+    except OSError as e:
+        return e
+    return None
+
+
+def full_among(folders: Iterable[Path]) -> Path | None:
+    """The first of `folders` that has no room. Blocks."""
+    return next((f for f in folders if (e := not_written(f)) is not None and e.errno in NO_ROOM), None)
 
 
 def refuse_full(*folders: Path) -> None:

@@ -55,6 +55,7 @@ def small_disk(folder: Path, mib: int) -> Iterator[SmallDisk]:
         pytest.skip("mounting takes root")
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", folder], check=True)
+    folder.joinpath(".in-use").write_bytes(b"x")  # of size 0 it would have no limit
     try:
         yield SmallDisk(folder, mib)
     finally:

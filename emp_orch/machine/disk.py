@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from emp_orch.freespace import not_written
+
 INTERVAL_S = 5.0
-# What a file system gives at once: less may find room in a block that is in use.
-_BLOCK = bytes(4096)
 _WORDS = {
     errno.ENOSPC: "no space left on {}",
     errno.EDQUOT: "the quota of this user is used up on {}",
@@ -46,11 +45,11 @@ def trouble(folders: Iterable[Path]) -> str:
             disk = folder.stat().st_dev
             if disk in found:
                 continue
-            with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-                probe.write(_BLOCK)
-        except FileNotFoundError:
-            continue  # whoever owns it makes it again, and tells
+            why = not_written(folder)
         except OSError as e:
-            why = os.strerror(e.errno or 0)
-            found[disk] = _WORDS.get(e.errno or 0, f"{{}}: {why}").format(folder)
+            why = e
+        if why is None or isinstance(why, FileNotFoundError):
+            continue  # whoever owns a folder that is gone makes it again, and tells
+        words = _WORDS.get(why.errno or 0) or f"{{}}: {os.strerror(why.errno or 0)}"
+        found[disk] = words.format(folder)
     return "; ".join(found.values())

@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
+from emp_orch.jobs.full_disk import is_of_full_disk
 from emp_orch.jobs.model import Crash, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers, both
 from emp_orch.jobs.poison import is_poison, of_poison, with_crash
@@ -26,7 +27,7 @@ from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.job_codec import JobDamaged, claimed, place_of
 from emp_orch.store.keys import Keys
 from emp_orch.store.pipelined import Bell, Pipelined
-from emp_orch.store.queue import AVOID_MS, MAX_REASON
+from emp_orch.store.queue import AVOID_MS, FULL_DISK_AVOID_MS, MAX_REASON
 from emp_orch.store.scripts import Scripts
 from emp_orch.store.trim import Trim
 
@@ -284,6 +285,7 @@ class Claims:
                     uncounted=not counts,
                     requirements=job.requirements,
                     crashes=crashes,
+                    avoid_ms=FULL_DISK_AVOID_MS if is_of_full_disk(error) else AVOID_MS,
                 )
 
     async def lacks(self, claim: Claimed, needs: Needs, reason: str) -> JobStatus | None:
@@ -342,13 +344,14 @@ class Claims:
         uncounted: bool = False,
         requirements: Requirements | None = None,
         crashes: tuple[Crash, ...] = (),
+        avoid_ms: int = AVOID_MS,
     ) -> JobStatus | None:
         status = await self._scripts.end(
             *(job_id, token, verdict),
             b"" if result is None else msgspec.json.encode(result),
             b"" if error is None else msgspec.json.encode(error),
             (reason or (error.message if error else ""))[:MAX_REASON],
-            AVOID_MS if verdict is JobStatus.PENDING else 0,
+            avoid_ms if verdict is JobStatus.PENDING else 0,
             *("1" if uncounted else "0", "0"),
             b"" if requirements is None else canonical(requirements),
             msgspec.json.encode(crashes) if crashes else b"",

@@ -178,7 +178,7 @@ class Keys:
 
     @property
     def jobs_avoiding(self) -> str:
-        """string that stands while some waiting job is to be passed over by the worker that lost or failed it."""
+        """string, until when (ms) some waiting job is to be passed over by the worker that lost or failed it."""
         return self._k("jobs:avoiding")
 
     @property

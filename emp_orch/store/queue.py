@@ -33,6 +33,8 @@ from emp_orch.store.trim import Trim
 MAX_PAGE = 1_000
 # How long the worker that lost or failed a job is passed over, so that another can take it.
 AVOID_MS = 5_000
+# So long where a disk was full: nobody makes room within seconds, and a neighbour on the same disk may be next.
+FULL_DISK_AVOID_MS = 60_000
 # Jobs in one script, while which Redis serves nobody else.
 BATCH = 250
 FORGET_BATCH = 500

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from emp_orch.jobs.full_disk import is_of_full_disk
 from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, Progress, Result
 from emp_orch.jobs.offers import Needs, Offers, both
 from emp_orch.jobs.requirements import Requirements, lane_of, unmet
@@ -20,7 +21,7 @@ from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
 from emp_orch.store.events import Event
-from emp_orch.store.queue import NoSuchJob
+from emp_orch.store.queue import FULL_DISK_AVOID_MS, NoSuchJob
 
 _COMPLETE = Progress(fraction=1)
 
@@ -200,7 +201,8 @@ class Jobs:
         if outcome.crashes is not None:
             job = replace(job, crashes=outcome.crashes)
         if outcome.status is JobStatus.PENDING:
-            self._pass_over(job_id, job.worker_id)
+            full = outcome.error is not None and is_of_full_disk(outcome.error)
+            self._pass_over(job_id, job.worker_id, FULL_DISK_AVOID_MS if full else self._avoid_ms)
             self._requeue(replace(job, attempts=job.attempts - (not outcome.counts)), job.worker_id, outcome.reason)
             return
         if outcome.status is JobStatus.COMPLETED:
@@ -277,9 +279,9 @@ class Jobs:
             return 0
         return max(0, avoided.until_ms - self._now_ms())
 
-    def _pass_over(self, job_id: str, worker_id: str | None) -> None:
+    def _pass_over(self, job_id: str, worker_id: str | None, avoid_ms: int) -> None:
         if worker_id is not None:
-            self._passed_over[job_id] = _PassedOver(worker_id=worker_id, until_ms=self._now_ms() + self._avoid_ms)
+            self._passed_over[job_id] = _PassedOver(worker_id=worker_id, until_ms=self._now_ms() + avoid_ms)
 
     def _requeue(self, job: Job, worker_id: str | None, reason: str, *, shown: str | None = None) -> None:
         """Back to waiting, at the place it always had. `shown`: the reason in the event, if another."""

@@ -377,8 +377,11 @@ local function give_back(id, f, score, seq, sig, how, now)
   if how.error ~= '' then call('HSET', key, 'error', how.error) end
   if not how.uncounted then call('HSET', key, 'runs', whole((tonumber(f[6]) or 0) + 1)) end
   if how.avoid_ms > 0 then
-    call('HSET', key, 'avoid', whole(now + how.avoid_ms) .. ':' .. (f[5] or ''))
-    call('SET', AVOIDING, '1', 'PX', how.avoid_ms)
+    local until_ms = now + how.avoid_ms
+    call('HSET', key, 'avoid', whole(until_ms) .. ':' .. (f[5] or ''))
+    if (tonumber(call('GET', AVOIDING)) or 0) < until_ms then
+      call('SET', AVOIDING, whole(until_ms), 'PX', how.avoid_ms)
+    end
   end
   call('HDEL', key, 'worker_id', 'token', 'progress', 'started_ms', 'assigned_ms', 'cancel', 'cancel_reason',
     'run', 'adopted')

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, assert_never
 
 from emp_orch.connectors import believed
@@ -305,11 +307,18 @@ class Worker:
                 machine=machine_folder(),
                 previews=self._previews,
                 inputs=self._inputs,
+                folders=self._folders(binding.service),
             )
             run = JobRun(self._claims, given, self._config, self._stopping)
             outcome = await run.run()
             draining.cancel()
         return outcome, run.runs_on
+
+    def _folders(self, service: str) -> tuple[Path, ...]:
+        """Where a run of `service` writes on this host: the service's folders, ours for inputs, the machine's."""
+        report = self._state.connectors[service]
+        ours = (tempfile.gettempdir(), machine_folder() or "")
+        return tuple(Path(folder) for folder in (report.output_folder, report.temp_folder, *ours) if folder)
 
     async def _deliver(self, claim: Claimed, outcome: Outcome) -> None:
         """Record the outcome; while Redis is away, keep it and try again until the lease must be over."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 import aiohttp
@@ -68,6 +71,16 @@ class CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+@contextmanager
+def kept_in_words() -> Iterator[None]:
+    """What the disk refuses that a fetched file is kept on, as CannotFetch."""
+    try:
+        yield
+    except OSError as e:
+        folder = tempfile.gettempdir()
+        raise CannotFetch(f"it cannot be kept in {folder}: {os.strerror(e.errno or 0)}", retryable=True) from e
 
 
 async def fetch(url: str, into: IO[bytes], rules: UrlRules, resolver: AbstractResolver | None = None) -> int:
@@ -170,8 +183,10 @@ async def _taken(answer: aiohttp.ClientResponse, into: IO[bytes], rules: UrlRule
     size = 0
     async for chunk in _bounded(answer, where, rules.max_bytes):
         size += len(chunk)
-        await asyncio.to_thread(into.write, chunk)
-    await asyncio.to_thread(into.flush)
+        with kept_in_words():
+            await asyncio.to_thread(into.write, chunk)
+    with kept_in_words():
+        await asyncio.to_thread(into.flush)
     return size
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import IO
 
@@ -17,7 +17,7 @@ from emp_orch.store.artifacts import Artifacts, CannotRead, NoSuchArtifact
 from emp_orch.store.assets import Assets, NoSuchAsset, content_type_of
 from emp_orch.store.connect import within
 from emp_orch.store.queue import NoSuchJob, Queue
-from emp_orch.worker.input_urls import CannotFetch, UrlRules, fetch
+from emp_orch.worker.input_urls import CannotFetch, UrlRules, fetch, kept_in_words
 from emp_orch.worker.state import AWAY
 
 # Tells whoever watches the job what is being fetched.
@@ -59,7 +59,9 @@ class Inputs:
             return _file(name, size, partial(self._assets.read, source.asset))
         if source.url:
             # Without a name: it is gone with us, however we end.
-            file: IO[bytes] = open_.enter_context(tempfile.TemporaryFile(prefix="emp-input-"))  # noqa: SIM115
+            with kept_in_words():
+                file: IO[bytes] = tempfile.TemporaryFile(prefix="emp-input-")  # noqa: SIM115
+            open_.callback(_close, file)
             return _file(name, await fetch(source.url, file, self._rules), partial(_again, file))
         output = await self._output(source, job)
         await self._artifacts.find(source.job, output)
@@ -92,6 +94,11 @@ def _whole(e: EmpError) -> str:
 
 def _file(name: str, size: int, read: Callable[[], AsyncIterator[bytes]]) -> InputFile:
     return InputFile(name=name, size=size, content_type=content_type_of(name), read=read)
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # what it holds back is of no use any more
+        file.close()
 
 
 async def _again(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -27,6 +27,7 @@ from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
 from emp_orch.store.connect import redacted, within
 from emp_orch.store.previews import Previews
+from emp_orch.worker import no_room
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.input_urls import CannotFetch
 from emp_orch.worker.inputs import Inputs
@@ -107,7 +108,8 @@ class Assignment:
     """One claim, the connector it runs on with its binding, where its inputs come from and its outputs go.
 
     `machine`: the folder of the worker's machine, where word of a service's end is left. `earlier`: a run of this job
-    whose end nobody recorded; what became of it is asked before the job is run again.
+    whose end nobody recorded; what became of it is asked before the job is run again. `folders`: where the service and
+    the worker write, as far as that is of this host.
     """
 
     claim: Claimed
@@ -118,6 +120,7 @@ class Assignment:
     machine: Path | None = None
     previews: Previews | None = None
     inputs: Inputs | None = None
+    folders: tuple[Path, ...] = ()
 
     def named(self, ref: str) -> RunRef:
         """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
@@ -199,7 +202,10 @@ class JobRun:
                 case Done(result=result):
                     return Done(result=self._redaction.result(result))
                 case NotDone(cause=cause, error=error):
-                    return NotDone(cause=cause, error=self._redaction.error(believed.error_of(error)))
+                    error = self._redaction.error(believed.error_of(error))
+                    return NotDone(
+                        cause=cause, error=await no_room.told(error, self._config.machine_id, self._given.folders)
+                    )
                 case outcome:
                     return outcome
 
