@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from stack import until
 
 from emp_orch import marks
 from emp_orch.errors import EmpError
-from emp_orch.procident import ProcessIdentity, alive, recorded
+from emp_orch.procident import ProcessIdentity, alive, identify, recorded
 from emp_orch.render.quoting import word
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 
@@ -46,6 +47,42 @@ stdout_logfile=%(here)s/logs/{name}.log
 """
 MACHINE = "bare"
 FACTORY = "emp_orch.machine.supervision.extension:make"
+
+# A listener whose children serve, as a pre-forking server's do; they hold the port when their parent is killed.
+PRE_FORK = """
+import os, socket, sys, time
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", int(sys.argv[1])))
+s.listen()
+for _ in range(3):
+    if not os.fork():
+        break
+while True:
+    s.accept()[0].close()
+"""
+# A daemon in the old manner: a session of its own, no parent; `how` says what else it gives away.
+DAEMON = """
+import os, sys, time
+wiped, silent, stubborn = "wiped" in sys.argv, "silent" in sys.argv, "stubborn" in sys.argv
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    if silent:
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+    code = "import signal,time\\nopen('{}','a').write('{{}} '.format(__import__('os').getpid()))\\n"
+    code += "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n" if stubborn else ""
+    code = code.format(sys.argv[1]) + "while True: time.sleep(100)"
+    os.execve(sys.executable, [sys.executable, "-c", code], {} if wiped else os.environ)
+os.wait()
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+if "stays" in sys.argv:
+    time.sleep(10000)
+"""
 
 
 class Bare:
@@ -161,3 +198,15 @@ class Bare:
             return info if info.statename in states else None
 
         return until(f"{name} is {' or '.join(states)}", look, shown=self.log)
+
+
+def serves(port: int) -> bool:
+    """Whether somebody accepts on it."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def daemons(note: Path) -> list[ProcessIdentity]:
+    """Those that wrote their pid into `note` and live."""
+    pids = note.read_text().split() if note.exists() else []
+    return [who for pid in pids if (who := identify(int(pid))) is not None]

@@ -4,69 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from stack import free_ports, until
-from supervision_support import Bare
+from supervision_support import DAEMON, PRE_FORK, Bare, daemons, serves
 
-from emp_orch.procident import ProcessIdentity, alive, ancestors, identify
-
-# A listener whose children serve, as a pre-forking server's do; they hold the port when their parent is killed.
-PRE_FORK = """
-import os, socket, sys, time
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("127.0.0.1", int(sys.argv[1])))
-s.listen()
-for _ in range(3):
-    if not os.fork():
-        break
-while True:
-    s.accept()[0].close()
-"""
-# A daemon in the old manner: a session of its own, no parent; `how` says what else it gives away.
-DAEMON = """
-import os, sys, time
-wiped, silent, stubborn = "wiped" in sys.argv, "silent" in sys.argv, "stubborn" in sys.argv
-if not os.fork():
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    if silent:
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-    code = "import signal,time\\nopen('{}','a').write('{{}} '.format(__import__('os').getpid()))\\n"
-    code += "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n" if stubborn else ""
-    code = code.format(sys.argv[1]) + "while True: time.sleep(100)"
-    os.execve(sys.executable, [sys.executable, "-c", code], {} if wiped else os.environ)
-os.wait()
-while not os.path.exists(sys.argv[1]):
-    time.sleep(0.01)
-if "stays" in sys.argv:
-    time.sleep(10000)
-"""
+from emp_orch.procident import alive, ancestors
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Bare]:
     with Bare(tmp_path / "bare") as bare:
         yield bare
-
-
-def _serves(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def daemons(note: Path) -> list[ProcessIdentity]:
-    """Those that wrote their pid into `note` and live."""
-    pids = note.read_text().split() if note.exists() else []
-    return [who for pid in pids if (who := identify(int(pid))) is not None]
 
 
 def test_a_killed_servers_children_end_before_its_replacement_starts(bare: Bare) -> None:
@@ -78,7 +30,7 @@ def test_a_killed_servers_children_end_before_its_replacement_starts(bare: Bare)
     os.kill(parent.pid, signal.SIGKILL)
     again = bare.main("server", but=parent)
     # Its replacement has the port, which nobody shares: SO_REUSEADDR lets no second listener in.
-    until("it serves", lambda: _serves(port), shown=bare.log)
+    until("it serves", lambda: serves(port), shown=bare.log)
     assert not [who for who in before if alive(who)]
     assert alive(again)
     assert "left: 'server' with pid" in bare.log()
