@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from emp_orch.cli.progress import Progress
 from emp_orch.errors import Exit, UsageError
 
 if TYPE_CHECKING:
+    from emp_orch.fleet.left import Left
     from emp_orch.fleet.model import MachineId
     from emp_orch.layout import Layout
 
@@ -43,6 +44,7 @@ def down(directory: Path, all_of: str | None, as_json: bool) -> None:
 def _here(directory: Path, as_json: bool) -> None:
     from emp_orch import whose
     from emp_orch.control.down import bring_down
+    from emp_orch.control.left_behind import LeftBehind
     from emp_orch.layout import Layout
 
     layout = Layout(directory)
@@ -51,32 +53,29 @@ def _here(directory: Path, as_json: bool) -> None:
         raise UsageError(
             f"no fleet was applied in {layout.root}", hint="run `emp apply` here, or name its folder: emp -C DIR down"
         )
+    behind = LeftBehind(layout)
     with Progress() as progress:
         stopped = _to_its_end(bring_down(layout, progress.stage), layout)
-    if as_json:
-        _print(stopped)
-    elif layout.state.is_dir():
-        click.echo(
-            f"the fleet is down ({_names(stopped)}); its data stays in {layout.state}, and emp start brings it up again"
-        )
+    if layout.state.is_dir():
+        data = f"its data stays in {layout.state}, and emp start brings it up again"
     else:
-        click.echo(f"the fleet is down ({_names(stopped)}); its data was in {layout.state}, which is gone")
+        data = f"its data was in {layout.state}, which is gone"
+    _tell(f"the fleet is down ({_names(stopped)}); {data}", stopped, behind.found(), as_json)
 
 
 def _named(directory: Path, name: str, as_json: bool) -> None:
     from emp_orch.control.down import bring_down_fleet
     from emp_orch.control.hosted import hosted, named
+    from emp_orch.control.left_behind import LeftBehind
     from emp_orch.layout import Layout
 
     fleet = named(str(directory / name) if "/" in name or name in (".", "..") else name, hosted())
+    layout = None if fleet.folder is None else Layout(fleet.folder)
+    behind = None if layout is None else LeftBehind(layout)
     with Progress() as progress:
-        stopped = _to_its_end(
-            bring_down_fleet(fleet, progress.stage), None if fleet.folder is None else Layout(fleet.folder)
-        )
-    if as_json:
-        _print(stopped)
-    else:
-        click.echo(f"fleet {fleet.words} is down ({_names(stopped)})")
+        stopped = _to_its_end(bring_down_fleet(fleet, progress.stage), layout)
+    left = () if behind is None else behind.found()
+    _tell(f"fleet {fleet.words} is down ({_names(stopped)})", stopped, left, as_json)
 
 
 def _to_its_end(ending: Coroutine[Any, Any, list[MachineId]], layout: Layout | None) -> list[MachineId]:
@@ -101,7 +100,14 @@ def _names(stopped: list[MachineId]) -> str:
     return ", ".join(stopped) or "no machine ran"
 
 
-def _print(stopped: list[MachineId]) -> None:
-    import json
+def _tell(words: str, stopped: list[MachineId], left: Sequence[Left], as_json: bool) -> None:
+    if as_json:
+        import json
 
-    click.echo(json.dumps({"stopped": stopped}))
+        import msgspec
+
+        click.echo(json.dumps({"stopped": stopped, "ended": msgspec.to_builtins(left)}))
+        return
+    from emp_orch.fleet.left import told
+
+    click.echo("\n  ".join(filter(None, (words, told(left, machines=True)))))

@@ -24,14 +24,17 @@ def restart(directory: Path, machine: str, program: str | None, timeout: float, 
     """
     from emp_orch.cli.names import program_named
     from emp_orch.control import restarting
+    from emp_orch.fleet.left import told
     from emp_orch.layout import Layout
 
     name = program_named(directory, machine, program)
-    asyncio.run(restarting.restart(Layout(directory), name, timeout))
+    answer = asyncio.run(restarting.restart(Layout(directory), name, timeout))
     subject = f"{name.machine} {name.program}" if name.program else name.machine
     if as_json:
         import json
 
-        click.echo(json.dumps({"restarted": subject}))
+        import msgspec
+
+        click.echo(json.dumps({"restarted": subject, "ended": msgspec.to_builtins(answer.left)}))
     else:
-        click.echo(f"{subject} was restarted")
+        click.echo("\n  ".join(filter(None, (f"{subject} was restarted", told(answer.left)))))

@@ -9,9 +9,11 @@ from msgspec import Struct
 
 from emp_orch import settings as settings_files
 from emp_orch.control.inspect import Difference, difference
+from emp_orch.control.left_behind import LeftBehind
 from emp_orch.errors import EmpError, WaitTimeout
 from emp_orch.fleet.drift import Drift
 from emp_orch.fleet.kinds import Kind
+from emp_orch.fleet.left import Left
 from emp_orch.fleet.names import Name
 from emp_orch.layout import Layout
 from emp_orch.store import connect, requests
@@ -26,9 +28,10 @@ _GIVEN_UP = (Kind.PROGRAM_FATAL, Kind.PROGRAM_FLAPPING)
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """The reconciler's. `asked_ms`: when it was asked, by Redis' clock."""
+    """The reconciler's. `asked_ms`: when it was asked, by Redis' clock. `left`: what was ended beyond programs."""
 
     asked_ms: int
+    left: tuple[Left, ...]
 
 
 async def restart(layout: Layout, name: Name, within_s: float) -> Answer:
@@ -64,6 +67,7 @@ async def _ask(layout: Layout, name: Name) -> Answer:
     keys = Keys(settings.prefix)
     verb = requests.Verb.RESTART_PROGRAM if name.program else requests.Verb.RESTART_MACHINE
     request = requests.Request(verb=verb, machine_id=name.machine, program=name.program, by="cli")
+    behind = LeftBehind(layout)
     async with connect.connected(settings.redis_url) as r:
         events = Events(r, keys)
         after = await events.latest_id()
@@ -73,7 +77,8 @@ async def _ask(layout: Layout, name: Name) -> Answer:
                 if event.type == "request_done" and event.data.get("request_id") == request_id:
                     if not event.data.get("ok"):
                         raise EmpError(str(event.data.get("error")))
-                    return Answer(asked_ms=int(request_id.partition("-")[0]))
+                    left = behind.found(name.machine, name.program)
+                    return Answer(asked_ms=int(request_id.partition("-")[0]), left=left)
     raise AssertionError("events are followed for ever")
 
 

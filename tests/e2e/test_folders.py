@@ -161,7 +161,7 @@ def test_a_fleet_is_ended_from_anywhere_by_its_name(prod: Stack, tmp_path: Path)
     assert str(prod.root) in unknown.stderr
     removed(prod.root)  # nothing but the processes tells of it now
     assert f"{prod.root} (gone)" in other.ok("status", "--host")
-    assert json.loads(other.ok("down", "--all-of", str(prod.root), "--json")) == {"stopped": [MACHINE]}
+    assert json.loads(other.ok("down", "--all-of", str(prod.root), "--json")) == {"stopped": [MACHINE], "ended": []}
     assert not of(prod)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -109,11 +110,12 @@ class Began:
         done = self.stack.run("apply", "-y", "--timeout", "1s")
         assert done.returncode == Exit.TIMEOUT, done.stdout + done.stderr
 
-    def down(self) -> None:
+    def down(self) -> str:
         """After it nothing of the fleet's is left, whoever looks."""
-        self.stack.ok("down")
+        said = self.stack.ok("down")
         assert self.stack.leftovers() == []
         assert {name: self.by(name) for name in SERVICES} == {name: [] for name in SERVICES}
+        return said
 
     def ever(self, service: str) -> list[int]:
         """The pids of all that `service` ever began."""
@@ -160,9 +162,13 @@ def test_all_that_the_services_began_ends_with_them(began: Began) -> None:
         assert "is taken by" not in done.stdout, done.stdout
         assert " server: " not in done.stdout and " session: " not in done.stdout, done.stdout
 
-    stack.ok("restart", "a", "session")
+    # Both say what they ended beyond the programs; the server's children were told to end with it.
+    said = stack.ok("restart", "a", "session")
+    assert said.splitlines()[1:] == [f"  ended with it: python (pid {session[0].pid}), which session had left behind"]
     session = began.serves("session", but=session)
-    stack.ok("restart", "a")
+    ended = json.loads(stack.ok("restart", "a", "--json"))["ended"]
+    one = {"name": "python", "pid": session[0].pid}
+    assert ended == [{"machine": "a", "program": "session", "count": 1, "processes": [one]}]
     server, session = began.serves("server", but=server), began.serves("session", but=session)
     failed = stack.run("restart", "b", "daemon")
     assert failed.returncode == Exit.FAILED
@@ -173,10 +179,12 @@ def test_all_that_the_services_began_ends_with_them(began: Began) -> None:
     for name in ("supervisord", "server", "session"):
         os.kill(stack.program(name, "a").pid, signal.SIGKILL)
     began.apply()
-    began.serves("server", but=server), began.serves("session", but=session)
+    began.serves("server", but=server)
+    session = began.serves("session", but=session)
     assert "program-port-taken" not in (stack.layout.logs / "reconcile.log").read_text()
 
-    began.down()
+    said = began.down()
+    assert f"\n  ended with it: python (pid {session[0].pid}), which session on a had left behind" in said
     began.apply()
     began.serves("server"), began.serves("session")
     began.down()

@@ -44,10 +44,14 @@ class Endings:
         left = self._family.left_by(program)
         if not left:
             return True
-        self._kept[pid] = kept = _Kept(program, status)
-        self._logger.info(f"left: '{program.config.name}' with pid {pid}: {len(left)} processes: {_names(left)}")
-        kept.end(left)
+        self._kept[pid] = _Kept(program, pid, status)
+        self._end(self._kept[pid], left)
         return False
+
+    def _end(self, kept: _Kept, left: list[ProcessIdentity]) -> None:
+        if new := kept.not_told(left):
+            self._logger.info(f"left: '{kept.program.config.name}' with pid {kept.pid}: {_said(new)}")
+        kept.end(left)
 
     def next_whole(self) -> tuple[int, int] | None:
         """An end that was kept back and has become whole: pid and status. Ends further what is left of the others."""
@@ -56,7 +60,7 @@ class Endings:
             if left and kept.hangs():
                 self._logger.critical(f"'{kept.program.config.name}': {_names(left)} outlive KILL; going on without")
             elif left:
-                kept.end(left)
+                self._end(kept, left)
                 continue
             del self._kept[pid]
             return pid, kept.status
@@ -87,7 +91,7 @@ class Endings:
         told: set[ProcessIdentity] = set()
         while left := self._family.rest():
             if new := [who for who in left if who not in told]:
-                self._logger.info(f"left: {len(new)} processes: {_names(new)}")
+                self._logger.info(f"left: {_said(new)}")
                 _send_all(new, signal.SIGTERM)
                 told.update(new)
             lasted_s = time.monotonic() - begun_s
@@ -104,14 +108,26 @@ class Endings:
 class _Kept:
     """One end that is kept back."""
 
-    def __init__(self, program: Any, status: int) -> None:
+    def __init__(self, program: Any, pid: int, status: int) -> None:
         self.program = program
+        self.pid = pid
         self.status = status
         self._began_s = time.monotonic()
         self._lived_s = time.time() - program.laststart
         # Who asked for the end gave it so long; a stop signal that supervisord sends again is `Endings.signal`.
-        self._grace_s = max(GRACE_S, float(program.config.stopwaitsecs)) if program.killing else GRACE_S
+        self._asked = bool(program.killing)
+        self._grace_s = max(GRACE_S, float(program.config.stopwaitsecs)) if self._asked else GRACE_S
         self._told: set[ProcessIdentity] = set()
+        self._named: set[ProcessIdentity] = set()
+
+    def not_told(self, left: list[ProcessIdentity]) -> list[ProcessIdentity]:
+        """Who is to be told of now. With a stop that was asked for the program's group was told to end as well: that
+        is no finding, until it outlives the grace.
+        """
+        ends = self._asked and self._lasted_s() < self._grace_s
+        new = [who for who in left if who not in self._named and not (ends and _group(who.pid) == self.pid)]
+        self._named.update(new)
+        return new
 
     def end(self, left: list[ProcessIdentity]) -> None:
         new = [who for who in left if who not in self._told]
@@ -140,15 +156,28 @@ def _send_all(whom: list[ProcessIdentity], sig: signal.Signals) -> None:
             send(who, sig)
 
 
+def _said(whom: list[ProcessIdentity]) -> str:
+    """runtimes/supervisor_log reads it."""
+    return f"{len(whom)} process{'' if len(whom) == 1 else 'es'}: {_names(whom)}"
+
+
 def _names(whom: list[ProcessIdentity]) -> str:
     named = ", ".join(f"{_name(who.pid)} ({who.pid})" for who in whom[:_NAMED])
     return f"{named} and {len(whom) - _NAMED} more" if len(whom) > _NAMED else named
 
 
 def _name(pid: int) -> str:
-    """What it is called by its own first word."""
+    """What it is called by its own first word; the kernel's name for one that has none."""
     try:
         words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+        name = words[0].rpartition("/")[2] or os.fsdecode(Path(f"/proc/{pid}/comm").read_bytes()).strip()
     except OSError:
-        words = []
-    return one_line(words[0].rpartition("/")[2] or "?") if words else "?"
+        name = ""
+    return one_line(name) or "?"
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
