@@ -42,12 +42,13 @@ def free_port() -> int:
 class Server:
     """One server; `stop` and `start` again keep its data (append-only file)."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._argv = [
             *(server_binary(kind), "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)),
+            *options,
         ]
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,9 +73,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server(kind: str, folder: Path) -> Iterator[Server]:
+def running_server(kind: str, folder: Path, *options: str) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(kind, folder)
+    server = Server(kind, folder, *options)
     try:
         server.start()
         yield server

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -92,7 +92,8 @@ class LastEnds:
         found.append(_token(self._folder.api_access))
         for name in ("HUB_REDIS_URL", "REDIS_URL", "EMP_ARTIFACTS_URL"):
             try:
-                found.append(urlsplit(os.environ.get(name, "")).password or "")
+                password = urlsplit(os.environ.get(name, "")).password or ""
+                found += [password, unquote(password)]
             except ValueError:
                 continue
         return found

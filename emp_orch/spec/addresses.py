@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from emp_orch.urls import ENCODED, login_is_cut
+
 _SOME_PORT = "expected a port from 1 to 65535 and a plain host in the URL"
 
 
 def redis_problem(url: str) -> str:
     """What is wrong with a Redis URL; empty when nothing is."""
+    if login_is_cut(url):
+        return f"expected a password whose special characters are percent-encoded: {ENCODED}"
     parts = _split(url)
     if parts is None:
         return _SOME_PORT
+    if parts.scheme == "unix":
+        whole = parts.path.startswith("/") and not parts.hostname
+        return "" if whole else "expected the whole path of a socket in the URL"
     if not parts.hostname:
         return "expected a host in the URL"
     if parts.port == 0:

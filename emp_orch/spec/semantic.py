@@ -7,7 +7,17 @@ from typing import Any
 
 from emp_orch.fleet.desired import SHARED_SETUP
 from emp_orch.fleet.hosts import is_loopback
-from emp_orch.fleet.model import EMBEDDED, GpuKind, Health, Machine, Scale, Service, ServiceName
+from emp_orch.fleet.model import (
+    EMBEDDED,
+    ControlRuntime,
+    GpuKind,
+    Health,
+    Machine,
+    RuntimeKind,
+    Scale,
+    Service,
+    ServiceName,
+)
 from emp_orch.jobs.outputs import url_holds_login
 from emp_orch.spec import comfyui, containers, ports
 from emp_orch.spec.addresses import redis_problem
@@ -23,6 +33,7 @@ _MAX_NAME = 63
 _MIN_KEEP_S = 60.0
 MAX_PORT = 65_535
 _MIN_LEASE_S = 1.0
+_REDIS_FORMS = "redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]"
 
 
 def check(built: Built, document: dict[str, Any], source: Source, report: Report) -> None:
@@ -102,7 +113,15 @@ class _Checks:
         redis = self._fleet.redis
         for name, url in (("url", redis.url), ("machine_url", redis.machine_url)):
             if url not in (EMBEDDED, "") and (wrong := redis_problem(url)):
-                self._bad(("redis", name), wrong, "redis://[user:password@]host[:port][/database]")
+                self._bad(("redis", name), wrong, _REDIS_FORMS)
+        url = redis.machine_url or redis.url
+        if url.startswith("unix://") and any(m.runtime is not RuntimeKind.PROCESS for m in self._fleet.machines):
+            at = ("redis", "machine_url" if redis.machine_url else "url")
+            message = "machines in containers and boxes that join cannot reach a socket of this host"
+            self._bad(at, message, "redis: {machine_url: redis://HOST:PORT}")
+        elif redis.url.startswith("unix://") and self._fleet.control.runtime is ControlRuntime.COMPOSE:
+            message = "a control plane in a container (control.runtime) cannot reach a socket of this host"
+            self._bad(("redis", "url"), message, "redis://host:port, or leave control.runtime out")
 
     def jobs(self) -> None:
         if url_holds_login(self._fleet.jobs.artifacts):

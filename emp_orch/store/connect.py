@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from redis.backoff import NoBackoff
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.store.pool import Pool
 from emp_orch.store.refusals import refusal_of
+from emp_orch.store.way_there import on_the_way
+from emp_orch.urls import ENCODED, login_is_cut
 
 Client = aioredis.Redis
 
@@ -40,6 +43,7 @@ _KEEPALIVE = {
     socket.TCP_KEEPCNT: 3,
     socket.TCP_USER_TIMEOUT: 15_000,
 }
+_ALIVE: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
 
 # What a command needs to be told apart from a write: the reading half of what emp sends.
 READ_COMMANDS = frozenset(
@@ -61,7 +65,9 @@ def redacted(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         return "the given Redis URL"
-    if not parts.scheme or not host:
+    if parts.scheme == "unix" and parts.path.startswith("/"):
+        return f"unix://{parts.path}"
+    if not parts.scheme or not host or login_is_cut(url):
         return "the given Redis URL"
     address = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{address}{f':{port}' if port else ''}{parts.path}"
@@ -123,12 +129,12 @@ def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS, name: 
             encoding_errors="replace",  # one document that is not UTF-8 must not blind us to the others
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=None,
-            socket_keepalive=True,
-            socket_keepalive_options=_KEEPALIVE,
             retry=Retry(NoBackoff(), 0),  # who loops decides when to try again, and says so
+            **({} if url.startswith("unix:") else _ALIVE),
         )
-    except ValueError as e:
-        raise Unreachable(f"{redacted(url)!r} is not a Redis URL", hint="use redis://HOST:PORT/DB or rediss://…") from e
+        pool.make_connection()  # or who connects first hears of an option that there is not
+    except (ValueError, TypeError) as e:
+        raise _no_url(url, e) from e
     made: Client = cls.from_pool(pool)
     return made
 
@@ -136,6 +142,16 @@ def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS, name: 
 def within(seconds: float = ANSWER_S) -> asyncio.Timeout:
     """A deadline for commands that do not block; passing it is a TimeoutError, one of TRANSIENT."""
     return asyncio.timeout(seconds)
+
+
+def _no_url(url: str, e: Exception) -> Unreachable:
+    if login_is_cut(url):
+        hint = f"what is special in user and password is percent-encoded: {ENCODED}"
+    else:
+        hint = "use redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix:///SOCKET?db=DB; docs/redis.md, The URL"
+    option = re.search(r"argument '(\w+)'", str(e))
+    why = f": it has no option {option[1]!r}" if option else ""
+    return Unreachable(f"{redacted(url)!r} is not a Redis URL{why}", hint=hint)
 
 
 async def drop_idle(r: Client) -> None:
@@ -166,7 +182,7 @@ async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Clien
 
 def unreachable(url: str, cause: BaseException) -> Unreachable:
     """Our error for a Redis at `url` that does not answer, or refuses us."""
-    if (refusal := refusal_of(cause)) is not None:
+    if (refusal := refusal_of(cause) or on_the_way(url, cause)) is not None:
         return Unreachable(f"Redis at {redacted(url)} {refusal.says}", hint=refusal.hint)
     if isinstance(cause, TimeoutError) and not str(cause):
         why = f"no word for {ANSWER_S:g} s"

@@ -54,7 +54,10 @@ def refusal_of(e: BaseException) -> Refusal | None:
         case rexc.NoPermissionError():
             return _of_right(str(e))
         case rexc.AuthenticationError():
-            return Refusal(says=f"refused the login: {e}", hint="check the user and password in redis.url")
+            return Refusal(
+                says=f"refused the login: {e}",
+                hint="check user and password in redis.url; what is special in them is percent-encoded (docs/redis.md)",
+            )
         case rexc.MaxConnectionsError():
             return Refusal(says=f"is fine, but {e}", hint="this process is overloaded; try again")
         case rexc.BusyLoadingError():

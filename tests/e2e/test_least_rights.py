@@ -1,4 +1,7 @@
-"""A fleet on a Redis whose user has only the rights that docs/redis.md lists."""
+"""A fleet on a Redis whose user has only the rights that docs/redis.md lists: by TLS with an own CA, and by a socket.
+
+Its password is full of what is special in a URL, in a supervisord configuration, and in YAML.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
-from queue_support import SERVERS, Server
+from queue_support import Server, running_server
+from redis_tls import tls
 from stack import MACHINE, Stack
 
 from emp_orch.store.connect import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS
 
 WORKER = f"{MACHINE}-worker-0"
 DOC = Path(__file__).parents[2] / "docs" / "redis.md"
-PASSWORD = "only-this"
+PASSWORD = "o/n@l:y#t?h%i&s+%20"
 
 
 def rules(prefix: str) -> list[str]:
@@ -27,19 +32,25 @@ def rules(prefix: str) -> list[str]:
     return found[1].replace("\\\n", " ").replace("PREFIX", prefix).replace("PASSWORD", PASSWORD).split()
 
 
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    made = Server(request.param, tmp_path)
-    made.start()
-    yield made
-    made.stop()
+@pytest.fixture(params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A server, and the URL by which the fleet reaches it: Redis over TLS, Valkey, built without, by its socket."""
+    login = f"emp:{quote(PASSWORD, safe='')}@"
+    if request.param == "redis":
+        ca, port, options = tls(tmp_path / "tls")
+        url = f"rediss://{login}127.0.0.1:{port}/0?ssl_ca_certs={ca}"
+    else:
+        options = ["--unixsocket", str(tmp_path / "r.sock")]
+        url = f"unix://{login}{tmp_path}/r.sock?db=3"
+    with running_server(request.param, tmp_path / "data", *options) as made:
+        yield made, url
 
 
-def test_a_fleet_needs_no_more_than_is_documented(server: Server, tmp_path: Path) -> None:
+def test_a_fleet_needs_no_more_than_is_documented(server: tuple[Server, str], tmp_path: Path) -> None:
+    admin, url = server
     stack = Stack(tmp_path / "fleet")
-    with redis.Redis.from_url(server.url, decode_responses=True) as r:
+    with redis.Redis.from_url(admin.url, decode_responses=True) as r:
         r.execute_command("ACL", "SETUSER", "emp", *rules("mine:"))
-        url = server.url.replace("//", f"//emp:{PASSWORD}@")
         text = stack.file.read_text()
         stack.file.write_text(text.replace("url: embedded", f"url: {url}\n  prefix: 'mine:'", 1))
         try:
@@ -59,6 +70,8 @@ def test_a_fleet_needs_no_more_than_is_documented(server: Server, tmp_path: Path
             assert stack.diff()[0] == 0
         finally:
             stack.run("down")
+        logs = "".join(path.read_text() for path in stack.layout.logs.rglob("*") if path.is_file())
+        assert PASSWORD not in logs and quote(PASSWORD, safe="") not in logs
         denied = {(entry["reason"], entry["object"]) for entry in r.acl_log()}
     # Newer servers have it, and redis-py goes without.
     assert not denied - {("command", "client|setinfo")}

@@ -398,14 +398,14 @@ CASES = [
         "redis_http",
         HEAD + "redis: {url: 'http://u:hunter2@h'}\n",
         [
-            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis:// or rediss://, found a URL that begins with http://",
+            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis://, rediss:// or unix://, found a URL that begins with http://",
         ],
     ),
     Case(
         "redis_text",
         HEAD + "redis: {url: hunter2}\n",
         [
-            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis:// or rediss://, found text",
+            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis://, rediss:// or unix://, found text",
         ],
     ),
     Case(
@@ -413,7 +413,7 @@ CASES = [
         HEAD + "redis: {url: 'redis://u:hunter2@h:x'}\n",
         [
             "emp.yaml:3:14: redis.url: expected a port from 1 to 65535 and a plain host in the URL",
-            "    redis://[user:password@]host[:port][/database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
         ],
     ),
     Case(
@@ -421,7 +421,7 @@ CASES = [
         HEAD + "redis: {url: 'redis://:hunter2@'}\n",
         [
             "emp.yaml:3:14: redis.url: expected a host in the URL",
-            "    redis://[user:password@]host[:port][/database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
         ],
     ),
     Case(
@@ -429,7 +429,28 @@ CASES = [
         HEAD + "redis: {url: 'redis://h/hunter2'}\n",
         [
             "emp.yaml:3:14: redis.url: expected a database number after the host in the URL",
-            "    redis://[user:password@]host[:port][/database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+        ],
+    ),
+    Case(
+        "redis_password",
+        HEAD + "redis: {url: 'redis://u:hun/ter2@h'}\n",
+        [
+            "emp.yaml:3:14: redis.url: expected a password whose special characters are percent-encoded: "
+            "/ as %2F, # as %23, ? as %3F, @ as %40, : as %3A, % as %25",
+            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+        ],
+    ),
+    Case(
+        "redis_socket",
+        HEAD + "redis: {url: 'unix://run/r.sock', machine_url: 'unix:///r.sock'}\n"
+        "machines: {m: {runtime: external, services: []}}\n",
+        [
+            "emp.yaml:3:14: redis.url: expected the whole path of a socket in the URL",
+            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+            "emp.yaml:3:48: redis.machine_url: machines in containers and boxes that join cannot reach a socket of "
+            "this host",
+            "    redis: {machine_url: redis://HOST:PORT}",
         ],
     ),
     Case(

@@ -76,9 +76,7 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
 class Facts(Struct, frozen=True, kw_only=True):
     """`fleet` and `wanted` are what emp.yaml asks for now, None without one; `settings` are in force, Unknown when
     nothing was applied in this folder. `begun`: of the `holders`, by pid, those that this fleet began. `now_ms` is
-    this host's clock. `artifacts` None: the store works.
-    nothing was applied in this folder. `now_ms` is this host's clock. `artifacts` None: the store works. `rights` None:
-    the Redis is emp's own.
+    this host's clock. `artifacts` None: the store works. `rights` None: the Redis is emp's own.
     """
 
     now_ms: int
