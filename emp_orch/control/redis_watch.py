@@ -58,6 +58,7 @@ class RedisWatch:
         self._write = write
         self._before = self._kept()
         self._saved: Count | None = None
+        self._failing = False
         self._last: Loss | None = None
         self._evictions: Evictions | None = None
         self._evicted_ms = 0
@@ -127,8 +128,13 @@ class RedisWatch:
         try:
             await asyncio.to_thread(write_private, self._path, text)
         except OSError as e:
-            log.warning("cannot write %s: %s", self._path, e.strerror)
-        self._saved = now
+            if not self._failing:  # once, not each second
+                log.warning(
+                    "cannot write %s: %s; what Redis loses from now on is known until we end", self._path, e.strerror
+                )
+            self._failing = True
+            return
+        self._failing, self._saved = False, now
 
 
 def _same_jobs(a: Count, b: Count) -> bool:

@@ -33,8 +33,9 @@ local looks = (tonumber(mark[2]) or 0) + 1
 redis.call('HSET', KEYS[1], 'looks', string.format('%d', looks))
 local ended = 0
 for i = 5, #KEYS do ended = ended + redis.call('ZCARD', KEYS[i]) end
-return {now, mark[1], looks, mark[3] or '', mark[4] or '0', redis.call('GET', KEYS[3]) or '0',
-  redis.call('HLEN', KEYS[2]), ended, redis.call('GET', KEYS[4]) or ''}
+local seq = tonumber(redis.call('GET', KEYS[3]) or '') or 0
+return {now, mark[1], looks, mark[3] or '', tonumber(mark[4] or '') or 0, seq, redis.call('HLEN', KEYS[2]), ended,
+  redis.call('GET', KEYS[4]) or ''}
 """
 
 # KEYS: the mark, the fleet's last loss, its journal, the events. ARGV: the mark at the look, the new mark, the loss,

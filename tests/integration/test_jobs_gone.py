@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -167,3 +168,21 @@ async def test_jobs_that_were_evicted(fleet: Fleet) -> None:
     await fleet.r.config_set("maxmemory-policy", "noeviction")
     await watch.look_for_evictions()
     assert watch.status.evicts, "it did a moment ago"
+
+
+async def test_a_spoilt_mark_and_a_folder_that_is_gone(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    watch = fleet.watch()
+    await fleet.submit(2)
+    await watch.look()
+    for field in ("looks", "forgotten", "told"):
+        await fleet.r.hset(fleet.keys.jobs_mark, field, "spoilt")
+    await fleet.r.set(fleet.keys.loss(fleet.settings.fleet), "[]")
+    shutil.rmtree(Layout(fleet.folder).state)
+    for _ in range(3):
+        await fleet.submit(1)
+        await watch.look()
+    assert watch.status.lost is None
+    assert caplog.text.count("cannot write") == 1
+    await fleet.r.flushall()
+    await watch.look()
+    assert await fleet.told() == ["5 jobs are gone: Redis came back empty"]
