@@ -19,7 +19,7 @@ IN_SUPERVISORD = (
     *("plaintext.py", "procident.py", "resources.py", "render/__init__.py", "render/quoting.py"),
     *("machine/__init__.py", "machine/launch.py", "machine/supervision/__init__.py", "machine/supervision/due.py"),
     *("machine/supervision/endings.py", "machine/supervision/extension.py", "machine/supervision/family.py"),
-    "machine/supervision/logs.py",
+    *("machine/supervision/gate.py", "machine/supervision/logs.py"),
 )
 # In a supervisord's folder of runtime files: the digest of the extension that it loaded.
 LOADED = "supervision"

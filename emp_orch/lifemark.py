@@ -29,8 +29,14 @@ LOG_MARKS = 4
 
 def place() -> str:
     """This kernel's boot and our pid namespace: only within it does a pid with its start time mean one process."""
-    boot = _read("/proc/sys/kernel/random/boot_id").decode().strip()
-    return f"{boot[:13]}.{os.stat('/proc/self/ns/pid').st_ino}"
+    if not _place:
+        boot = _read("/proc/sys/kernel/random/boot_id").decode().strip()
+        _place.append(f"{boot[:13]}.{os.stat('/proc/self/ns/pid').st_ino}")
+    return _place[0]
+
+
+# It stays for a process' life. functools would be one more import.
+_place: list[str] = []
 
 
 def home(folder: str) -> str:
@@ -53,6 +59,11 @@ def _write(path: str, mark: str) -> None:
             os.write(fd, mark.encode())
         finally:
             os.close(fd)
+        # ext4 writes a file to the disk that takes another's place. What goes was the mark of a life that has ended.
+        try:  # noqa: SIM105  # contextlib would be one more import
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
         os.replace(temporary, path)
     except OSError:
         os.unlink(temporary)
@@ -71,12 +82,12 @@ def _log_mark(run: str, name: str) -> str:
     return os.path.join(os.path.dirname(os.path.abspath(run)), "ends", f"{name}.began")
 
 
-def leave_log_mark(run: str, name: str, log: str) -> None:
-    """Note where in its log our life begins: our pid, the log's inode and size. Little is lost where that fails."""
+def leave_log_mark(run: str, name: str, log: str, pid: int) -> None:
+    """Note where in its log the life of `pid` begins: the log's inode and size. Little is lost where that fails."""
     path = _log_mark(run, name)
     try:
         there = os.stat(log)
-        _write(path, "\n".join([f"{os.getpid()} {there.st_ino} {there.st_size}", *_earlier(path)]) + "\n")
+        _write(path, "\n".join([f"{pid} {there.st_ino} {there.st_size}", *_earlier(path)]) + "\n")
     except OSError:
         pass  # no log, or a folder of an earlier version: the last words are then cut less sharply
 

@@ -168,6 +168,11 @@ class Bare:
         self._child.kill()
         self._child.wait()
 
+    def ended(self) -> int | None:
+        """Its exit code; None while it runs."""
+        assert self._child is not None
+        return self._child.poll()
+
     # -- what runs
 
     def log(self) -> str:

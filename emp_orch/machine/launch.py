@@ -3,9 +3,9 @@
 `python -m emp_orch.machine.launch NAME [--cwd D] [--creates P] [--env K=V]… [--secret K=REF]… -- ARGV…`
 
 It leaves the process' identity in `$EMP_RUN_DIR/NAME`, sets the environment, and execs. Arguments are escaped by
-render/quoting.py. Our extension of supervisord calls `begin` in the child that it forked (machine/supervision); as a
-command it serves supervisords that were started before there was one. It imports next to nothing, neither pathlib nor
-dataclasses: it runs before every program.
+render/quoting.py. Our extension of supervisord takes these steps for a child that it holds (machine/supervision/gate),
+or calls `begin` in one that it forked; as a command it serves supervisords that were started before there was one. It
+imports next to nothing, neither pathlib nor dataclasses: it runs before every program.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 
 from emp_orch.isolation import FLAGS, led_by
-from emp_orch.lifemark import leave_log_mark, leave_own
+from emp_orch.lifemark import START_TICKS, leave, leave_log_mark, stat_fields
 from emp_orch.render.quoting import unescape
 
 MODULE = "emp_orch.machine.launch"
@@ -114,25 +114,36 @@ def from_package(env: dict[str, str]) -> dict[str, str]:
     return {**led_by(path, bare), "EMP_PACKAGE": digest}
 
 
+def words(launch: Launch, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The program's command line and environment. Raises LaunchError."""
+    env = environment(launch, environ)
+    if launch.argv[:1] != [EMP]:
+        return launch.argv, env
+    packed = from_package(env) if launch.argv[1:2] == [WORKER] else {}
+    flags, env = (("-P",), packed) if "EMP_PACKAGE" in packed else (FLAGS, packed or env)
+    return [sys.executable, *flags, "-m", "emp_orch", *launch.argv[1:]], env
+
+
+def record(name: str, pid: int, environ: Mapping[str, str]) -> None:
+    """Leave the identity of `pid`, which is to become program `name`, and where its life begins in its log."""
+    run = environ["EMP_RUN_DIR"]
+    fields = stat_fields(pid)
+    if fields is not None:
+        leave(os.path.join(run, name), pid, int(fields[START_TICKS]))
+    leave_log_mark(run, name, os.path.join(environ.get("EMP_LOG_DIR", ""), f"{name}.log"), pid)
+
+
 def begin(args: list[str], environ: Mapping[str, str]) -> int:
     """Become the program of `args`. Returns only where there is nothing to become: the exit code, once told why."""
     try:
         launch = Launch(args)
-        run = environ["EMP_RUN_DIR"]
-        _leave_own(launch.name, os.path.join(run, launch.name))
-        leave_log_mark(run, launch.name, os.path.join(environ.get("EMP_LOG_DIR", ""), f"{launch.name}.log"))
+        _leave_own(launch.name, environ)
         if launch.cwd is not None:
             _enter(launch.cwd)
         if launch.creates is not None and os.path.exists(launch.creates):
             _say(1, f"{launch.name}: nothing to do, {launch.creates} is there")
             return 0
-        argv = launch.argv
-        env = environment(launch, environ)
-        if argv[:1] == [EMP]:
-            packed = from_package(env) if argv[1:2] == [WORKER] else {}
-            flags, env = (("-P",), packed) if "EMP_PACKAGE" in packed else (FLAGS, packed or env)
-            argv = [sys.executable, *flags, "-m", "emp_orch", *argv[1:]]
-        _become(argv, env)
+        _become(*words(launch, environ))
     except LaunchError as e:
         return _fail(args, str(e), e.code)
     except KeyError as e:
@@ -142,13 +153,14 @@ def begin(args: list[str], environ: Mapping[str, str]) -> int:
     return CANNOT_RUN
 
 
-def _leave_own(name: str, path: str) -> None:
+def _leave_own(name: str, environ: Mapping[str, str]) -> None:
     """Where the disk takes nothing, it runs without: it is known by its mark. What another life left there goes."""
     try:
-        leave_own(path)
+        record(name, os.getpid(), environ)
     except OSError as e:
         if e.errno not in _NO_ROOM:
             raise
+        path = os.path.join(environ["EMP_RUN_DIR"], name)
         try:  # noqa: SIM105  # contextlib is dear here
             os.unlink(path)
         except OSError:

@@ -20,6 +20,8 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
+    if "\\" not in text and text.isascii():
+        return text  # most; the codec is looked for at its first use, and that is before a program starts
     return text.encode("ascii").decode("unicode_escape")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from stack import free_ports, until
-from supervision_support import DAEMON, PRE_FORK, Bare, daemons, serves
+from supervision_support import DAEMON, MACHINE, PRE_FORK, Bare, daemons, serves
 
 from emp_orch.procident import alive, ancestors
 
@@ -144,3 +144,49 @@ def test_a_program_that_cannot_start_says_why_where_its_output_goes(bare: Bare) 
         bare.until_state(name, "FATAL")
         assert why in (bare.root / "logs" / f"{name}.log").read_text()
         assert f"exited: {name} (exit status {status}; not expected)" in bare.log()
+
+
+SAYS = "import os,sys;sys.stdout.buffer.write(open('/proc/self/environ','rb').read()+b'\\1');sys.stdout.flush();input()"
+
+
+@pytest.mark.parametrize("odd", ["EMP_ODD", "EMP.ODD"])
+def test_a_program_is_given_its_environment_as_it_is_and_nothing_to_read(bare: Bare, odd: str) -> None:
+    """Through a shell that waits for us, or through a fork where a name is none that a shell hands on."""
+    given = {
+        odd: "a\n'\"$HOME\\` ",
+        "PWD": "/nonexistent",
+        "OLDPWD": "/nonexistent",
+        "SHLVL": "7",
+        "_": "x",
+        "PS1": "$",
+    }
+    bare.program("p", sys.executable, "-c", SAYS)
+    bare.start(**given)
+    main = bare.main("p")
+    log = bare.root / "logs" / "p.log"
+    said = until("all that it says", lambda: text if (text := log.read_text()).endswith("\1") else "", shown=bare.log)
+    variables = [v for v in said.rstrip("\1").split("\0") if v]
+    found = dict(v.split("=", 1) for v in variables)
+    assert len(found) == len(variables)
+    assert {name: found[name] for name in given} == given
+    # What supervisord has, with the mark of the program, and what supervisord adds.
+    theirs = Path(f"/proc/{bare.pid}/environ").read_text().split("\0")
+    expected = dict(v.split("=", 1) for v in theirs if v)
+    added = {name for name in found if name.startswith("SUPERVISOR_")}
+    assert added == {f"SUPERVISOR_{n}" for n in ("ENABLED", "SERVER_URL", "PROCESS_NAME", "GROUP_NAME")}
+    differ = {name for name in {*found, *expected} - added if found.get(name) != expected.get(name)}
+    assert differ == {"EMP_MARK"}
+    assert found["EMP_MARK"].endswith(f":{MACHINE}:p")
+    assert alive(main)  # it waits for its first line
+
+
+def test_a_text_without_a_first_line_is_run_by_nobody(bare: Bare, tmp_path: Path) -> None:
+    """A shell would run it by itself."""
+    for name, text in (("text", "echo ran"), ("stray", "#!/no/such/interpreter\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+        bare.program(name, str(tmp_path / name), start_s=1)
+    bare.start()
+    for name, why in (("text", "Exec format error"), ("stray", "the interpreter in its first line is not there")):
+        bare.until_state(name, "FATAL")
+        assert why in (bare.root / "logs" / f"{name}.log").read_text()

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import killed_at
 import pytest
 from stack import until
 from supervision_support import Bare
@@ -44,6 +45,9 @@ def standing_in(folder: Path) -> list[ProcessIdentity]:
         except OSError:
             continue
     return [who for who in found if who is not None]
+
+
+NOTES = "import os, time; open('ran', 'a').write(f'{os.getpid()} '); time.sleep(1000)"
 
 
 def _bare(folder: Path) -> Bare:
@@ -112,3 +116,28 @@ def test_killed_with_all_that_a_program_is_known_by(tmp_path: Path) -> None:
         _nothing_is_left(bare)
         assert not alive(orphan)
         assert list((bare.root / "adopted").iterdir()) == []
+
+
+@pytest.mark.parametrize("start", [1, 2], ids=["first start", "replacement"])
+@pytest.mark.parametrize("step", killed_at.STEPS)
+def test_killed_between_two_steps_of_a_start(tmp_path: Path, step: str, start: int) -> None:
+    """What became a program is written down; what did not ends by itself."""
+    with Bare(tmp_path / "bare", factory="killed_at:make") as bare:
+        bare.program("p", sys.executable, "-c", NOTES)
+        bare.spawn(KILLED_AT=step, KILLED_IN=str(start), PYTHONPATH=str(Path(killed_at.__file__).parent))
+        ran = bare.root / "ran"
+        if start == 2:
+            os.kill(int(until("it runs", lambda: ran.exists() and ran.read_text(), shown=bare.log)), signal.SIGKILL)
+        assert until("supervisord is killed", lambda: bare.ended() == -signal.SIGKILL, shown=bare.log)
+        if step == "parent":
+            who = until("it runs", lambda: bare.marked("p"), shown=bare.log)
+            assert who == [bare.main("p")]
+        else:
+            until("what was to become it ends", lambda: standing_in(bare.root) == [], shown=bare.log)
+        became = start if step == "parent" else start - 1
+        assert until("as often as it became one", lambda: _ran(ran) == became)
+        _nothing_is_left(bare)
+
+
+def _ran(note: Path) -> int:
+    return len(note.read_text().split()) if note.exists() else 0

@@ -177,7 +177,7 @@ def test_words_of_a_life_that_others_followed(tmp_path: Path, monkeypatch: pytes
     for pid, words in ((5, "fifth\n"), (6, ""), (7, "seventh\n"), (8, "eighth\n"), (9, "")):
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         log.touch()
-        leave_log_mark(str(run), "a", str(log))
+        leave_log_mark(str(run), "a", str(log), os.getpid())
         with log.open("a") as file:
             file.write(words)
     words_of = {pid: last_words(log, pid, began(run, "a", pid), ()) for pid in (5, 6, 7, 8, 9)}

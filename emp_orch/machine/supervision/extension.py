@@ -7,11 +7,15 @@ supervisord.py (runforever, reap), process.py (spawn, _spawn_as_child, kill, fin
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+from supervisor.states import ProcessStates
 
 from emp_orch import builds, openfiles
 from emp_orch.adopted import Adopted
@@ -20,12 +24,12 @@ from emp_orch.machine.supervision import logs
 from emp_orch.machine.supervision.due import seconds_until_due
 from emp_orch.machine.supervision.endings import Endings
 from emp_orch.machine.supervision.family import Family
+from emp_orch.machine.supervision.gate import LAUNCHED, Gate
 from emp_orch.marks import MARK
 
 _PR_SET_CHILD_SUBREAPER = 36
 # What supervisord handles (options.setsignals). Between fork and exec it would be heard by a copy of supervisord.
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
-_LAUNCHED = ["-m", launch.MODULE]
 
 
 class Namespace:
@@ -51,6 +55,10 @@ class Extension:
         self._files = options.minfds
         self._bell = _Bell()
         self._endings = Endings(self._family(), Adopted(Path()), options.logger)
+        self._gate = Gate()
+        self._check_execv_args, self._argv = options.check_execv_args, list[str]()
+        self._told: Any = None
+        self._went_on: set[int] = set()
 
     def _family(self) -> Family:
         return Family(os.getpid(), self._options.pidhistory, os.environ.get(MARK, ""))
@@ -62,14 +70,17 @@ class Extension:
         openfiles.raise_soft()  # supervisord alone sees to 1024
         options = self._options
         options.poller.poll = self.poll
+        options.check_execv_args = self.check_execv_args
         options.fork, options.execve = self.fork, self.execve
         options.waitpid, options.kill, options.cleanup = self.waitpid, self.kill, self.cleanup
         self._bell.hang(options.get_socket_map())
+        gc.freeze()  # no collection, in the midst of a start, walks over what stays for good
 
     # -- the loop
 
     def poll(self, timeout: float) -> Any:
         """As the poller's, until the next thing is due: its own second is for what nobody tells."""
+        self._went_on.clear()
         at_once = self._bell.rang() or _zombies()
         wait_s = 0.0 if at_once else seconds_until_due(self._supervisord, self._endings.due_s())
         self._endings.hold_still()
@@ -77,7 +88,22 @@ class Extension:
 
     # -- a start
 
+    def check_execv_args(self, filename: str, argv: list[str], st: Any) -> None:
+        """The first step of a start: supervisord tells no more of it to what comes next."""
+        self._check_execv_args(filename, argv, st)
+        self._argv = argv
+
     def fork(self) -> int:
+        """The pid of what becomes the program that is being started; or, as fork, 0 in the child that is to."""
+        starting = next((p for p in self._programs() if p.state == ProcessStates.STARTING and not p.pid), None)
+        pid = self._gate.start(starting, self._argv) if starting else None
+        return pid or self._copy()
+
+    def _programs(self) -> Iterator[Any]:
+        for group in self._supervisord.process_groups.values():
+            yield from group.processes.values()
+
+    def _copy(self) -> int:
         """A child that hears no signal in our stead; its group is there before anybody can signal that."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
@@ -100,7 +126,7 @@ class Extension:
     def execve(self, filename: str, argv: list[str], env: dict[str, str]) -> NoReturn:
         """In the child: take emp's own last steps where the command asks for them, without their interpreter."""
         os.closerange(3, self._files)
-        if argv[1:3] == _LAUNCHED:
+        if argv[1:3] == LAUNCHED:
             os._exit(launch.begin(argv[3:], env))
         self._execve(filename, argv, env)
         raise AssertionError("execve returned")
@@ -109,13 +135,29 @@ class Extension:
 
     def waitpid(self) -> tuple[int | None, int | None]:
         """A program that has ended with all that it began; who else ended is of no interest to supervisord."""
+        self._go_on()
+        pid, status = self._next_whole()
+        self._told = self._options.pidhistory.get(pid)
+        return pid, status
+
+    def _next_whole(self) -> tuple[int | None, int | None]:
         while True:
             pid, status = self._waitpid()
             if not pid:
-                break
+                return self._endings.next_whole() or (None, None)
             if self._endings.is_whole(pid, status):
                 return pid, status
-        return self._endings.next_whole() or (None, None)
+
+    def _go_on(self) -> None:
+        """The program whose end was told last takes its next step, before listeners are told and wake for it.
+
+        It is the step that the loop's next turn would take; once a turn, so that nobody else waits for one that ends
+        again and again.
+        """
+        program, self._told = self._told, None
+        if program is not None and id(program) not in self._went_on:
+            self._went_on.add(id(program))
+            program.transition()
 
     def kill(self, pid: int, sig: int) -> None:
         """Never the number of a process that was reaped; one that has just ended is told by `waitpid`."""

@@ -111,7 +111,8 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # each is a number
-            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:  # noqa: PTH123  # looked at often
+                found += map(int, file.read().split())
     except FileNotFoundError:
         # It has ended meanwhile, or the kernel was built without CONFIG_PROC_CHILDREN.
         return [] if stat_fields(pid) is None else _children_by_search(pid)
