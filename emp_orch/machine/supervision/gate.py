@@ -46,7 +46,7 @@ class Gate:
             words, env = launch.words(asked, environ)
             if asked.creates is not None or not _passes(words, env, asked.cwd or "."):
                 return None
-            return _started(program, asked, words, env)
+            return _started(program, asked, environ, words, env)
         except (launch.LaunchError, KeyError, OSError, ValueError):
             return None
 
@@ -68,7 +68,9 @@ def _environment(program: Any) -> dict[str, str]:
     return {**os.environ, **given, **(config.environment or {})}
 
 
-def _started(program: Any, asked: launch.Launch, words: list[str], env: dict[str, str]) -> int:
+def _started(
+    program: Any, asked: launch.Launch, environ: Mapping[str, str], words: list[str], env: dict[str, str]
+) -> int:
     """Raises OSError where it cannot be started or recorded; nothing of it is left then."""
     pipes = program.pipes
     child = subprocess.Popen(
@@ -82,7 +84,7 @@ def _started(program: Any, asked: launch.Launch, words: list[str], env: dict[str
         restore_signals=False,  # nor does the fork
     )
     try:
-        launch.record(asked.name, child.pid, env)
+        launch.record(asked.name, child.pid, environ)
     except OSError:
         child.kill()
         child.wait()
