@@ -64,8 +64,13 @@ def verdicts(report: Report) -> tuple[Verdict, ...]:
             ("p50", 0.5, PM2, None),
         )
     ]
+    soon = [
+        Verdict(what=f"the same in ms, {name}", figure=_healed(report, EMP, part), at_most=aim)
+        for name, part, aim in (("p50", 0.5, 10), ("p99", 0.99, 20))
+    ]
     return (
         *replaced,
+        *soon,
         Verdict(
             what="a killed worker is idle again, p50",
             figure=_healed(report, WORKER, 0.5),
