@@ -249,16 +249,18 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
     await r.xadd(KEYS.commands(M), {"command": "nonsense"})
     running = asyncio.create_task(agent.orders.run())
 
-    async def all_answered() -> bool:
-        return len(await _acks(r)) == 4
+    async def told() -> list[str]:
+        return [e.data["operation"] for e in await Events(r, KEYS).recent(10) if e.type == "command_done"]
 
-    await until(all_answered)
+    async def all_told() -> bool:
+        return len(await told()) == 4
+
+    await until(all_told)
     running.cancel()
     assert [c.seq for c in agent.done] == ["a", "c"]
     assert (await _acks(r))[1] == '{"seq":"b","ok":false,"error":"epoch 1 is older than 2"}'
     assert agent.place[1] == 2
-    told = [e.data["operation"] for e in await Events(r, KEYS).recent(10) if e.type == "command_done"]
-    assert told == ["a", "b", "c", ""]
+    assert await told() == ["a", "b", "c", ""]
 
 
 async def test_a_stream_that_ends_before_the_agents_place_is_read_anew(

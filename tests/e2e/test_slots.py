@@ -122,7 +122,7 @@ def test_a_slot_that_cannot_start_is_left_to_a_person_and_the_other_works_on(beg
 
 def test_a_job_says_that_its_service_was_restarted_and_why(begun: Begun) -> None:
     slots = begun.slots
-    job = slots.submit("comfy", 1, "TestSleep", seconds=3.0, interruptible=True)
+    job = slots.submit("comfy", 1, "TestSleep", seconds=10.0, interruptible=True)
     slots.until_job(job, "in_progress")
     slots.stack.ok("restart", "steady", "comfy-gpu1")
     ended = slots.until_job(job, "completed")

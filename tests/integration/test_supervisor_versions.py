@@ -47,8 +47,9 @@ def test_what_a_program_began_ends_with_it_in_supervisor(version: str, tmp_path:
         assert bare.supervisor._call("getSupervisorVersion") == version
 
         # Its identity is there before it is.
-        said = until("its words", lambda: (bare.root / "logs" / "known.log").read_text().split(), shown=bare.log)
-        assert said[0] == said[1], said
+        log = bare.root / "logs" / "known.log"
+        said = until("its words", lambda: w if len(w := log.read_text().split()) > 1 else None, shown=bare.log)
+        assert said and said[0] == said[1], said
 
         # Killed: its children end, then its replacement starts.
         parent = bare.main("server")

@@ -21,6 +21,8 @@ from supervisor import loggers
 
 # After these the open file is as good as any other: it goes on when there is room.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# No waiting helps against these: a folder in its place, one that is not ours. supervisord says that it cannot start.
+_HOPELESS = (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
 def install(logger: Any) -> None:
@@ -57,7 +59,9 @@ def _lasting(handler: Any) -> Any:
 
 
 class LogFile(loggers.Handler):  # type: ignore[misc]
-    """A log at `path`, rotated at `most_bytes` (0: never) into `path`.1 to .`backups`. No method raises OSError."""
+    """A log at `path`, rotated at `most_bytes` (0: never) into `path`.1 to .`backups`. No method raises OSError, but making one
+    does where `path` can never be a log.
+    """
 
     def __init__(self, path: str, *, most_bytes: int, backups: int) -> None:
         super().__init__()
@@ -68,7 +72,8 @@ class LogFile(loggers.Handler):  # type: ignore[misc]
         self._lost_bytes = 0
         self._why = ""
         self._is_file = False
-        self._open()
+        if (number := self._open()) in _HOPELESS:
+            raise OSError(number, self._why, path)
 
     def emit(self, record: Any) -> None:
         try:
@@ -98,13 +103,15 @@ class LogFile(loggers.Handler):  # type: ignore[misc]
         with suppress(OSError):
             Path(self.baseFilename).unlink()
 
-    def _open(self) -> None:
-        """Where that fails each line tries it again."""
+    def _open(self) -> int:
+        """The errno, 0 for none. Where that fails each line tries it again."""
         try:
             self._fd = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
         except OSError as e:
             self._why = os.strerror(e.errno or 0)
+            return e.errno or 0
+        return 0
 
     def _write(self, data: bytes) -> None:
         if self._fd is None:
