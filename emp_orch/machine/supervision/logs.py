@@ -59,8 +59,8 @@ def _lasting(handler: Any) -> Any:
 
 
 class LogFile(loggers.Handler):  # type: ignore[misc]
-    """A log at `path`, rotated at `most_bytes` (0: never) into `path`.1 to .`backups`. No method raises OSError, but making one
-    does where `path` can never be a log.
+    """A log at `path`, rotated at `most_bytes` (0: never) into `path`.1 to .`backups`. No method raises OSError, but
+    making one does where `path` can never be a log.
     """
 
     def __init__(self, path: str, *, most_bytes: int, backups: int) -> None:
