@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.memory import REPORT_LAG_MS, Memory
 from emp_orch.fleet.observed import Observed, ProgramState
 from emp_orch.fleet.plan import Operation, Verb, operation_key
 from emp_orch.fleet.slots import working
@@ -117,8 +117,12 @@ def _machine_restart(operation: Operation, cause: str) -> Operation:
 
 
 def _tries(operation: Operation, memory: Memory, now_ms: int, window_ms: int) -> int:
-    """How often this subject was tried within the window, whichever way."""
+    """How often this subject was tried within the window, whichever way. What is under way has not failed yet, nor
+    has what was begun so lately that its effect may not show.
+    """
     verbs = _PROGRAM_VERBS if operation.verb in _PROGRAM_VERBS else (operation.verb,)
     keys = {operation_key(verb, operation.machine_id, operation.program) for verb in verbs}
-    times = [t for key in keys if (a := memory.attempts.get(key)) for t in a.times_ms]
-    return sum(now_ms - t < window_ms for t in times)
+    attempts = [a for key in keys if (a := memory.attempts.get(key))]
+    tried = sum(now_ms - t < window_ms for a in attempts for t in a.times_ms)
+    open_ = any(a.in_flight_since_ms is not None or now_ms - a.last_ms < REPORT_LAG_MS for a in attempts)
+    return max(0, tried - open_)

@@ -13,10 +13,20 @@ from emp_orch.fleet import breaker, budget, chronicle, rollout
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.drift import diff
 from emp_orch.fleet.kinds import Desired, Drift, Kind, grace_ms
-from emp_orch.fleet.memory import Memory, asked_anew, forgiven, on_machine, on_program, settled, tried, up_to
+from emp_orch.fleet.memory import (
+    REPORT_LAG_MS,
+    Memory,
+    asked_anew,
+    forgiven,
+    on_machine,
+    on_program,
+    settled,
+    tried,
+    up_to,
+)
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import Override
-from emp_orch.fleet.plan import Operation, Verb, plan, remedy
+from emp_orch.fleet.plan import Operation, Verb, operation_key, plan, remedy
 from emp_orch.fleet.policy import Decision, Hold, Situation, busy_at, describe, gate
 
 
@@ -72,7 +82,12 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     onsets, entries = chronicle.onsets(found, before.onsets, now_ms)
     memory = _noted(inputs, found, structs.replace(before, onsets=onsets))
     planned = plan(
-        desired, tuple(d for d in found if now_ms - onsets[d.key].since_ms >= grace_ms(d.kind, desired.limits))
+        desired,
+        tuple(
+            d
+            for d in found
+            if now_ms - onsets[d.key].since_ms >= grace_ms(d.kind, desired.limits) and not _between(d, memory, now_ms)
+        ),
     )
     escalated = budget.escalate(planned, desired, inputs.observed, memory)
     busy = busy_at(escalated.operations, desired, inputs.observed, memory)
@@ -105,6 +120,13 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
         memory=memory,
         rollback=rollout.going_back(memory.rollout, desired),
     )
+
+
+def _between(drift: Drift, memory: Memory, now_ms: int) -> bool:
+    """Whether a program is seen stopped in the midst of a restart of ours: its report comes a moment after that."""
+    if drift.kind is not Kind.PROGRAM_STOPPED or now_ms - memory.onsets[drift.key].since_ms >= REPORT_LAG_MS:
+        return False
+    return operation_key(Verb.RESTART_PROGRAM, drift.machine_id, drift.program) in memory.attempts
 
 
 def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory) -> Memory:

@@ -212,3 +212,34 @@ def test_a_start_up_that_outlasts_its_time_is_begun_anew_once(tries: int, says: 
     observed = seen(ALONE, {OF_SLOT_0: LATE}, {0: DOWN, 1: BUSY})
     done = decide(Inputs(desired=wish(ALONE), observed=observed, memory=memory))
     assert told(done) == says
+
+
+def _just_restarted(began_ms: int, *, ended: bool) -> Memory:
+    """One restart of slot 0's service, by the one try that its budget has."""
+    began = NOW_MS - began_ms
+    attempt = Attempt(count=1, last_ms=began, times_ms=(began,), in_flight_since_ms=None if ended else began)
+    return Memory(attempts={AGAIN_0: attempt})
+
+
+@pytest.mark.parametrize(
+    ("memory", "trouble"),
+    [
+        pytest.param(_just_restarted(60, ended=False), HANGS, id="under way"),
+        pytest.param(_just_restarted(1_500, ended=True), HANGS, id="done, and not reported yet"),
+        pytest.param(_just_restarted(9_000, ended=True), STOPPED, id="seen between its stop and its start"),
+    ],
+)
+def test_a_try_that_may_still_help_was_not_in_vain(memory: Memory, trouble: Mapping[str, Any]) -> None:
+    desired = wish(ALONE)
+    desired = structs.replace(desired, limits=structs.replace(desired.limits, program_budget=1))
+    observed = seen(ALONE, {OF_SLOT_0: trouble}, {0: DOWN, 1: DOWN})
+    done = decide(Inputs(desired=desired, observed=observed, memory=memory))
+    assert done.memory.quarantined == {} and [o.key for o in done.decision.run] == []
+
+
+def test_what_stays_stopped_after_a_restart_is_started() -> None:
+    desired, observed = wish(ALONE), seen(ALONE, {OF_SLOT_0: STOPPED}, {0: DOWN, 1: DOWN})
+    before = decide(Inputs(desired=desired, observed=observed, memory=_just_restarted(9_000, ended=True)))
+    later = structs.replace(observed, now_ms=NOW_MS + 2_000)
+    done = decide(Inputs(desired=desired, observed=later, memory=before.memory))
+    assert [o.key for o in done.decision.run] == [START_0]
