@@ -53,10 +53,17 @@ check: $(VENV)/.dev
 test-system:
 	@tests/system.sh
 
+# Whole stacks beside each other take all of two cores, and what waits for one may wait too long. What failed so is run
+# again by itself; what fails again is red, and both are in the log.
+define beside
+$(BIN)/pytest -q -n $(WAITING) --dist loadfile $(1) || { [ $$? -eq 1 ] && \
+  echo "again, by itself: what failed beside others" && $(BIN)/pytest -q --maxfail 1 --last-failed $(1); }
+endef
+
 test: test-system check
 	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
-	$(BIN)/pytest -q -n $(WAITING) --dist loadfile --durations=25 tests/contract tests/integration tests/e2e tests/browser
-	$(BIN)/pytest -q -n $(WAITING) --dist loadfile --durations=10 tests/docker
+	$(call beside,--durations=25 tests/contract tests/integration tests/e2e tests/browser)
+	$(call beside,--durations=10 tests/docker)
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel
