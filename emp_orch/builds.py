@@ -12,8 +12,8 @@ from pathlib import Path
 from emp_orch.resources import MODULES, data_files
 
 # What emp's extension brings into a supervisord (machine/supervision), as paths below the package.
-# Only a change in these is worth the restart of a machine; tests/integration/test_builds holds the list against a real
-# supervisord's.
+# Only a change in these is worth the restart of a machine; tests/unit/test_builds holds the list against what the
+# extension loads.
 IN_SUPERVISORD = (
     *("__init__.py", "adopted.py", "builds.py", "errors.py", "isolation.py", "lifemark.py", "marks.py", "openfiles.py"),
     *("plaintext.py", "procident.py", "resources.py", "render/__init__.py", "render/quoting.py"),

@@ -49,4 +49,8 @@ def own_archive() -> bytes:
 
 def own_digest() -> str:
     """The sha256 of the package that this very emp makes. Raises EmpError."""
-    return hashlib.sha256(own_archive()).hexdigest()
+    return digest_of(own_archive())
+
+
+def digest_of(archive: bytes) -> str:
+    return hashlib.sha256(archive).hexdigest()

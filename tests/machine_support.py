@@ -14,12 +14,12 @@ from fleet_support import HEALTH, fleet, machine, service
 from queue_support import until
 
 from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine
-from emp_orch.fleet.model import ProgramName, Service
+from emp_orch.fleet.model import AGENT, ProgramName, Service
 from emp_orch.fleet.observed import MachineReport, ProgramReport, ProgramState
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded, spawn_daemon
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
-from emp_orch.runtimes.supervisor import AGENT, Supervisor
+from emp_orch.runtimes.supervisor import Supervisor
 from emp_orch.store.commands import Ack, CommandVerb, send
 from emp_orch.store.configs import MachineConfig, write_config
 from emp_orch.store.connect import Client

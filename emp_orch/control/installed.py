@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
+from functools import cache
 
 from emp_orch import builds
 from emp_orch.fleet.package import Build
-from emp_orch.packing import own_digest, pack
+from emp_orch.packing import digest_of, own_digest, pack
 from emp_orch.resources import MODULES, data_files
 
 log = logging.getLogger("reconcile")
@@ -18,6 +18,7 @@ log = logging.getLogger("reconcile")
 EVERY_S = 10.0
 
 
+@cache
 def own_build() -> Build:
     """Of the very emp that runs here, as it was when this was asked first. Raises EmpError."""
     return Build(emp=own_digest(), supervision=builds.supervision_digest())
@@ -43,9 +44,7 @@ class Installed:
             stamp = builds.stamp()
             if stamp == self._stamp:
                 return
-            build = Build(
-                emp=hashlib.sha256(pack(MODULES, data_files())).hexdigest(), supervision=builds.supervision_digest()
-            )
+            build = Build(emp=digest_of(pack(MODULES, data_files())), supervision=builds.supervision_digest())
             # What changed while it was read is read again the next time.
             self._stamp, self._build = (stamp, build) if builds.stamp() == stamp else (None, None)
         except (OSError, StopIteration) as e:

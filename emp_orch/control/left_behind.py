@@ -6,9 +6,9 @@ Of a machine in a container nothing is told: what it leaves ends with the contai
 from __future__ import annotations
 
 from emp_orch.fleet.left import Left
+from emp_orch.fleet.model import AGENT
 from emp_orch.fleet.names import LOG_PREFIX
 from emp_orch.layout import Layout
-from emp_orch.runtimes.supervisor import AGENT
 from emp_orch.runtimes.supervisor_log import LeftLine, Place, left_since, place_of
 
 

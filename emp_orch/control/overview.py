@@ -24,7 +24,7 @@ from emp_orch.control.plane import Plane
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Drift, Kind
-from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.model import AGENT, MachineId, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import (
     Instance,
     InstanceState,
@@ -40,7 +40,7 @@ from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.runtimes import Runtimes, all_instances, runtimes_of
-from emp_orch.runtimes.supervisor import AGENT, ProcessInfo, Supervisor
+from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.generations import Generation

@@ -5,15 +5,12 @@ from __future__ import annotations
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.ends import why_gone
 from emp_orch.fleet.kinds import CONTROL, Desired, Drift, Kind
-from emp_orch.fleet.model import ProgramName, RuntimeKind
+from emp_orch.fleet.model import AGENT, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import Observed, ProgramState, SeenMachine
 from emp_orch.fleet.package import Build, in_short
 
 # supervisord is not at these: somebody must start them.
 _DOWN = frozenset({ProgramState.FATAL, ProgramState.STOPPED, ProgramState.EXITED, ProgramState.UNKNOWN})
-
-# Its name in every machine's supervisord (templates/supervisord.conf.j2).
-AGENT = "agent"
 
 TWO_AGENTS = "two agents report as this machine; stop the one that does not belong"
 
@@ -49,7 +46,7 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observe
             found.append(drift(Kind.SUPERVISORD_OUTDATED, want, got, f"{why}, and with it what supervisord runs of it"))
         elif report.build.emp not in ("", wanted.emp):
             got = f"emp {in_short(report.build.emp)}"
-            found.append(drift(Kind.AGENT_OUTDATED, want, got, why, ProgramName(AGENT)))
+            found.append(drift(Kind.AGENT_OUTDATED, want, got, why, AGENT))
     if report.disk_error:
         found.append(drift(Kind.DISK_FULL, "room to write", "none", report.disk_error))
     if report.gpu_error:

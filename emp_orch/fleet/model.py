@@ -20,6 +20,9 @@ ServiceName = NewType("ServiceName", str)
 ProgramName = NewType("ProgramName", str)
 WorkerId = NewType("WorkerId", str)
 
+# The name of the agent in every machine's supervisord (templates/supervisord.conf.j2).
+AGENT = ProgramName("agent")
+
 Origin = str
 
 EMBEDDED = "embedded"

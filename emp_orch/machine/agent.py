@@ -20,7 +20,7 @@ from msgspec import structs
 from emp_orch import __version__, builds, marks, sessions
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, secrets_of
-from emp_orch.fleet.model import ProgramName
+from emp_orch.fleet.model import AGENT, ProgramName
 from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.fleet.package import Build
 from emp_orch.machine import folder as folders
@@ -45,7 +45,7 @@ from emp_orch.machine.watch import Watch
 from emp_orch.packing import own_digest
 from emp_orch.procident import identify
 from emp_orch.runtimes.log_keeper import keep_logs
-from emp_orch.runtimes.supervisor import AGENT, Supervisor
+from emp_orch.runtimes.supervisor import Supervisor
 from emp_orch.store import connect
 from emp_orch.store.commands import Command, CommandVerb
 from emp_orch.store.configs import MachineConfig, read_config

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from msgspec import structs
 
-from emp_orch.fleet.model import ProgramName
+from emp_orch.fleet.model import AGENT, ProgramName
 from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
-from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
+from emp_orch.runtimes.supervisor import ProcessInfo
 
 _STARTED = frozenset({ProgramState.STARTING, ProgramState.RUNNING})
 # How long the report of a program that is well again tells how it ended before.

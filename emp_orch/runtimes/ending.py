@@ -13,9 +13,10 @@ from msgspec import Struct
 
 from emp_orch import marks
 from emp_orch.adopted import adopted, forget
+from emp_orch.fleet.model import AGENT
 from emp_orch.marks import SUPERVISORD, Mark, Marked
 from emp_orch.procident import ProcessIdentity, end_recorded
-from emp_orch.runtimes.supervisor import AGENT, Supervisor
+from emp_orch.runtimes.supervisor import Supervisor
 
 # What is left of a machine that has ended: until KILL.
 ORPHAN_GRACE_S = 5.0

@@ -23,7 +23,6 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.procident import ProcessIdentity, alive, send, wait_end
 
-AGENT = "agent"
 STOP_TRIES = 40
 STOP_PAUSE_S = 0.05
 

@@ -49,7 +49,7 @@ def again(one_folder: tuple[Stack, str]) -> Stack:
         (stack.root / name).unlink(missing_ok=True)
     if stack.run("apply", "-y", "--prune", "--timeout", "120", NUM_GPUS="1").returncode:
         stack.run("down")  # a test that failed left something behind
-    stack.up(NUM_GPUS="1")
+        stack.up(NUM_GPUS="1")
     return stack
 
 

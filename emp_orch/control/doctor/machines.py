@@ -15,11 +15,11 @@ from emp_orch.control.inspect import Difference
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.ends import told
-from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.model import AGENT, MachineId, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
 from emp_orch.marks import SUPERVISORD
 from emp_orch.ports import Holder
-from emp_orch.runtimes.supervisor import AGENT, ProcessInfo
+from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.store.connect import redacted
 
 STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
