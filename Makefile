@@ -10,7 +10,14 @@ JOBS ?= 2
 # Tests of whole stacks wait more than they work.
 WAITING ?= 3
 
-.PHONY: up down status check test test-system lock wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
+# How many harms `make fuzz` does to a fleet's Redis, which, and how many of them at the same time.
+CASES ?= 10000
+SEED ?= 0
+TOGETHER ?= 8
+# How many requests `make fuzz-api` makes of each operation of the API.
+EXAMPLES ?= 1000
+
+.PHONY: up down status check test fuzz fuzz-api test-system lock audit wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
 
 ## Users
 
@@ -62,8 +69,20 @@ endef
 
 test: test-system check
 	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
-	$(call beside,--durations=25 tests/contract tests/integration tests/e2e tests/browser)
+	$(call beside,--durations=25 tests/contract tests/integration tests/security tests/e2e tests/browser)
 	$(call beside,--durations=10 tests/docker)
+
+# A quarter of an hour; in `make test` the same runs for seconds.
+fuzz: $(VENV)/.dev
+	EMP_FUZZ=$(CASES) EMP_FUZZ_SEED=$(SEED) EMP_FUZZ_TOGETHER=$(TOGETHER) $(BIN)/pytest -q --timeout 0 -n $(JOBS) tests/security/test_hostile_redis.py -k any_bytes
+
+# All that /openapi.json says, asked of a fleet's API, so many times for each operation.
+fuzz-api: $(VENV)/.dev
+	EMP_FUZZ_API=$(EXAMPLES) EMP_FUZZ_SEED=$(SEED) $(BIN)/pytest -q --timeout 3600 tests/security/test_openapi_fuzz.py
+
+# Ends with 1 where something is found, with 3 where nothing is and the advisory service could not be asked.
+audit: $(VENV)/.dev
+	@$(BIN)/python -m audit
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel
@@ -100,3 +119,4 @@ lock: $(VENV)/.dev
 	$(PIP) install uv
 	$(LOCK) --extra build -o requirements.lock pyproject.toml
 	$(LOCK) --extra build --extra dev -o requirements-dev.lock pyproject.toml
+	$(LOCK) -o tests/s3-server.lock tests/s3-server.in

@@ -15,11 +15,13 @@ from emp_orch.resources import MODULES, data_files
 # Only a change in these is worth the restart of a machine; tests/unit/test_builds holds the list against what the
 # extension loads.
 IN_SUPERVISORD = (
-    *("__init__.py", "adopted.py", "builds.py", "errors.py", "isolation.py", "lifemark.py", "marks.py", "openfiles.py"),
-    *("plaintext.py", "procident.py", "resources.py", "render/__init__.py", "render/quoting.py"),
-    *("machine/__init__.py", "machine/launch.py", "machine/supervision/__init__.py", "machine/supervision/due.py"),
+    *("__init__.py", "adopted.py", "builds.py", "environments.py", "errors.py", "isolation.py", "landlock.py"),
+    *("lifemark.py", "logmodes.py", "marks.py", "openfiles.py", "plaintext.py", "procident.py", "resources.py"),
+    *("render/__init__.py", "render/quoting.py"),
+    *("machine/__init__.py", "machine/apart.py", "machine/launch.py"),
+    *("machine/supervision/__init__.py", "machine/supervision/due.py"),
     *("machine/supervision/endings.py", "machine/supervision/extension.py", "machine/supervision/family.py"),
-    *("machine/supervision/gate.py", "machine/supervision/logs.py"),
+    *("machine/supervision/gate.py", "machine/supervision/logs.py", "machine/supervision/peers.py"),
 )
 # In a supervisord's folder of runtime files: the digest of the extension that it loaded.
 LOADED = "supervision"

@@ -42,3 +42,8 @@ class WaitTimeout(EmpError):
     """A state that was awaited did not come in time."""
 
     exit_code = Exit.TIMEOUT
+
+
+class Damaged(EmpError):
+    """What was asked for stands where emp keeps it, and does not fit: somebody else wrote it, or another
+    version of emp. It costs what it holds, and nothing beside."""

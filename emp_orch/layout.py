@@ -40,6 +40,11 @@ class Layout:
         return self.state / "redis"
 
     @property
+    def redis_password(self) -> Path:
+        """0600: the password of the embedded Redis, made once, alone in its file, for people too (docs/redis.md)."""
+        return self.control / "redis.password"
+
+    @property
     def artifacts(self) -> Path:
         """What jobs made, when emp.yaml names no other store."""
         return self.state / "artifacts"
@@ -56,6 +61,10 @@ class Layout:
 
     def package(self, digest: str) -> Path:
         return self.packages / f"{digest}.tar"
+
+    def package_scripts(self, digest: str) -> Path:
+        """What those who run from that package send to Redis."""
+        return self.packages / f"{digest}.scripts"
 
     @property
     def generation(self) -> Path:

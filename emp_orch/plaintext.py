@@ -22,8 +22,16 @@ def many_lines(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
 
 
-# JSON itself spells out only what is below blank; a terminal obeys more.
+# JSON itself spells out only what is below blank; a terminal obeys more: C1 controls, what parts lines or turns them.
 _OBEYED = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# CSI, OSC and single-character sequences.
+_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_CONTROLS = re.compile(f"[\x00-\x08\x0b-\x1f\ud800-\udfff]|{_OBEYED.pattern}")
+
+
+def without_controls(text: str) -> str:
+    """`text` without all that a terminal would obey but for newlines and tabs: colours and the like are gone."""
+    return _CONTROLS.sub("", _SEQUENCES.sub("", text))
 
 
 def shown_json(text: str) -> str:

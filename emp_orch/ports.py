@@ -69,8 +69,44 @@ def elsewhere(port: int) -> str:
     return f"it listens on {places}, not on {LOOPBACK}"
 
 
+class StrangersPort(ConnectionRefusedError):
+    """Somebody who is neither the fleet's user nor root listens where a part of the fleet should."""
+
+    def __init__(self, port: int, uid: int) -> None:
+        said = f"port {port} is taken by another user of this host (uid {uid}), who is told nothing"
+        super().__init__(errno.ECONNREFUSED, said)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def refuse_strangers(host: str, port: int, owner: int) -> None:
+    """Raise StrangersPort where who listens on host:port is neither the user `owner` nor root.
+
+    For before a login is sent: who is quick takes a port while what listened there starts anew. Nothing is raised where
+    `host` is no loopback address, or nobody can be seen to listen. The kernel tells everybody whose a socket is.
+    """
+    if host == "localhost":
+        host = LOOPBACK
+    if not host.startswith("127.") and host != "::1":
+        return
+    by_address: dict[str, set[int]] = {}
+    for address, uid in _listening_users(port):
+        by_address.setdefault(address, set()).add(uid)
+    # Who listens on the very address is asked before who does on all of them.
+    told = [by_address[a] for a in (host, f"::ffff:{host}", "0.0.0.0", "::") if a in by_address]  # noqa: S104  # compared
+    for uid in told[0] if told else ():
+        if uid not in (owner, 0):
+            raise StrangersPort(port, uid)
+
+
 def _addresses(port: int) -> Iterator[str]:
     """The addresses on which somebody listens on `port`."""
+    yield from (address for address, _ in _listening_users(port))
+
+
+def _listening_users(port: int) -> Iterator[tuple[str, int]]:
+    """Address and user id of each socket that listens on `port`."""
     for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         for fields in _table(table):
             address, _, number = fields[1].partition(":")
@@ -79,7 +115,7 @@ def _addresses(port: int) -> Iterator[str]:
                 # Four bytes at a time, in the order of this processor.
                 groups = (words[at : at + 4] for at in range(0, len(words), 4))
                 ordered = b"".join(g[::-1] if sys.byteorder == "little" else g for g in groups)
-                yield socket.inet_ntop(family, ordered)
+                yield socket.inet_ntop(family, ordered), int(fields[7])
 
 
 def _table(path: str) -> Iterator[list[str]]:

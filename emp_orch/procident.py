@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from emp_orch import openfiles
+from emp_orch import logmodes, openfiles
 from emp_orch.errors import EmpError
 from emp_orch.lifemark import START_TICKS, home, leave, place, stat_fields
 
@@ -273,7 +273,7 @@ def spawn_daemon(
     told, tell = os.pipe()
     try:
         try:
-            with log.open("ab") as out:
+            with open(log, "ab", opener=logmodes.opener) as out:
                 child = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,

@@ -8,12 +8,15 @@ gives for it. tests/unit/test_one_session_place holds that nobody else makes a s
 from __future__ import annotations
 
 import os
+import socket
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
+from emp_orch.ports import refuse_strangers
 from emp_orch.proxies import proxy_for
 
 
@@ -24,6 +27,23 @@ class UnusableProxy(OSError):
 def straight(**options: Any) -> aiohttp.ClientSession:
     """A session that no variable of the environment leads elsewhere; `options` are aiohttp's."""
     return aiohttp.ClientSession(trust_env=False, **options)
+
+
+def to_own(owner: int | None, *, limit: int = 100, **options: Any) -> aiohttp.ClientSession:
+    """As `straight`, to a server of the user `owner`: on loopback any other is told nothing (ports.StrangersPort, which
+    aiohttp passes on as ClientConnectorError). None: anybody's. `limit`: connections at most, 0: any number.
+    """
+    made = _checked(owner) if owner is not None else None
+    return straight(connector=aiohttp.TCPConnector(limit=limit, socket_factory=made), **options)
+
+
+def _checked(owner: int) -> Callable[[Any], socket.socket]:
+    def make(info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        refuse_strangers(str(address[0]), int(address[1]), owner)
+        return socket.socket(family, kind, protocol)
+
+    return make
 
 
 def way_to(url: URL) -> dict[str, Any]:

@@ -12,14 +12,32 @@ from msgspec import Struct
 from emp_orch import whose
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.layout import Layout
+from emp_orch.roles import Role
+
+# By which a machine on this host is told `Settings.redis_owner`.
+REDIS_OWNER = "EMP_REDIS_OWNER"
+
+
+class Token(Struct, frozen=True, kw_only=True):
+    """A named token of the API: `values` are valid at once; `rate_count` requests in `rate_s`, 0: any number."""
+
+    name: str
+    role: Role
+    values: tuple[str, ...]
+    rate_count: int = 0
+    rate_s: float = 1.0
 
 
 class Listen(Struct, frozen=True, kw_only=True):
-    """`token` is the resolved value; None on loopback."""
+    """`token` is the resolved value; None on loopback. `tokens` are let in beside it, each for its role. `role` is what
+    may be done here, whoever asks.
+    """
 
     host: str
     port: int
     token: str | None = None
+    tokens: tuple[Token, ...] = ()
+    role: Role = Role.OPERATE
 
     @property
     def reached_at(self) -> str:
@@ -68,13 +86,15 @@ class InputLimits(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself.
+    """`redis_url` may hold a password. `embedded` says whether the control plane runs that Redis itself: then it does.
 
     `artifacts` is the URL of the artifact store. `hosts` are the Docker Engines that machines run on;
     `container_redis_url` is how containers reach Redis, and `redis_listen` are the addresses that the embedded one
     listens on for them, beside loopback. `door` are those where the API hands them worker packages, and
     `api_machine_url` is how machines on other hosts reach it. `containers` None: the control plane runs as processes
-    of this host. `inputs` None: written by an emp whose jobs had no input files.
+    of this host. `inputs` None: written by an emp whose jobs had no input files. `replicas` of Redis are to have what
+    must not be lost. `uid` is the user whom the fleet's processes on this host are of; None: written by an earlier emp,
+    or the control plane is containers.
     """
 
     fleet: str
@@ -93,6 +113,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     api_machine_url: str = ""
     containers: ControlContainers | None = None
     inputs: InputLimits | None = None
+    replicas: int = 0
+    uid: int | None = None
+
+    @property
+    def redis_owner(self) -> int | None:
+        """Whose Redis it must be, if that is known."""
+        return self.uid if self.embedded else None
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -108,6 +135,14 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def held_secrets(layout: Layout) -> dict[str, str]:
+    """The values that the last apply resolved, by reference; none where they cannot be read."""
+    try:
+        return msgspec.json.decode(layout.secrets.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return {}
 
 
 def save(layout: Layout, settings: Settings) -> None:

@@ -31,6 +31,12 @@ def duration(text: str) -> float:
     return found
 
 
+def show_bytes(count: int) -> str:
+    """`count` bytes as a person says it, in the largest unit that leaves it at least 1: 1.5 GiB, 512 MiB, 3 KiB."""
+    unit = next((u for u in reversed(_BYTES) if count >= _BYTES[u]), "KiB")
+    return f"{round(count / _BYTES[unit], 1):g} {unit}"
+
+
 def size(text: str) -> int | None:
     """`8GiB` in bytes; None when `text` is no size."""
     match = _SIZE.match(text)

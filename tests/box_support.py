@@ -44,6 +44,13 @@ class Box:
         assert self._child is not None
         return self._child.wait(30)
 
+    def outcome(self, *names: str) -> str:
+        """`runs` once these programs do, `ended` when the process that was started has; empty before either."""
+        assert self._child is not None
+        if self._child.poll() is not None:
+            return "ended"
+        return "runs" if len(self.pids(*names)) == len(names) else ""
+
     def program(self, name: str) -> ProcessIdentity | None:
         who = recorded(self.machine / "run" / name)
         return who if who is not None and alive(who) else None
@@ -56,6 +63,12 @@ class Box:
         who = self.program("supervisord")
         assert who is not None
         os.kill(who.pid, signal.SIGKILL)
+        self.ended()
+
+    def stop(self) -> None:
+        """Ask it to end in good order, and wait until it has."""
+        assert self._child is not None
+        self._child.terminate()
         self.ended()
 
     def clear(self) -> None:

@@ -18,7 +18,7 @@ from emp_orch.store.connect import Client
 PASSWORD = "s3cret-of-redis"
 _SHOW_LOGS = """
 import pathlib
-for path in sorted(pathlib.Path("/var/lib/emp/logs").rglob("*.log")):
+for path in sorted(pathlib.Path("/var/lib/emp-own/logs").rglob("*.log")):
     print("---", path.name, path.read_text()[-2000:], sep="\\n")
 """
 # The user of the image.
@@ -30,7 +30,7 @@ class GatewayRedis(Server):
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         super().__init__("redis", folder)
-        self._argv += ["--bind", engine.gateway, "127.0.0.1", "--requirepass", PASSWORD]
+        self.argv += ["--bind", engine.gateway, "127.0.0.1", "--requirepass", PASSWORD]
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
         self.seen_by_containers = f"redis://:{PASSWORD}@host.docker.internal:{self.port}/0"
 
@@ -49,22 +49,29 @@ def gateway_redis(engine: Engine, folder: Path) -> Iterator[GatewayRedis]:
 class Container(Box):
     """A machine in a container with all that can be taken from it taken: root, capabilities, a root to write on."""
 
-    def __init__(self, engine: Engine, folder: Path, r: Client, server: GatewayRedis) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, r: Client, server: GatewayRedis, *, options: tuple[str, ...] = ()
+    ) -> None:
+        """`options`: more words of `docker run`."""
         super().__init__(folder, r, server.url)
         self.engine = engine
         self.id = ""
+        self._options = options
         self._seen = server.seen_by_containers
         self._secret = folder / "hub_redis_url"
 
     async def start(self, machine: DesiredMachine) -> None:
         await self.write(machine)
         self._secret.write_text(self._seen)
-        self._secret.chmod(0o600)
-        os.chown(self._secret, USER, USER)
+        orders = self.root / "orders.json"
+        for private in (self._secret, orders):
+            private.chmod(0o600)
+            os.chown(private, USER, USER)
         env = {
             "MACHINE_ID": M,
             "HUB_REDIS_URL": self._seen.replace(f":{PASSWORD}@", ""),
             "HUB_REDIS_URL_FILE": "/run/secrets/hub_redis_url",
+            "EMP_ORDERS": "/run/secrets/orders.json",
             "EMP_REDIS_PREFIX": KEYS.prefix,
             "EMP_ARTIFACTS_URL": "file:///var/lib/emp/artifacts",
         }
@@ -73,8 +80,10 @@ class Container(Box):
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
             *("--add-host", "host.docker.internal:host-gateway"),
             *("--volume", f"{self._secret}:/run/secrets/hub_redis_url:ro"),
+            *("--volume", f"{orders}:/run/secrets/orders.json:ro"),
             *("--health-interval", "1s"),
             *(word for name, value in env.items() for word in ("--env", f"{name}={value}")),
+            *self._options,
             MACHINE_IMAGE,
         ).strip()
 
@@ -92,7 +101,7 @@ class Container(Box):
 
     def environ(self, program: str) -> str:
         """The environment of a program, as its own user sees it."""
-        read = f"import pathlib; pid = pathlib.Path('/var/lib/emp/machine/run/{program}').read_text().split()[0]"
+        read = f"import pathlib; pid = pathlib.Path('/var/lib/emp-own/machine/run/{program}').read_text().split()[0]"
         return self.exec("python3", "-c", f"{read}; print(pathlib.Path('/proc', pid, 'environ').read_text())")
 
     def logs(self) -> str:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,39 @@ from docker_support import run, tools
 from stack import until
 
 PORT = 22
+
+# Passes bytes on after a while, both ways: the link to a host on another continent, and worse.
+_SLOW = """
+import asyncio, sys
+
+async def later(source, sink, seconds, loop):
+    while data := await source.read(65536):
+        loop.call_later(seconds, sink.write, data)
+    loop.call_later(seconds, sink.close)
+
+async def main(host, port, seconds):
+    loop = asyncio.get_running_loop()
+    reader, writer = await asyncio.open_connection(host, port)
+    ours = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ours), sys.stdin)
+    out, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
+    await asyncio.gather(later(ours, writer, seconds, loop), later(reader, out, seconds, loop))
+    await asyncio.sleep(2 * seconds)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+"""
+
+
+def far_away(path: str, folder: Path, *, seconds: float) -> str:
+    """A PATH like that of `ssh_door`, on which each word takes `seconds` to get there, and as long to come back."""
+    commands = folder / f"slow-{seconds}"
+    commands.mkdir()
+    (folder / "slow.py").write_text(_SLOW)
+    near = shutil.which("ssh", path=path)
+    proxy = shlex.quote(f"ProxyCommand={sys.executable} {folder}/slow.py %h %p {seconds}")
+    (commands / "ssh").write_text(f'#!/bin/sh\nexec {near} -o {proxy} "$@"\n')
+    (commands / "ssh").chmod(0o755)
+    return f"{commands}{os.pathsep}{path}"
 
 
 @contextmanager

@@ -13,15 +13,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import redis
 from msgspec import Struct
+from redis.commands.core import Script
 from stack import Stack, until
 
 from emp_orch.procident import alive
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.seals import for_generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.reports import FORGET, PUT, keys_of
 
@@ -101,13 +105,23 @@ class Lab:
             )
         )
         self.ports = {name: ports["comfyui"] + n for n, name in enumerate(SERVICES)}
-        self.redis = redis.Redis.from_url(self.stack.redis_url, decode_responses=True)
-        self._put = self.redis.register_script(PUT)
-        self._forget = self.redis.register_script(FORGET)
         self._asleep: list[int] = []
         self._by_hand: subprocess.Popen[bytes] | None = None
         self._origins: dict[str, str] = {}
         self._squatter: socket.socket | None = None
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """Once the fleet is up: its first apply makes the password."""
+        return redis.Redis.from_url(self.stack.redis_url, decode_responses=True)
+
+    @cached_property
+    def _put(self) -> Script:
+        return self.redis.register_script(PUT)
+
+    @cached_property
+    def _forget(self) -> Script:
+        return self.redis.register_script(FORGET)
 
     def _service(self, name: str, port: int) -> str:
         self.steer(name, "well")
@@ -215,11 +229,14 @@ class Lab:
         """Publish a generation with one machine more, which this emp would not accept: one `like` that of the file."""
         number = int(cast(str, self.redis.get(KEYS.generation(FLEET))))
         generation = json.loads(cast(str, self.redis.get(KEYS.spec(FLEET, number))))
+        del generation["seal"]
         machines = generation["fleet"]["machines"]
         (copied,) = (m for m in machines if m["id"] == like)
         machines.append({**copied, "id": machine, **changes})
         generation |= {"number": number + 1, "digest": "another"}
-        self.redis.set(KEYS.spec(FLEET, number + 1), json.dumps(generation))
+        seal = SigningKey(self.stack.layout, FLEET).control()
+        sealed = seal.sealed(for_generation(FLEET), json.dumps(generation).encode())
+        self.redis.set(KEYS.spec(FLEET, number + 1), sealed)
         self.redis.set(KEYS.generation(FLEET), number + 1)
 
     def document(self, what: str, subject: str) -> dict[str, Any]:

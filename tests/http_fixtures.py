@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from http_support import Producer, Stack
 
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.store.keys import Keys
 
 
@@ -38,7 +39,9 @@ async def http_stack(new_http_stack: Callable[..., Stack]) -> Stack:
 @pytest.fixture
 async def producer(http_stack: Stack) -> AsyncIterator[Producer]:
     redis = http_stack.client()
-    yield Producer(redis, Keys(http_stack.settings.prefix))
+    producer = Producer(redis, Keys(http_stack.settings.prefix))
+    producer.seal = SigningKey(http_stack.layout, http_stack.settings.fleet).control()
+    yield producer
     await redis.aclose()
 
 

@@ -53,8 +53,11 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
+from emp_orch.roles import Role
+from emp_orch.seals import KEY_BYTES, Seal
 from emp_orch.settings import InputLimits, Listen, Settings, save
 from emp_orch.store.connect import Client, client, time_ms
 from emp_orch.store.events import Events
@@ -191,16 +194,19 @@ class Producer:
         self.keys = keys
         self.events = Events(redis, keys)
         self.generation = 0
+        # The key of the fleet whose control plane is to believe what is published here.
+        self.seal = Seal(bytes(KEY_BYTES))
 
-    async def apply(self, fleet: Fleet) -> Generation:
+    async def apply(self, fleet: Fleet, package: WorkerPackage | None = None) -> Generation:
         number = await current_number(self.redis, self.keys, fleet.name) + 1
         generation = Generation(
             number=number,
             at_ms=await time_ms(self.redis),
             fleet=without_secrets(fleet),
             digest=hashlib.sha256(repr(fleet).encode()).hexdigest()[:16],
+            package=package,
         )
-        assert await publish(self.redis, self.keys, generation)
+        assert await publish(self.redis, self.keys, generation, self.seal)
         self.generation = number
         return generation
 
@@ -325,8 +331,18 @@ class Stack:
             redis_port=self.redis_port,
             prefix="",
             artifacts=self.layout.artifacts_url,
-            api=Listen(host=listen.get("host", "127.0.0.1"), port=free_port(), token=listen.get("token")),
-            monitor=Listen(host="127.0.0.1", port=free_port(), token=listen.get("monitor_token")),
+            api=Listen(
+                host=listen.get("host", "127.0.0.1"),
+                port=free_port(),
+                token=listen.get("token"),
+                tokens=listen.get("tokens", ()),
+            ),
+            monitor=Listen(
+                host="127.0.0.1",
+                port=free_port(),
+                token=listen.get("monitor_token"),
+                role=listen.get("monitor_role", Role.OPERATE),
+            ),
             door=listen.get("door", ()),
             inputs=InputLimits(hosts=("images.example.org",), max_bytes=INPUT_MAX_BYTES),
         )

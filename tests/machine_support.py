@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded, s
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.supervisor import Supervisor
-from emp_orch.store.commands import Ack, CommandVerb, send
+from emp_orch.seals import KEY_BYTES, OrdersKey
+from emp_orch.store.commands import Ack, CommandVerb, Order, send
 from emp_orch.store.configs import MachineConfig, write_config
 from emp_orch.store.connect import Client
 from emp_orch.store.events import Events
@@ -60,6 +62,7 @@ class Box:
         self._url = url
         self._generation = 0
         self._commands = 0
+        self._key = OrdersKey(fleet="f", machine=M, key=secrets.token_hex(KEY_BYTES))
 
     async def write(self, machine: DesiredMachine) -> None:
         """Write what it is to run."""
@@ -68,7 +71,8 @@ class Box:
         config = MachineConfig(
             generation=self._generation, digest=config_hash(machine), supervisord=text, machine=machine
         )
-        await write_config(self._r, KEYS, await self._mandate(), config)
+        (self.root / "orders.json").write_bytes(msgspec.json.encode(self._key))
+        await write_config(self._r, KEYS, await self._mandate(), config, self._key.seal)
 
     async def _mandate(self) -> Mandate:
         mandate = await Leadership(self._r, KEYS, "f", "test", ttl_ms=60_000).acquire()
@@ -129,7 +133,8 @@ class Box:
         """Send a command and wait for its answer."""
         self._commands += 1
         seq = str(self._commands)
-        await send(self._r, KEYS, await self._mandate(), M, verb, seq=seq, program=program)
+        order = Order(verb=verb, seq=seq, program=program)
+        await send(self._r, KEYS, await self._mandate(), M, order, seal=self._key.seal, count=self._commands)
 
         async def answer() -> Ack | None:
             entries = await self._r.xrange(KEYS.acks(M))

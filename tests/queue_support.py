@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
+from emp_orch.control import embedded
 from emp_orch.jobs.submission import Submission, parse_submission
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ class Server:
     def __init__(self, kind: str, folder: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._argv = [
+        self.argv = [
             *(server_binary(kind), "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)),
             *options,
@@ -53,9 +55,13 @@ class Server:
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def begin(self) -> None:
+        """Start it; it may not answer yet."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._argv, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.argv, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        self.begin()
         with redis.Redis.from_url(self.url) as r:
 
             def answers() -> bool:
@@ -71,6 +77,15 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """It hangs: the kernel keeps its connections, and nobody answers on them."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
 
 @contextlib.contextmanager
 def running_server(kind: str, folder: Path, *options: str) -> Iterator[Server]:
@@ -81,6 +96,26 @@ def running_server(kind: str, folder: Path, *options: str) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def embedded_server(arguments: list[str], port: int) -> Iterator[redis.Redis]:
+    """The server that emp embeds, killed in the end."""
+    child = subprocess.Popen([embedded.server_binary(), *arguments], stdout=subprocess.DEVNULL)
+    with redis.Redis(port=port, decode_responses=True) as r:
+        try:
+            eventually(lambda: child.poll() is None and _answers(r))
+            yield r
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _answers(r: redis.Redis) -> bool:
+    try:
+        return bool(r.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def eventually(condition: Callable[[], T], *, within_s: float = 20.0) -> T:

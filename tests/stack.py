@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 import aiohttp
 import redis
 
+from emp_orch.control.embedded_login import kept_password
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, recorded
 from emp_orch.resources import read_text
+from emp_orch.urls import with_login
 
 MACHINE = "basic-machine-local"
 DEADLINE_S = 60.0
@@ -111,6 +113,11 @@ class Stack:
 
     @property
     def redis_url(self) -> str:
+        """With the fleet's login, once there is one."""
+        return with_login(self.redis_without_login, "", kept_password(self.layout))
+
+    @property
+    def redis_without_login(self) -> str:
         return f"redis://127.0.0.1:{self.ports['redis']}/0"
 
     # -- the command
@@ -135,9 +142,12 @@ class Stack:
         assert done.returncode == 0, f"emp {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def up(self, **env: str) -> None:
+    def up(self, *, boxes_to_join: bool = False, **env: str) -> None:
+        """`boxes_to_join`: all but them is up; only a person can start those."""
         done = self.run("apply", "-y", "--timeout", "120", **env)
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.log_ends()}"
+        told = f"{done.stdout}{done.stderr}"
+        assert done.returncode == (1 if boxes_to_join else 0), f"{told}{self.log_ends()}"
+        assert ("yet to join" in done.stdout) is boxes_to_join, told
 
     def diff(self) -> tuple[int, dict[str, Any]]:
         """Exit code and document of `emp diff --json`."""

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests need from the system: a redis-server beside the embedded one, Chromium, a Docker Engine with Compose,
-# an ssh server and systemd. Installs what is missing where it may; says what to install where it may not.
+# What the tests need from the system: a redis-server beside the embedded one, Chromium, a Docker Engine with Compose and
+# a registry of images, an ssh server and systemd. Installs what is missing where it may; says what to install where it may not.
 set -eu
 missing=""
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -9,6 +9,7 @@ has chromium || missing="$missing chromium"
 { python3 -c 'import ensurepip' && /usr/bin/python3 -c 'import ensurepip'; } >/dev/null 2>&1 || missing="$missing python3-venv"
 PATH="$PATH:/usr/sbin:/sbin"
 has dockerd && has docker || missing="$missing docker.io"
+has docker-registry || missing="$missing docker-registry"
 has iptables || missing="$missing iptables"
 has ip || missing="$missing iproute2"
 has systemd-analyze && [ -x /usr/lib/systemd/systemd ] || missing="$missing systemd"

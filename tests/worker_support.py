@@ -13,8 +13,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import redis
+from msgspec import structs
 from queue_support import Server, eventually, free_port, until
 
+from emp_orch.fleet.model import Fleet, ServiceName
 from emp_orch.fleet.observed import ConnectorStatus, WorkerReport
 from emp_orch.layout import Layout
 from emp_orch.store.connect import Client
@@ -139,3 +141,9 @@ def bench(folder: Path, server: Server) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+def at(fleet: Fleet, port: int, connector: str = "simulation") -> Fleet:
+    """`fleet` whose service listens on `port`."""
+    service = structs.replace(fleet.services[ServiceName("simulation")], port=port, connector=connector)
+    return structs.replace(fleet, services={service.name: service})

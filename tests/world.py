@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind, config_hash, machine_of
 from emp_orch.fleet.drift import Desired
 from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
@@ -38,14 +39,23 @@ START_RETRIES = 3
 _STARTABLE = frozenset({ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATAL, ProgramState.UNKNOWN})
 # As store/reports.py has it, in ticks: a living writer makes a damaged document whole again.
 TICKS_PER_DOCUMENT = 8
-# What a program of a generation that cannot work says first.
+# What a program of a generation that cannot work says first; the image whose containers end at once.
 BROKEN = "broken"
+# The digest of a worker package whose workers end at once.
+BROKEN_PACKAGE = "b" * 64
+# How long such a container lives until its engine starts it again.
+LOOP_MS = 7_000
 # How long a flaky program runs each time.
 FLAKY_MS = 6_000
 JOB_MS = 7_000
 COMMAND_TICKS = 1
 # As machine/watch.py compares its host's clock with Redis'.
 TICKS_PER_OFFSET = 10
+
+
+def digest_of(desired: Desired) -> str:
+    """The worker package that is desired; empty where none is."""
+    return desired.package.digest if desired.package else ""
 
 
 @dataclass
@@ -60,6 +70,8 @@ class Program:
     retries: int = 0
     pid: int = 0
     ends_ms: list[int] = field(default_factory=list)
+    # The worker package that it was started from.
+    package: str = ""
     # Faults: it exits right after its start, or a while later; it does not answer its health check; its start is slow.
     crashes: bool = False
     flaky: bool = False
@@ -72,7 +84,7 @@ class Program:
 
     @property
     def fails(self) -> bool:
-        return self.crashes or BROKEN in self.want.argv
+        return self.crashes or BROKEN in self.want.argv or self.package == BROKEN_PACKAGE
 
     def go(self, state: ProgramState, now_ms: int) -> None:
         self.state, self.since_ms, self.healthy = state, now_ms, None
@@ -143,13 +155,20 @@ class Command:
 
 @dataclass
 class Host:
-    """One life of a machine: its supervisord, programs and agent. `machine` is the configuration it runs."""
+    """One life of a machine: its supervisord, programs and agent. `machine` is the configuration it runs, `container`
+    and `image` what it was made from, `package` what its workers start from. A container of a broken image ends again
+    and again, each time at once; its engine started it last at `again_ms`.
+    """
 
     machine: DesiredMachine
     generation: int
     started_ms: int
     agent_started_ms: int
     programs: dict[ProgramName, Program]
+    container: str = ""
+    image: str = ""
+    package: str = ""
+    again_ms: int = 0
     digest: str = ""
     status: MachineStatus = MachineStatus.STARTING
     error: str = ""
@@ -191,7 +210,14 @@ class Host:
             agent_version="0",
             started_ms=self.agent_started_ms + self.error_ms,
             error=self.error,
+            package=self.package,
         )
+
+    def start_worker_package(self) -> None:
+        """What starts now starts from the package that is there."""
+        for program in self.programs.values():
+            if program.want.kind is ProgramKind.WORKER and program.state is not ProgramState.RUNNING:
+                program.package = self.package
 
     def services(self, slot: int | None) -> Iterable[Program]:
         """The services of one slot's own: its worker works on them, and takes no job while one does not answer."""
@@ -258,9 +284,12 @@ def _same(a: DesiredProgram, b: DesiredProgram) -> bool:
     return (a.argv, a.env, a.cwd, a.stop, a.start_s) == (b.argv, b.env, b.cwd, b.stop, b.start_s)
 
 
-def fresh_host(machine: DesiredMachine, generation: int, now_ms: int) -> Host:
+def fresh_host(machine: DesiredMachine, generation: int, now_ms: int, package: str = "") -> Host:
     """A machine that has just been started."""
     return Host(
+        container=container_hash(machine),
+        image=machine.container.image if machine.container else "",
+        package=package,
         machine=machine,
         generation=generation,
         started_ms=now_ms,
@@ -285,7 +314,7 @@ class World:
     known: set[MachineId] = field(default_factory=set)
     # Operations of the reconciler itself that are not done yet, with the ticks they still take.
     running: dict[str, tuple[Operation, int]] = field(default_factory=dict)
-    configs: dict[MachineId, tuple[DesiredMachine, int]] = field(default_factory=dict)
+    configs: dict[MachineId, tuple[DesiredMachine, int, str]] = field(default_factory=dict)
     changed: dict[tuple[str, str], int] = field(default_factory=dict)
     seq: int = 0
     # When each was last heard, by time itself.
@@ -321,7 +350,7 @@ class World:
             machines={i: SeenMachine(report=r, seen_ms=s) for i, (r, s) in self.documents.items() if r is not None},
             workers={i: SeenWorker(report=r, seen_ms=s) for i, (r, s) in self.workers.items() if r is not None},
             instances=self.instances(self.redis_ahead_ms),
-            answered=(RuntimeKind.PROCESS,),
+            answered=(RuntimeKind.PROCESS, RuntimeKind.COMPOSE),
             malformed=(
                 *(_malformed("machine", i, s) for i, (r, s) in self.documents.items() if r is None),
                 *(_malformed("worker", i, s) for i, (r, s) in self.workers.items() if r is None),
@@ -341,9 +370,10 @@ class World:
         return Instance(
             machine_id=machine_id,
             state=InstanceState.RUNNING,
-            started_ms=host.started_ms + ahead_ms,
+            started_ms=(host.again_ms or host.started_ms) + ahead_ms,
             boot_id=str(host.started_ms),
             pid=1,
+            container=host.container,
         )
 
     # -- what happens by itself
@@ -353,6 +383,11 @@ class World:
         self.now_ms += TICK_MS
         done = self._work_on()
         for host in self.hosts.values():
+            if host.image == BROKEN:
+                if self.now_ms - (host.again_ms or host.started_ms) >= LOOP_MS:
+                    host.again_ms = self.now_ms
+                continue
+            host.start_worker_package()
             for program in host.programs.values():
                 program.advance(self.now_ms)
             reached = not self.redis_away and not host.cut
@@ -462,6 +497,7 @@ class World:
                 capabilities={"services": [p.want.service for p in services]},
                 connector_statuses={str(p.want.service): _connector(p) for p in services},
                 started_ms=program.since_ms + host.error_ms,
+                package=program.package,
             )
             damaged = self.workers.get(wid, (report, 0))[0] is None
             beat = damaged and (self.now_ms // TICK_MS) % TICKS_PER_DOCUMENT and not young
@@ -485,7 +521,7 @@ class World:
                 self.refused.append((command.key, "there is no configuration"))
                 return []
             case Verb.SEND_CONFIG:
-                machine, generation = self.configs[host.machine.id]
+                machine, generation, host.package = self.configs[host.machine.id]
                 for wid in host.take_over(machine, generation, self.now_ms):
                     self.drop_worker(wid)
             case Verb.START_PROGRAM if program is not None:
@@ -498,6 +534,7 @@ class World:
                     host.hung_workers.discard(wid)
                     host.strayed.discard(wid)
                 program.stop(self.now_ms)
+                host.start_worker_package()
                 program.start(self.now_ms, self.now_ms)
             case Verb.STOP_PROGRAM if program is not None:
                 program.stop(self.now_ms)
@@ -522,7 +559,7 @@ class World:
                 if host is not None and not self.lost_commands:
                     host.orders.append(Command(key=operation.key, verb=operation.verb, program=operation.program))
         if machine is not None and operation.verb in (Verb.START_MACHINE, Verb.RESTART_MACHINE, Verb.SEND_CONFIG):
-            self.configs[machine.id] = (machine, desired.generation)
+            self.configs[machine.id] = (machine, desired.generation, digest_of(desired))
 
     def _work_on(self) -> list[str]:
         done = []
@@ -567,11 +604,11 @@ class World:
             return
         self.start(*self.configs[machine_id])
 
-    def start(self, machine: DesiredMachine, generation: int) -> None:
+    def start(self, machine: DesiredMachine, generation: int, package: str = "") -> None:
         """What a runtime does: one that runs already is left alone."""
         if machine.id not in self.hosts:
             self.known.add(machine.id)
-            self.hosts[machine.id] = fresh_host(machine, generation, self.now_ms)
+            self.hosts[machine.id] = fresh_host(machine, generation, self.now_ms, package)
 
     def stop(self, machine_id: MachineId, *, in_order: bool) -> None:
         """End a machine; only one that ends in good order takes its reports away."""

@@ -33,7 +33,8 @@ def _tables(report: Report) -> str:
     ]
     m = report.machine
     load = f"load {m.load_before[0]:.1f} → {m.load_after[0]:.1f}"
-    where = f"{m.at}: {report.comfyui}, Python {m.python}, {m.cores} cores, {load}"
+    pause = f"{report.plan.pause_ms} ms between two talks"
+    where = f"{m.at}: {report.comfyui}, Python {m.python}, {m.cores} cores, {load}, {pause}"
     head = ["a trivial workflow", "runs", "p50 ms", "p95 ms", f"beside {talks.DIRECT}"]
     return "\n\n".join((where, table(head, rows), table(["aim", "aimed", "measured", "met"], aims)))
 
@@ -45,19 +46,22 @@ def _met(met: bool) -> str:
 @click.command()
 @click.option("--size", type=click.Choice(["full", "smoke"]), default="full", help="smoke shows only that it works.")
 @click.option("--rounds", type=click.IntRange(1, 10_000), help="Instead of the size's own number.")
+@click.option("--pause", type=click.IntRange(0, 10_000), default=50, help="Milliseconds between two talks.")
 @click.option(
     "--comfyui", type=click.Path(path_type=Path, exists=True), help="A checkout of ComfyUI to run on the CPU."
 )
 @click.option("--python", type=click.Path(path_type=Path, exists=True), help="Its interpreter, if not its own venv's.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-def main(size: str, rounds: int | None, comfyui: Path | None, python: Path | None, json_file: Path | None) -> None:
+def main(
+    size: str, rounds: int | None, pause: int, comfyui: Path | None, python: Path | None, json_file: Path | None
+) -> None:
     """What a trivial workflow costs through emp, beside a client that talks to the same ComfyUI.
 
     Without --comfyui the simulation stands in for it. An aim that is not met is shown, and is no error.
     """
     end_in_order()
     plan = runs.SMOKE if size == "smoke" else runs.FULL
-    plan = msgspec.structs.replace(plan, rounds=rounds or plan.rounds)
+    plan = msgspec.structs.replace(plan, rounds=rounds or plan.rounds, pause_ms=pause)
     found = runs.run(plan, comfyui, python, lambda text: click.echo(text, err=True))
     click.echo(_tables(found))
     if json_file:

@@ -39,11 +39,14 @@ machines: {{bench: {{num_gpus: 1, services: [comfyui]}}}}
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """`warm` talks of each kind come first and are not counted."""
+    """`warm` talks of each kind come first and are not counted. `pause_ms` between two talks: what the one before left
+    to do (ComfyUI collects garbage, a journal is written) is done.
+    """
 
     rounds: int = 100
     commands: int = 30
     warm: int = 5
+    pause_ms: int = 50
 
 
 FULL = Plan()
@@ -92,6 +95,7 @@ async def _timed(at: Addresses, plan: Plan, say: Say) -> tuple[Took, ...]:
         random.Random(1).shuffle(order)
         took: dict[str, list[float]] = {name: [] for name in kinds}
         for name in order:
+            await asyncio.sleep(plan.pause_ms / 1_000)
             began = time.perf_counter()
             async with asyncio.timeout(talks.TALK_S):
                 await kinds[name][0]()

@@ -162,7 +162,7 @@ def _measured(
     redis: BenchRedis, folder: Path, plan: Plan, say: Say
 ) -> tuple[list[View], list[Moved], float, list[str], str]:
     layout = Layout(folder)
-    layout.control.mkdir(parents=True)
+    layout.control.mkdir(parents=True, exist_ok=True)
     made = simulated.settings_of(redis.url, layout, api=free_port(), monitor=free_port())
     settings.save(layout, made)
     # A machine's page shows its log.

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.peers.given import began
-from emp_orch.connectors.base import Run, no_options
+from emp_orch.connectors.base import Run
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Result
+from emp_orch.options.base import no_options
 
 KIND = "bench"
 ENTRY_POINT = f"[emp.connectors]\n{KIND} = bench.queue.emp_connector:Stamp\n"

@@ -124,7 +124,7 @@ async def _until_ready(session: aiohttp.ClientSession) -> None:
 def _write_settings(folder: Path, redis: BenchRedis) -> Settings:
     """What `emp apply` leaves for the daemons."""
     layout = Layout(folder)
-    layout.control.mkdir(parents=True)
+    layout.control.mkdir(parents=True, exist_ok=True)
     made = simulated.settings_of(redis.url, layout, api=free_port(), monitor=free_port())
     settings.save(layout, made)
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from emp_orch import __version__, spec
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.model import Fleet, MachineId, WorkerId
@@ -16,13 +18,15 @@ from emp_orch.fleet.observed import (
     WorkerStatus,
 )
 from emp_orch.layout import Layout
-from emp_orch.settings import Listen, Settings
+from emp_orch.seals import KEY_BYTES, Seal
+from emp_orch.settings import Listen, Settings, write_private
 
 # A program becomes what it starts, so a worker's own pid is its program's.
 PID = 4_711
 FLEET = "bench"
 # Longer than any pause between two heartbeats of the largest fleet.
 STALE_S = 120
+_KEY = bytes(KEY_BYTES)
 
 # A machine of 8 GPUs has 18 programs: two set-up steps, a service and a worker for each GPU.
 _YAML = """\
@@ -85,8 +89,15 @@ def worker_report(worker_id: WorkerId, machine_id: MachineId, gpu: int, now_ms: 
     )
 
 
+def seal() -> Seal:
+    """What this fleet's control plane seals by: every process of a measurement makes the same."""
+    return Seal(_KEY).derived(f"control {FLEET}")
+
+
 def settings_of(url: str, layout: Layout, *, api: int = 0, monitor: int = 0) -> Settings:
-    """As `emp apply` would write them for this fleet on a Redis of its own."""
+    """As `emp apply` would write them for this fleet on a Redis of its own; the fleet's key is put into its place."""
+    layout.control.mkdir(parents=True, exist_ok=True)
+    write_private(layout.control / "signing.key", msgspec.json.encode({"key": _KEY.hex()}))
     return Settings(
         fleet=FLEET,
         redis_url=url,

@@ -172,7 +172,7 @@ async def published(r: Client, url: str, machines: int, gpus: int) -> Generation
     fleet = simulated.fleet(url, machines, gpus)
     now = await time_ms(r)
     generation = Generation(number=1, at_ms=now, fleet=without_secrets(fleet), digest=digest(fleet))
-    if not await generations.publish(r, Keys(), generation):
+    if not await generations.publish(r, Keys(), generation, simulated.seal()):
         raise SystemExit("bench: another generation is in this Redis")
     return generation
 

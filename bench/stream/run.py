@@ -116,7 +116,7 @@ def _streamed(what: str, at: Server, fleet: Child, folder: Path, plan: Plan, cli
 
 def _measured(redis: BenchRedis, folder: Path, plan: Plan, say: Say, missing: list[Missing]) -> list[Streamed]:
     layout = Layout(folder)
-    layout.control.mkdir(parents=True)
+    layout.control.mkdir(parents=True, exist_ok=True)
     made = simulated.settings_of(redis.url, layout, api=free_port(), monitor=free_port())
     settings.save(layout, made)
     found: list[Streamed] = []

@@ -5,48 +5,71 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 from aiohttp import web
+from redis.exceptions import ResponseError
 
-from emp_orch import __version__
+from emp_orch import __version__, again
 from emp_orch.api.context import CONTEXT, Context
+from emp_orch.api.ended_jobs import EndedJobs
 from emp_orch.api.follow import Follower
 from emp_orch.api.hub import Hub
 from emp_orch.api.job_submit import MAX_LIST_BYTES
-from emp_orch.api.join import BURST, PACKAGES_PATH, PER_S, RATE, is_members, renew_rights
+from emp_orch.api.join import (
+    ADDRESSES,
+    BOXES,
+    BURST,
+    FAILED,
+    GUESSES,
+    GUESSES_PER_S,
+    PACKAGES_PATH,
+    PER_S,
+    RATE,
+    is_members,
+    renew_rights,
+)
 from emp_orch.api.live import LiveState
-from emp_orch.api.openapi import serving
+from emp_orch.api.one_box import Boxes
+from emp_orch.api.openapi import DOCUMENT, encoded
 from emp_orch.api.packages import package
-from emp_orch.api.places import Downloads
+from emp_orch.api.places import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, Places
 from emp_orch.api.preview_hub import PreviewHub
 from emp_orch.api.query import only_known
-from emp_orch.api.rate import Rate
-from emp_orch.api.routes import ROUTES, Handler, Route
+from emp_orch.api.route import Handler, Kind, Route
+from emp_orch.api.routes import ROUTES, WORK, roles_of
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
+from emp_orch.errors import Damaged, EmpError
 from emp_orch.layout import Layout
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.settings import Settings
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.assets import Assets
 from emp_orch.store.connect import API_CONNECTIONS, TRANSIENT, Client, client, redacted, unreachable, within
+from emp_orch.store.damaged import REPAIR, KeyDamaged
 from emp_orch.store.events import Events
 from emp_orch.store.explaining import Explainer
 from emp_orch.store.job_inputs import JobInputs
 from emp_orch.store.keys import Keys
 from emp_orch.store.known_services import KnownServices
+from emp_orch.store.naming import is_damage
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.queue import Queue
+from emp_orch.store.refusals import refusal_of
+from emp_orch.web.callers import callers
 from emp_orch.web.errors import errors_as_json
-from emp_orch.web.guard import Guard, guarded, is_loopback, local_origins, require_token
+from emp_orch.web.guard import GUARD, Guard, guarded, is_loopback, local_origins, require_token
+from emp_orch.web.rate import Rate, Rates
 from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
 
 PRIMARY_EVERY_S = 5.0
+PROBE_MS = 1_000
 
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
@@ -69,10 +92,10 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         async with within():
             return await line.calls(*commands)
 
-    queue = Queue(redis, keys, call, calls)
+    queue = Queue(redis, keys, call, calls, replicas=settings.replicas)
     artifacts = Artifacts(settings.artifacts)
     assets = Assets(artifacts, redis, keys)
-    reader = StateReader(redis, keys, settings.fleet, queue, stats)
+    reader = StateReader(redis, keys, settings.fleet, queue, stats, SigningKey(layout, settings.fleet).known)
     return Context(
         settings=settings,
         layout=layout,
@@ -92,13 +115,15 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         previews=PreviewHub(redis, keys),
         startup=StartupChannel(redis, keys),
         stats=stats,
-        downloads=Downloads(),
+        ended=EndedJobs(),
+        downloads=Places(DOWNLOADS, "downloads"),
+        uploads=Places(UPLOADS, "uploads", each=UPLOADS_OF_ONE),
     )
 
 
 def _answering(route: Route) -> Handler:
     """What reads Redis is a 503 when Redis says nothing: frozen, it neither answers nor hangs up."""
-    if route.method != "GET" or route.kind not in ("json", "text"):
+    if route.method != "GET" or route.kind not in (Kind.JSON, Kind.TEXT):
         return route.handler
 
     names = [p.name for p in route.query]
@@ -112,7 +137,10 @@ def _answering(route: Route) -> Handler:
     return in_time
 
 
-def _away(settings: Settings, e: BaseException) -> str:
+def _away(settings: Settings, e: BaseException) -> str | EmpError:
+    if isinstance(e, ResponseError) and is_damage(e):
+        words = e.words if isinstance(e, KeyDamaged) else KeyDamaged("", str(e)).words
+        return Damaged(f"{words}; {REPAIR}")
     found = unreachable(settings.redis_url, e)
     return f"{found.message}; {found.hint}"
 
@@ -124,21 +152,28 @@ def build_app(ctx: Context) -> web.Application:
         token=settings.api.token,
         origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
         is_open=lambda request: request.path == "/health" or is_members(request),
+        callers=callers(settings.api.tokens),
+        roles=roles_of,
     )
     app = web.Application(
         client_max_size=MAX_LIST_BYTES,
         middlewares=[errors_as_json(TRANSIENT, partial(_away, settings)), guarded(guard)],
     )
     app[CONTEXT] = ctx
+    app[GUARD] = guard
     app[RATE] = Rate(burst=BURST, per_s=PER_S)
+    app[FAILED] = Rates(burst=GUESSES, per_s=GUESSES_PER_S, most=ADDRESSES)
+    app[BOXES] = Boxes()
+    app[DOCUMENT] = encoded(ROUTES, token=settings.api.token is not None)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _answering(route))
-    app.router.add_get("/openapi.json", serving(ROUTES))
     return app
 
 
 def build_door(ctx: Context) -> web.Application:
-    """All that machines in containers of this host need of the API: their worker packages, each with its own token."""
+    """All that machines in containers of this host need of the API: their worker packages, and the files of their runs
+    where they do not see the store. Each has its own token.
+    """
     settings = ctx.settings
     guard = Guard(
         loopback=False, token=secrets.token_urlsafe(), origins=frozenset(), is_open=is_members
@@ -146,25 +181,51 @@ def build_door(ctx: Context) -> web.Application:
     app = web.Application(middlewares=[errors_as_json(TRANSIENT, partial(_away, settings)), guarded(guard)])
     app[CONTEXT] = ctx
     app.router.add_get(f"{PACKAGES_PATH}/{{digest}}", package)
+    for route in ROUTES:
+        if route.tag == WORK:
+            app.router.add_route(route.method, route.path, route.handler)
     return app
 
 
-async def stay_on_the_primary(redis: Client, keys: Keys) -> None:
+async def stay_on_the_primary(redis: Client, keys: Keys, note: Callable[[str], None]) -> None:
     """Write, now and then, what changes nothing: the API mostly listens, and on a former primary it would hear nothing
-    more. What refuses a write has all connections of this process left (store/pool).
+    more. What refuses a write has all connections of this process left (store/pool). `note` is told why it is refused;
+    nothing, when it is not.
     """
     while True:
-        with suppress(*TRANSIENT):
+        refuses = ""
+        try:
             async with within():
-                await redis.unlink(keys.probe)
+                await redis.set(keys.probe, "", px=PROBE_MS)
+        except TRANSIENT as e:
+            found = refusal_of(e)
+            refuses = found.words if found else ""
+        note(refuses)
         await asyncio.sleep(PRIMARY_EVERY_S)
+
+
+def parts_of(ctx: Context) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+    """What runs beside the requests, by name."""
+    return [
+        ("follow events", ctx.hub.run),
+        ("live state", ctx.live.run),
+        ("stay on the primary", partial(stay_on_the_primary, ctx.redis, ctx.keys, ctx.reader.note)),
+        ("startup channel", ctx.startup.run),
+        ("rights of joined boxes", partial(renew_rights, ctx)),
+    ]
 
 
 async def run(layout: Layout, settings: Settings) -> None:
     """Serve until SIGTERM. Raises UsageError without a token beyond loopback, EmpError when the port is taken."""
     listen = settings.api
     require_token("api", listen.host, listen.token)
-    redis = client(settings.redis_url, most=API_CONNECTIONS, name=f"emp:api:{settings.fleet}")
+    redis = client(
+        settings.redis_url,
+        owner=settings.redis_owner,
+        most=API_CONNECTIONS,
+        name=f"emp:api:{settings.fleet}",
+        tolerant=True,
+    )
     ctx = build_context(settings, layout, redis)
     try:
         async with AsyncExitStack() as open_:
@@ -180,13 +241,7 @@ async def run(layout: Layout, settings: Settings) -> None:
                 redacted(settings.redis_url),
             )
             async with asyncio.TaskGroup() as tasks:
-                owned = [
-                    tasks.create_task(ctx.hub.run(), name="follow events"),
-                    tasks.create_task(ctx.live.run(), name="live state"),
-                    tasks.create_task(stay_on_the_primary(redis, ctx.keys), name="stay on the primary"),
-                    tasks.create_task(ctx.startup.run(), name="startup channel"),
-                    tasks.create_task(renew_rights(ctx), name="rights of joined boxes"),
-                ]
+                owned = [tasks.create_task(again.for_ever(part, what, log), name=what) for what, part in parts_of(ctx)]
                 await until_told_to_stop()
                 log.info("stopping")
                 ctx.hub.close()

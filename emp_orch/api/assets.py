@@ -20,9 +20,10 @@ from emp_orch.web.ranges import has_it, span
 
 log = logging.getLogger(__name__)
 
+TYPE = "application/octet-stream"
 # What somebody uploaded is never shown in place: a browser only ever saves it.
 _SAFE = {
-    "Content-Type": "application/octet-stream",
+    "Content-Type": TYPE,
     "Content-Disposition": "attachment",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",

@@ -15,6 +15,7 @@ from emp_orch.api.hub import Subscription
 from emp_orch.api.query import body, name_in_path, whole_number
 from emp_orch.api.views import MachineView, State
 from emp_orch.fleet.names import Name, Names, UnknownName
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.orders import Orders, Scope
 from emp_orch.store.requests import Request, Verb, ask
@@ -98,7 +99,8 @@ async def _ask(request: web.Request, what: Request) -> web.Response:
     ctx = context(request)
     wait_s = whole_number(request, "wait", default=WAIT_S, low=0, high=WAIT_MAX_S)
     with ctx.hub.subscribe(live=False) as subscription:
-        request_id = await ask(ctx.redis, ctx.keys, ctx.settings.fleet, what)
+        seal = SigningKey(ctx.layout, ctx.settings.fleet).control()
+        request_id = await ask(ctx.redis, ctx.keys, ctx.settings.fleet, what, seal)
         try:
             async with asyncio.timeout(wait_s):
                 done = await _outcome(subscription, request_id)
@@ -155,7 +157,7 @@ async def resume_reconciler(request: web.Request) -> web.Response:
 
 def _orders(request: web.Request) -> Orders:
     ctx = context(request)
-    return Orders(ctx.redis, ctx.keys, ctx.settings.fleet)
+    return Orders(ctx.redis, ctx.keys, ctx.settings.fleet, SigningKey(ctx.layout, ctx.settings.fleet).control())
 
 
 def _scope(asked: ScopeBody) -> Scope:

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from emp_orch.api.ended_jobs import EndedJobs
 from emp_orch.api.hub import Hub
 from emp_orch.api.live import LiveState
-from emp_orch.api.places import Downloads
+from emp_orch.api.places import Places
 from emp_orch.api.preview_hub import PreviewHub
 from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
@@ -38,6 +39,7 @@ class Context:
     events: Events
     hub: Hub
     queue: Queue
+    ended: EndedJobs
     line: Pipelined
     services: KnownServices
     explainer: Explainer
@@ -49,7 +51,8 @@ class Context:
     previews: PreviewHub
     startup: StartupChannel
     stats: ApiStats
-    downloads: Downloads
+    downloads: Places
+    uploads: Places
 
 
 CONTEXT = web.AppKey("context", Context)

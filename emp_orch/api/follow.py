@@ -12,7 +12,6 @@ from emp_orch.api.known import Known
 from emp_orch.api.state import StateReader, fleet_view, reconciler_view
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
-from emp_orch.store.overrides import read_overrides
 from emp_orch.store.report_changes import changes_since, current_seq
 from emp_orch.store.reports import read_some
 
@@ -53,8 +52,8 @@ class Follower:
         changes, mark, status_text, overrides, jobs = await asyncio.gather(
             changes_since(self._r, self._keys, self._seq, stale_after_ms=int(known.stale_ms)),
             self._reader.mark(known.number),
-            self._r.get(self._keys.status(fleet)),
-            read_overrides(self._r, self._keys, fleet),
+            self._reader.status_text(),
+            self._reader.overrides(),
             self._jobs(now_s),
         )
         if not changes.whole_since(self._seq) or mark != known.mark:
@@ -68,8 +67,8 @@ class Follower:
         if jobs is not None:
             seen.counts, seen.active = jobs.counts, {j.job_id: j for j in jobs.active}
             self._jobs_at_s = now_s
-        reconciler = reconciler_view(status, changes.now_ms)
-        seen.fleet = fleet_view(fleet, known.generation, known.desired, status, reconciler, overrides)
+        reconciler, refuses = reconciler_view(status, changes.now_ms), self._reader.refuses
+        seen.fleet = fleet_view(fleet, known.generation, known.desired, status, reconciler, overrides, refuses)
         seen.system_stats = self._reader.stats_view(
             known.machines.by_status, known.workers.by_status, len(known.items), len(known.malformed), reconciler
         )

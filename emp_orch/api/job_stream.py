@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.frames import Batch, Frame, Order, parse_id
+from emp_orch.api.frames import Batch, Frame, parse_id
 from emp_orch.api.hub import Subscription
 from emp_orch.api.job_views import job_detail
 from emp_orch.api.jobs import job_errors
@@ -36,13 +36,24 @@ PROGRESS = "job_progress"
 END_SEQ = 9_999_999_999
 
 
+Send = Callable[[Sequence[Frame]], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """How one client is told; `idle` keeps a silent connection alive. `after_ms`: it knows what was said until then."""
+    """How one client is told. `end` sends the last; `idle` keeps a silent connection alive."""
 
-    send: Callable[[Frame], Awaitable[None]]
+    send: Send
+    end: Send
     idle: Callable[[], Awaitable[None]]
-    after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the runs of a job said so far, the last of it at `until_ms`."""
+
+    frames: list[Frame]
+    until_ms: int
 
 
 async def progress(request: web.Request) -> web.StreamResponse:
@@ -52,33 +63,38 @@ async def progress(request: web.Request) -> web.StreamResponse:
     wants_previews = one_of(request, "preview", ("0", "1")) == "1"
     with ctx.hub.subscribe(live=False) as subscription:  # before the job is read: nothing falls between
         with job_errors():
-            job = await ctx.queue.get(job_id)
+            job, said = await asyncio.gather(ctx.queue.get(job_id), _said(ctx, job_id, heard[0] if heard else 0))
+        ctx.ended.keep(job)
         if heard is not None and heard == parse_id(_end_id(job) or ""):
             return web.Response(status=204)
-        return await _stream(request, job, heard, subscription, wants_previews=wants_previews)
+        return await _stream(request, job, said, subscription, wants_previews=wants_previews)
 
 
 async def _stream(
-    request: web.Request, job: Job, heard: Order | None, subscription: Subscription, *, wants_previews: bool
+    request: web.Request, job: Job, said: Said, subscription: Subscription, *, wants_previews: bool
 ) -> web.StreamResponse:
     ctx = context(request)
     stream = await SseStream.open(request)
     writing = asyncio.Lock()  # a frame is written in pieces
 
-    async def send(frame: Frame) -> None:
+    async def send(frames: Sequence[Frame]) -> None:
         async with writing:
-            await stream.send(Batch([frame]))
+            await stream.send(Batch(frames))
+
+    async def end(frames: Sequence[Frame]) -> None:
+        async with writing:
+            await stream.end(Batch(frames))
 
     async def idle() -> None:
         async with writing:
             await stream.comment()
 
     with stream.counted(ctx.stats):
-        await stream.say(f"retry: {RETRY_MS}\n\n".encode())
-        listener = Listener(send, idle, heard[0] if heard else 0)
+        stream.hold(f"retry: {RETRY_MS}\n\n".encode())
+        listener = Listener(send, end, idle)
         shown = [asyncio.create_task(_show(ctx, job.id, listener), name="previews")] if wants_previews else []
         try:
-            await follow_job(ctx, job, listener, subscription)
+            await follow_job(ctx, job, said, listener, subscription)
         finally:
             for task in shown:
                 task.cancel()
@@ -94,60 +110,62 @@ async def _show(ctx: Context, job_id: str, listener: Listener) -> None:
             number, preview = await feed.after(number)
             picture = base64.b64encode(preview.data).decode()
             data = {"job_id": job_id, "image": f"data:{preview.content_type};base64,{picture}"}
-            await listener.send(Frame("preview", data))
+            await listener.send([Frame("preview", data)])
 
 
-async def follow_job(ctx: Context, job: Job, listener: Listener, subscription: Subscription) -> None:
+async def follow_job(ctx: Context, job: Job, said: Said, listener: Listener, subscription: Subscription) -> None:
     """Tell all that happens to one job until it has ended. Events that were lost are made up for by `job`.
 
-    `job` was read after the subscription began.
+    `job` and what was `said` were read after the subscription began.
     """
-    await listener.send(await _frame_of(ctx, job))
-    said_ms = await _replay(ctx, job.id, listener, listener.after_ms)
+    first = await _frame_of(ctx, job)
     if job.status in ENDED:
-        if said_ms > listener.after_ms:
-            await _tell(ctx, job.id, listener)
+        await listener.end([first, *said.frames, *([first] if said.frames else [])])
         return
+    await listener.send([first, *said.frames])
     spoke = monotonic()
     while not subscription.closed:
-        look = False
-        if subscription.lost:
+        look = subscription.lost
+        if look:
             subscription.restart()
-            look = True
+        told: list[Frame] = []
         for frame in await subscription.take(0 if look else COMMENT_S):
             about = frame.job
             if about is not None and about.job_id == job.id:
-                if frame.event == PROGRESS and frame.order is not None and frame.order[0] <= said_ms:
-                    continue  # told by the replay
-                await listener.send(frame)
+                if frame.event == PROGRESS and frame.order is not None and frame.order[0] <= said.until_ms:
+                    continue  # told already
+                told.append(frame)
                 look = look or about.status in ENDED
             elif frame.lane == job.lane:
-                await listener.send(frame)
+                told.append(frame)
                 look = True
-            else:
-                continue
-            spoke = monotonic()
         if look:
-            now = await _tell(ctx, job.id, listener)
+            now, frame = await job_frame(ctx, job.id)
+            told.append(frame)
             if now is None or now.status in ENDED:
+                await listener.end(told)
                 return
             job = now
+        if told:
+            await listener.send(told)
+            spoke = monotonic()
         if monotonic() - spoke >= COMMENT_S:
             await listener.idle()
             spoke = monotonic()
 
 
-async def _replay(ctx: Context, job_id: str, listener: Listener, after_ms: int) -> int:
-    """Send what the runs said later than `after_ms`, and return when the last of it was said."""
+async def _said(ctx: Context, job_id: str, after_ms: int) -> Said:
+    """What the runs said later than `after_ms`."""
+    frames = []
     for entry_id, text in await ctx.queue.said(job_id, f"{after_ms + 1}-0" if after_ms else "-"):
         try:
             data = {"type": PROGRESS, "job_id": job_id, "progress": msgspec.json.decode(text)}
         except DAMAGED:
             continue  # a stranger wrote it
-        await listener.send(Frame(PROGRESS, data, entry_id))
+        frames.append(Frame(PROGRESS, data, entry_id))
         told = parse_id(entry_id)
         after_ms = told[0] if told else after_ms
-    return after_ms
+    return Said(frames, after_ms)
 
 
 async def job_frame(ctx: Context, job_id: str) -> tuple[Job | None, Frame]:
@@ -156,6 +174,7 @@ async def job_frame(ctx: Context, job_id: str) -> tuple[Job | None, Frame]:
         job = await ctx.queue.get(job_id)
     except (NoSuchJob, JobDamaged) as e:
         return None, Frame("error", {"job_id": job_id, "error": e.message})
+    ctx.ended.keep(job)
     return job, await _frame_of(ctx, job)
 
 
@@ -168,9 +187,3 @@ def _end_id(job: Job) -> str | None:
     if job.status not in ENDED or job.finished_ms is None:
         return None
     return f"{job.finished_ms}-{END_SEQ}"
-
-
-async def _tell(ctx: Context, job_id: str, listener: Listener) -> Job | None:
-    job, frame = await job_frame(ctx, job_id)
-    await listener.send(frame)
-    return job

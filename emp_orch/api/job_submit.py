@@ -17,14 +17,20 @@ from emp_orch.api.query import decoded, only_known, read_body, whole_number
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import (
     DEFAULT_RETRIES,
+    JOB_ID,
     MAX_BATCH,
     MAX_JOB_BYTES,
+    MAX_KEY,
+    MAX_PRIORITY,
+    MAX_RETRIES,
+    SERVICE_NAME,
     Submission,
     parse_batch,
     parse_batch_text,
     parse_submission,
 )
 from emp_orch.jobs.workflows import Services
+from emp_orch.store.confirmed import NotConfirmed
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.store.job_inputs import InputsGone
 from emp_orch.store.queue import BATCH, Submitted
@@ -55,20 +61,20 @@ class InputBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: OutputOf | str | None = None
 
 
-class JobBody(Struct, frozen=True, kw_only=True):
+class JobBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a job is submitted as; jobs/submission.py checks it and names every problem at once.
 
     `payload` for a service with the connector comfyui: any form of docs/comfyui.md, also as a text of JSON.
     """
 
-    service: str
+    service: Annotated[str, Meta(pattern=f"^{SERVICE_NAME}$")]
     payload: dict[str, Any] | str = {}
     inputs: dict[str, InputBody] = {}
     requirements: dict[str, Any] | None = None
-    priority: int = 0
-    max_retries: int = DEFAULT_RETRIES
-    id: str | None = None
-    idempotency_key: str | None = None
+    priority: Annotated[int, Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)] = DEFAULT_RETRIES
+    id: Annotated[str, Meta(pattern=f"^{JOB_ID}$")] | None = None
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | None = None
 
 
 JobsBody = JobBody | Annotated[list[JobBody], Meta(min_length=1, max_length=MAX_BATCH)]
@@ -174,6 +180,8 @@ async def _submit_list(request: web.Request, jobs: list[Submission]) -> web.Resp
 
 def _stopped(queued: int, asked: int, e: BaseException) -> str:
     """Why Redis took only the first of a list."""
+    if isinstance(e, NotConfirmed):
+        return f"{queued} of {asked} jobs were queued; of the next, at most {BATCH}, Redis {e.says}"
     if (refusal := refusal_of(e)) is not None:
         return f"{queued} of {asked} jobs were queued, those after them not: Redis {refusal.says}"
     return (

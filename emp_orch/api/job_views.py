@@ -81,12 +81,13 @@ class JobDetail(JobView, frozen=True, kw_only=True):
 
 
 class JobList(Struct, frozen=True, kw_only=True):
-    """Newest first. `total` counts all that match."""
+    """Newest first. `total` counts all that match. `damaged` names the records on this page that cannot be read."""
 
     jobs: list[JobView]
     total: int
     limit: int
     offset: int
+    damaged: tuple[str, ...] = ()
 
 
 class ExplanationView(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ async def until_ended(ctx: Context, job_id: str, within_s: float) -> Job | None:
                 while not subscription.closed:
                     job = await ctx.queue.get(job_id)
                     if job.status in ENDED:
+                        ctx.ended.keep(job)
                         return job
                     ended = False
                     while not (ended or subscription.closed):

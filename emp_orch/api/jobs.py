@@ -69,7 +69,8 @@ async def list_jobs(request: web.Request) -> web.Response:
         lane=name_in_query(request, "lane"),
     )
     page = await context(request).queue.find(wanted, limit=limit, offset=offset)
-    return answer(JobList(jobs=[job_view(j) for j in page.jobs], total=page.total, limit=limit, offset=offset))
+    jobs = [job_view(j) for j in page.jobs]
+    return answer(JobList(jobs=jobs, total=page.total, limit=limit, offset=offset, damaged=page.damaged))
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -112,6 +113,7 @@ async def retry(request: web.Request) -> web.Response:
     job_id = name_in_path(request, "id")
     with job_errors():
         await context(request).queue.retry(job_id)
+    context(request).ended.drop(job_id)
     return answer({"job_id": job_id, "status": JobStatus.PENDING}, job_id=job_id)
 
 
@@ -121,6 +123,9 @@ async def purge(request: web.Request) -> web.Response:
         raise Refused(400, "older_than_s, keep: give one of the two; keep 0 forgets all")
     if strangers := [s for s in asked.statuses if s not in ENDED]:
         raise Refused(400, f"statuses: {', '.join(strangers)} jobs have not ended; cancel them first")
-    queue = context(request).queue
-    gone = await queue.purge(dict.fromkeys(asked.statuses), older_than_s=asked.older_than_s or 0, keep=asked.keep or 0)
+    ctx = context(request)
+    gone = await ctx.queue.purge(
+        dict.fromkeys(asked.statuses), older_than_s=asked.older_than_s or 0, keep=asked.keep or 0
+    )
+    ctx.ended.drop()
     return answer({"purged": gone})

@@ -8,96 +8,125 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 
 import msgspec
 from aiohttp import web
 
+from emp_orch.api import work
 from emp_orch.api.context import Context, answer, context
-from emp_orch.api.query import name_in_path
-from emp_orch.api.rate import Rate
+from emp_orch.api.machine_token import bearer, holder
+from emp_orch.api.one_box import Boxes, living, refuse_second
+from emp_orch.api.query import body, name_in_path
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine, needed_secrets, secrets_of
 from emp_orch.fleet.model import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
+from emp_orch.runtimes import package_scripts
 from emp_orch.runtimes.join_tokens import JoinTokens
+from emp_orch.runtimes.machine_logins import MachineLogins
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.store.artifact_url import is_local
 from emp_orch.store.configs import MachineConfig
-from emp_orch.store.connect import TRANSIENT, within
-from emp_orch.store.generations import read_generation
-from emp_orch.store.joining import JoinAnswer
-from emp_orch.store.scoped_access import grant, renew, user_of, with_login
+from emp_orch.store.connect import TRANSIENT, time_ms, within
+from emp_orch.store.generations import Generation, read_generation
+from emp_orch.store.joining import Asking, JoinAnswer
+from emp_orch.store.machine_scripts import sent_until_ms
+from emp_orch.store.scoped_access import grant, renew
 from emp_orch.web.errors import Refused
+from emp_orch.web.rate import Rate, Rates
 
 log = logging.getLogger(__name__)
 
 PACKAGES_PATH = "/packages"
 AWAY_S = 2.0
-# A fleet's boxes may all come at once, after a power cut; who guesses tokens gets nowhere at this rate.
+# A fleet's boxes may all come at once, after a power cut.
 BURST = 200
 PER_S = 20.0
+# Who guesses tokens is told to wait, and keeps no box out: a token that opens is never counted as a guess.
+GUESSES = 20
+GUESSES_PER_S = 0.5
+ADDRESSES = 10_000
 
 RATE = web.AppKey("join rate", Rate)
+FAILED = web.AppKey("joins that failed", Rates)
+BOXES = web.AppKey("boxes let in", Boxes)
 
 
 def is_members(request: web.Request) -> bool:
-    """Whether this request needs no token of the API's: it is a machine's that joins, or fetches a worker package with
-    the token that it got for that.
+    """Whether this request needs no token of the API's: it is a machine's that joins, or fetches a worker package or is
+    at the files of its runs with the token that it got for that.
     """
+    resource = request.match_info.route.resource
+    if resource is not None and resource.canonical in work.PATHS:
+        return holder(request) is not None
     parts = request.path.split("/")
     if request.method == "POST":  # the handler looks at its token
         return len(parts) == 5 and parts[:3] == ["", "api", "machines"] and parts[4] == "join"
     if request.method != "GET" or not request.path.startswith(f"{PACKAGES_PATH}/"):
         return False
-    ctx = context(request)
-    return JoinTokens(ctx.layout).holder(_bearer(request), ctx.settings.fleet, now_s=time.time()) is not None
+    return holder(request) is not None
 
 
 async def join(request: web.Request) -> web.Response:
     ctx, machine_id = context(request), name_in_path(request, "id")
-    wait_s = request.app[RATE].take(time.monotonic())
-    if wait_s > 0:
-        raise Refused(429, "too many ask to join at once", headers={"Retry-After": str(int(wait_s) + 1)})
     tokens = JoinTokens(ctx.layout)
-    if not tokens.opens(_bearer(request), ctx.settings.fleet, machine_id, now_s=time.time()):
+    if not tokens.opens(bearer(request), ctx.settings.fleet, machine_id, now_s=time.time()):
+        _wait(request.app[FAILED].take(request.remote or "", time.monotonic()), "too many tokens that open nothing")
         raise Refused(403, "this token does not let anybody join here")
+    _wait(request.app[RATE].take(time.monotonic()), "too many ask to join at once")
+    asking, boxes = await body(request, Asking, empty=Asking()), request.app[BOXES]
     async with within():
-        config = await _config(ctx, machine_id)
-        told = await _told(ctx, tokens, config)
+        config, generation = await _wanted(ctx, machine_id)
+        stale_after_s = generation.fleet.reconcile.stale_after_s
+        heard = await living(ctx.redis, ctx.keys, machine_id, stale_after_s)
+        # From here to where it is let in nobody else has a turn.
+        now_s = time.monotonic()
+        let_in = boxes.other(machine_id, asking, now_s, stale_after_s)
+        refuse_second(machine_id, asking, heard, let_in, stale_after_s)
+        boxes.let_in(machine_id, asking, now_s)
+        told = await _told(ctx, tokens, config, generation)
     return answer(msgspec.to_builtins(told))
 
 
-def _bearer(request: web.Request) -> str:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return given.strip() if scheme.lower() == "bearer" else ""
+def _wait(wait_s: float, why: str) -> None:
+    if wait_s > 0:
+        raise Refused(429, why, headers={"Retry-After": str(int(wait_s) + 1)})
 
 
-async def _config(ctx: Context, machine_id: str) -> MachineConfig:
-    """What the generation in force wants of the machine. Raises Refused (404) when it has no such external one."""
-    generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet)
+async def _wanted(ctx: Context, machine_id: str) -> tuple[MachineConfig, Generation]:
+    """What the generation in force wants of the machine, and that generation.
+
+    Raises Refused (404) when it has no such external one.
+    """
+    seal = SigningKey(ctx.layout, ctx.settings.fleet).control()
+    generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
     machines = generation.fleet.machines if generation else ()
     found = next((m for m in machines if m.id == machine_id and m.runtime is RuntimeKind.EXTERNAL), None)
     if generation is None or found is None:
         raise Refused(404, f"the fleet has no external machine {machine_id} now")
     machine = desired_machine(generation.fleet, found)
-    return MachineConfig(
+    config = MachineConfig(
         generation=generation.number,
         digest=config_hash(machine),
         supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
         machine=machine,
         package=generation.package,
     )
+    return config, generation
 
 
-async def _told(ctx: Context, tokens: JoinTokens, config: MachineConfig) -> JoinAnswer:
+async def _told(ctx: Context, tokens: JoinTokens, config: MachineConfig, generation: Generation) -> JoinAnswer:
     fleet, machine_id, url = ctx.settings.fleet, config.machine.id, ctx.settings.machine_redis_url
-    password = tokens.password(fleet, machine_id)
-    scoped = await grant(ctx.redis, ctx.keys, fleet, machine_id, password)
+    password, sends = tokens.password(fleet, machine_id), await _machines_send(ctx, generation)
+    scoped = await grant(ctx.redis, ctx.keys, fleet, machine_id, password, sends=sends)
+    logins = MachineLogins(ctx.layout, ctx.settings, scoped=scoped)
     return JoinAnswer(
         fleet=fleet,
         machine_id=machine_id,
-        redis_url=with_login(url, user_of(fleet, machine_id), password) if scoped else url,
+        redis_url=logins.way(machine_id, url),
         prefix=ctx.keys.prefix,
         scoped=scoped,
         artifacts_url="" if is_local(ctx.settings.artifacts) else ctx.settings.artifacts,
@@ -105,20 +134,30 @@ async def _told(ctx: Context, tokens: JoinTokens, config: MachineConfig) -> Join
         token=tokens.issue(fleet, machine_id, expires_s=None),
         config=config,
         secrets=_secrets(ctx.layout, config.machine),
+        orders=SigningKey(ctx.layout, fleet).handed(machine_id),
     )
+
+
+async def _machines_send(ctx: Context, in_force: Generation) -> bool:
+    """Whether machines may send scripts of their own to Redis now."""
+    seal = SigningKey(ctx.layout, ctx.settings.fleet).control()
+    brought, now_ms = partial(package_scripts.is_brought, ctx.layout, ctx.keys.prefix), await time_ms(ctx.redis)
+    return await sent_until_ms(ctx.redis, ctx.keys, seal, in_force, now_ms, brought) > now_ms
 
 
 async def renew_rights(ctx: Context) -> None:
     """Give the boxes that joined an older emp the rights that they need now; return when that is done."""
+    seal = SigningKey(ctx.layout, ctx.settings.fleet).control()
     while True:
         try:
             async with within():
-                generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet)
+                generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
+                sends = generation is not None and await _machines_send(ctx, generation)
             machines = generation.fleet.machines if generation else ()
             for name in [m.id for m in machines if m.runtime is RuntimeKind.EXTERNAL]:
                 password = JoinTokens(ctx.layout).password(ctx.settings.fleet, name)
                 async with within():
-                    await renew(ctx.redis, ctx.keys, ctx.settings.fleet, name, password)
+                    await renew(ctx.redis, ctx.keys, ctx.settings.fleet, name, password, sends=sends)
             return
         except (*TRANSIENT, TimeoutError) as e:
             log.warning("cannot look after the rights of boxes that joined: %s", e or type(e).__name__)

@@ -1,23 +1,39 @@
-"""So many downloads at once, and no more: whoever finds no place is told when to come again."""
+"""So many downloads or uploads at once, and no more: whoever finds no place is told when to come again."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from emp_orch.web.errors import Refused
 
-AT_ONCE = 8
+DOWNLOADS = 8
+UPLOADS = 32
+# One machine does not keep the others out.
+UPLOADS_OF_ONE = 8
 RETRY_AFTER_S = 2
 
 
-class Downloads:
-    """The places for downloads: one process' own."""
+class Places:
+    """One process' own, for what is called `what`; `each` at most for one who asks."""
 
-    def __init__(self, places: int = AT_ONCE) -> None:
+    def __init__(self, places: int, what: str, *, each: int = 0) -> None:
         self._free = places
+        self._what = what
+        self._each = each or places
+        self._taken: Counter[str] = Counter()
 
-    def __enter__(self) -> None:
-        if self._free == 0:
-            raise Refused(429, "too many downloads at once; come again", headers={"Retry-After": str(RETRY_AFTER_S)})
+    @contextmanager
+    def place(self, who: str = "") -> Iterator[None]:
+        """Raises Refused (429) when there is none."""
+        if self._free == 0 or self._taken[who] == self._each:
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise Refused(429, f"too many {self._what} at once; come again", headers=headers)
         self._free -= 1
-
-    def __exit__(self, *_: object) -> None:
-        self._free += 1
+        self._taken[who] += 1
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._taken -= Counter((who,))  # what comes to nothing is forgotten

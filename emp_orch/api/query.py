@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 1024 * 1024
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+# What machines, programs, jobs and services are called.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+_NAME = re.compile(NAME, re.ASCII)
 
 
 def only_known(request: web.Request, names: Sequence[str]) -> None:

@@ -58,10 +58,11 @@ async def health(request: web.Request) -> web.Response:
     ctx = context(request)
     ok = await redis_answers(ctx)
     data = {
-        "status": "ok" if ok else "degraded",
+        "status": "ok" if ok and not ctx.reader.refuses else "degraded",
         "version": __version__,
         "fleet": ctx.settings.fleet,
         "redis": ok,
+        "refuses": ctx.reader.refuses,
         "subscriptions": subscriptions(ctx),
         "uptime_s": ctx.stats.view().uptime_s,
     }
@@ -75,9 +76,9 @@ def subscriptions(ctx: Context) -> dict[str, bool]:
 async def ready(request: web.Request) -> web.Response:
     ctx = context(request)
     if not await redis_answers(ctx):
-        raise Refused(503, "Redis does not answer", headers={"Retry-After": "1"})
+        raise Refused(503, "Redis does not answer")
     if missing := [name for name, on in subscriptions(ctx).items() if not on]:
-        raise Refused(503, f"not subscribed yet to {', '.join(missing)}", headers={"Retry-After": "1"})
+        raise Refused(503, f"not subscribed yet to {', '.join(missing)}")
     return answer({"ready": True})
 
 
@@ -108,9 +109,11 @@ async def plan(request: web.Request) -> web.Response:
 
 
 async def generations(request: web.Request) -> web.Response:
-    """`changes` are against the one before; there are none where that is no longer kept."""
+    """`changes` are against the one before; there are none where that is no longer kept. `damaged`, beside them, names
+    those that cannot be read."""
     ctx = context(request)
-    kept = await list_generations(ctx.redis, ctx.keys, ctx.settings.fleet)
+    damaged: list[str] = []
+    kept = await list_generations(ctx.redis, ctx.keys, ctx.settings.fleet, damaged=damaged)
     views = [
         GenerationView(
             number=g.number,
@@ -124,7 +127,7 @@ async def generations(request: web.Request) -> web.Response:
         )
         for g, told in with_changes(kept)
     ]
-    return answer(views)
+    return answer(views, damaged=damaged)
 
 
 JOURNAL = ("limit", "since", "machine", "type", "kind", "before", "after")

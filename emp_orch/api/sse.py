@@ -20,7 +20,7 @@ from emp_orch.api.frames import START, Batch, Frame, parse_id
 from emp_orch.api.gzipped import HEADER, deflated
 from emp_orch.api.hub import Subscription
 from emp_orch.api.live import HEARTBEAT
-from emp_orch.api.query import whole_number
+from emp_orch.api.query import one_of, whole_number
 from emp_orch.api.state import ApiStats
 from emp_orch.store.connect import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339
@@ -65,6 +65,7 @@ class SseStream:
     def __init__(self, response: web.StreamResponse, *, packed: bool) -> None:
         self.response = response
         self._packed = packed
+        self._held = b""
 
     @classmethod
     async def open(cls, request: web.Request, *, pack: bool = False) -> SseStream:
@@ -86,7 +87,18 @@ class SseStream:
 
     async def send(self, batch: Batch) -> None:
         for piece in batch.pieces(packed=self._packed):
-            await self.write(piece)
+            held, self._held = self._held, b""
+            await self.write(held + piece if held else piece)
+
+    async def end(self, batch: Batch) -> None:
+        """Send the last of the stream, with its end."""
+        last = b"".join((self._held, *batch.pieces(packed=self._packed)))
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await self.response.write_eof(last)
+
+    def hold(self, text: bytes) -> None:
+        """Lines that go out with the first batch: each write wakes the client."""
+        self._held = deflated(text) if self._packed else text
 
     async def say(self, text: bytes) -> None:
         """Lines of the stream that are no event."""
@@ -120,7 +132,7 @@ class SseStream:
 
 async def monitor_events(request: web.Request) -> web.StreamResponse:
     ctx = context(request)
-    live = request.query.get("live") == "1"
+    live = one_of(request, "live", ("0", "1")) == "1"
     every_s = whole_number(request, "every", default=0, low=0, high=MAX_EVERY_MS) / 1000
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
     stream = await SseStream.open(request, pack=live)

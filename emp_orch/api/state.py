@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch import __version__
 from emp_orch.api.job_views import JobsView, read_jobs
@@ -28,13 +29,16 @@ from emp_orch.api.views import (
     WorkerView,
 )
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import desired_machines
+from emp_orch.fleet.desired import desired_machines, worker_id
+from emp_orch.fleet.incremental import few
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Malformed, SeenMachine, SeenWorker
 from emp_orch.fleet.overrides import Override, fleet_pause
 from emp_orch.fleet.round import Item
 from emp_orch.jobs.losses import Loss
+from emp_orch.seals import Seal
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import MAX_FLEET_BYTES
 from emp_orch.store.generations import Generation, generation_mark, read_generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
@@ -84,15 +88,35 @@ class Whole(Struct, frozen=True, kw_only=True):
 
 
 class StateReader:
-    """Reads and composes. Between two looks it keeps only what a generation desires: that never changes."""
+    """Reads and composes. Between two looks it keeps only what a generation desires: that never changes.
 
-    def __init__(self, r: Client, keys: Keys, fleet: str, queue: Queue, stats: ApiStats) -> None:
+    `seal` gives the fleet's key, to tell its own orders from others; None where it has none.
+    """
+
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        fleet: str,
+        queue: Queue,
+        stats: ApiStats,
+        seal: Callable[[], Seal | None] = lambda: None,
+    ) -> None:
         self._r = r
         self._keys = keys
         self.fleet = fleet
         self._queue = queue
         self._stats = stats
+        self._seal = seal
+        self.refuses = ""  # why Redis takes no writes, as far as we heard
         self._desired: tuple[tuple[int, int, str], tuple[DesiredMachineView, ...]] = ((0, 0, ""), ())
+
+    def note(self, refuses: str) -> None:
+        self.refuses = refuses
+
+    async def overrides(self) -> tuple[Override, ...]:
+        """What stands, as the reconciler takes it."""
+        return await read_overrides(self._r, self._keys, self.fleet, self._seal())
 
     async def read(self) -> State:
         """Raises what redis-py raises when Redis is away."""
@@ -100,17 +124,23 @@ class StateReader:
 
     async def look(self) -> Whole:
         """All there is, with what it was made of. Raises as `read`."""
-        reports, status_text, generation, overrides, jobs = await asyncio.gather(
-            read_reports(self._r, self._keys),
-            self._r.get(self._keys.status(self.fleet)),
-            _or_error(read_generation(self._r, self._keys, self.fleet)),
-            read_overrides(self._r, self._keys, self.fleet),
+        generation = await _or_error(read_generation(self._r, self._keys, self.fleet))
+        desired = self._desired_by(generation) if isinstance(generation, Generation) else ()
+        workers_wanted = {worker_id(MachineId(m.id), slot) for m in desired for slot in range(m.num_gpus)}
+        reports, status_text, overrides, jobs = await asyncio.gather(
+            read_reports(self._r, self._keys, chain((m.id for m in desired), workers_wanted)),
+            self.status_text(),
+            self.overrides(),
             self.jobs(),
+        )
+        reports = structs.replace(
+            reports,
+            machines=few(reports.machines, {MachineId(m.id) for m in desired}),
+            workers=few(reports.workers, workers_wanted),
         )
         status = self.decoded(status_text)
         reconciler = reconciler_view(status, reports.now_ms)
-        desired = self._desired_by(generation) if isinstance(generation, Generation) else ()
-        fleet = fleet_view(self.fleet, generation, desired, status, reconciler, overrides)
+        fleet = fleet_view(self.fleet, generation, desired, status, reconciler, overrides, self.refuses)
         machines, workers = _report_views(reports, fleet)
         drift = [drift_view(d) for d in status.drift] if isinstance(status, FleetStatus) else []
         state = State(
@@ -134,6 +164,10 @@ class StateReader:
             status=status,
             status_text=status_text,
         )
+
+    async def status_text(self) -> bytes | str | None:
+        """As it stands in Redis, and not more of it than a status can have."""
+        return await self._r.getrange(self._keys.status(self.fleet), 0, MAX_FLEET_BYTES) or None
 
     async def mark(self, number: int) -> str:
         """What says, beside the number that was known, whether it is the same generation still."""
@@ -210,7 +244,7 @@ def _report_views(reports: Reports, fleet: FleetView) -> tuple[list[MachineView]
 
 def machine_view(seen: SeenMachine, now: int, stale_ms: float, desired: bool, workers: list[str]) -> MachineView:
     r = seen.report
-    stale = now - seen.seen_ms > stale_ms
+    stale = abs(now - seen.seen_ms) > stale_ms  # what is to come was not heard
     return MachineView(
         machine_id=r.machine_id,
         status=OFFLINE if stale else r.status,
@@ -238,7 +272,7 @@ def machine_view(seen: SeenMachine, now: int, stale_ms: float, desired: bool, wo
 
 def worker_view(seen: SeenWorker, now: int, stale_ms: float) -> WorkerView:
     r = seen.report
-    stale = now - seen.seen_ms > stale_ms
+    stale = abs(now - seen.seen_ms) > stale_ms  # what is to come was not heard
     return WorkerView(
         worker_id=r.worker_id,
         machine_id=r.machine_id,
@@ -248,7 +282,8 @@ def worker_view(seen: SeenWorker, now: int, stale_ms: float) -> WorkerView:
         stale=stale,
         capabilities=r.capabilities,
         connector_statuses=r.connector_statuses,
-        current_job_id=r.current_job_id,
+        # What a silent one was at may be done elsewhere by now: the queue knows, not its last word.
+        current_job_id=None if stale else r.current_job_id,
         package=r.package,
         jobs_completed=r.jobs_completed,
         jobs_failed=r.jobs_failed,
@@ -302,6 +337,7 @@ def fleet_view(
     status: FleetStatus | EmpError | None,
     reconciler: ReconcilerView,
     overrides: tuple[Override, ...],
+    refuses: str,
 ) -> FleetView:
     known = status if isinstance(status, FleetStatus) else None
     applied = generation if isinstance(generation, Generation) else None
@@ -318,6 +354,8 @@ def fleet_view(
         rollout=None if known is None or known.rollout is None else _rollout(known.rollout),
         lost=None if known is None or known.redis.lost is None else _loss(known.redis.lost),
         eviction=f"{known.redis.eviction}; {known.redis.way_out}" if known is not None and known.redis.evicts else "",
+        alone=known.redis.alone if known is not None else "",
+        refuses=refuses,
         stale_after_s=applied.fleet.reconcile.stale_after_s if applied else STALE_AFTER_S,
         machines=desired,
         error=generation.message if isinstance(generation, EmpError) else "",

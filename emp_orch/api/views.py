@@ -139,7 +139,7 @@ class RedisLossView(Struct, frozen=True, kw_only=True):
 
 class FleetView(Struct, frozen=True, kw_only=True):
     """`generation` 0: nothing was applied. `in_sync` None: no reconciler has said. `eviction`: that Redis throws keys
-    away, with the way out.
+    away, `alone`: that too few replicas follow it, `refuses`: why it takes no writes; with the way out.
     """
 
     name: str
@@ -156,6 +156,8 @@ class FleetView(Struct, frozen=True, kw_only=True):
     rollout: RolloutView | None = None
     lost: RedisLossView | None = None
     eviction: str = ""
+    alone: str = ""
+    refuses: str = ""
 
 
 class ReconcilerView(Struct, frozen=True, kw_only=True):

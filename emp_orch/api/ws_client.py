@@ -9,6 +9,8 @@ as it was sent. When a watched job has ended `job` follows, and it is watched no
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,6 +26,7 @@ from emp_orch.errors import EmpError
 from emp_orch.jobs.states import ENDED
 from emp_orch.jobs.submission import parse_submission
 from emp_orch.web.errors import Refused
+from emp_orch.web.guard import GUARD
 
 TAKE_S = 60.0
 MAX_WATCHED = 10_000
@@ -59,9 +62,11 @@ _decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessa
 class ClientSocket:
     """One client's connection and the jobs it watches."""
 
-    def __init__(self, ctx: Context, ws: web.WebSocketResponse) -> None:
+    def __init__(self, ctx: Context, ws: web.WebSocketResponse, spend: Callable[[], None]) -> None:
+        """`spend` counts a message against what its token may ask; it raises Refused."""
         self._ctx = ctx
         self._ws = ws
+        self._spend = spend
         self._watched: dict[str, str] = {}  # job → its lane, '' until it is known
         self._telling = asyncio.Lock()  # an event of a job waits until the job itself was told
 
@@ -70,6 +75,7 @@ class ClientSocket:
 
     async def _handle(self, said: ClientMessage) -> None:
         try:
+            self._spend()
             await self._do(said)
         except EmpError as e:
             await self._ws.send_str(message("error", error=e.message, request_id=said.request_id))
@@ -139,5 +145,5 @@ class ClientSocket:
 
 async def client_socket(request: web.Request) -> web.WebSocketResponse:
     ws = await opened(request)
-    socket = ClientSocket(context(request), ws)
+    socket = ClientSocket(context(request), ws, partial(request.app[GUARD].spend, request))
     return await run_socket(request, ws, socket.read(), socket.push())

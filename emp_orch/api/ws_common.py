@@ -14,6 +14,7 @@ from emp_orch.api.context import Context, context
 from emp_orch.api.query import decoded
 from emp_orch.errors import EmpError
 from emp_orch.store.connect import TRANSIENT
+from emp_orch.web.errors import Refused
 from emp_orch.web.times import now_ms, rfc3339
 
 MAX_MESSAGE_BYTES = 5 * 1024 * 1024
@@ -36,7 +37,10 @@ def message(type_: str, **data: Any) -> str:
 
 
 async def opened(request: web.Request) -> web.WebSocketResponse:
+    """Raises Refused (426) for a request that asks for no WebSocket, or not as RFC 6455 has it."""
     ws = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=MAX_MESSAGE_BYTES)
+    if not ws.can_prepare(request):
+        raise Refused(426, "this is a WebSocket: ask for an upgrade", headers={"Upgrade": "websocket"})
     await ws.prepare(request)
     return ws
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--allow-empty", is_flag=True, help="Let --prune remove all machines at once.")
 @click.option("--allow-eviction", is_flag=True, help="Also on a Redis that may throw jobs away when it is full.")
 @click.option("--take-over", is_flag=True, help="Also where a fleet that is gone left its keys in that Redis.")
+@click.option("--pull", is_flag=True, help="Pull what registries have now by the names of containers' images, first.")
 @click.option("--timeout", type=Duration(), default="5m", show_default=True, help="How long until all is ready.")
 @click.option("--no-wait", is_flag=True, help="Publish and return; do not wait until it is so.")
 @click.option("-w", "--watch", is_flag=True, help="Apply again at each change of the file, until Ctrl-C.")
@@ -44,6 +45,7 @@ def apply(
     allow_empty: bool,
     allow_eviction: bool,
     take_over: bool,
+    pull: bool,
     timeout: float,
     no_wait: bool,
     watch: bool,
@@ -58,7 +60,7 @@ def apply(
     With --plan just what that file says is done, without a question; when emp.yaml, the generation in force or what
     runs is no longer as it was, nothing is.
 
-    Exit: 0 done, 1 it did not work, 2 bad emp.yaml, 3 Redis out of reach, 4 not ready in time.
+    Exit: 0 done, 1 it did not work or waits for a person, 2 bad emp.yaml, 3 Redis out of reach, 4 not ready in time.
     """
     refuse_stdin(file, "emp apply")
     asked = Asked(
@@ -70,6 +72,7 @@ def apply(
         as_json=as_json,
         allow_eviction=allow_eviction,
         take_over=take_over,
+        pull=pull,
     )
     if watch:
         from emp_orch.cli import apply_watch
@@ -82,6 +85,8 @@ def apply(
     if plan is not None:
         from emp_orch.control import planfile
 
+        if pull:
+            raise UsageError("a plan is of the images that were there: --plan and --pull exclude each other")
         if prune or allow_empty:
             raise UsageError("--prune and --allow-empty are part of a plan", hint="give them to `emp diff --plan-out`")
         made = planfile.read(directory / plan)
@@ -104,6 +109,7 @@ async def _apply(path: Path, asked: Asked, made: PlanFile | None, plan: Path | N
     else:
         click.echo(publishing.headline(proposal, published, waited=not asked.no_wait))
         publishing.where(layout, proposal)
+    publishing.leave(published)
 
 
 def _by_plan(layout: Layout, path: Path, proposal: Proposal, made: PlanFile, where: Path, progress: Progress) -> Agree:

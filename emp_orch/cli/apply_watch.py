@@ -16,7 +16,6 @@ from emp_orch.cli import publishing
 from emp_orch.cli.progress import Progress
 from emp_orch.cli.publishing import Asked, Declined, Published
 from emp_orch.errors import EmpError, Exit, UsageError
-from emp_orch.plaintext import many_lines, shown_json
 
 if TYPE_CHECKING:
     from emp_orch.control.filewatch import FileWatch
@@ -98,9 +97,7 @@ class _Watching:
         if self._asked.no_wait:
             return self._done(proposal, published, waited=False)
         progress, timeout = self._progress, self._asked.timeout
-        waiting = asyncio.create_task(
-            publishing.wait(layout, proposal, published.generation, timeout, progress), name="wait"
-        )
+        waiting = asyncio.create_task(publishing.wait(layout, published.generation, timeout, progress), name="wait")
         changing = asyncio.create_task(files.changed(), name="change")
         try:
             await asyncio.wait((waiting, changing), return_when=asyncio.FIRST_COMPLETED)
@@ -159,6 +156,6 @@ class _Watching:
         """One outcome: a line of JSON on stdout, or words."""
         if self._asked.as_json:
             said = json.dumps({"outcome": outcome, "generation": self.number, **more}, ensure_ascii=False)
-            self._progress.line(shown_json(said), err=False)
+            self._progress.document(said)
         else:
-            self._progress.line(many_lines(text), err=err)
+            self._progress.line(text, err=err)

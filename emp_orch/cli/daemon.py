@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from emp_orch.loglines import log_handler
 
 
-def log_to_stderr() -> None:
-    """Plain lines with local time; supervisord captures them."""
-    logging.basicConfig(handlers=[log_handler()], level=logging.INFO)
+def log_to_stderr(*, gather: bool = False) -> None:
+    """Plain lines with local time; supervisord captures them. `gather`: as of log_handler."""
+    logging.basicConfig(handlers=[log_handler(gather=gather)], level=logging.INFO)
 
 
 @contextmanager

@@ -11,8 +11,7 @@ import click
 @click.pass_obj
 def api(root: Path) -> None:
     """Serve the HTTP API of the fleet that was applied in this folder."""
-    import asyncio
-
+    from emp_orch import loops
     from emp_orch.api.app import run
     from emp_orch.layout import Layout
     from emp_orch.settings import load
@@ -20,7 +19,7 @@ def api(root: Path) -> None:
 
     log_to_stderr()
     layout = Layout(root)
-    asyncio.run(run(layout, load(layout)))
+    loops.run(run(layout, load(layout)))
 
 
 @click.command()
@@ -51,4 +50,4 @@ def eventlog(root: Path) -> None:
 
     log_to_stderr()
     layout = Layout(root)
-    asyncio.run(run(layout, load(layout).api))
+    asyncio.run(run(layout, load(layout)))

@@ -24,9 +24,11 @@ SHOWN = 10
 @click.command()
 @click.option("-q", "--quiet", is_flag=True, help="Leave out what is well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--repair", "repairs", is_flag=True, help="First put aside what in Redis is not emp's.")
 @click.pass_obj
-def doctor(directory: Path, quiet: bool, as_json: bool) -> None:
-    """Examine this folder's fleet: emp.yaml, control plane, Redis, API, machines, workers. Changes nothing.
+def doctor(directory: Path, quiet: bool, as_json: bool, repairs: bool) -> None:
+    """Examine this folder's fleet: emp.yaml, control plane, Redis, API, machines, workers. Changes nothing, but with
+    --repair: a key of emp's that holds something else gets another name for a week, and emp writes its own anew.
 
     Answers by itself: why a machine is not there, why workers do not connect, why the API is out of reach.
     Exit: 0 all is well (warnings allowed), 1 something is wrong.
@@ -35,6 +37,12 @@ def doctor(directory: Path, quiet: bool, as_json: bool) -> None:
     from emp_orch.control.doctor.facts import gather
     from emp_orch.layout import Layout
 
+    if repairs:
+        from emp_orch.control.doctor.repair import repair
+
+        done = asyncio.run(repair(Layout(directory)))
+        for words in done or ["nothing in Redis is to be put aside"]:
+            click.echo(one_line(words), err=True)
     findings = examine(asyncio.run(gather(Layout(directory), os.environ)))
     failed = any(f.level == "fail" for f in findings)
     if as_json:

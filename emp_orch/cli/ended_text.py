@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from emp_orch.fleet.drift import Drift
     from emp_orch.fleet.observed import Observed, ProgramEnd
+    from emp_orch.store.generations import Generation
 
 # So many programs are told of in one wait: those of a bad checkout end all alike.
 MAX_TOLD = 5
@@ -21,10 +22,14 @@ INDENT = "    "
 
 
 class Ended:
-    """The ends that a wait came across. `generation`: what ended before a machine took it over is not its."""
+    """The ends that a wait came across. `generation`: what ended before a machine took it over is not its. `shell`:
+    the variables of who waits, which no longer reach programs by themselves.
+    """
 
-    def __init__(self, generation: int) -> None:
-        self._generation = generation
+    def __init__(self, generation: Generation, shell: Mapping[str, str]) -> None:
+        self._generation = generation.number
+        self._fleet = generation.fleet
+        self._shell = shell
         self._told: set[tuple[str, str, str]] = set()
         self._alike: set[str] = set()
         self._programs = 0
@@ -54,7 +59,25 @@ class Ended:
         if self._programs > MAX_TOLD:
             more = "more programs ended: emp diff" if self._programs == MAX_TOLD + 1 else ""
             return [more] if more else []
-        return [f"{program} on {machine_id} {_sentence(end)}", *set_off(end.lines)]
+        return [
+            f"{program} on {machine_id} {_sentence(end)}",
+            *set_off(end.lines),
+            *self._missed(machine_id, program, end),
+        ]
+
+    def _missed(self, machine_id: str, program: str, end: ProgramEnd) -> list[str]:
+        """What it may have ended for, where its last words name a variable that only we have."""
+        from emp_orch.fleet.desired import desired_machine
+        from emp_orch.fleet.inherits import missed
+        from emp_orch.fleet.model import ProgramName, RuntimeKind
+
+        machine = next((m for m in self._fleet.machines if m.id == machine_id), None)
+        if machine is None or machine.runtime is not RuntimeKind.PROCESS:
+            return []
+        wanted = desired_machine(self._fleet, machine).program(ProgramName(program))
+        names = missed(wanted, end.lines, self._shell) if wanted is not None else ()
+        what = "is set here, and does not reach it by itself: it gets it by"
+        return [f"{INDENT}{name} {what} inherit: [{name}]" for name in names]
 
 
 def _sentence(end: ProgramEnd) -> str:

@@ -49,7 +49,7 @@ async def _events(settings: Settings, types: frozenset[str], limit: int, follow:
     from emp_orch.store.events import Events
     from emp_orch.store.keys import Keys
 
-    async with connected(settings.redis_url, read_only=True) as r:
+    async with connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
         stream = Events(r, Keys(settings.prefix))
         try:
             after = await stream.latest_id()

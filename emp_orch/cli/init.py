@@ -177,7 +177,7 @@ def _write(folder: Path, text: str, *, force: bool) -> None:
     click.echo(f"wrote {target}{' and .gitignore' if ignoring else ''}")
     click.echo("next: emp validate   check it")
     click.echo("      emp apply      bring it up")
-    click.echo("      emp diff       see how what runs differs from the file")
+    click.echo("      emp diff       see how what runs differs from what was applied")
 
 
 def _check_name(name: str) -> None:

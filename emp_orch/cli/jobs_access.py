@@ -56,12 +56,12 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
 
     told = settings.load(Layout(folder))
     keys = Keys(told.prefix)
-    async with connected(told.redis_url) as r:
+    async with connected(told.redis_url, owner=told.redis_owner) as r:
         line = Pipelined(r)
         try:
             yield Access(
                 redis=r,
-                queue=Queue(r, keys, line.call),
+                queue=Queue(r, keys, line.call, line.calls, replicas=told.replicas),
                 events=Events(r, keys),
                 services=KnownServices(r, keys, told.fleet),
                 explainer=Explainer(r, keys, told.fleet),

@@ -16,6 +16,7 @@ from msgspec import Struct
 from emp_orch import settings
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.layout import Layout
+from emp_orch.ports import refuse_strangers
 
 if TYPE_CHECKING:
     from emp_orch.settings import Listen
@@ -87,9 +88,11 @@ def submitted(folder: Path, asked: dict[str, Any], within_s: float | None) -> Qu
     Raises UsageError for a job that cannot be accepted, EmpError when its id is another job's.
     """
     wait_s = QUICK_S if within_s is None or within_s >= QUICK_S else 0
-    listen = settings.load(Layout(folder)).api
+    known = settings.load(Layout(folder))
     try:
-        status, body = _post(listen, f"/api/jobs?wait={wait_s}", asked, wait_s + ANSWER_S)
+        if known.uid is not None:
+            refuse_strangers(known.api.reached_at, known.api.port, known.uid)
+        status, body = _post(known.api, f"/api/jobs?wait={wait_s}", asked, wait_s + ANSWER_S)
         answer = msgspec.json.decode(body, type=_Answer)
     except (OSError, ValueError, IndexError):  # msgspec's errors are ValueErrors
         return None

@@ -120,15 +120,16 @@ def lane_table(lanes: Sequence[LaneView], served: dict[str, LaneWorkers], now_ms
     for lane, line in zip(lanes, lines, strict=True):
         told += [line, _cut(INDENT + asked(lane.requirements), width)]
         if lane.unworkable:
-            told.append(_wrapped(plain(lane.unworkable), width, INDENT))
+            told.append(_wrapped(lane.unworkable, width, INDENT))
     return "\n".join(told)
 
 
 def _wrapped(text: str, width: int, indent: str, first: str | None = None) -> str:
+    """Other people's words are safe in `text` and in `first`."""
     return textwrap.fill(
-        text,
+        plain(text),
         width,
-        initial_indent=indent if first is None else first,
+        initial_indent=indent if first is None else plain(first),
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
@@ -137,7 +138,7 @@ def _wrapped(text: str, width: int, indent: str, first: str | None = None) -> st
 
 def field(name: str, text: str, width: int) -> str:
     """`  name      text`, wrapped under itself."""
-    return _wrapped(plain(text), width, " " * 12, f"  {name:<10}")
+    return _wrapped(text, width, " " * 12, f"  {name:<10}")
 
 
 def explanation(found: Explained, width: int) -> str:
@@ -147,13 +148,13 @@ def explanation(found: Explained, width: int) -> str:
     nobody = found.workers and all(w.standing == "unable" for w in found.workers)
     why = "no worker can run it" if nobody and job.status == "pending" else found.why
     told = "" if why == f"it is {job.status}" else f": {why}"
-    lines = [_wrapped(plain(f"job {job.id} is {job.status}{told}"), width, INDENT, "")]
+    lines = [_wrapped(f"job {job.id} is {job.status}{told}", width, INDENT, "")]
     lines.append(field("asks for", asked(job.requirements), width))
     if found.fleet:
         lines.append(field("fleet", found.fleet, width))
     elif found.workers:
         lines.append(field("fleet", "nothing was applied, so only reports count", width))
-    lines += [_wrapped(plain(words), width, " " * 8, f"  {who}: ") for who, words in _told(found.workers)]
+    lines += [_wrapped(words, width, " " * 8, f"  {who}: ") for who, words in _told(found.workers)]
     return "\n".join(lines)
 
 

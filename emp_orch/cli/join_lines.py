@@ -7,12 +7,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from emp_orch.errors import UsageError
-from emp_orch.fleet.model import GpuKind, Machine
-from emp_orch.images import MACHINE_IMAGE
-from emp_orch.render.compose import HOME
-from emp_orch.render.quoting import docker_csv, shell_line
+from emp_orch.fleet.containers import desired_container
+from emp_orch.fleet.desired import desired_machine
+from emp_orch.fleet.model import Fleet, GpuKind, Machine
+from emp_orch.render.box import box_of, docker_run
+from emp_orch.render.quoting import shell_line
 from emp_orch.settings import Settings
-from emp_orch.store.artifact_url import is_local
+from emp_orch.urls import hosts_of
 
 
 class Lines(NamedTuple):
@@ -20,24 +21,16 @@ class Lines(NamedTuple):
     plain: str
 
 
-def lines(machine: Machine, *, url: str, token: str) -> Lines:
-    """Both lines, each word quoted for a shell."""
+def lines(fleet: Fleet, machine: Machine, *, url: str, token: str) -> Lines:
+    """Both lines for `machine` of `fleet`, each word quoted for a shell."""
     join = {"EMP_JOIN_URL": url, "EMP_JOIN_TOKEN": token}
-    docker = ["docker", "run", "--detach", "--name", f"emp-{machine.id}", "--init", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108  # the container's
-    docker += ["--restart", "unless-stopped", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    docker += ["--volume", f"emp-{machine.id}:{HOME}", *_gpus(machine)]
-    for name, value in {"MACHINE_ID": machine.id, **join}.items():
-        docker += ["--env", f"{name}={value}"]
-    docker.append(machine.image or MACHINE_IMAGE)
+    # Which devices a box has, only its person knows.
+    every = machine.gpus.kind is GpuKind.NVIDIA and not machine.gpus.ids
+    box = box_of(desired_machine(fleet, machine), desired_container(machine, ()), all_gpus=every)
+    name = f"emp-{machine.id}"
+    docker = docker_run(box, name=name, volume=name, environment={"MACHINE_ID": machine.id, **join})
     plain = shell_line("emp", "machine", machine.id, "--stay", variables=join)
     return Lines(docker=shell_line(*docker), plain=plain)
-
-
-def _gpus(machine: Machine) -> list[str]:
-    if machine.gpus.kind is not GpuKind.NVIDIA:
-        return []
-    # Several devices are one value of a comma-separated option.
-    return ["--gpus", docker_csv(f"device={','.join(machine.gpus.ids)}") if machine.gpus.ids else "all"]
 
 
 def checked_url(url: str) -> str:
@@ -52,10 +45,8 @@ def warnings(settings: Settings, url: str, *, is_loopback: Callable[[str], bool]
     found = []
     if is_loopback(urlsplit(url).hostname or ""):
         found.append(f"{url} is reached from this host only; give --api URL, and an api.host other hosts reach")
-    if is_loopback(urlsplit(settings.machine_redis_url).hostname or ""):
+    if any(map(is_loopback, hosts_of(settings.machine_redis_url))):
         found.append("Redis is reached from this host only; set redis.machine_url to what the box reaches")
     if urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or ""):
         found.append("the token and the way to Redis go over plain HTTP; put the API behind https on open networks")
-    if is_local(settings.artifacts):
-        found.append("what jobs make there stays on that box: jobs.artifacts is a folder of this host")
     return found

@@ -117,4 +117,7 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "drain_lifted": ("drain lifted", _person),
     "jobs_lost": ("jobs lost", _hinted),
     "redis_evicted": ("Redis evicts", _hinted),
+    "redis_replicas": ("Redis replicas", _hinted),
+    "redis_repaired": ("Redis repaired", _hinted),
+    "jobs_put_back": ("jobs put back", _hinted),
 }

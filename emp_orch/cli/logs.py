@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import zlib
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import click
 
 from emp_orch.cli.complete import log_names
 from emp_orch.errors import EmpError, UsageError
+from emp_orch.plaintext import without_controls
 
 if TYPE_CHECKING:
     from emp_orch.control.logfiles import LogFile
@@ -32,9 +32,6 @@ _PALETTE = (
     "bright_magenta",
     "bright_blue",
 )
-# Terminal escapes in a log are no business of the terminal that shows it: CSI, OSC, and single-character ones.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @click.command()
@@ -162,9 +159,8 @@ def prefix(name: str, width: int, *, colour: bool) -> str:
 
 
 def cleaned(text: str) -> str:
-    """A log line fit for a terminal: no escapes, no control characters; of a progress bar its last state."""
-    last = text.rstrip("\r").rpartition("\r")[2]
-    return _CONTROLS.sub("", _ESCAPES.sub("", last))
+    """A log line fit for a terminal, whose business its escapes are not; of a progress bar its last state."""
+    return without_controls(text.rstrip("\r").rpartition("\r")[2])
 
 
 def json_line(line: Line) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from emp_orch.errors import UsageError
 from emp_orch.images import PYTHON
-from emp_orch.render.compose import HOME
 
 if TYPE_CHECKING:
     from emp_orch.layout import Layout
 
-_EMP = (PYTHON, "-I", "-m", "emp_orch", "-C", HOME, "logs")
+# Its image says where.
+_HERE = f'exec {PYTHON} -I -m emp_orch -C "${{EMP_MACHINE_LOGS%/logs}}" logs "$@"'
+_EMP = ("sh", "-c", _HERE, "emp")
 
 
 def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from emp_orch.cli.options import Duration
 from emp_orch.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
-    from emp_orch.fleet.model import Machine
+    from emp_orch.fleet.model import Fleet, Machine
     from emp_orch.layout import Layout
     from emp_orch.settings import Settings
 
@@ -47,11 +47,11 @@ def join(directory: Path, machine_id: str, plain: bool, api_url: str | None, exp
 
     layout = Layout(directory)
     settings = settings_files.load(layout)
-    found = _external(layout, settings, machine_id)
+    fleet, found = _external(layout, settings, machine_id)
     expires_s = int(time.time()) + int(expires)
     url = join_lines.checked_url(api_url or settings.api_machine_url or settings.api.url)
     token = JoinTokens(layout).issue(settings.fleet, machine_id, expires_s=expires_s)
-    lines = join_lines.lines(found, url=url, token=token)
+    lines = join_lines.lines(fleet, found, url=url, token=token)
     for warning in join_lines.warnings(settings, url, is_loopback=is_loopback):
         click.echo(f"emp: {warning}", err=True)
     if as_json:
@@ -74,6 +74,7 @@ def revoke(directory: Path, machine_id: str) -> None:
     from emp_orch.layout import Layout
     from emp_orch.runtimes.join_tokens import JoinTokens
     from emp_orch.store import connect, scoped_access
+    from emp_orch.store.keys import Keys
 
     layout = Layout(directory)
     settings = settings_files.load(layout)
@@ -81,8 +82,8 @@ def revoke(directory: Path, machine_id: str) -> None:
     JoinTokens(layout).revoke(machine_id)
 
     async def shut_out() -> None:
-        async with connect.connected(settings.redis_url) as r:
-            await scoped_access.withdraw(r, settings.fleet, machine_id)
+        async with connect.connected(settings.redis_url, owner=settings.redis_owner) as r:
+            await scoped_access.withdraw(r, Keys(settings.prefix), settings.fleet, machine_id)
 
     try:
         asyncio.run(shut_out())
@@ -94,16 +95,16 @@ def revoke(directory: Path, machine_id: str) -> None:
     click.echo(f"{machine_id} is shut out; `emp machine join {machine_id}` lets a box in again")
 
 
-def _external(layout: Layout, settings: Settings, machine_id: str) -> Machine:
-    """The machine as the fleet that was applied has it. Raises UsageError when that has no such external one."""
+def _external(layout: Layout, settings: Settings, machine_id: str) -> tuple[Fleet, Machine]:
+    """The fleet that was applied, and its machine. Raises UsageError when that has no such external one."""
     from emp_orch.control.generation import kept
     from emp_orch.fleet.model import RuntimeKind
 
     generation = kept(layout)
     machines = generation.fleet.machines if generation and generation.fleet.name == settings.fleet else ()
     found = next((m for m in machines if m.id == machine_id), None)
-    if found is not None and found.runtime is RuntimeKind.EXTERNAL:
-        return found
+    if generation is not None and found is not None and found.runtime is RuntimeKind.EXTERNAL:
+        return generation.fleet, found
     if found is not None:
         raise UsageError(
             f"machine {machine_id} has runtime {found.runtime}: emp starts it itself",

@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "exec": ("exec", "exec_", "Run a command in a machine."),
     "doctor": ("doctor", "doctor", "Find what is wrong, and the way out."),
     "images": ("images", "images", "Build and list the image that containers are made from."),
+    "keys": ("keys", "keys", "`rotate`: draw the key anew by which machines know their orders."),
     "render": ("render", "render", "Show the supervisord.conf of each machine, the compose.yaml of each host."),
     "control": ("daemons", "control", "The control plane's supervisord."),
     "redis": ("daemons", "redis", "The embedded Redis."),

@@ -120,14 +120,16 @@ def _resumed(done: Resumed, scope: str) -> str:
 async def _orders(directory: Path) -> AsyncIterator[tuple[Orders, Settings, Client]]:
     from emp_orch import settings as settings_files
     from emp_orch.layout import Layout
+    from emp_orch.runtimes.signing import SigningKey
     from emp_orch.store import connect
     from emp_orch.store.keys import Keys
     from emp_orch.store.orders import Orders
 
     settings = settings_files.load(Layout(directory))
-    async with connect.connected(settings.redis_url) as r:
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner) as r:
         try:
-            yield Orders(r, Keys(settings.prefix), settings.fleet), settings, r
+            seal = SigningKey(Layout(directory), settings.fleet).control()
+            yield Orders(r, Keys(settings.prefix), settings.fleet, seal), settings, r
         except connect.TRANSIENT as e:
             raise connect.unreachable(settings.redis_url, e) from e
 

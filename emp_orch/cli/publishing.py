@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
 from emp_orch.cli.progress import Progress
-from emp_orch.errors import UsageError, WaitTimeout
+from emp_orch.errors import Exit, UsageError, WaitTimeout
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The options that everything which publishes has. `timeout` in seconds. The last two are `emp apply`'s: nothing
-    else brings a fleet to a Redis that it was not on before.
+    """The options that everything which publishes has. `timeout` in seconds. The last three are `emp apply`'s: nothing
+    else brings a fleet to a Redis that it was not on before, or looks for other images.
     """
 
     yes: bool
@@ -41,6 +43,7 @@ class Asked:
     as_json: bool
     allow_eviction: bool = True
     take_over: bool = False
+    pull: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +69,13 @@ async def carry_out(
 ) -> Published:
     """Make `proposal` so, from the look to the wait. Without `agree` the plan is shown and the person asked."""
     published = await put_in_force(layout, proposal, asked, progress, agree)
-    return published if asked.no_wait else await waited_for(layout, proposal, published, asked.timeout, progress)
+    return published if asked.no_wait else await waited_for(layout, published, asked.timeout, progress)
 
 
-async def waited_for(
-    layout: Layout, proposal: Proposal, published: Published, within_s: float, progress: Progress
-) -> Published:
+async def waited_for(layout: Layout, published: Published, within_s: float, progress: Progress) -> Published:
     """`published` once it is so, as far as it can be without a person; a Ctrl-C says that it goes on."""
     try:
-        away = await wait(layout, proposal, published.generation, within_s, progress)
+        away = await wait(layout, published.generation, within_s, progress)
     except asyncio.CancelledError:
         progress.line("no longer waiting; the reconciler goes on: emp status shows how far, emp down stops it")
         raise
@@ -96,15 +97,18 @@ async def put_in_force(
         await refuse_unfit(
             proposal.settings, proposal.fleet, allow_eviction=asked.allow_eviction, take_over=asked.take_over
         )
-    seen = await preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty)
+    proposal = structs.replace(proposal, pull=asked.pull)
+    seen = await preview(layout, proposal, prune=asked.prune, allow_empty=asked.allow_empty, tell=progress.stage)
     if agree is not None:
         await agree(seen)
     elif not seen.nothing:
         show(proposal, seen, progress)
         confirm(asked)
     progress.stage("control plane")
-    await steps.bring_up(layout, proposal, seen)
-    async with connect.connected(proposal.settings.redis_url) as r:
+    proposal = await steps.bring_up(layout, proposal, seen, progress.stage, progress.line)
+    async with connect.connected(proposal.settings.redis_url, owner=proposal.settings.redis_owner) as r:
+        if why := await steps.shared_login(proposal.settings, r):
+            progress.line(why)
         session = steps.Session(layout, proposal.settings, r)
         generation = await session.current() if seen.same else None
         if generation is None:
@@ -115,12 +119,14 @@ async def put_in_force(
 def show(proposal: Proposal, seen: Preview, progress: Progress) -> None:
     """The plan, for a person to read before saying yes."""
     from emp_orch.control.plan_text import plan_lines
-    from emp_orch.spec import notes
+    from emp_orch.spec import notes, notes_of_shell
     from emp_orch.spec.devices import notes_here
 
     head, *rest = plan_lines(proposal, seen)
-    progress.line(click.style(head, bold=True))
-    for line in (*rest, *notes(proposal.fleet), *map(str, notes_here(proposal.fleet))):
+    progress.line(head, bold=True)
+    known = {key.removeprefix("env:") for key in proposal.secrets}
+    of_shell = notes_of_shell(proposal.fleet, os.environ, known=known)
+    for line in (*rest, *notes(proposal.fleet), *of_shell, *map(str, notes_here(proposal.fleet))):
         progress.line(line)
 
 
@@ -145,18 +151,18 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-async def wait(
-    layout: Layout, proposal: Proposal, generation: Generation, within_s: float, progress: Progress
-) -> tuple[str, ...]:
+async def wait(layout: Layout, generation: Generation, within_s: float, progress: Progress) -> tuple[str, ...]:
     """Until the fleet is as `generation` says; the external machines that have yet to join.
 
     Raises WaitTimeout with what is still missing.
     """
     from emp_orch.control.apply import Session
+    from emp_orch.settings import load
     from emp_orch.store import connect
 
-    async with connect.connected(proposal.settings.redis_url) as r:
-        return await _watch(layout, Session(layout, proposal.settings, r), generation, within_s, progress)
+    settings = load(layout)  # those in force: of two applies at once only one made the password
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner) as r:
+        return await _watch(layout, Session(layout, settings, r), generation, within_s, progress)
 
 
 async def _watch(
@@ -167,7 +173,7 @@ async def _watch(
 
     last: tuple[Drift, ...] = ()
 
-    ended = Ended(generation.number)
+    ended = Ended(generation, os.environ)
     words: dict[str, tuple[str, ...]] = {}
 
     def look(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | None) -> None:
@@ -243,7 +249,7 @@ def outcome(proposal: Proposal, published: Published, *, waited: bool) -> dict[s
         "fleet": settings.fleet,
         "generation": published.generation.number,
         "changed": not published.unchanged,
-        "converged": waited,
+        "converged": waited and not published.away,
         "api": settings.api.url,
         "monitor": settings.monitor.url,
         "machines": [m.id for m in proposal.fleet.machines],
@@ -254,9 +260,17 @@ def outcome(proposal: Proposal, published: Published, *, waited: bool) -> dict[s
 def headline(proposal: Proposal, published: Published, *, waited: bool) -> str:
     """What came of it, in one line."""
     name, number = proposal.settings.fleet, published.generation.number
+    if published.away:
+        return f"{name} waits for people: {sizes(proposal, published)}"
     if published.unchanged:
         return f"nothing to do: generation {number} of {name} is what runs"
     return f"{name} {'is ready' if waited else 'was published'}: {sizes(proposal, published)}"
+
+
+def leave(published: Published) -> None:
+    """Exit 1 when machines have yet to join: `emp diff` calls that a difference, too."""
+    if published.away:
+        sys.exit(Exit.FAILED)
 
 
 def sizes(proposal: Proposal, published: Published) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machines
 from emp_orch.fleet.hosts import HOST_GATEWAY, is_here, is_loopback
@@ -12,6 +11,7 @@ from emp_orch.layout import Layout
 from emp_orch.render.compose import Placed, render_compose
 from emp_orch.resources import read_text
 from emp_orch.runtimes.host_folder import container_user, folder_digest
+from emp_orch.urls import with_hosts, without_login
 
 _NO_GENERATION = 0
 
@@ -55,8 +55,4 @@ def redis_url_inside(fleet: Fleet) -> str:
     url = fleet.redis.machine_url or fleet.redis.url
     if url == EMBEDDED:
         return f"redis://{HOST_GATEWAY}:{fleet.redis.port}/0"
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    if is_loopback(parts.hostname or ""):
-        place = HOST_GATEWAY if parts.port is None else f"{HOST_GATEWAY}:{parts.port}"
-    return urlunsplit((parts.scheme, place, parts.path, parts.query, ""))
+    return without_login(with_hosts(url, lambda host: HOST_GATEWAY if is_loopback(host) else host))

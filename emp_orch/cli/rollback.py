@@ -14,7 +14,7 @@ from emp_orch.cli import publishing
 from emp_orch.cli.complete import generation_numbers, machine_ids
 from emp_orch.cli.options import Duration
 from emp_orch.cli.progress import Progress
-from emp_orch.cli.publishing import Asked
+from emp_orch.cli.publishing import Asked, Published
 
 if TYPE_CHECKING:
     from emp_orch.control.proposal import Proposal
@@ -68,10 +68,11 @@ async def _rollback(directory: Path, number: int | None, asked: Asked) -> None:
 
     layout = Layout(directory)
     proposal = await rolled_back(layout, number, os.environ)
-    differs = await _carry_out(layout, proposal, asked)
+    published, differs = await _carry_out(layout, proposal, asked)
     if differs and not asked.as_json:
         lines = "\n".join(f"  {line}" for line in differs)
         click.echo(f"\nnote: emp.yaml still says otherwise, and the next `emp apply` makes it so:\n{lines}", err=True)
+    publishing.leave(published)
 
 
 @click.command()
@@ -104,12 +105,14 @@ async def _scale(directory: Path, machine: str, slots: int, asked: Asked) -> Non
 
     layout = Layout(directory)
     proposal, before = await scaled(layout, machine, slots, os.environ)
-    await _carry_out(layout, proposal, replace(asked, prune=before.prune, allow_empty=before.allow_empty))
+    asked = replace(asked, prune=before.prune, allow_empty=before.allow_empty)
+    published, _ = await _carry_out(layout, proposal, asked)
     old = {m.id: m.num_gpus for m in before.fleet.machines}
     chosen = [m.id for m in proposal.fleet.machines if m.num_gpus != old[m.id]]
     note = _kept_in_file(layout, proposal, chosen[0] if chosen else machine, slots)
     if note and not asked.as_json:
         click.echo(f"\nnote: {note}", err=True)
+    publishing.leave(published)
 
 
 def _kept_in_file(layout: Layout, proposal: Proposal, machine_id: str, slots: int) -> str:
@@ -131,8 +134,8 @@ def _kept_in_file(layout: Layout, proposal: Proposal, machine_id: str, slots: in
     return f"{said.origin} says {form}{means}: the next `emp apply` goes back to it; write {slots} there to keep it"
 
 
-async def _carry_out(layout: Layout, proposal: Proposal, asked: Asked) -> tuple[str, ...]:
-    """Make it so and say it. Returns what emp.yaml says otherwise."""
+async def _carry_out(layout: Layout, proposal: Proposal, asked: Asked) -> tuple[Published, tuple[str, ...]]:
+    """Make it so and say it. Returns what came of it, and what emp.yaml says otherwise."""
     from emp_orch.control.past import still_says
 
     with Progress() as progress:
@@ -146,4 +149,4 @@ async def _carry_out(layout: Layout, proposal: Proposal, asked: Asked) -> tuple[
         click.echo(json.dumps({**publishing.outcome(proposal, published, waited=waited), **more}))
     else:
         click.echo(publishing.headline(proposal, published, waited=waited))
-    return differs
+    return published, differs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def validate(folder: Path, file: Path | None, as_json: bool) -> None:
     """Check FILE [emp.yaml], or standard input for -, and name every problem in it."""
-    from emp_orch.spec import ConfigError, is_virtual_environment, notes
+    from emp_orch.spec import ConfigError, environment, is_virtual_environment, notes, notes_of_shell
     from emp_orch.spec.devices import notes_here
 
     try:
@@ -47,7 +48,8 @@ def validate(folder: Path, file: Path | None, as_json: bool) -> None:
         _note_connector(service)
     if is_virtual_environment(folder_of(folder, file) / ".env"):
         click.echo(".env: note: a virtual environment of Python, nothing is read from it", err=True)
-    for note in (*notes(fleet), *notes_here(fleet)):
+    known = environment(folder_of(folder, file) / "emp.yaml", os.environ)
+    for note in (*notes(fleet), *notes_of_shell(fleet, os.environ, known=known), *notes_here(fleet)):
         click.echo(note, err=True)
 
 

@@ -33,6 +33,8 @@ def standing(found: Difference) -> list[tuple[str, str]]:
         lines.append(("lost", loss_line(found.redis.lost, now_ms)))
     if found.redis.evicts:
         lines.append(("evicts", f"{found.redis.eviction}; {found.redis.way_out}"))
+    if found.redis.alone:
+        lines.append(("alone", found.redis.alone))
     lines += [("person", f"{d.drift.kind} {d.drift.subject}: {d.held}") for d in found.quarantined[:SHOWN]]
     if (more := len(found.quarantined) - SHOWN) > 0:
         lines.append(("", f"… and {more} more that need a person: emp diff"))

@@ -36,8 +36,8 @@ def start(directory: Path, timeout: float, no_wait: bool, as_json: bool, foregro
     With --foreground it stays as long as the control plane runs, tells systemd (Type=notify) once that is up, and stops
     the fleet when it is told to end; it exits with 1 when the control plane ended by itself.
 
-    Exit: 0 done or it ran already, 1 it did not work, 2 nothing was applied here or a secret without value, 3 Redis out
-    of reach, 4 not ready in time.
+    Exit: 0 done or it ran already, 1 it did not work or waits for a person, 2 nothing was applied here or a secret
+    without value, 3 Redis out of reach, 4 not ready in time.
     """
     if foreground and as_json:
         raise UsageError("--json says how a start ended: not with --foreground")
@@ -61,8 +61,9 @@ async def _start(directory: Path, timeout_s: float, no_wait: bool, as_json: bool
         if started.ran:
             progress.line(f"{started.proposal.settings.fleet} runs already")
         if not no_wait:
-            published = await publishing.waited_for(layout, started.proposal, published, timeout_s, progress)
+            published = await publishing.waited_for(layout, published, timeout_s, progress)
     _tell(layout, started, published, waited=not no_wait, as_json=as_json)
+    publishing.leave(published)
 
 
 def _tell(layout: Layout, started: Started, published: Published, *, waited: bool, as_json: bool) -> None:
@@ -77,7 +78,8 @@ def _tell(layout: Layout, started: Started, published: Published, *, waited: boo
         click.echo(json.dumps({**outcome, "emp_yaml_differs": list(differs)}))
         return
     state = "is ready" if waited else "runs already" if started.ran else "is starting"
-    click.echo(f"{proposal.settings.fleet} {state}: {publishing.sizes(proposal, published)}")
+    head = f"{proposal.settings.fleet} {state}: {publishing.sizes(proposal, published)}"
+    click.echo(publishing.headline(proposal, published, waited=waited) if published.away else head)
     publishing.where(layout, proposal)
     if differs:
         lines = "\n".join(f"  {line}" for line in differs)

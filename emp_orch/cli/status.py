@@ -98,10 +98,11 @@ def as_document(found: Overview) -> dict[str, Any]:
             "redis": {
                 "embedded": found.settings.embedded,
                 "url": redacted(found.settings.redis_url),
-                "ok": not found.redis_error,
-                "error": found.redis_error,
+                "ok": not found.redis_trouble,
+                "error": found.redis_trouble,
                 "lost": difference.redis.lost if difference else None,
                 "eviction": difference.redis.eviction if difference else "",
+                "alone": difference.redis.alone if difference else "",
             },
             "reconciler": {
                 "silent": found.reconciler_silent,
@@ -169,7 +170,7 @@ def _plane(found: Overview) -> str:
     rows = [_part_row(p, found) for p in found.plane]
     if not found.settings.embedded:
         # First of the parts, as where it is one of them.
-        state = "ERROR" if found.redis_error else "answers"
+        state = "ERROR" if found.redis_trouble else "answers"
         rows.insert(len(rows) - len(found.parts), ("redis", state, "-", "-", _redis_detail(found)))
     return table(("CONTROL PLANE", "STATE", "PID", "UP", ""), rows)
 
@@ -185,8 +186,8 @@ def _part_row(part: Part, found: Overview) -> tuple[str, str, str, str, str]:
 def _redis_detail(found: Overview) -> str:
     from emp_orch.store.connect import redacted
 
-    if found.redis_error:
-        return found.redis_error
+    if found.redis_trouble:
+        return found.redis_trouble
     return ("embedded, " if found.settings.embedded else "") + redacted(found.settings.redis_url)
 
 
@@ -234,7 +235,9 @@ def _machine_row(m: MachineNow) -> tuple[str, ...]:
 def machine_status(m: MachineNow) -> str:
     """Its status in a few words, with what is wrong with it."""
     if m.instance == "gone":
-        word = "not running"
+        word = f"not running: {m.engine}" if m.engine else "not running"
+    elif m.engine:
+        word = m.engine
     elif m.age_ms is None:
         word = m.status
     elif m.stale:
@@ -253,7 +256,7 @@ def _workers(found: Overview, limit: int | None) -> str:
         return ""
     workers = sorted(found.workers, key=lambda w: (w.report.machine_id, w.report.gpu))
     now_ms, stale_ms = found.difference.observed.now_ms, found.difference.desired.stale_after_ms
-    well = [now_ms - w.seen_ms <= stale_ms and _well(w) for w in workers]
+    well = [abs(now_ms - w.seen_ms) <= stale_ms and _well(w) for w in workers]
     shown, more = _cut(tuple(workers), limit, well, "worker", "idle or busy")
     rows = [_worker_row(w, now_ms, stale_ms) for w in shown]
     return table(("WORKER", "STATUS", "JOB", "DONE", "FAILED", "CONNECTORS"), rows) + more
@@ -278,13 +281,14 @@ def _worker_row(worker: SeenWorker, now_ms: int, stale_ms: int) -> tuple[str, ..
     from emp_orch.cli.text import age
 
     report = worker.report
-    silent = now_ms - worker.seen_ms > stale_ms
+    silent = abs(now_ms - worker.seen_ms) > stale_ms
     status = f"silent for {age(now_ms - worker.seen_ms)}" if silent else str(report.status)
     connectors = [_connector(name, c) for name, c in report.connector_statuses.items()]
     return (
         report.worker_id,
         status,
-        report.current_job_id or "-",
+        # What a silent one was at may be done elsewhere by now.
+        "-" if silent else report.current_job_id or "-",
         str(report.jobs_completed),
         str(report.jobs_failed),
         " · ".join(connectors) or "-",

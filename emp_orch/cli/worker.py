@@ -33,8 +33,9 @@ from emp_orch.cli.options import Duration
     envvar="EMP_ARTIFACTS_URL",
     default="",
     metavar="URL",
-    help="Where outputs go, any fsspec URL; without it the folder artifacts here.",
+    help="Where outputs go, any fsspec URL, or api:// for the fleet's API; without it the folder artifacts here.",
 )
+@click.option("--replicas", type=click.IntRange(0, 5), default=0, help="Of Redis, that are to have the end of a run.")
 @click.option("--input-host", "input_hosts", multiple=True, metavar="HOST", help="Whose URLs jobs may name as inputs.")
 @click.option("--input-max-bytes", type=click.IntRange(min=0), default=0, help="How large one of these may be.")
 @click.pass_context
@@ -54,31 +55,36 @@ def worker(
     heartbeat: float,
     probe: float,
     artifacts: str,
+    replicas: int,
     input_hosts: tuple[str, ...],
     input_max_bytes: int,
 ) -> None:
     """Take jobs from the queue for one GPU slot, one at a time. Redis: HUB_REDIS_URL or REDIS_URL."""
-    import asyncio
     import os
     from typing import Any
 
     import msgspec
 
+    from emp_orch import loops
     from emp_orch.cli.daemon import log_to_stderr, stop_on_signals
     from emp_orch.errors import UsageError
+    from emp_orch.machine.redis_url import own_url
+    from emp_orch.store.api_access import access_file
     from emp_orch.store.artifacts import local_url
     from emp_orch.worker.config import (
         WorkerConfig,
         check_machine_id,
         parse_binding,
+        store_url,
         with_discovery,
         with_options,
         with_warmups,
     )
     from emp_orch.worker.daemon import run_worker
     from emp_orch.worker.input_urls import UrlRules
+    from emp_orch.worker.service_ends import machine_folder
 
-    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
+    url = own_url()
     if not url:
         raise UsageError("the worker does not know its Redis", hint="set HUB_REDIS_URL or REDIS_URL")
     try:
@@ -89,6 +95,7 @@ def worker(
     names = [b.service for b in bindings]
     if twice := {n for n in names if names.count(n) > 1}:
         raise UsageError(f"--service names {', '.join(sorted(twice))} twice")
+    folder = machine_folder()
     config = WorkerConfig(
         machine_id=check_machine_id(machine),
         gpu=gpu,
@@ -100,13 +107,14 @@ def worker(
         lease_s=lease_ttl,
         heartbeat_s=heartbeat,
         probe_s=probe,
-        artifacts=artifacts or local_url(ctx.obj / "artifacts"),
+        artifacts=store_url(artifacts, os.environ, folder and access_file(folder)) or local_url(ctx.obj / "artifacts"),
         url_inputs=UrlRules(hosts=input_hosts, max_bytes=input_max_bytes),
+        replicas=replicas,
     )
-    log_to_stderr()
+    log_to_stderr(gather=True)
 
     async def run() -> None:
         with stop_on_signals() as stop:
             await run_worker(config, url, os.environ.get("EMP_REDIS_PREFIX", ""), stop)
 
-    asyncio.run(run())
+    loops.run(run())

@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 from msgspec import structs
 
-from emp_orch.errors import EmpError
 from emp_orch.fleet.observed import ConnectorReport
 from emp_orch.jobs.model import Job, JobError, Output, Progress, Result
 from emp_orch.jobs.offers import Offers
@@ -54,16 +53,6 @@ class RunFailed(Exception):
 
 class StillRuns(Exception):
     """The run that was asked about has not ended yet."""
-
-
-class CannotLoad(EmpError):
-    """A connector that cannot be made: its kind is unknown, its package broken, or its settings wrong."""
-
-
-def no_options(kind: str, options: Mapping[str, Any]) -> None:
-    """For a connector without settings. Raises CannotLoad when there are any."""
-    if options:
-        raise CannotLoad(f"the connector {kind} takes no options, found {', '.join(options)}")
 
 
 class Sink(Protocol):

@@ -18,10 +18,10 @@ from emp_orch.connectors.base import Run, RunFailed, StillRuns
 from emp_orch.connectors.http_answers import Look, Phase, body_for, json_of, look_at, pick, refusal, seconds_to_wait
 from emp_orch.connectors.http_answers import failure as failure_of
 from emp_orch.connectors.http_client import NETWORK, Requests, base_url, is_json, name_of
-from emp_orch.connectors.http_options import filled, headers_of, options_of, secrets_of
 from emp_orch.connectors.outputs import body_of, content_type_of, once
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Output, Progress, Result
+from emp_orch.options.http import filled, headers_of, options_of, secrets_of
 
 PROBE_TIMEOUT_S = 3.0
 POLL_TIMEOUT_S = 30.0

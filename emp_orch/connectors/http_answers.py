@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, RunFailed
-from emp_orch.connectors.http_options import Options
 from emp_orch.jobs.model import Job
+from emp_orch.options.http import Options
 
 # Answers below 500 after which the same request may succeed: a slow client, too early, too many requests.
 _RETRYABLE = frozenset({408, 425, 429})

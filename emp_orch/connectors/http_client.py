@@ -13,7 +13,8 @@ import aiohttp
 from yarl import URL
 
 from emp_orch import ports, sessions
-from emp_orch.connectors.base import CannotLoad, RunFailed
+from emp_orch.connectors.base import RunFailed
+from emp_orch.options.base import CannotLoad
 
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 # An answer that is read as a whole; outputs are streamed.

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, cast
 
-from emp_orch.connectors.base import CannotLoad, Connector
+from emp_orch.connectors.base import Connector
+from emp_orch.options.base import CannotLoad
 
 GROUP = "emp.connectors"
 

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import MALFORMED, Run, RunFailed, no_options
+from emp_orch.connectors.base import MALFORMED, Run, RunFailed
 from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfyui.protocol import Workflow
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
+from emp_orch.options.base import no_options
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,28 +6,38 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec import structs
+
 from emp_orch import openfiles
+from emp_orch import settings as settings_files
 from emp_orch.control import generation as generations
 from emp_orch.control import identity
 from emp_orch.control.container_plane import plane_of
-from emp_orch.control.enginecheck import refuse_missing_images, refuse_other_engines
+from emp_orch.control.embedded_login import assure_password, claimed
+from emp_orch.control.enginecheck import refuse_other_engines
 from emp_orch.control.installed import own_build
 from emp_orch.control.observe import Observer
 from emp_orch.control.packing import keep_own
+from emp_orch.control.pinning import Tell, have_images
 from emp_orch.control.plane import Age
 from emp_orch.control.portcheck import refuse_taken_ports
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
+from emp_orch.control.storecheck import refuse_store
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import Desired, Drift, Kind, diff
 from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import Observed
 from emp_orch.fleet.overrides import drained
 from emp_orch.fleet.package import Build
+from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.round import Item
+from emp_orch.fleet.standstill import standstill
 from emp_orch.freespace import refuse_full
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
 from emp_orch.runtimes.join_tokens import JoinTokens
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.settings import Settings
 from emp_orch.store import connect
 from emp_orch.store.connect import Client
@@ -35,17 +45,21 @@ from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation, publish, without_secrets
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
-from emp_orch.store.scoped_access import withdraw
+from emp_orch.store.scoped_access import lacking, shared, withdraw
 from emp_orch.store.status import FleetStatus, read_status
 
 Look = Callable[[tuple[Drift, ...], Observed, FleetStatus | None], None]
 
 # How long a wait looks away at most when no event comes.
 LOOK_AGAIN_MS = 1_000
+# Of what is left to a person so much is named.
+SHOWN = 5
 
 
-async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
-    """Start the control plane, or make a running one follow new settings, and wait until it answers.
+async def bring_up(layout: Layout, proposal: Proposal, seen: Preview, tell: Tell, warn: Tell) -> Proposal:
+    """Start the control plane, or make a running one follow new settings, and wait until it answers: the proposal, with
+    the images of its containers, which are on their hosts from here on. `tell` of what is pulled, `warn` of what
+    hinders nothing and a person should know.
 
     Raises EmpError; what this call has started is stopped again then.
     """
@@ -53,23 +67,30 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
     openfiles.refuse_too_few()
     refuse_taken_ports(layout, proposal, seen)
     await refuse_other_engines(layout, proposal)
-    await refuse_missing_images(proposal, seen)
-    if seen.plane_runs and seen.plane_age is not Age.ITS_SUPERVISORD_OLD:
+    proposal = await have_images(proposal, seen, tell)
+    goes_on = seen.plane_runs and seen.plane_age is not Age.ITS_SUPERVISORD_OLD
+    if not goes_on:
+        refuse_full(layout.control, layout.machines, layout.redis, layout.artifacts, layout.logs)
+    proposal = structs.replace(proposal, settings=claimed(layout, proposal.settings))
+    known = settings_files.known(layout)
+    if known is not None or proposal.settings.artifacts != layout.artifacts_url:  # its default is made with the rest
+        await refuse_store(proposal.settings, known, warn)
+    if goes_on:
         anew = seen.settings_change or seen.plane_age is Age.ITS_PARTS_OLD
         if anew:
             # Stands until the daemons follow, so that an apply that is interrupted here is made good by the next.
             plane.reload_pending = True
         plane.prepare(proposal.settings, proposal.secrets)
-        keep_own(layout)
+        keep_own(layout, proposal.settings.prefix)
+        await assure_password(layout, proposal.settings)
         if anew:
             await plane.reload()
             plane.reload_pending = False
         await plane.start_stopped()
         await plane.wait_ready(proposal.settings)
-        return
-    refuse_full(layout.control, layout.machines, layout.redis, layout.artifacts, layout.logs)
+        return proposal
     plane.prepare(proposal.settings, proposal.secrets)
-    keep_own(layout)
+    keep_own(layout, proposal.settings.prefix)
     if seen.plane_runs:
         await plane.stop()  # its supervisord can only be another process
     started = False
@@ -80,6 +101,13 @@ async def bring_up(layout: Layout, proposal: Proposal, seen: Preview) -> None:
         if started:
             await plane.stop()
         raise
+    return proposal
+
+
+async def shared_login(settings: Settings, r: Client) -> str:
+    """That machines have no users of their own at Redis, and why, in one line; empty where they have."""
+    lacks = () if settings.embedded else await lacking(r)
+    return f"machines {shared(lacks)}" if lacks else ""
 
 
 class Session:
@@ -112,7 +140,8 @@ class Session:
             package=proposal.package,
             emp=own_build().emp,
         )
-        if not await publish(self._r, self._keys, generation):
+        seal = SigningKey(self._layout, self._settings.fleet).control()
+        if not await publish(self._r, self._keys, generation, seal):
             raise EmpError(
                 f"another generation {number} was applied at the same time", hint="look at `emp diff`, and apply again"
             )
@@ -130,7 +159,7 @@ class Session:
         for machine in before.fleet.machines:
             if machine.runtime is RuntimeKind.EXTERNAL and machine.id not in kept:
                 JoinTokens(self._layout).revoke(machine.id)
-                await withdraw(self._r, self._settings.fleet, machine.id)
+                await withdraw(self._r, self._keys, self._settings.fleet, machine.id)
 
     async def current(self) -> Generation | None:
         """The generation in force, restored into Redis from disk if Redis lost it."""
@@ -138,24 +167,29 @@ class Session:
 
     async def wait_converged(self, generation: Generation, look: Look) -> tuple[MachineId, ...]:
         """Until nothing differs but what drains leave out, and what only a person can start: the machines that have yet
-        to join are returned. Never gives up by itself.
+        to join are returned.
 
-        `look` is shown every state on the way, with what the reconciler said of it last.
+        Raises EmpError when all that is left needs a person, or another generation was published meanwhile; else it
+        never gives up by itself. `look` is shown every state on the way, with what the reconciler said of it last.
         """
         redis = connect.address(self._settings.machine_redis_url)
         bare = generations.as_desired(generation, redis=redis)
+        seal = SigningKey(self._layout, self._settings.fleet).known()
         events = Events(self._r, self._keys)
         after = await events.latest_id()
         while True:
             try:
-                overrides = await read_overrides(self._r, self._keys, self._settings.fleet)
+                overrides = await read_overrides(self._r, self._keys, self._settings.fleet, seal)
                 desired = drained(bare, overrides)
                 observed = await self._observer.look()
                 found = diff(desired, observed)
                 drifts = blocking(found, desired)
-                look(drifts, observed, await self._said())
+                said = await self._said()
+                look(drifts, observed, said)
                 if not drifts:
                     return tuple(d.machine_id for d in found if d.kind is Kind.MACHINE_AWAY)
+                if said is not None:
+                    _refuse_to_wait(drifts, desired, said, observed.now_ms)
                 batch = await events.since(after, block_ms=LOOK_AGAIN_MS)
                 after = batch[-1].id if batch else after
             except connect.TRANSIENT:
@@ -170,6 +204,32 @@ class Session:
         return None
 
 
+def _refuse_to_wait(drifts: tuple[Drift, ...], desired: Desired, said: FleetStatus, now_ms: int) -> None:
+    """Raise EmpError where waiting is in vain, by what the reconciler said last."""
+    number = desired.generation
+    if said.generation > number:
+        raise EmpError(
+            f"generation {number} is no longer in force: generation {said.generation} took its place",
+            hint="`emp history` says by whom, and why; `emp status` shows what runs",
+        )
+    # By itself it goes back where a rollout is under way, and only as long as it was not given up.
+    goes_back = desired.limits.rollback and said.rollout is not None
+    left = standstill(drifts, said.drift, now_ms, goes_back=goes_back) if said.generation == number else ()
+    if left:
+        lines = [f"{i.drift.kind}: {i.drift.subject}: {i.held or i.drift.cause}" for i in left[:SHOWN]]
+        more = [f"… and {len(left) - SHOWN} more"] if len(left) > SHOWN else []
+        raise EmpError(
+            "\n  ".join([f"generation {number} is in force, and what is left needs a person:", *lines, *more]),
+            hint=_way_out(left),
+        )
+
+
+def _way_out(left: tuple[Item, ...]) -> str:
+    if any(item.hold in (Hold.PAUSE, Hold.BREAKER) for item in left):
+        return "`emp status` says which `emp resume` ends it; emp goes on then"
+    return f"`emp explain {left[0].drift.machine_id}` says what to do; `emp rollback` goes back"
+
+
 async def _here() -> Build:
     return own_build()
 
@@ -180,7 +240,8 @@ _NOT_OURS = (
     *(Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY, Kind.DISK_FULL),
     Kind.SERVICE_SHARED_FOLDERS,  # what a job gets is its own all the same
     Kind.SERVICE_OCCUPIED,  # jobs wait, as behind each other
-    Kind.EMP_OUTDATED,  # changed again, meanwhile
+    *(Kind.EMP_OUTDATED, Kind.IMAGE_MOVED),  # changed again, meanwhile
+    *(Kind.ORDERS_FORGED, Kind.REDIS_DAMAGED),  # they were refused; it was left alone
 )
 
 

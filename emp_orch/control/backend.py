@@ -52,6 +52,10 @@ class Backend(Protocol):
         """What the leader does for the queue; `observed` is None before the look."""
         ...
 
+    def tend_keys(self, desired: Desired, mandate: Mandate) -> None:
+        """See that every machine has the key that its orders are sealed by."""
+        ...
+
     def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
         """Start an operation beside the round; its outcome comes to `Reconciler.ended`, `handed_over` or `given_up`."""
         ...

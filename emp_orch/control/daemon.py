@@ -8,12 +8,16 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from emp_orch import again
 from emp_orch.control import identity
 from emp_orch.control.execute import Executor
 from emp_orch.control.installed import Installed
 from emp_orch.control.job_care import JobCare
+from emp_orch.control.key_handover import KeyHandover
 from emp_orch.control.lead import Lead
+from emp_orch.control.logins import LoginKeeper
 from emp_orch.control.loop import Loop
 from emp_orch.control.observe import Observer
 from emp_orch.control.operations import Operations
@@ -21,11 +25,14 @@ from emp_orch.control.parts import Parts
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.control.redis_backend import RedisBackend, write_journal
 from emp_orch.control.redis_watch import RedisWatch
+from emp_orch.control.script_keeper import ScriptKeeper
+from emp_orch.fleet.chronicle import Entry
 from emp_orch.layout import Layout
 from emp_orch.procident import recorded
-from emp_orch.runtimes import runtimes_of
+from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.log_keeper import keep_logs
-from emp_orch.settings import Settings
+from emp_orch.runtimes.machine_logins import MachineLogins
+from emp_orch.settings import Settings, held_secrets
 from emp_orch.store import connect
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.connect import TRANSIENT, Client, address
@@ -37,9 +44,9 @@ log = logging.getLogger("reconcile")
 async def run_reconciler(layout: Layout, settings: Settings) -> None:
     """Reconcile the fleet of `layout` until SIGTERM or SIGINT."""
     name = f"emp:reconcile:{settings.fleet}"
-    r = connect.client(settings.redis_url, most=connect.RECONCILER_CONNECTIONS, name=name)
+    r = connect.client(settings.redis_url, owner=settings.redis_owner, most=connect.RECONCILER_CONNECTIONS, name=name)
     keys, who = Keys(settings.prefix), identity.own()
-    lead = Lead(r, keys, settings.fleet, who)
+    lead = Lead(r, keys, settings.fleet, who, epochs=layout.control / "epoch")
     log.info("reconciler of fleet %s: %s", settings.fleet, who)
     work = asyncio.create_task(_reconcile(r, keys, layout, settings, lead))
     loop = asyncio.get_running_loop()
@@ -77,34 +84,42 @@ def built(
     wake: Callable[[], None],
 ) -> tuple[Reconciler, RedisBackend]:
     """A reconciler and its world; what it starts runs in `group`, and `wake` is called when something of that ended."""
-    runtimes = runtimes_of(layout, settings)
+    logins = MachineLogins(layout, settings)
+    runtimes = runtimes_of(layout, settings, logins)
     loop = asyncio.get_running_loop()
 
     def told() -> None:
         loop.call_soon_threadsafe(wake)
 
     for kind, runtime in runtimes.items():
-        group.create_task(runtime.watch(told), name=f"watch-{kind}")
-    operations = Operations(
-        Executor(r, keys, layout, runtimes, lead.assure),
-        group,
-        write=lambda entries: write_journal(r, keys, lead.required(), entries),
-        wake=wake,
+        what = f"watch-{kind}"
+        group.create_task(again.for_ever(partial(runtime.watch, told), what, log), name=what)
+
+    async def write(entries: list[Entry]) -> None:
+        await write_journal(r, keys, lead.required(), entries)
+
+    keeper = LoginKeeper(
+        *(r, keys, logins, lead, ScriptKeeper(r, keys, layout)),
+        name=settings.fleet,
+        generation=lambda: backend.in_force,
+        runs=lambda: all_instances(runtimes),
     )
+    executor = Executor(r, keys, layout, runtimes, lead.assure)
+    operations = Operations(executor, group, write=write, wake=wake, before=keeper.assure)
     # In a container our own emp is the image's, which no upgrade of this host's changes.
     installed = Installed().look if settings.containers is None else None
-    watch = RedisWatch(
-        *(r, keys, layout, settings),
-        write=lambda entries: write_journal(r, keys, lead.required(), entries),
-    )
-    group.create_task(watch.keep(), name="watch Redis")
+    watch = RedisWatch(r, keys, layout, settings, write)
+    for part, what in ((watch.keep, "watch Redis"), (watch.guard, "guard Redis")):
+        group.create_task(again.for_ever(part, what, log), name=what)
     backend = RedisBackend(
         *(r, keys, layout, settings.fleet, lead),
         Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look, installed=installed),
         operations,
-        JobCare(r, keys, Artifacts(settings.artifacts), group),
+        JobCare(r, keys, Artifacts(settings.artifacts), group, write, partial(held_secrets, layout)),
         watch,
+        KeyHandover(layout, settings.fleet, executor, group),
     )
+    group.create_task(again.for_ever(keeper.keep, "keep logins", log), name="keep logins")
     reconciler = Reconciler(
         backend,
         jitter=random.random(),  # noqa: S311  # spreads load, guards nothing

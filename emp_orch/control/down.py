@@ -14,6 +14,7 @@ from emp_orch import settings as settings_files
 from emp_orch import whose
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.hosted import Hosted, processes_of
+from emp_orch.control.logins import withdraw_all
 from emp_orch.control.marked import Find, end_marked
 from emp_orch.control.plane import STOP_TIMEOUT_S
 from emp_orch.errors import EmpError, Unreachable
@@ -21,7 +22,7 @@ from emp_orch.fleet.desired import desired_machines
 from emp_orch.fleet.model import Fleet, MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
-from emp_orch.render.compose import stop_grace_s
+from emp_orch.render.box import stop_grace_s
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.base import Runtime
 
@@ -37,20 +38,21 @@ def longest_s(fleet: Fleet) -> int:
     return round(machines + STOP_TIMEOUT_S + MARGIN_S)
 
 
-async def bring_down(layout: Layout, tell: Tell) -> list[MachineId]:
-    """Stop every machine of this fleet's folder and its control plane; returns the machines that ran.
+async def bring_down(layout: Layout, tell: Tell, *, volumes: bool = False) -> list[MachineId]:
+    """Stop every machine of this fleet's folder and its control plane; returns the machines that ran. With `volumes`
+    those of its containers are removed.
 
     Raises EmpError when something runs on all the same, CopiedFolder when what runs is another folder's.
     """
     whose.refuse_copies(layout.root)
-    ran = await _stop_in_order(layout, tell) if layout.control.is_dir() else []
+    ran = await _stop_in_order(layout, tell, volumes=volumes) if layout.control.is_dir() else []
     return await _end_by_marks(lambda: whose.look(layout.root).running, ran, tell)
 
 
-async def bring_down_fleet(fleet: Hosted, tell: Tell) -> list[MachineId]:
+async def bring_down_fleet(fleet: Hosted, tell: Tell, *, volumes: bool = False) -> list[MachineId]:
     """The same for a fleet anywhere on this host, also when its folder is gone."""
     if fleet.folder is not None:
-        return await bring_down(Layout(fleet.folder), tell)
+        return await bring_down(Layout(fleet.folder), tell, volumes=volumes)
     return await _end_by_marks(lambda: processes_of(fleet), [], tell)
 
 
@@ -70,7 +72,7 @@ async def _end_by_marks(find: Find, ran: list[MachineId], tell: Tell) -> list[Ma
     return sorted({*ran, *(MachineId(one.mark.machine) for one in found if one.mark.machine)})
 
 
-async def _stop_in_order(layout: Layout, tell: Tell) -> list[MachineId]:
+async def _stop_in_order(layout: Layout, tell: Tell, *, volumes: bool) -> list[MachineId]:
     plane = plane_of(layout)
     # Or it would start again what we stop.
     tell("stopping the reconciler")
@@ -92,8 +94,11 @@ async def _stop_in_order(layout: Layout, tell: Tell) -> list[MachineId]:
         if instance.state is not InstanceState.UNKNOWN
     ]
     await asyncio.gather(*(stop(*one) for one in known))
+    if left_there := await withdraw_all(layout, settings_files.known(layout)):
+        tell(left_there)
     for runtime in runtimes.values():
-        await runtime.clear()
+        for name in await runtime.clear(volumes=volumes):
+            tell(f"volume {name} removed")
     tell("stopping the control plane")
     await plane.stop()
     left = _running(await all_instances(runtimes))

@@ -10,7 +10,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import worker_id, worker_program
 from emp_orch.fleet.model import Fleet, MachineId, ProgramName, WorkerId
-from emp_orch.fleet.observed import ProgramState
+from emp_orch.fleet.observed import ProgramState, WorkerReport
 from emp_orch.fleet.overrides import drain_of
 from emp_orch.fleet.policy import Hold
 from emp_orch.store import connect
@@ -72,7 +72,8 @@ class Drain:
                 await asyncio.sleep(LOOK_AGAIN_MS / 1000)
 
     async def look(self) -> Draining:
-        """Who is left now: a worker that reports, or whose program is not known to have ended."""
+        """Who is left now: a worker that reports, or whose program is not known to have ended. Of a machine that nobody
+        hears: who holds a job; a worker that is dead cannot finish, and its lease ends."""
         generation = await read_generation(self._r, self._keys, self._fleet)
         if drain_of(await read_overrides(self._r, self._keys, self._fleet), self._machine_id) is None:
             raise EmpError(f"the drain of {self._machine_id} was lifted meanwhile")
@@ -82,16 +83,28 @@ class Drain:
         machine = reports.machines.get(self._machine_id)
         stale_ms = int(generation.fleet.reconcile.stale_after_s * 1000) if generation else 0
         left = []
+        away = machine is None or abs(now_ms - machine.seen_ms) > stale_ms
         for worker_name, program in slots.items():
             worker = reports.workers.get(worker_name)
             got = machine.report.programs.get(program) if machine else None
-            ended = machine is None or got is None or got.state in _GONE
-            if worker is not None and not (ended and now_ms - worker.seen_ms > stale_ms):
+            ended = away or got is None or got.state in _GONE
+            silent = worker is not None and abs(now_ms - worker.seen_ms) > stale_ms
+            if worker is not None and not (ended and silent and not (away and await self._holds(worker.report))):
                 said = worker.report
                 left.append(WorkerLeft(worker_id=worker_name, status=said.status, job_id=said.current_job_id))
             elif not ended and got is not None:
                 left.append(WorkerLeft(worker_id=worker_name, status=got.state.lower()))
         return Draining(left=tuple(left), waits=await self._waits() if left else "")
+
+    async def _holds(self, worker: WorkerReport) -> bool:
+        """Whether a worker that nobody hears any more holds its job still: until its lease is over it may come back."""
+        if worker.current_job_id is None:
+            return False
+        async with self._r.pipeline(transaction=False) as pipe:
+            pipe.zscore(self._keys.leases, worker.current_job_id)
+            pipe.hget(self._keys.job(worker.current_job_id), "worker_id")
+            lease, holder = await pipe.execute()
+        return lease is not None and holder == worker.worker_id
 
     async def _waits(self) -> str:
         status = await read_status(self._r, self._keys, self._fleet)

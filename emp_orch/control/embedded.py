@@ -1,6 +1,7 @@
-"""The embedded Redis: a valkey-server with an append-only file below `.emp/redis/`, on loopback.
+"""The embedded Redis: a valkey-server with an append-only file below `.emp/redis/`, on loopback, with a password.
 
-Where containers must reach it, it listens on the address by which they know this host too, and wants a password.
+Where containers must reach it, it listens on the address by which they know this host too. The password is in no
+argument and no environment of the server, but in its 0600 configuration (control/embedded_login).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from emp_orch.layout import Layout
 from emp_orch.render.quoting import redis_line
 from emp_orch.settings import Settings, write_private
 from emp_orch.urls import password_of
+
+# One value that somebody writes: what reads it holds all of it. emp's own are smaller by far (a job has 4 MiB).
+MAX_VALUE = "64mb"
 
 
 def server_binary() -> str:
@@ -49,6 +53,7 @@ def configuration(folder: Path, port: int, listen: Sequence[str] = (), password:
         "appendfsync": ("everysec",),
         "save": ("",),
         "maxmemory-policy": ("noeviction",),
+        "proto-max-bulk-len": (MAX_VALUE,),
         "daemonize": ("no",),
         # A title is written over the environment, and with it over the mark of whose it is (marks.py).
         "set-proc-title": ("no",),

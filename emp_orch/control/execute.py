@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import assert_never
@@ -17,7 +19,9 @@ from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.base import Runtime
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.seals import Stamp
 from emp_orch.store import commands, configs, reports
 from emp_orch.store.commands import CommandVerb
 from emp_orch.store.configs import MachineConfig
@@ -49,6 +53,10 @@ class Executor:
         self._layout = layout
         self._runtimes = runtimes
         self._assure = assure
+        # Of what is said under one mandate; a machine is told one after the other, as it is counted.
+        self._counts = itertools.count(1)
+        self._turns: dict[MachineId, asyncio.Lock] = {}
+        self._signing: SigningKey | None = None
 
     async def run(self, operation: Operation, desired: Desired, mandate: Mandate) -> bool:
         """Carry out `operation`. True when it is done, False when the machine will say so (`command_done`).
@@ -64,8 +72,7 @@ class Executor:
             case Verb.REMOVE_MACHINE:
                 await self._remove(operation, mandate)
             case Verb.SEND_CONFIG:
-                await self._write_config(_known(machine, operation), desired, mandate)
-                await self._put_secrets(machine, mandate)
+                await self.renew_orders(_known(machine, operation), desired, mandate)
                 await self._send(operation, CommandVerb.APPLY_CONFIG, mandate)
                 return False
             case Verb.START_PROGRAM:
@@ -91,12 +98,15 @@ class Executor:
 
     async def _start(self, machine: DesiredMachine, desired: Desired, mandate: Mandate, *, again: bool) -> None:
         runtime = self._runtime(machine)
-        await self._write_config(machine, desired, mandate)
+        stamp = await self._write_config(machine, desired, mandate)
+        await runtime.prepare(machine)
         if again:
             await self._stop_everywhere(machine, mandate)
         secrets = self._secrets()
         self._assure(mandate)
-        await runtime.start(machine, secrets, generation=desired.generation)
+        await runtime.start(
+            machine, secrets, generation=desired.generation, orders=self._orders(machine, stamp, mandate)
+        )
 
     async def _stop_everywhere(self, machine: DesiredMachine, mandate: Mandate) -> None:
         """Stop a machine, and leave nothing of it in a runtime that is no longer its own."""
@@ -127,7 +137,7 @@ class Executor:
         self._assure(mandate)
         if (external := self._runtimes.get(RuntimeKind.EXTERNAL)) is not None:
             await external.remove(machine_id)
-        await withdraw(self._r, mandate.fleet, machine_id)
+        await withdraw(self._r, self._keys, mandate.fleet, machine_id)
 
     async def _forget(self, machine_id: MachineId, mandate: Mandate) -> None:
         """Remove what was written for a machine, and the reports of it and its workers."""
@@ -140,19 +150,42 @@ class Executor:
         self._assure(mandate)
         await reports.forget_machine(self._r, self._keys, machine_id, seen_ms=None)
 
-    async def _write_config(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> None:
-        config = MachineConfig(
-            generation=desired.generation,
-            digest=config_hash(machine),
-            supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
-            machine=machine,
-            package=desired.package,
-        )
-        await configs.write_config(self._r, self._keys, mandate, config)
+    async def renew_orders(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> None:
+        """Give `machine` the key that its orders are sealed by, and write what it is to run. Raises as `run`."""
+        since = Stamp(epoch=mandate.epoch)
+        await self._put_secrets(machine, mandate, orders=self._orders(machine, since, mandate))
+        await self._write_config(machine, desired, mandate)
+
+    def _orders(self, machine: DesiredMachine, since: Stamp, mandate: Mandate) -> bytes:
+        """The machine's key, as its runtime is to hand it over."""
+        return msgspec.json.encode(self._key_of(mandate.fleet).handed(machine.id, since=since))
+
+    async def _write_config(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> Stamp:
+        seal = self._key_of(mandate.fleet).machine(machine.id)
+        async with self._turns.setdefault(machine.id, asyncio.Lock()):
+            stamp = Stamp(epoch=mandate.epoch, count=next(self._counts))
+            config = MachineConfig(
+                generation=desired.generation,
+                digest=config_hash(machine),
+                supervisord=render_machine(read_text("templates/supervisord.conf.j2"), machine),
+                machine=machine,
+                package=desired.package,
+                stamp=stamp,
+            )
+            await configs.write_config(self._r, self._keys, mandate, config, seal)
+        return stamp
 
     async def _send(self, operation: Operation, verb: CommandVerb, mandate: Mandate) -> None:
         to, key, program, why = operation.machine_id, operation.key, operation.program, operation.cause
-        await commands.send(self._r, self._keys, mandate, to, verb, seq=key, program=program, cause=why)
+        seal = self._key_of(mandate.fleet).machine(to)
+        async with self._turns.setdefault(to, asyncio.Lock()):
+            said = commands.Order(verb=verb, seq=key, program=program, cause=why)
+            await commands.send(self._r, self._keys, mandate, to, said, seal=seal, count=next(self._counts))
+
+    def _key_of(self, fleet: str) -> SigningKey:
+        if self._signing is None:
+            self._signing = SigningKey(self._layout, fleet)
+        return self._signing
 
     def _runtime(self, machine: DesiredMachine) -> Runtime:
         runtime = self._runtimes.get(machine.runtime)
@@ -160,11 +193,11 @@ class Executor:
             raise EmpError(f"{machine.id}: this emp cannot start machines of runtime {machine.runtime} yet")
         return runtime
 
-    async def _put_secrets(self, machine: DesiredMachine | None, mandate: Mandate) -> None:
+    async def _put_secrets(self, machine: DesiredMachine | None, mandate: Mandate, *, orders: bytes = b"") -> None:
         """What a running machine's programs need may have come with this generation."""
         if machine is not None:
             self._assure(mandate)
-            await self._runtime(machine).put_secrets(machine, self._secrets())
+            await self._runtime(machine).put_secrets(machine, self._secrets(), orders=orders)
 
     def _secrets(self) -> dict[str, str]:
         """Values of secret references, as the last apply resolved them."""

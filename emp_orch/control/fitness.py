@@ -5,6 +5,7 @@ from __future__ import annotations
 from redis import exceptions as rexc
 
 from emp_orch.control.evictions import evictions
+from emp_orch.control.replicas import replicas
 from emp_orch.errors import Unreachable, UsageError
 from emp_orch.fleet.desired import ProgramKind, desired_machines
 from emp_orch.fleet.model import Fleet
@@ -32,11 +33,11 @@ async def refuse_unfit(
     settings: Settings, fleet: Fleet, *, allow_eviction: bool = False, take_over: bool = False
 ) -> None:
     """Raises Unreachable when it takes no writes, or not all that emp does; UsageError when it may throw jobs away, has
-    too few connections for this fleet, or holds another one.
+    too few connections or replicas for this fleet, or holds another one.
     """
     keys = Keys(settings.prefix)
-    async with connect.connected(settings.redis_url) as r:
-        if (lacks := await lacking(r, keys, settings.redis_url)).words:
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner) as r:
+        if (lacks := await lacking(r, keys, settings.redis_url, replicas=settings.replicas)).words:
             raise Unreachable(
                 f"Redis at {connect.redacted(settings.redis_url)} does not let its user {lacks.words} (NOPERM)",
                 hint=lacks.way_out,
@@ -55,6 +56,7 @@ async def refuse_unfit(
                 f"(maxmemory-policy {policy})",
                 hint="set maxmemory-policy noeviction there; --allow-eviction applies all the same",
             )
+        await _refuse_alone(r, settings)
         await _refuse_strangers(r, keys, settings, take_over=take_over)
 
 
@@ -64,6 +66,17 @@ async def _most_connections(r: Client) -> int:
         return int((await r.info("clients")).get("maxclients", 0))
     except rexc.NoPermissionError:  # an ACL without INFO
         return 0
+
+
+async def _refuse_alone(r: Client, settings: Settings) -> None:
+    """Where replicas are wanted, they are there. One that goes away later is told of, and stops nothing."""
+    found = await replicas(r) if settings.replicas else None
+    if found is not None and found.following < settings.replicas:
+        raise UsageError(
+            f"Redis at {connect.redacted(settings.redis_url)} has {found.following} replicas that follow it, and "
+            f"redis.replicas wants {settings.replicas}",
+            hint="start its replicas and wait until they are in step, or lower redis.replicas",
+        )
 
 
 async def _refuse_strangers(r: Client, keys: Keys, settings: Settings, *, take_over: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 
 import msgspec
 
@@ -13,19 +14,25 @@ from emp_orch.fleet.drift import Desired
 from emp_orch.fleet.limits import limits_of
 from emp_orch.fleet.model import Fleet
 from emp_orch.layout import Layout
+from emp_orch.runtimes.signing import SigningKey
+from emp_orch.seals import Forged
 from emp_orch.settings import write_private
 from emp_orch.store import generations
 from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.generations import Generation, without_secrets
 from emp_orch.store.keys import Keys
 
+log = logging.getLogger("reconcile")
+
 
 def digest(fleet: Fleet) -> str:
-    """What tells two generations apart: all that was asked for; not where it stands, nor which GPUs a host gave."""
+    """What tells two generations apart: all that was asked for; not where it stands, nor which GPUs a host gave, nor
+    what its images' names mean.
+    """
     bare = without_secrets(fleet)
     machines = tuple(msgspec.structs.replace(m, origin="") for m in bare.machines)
     services = {name: msgspec.structs.replace(s, origin="") for name, s in bare.services.items()}
-    unplaced = msgspec.structs.replace(bare, machines=machines, services=services, allotment=None)
+    unplaced = msgspec.structs.replace(bare, machines=machines, services=services, allotment=None, images=())
     return hashlib.sha256(msgspec.json.encode(unplaced, order="sorted")).hexdigest()[:16]
 
 
@@ -67,19 +74,51 @@ def kept(layout: Layout) -> Generation | None:
 async def current(
     r: Client, keys: Keys, layout: Layout, fleet: str, *, known: Generation | None = None
 ) -> Generation | None:
-    """The generation in force: from Redis, or restored into it from disk when Redis was emptied. `known` is returned
-    when that is still the one."""
-    number = await generations.current_number(r, keys, fleet)
-    if known is not None and known.number == number:
+    """As `in_force`, and restored from disk where Redis was emptied, went back, or has one that is not ours. `known` is
+    returned when that is still the one.
+    """
+    if known is not None and known.number == await generations.current_number(r, keys, fleet):
         return known
-    found = await generations.read_generation(r, keys, fleet)
-    if found is not None:
-        return found
-    saved = kept(layout)
-    if saved is None or saved.fleet.name != fleet:
+    found, restores = await _found(r, keys, layout, fleet)
+    if found is not None and restores:
+        await generations.restore(r, keys, found, SigningKey(layout, fleet).control())
+    return found
+
+
+async def in_force(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generation | None:
+    """The newest generation that this fleet published, in Redis or on disk. None when there is none.
+
+    Raises Forged where Redis has one that nobody here published, and there is none on disk.
+    """
+    return (await _found(r, keys, layout, fleet))[0]
+
+
+async def _found(r: Client, keys: Keys, layout: Layout, fleet: str) -> tuple[Generation | None, bool]:
+    """As `in_force`, and whether Redis lacks it."""
+    saved = _saved(layout, fleet)
+    try:
+        # Before the first seal here nothing tells whose it is.
+        found = await generations.read_generation(r, keys, fleet, SigningKey(layout, fleet).known())
+    except Forged as e:
+        if saved is None:
+            raise Forged(e.message, hint="`emp apply` publishes what emp.yaml says") from e
+        log.warning("%s; going by generation %d, which was applied here", e.message, saved.number)
+        found = None
+    if found is not None and (saved is None or found.number >= saved.number):
+        return found, False
+    return saved, saved is not None
+
+
+def _saved(layout: Layout, fleet: str) -> Generation | None:
+    """What is kept on disk of `fleet`. A damaged file counts as none: Redis has it, and an apply writes it anew."""
+    try:
+        saved = kept(layout)
+    except whose.ForeignFolder:
+        raise
+    except EmpError as e:
+        log.warning("%s; going on without it", e.message)
         return None
-    await generations.restore(r, keys, saved)
-    return saved
+    return saved if saved is not None and saved.fleet.name == fleet else None
 
 
 async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, number: int, why: str) -> int:
@@ -87,7 +126,8 @@ async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, numbe
 
     Raises EmpError when it is not kept, or another was published meanwhile.
     """
-    kept_ones = await generations.list_generations(r, keys, fleet)
+    seal = SigningKey(layout, fleet).control()
+    kept_ones = await generations.list_generations(r, keys, fleet, seal=seal)
     old = next((g for g in kept_ones if g.number == number), None)
     if old is None:
         raise EmpError(f"generation {number} is not kept any more")
@@ -104,7 +144,7 @@ async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, numbe
         by="reconciler",
         why=f"back to {number}: {why}",
     )
-    if not await generations.publish(r, keys, new):
+    if not await generations.publish(r, keys, new, seal):
         raise EmpError("somebody published another generation meanwhile")
     keep(layout, new)
     return new.number

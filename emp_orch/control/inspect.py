@@ -17,10 +17,12 @@ from emp_orch.fleet.policy import Hold
 from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
 from emp_orch.runtimes import Runtimes, runtimes_of
-from emp_orch.store import connect
-from emp_orch.store.generations import read_generation
+from emp_orch.runtimes.signing import SigningKey
+from emp_orch.store import connect, contract
+from emp_orch.store.damaged import KeyDamaged
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
+from emp_orch.store.rights import refused_write
 from emp_orch.store.status import BreakerStatus, FleetStatus, RedisStatus, RolloutStatus, read_status
 
 
@@ -61,6 +63,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     breaker: BreakerStatus | None = None
     rollout: RolloutStatus | None = None
     redis: RedisStatus = RedisStatus()
+    refuses: str = ""
 
     @property
     def quarantined(self) -> tuple[DriftNow, ...]:
@@ -75,15 +78,21 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
     """
     settings = settings_files.load(layout)
     keys = Keys(settings.prefix)
-    async with connect.connected(settings.redis_url, read_only=True) as r:
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
         # The one kept on disk stands in for one that Redis lost: the reconciler will restore it.
-        generation = await read_generation(r, keys, settings.fleet) or generations.kept(layout)
+        generation = await generations.in_force(r, keys, layout, settings.fleet)
         if generation is None:
             raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
         runtimes = runtimes_of(layout, settings) if runtimes is None else runtimes
-        observed = await Observer(r, keys, runtimes, fresh=False, parts=Parts(layout).look).look()
+        observer = Observer(r, keys, runtimes, fresh=False, parts=Parts(layout).look)
+        damaged = await contract.look(r, keys, settings.fleet)
+        try:
+            observed = structs.replace(await observer.look(), damaged=damaged)
+        except KeyDamaged:
+            observed = await observer.blind(damaged)
         status = await read_status(r, keys, settings.fleet)
-        overrides = await read_overrides(r, keys, settings.fleet)
+        overrides = await read_overrides(r, keys, settings.fleet, SigningKey(layout, settings.fleet).known())
+        refusal = await refused_write(r, keys)
     if status is not None:
         observed = structs.replace(observed, installed=status.installed)
     machines_redis = connect.address(settings.machine_redis_url)
@@ -92,6 +101,7 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
     known = {item.drift.key: item for item in status.drift} if status else {}
     pause = fleet_pause(overrides)
     return Difference(
+        refuses=refusal.words if refusal else "",
         fleet=settings.fleet,
         generation=generation.number,
         desired=desired,

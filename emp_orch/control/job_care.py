@@ -1,14 +1,17 @@
-"""What the leader does for the queue at each tick: lost jobs, verdicts on lanes, retention."""
+"""What the leader does for the queue at each tick: lost jobs, jobs without a place, verdicts on lanes, retention."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 
 from emp_orch.control.lane_verdicts import LaneVerdicts
 from emp_orch.control.lost_jobs import LostJobs
 from emp_orch.control.retention import Retention
+from emp_orch.control.setbacks import Setbacks
+from emp_orch.control.stray_jobs import StrayJobs
+from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.model import JobsSpec
 from emp_orch.fleet.observed import Observed
 from emp_orch.store.artifacts import Artifacts
@@ -18,15 +21,29 @@ from emp_orch.store.keys import Keys
 from emp_orch.store.offers import OffersStore
 from emp_orch.store.queue import Queue
 
+log = logging.getLogger("reconcile")
+
 
 class JobCare:
-    """The three together; what may take long runs beside the loop, in `group`."""
+    """All of it together; what may take long runs beside the loop, in `group`. `write` takes entries of the journal.
+    `secrets`: values by reference, as the last apply resolved them.
+    """
 
-    def __init__(self, r: Client, keys: Keys, artifacts: Artifacts, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        artifacts: Artifacts,
+        group: asyncio.TaskGroup,
+        write: Callable[[list[Entry]], Awaitable[None]],
+        secrets: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._r = r
+        self._setbacks = Setbacks()
         self._group = group
         queue = Queue(r, keys)
-        self._lost = LostJobs(r, keys, artifacts, group)
+        self._lost = LostJobs(r, keys, artifacts, group, secrets)
+        self._strays = StrayJobs(r, keys, write)
         self._verdicts = LaneVerdicts(queue, OffersStore(r, keys))
         self._retention = Retention(r, keys, queue, artifacts)
         self._deleting: asyncio.Task[None] | None = None
@@ -55,16 +72,22 @@ class JobCare:
         return int(info.get("uptime_in_seconds", 0)) * 1000
 
     async def tend(self, current: Generation, observed: Observed, still: Callable[[], None]) -> None:
-        """Judge lanes, forget old jobs, delete what they left. `still` as above."""
+        """Put back what stands nowhere, judge lanes, forget old jobs, delete what they left. `still` as above."""
         still()
-        await self._verdicts.tend(current, observed)
-        await self._retention.tend(current.fleet.jobs, observed.now_ms)
+        past = self._setbacks.past
+        await past(self._strays.tend(observed.now_ms), "jobs without a place", None)
+        await past(self._verdicts.tend(current, observed), "verdicts on lanes", None)
+        await past(self._retention.tend(current.fleet.jobs, observed.now_ms), "retention", None)
         if self._deleting is None or self._deleting.done():
             self._deleting = self._group.create_task(
                 self._delete(current.fleet.jobs, observed.now_ms), name="delete artifacts"
             )
 
     async def _delete(self, jobs: JobsSpec, now_ms: int) -> None:
-        with suppress(*TRANSIENT):  # the list stays: the next tick goes on
+        try:
             await self._retention.delete_artifacts()
             await self._retention.expire_assets(jobs.inputs, now_ms)
+        except TRANSIENT:
+            pass  # the list stays: the next tick goes on
+        except Exception:  # nobody foresaw it; what was forgotten is not worth the fleet
+            log.exception("artifacts of forgotten jobs could not be deleted")

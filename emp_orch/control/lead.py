@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 from emp_orch.control import identity
+from emp_orch.settings import write_private
 from emp_orch.store.connect import TRANSIENT, Client, within
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Elsewhere, Leadership, Mandate, NotLeader
@@ -23,16 +25,22 @@ RENEW = 0.25
 RESIGN_S = 3.0
 # Redis drops the lease within this after its end.
 AFTER_END_S = 0.02
+MAX_DIGITS = 15
 
 
 class Lead:
     """`mandate` is None while another leads. While Redis is away it stays what it was, and `assure` knows better."""
 
-    def __init__(self, r: Client, keys: Keys, fleet: str, who: str, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, r: Client, keys: Keys, fleet: str, who: str, *, lease_s: float = LEASE_S, epochs: Path | None = None
+    ) -> None:
+        """`epochs`: the file that keeps the highest epoch that was had here, for a Redis that forgets it."""
         self.who = who
         self.mandate: Mandate | None = None
         self._fleet = fleet
-        self._leadership = Leadership(r, keys, fleet, who, ttl_ms=int(lease_s * 1000))
+        self._epochs = epochs
+        highest = _read(epochs)
+        self._leadership = Leadership(r, keys, fleet, who, ttl_ms=int(lease_s * 1000), highest=highest)
         self._renew_s = lease_s * RENEW
         self._told = ""
         self._look_in_s: float | None = None
@@ -50,6 +58,7 @@ class Lead:
             return None
         if found != self.mandate:
             log.info("leading %s with epoch %d", self._fleet, found.epoch)
+            self._keep(found.epoch)
         self._look_in_s, self._told = None, self.who
         self.mandate = found
         return found
@@ -92,7 +101,24 @@ class Lead:
         async with within(RESIGN_S):
             await self._leadership.release()
 
+    def _keep(self, epoch: int) -> None:
+        if self._epochs is None:
+            return
+        try:
+            write_private(self._epochs, str(epoch).encode())
+        except OSError as e:
+            log.warning("cannot write %s: %s", self._epochs, e.strerror)
+
     def _tell(self, holder: str, level: int) -> None:
         if holder != self._told:
             self._told = holder
             log.log(level, "%s leads %s; standing by", holder, self._fleet)
+
+
+def _read(path: Path | None) -> int:
+    """What cannot be read counts as none: Redis knows it too."""
+    try:
+        text = path.read_text(errors="replace").strip() if path is not None else ""
+    except OSError:
+        return 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 0

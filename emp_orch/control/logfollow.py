@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Iterator, Sequence
 
+from emp_orch import logmodes
 from emp_orch.control.logfiles import log_files, matches
 from emp_orch.control.logread import Line, Reader, last_lines, merged
 from emp_orch.errors import EmpError
@@ -59,7 +60,7 @@ class Logs:
     def _watch(self, changes: Inotify) -> None:
         """The logs folder, and the folder of each machine shown; those that come later when they come."""
         logs = self._layout.logs
-        logs.mkdir(parents=True, exist_ok=True)
+        logmodes.make_folder(logs)
         changes.watch(logs)
         for folder in sorted(logs.iterdir()):
             if folder.name.startswith("machine-") and folder.is_dir() and not folder.is_symlink():

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 
+from emp_orch import again
 from emp_orch.control.lead import Lead
 from emp_orch.control.reconciler import Reconciler
 from emp_orch.control.redis_backend import RedisBackend
 from emp_orch.errors import EmpError
 from emp_orch.store.connect import TRANSIENT, Client, drop_idle, within
+from emp_orch.store.damaged import KeyDamaged
 from emp_orch.store.events import Event, Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import NotLeader
@@ -22,6 +24,7 @@ TICK_S = 8.0
 # Between two ticks, and two looks for events, at least: a burst of events costs one of each.
 SETTLE_S = 0.05
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
+MAX_WORDS = 1_000
 
 
 # What workers and services are while nothing is wrong with them, by event.
@@ -32,6 +35,12 @@ def is_work(event: Event) -> bool:
     """Whether an event tells only that a worker, or its service, took up a job or has done with one."""
     fine = _AT_WORK.get(event.type, frozenset())
     return event.data.get("status") in fine and event.data.get("previous") in fine
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Of two ids of a stream."""
+    (a, b), (c, d) = one.split("-"), other.split("-")
+    return (int(a), int(b)) < (int(c), int(d))
 
 
 class Loop:
@@ -52,7 +61,8 @@ class Loop:
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What is to run until cancelled."""
-        return self._rounds(), self._listen(), self._lead.keep()
+        named = ((self._rounds, "rounds"), (self._listen, "events"), (self._lead.keep, "lease"))
+        return tuple(again.for_ever(part, what, log) for part, what in named)
 
     async def _rounds(self) -> None:
         failures, told = 0, ""
@@ -66,6 +76,7 @@ class Loop:
             except TRANSIENT as e:
                 if failures == 0:
                     why = str(e) or f"a look took longer than {TICK_S:g} s"
+                    why = e.words if isinstance(e, KeyDamaged) else why
                     log.warning("nothing is seen: %s; nothing is done until it is", why)
                 self._backend.lost()
                 self._reconciler.lost()
@@ -80,6 +91,14 @@ class Loop:
                 if e.message != told:
                     log.error("%s (%s)", e.message, e.hint)
                 told = e.message
+                await asyncio.sleep(self._backend.interval_s())
+            except Exception as e:  # nobody foresaw it: it costs this round, and the next may not meet it
+                words = f"{type(e).__name__}: {e}"[:MAX_WORDS]
+                if words != told:
+                    log.exception("this round failed; the next looks at everything anew")
+                told = words
+                self._backend.lost()
+                self._reconciler.lost()
                 await asyncio.sleep(self._backend.interval_s())
 
     async def _pause(self) -> None:
@@ -101,6 +120,9 @@ class Loop:
                     for event in batch:
                         after = event.id
                         await self._hear(event)
+                    if not batch and _is_before(await self._events.latest_id(), after):
+                        after = ""  # another stream stands there: to wait behind the old one would be for ever
+                        break
             except TRANSIENT:
                 await asyncio.sleep(BACKOFF_S[1])
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from emp_orch.connectors import believed
-from emp_orch.connectors.base import CannotLoad, Connector, Recovers, Run, RunFailed, StillRuns
+from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, StillRuns
 from emp_orch.connectors.registry import load
 from emp_orch.connectors.secrecy import kept_out_of_the_log
-from emp_orch.fleet.model import Fleet, RuntimeKind
-from emp_orch.fleet.workers import machine_of_worker
+from emp_orch.fleet.desired import inherited
+from emp_orch.fleet.model import Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.workers import binding_of, machine_of_worker
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.secrets import Redaction
+from emp_orch.jobs.secrets import MIN_CHARS, Redaction
 from emp_orch.jobs.states import JobStatus
+from emp_orch.options.base import CannotLoad
+from emp_orch.options.http import from_environment
 from emp_orch.store.artifacts import Artifacts, CannotStore
 from emp_orch.store.claims import RunRef
 from emp_orch.store.connect import TRANSIENT, Client
@@ -37,10 +40,18 @@ Still = Callable[[], None]
 class LostJobs:
     """Sweeps, and asks services beside the loop: one that hangs delays its own jobs only."""
 
-    def __init__(self, r: Client, keys: Keys, artifacts: Artifacts, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        artifacts: Artifacts,
+        group: asyncio.TaskGroup,
+        secrets: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._reaper = Reaper(r, keys)
         self._artifacts = artifacts
         self._group = group
+        self._secrets = secrets
         self._asking: set[str] = set()
 
     async def sweep(self, fleet: Fleet | None, *, still: Still, connected_ms: int) -> None:
@@ -54,7 +65,7 @@ class LostJobs:
         for lost in await self._reaper.expired(grace_ms=grace_ms):
             if lost.job_id in self._asking:
                 continue
-            if fleet is not None and lost.run is not None and lost.claim is not None and _within_reach(fleet, lost):
+            if fleet is not None and lost.run is not None and lost.claim is not None and _to_be_asked(fleet, lost):
                 self._asking.add(lost.job_id)
                 self._group.create_task(self._ask(fleet, lost, lost.run, still), name=f"ask about {lost.job_id}")
             else:
@@ -66,7 +77,8 @@ class LostJobs:
 
     async def _ask(self, fleet: Fleet, lost: Expired, ref: RunRef, still: Still) -> None:
         try:
-            redaction = Redaction((await self._reaper.secrets(lost)).values)
+            told = {n: v for n, v in self._headers(fleet, lost).items() if len(v) >= MIN_CHARS}
+            redaction = Redaction({**told, **(await self._reaper.secrets(lost)).values})
             with kept_out_of_the_log(redaction):
                 status = await self._asked(fleet, await self._reaper.whole(lost), ref, still, redaction)
             _say(lost, status)
@@ -74,6 +86,8 @@ class LostJobs:
             log.warning("job %s: %s", lost.job_id, e.message)
         except TRANSIENT as e:
             log.warning("job %s: %s", lost.job_id, e)
+        except Exception:  # nobody foresaw it: it costs this look at one job, and the next sweep asks again
+            log.exception("job %s: nobody can tell what became of its run", lost.job_id)
         finally:
             self._asking.discard(lost.job_id)
 
@@ -116,17 +130,31 @@ class LostJobs:
             return None
         job = lost.claim.job
         service = fleet.services.get(job.service)  # type: ignore[call-overload]  # a name from a job
-        connector: Connector = load(ref.connector, ref.url, service.connector_options if service else {})
+        options = service.connector_options if service else {}
+        if headers := self._headers(fleet, lost):
+            options = {**options, "headers": {**options["headers"], **headers}}
+        connector: Connector = load(ref.connector, ref.url, options)
         try:
             if not isinstance(connector, Recovers):
                 return None
-            sink = self._artifacts.run(job.id, f"{job.attempts}-{lost.token[:8]}-kept")
+            sink = self._artifacts.run(job.id, f"{lost.claim.run}-kept")
             run = Run(job=job, sink=sink, on_progress=_unheard, on_began=_unheard)
             if lost.cancel_requested or _overdue_s(fleet, lost) is not None:
                 return await _stopped(connector, connector.recover(run, ref.ref, wait=True), still)
             return await connector.recover(run, ref.ref, wait=False)
         finally:
             await connector.close()
+
+    def _headers(self, fleet: Fleet, lost: Expired) -> dict[str, str]:
+        """Headers that the lost worker had from its environment, by what emp.yaml gives that; ours has none of it."""
+        machine = machine_of_worker(fleet, lost.worker_id)
+        service = fleet.services.get(lost.claim.job.service) if lost.claim else None  # type: ignore[call-overload]
+        if machine is None or service is None or service.connector != "http":
+            return {}
+        held = self._secrets()
+        given = {**inherited(machine.inherit), **machine.env}
+        values = {name: held.get(v.key) if isinstance(v, SecretRef) else v for name, v in given.items()}
+        return from_environment(service.connector_options, {n: v for n, v in values.items() if v is not None})
 
 
 async def _stopped(connector: Connector, following: Coroutine[Any, Any, Result | None], still: Still) -> Result | None:
@@ -147,10 +175,18 @@ async def _unheard(_: Progress | str) -> None:
     """Nobody holds this run: its progress is not told."""
 
 
-def _within_reach(fleet: Fleet, lost: Expired) -> bool:
-    """A worker names its service as it sees it; only on this very host does that name the same."""
+def _to_be_asked(fleet: Fleet, lost: Expired) -> bool:
+    """A worker names its service as it sees it; only on this very host does that name the same.
+
+    What stands in Redis is anybody's word: whom we ask, and by which connector, only emp.yaml says.
+    """
     machine = machine_of_worker(fleet, lost.worker_id)
-    return machine is not None and machine.runtime is RuntimeKind.PROCESS
+    if machine is None or machine.runtime is not RuntimeKind.PROCESS or lost.run is None or lost.claim is None:
+        return False
+    if (lost.run.connector, lost.run.url) == binding_of(fleet, lost.worker_id, lost.claim.job.service):
+        return True
+    log.warning("job %s: its run is said to be where %s has no service: nobody is asked", lost.job_id, lost.worker_id)
+    return False
 
 
 def _overdue_s(fleet: Fleet, lost: Expired) -> float | None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
 from typing import Protocol, TypeVar
 
 from msgspec import structs
 
 from emp_orch.fleet.desired import machine_of
 from emp_orch.fleet.hearing import Sight
-from emp_orch.fleet.incremental import Attention
+from emp_orch.fleet.incremental import Attention, bounded
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.model import MachineId, RuntimeKind, WorkerId
-from emp_orch.fleet.observed import UNSEEN, Changed, Instance, Malformed, Observed, ProgramReport
+from emp_orch.fleet.observed import UNSEEN, Changed, DamagedKey, Instance, Malformed, Observed, ProgramReport
 from emp_orch.fleet.package import Build
 from emp_orch.runtimes import all_instances
 from emp_orch.runtimes.base import Runtime
-from emp_orch.store.connect import Client
+from emp_orch.runtimes.external import ExternalRuntime
+from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.keys import Keys
 from emp_orch.store.report_changes import Changes, began_anew, changes_since, current_seq, forget_old_changes
 from emp_orch.store.reports import Reports, read_reports, read_some
@@ -81,9 +83,10 @@ class Observer:
         self._last = None
         self._sight = Sight()
 
-    async def look(self) -> Observed:
-        """All there is."""
-        reports = await read_reports(self._r, self._keys)
+    async def look(self, desired: Desired | None = None) -> Observed:
+        """All there is; of those that `desired` names whatever else there may be."""
+        wanted = () if desired is None else chain(desired.machines, desired.workers)
+        reports = await read_reports(self._r, self._keys, wanted)
         return Observed(
             now_ms=reports.now_ms,
             observing_since_ms=self._since(reports.now_ms),
@@ -94,6 +97,25 @@ class Observer:
             malformed=reports.malformed,
             parts=await self._parts() if self._parts else {},
             installed=await self._installed() if self._installed else None,
+            shut_out=await self._shut_out(),
+        )
+
+    async def blind(self, damaged: tuple[DamagedKey, ...]) -> Observed:
+        """A look where the reports cannot be read: nobody was heard, and nobody could be."""
+        self.lost()
+        now_ms = await time_ms(self._r)
+        return Observed(
+            now_ms=now_ms,
+            observing_since_ms=self._since(now_ms),
+            machines={},
+            workers={},
+            instances=await self._instances(now_ms),
+            answered=tuple(k for k in self._runtimes if k not in UNSEEN),
+            parts=await self._parts() if self._parts else {},
+            installed=await self._installed() if self._installed else None,
+            shut_out=await self._shut_out(),
+            damaged=damaged,
+            blind=True,
         )
 
     async def follow(self, desired: Desired, attention: Attention) -> Observed:
@@ -106,13 +128,14 @@ class Observer:
         if last is not None and self._clock.monotonic() - self._full_at_s < FULL_EVERY_S:
             changes = await changes_since(self._r, self._keys, self._seq, stale_after_ms=desired.stale_after_ms)
             if not self._jumped(changes.now_ms) and changes.whole_since(self._seq):
-                self._last = self._sight.after(await self._updated(last, changes, desired, attention), desired)
+                updated = await self._updated(last, changes, desired, attention)
+                self._last = self._sight.after(bounded(updated, desired), desired)
                 self._seq = changes.seq
                 return self._last
         seq = await current_seq(self._r, self._keys)
         if began_anew(self._seq, seq):
             self.lost()
-        self._last = self._sight.after(await self.look(), desired)
+        self._last = self._sight.after(bounded(await self.look(desired), desired), desired)
         self._desired = desired
         self._seq = seq
         self._full_at_s = self._clock.monotonic()
@@ -148,8 +171,14 @@ class Observer:
             malformed=_malformed(last.malformed, about, asked_workers, reports),
             parts=await self._parts() if self._parts else {},
             installed=await self._installed() if self._installed else None,
+            shut_out=await self._shut_out(),
             changed=Changed(machines=frozenset(machines), workers=frozenset(workers)),
+            damaged=last.damaged,
         )
+
+    async def _shut_out(self) -> frozenset[MachineId]:
+        external = self._runtimes.get(RuntimeKind.EXTERNAL)
+        return await external.shut_out() if isinstance(external, ExternalRuntime) else frozenset()
 
     def _since(self, now_ms: int) -> int:
         if self._since_ms is None or self._jumped(now_ms):

@@ -18,6 +18,8 @@ from emp_orch.store.leader import Mandate, NotLeader
 
 log = logging.getLogger("reconcile")
 
+MAX_WORDS = 500
+
 Write = Callable[[list[Entry]], Awaitable[None]]
 
 
@@ -38,8 +40,17 @@ class Operations:
     journal has the beginning of an operation before its end, however short it was.
     """
 
-    def __init__(self, executor: Executor, group: asyncio.TaskGroup, write: Write, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        group: asyncio.TaskGroup,
+        write: Write,
+        wake: Callable[[], None],
+        before: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`before` is awaited with the id of a machine of the fleet that is to be acted on."""
         self._executor = executor
+        self._before = before
         self._group = group
         self._write = write
         self._wake = wake
@@ -52,6 +63,8 @@ class Operations:
     async def _run(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
         outcome: dict[str, object] = {"operation": operation.key, "machine_id": operation.machine_id}
         try:
+            if self._before is not None and operation.machine_id in desired.machines:
+                await self._before(operation.machine_id)
             done = await self._executor.run(operation, desired, mandate)
             outcome |= {"outcome": "done"} if done else {}
         except NotLeader as e:
@@ -64,6 +77,10 @@ class Operations:
         except TRANSIENT as e:
             done = True
             outcome |= {"outcome": "failed", "error": str(e) or type(e).__name__}
+        except Exception as e:  # nobody foresaw it: it is this operation that failed, and no other
+            done = True
+            log.exception("%s failed", operation.key)
+            outcome |= {"outcome": "failed", "error": f"{type(e).__name__}: {e}"[:MAX_WORDS]}
         if self.listener is not None:
             if outcome.get("outcome") == "given up":
                 self.listener.given_up(operation.key)

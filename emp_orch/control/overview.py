@@ -22,8 +22,10 @@ from emp_orch.control.orphans import Orphan, orphans
 from emp_orch.control.parts import why_down
 from emp_orch.control.plane import Plane
 from emp_orch.errors import EmpError
+from emp_orch.fleet import container_state
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Drift, Kind
+from emp_orch.fleet.hearing import is_booting
 from emp_orch.fleet.model import AGENT, MachineId, ProgramName, RuntimeKind
 from emp_orch.fleet.observed import (
     Instance,
@@ -76,7 +78,8 @@ class Part(Struct, frozen=True, kw_only=True):
 class MachineNow(Struct, frozen=True, kw_only=True):
     """`instance` is what its runtime says, `status` and the rest what it reported; `age_ms` the report's age.
 
-    Programs are counted as up when they do what they are there for (a set-up step: has ended well).
+    Programs are counted as up when they do what they are there for (a set-up step: has ended well). `engine`: what the
+    engine of its container says that does not simply run.
     """
 
     machine_id: MachineId
@@ -93,9 +96,12 @@ class MachineNow(Struct, frozen=True, kw_only=True):
     health_url: str
     error: str
     drained: bool = False
+    engine: str = ""
 
     @property
     def well(self) -> bool:
+        if self.engine:
+            return False
         if self.drained:  # on its way to no workers, as it was told: not broken
             return self.desired and not self.stale and not self.error
         return self.desired and not self.stale and self.status == MachineStatus.READY and not self.error
@@ -124,6 +130,11 @@ class Overview(Struct, frozen=True, kw_only=True):
     def plane(self) -> tuple[Part, ...]:
         """The control plane: its parts, and before them what holds them together."""
         return self.parts if self.supervisord is None else (self.supervisord, *self.parts)
+
+    @property
+    def redis_trouble(self) -> str:
+        """Why Redis cannot tell, or takes no writes; empty when it is well."""
+        return self.redis_error or (self.difference.refuses if self.difference else "")
 
     @property
     def reconciler_silent(self) -> bool:
@@ -198,7 +209,7 @@ async def _difference(layout: Layout, runtimes: Runtimes) -> tuple[Difference | 
     except TimeoutError:
         return None, f"no answer within {REDIS_DEADLINE_S:g} s"
     except EmpError as e:
-        return None, e.message
+        return None, "; ".join(filter(None, (e.message, e.hint)))
     except (RedisError, OSError) as e:
         return None, str(e)
 
@@ -206,7 +217,10 @@ async def _difference(layout: Layout, runtimes: Runtimes) -> tuple[Difference | 
 async def _jobs(settings: Settings) -> dict[JobStatus, int] | None:
     """How many jobs are in each status; None when Redis does not tell."""
     try:
-        async with asyncio.timeout(REDIS_DEADLINE_S), connect.connected(settings.redis_url, read_only=True) as r:
+        async with (
+            asyncio.timeout(REDIS_DEADLINE_S),
+            connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r,
+        ):
             return await Queue(r, Keys(settings.prefix)).counts()
     except (EmpError, RedisError, OSError):
         return None
@@ -244,7 +258,7 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
     workers: dict[MachineId, dict[str, int]] = {}
     for worker in observed.workers.values():
         counts = workers.setdefault(worker.report.machine_id, {})
-        silent = observed.now_ms - worker.seen_ms > found.desired.stale_after_ms
+        silent = abs(observed.now_ms - worker.seen_ms) > found.desired.stale_after_ms
         status = "silent" if silent else str(worker.report.status)
         counts[status] = counts.get(status, 0) + 1
     machines = []
@@ -260,7 +274,8 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
                 instance=_instance_state(
                     observed.instances.get(machine_id), known=want is None or want.runtime in observed.answered
                 ),
-                status=str(report.status) if report else "no report",
+                status=_status(want, report, found),
+                engine=_engine_says(observed.instances.get(machine_id)),
                 stale=age_ms is None or age_ms > found.desired.stale_after_ms,
                 programs_up=_up(want, programs),
                 programs=len(want.programs) if want else len(programs),
@@ -274,6 +289,23 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
             )
         )
     return machines
+
+
+def _status(want: DesiredMachine | None, report: MachineReport | None, found: Difference) -> str:
+    """What it says of itself; what a former life of it said counts for nothing."""
+    if report is None:
+        return "no report"
+    young = want is not None and is_booting(want, found.desired, found.observed)
+    return str(MachineStatus.STARTING if young else report.status)
+
+
+def _engine_says(instance: Instance | None) -> str:
+    engine = instance.engine if instance is not None else None
+    if engine is None:
+        return ""
+    if engine.word != container_state.RUNNING:
+        return container_state.in_short(engine)
+    return "cut off" if engine.cut_off else ""
 
 
 def _health_url(want: DesiredMachine | None, report: MachineReport | None) -> str:
@@ -299,6 +331,7 @@ async def _unreported(
             desired=want is not None,
             instance=_instance_state(instance),
             status="running" if running else "not running",
+            engine=_engine_says(instance),
             stale=True,
             programs_up=_up(want, programs, healthy=True),
             programs=len(want.programs) if want else len(programs),

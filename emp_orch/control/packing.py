@@ -6,7 +6,10 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.package import WorkerPackage
 from emp_orch.layout import Layout
 from emp_orch.packing import own_archive, own_digest
+from emp_orch.runtimes import package_scripts
 from emp_orch.settings import write_private
+from emp_orch.store.keys import Keys
+from emp_orch.store.machine_scripts import own_texts
 
 # Archives that stay, the newest of them: those of the last versions of emp that applied here.
 KEPT = 5
@@ -17,15 +20,19 @@ def own_package() -> WorkerPackage:
     return WorkerPackage(digest=own_digest())
 
 
-def keep_own(layout: Layout) -> None:
-    """Put this emp's package where the API serves it from; the oldest of the others go. Raises EmpError."""
-    path = layout.package(own_package().digest)
+def keep_own(layout: Layout, prefix: str = "") -> None:
+    """Put this emp's package where the API serves it from, and beside it what it sends to a Redis whose keys begin with
+    `prefix`; the oldest of the others go. Raises EmpError.
+    """
+    digest = own_package().digest
+    path = layout.package(digest)
     try:
         layout.packages.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_bytes() == own_archive():
             path.touch()
         else:
             write_private(path, own_archive())
+        package_scripts.keep(layout, digest, prefix, own_texts(Keys(prefix)))
         kept = sorted(layout.packages.glob("*.tar"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
         for old in kept[KEPT:]:
             old.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import msgspec
 from msgspec import structs
 
 from emp_orch import settings as settings_files
@@ -23,6 +22,7 @@ from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.history import changed
 from emp_orch.fleet.model import EMBEDDED, Fleet, Machine
 from emp_orch.layout import Layout
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.settings import Settings
 from emp_orch.spec.ports import conflicts
 from emp_orch.store import connect
@@ -36,7 +36,7 @@ async def reading(layout: Layout) -> AsyncIterator[tuple[Settings, Client]]:
     """The fleet in `layout`, through a client that cannot write. Raises Unreachable, saying so when it is down."""
     settings = settings_files.load(layout)
     try:
-        async with connect.connected(settings.redis_url, read_only=True) as r:
+        async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
             yield settings, r
     except Unreachable as e:
         if settings.embedded and plane_of(layout).identity() is None:
@@ -55,7 +55,8 @@ async def rolled_back(layout: Layout, number: int | None, environ: Mapping[str, 
         if wanted == 0 and number is None:
             raise UsageError(f"generation {current.number} is the first: there is none before it")
         found = current if wanted == current.number else None
-        found = found or await read_numbered(r, Keys(settings.prefix), settings.fleet, wanted)
+        seal = SigningKey(layout, settings.fleet).known()
+        found = found or await read_numbered(r, Keys(settings.prefix), settings.fleet, wanted, seal)
     if found is None:
         raise UsageError(f"generation {wanted} is not kept", hint="`emp history` lists those that are")
     fleet = structs.replace(found.fleet, redis=current.fleet.redis)
@@ -113,11 +114,13 @@ async def _in_redis_or_kept(layout: Layout, settings: Settings) -> Generation | 
     kept = generations.kept(layout)
     keys, fleet = Keys(settings.prefix), settings.fleet
     try:
-        async with connect.connected(settings.redis_url, read_only=True) as r:
+        async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
             found = await read_generation(r, keys, fleet)
             if found is not None and kept is not None and not settings.embedded:
                 now = found if found.number == kept.number else await read_numbered(r, keys, fleet, kept.number)
                 refuse_others(found, kept, now, connect.address(settings.redis_url))
+            if found is not None:
+                found = await generations.in_force(r, keys, layout, fleet)
     except Unreachable:
         if not settings.embedded:
             raise
@@ -151,7 +154,7 @@ async def in_force(layout: Layout) -> Generation:
 
 async def _current(layout: Layout, settings: Settings, r: Client) -> Generation:
     """The one on disk stands in for one that Redis lost, as for the reconciler."""
-    found = await read_generation(r, Keys(settings.prefix), settings.fleet) or generations.kept(layout)
+    found = await generations.in_force(r, Keys(settings.prefix), layout, settings.fleet)
     if found is None or found.fleet.name != settings.fleet:
         raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
     return found
@@ -183,7 +186,7 @@ def _propose(
         source=source,
         why=why,
         base=current.number,
-        held=_held(layout),
+        held=settings_files.held_secrets(layout),
     )
 
 
@@ -193,14 +196,6 @@ def _environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
         return spec.environment(layout.root / "emp.yaml", environ)
     except spec.ConfigError:
         return dict(environ)
-
-
-def _held(layout: Layout) -> dict[str, str]:
-    """The values that the last apply resolved."""
-    try:
-        return msgspec.json.decode(layout.secrets.read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return {}
 
 
 def _named(fleet: Fleet, name: str) -> list[Machine]:
@@ -225,7 +220,7 @@ def still_says(layout: Layout, fleet: Fleet, environ: Mapping[str, str]) -> tupl
     """What the next `emp apply` would change against `fleet`; empty when emp.yaml says the same."""
     path = layout.root / file_of(fleet)
     try:
-        wanted = structs.replace(spec.load(path, environ), allotment=fleet.allotment)
+        wanted = structs.replace(spec.load(path, environ), allotment=fleet.allotment, images=fleet.images)
     except spec.ConfigError as e:
         count = len(e.problems)
         return (f"it has {count} problem{'' if count == 1 else 's'} now: emp validate",)

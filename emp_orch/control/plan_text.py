@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from emp_orch.control.plane import Age
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
+from emp_orch.control.token_text import token_lines
+from emp_orch.fleet.inherits import InheritChange
 from emp_orch.fleet.plan import Effect, MachineChange
 
 _SIGN = {Effect.START: "+", Effect.IN_PLACE: "~", Effect.RESTART: "↻", Effect.RECREATE: "±", Effect.REMOVE: "-"}
@@ -21,6 +23,8 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
         lines.append(f"  + control plane  (start): {embedded}API, monitor, reconciler, event log")
     elif seen.settings_change:
         lines.append("  ↻ control plane  (restart): its settings change; machines run on")
+        if seen.running is not None:
+            lines += [f"      {line}" for line in token_lines(seen.running, proposal.settings)]
     elif seen.plane_age is not Age.NEW:
         kept = "Redis and machines run on" if seen.plane_age is Age.ITS_PARTS_OLD else "machines run on"
         lines.append(f"  ↻ control plane  (restart): it runs another emp than this one; {kept}")
@@ -33,7 +37,10 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
     if seen.other_emp:
         lines.append("  ↻ agents  (restart): they are of another emp; what they look after runs on")
     for ref in seen.rotated:
-        lines.append(f"  ~ secret {ref} has another value: programs get it when they start again (emp restart)")
+        if ref in proposal.secrets:
+            lines.append(f"  ~ secret {ref} has another value: programs get it when they start again (emp restart)")
+        else:
+            lines.append(f"  ~ {ref} is not set any more: programs run without it when they start again (emp restart)")
     plane_stays = seen.plane_runs and seen.plane_age is Age.NEW
     if plane_stays and not (seen.changes or seen.rotated or seen.other_package or seen.other_emp):
         lines.append("  nothing changes on any machine")
@@ -47,9 +54,17 @@ def _of_machine(change: MachineChange, source: str) -> list[str]:
     for sign, names in (("+", change.added), ("-", change.removed), ("↻", change.changed)):
         if names:
             lines.append(f"      {sign} {', '.join(_in_short(names))}")
+    lines += [f"      ~ {_inherits(one)}" for one in change.inherits]
     if change.kept:
         lines.append(f"      = {len(change.kept)} programs run on untouched")
     return lines
+
+
+def _inherits(change: InheritChange) -> str:
+    one = len(change.programs) == 1
+    parts = [f"{'inherits' if one else 'inherit'} {', '.join(change.more)}"] if change.more else []
+    parts += [f"no longer {'inherits' if one else 'inherit'} {', '.join(change.less)}"] if change.less else []
+    return f"{', '.join(_in_short(change.programs))} {' and '.join(parts)}"
 
 
 def _in_short(names: Sequence[str]) -> list[str]:

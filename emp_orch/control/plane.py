@@ -15,8 +15,9 @@ from typing import NoReturn
 
 import msgspec
 
-from emp_orch import builds, marks
+from emp_orch import builds, environments, logmodes, marks
 from emp_orch import settings as settings_files
+from emp_orch.control.embedded_login import keep_password
 from emp_orch.control.parts import Ends, why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
 from emp_orch.fleet.package import Build
@@ -121,12 +122,14 @@ class Plane(ABC):
         layout = self._layout
         try:
             own = (layout.state, layout.control, layout.machines, layout.artifacts, layout.redis)
-            for folder in (*own, layout.logs):
+            for folder in own:
                 folder.mkdir(parents=True, exist_ok=True)
+            logmodes.make_folder(layout.logs)
             layout.state.chmod(0o700)
             marks.settle(layout.root)
             self._write(settings)
             write_private(layout.secrets, msgspec.json.encode(secrets))
+            keep_password(layout, settings)
             settings_files.save(layout, settings)
         except OSError as e:
             raise EmpError(
@@ -139,8 +142,8 @@ class Plane(ABC):
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await self._wait(ends, lambda: _redis_answers(settings))
-                await self._wait(ends, lambda: _http_answers(settings.api, "/ready"))
-                await self._wait(ends, lambda: _http_answers(settings.monitor, "/"))
+                await self._wait(ends, lambda: _http_answers(settings, settings.api, "/ready"))
+                await self._wait(ends, lambda: _http_answers(settings, settings.monitor, "/"))
                 await self._wait(ends, self._all_stay)
         except TimeoutError:
             down = [f"{i.name} {why}" for i in await self.programs() if (why := why_down(self._layout, i))]
@@ -195,7 +198,9 @@ class ControlPlane(Plane):
     def _write(self, settings: Settings) -> None:
         self._run.mkdir(exist_ok=True)
         end_files.make(self._layout.control)  # its launchers note there where in their logs they began
-        text = render_control(read_text("templates/control.conf.j2"), embedded_redis=settings.embedded)
+        text = render_control(
+            read_text("templates/control.conf.j2"), embedded_redis=settings.embedded, artifacts=settings.artifacts
+        )
         write_private(self._layout.control / "supervisord.conf", text.encode())
 
     async def start(self) -> bool:
@@ -218,7 +223,8 @@ class ControlPlane(Plane):
             log = self._layout.log("control")
             argv = python("-m", "emp_orch", "-C", str(self._layout.root), "control")
             self._log_size = size_of(log)
-            self._child = spawn_daemon(argv, log=log, env=os.environ, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
+            env = environments.of_role(environments.CONTROL, os.environ)
+            self._child = spawn_daemon(argv, log=log, env=env, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
             self.refuse_ended()
             self._note_build()
             return True
@@ -288,13 +294,13 @@ class ControlPlane(Plane):
 
 async def _redis_answers(settings: Settings) -> bool:
     try:
-        async with connect.connected(settings.redis_url):
+        async with connect.connected(settings.redis_url, owner=settings.redis_owner):
             return True
     except Unreachable:
         return False
 
 
-async def _http_answers(server: Listen, path: str) -> bool:
+async def _http_answers(settings: Settings, server: Listen, path: str) -> bool:
     import aiohttp
 
     from emp_orch import sessions
@@ -302,7 +308,7 @@ async def _http_answers(server: Listen, path: str) -> bool:
     headers = {} if server.token is None else {"Authorization": f"Bearer {server.token}"}
     try:
         async with (
-            sessions.straight(timeout=aiohttp.ClientTimeout(total=2)) as session,
+            sessions.to_own(settings.uid, timeout=aiohttp.ClientTimeout(total=2)) as session,
             session.get(server.url + path, headers=headers) as answer,
         ):
             return answer.status == 200
@@ -320,6 +326,7 @@ def become_supervisord(layout: Layout) -> NoReturn:
         "EMP_ROOT": str(layout.root),
         "EMP_RUN_DIR": str(run),
         "EMP_LOG_DIR": str(layout.logs),
+        "EMP_SECRETS": str(layout.secrets),
     }
     argv = python("-m", "supervisor.supervisord", "-c", "supervisord.conf")
     become(argv, env=environment, cwd=layout.control, identity=run / "supervisord")

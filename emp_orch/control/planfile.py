@@ -21,7 +21,6 @@ from emp_orch.layout import Layout
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.settings import write_private
 from emp_orch.store import connect
-from emp_orch.store.generations import read_generation
 from emp_orch.store.keys import Keys
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -116,8 +115,8 @@ async def _observed(layout: Layout, proposal: Proposal, seen: Preview) -> str:
     drift: list[str] = []
     if seen.plane_runs or not settings.embedded:
         keys = Keys(settings.prefix)
-        async with connect.connected(settings.redis_url, read_only=True) as r:
-            current = await read_generation(r, keys, settings.fleet)
+        async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
+            current = await generations.in_force(r, keys, layout, settings.fleet)
             if current is not None:
                 observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
                 desired = generations.as_desired(current, redis=connect.address(settings.machine_redis_url))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
 from emp_orch import whose
@@ -14,20 +14,24 @@ from emp_orch.control import generation as generations
 from emp_orch.control.container_plane import plane_of
 from emp_orch.control.host_gpus import in_words, refuse_too_few
 from emp_orch.control.installed import own_build
+from emp_orch.control.pinning import Tell, pinned
 from emp_orch.control.plane import Age
-from emp_orch.control.proposal import Proposal
+from emp_orch.control.proposal import Proposal, program_secrets
 from emp_orch.errors import EmpError, Unreachable, UsageError
+from emp_orch.fleet.containers import images_moved
 from emp_orch.fleet.desired import DesiredMachine, desired_machines
 from emp_orch.fleet.drift import Desired
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.inherits import inherited_keys
+from emp_orch.fleet.model import ImageThere, MachineId
 from emp_orch.fleet.observed import InstanceState
 from emp_orch.fleet.plan import Effect, MachineChange, changes
 from emp_orch.layout import Layout
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store import connect
-from emp_orch.store.generations import Generation, read_generation
+from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
+from emp_orch.urls import without_login
 
 log = logging.getLogger("apply")
 
@@ -40,6 +44,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
     `other_emp`: the generation in force was published by another emp. `plane_age`: whether the control plane that runs
     is of another emp.
+    `images`: what the names of its containers' images mean on their hosts, as far as those have them and answer.
     `gpus` says which of this host's GPUs are used, where somebody allots them now or did before.
     """
 
@@ -55,6 +60,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     other_emp: bool = False
     plane_age: Age = Age.NEW
     gpus: str = ""
+    images: tuple[ImageThere, ...] = ()
 
     @property
     def nothing(self) -> bool:
@@ -69,8 +75,10 @@ def _desired(proposal: Proposal, *, prune: bool, allow_empty: bool) -> Desired:
     )
 
 
-async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empty: bool) -> Preview:
-    """Look, touch nothing.
+async def preview(
+    layout: Layout, proposal: Proposal, *, prune: bool, allow_empty: bool, tell: Tell | None = None
+) -> Preview:
+    """Look, touch nothing; but for what `proposal.pull` asks for, of which `tell` is told.
 
     Raises UsageError for what must not be applied, EmpError when the proposal's base is no longer in force.
     """
@@ -87,6 +95,8 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
     number = current.number if current else 0
     if proposal.base not in (None, number):
         raise EmpError(f"generation {number} was applied meanwhile", hint="look at `emp history`, and try again")
+    asked = await pinned(proposal, current.fleet if current else None, tell)
+    proposal = structs.replace(proposal, fleet=asked)
     before: Mapping[MachineId, DesiredMachine] = desired_machines(current.fleet) if current else {}
     desired = _desired(proposal, prune=prune, allow_empty=allow_empty)
     if prune and before and not desired.machines and not allow_empty:
@@ -102,9 +112,11 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         and not other_package
         and not other_emp
         and current.digest == generations.digest(proposal.fleet)
-        and current.fleet.allotment == proposal.fleet.allotment
+        and current.fleet.allotment == asked.allotment
+        and not images_moved(current.fleet.images, asked.images)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
+        images=asked.images,
         removed=gone,
         other_package=other_package and not before.keys() <= starting,
         other_emp=other_emp and not before.keys() <= starting,
@@ -113,7 +125,7 @@ async def preview(layout: Layout, proposal: Proposal, *, prune: bool, allow_empt
         plane_age=plane.age(own_build()) if runs else Age.NEW,
         settings_change=runs and (old != proposal.settings or plane.reload_pending),
         running=old if runs else None,
-        rotated=_rotated(layout, proposal) if runs else (),
+        rotated=_rotated(layout, proposal, current) if runs else (),
     )
 
 
@@ -129,7 +141,7 @@ async def _current(layout: Layout, proposal: Proposal, settings: Settings, *, ru
     """The generation in force, from Redis or else from disk; that of another fleet does not count."""
     found: Generation | None = None
     if runs or not proposal.settings.embedded:
-        found = await _in_redis(settings)
+        found = await _in_redis(layout, settings)
     try:
         found = found or generations.kept(layout)
     except EmpError as e:
@@ -137,11 +149,11 @@ async def _current(layout: Layout, proposal: Proposal, settings: Settings, *, ru
     return found if found is not None and found.fleet.name == proposal.fleet.name else None
 
 
-async def _in_redis(settings: Settings) -> Generation | None:
+async def _in_redis(layout: Layout, settings: Settings) -> Generation | None:
     """None when there is none, or the embedded Redis does not answer yet."""
     try:
-        async with connect.connected(settings.redis_url, read_only=True) as r:
-            return await read_generation(r, Keys(settings.prefix), settings.fleet)
+        async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
+            return await generations.in_force(r, Keys(settings.prefix), layout, settings.fleet)
     except Unreachable:
         if settings.embedded:
             return None
@@ -162,16 +174,17 @@ def _known_settings(layout: Layout) -> Settings | None:
 
 def _refuse_moved_redis(old: Settings, new: Settings) -> None:
     """Machines keep the Redis they were started with, so it cannot move while something runs."""
-    if (old.machine_redis_url, old.redis_url, old.prefix, old.fleet) != (
-        new.machine_redis_url,
-        new.redis_url,
-        new.prefix,
-        new.fleet,
-    ):
+    if _redis_of(old) != _redis_of(new):
         raise UsageError(
             "the fleet's name, or its Redis (redis.url, port, prefix), changed while it runs",
             hint="run `emp down` first: machines keep the Redis they were started with",
         )
+
+
+def _redis_of(settings: Settings) -> tuple[str, ...]:
+    """What must stay. The embedded Redis takes its password while it runs."""
+    urls = (settings.machine_redis_url, settings.redis_url)
+    return (*(map(without_login, urls) if settings.embedded else urls), settings.prefix, settings.fleet)
 
 
 def _refuse_moved_plane(old: Settings, new: Settings) -> None:
@@ -184,10 +197,13 @@ def _refuse_moved_plane(old: Settings, new: Settings) -> None:
         )
 
 
-def _rotated(layout: Layout, proposal: Proposal) -> tuple[str, ...]:
-    """References whose value is another than at the last apply."""
+def _rotated(layout: Layout, proposal: Proposal, current: Generation | None) -> tuple[str, ...]:
+    """References whose value is another than at the last apply; and those to what may be set, and was set or is."""
     try:
         before = msgspec.json.decode(layout.secrets.read_bytes(), type=dict[str, str])
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return ()
-    return tuple(sorted(k for k, v in proposal.secrets.items() if k in before and before[k] != v))
+    now, asked = proposal.secrets, inherited_keys(current.fleet) if current else frozenset()
+    other = {k for k in before.keys() & now.keys() if before[k] != now[k]} & program_secrets(proposal.fleet)
+    either = (before.keys() ^ now.keys()) & asked & inherited_keys(proposal.fleet)
+    return tuple(sorted(other | either))

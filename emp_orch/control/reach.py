@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
 
@@ -12,7 +11,7 @@ from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY, is_loopback
 from emp_orch.fleet.model import EMBEDDED, Fleet, RuntimeKind
 from emp_orch.runtimes.engine import Engine
 from emp_orch.settings import EngineAddress, Settings
-from emp_orch.urls import password_of
+from emp_orch.urls import password_of, with_hosts, with_login
 
 
 class Reach(Struct, frozen=True, kw_only=True):
@@ -24,8 +23,8 @@ class Reach(Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...]
 
 
-def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None) -> Reach:
-    """The URLs, with the password that the embedded Redis needs once it listens beyond loopback.
+def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None, password: str) -> Reach:
+    """The URLs, with the password that the embedded Redis always has: `password` where one is kept.
 
     `known` are the settings in force: what was found out for them stands. Raises EmpError when the engine must be
     asked and does not answer.
@@ -38,23 +37,17 @@ def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None
     listen = known.redis_listen if known else ()
     if _contained(fleet) and not listen and not fleet.redis.machine_url:
         listen = _gateways(hosts)
-    password = password_of(known.redis_url) if known else ""
-    if listen and not password:
-        password = secrets.token_urlsafe(24)
-    login = f":{password}@" if password else ""
-    url = f"redis://{login}127.0.0.1:{fleet.redis.port}/0"
-    container = fleet.redis.machine_url or f"redis://{login}{HOST_GATEWAY}:{fleet.redis.port}/0"
-    return Reach(control=url, machine=fleet.redis.machine_url or url, container=container, listen=listen)
+    password = password or (password_of(known.redis_url) if known else "") or secrets.token_urlsafe(24)
+    url, given = f"redis://:{password}@127.0.0.1:{fleet.redis.port}/0", fleet.redis.machine_url
+    if given and not password_of(given):  # another way to the same server
+        given = with_login(given, "", password)
+    container = given or f"redis://:{password}@{HOST_GATEWAY}:{fleet.redis.port}/0"
+    return Reach(control=url, machine=given or url, container=container, listen=listen)
 
 
 def _by_name(url: str) -> str:
     """A URL on loopback as a container must write it."""
-    parts = urlsplit(url)
-    if not is_loopback(parts.hostname or ""):
-        return url
-    login, at, _ = parts.netloc.rpartition("@")
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{login}{at}{HOST_GATEWAY}{port}"))
+    return with_hosts(url, lambda host: HOST_GATEWAY if is_loopback(host) else host)
 
 
 def door(

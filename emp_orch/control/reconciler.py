@@ -54,6 +54,7 @@ class Reconciler:
             return None
         overrides = await self._backend.overrides()
         desired = self._desire.of(current, overrides)
+        self._backend.tend_keys(desired, mandate)
         observed = await self._backend.look(desired, self._attention())
         await self._backend.tend_jobs(current, observed, mandate)
         asked, closes_breaker = await self._requests(desired, observed, mandate)

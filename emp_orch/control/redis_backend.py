@@ -8,30 +8,36 @@ from contextlib import suppress
 from functools import partial
 
 from msgspec import structs
+from redis.exceptions import ResponseError
 
 from emp_orch.control import generation as generations
 from emp_orch.control.job_care import JobCare
+from emp_orch.control.key_handover import KeyHandover
 from emp_orch.control.lead import Lead
 from emp_orch.control.observe import Observer
 from emp_orch.control.operations import Operations
 from emp_orch.control.redis_watch import RedisWatch
-from emp_orch.errors import EmpError
+from emp_orch.control.setbacks import Setbacks
+from emp_orch.errors import Damaged, EmpError
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.incremental import Attention, in_full
 from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.memory import Memory
-from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.observed import DamagedKey, Observed
 from emp_orch.fleet.overrides import Override, fleet_pause
 from emp_orch.fleet.plan import Operation
 from emp_orch.fleet.rollout import broken_by_it
 from emp_orch.fleet.round import Inputs, Round
 from emp_orch.layout import Layout
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.store import journal, requests, rounds
 from emp_orch.store.connect import TRANSIENT, Client
+from emp_orch.store.damaged import KeyDamaged
 from emp_orch.store.events import Events
 from emp_orch.store.generations import Generation
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
+from emp_orch.store.naming import is_damage
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.requests import Request
 from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, write_status
@@ -39,6 +45,7 @@ from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, wri
 log = logging.getLogger("reconcile")
 
 DEFAULT_INTERVAL_S = 2.0
+MAX_WORDS = 500
 
 
 class RedisBackend:
@@ -55,6 +62,7 @@ class RedisBackend:
         operations: Operations,
         jobs: JobCare,
         watch: RedisWatch,
+        key_handover: KeyHandover,
     ) -> None:
         self._r = r
         self._keys = keys
@@ -65,31 +73,67 @@ class RedisBackend:
         self._operations = operations
         self._jobs = jobs
         self._watch = watch
+        self._key_handover = key_handover
         self._events = Events(r, keys)
+        self._signing = SigningKey(layout, fleet)
+        self._once = requests.Once()
         self._current: Generation | None = None
         self._remembered: Memory | None = None
         self._told: tuple[object, ...] = ()
+        self._setbacks = Setbacks()
+        self._damaged: dict[str, DamagedKey] = {}
 
     async def lead(self) -> Mandate | None:
         return await self._lead.take()
 
     async def memory(self) -> Memory | None:
-        return await rounds.read_memory(self._r, self._keys, self._fleet)
+        return await rounds.read_memory(self._r, self._keys, self._fleet, self._signing.control())
 
     async def generation(self) -> Generation | None:
         """Read again only when the number is another: a large one costs tens of ms."""
-        found = await generations.current(self._r, self._keys, self._layout, self._fleet, known=self._current)
+        try:
+            found = await generations.current(self._r, self._keys, self._layout, self._fleet, known=self._current)
+        except (Damaged, KeyDamaged) as e:
+            found = self._in_force(e)
+        else:
+            self._damaged = {}
         self._current = found
         return found
 
+    @property
+    def in_force(self) -> Generation | None:
+        """As far as that is known now."""
+        return self._current
+
+    def _in_force(self, e: Damaged | KeyDamaged) -> Generation:
+        """The generation that was in force when it could be read: what was applied is no less wanted for that."""
+        found = self._current or generations.kept(self._layout)
+        if found is None or found.fleet.name != self._fleet:
+            raise e
+        key = self._keys.generation(self._fleet)
+        words = e.message if isinstance(e, Damaged) else e.words
+        if key not in self._damaged:
+            log.warning("%s; generation %d stays in force", words, found.number)
+        self._damaged = {key: DamagedKey(key=key, expected="the generation in force", found=words[:MAX_WORDS])}
+        return found
+
     async def overrides(self) -> tuple[Override, ...]:
-        return await read_overrides(self._r, self._keys, self._fleet)
+        return await read_overrides(self._r, self._keys, self._fleet, self._signing.control())
 
     async def look(self, desired: Desired, attention: Attention) -> Observed:
-        return await self._observer.follow(desired, attention)
+        """Where a key of the reports is not emp's, nothing is known of anybody, and nothing done about it."""
+        try:
+            observed = await self._observer.follow(desired, attention)
+        except ResponseError as e:
+            if not is_damage(e):
+                raise
+            return await self._observer.blind(await self._watch.look_for_damage())
+        found = (*observed.damaged, *self._watch.damaged, *self._damaged.values())
+        return structs.replace(observed, damaged=found) if found else observed
 
     async def requests(self) -> list[tuple[str, Request | None]]:
-        return await requests.pending(self._r, self._keys, self._fleet)
+        asked = requests.pending(self._r, self._keys, self._fleet, self._signing.control(), self._once.fits)
+        return await self._setbacks.past(asked, "what people ask", [])
 
     async def answer(self, request_id: str, error: str, mandate: Mandate) -> None:
         self._lead.assure(mandate)
@@ -99,9 +143,12 @@ class RedisBackend:
     async def tend_jobs(self, current: Generation | None, observed: Observed | None, mandate: Mandate) -> None:
         still = partial(self._lead.assure, mandate)
         if observed is None:
-            await self._jobs.sweep(current, still)
-        elif current is not None:
+            await self._setbacks.past(self._jobs.sweep(current, still), "lost jobs", None)
+        elif current is not None and not observed.blind:
             await self._jobs.tend(current, observed, still)
+
+    def tend_keys(self, desired: Desired, mandate: Mandate) -> None:
+        self._key_handover.tend(desired, mandate)
 
     def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
         self._operations.begin(operation, desired, mandate)
@@ -124,15 +171,19 @@ class RedisBackend:
         status = self._status(inputs, done, mandate)
         await write_status(self._r, self._keys, mandate, status)
         if done.memory != self._remembered:
-            await rounds.write_memory(self._r, self._keys, mandate, done.memory)
+            await rounds.write_memory(self._r, self._keys, mandate, done.memory, self._signing.control())
             self._remembered = done.memory
+        await self._setbacks.past(self._tell(inputs, done, status, mandate), "telling", None)
+
+    async def _tell(self, inputs: Inputs, done: Round, status: FleetStatus, mandate: Mandate) -> None:
+        """What is good to know, and not worth a round: the journal, the record of a round, the event."""
         begun: list[Entry] = [
             ("operation_begun", {"operation": o.key, "machine_id": o.machine_id, "text": o.text})
             for o in done.decision.run
         ]
         await write_journal(self._r, self._keys, mandate, [*done.entries, *begun])
         if done.decision.run:
-            await self._record(inputs, done, mandate)
+            await self._setbacks.past(self._record(inputs, done, mandate), "the record of a round", None)
         told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout, status.redis)
         if told != self._told:
             self._told = told

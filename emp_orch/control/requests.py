@@ -14,7 +14,7 @@ from emp_orch.store.requests import Verb as Asked
 def as_operation(request: Request | None, desired: Desired, observed: Observed) -> Operation:
     """The operation for `request`. Raises EmpError when it names nothing, or must not be done."""
     if request is None:
-        raise EmpError("the request does not fit: another version of emp may have written it")
+        raise EmpError("the request does not fit: it is too old, was answered before, or nobody of this fleet asked it")
     machine_id = MachineId(request.machine_id)
     machine = desired.machines.get(machine_id)
     cause = f"asked by {request.by}"
@@ -48,7 +48,7 @@ def _forget(machine_id: MachineId, cause: str, desired: Desired, observed: Obser
     instance = observed.instances.get(machine_id)
     if seen is None and instance is None:
         raise EmpError(f"no machine {machine_id}: it neither runs nor reports")
-    alive = seen is not None and observed.now_ms - seen.seen_ms <= desired.stale_after_ms
+    alive = seen is not None and abs(observed.now_ms - seen.seen_ms) <= desired.stale_after_ms
     if alive or (instance is not None and instance.state is InstanceState.RUNNING):
         raise EmpError(f"{machine_id} is alive; `emp apply --prune` stops and removes it")
     return Operation(verb=Verb.REMOVE_MACHINE, machine_id=machine_id, cause=cause, origin="")

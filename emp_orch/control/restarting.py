@@ -11,11 +11,11 @@ from emp_orch import settings as settings_files
 from emp_orch.control.inspect import Difference, difference
 from emp_orch.control.left_behind import LeftBehind
 from emp_orch.errors import EmpError, WaitTimeout
-from emp_orch.fleet.drift import Drift
-from emp_orch.fleet.kinds import Kind
+from emp_orch.fleet.kinds import ASIDE, Drift, Kind
 from emp_orch.fleet.left import Left
 from emp_orch.fleet.names import Name
 from emp_orch.layout import Layout
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.store import connect, requests
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
@@ -68,10 +68,11 @@ async def _ask(layout: Layout, name: Name) -> Answer:
     verb = requests.Verb.RESTART_PROGRAM if name.program else requests.Verb.RESTART_MACHINE
     request = requests.Request(verb=verb, machine_id=name.machine, program=name.program, by="cli")
     behind = LeftBehind(layout)
-    async with connect.connected(settings.redis_url) as r:
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner) as r:
         events = Events(r, keys)
         after = await events.latest_id()
-        request_id = await requests.ask(r, keys, settings.fleet, request)
+        seal = SigningKey(layout, settings.fleet).control()
+        request_id = await requests.ask(r, keys, settings.fleet, request, seal)
         async for batch in events.follow(after):
             for event in batch:
                 if event.type == "request_done" and event.data.get("request_id") == request_id:
@@ -82,9 +83,13 @@ async def _ask(layout: Layout, name: Name) -> Answer:
     raise AssertionError("events are followed for ever")
 
 
+# These stand for as long as what made them does, whatever is restarted.
+_NOT_BY_THIS = ASIDE - {Kind.CONNECTOR_BROKEN}
+
+
 def _of(name: Name, found: Difference) -> list[Drift]:
-    """What differs of it."""
-    mine = [d.drift for d in found.drift if d.drift.machine_id == name.machine]
+    """What differs of it, and a restart may put right."""
+    mine = [d.drift for d in found.drift if d.drift.machine_id == name.machine and d.drift.kind not in _NOT_BY_THIS]
     return [d for d in mine if name.program is None or d.program in (None, name.program)]
 
 

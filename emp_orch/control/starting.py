@@ -45,8 +45,8 @@ async def start(layout: Layout, environ: Mapping[str, str]) -> Started:
         else:
             seen = await preview(layout, proposal, prune=generation.prune, allow_empty=generation.allow_empty)
             _keep_package(layout, generation)
-            await steps.bring_up(layout, proposal, seen)
-        async with connect.connected(proposal.settings.redis_url) as r:
+            proposal = await steps.bring_up(layout, proposal, seen, _silent, _silent)
+        async with connect.connected(proposal.settings.redis_url, owner=proposal.settings.redis_owner) as r:
             current = await steps.Session(layout, proposal.settings, r).current()
         if current is None:
             raise EmpError(f"fleet {proposal.settings.fleet} has no generation any more", hint="run `emp apply`")
@@ -54,6 +54,10 @@ async def start(layout: Layout, environ: Mapping[str, str]) -> Started:
             generations.keep(layout, current)
             return Started(proposal=proposal, generation=current, ran=ran)
         # The embedded Redis knew of a later one than the disk: that is in force.
+
+
+def _silent(_: str) -> None:
+    """Nobody is told: what hinders the fleet is drift."""
 
 
 def _keep_package(layout: Layout, generation: Generation) -> None:

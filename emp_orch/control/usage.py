@@ -206,7 +206,10 @@ def _of_processes(machine_id: MachineId, measured: Measured) -> Look:
 async def _reports(settings: Settings) -> dict[MachineId, SeenMachine] | str:
     """The reports of all machines by id, with their age for `seen_ms`; or why there are none."""
     try:
-        async with asyncio.timeout(REDIS_DEADLINE_S), connect.connected(settings.redis_url, read_only=True) as r:
+        async with (
+            asyncio.timeout(REDIS_DEADLINE_S),
+            connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r,
+        ):
             found = await read_reports(r, Keys(settings.prefix))
     except EmpError as e:
         return e.message

@@ -21,7 +21,7 @@ from emp_orch.control.whereabouts import InContainer, OnHost, Place
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import Machine
 from emp_orch.layout import Layout
-from emp_orch.urls import password_of, without_login
+from emp_orch.urls import passwords_of, without_login
 
 # Of whoever calls, not of who applied.
 _OURS = ("TERM", "COLORTERM", "LANG", "LC_ALL", "COLUMNS", "LINES")
@@ -99,7 +99,8 @@ def _secrets(layout: Layout) -> tuple[frozenset[str], frozenset[str]]:
     settings = settings_files.load(layout)
     kept = _json(layout.secrets)
     urls = (settings.redis_url, settings.machine_redis_url, settings.container_redis_url)
-    values = {*kept.values(), *map(password_of, urls), settings.api.token or "", settings.monitor.token or ""}
+    passwords = [p for url in urls for p in passwords_of(url)]
+    values = {*kept.values(), *passwords, settings.api.token or "", settings.monitor.token or ""}
     names = {ref.removeprefix("env:") for ref in kept if ref.startswith("env:")}
     return frozenset(names), frozenset(values - {""})
 

@@ -17,15 +17,20 @@ _BY_KIND = {
     Kind.MACHINE_AWAY: "start it where it is; on a new box: the line that `emp machine join {machine}` prints",
     Kind.MACHINE_FOREIGN: "stop it where it runs, or add it to emp.yaml",
     Kind.MACHINE_CONFLICT: "stop one of the two: the report says where each runs",
+    Kind.ORDERS_FORGED: "find who writes in Redis (`CLIENT LIST`, `ACL LOG`), and change its logins; docs/security.md",
     Kind.DISK_FULL: "make room there (`emp logs --clear`, old outputs); all runs on; what cannot be written is lost",
     Kind.GPU_LOST: "look at the driver there (`nvidia-smi`, the kernel's log); often only a reboot helps",
     Kind.GPU_MISSING: "give the machine fewer slots (`emp scale`), or look for the GPU that the driver does not show",
     Kind.PROGRAM_PORT_TAKEN: "stop who listens there, or give the service another port in emp.yaml",
     Kind.CONNECTOR_BROKEN: "install the connector's package where the worker runs, then `emp restart` it",
+    Kind.STORE_BROKEN: "put right what it says; the worker tries again by itself, and takes jobs when it can save",
     Kind.SERVICE_SHARED_FOLDERS: SHARED_FOLDERS.replace("${port}", "${{port}}"),
     Kind.SERVICE_OCCUPIED: "wait for it, or stop it where it was begun; `emp restart {machine} PROGRAM` ends it",
     Kind.CONTROL_DOWN: "`emp doctor` looks at the control plane; `emp apply` starts its parts",
+    Kind.REDIS_DAMAGED: "`emp doctor --repair` puts it aside for a week, and emp goes on; find who writes there",
     Kind.EMP_OUTDATED: "`emp apply` takes it over: one after another, jobs are ended first",
+    Kind.IMAGE_MOVED: "`emp apply` shows it in its plan and goes over to it; until then what was applied runs",
+    Kind.CONTAINER_LOOPING: "put right what its last words say, or `emp rollback`; its engine goes on starting it",
     Kind.MACHINE_SURPLUS: "`emp apply --prune` stops and removes it; or add it to emp.yaml again",
 }
 
@@ -37,7 +42,11 @@ def advice(item: Item, overrides: tuple[Override, ...]) -> tuple[str, ...]:
     logs = f"`emp logs {_log(drift)}` shows what it said"
     found: list[str] = []
     if drift.machine_id == CONTROL:
-        return (_BY_KIND[drift.kind],) if drift.kind is Kind.EMP_OUTDATED else (_BY_KIND[Kind.CONTROL_DOWN], logs)
+        return (
+            (_BY_KIND[drift.kind],)
+            if drift.kind in (Kind.EMP_OUTDATED, Kind.REDIS_DAMAGED)
+            else (_BY_KIND[Kind.CONTROL_DOWN], logs)
+        )
     match item.hold:
         case Hold.PAUSE:
             pause = pause_at(overrides, drift.machine_id, drift.program)

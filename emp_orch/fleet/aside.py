@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emp_orch.fleet.containers import short_id
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.ends import why_gone
 from emp_orch.fleet.kinds import CONTROL, Desired, Drift, Kind
@@ -12,6 +13,7 @@ from emp_orch.fleet.package import Build, in_short
 # supervisord is not at these: somebody must start them.
 _DOWN = frozenset({ProgramState.FATAL, ProgramState.STOPPED, ProgramState.EXITED, ProgramState.UNKNOWN})
 
+FORGED = "somebody who can write in Redis gave orders there; the machine refused them, and works on"
 TWO_AGENTS = "two agents report as this machine; stop the one that does not belong"
 
 
@@ -34,6 +36,8 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observe
     found = []
     if report.rival:
         found.append(drift(Kind.MACHINE_CONFLICT, "one agent", f"also {report.rival}", TWO_AGENTS))
+    if report.forged:
+        found.append(drift(Kind.ORDERS_FORGED, "orders of its fleet", f"others {report.forged}", FORGED))
     # A box elsewhere may know Redis by another name.
     here = machine.runtime is RuntimeKind.PROCESS
     if here and desired.redis and report.redis and report.redis != desired.redis:
@@ -47,6 +51,12 @@ def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observe
         elif report.build.emp not in ("", wanted.emp):
             got = f"emp {in_short(report.build.emp)}"
             found.append(drift(Kind.AGENT_OUTDATED, want, got, why, AGENT))
+    instance, wanted_in = observed.instances.get(machine.id), machine.container
+    now = instance.engine.image_now if instance is not None and instance.engine is not None else ""
+    if wanted_in is not None and now and wanted_in.image_id not in ("", now):
+        why = "it was built or pulled anew since it was applied; `emp apply` goes over to it"
+        got = f"{short_id(now)} by that name now"
+        found.append(drift(Kind.IMAGE_MOVED, f"{wanted_in.image} ({short_id(wanted_in.image_id)})", got, why))
     if report.disk_error:
         found.append(drift(Kind.DISK_FULL, "room to write", "none", report.disk_error))
     if report.gpu_error:
@@ -70,10 +80,25 @@ def _newer(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observe
 
 
 def control_plane(desired: Desired, observed: Observed) -> list[Drift]:
-    """Parts of the control plane that do not run, and that its supervisord does not start by itself; and whether all
-    of the fleet runs another emp than this host has.
+    """Parts of the control plane that do not run, and that its supervisord does not start by itself; whether all
+    of the fleet runs another emp than this host has; and what stands in Redis that is not emp's.
     """
-    return [*_parts_down(observed), *_unapplied(desired, observed)]
+    return [*_damaged(observed), *_parts_down(observed), *_unapplied(desired, observed)]
+
+
+def _damaged(observed: Observed) -> list[Drift]:
+    return [
+        Drift(
+            kind=Kind.REDIS_DAMAGED,
+            machine_id=CONTROL,
+            subject=one.key,
+            desired=one.expected,
+            observed=one.found,
+            cause="somebody else wrote it; nothing is done on account of what cannot be read there",
+            origin="",
+        )
+        for one in sorted(observed.damaged, key=lambda d: d.key)
+    ]
 
 
 def _unapplied(desired: Desired, observed: Observed) -> list[Drift]:

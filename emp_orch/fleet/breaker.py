@@ -21,6 +21,7 @@ FAILURES = frozenset(
     {
         Kind.MACHINE_MISSING,
         Kind.MACHINE_STALE,
+        Kind.CONTAINER_LOOPING,
         Kind.PROGRAM_FATAL,
         Kind.PROGRAM_FLAPPING,
         Kind.PROGRAM_UNHEALTHY,

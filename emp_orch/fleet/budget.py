@@ -13,6 +13,7 @@ from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.memory import REPORT_LAG_MS, Memory
 from emp_orch.fleet.observed import Observed, ProgramState
 from emp_orch.fleet.plan import Operation, Verb, operation_key
+from emp_orch.fleet.rollout import is_wanted
 from emp_orch.fleet.slots import working
 
 # What counts as a try. A flapping program is stopped, too, but that mends nothing: what follows does.
@@ -33,15 +34,19 @@ class Escalated(Struct, frozen=True, kw_only=True):
 
 
 def escalate(operations: tuple[Operation, ...], desired: Desired, observed: Observed, memory: Memory) -> Escalated:
-    """Leave to a person what has used up its budget, or put a restart of its machine in its place."""
+    """Leave to a person what has used up its budget, or put a restart of its machine in its place. What a person wants
+    is no try: a generation is carried out, whatever was tried before it came.
+    """
     found: dict[str, Operation] = {}
-    quarantined = {key: why for key, why in memory.quarantined.items() if key in {o.key for o in operations}}
+    repairs = {o.key for o in operations if not is_wanted(o, memory.rollout)}
+    quarantined = {key: why for key, why in memory.quarantined.items() if key in repairs}
     instead: dict[str, str] = {}
     limits = desired.limits
     minutes = f"{limits.window_ms / 60_000:g} min"
     for operation in operations:
         chosen = operation
-        if operation.key not in quarantined and operation.verb in (*_PROGRAM_VERBS, Verb.RESTART_MACHINE):
+        budgeted = operation.key in repairs and operation.verb in (*_PROGRAM_VERBS, Verb.RESTART_MACHINE)
+        if budgeted and operation.key not in quarantined:
             tries = _tries(operation, memory, observed.now_ms, limits.window_ms)
             restart = _machine_restart(
                 operation, f"{operation.program}: {_times(tries, 'try')} in {minutes} did not help"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from msgspec import structs
+
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
 from emp_orch.fleet.kinds import Drift, Kind
 from emp_orch.fleet.model import ProgramName, WorkerId
@@ -29,6 +31,14 @@ def connector_drift(
         told = _unwell(service, connector, report) if bad else _kept(connector)
         found.append(_drift(machine, f"{worker} {service}", program, *told))
     return found
+
+
+def store_drift(machine: DesiredMachine, worker: WorkerId, report: WorkerReport) -> list[Drift]:
+    """What keeps the worker from saving what jobs make."""
+    if not report.store_error:
+        return []
+    told = (Kind.STORE_BROKEN, "takes no jobs", report.store_error, None)
+    return [structs.replace(_drift(machine, worker, None, *told), desired="outputs saved")]
 
 
 _Told = tuple[Kind, str, str, int | None]

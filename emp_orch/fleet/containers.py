@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch.fleet.hosts import host_of
-from emp_orch.fleet.model import GpuKind, Limits, Machine, Volume
-from emp_orch.images import MACHINE_IMAGE
+from emp_orch.fleet.model import GpuKind, ImageThere, Limits, Machine, Volume
+from emp_orch.images import MACHINE_IMAGE, kept_name
+
+# The machine's own volume, in its container.
+HOME = "/var/lib/emp"
+# The volume beside it, with what is emp's own: its services do not reach into that.
+OWN = "/var/lib/emp-own"
 
 if TYPE_CHECKING:
     from emp_orch.fleet.desired import DesiredMachine
@@ -19,7 +25,8 @@ if TYPE_CHECKING:
 class DesiredContainer(Struct, frozen=True, kw_only=True):
     """`publish` are ports published on the loopback address of `host`, under their own numbers.
 
-    `gpus` are the ids of the devices reserved for it; empty with gpus none.
+    `gpus` are the ids of the devices reserved for it; empty with gpus none. `image_id` is what `image` means on `host`
+    in this generation, `image_digest` by what it can be pulled again: empty where nobody knows.
     """
 
     host: str
@@ -28,18 +35,66 @@ class DesiredContainer(Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...]
     volumes: tuple[Volume, ...]
     limits: Limits
+    image_id: str = ""
+    image_digest: str = ""
+
+    @property
+    def made_from(self) -> str:
+        """The name by which its host has the very image."""
+        return kept_name(self.image, self.image_id) if self.image_id else self.image
 
 
-def desired_container(machine: Machine, publish: tuple[int, ...]) -> DesiredContainer:
+def desired_container(
+    machine: Machine, publish: tuple[int, ...], images: tuple[ImageThere, ...] = ()
+) -> DesiredContainer:
     """The container of a compose machine; `publish` are the ports of the services that it publishes."""
+    host, image = host_of(machine), machine.image or MACHINE_IMAGE
+    there = next((i for i in images if (i.host, i.image) == (host, image)), None)
     return DesiredContainer(
-        host=host_of(machine),
-        image=machine.image or MACHINE_IMAGE,
+        host=host,
+        image=image,
         publish=publish,
         gpus=reserved(machine),
         volumes=machine.volumes,
         limits=machine.limits,
+        image_id=there.id if there is not None else "",
+        image_digest=there.digest if there is not None else "",
     )
+
+
+def unpinned(container: DesiredContainer) -> DesiredContainer:
+    """`container` without which image its name means."""
+    return structs.replace(container, image_id="", image_digest="")
+
+
+def image_moved(one: DesiredContainer | None, other: DesiredContainer | None) -> bool:
+    """Whether both are known to be made from different images, by whatever name."""
+    ids = (one.image_id if one else "", other.image_id if other else "")
+    return all(ids) and ids[0] != ids[1]
+
+
+def images_moved(before: Iterable[ImageThere], after: Iterable[ImageThere]) -> bool:
+    """Whether a name means another image on one of its hosts than before."""
+    was = {(i.host, i.image): i.id for i in before}
+    return any(was.get((i.host, i.image), i.id) != i.id for i in after)
+
+
+def another_image(image: str, was: str, becomes: str) -> str:
+    """`image NAME is another: ab12 → cd34`."""
+    return f"image {image} is another: {short_id(was)} → {short_id(becomes)}"
+
+
+def short_id(image_id: str) -> str:
+    """As `docker images` shows it."""
+    return image_id.removeprefix("sha256:")[:12]
+
+
+def unmounted(machine: DesiredMachine, mounts: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths inside its container that the machine should see and does not; no `mounts`: nobody knows."""
+    if machine.container is None or not mounts:
+        return ()
+    wanted = (HOME, *(v.target for v in machine.container.volumes))
+    return tuple(path for path in wanted if path.rstrip("/") not in {m.rstrip("/") for m in mounts})
 
 
 def reserved(machine: Machine) -> tuple[str, ...]:
@@ -74,4 +129,6 @@ def container_hash(machine: DesiredMachine) -> str:
     """
     if machine.container is None:
         return ""
-    return hashlib.sha256(msgspec.json.encode(machine.container, order="sorted")).hexdigest()[:16]
+    # Which image its name means is compared by itself: nobody may know.
+    bare = unpinned(machine.container)
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]

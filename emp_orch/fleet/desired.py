@@ -7,7 +7,7 @@ machine runs, so its hash says only what is wanted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from emp_orch.environments import of_store
 from emp_orch.fleet.allotment import CUDA, SLOT
 from emp_orch.fleet.allotted import allotment_of, give, reserving
+from emp_orch.fleet.artifacts import THROUGH_API, through_api
 from emp_orch.fleet.builtins import EMP, preparing, serving
-from emp_orch.fleet.containers import DesiredContainer, desired_container, device_inside, device_of
+from emp_orch.fleet.containers import DesiredContainer, desired_container, device_inside, device_of, unpinned
 from emp_orch.fleet.model import (
     EnvValue,
     Fleet,
@@ -138,11 +140,14 @@ def worker_program(slot: int) -> ProgramName:
 
 
 def config_hash(machine: DesiredMachine) -> str:
-    """A digest of all that a machine is configured by; where it stands in emp.yaml is left out."""
+    """A digest of all that a machine is configured by; where it stands in emp.yaml is left out, and which
+    image a name means: what runs in it need not know.
+    """
     bare = msgspec.structs.replace(
         machine,
         origin="",
         programs=tuple(msgspec.structs.replace(p, origin="") for p in machine.programs),
+        container=None if machine.container is None else unpinned(machine.container),
     )
     return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]
 
@@ -188,7 +193,7 @@ def _container(fleet: Fleet, machine: Machine) -> DesiredContainer | None:
         return None
     services = [fleet.services[name] for name in machine.publish if name in machine.services]
     ports = {program_port(machine, s, slot) for s in services for slot in _slots(machine, s)}
-    return desired_container(machine, tuple(sorted(p for p in ports if p is not None)))
+    return desired_container(machine, tuple(sorted(p for p in ports if p is not None)), fleet.images)
 
 
 def _in_dependency_order(services: list[Service]) -> list[Service]:
@@ -238,7 +243,7 @@ def _once(
         slot=None,
         port=None,
         argv=argv,
-        env=machine.env if service is None else {**machine.env, **_filled_env(machine, service, None)},
+        env=_env(machine, service, None),
         cwd=None if service is None or service.cwd is None else _fill(service.cwd, service, machine, None),
         creates=creates,
         health=None,
@@ -310,7 +315,7 @@ def _service_program(
         slot=slot,
         port=port,
         argv=argv,
-        env={**machine.env, **_gpu_env(machine, slot), **_filled_env(machine, service, slot)},
+        env=_env(machine, service, slot),
         # A checkout is started from the machine's folder, and goes to its working directory itself.
         cwd=None if service.cwd is None or service.checkout else _fill(service.cwd, service, machine, slot),
         creates=None,
@@ -324,6 +329,23 @@ def _service_program(
 
 def _published(machine: Machine, service: Service) -> bool:
     return machine.runtime is RuntimeKind.COMPOSE and service.name in machine.publish
+
+
+def _env(machine: Machine, service: Service | None, slot: int | None) -> dict[str, EnvValue]:
+    """What emp.yaml gives a program: `inherit`, the machine's `env`, its slot's device, the service's `env`."""
+    names = machine.inherit if service is None else (*machine.inherit, *service.inherit)
+    own = {} if service is None else _filled_env(machine, service, slot)
+    return {**inherited(names), **machine.env, **_gpu_env(machine, slot), **own}
+
+
+def inherited(names: Iterable[str]) -> dict[str, EnvValue]:
+    """Variables of the shell of the apply, which need not be set there."""
+    return {name: SecretRef(source="env", name=name, optional=True) for name in names}
+
+
+def _of_store(fleet: Fleet, machine: Machine) -> dict[str, EnvValue]:
+    """What a worker opens the artifact store with. A container, and a box, get only what stands in their `env`."""
+    return inherited(of_store(fleet.jobs.artifacts)) if machine.runtime is RuntimeKind.PROCESS else {}
 
 
 def _filled_env(machine: Machine, service: Service, slot: int | None) -> dict[str, EnvValue]:
@@ -357,14 +379,20 @@ def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> st
     return text
 
 
+def service_url(machine: Machine, service: Service, slot: int) -> str | None:
+    """Where the worker of a slot finds `service`, on its own host; None for one that listens nowhere."""
+    port = program_port(machine, service, slot if service.scale is Scale.PER_GPU else None)
+    return None if port is None else f"http://127.0.0.1:{port}"
+
+
 def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ...]:
     """`--service NAME=CONNECTOR@URL` for every service this slot's worker can take jobs for, with its options."""
     words: list[str] = []
     for name in machine.services:
         service = fleet.services[name]
-        port = program_port(machine, service, slot if service.scale is Scale.PER_GPU else None)
-        if service.connector is not None and port is not None:
-            words += ["--service", f"{service.name}={service.connector}@http://127.0.0.1:{port}"]
+        url = service_url(machine, service, slot)
+        if service.connector is not None and url is not None:
+            words += ["--service", f"{service.name}={service.connector}@{url}"]
             if service.connector_options:
                 options = msgspec.json.encode(service.connector_options, order="sorted").decode()
                 words += ["--connector-options", f"{service.name}={options}"]
@@ -390,6 +418,7 @@ def warmup_file(service: Service) -> str:
 
 def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
     capabilities = msgspec.json.encode(machine.worker.capabilities, order="sorted").decode()
+    store = THROUGH_API if through_api(fleet, machine) else fleet.jobs.artifacts
     return DesiredProgram(
         name=worker_program(slot),
         kind=ProgramKind.WORKER,
@@ -403,11 +432,12 @@ def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
             *("--drain-timeout", f"{machine.worker.drain_timeout_s:g}"),
             *("--job-timeout", f"{machine.worker.job_timeout_s:g}"),
             *("--lease-ttl", f"{fleet.jobs.lease_s:g}"),
-            *(("--artifacts", fleet.jobs.artifacts) if fleet.jobs.artifacts else ()),
+            *(("--artifacts", store) if store else ()),
             *_input_rules(fleet.jobs),
             *(() if fleet.jobs.affinity else ("--no-affinity",)),
+            *(("--replicas", str(fleet.redis.replicas)) if fleet.redis.replicas else ()),
         ),
-        env={**machine.env, **_gpu_env(machine, slot)},
+        env={**_of_store(fleet, machine), **_env(machine, None, slot)},
         cwd=None,
         creates=None,
         health=None,

@@ -2,12 +2,16 @@
 
 | kind | subject | when | leads to |
 |---|---|---|---|
+| redis-damaged | a key in Redis | it is not what emp keeps there | nothing: shown; a stream heals |
 | report-malformed | machine, worker | its report does not fit its type; not known to be gone | nothing: shown |
 | machine-missing | machine | not reported (or long ago) and its runtime says it does not run | start it |
+| container-outdated | machine | in a container made from another image, host, GPUs, ports; heard or not | recreate it |
+| container-paused | machine | its container is paused | let it go on |
+| container-cut-off | machine | its container is not in its fleet's network | connect it |
+| container-looping | machine | its container ends again and again | nothing: its engine starts it, ever later |
 | machine-booting | machine | its runtime says it runs, but too short a time to have been heard | nothing yet |
 | machine-stale | machine | runs, but has not reported for stale_after | restart it |
 | machine-unreachable | machine | stale, and no runtime here can tell whether it runs | nothing: unknown stops nothing |
-| container-outdated | machine | runs in a container made for another image, host, GPUs or ports | recreate it |
 | machine-away | machine | external, and not heard: it has not joined, or is silent | nothing: a person starts it |
 | config-behind | machine | reports another configuration than desired | send the configuration |
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
@@ -28,12 +32,15 @@
 | worker-wrong-capabilities | worker | lacks what emp.yaml says it can do | restart its program |
 | connector-broken | worker | a service of it has a connector that did not load | nothing: a person |
 | connector-unhealthy | worker | its connector to a service is in error or offline | a minute later: restart that |
+| store-broken | worker | it cannot save what jobs make, so it takes none | nothing: a person, or the store comes back |
 | service-stuck | worker | a run on its service ignores its interrupt | restart that after stuck_after |
 | service-occupied | worker | somebody else's run keeps its service from its jobs | nothing: a person |
 | worker-starting | worker | its program has not run long enough to judge, or it says initializing | nothing yet |
+| orders-forged | machine | refused orders in Redis that its fleet did not give | nothing: a person |
 | machine-conflict | machine | two agents report as it; the last word is another's | nothing: a person |
 | machine-wrong-redis | machine | reports another Redis than this fleet's | restart it |
 | service-shared-folders | machine | ComfyUIs of several slots write into one folder | nothing: a person |
+| image-moved | machine | its image's name means another one on its host since | nothing: a person applies |
 | supervisord-outdated | machine | it loaded another extension than the emp applied has | restart the machine |
 | agent-outdated | agent | it loaded another emp than the one applied, which is there | restart the agent |
 | disk-full | machine | it cannot write in its folder, or that of its logs | nothing: a person |
@@ -49,8 +56,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec import structs
+
+from emp_orch.fleet import container_state
 from emp_orch.fleet.aside import TWO_AGENTS, beside, control_plane
-from emp_orch.fleet.containers import container_hash
+from emp_orch.fleet.containers import another_image, container_hash, short_id, unmounted
 from emp_orch.fleet.desired import DesiredMachine, machine_of
 from emp_orch.fleet.hearing import (
     BOOT_GRACE_MS,
@@ -60,14 +70,26 @@ from emp_orch.fleet.hearing import (
     heard,
     instance_of,
     is_booting,
+    is_young,
     overwritten,
 )
 from emp_orch.fleet.inside import Unreadable, program_drift, stopped_meanwhile, worker_drift
-from emp_orch.fleet.kinds import Desired, Drift, Kind
+from emp_orch.fleet.kinds import UNHEARD, Desired, Drift, Kind
 from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState, MachineStatus, Observed, SeenMachine
+from emp_orch.fleet.observed import (
+    UNSEEN,
+    ContainerState,
+    Instance,
+    InstanceState,
+    MachineStatus,
+    Observed,
+    SeenMachine,
+)
 from emp_orch.fleet.sharing import shared_folders
 from emp_orch.fleet.surplus import surplus_machines, surplus_workers
+
+MAX_FAULT = 300
+UNFORESEEN = "emp cannot make sense of what it reports"
 
 __all__ = ["BOOT_GRACE_MS", "Desired", "Drift", "Kind", "diff"]
 
@@ -75,7 +97,7 @@ __all__ = ["BOOT_GRACE_MS", "Desired", "Drift", "Kind", "diff"]
 def diff(desired: Desired, observed: Observed) -> tuple[Drift, ...]:
     """Every difference, machines in the order of emp.yaml, then what is surplus."""
     unreadable = unreadable_of(observed)
-    inside = {i: machine_drift(m, desired, observed, unreadable) for i, m in desired.machines.items()}
+    inside = {i: judged(m, desired, observed, unreadable) for i, m in desired.machines.items()}
     return assembled(inside.values(), desired, observed)
 
 
@@ -109,6 +131,15 @@ def _malformed(kind: str, subject: str, error: str) -> Drift:
     )
 
 
+def judged(machine: DesiredMachine, desired: Desired, observed: Observed, unreadable: Unreadable) -> Sequence[Drift]:
+    """`machine_drift`; where what a machine says leads to an error that nobody foresaw, that stands for it alone."""
+    try:
+        return machine_drift(machine, desired, observed, unreadable)
+    except Exception as e:  # noqa: BLE001  # the other machines are to be judged all the same
+        found = f"{type(e).__name__}: {e}"[:MAX_FAULT]
+        return [structs.replace(_malformed("machine", machine.id, found), cause=UNFORESEEN, origin=machine.origin)]
+
+
 def machine_drift(
     machine: DesiredMachine, desired: Desired, observed: Observed, unreadable: Unreadable
 ) -> Sequence[Drift]:
@@ -122,8 +153,8 @@ def machine_drift(
     seen = observed.machines.get(machine.id)
     if seen is None:
         return [whole] if whole else []
-    if whole is not None and whole.kind in _UNHEARD:
-        return [whole]
+    if whole is not None and (whole.kind in UNHEARD or heard(machine, desired, observed) is None):
+        return [whole]  # the report that is there may be a former life's
     aside = [*beside(machine, seen, desired, observed), *shared_folders(machine, desired, observed)]
     if whole is not None:
         meanwhile = stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ()
@@ -134,13 +165,6 @@ def machine_drift(
     if not inside and seen.report.status is not MachineStatus.READY:
         return [*aside, _starting(machine, seen, observed.now_ms)]
     return [*aside, *inside] if aside else inside
-
-
-# The report that is there may be a former life's.
-_UNHEARD = (
-    *(Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE, Kind.MACHINE_UNREACHABLE),
-    *(Kind.MACHINE_AWAY, Kind.MACHINE_CONFLICT),
-)
 
 
 def _starting(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> Drift:
@@ -168,11 +192,53 @@ def _under_way(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> str:
 
 
 def _why_away(machine_id: MachineId, seen_ms: int | None, desired: Desired, observed: Observed) -> str:
+    if machine_id in observed.shut_out:
+        return "emp shut it out (`emp machine revoke`), and it may not join with what it was given"
     if not seen_ms:
         return "it has not joined, or was stopped in good order"
     if fresh(seen_ms, machine_id, desired, observed):
         return NOBODY_WAS_HEARD
     return "its box is off, or cannot reach Redis; emp cannot start it"
+
+
+def _had_its_time(instance: Instance | None, machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:
+    """Whether the silence of a machine is its own, not ours."""
+    return instance is None or is_young(instance, observed) or not is_booting(machine, desired, observed)
+
+
+def _outdated(machine: DesiredMachine, instance: Instance) -> tuple[Kind, str, str, str] | None:
+    """What a machine is made from otherwise than it should be."""
+    wanted = container_hash(machine)
+    if instance.container != wanted:
+        want, got = (f"container {m}" if m else "no container" for m in (wanted, instance.container))
+        others = "only a new container changes its image, host, devices, ports or limits"
+        return Kind.CONTAINER_OUTDATED, want, got, others if wanted and instance.container else "its runtime is another"
+    image = machine.container.image_id if machine.container is not None else ""
+    if machine.container is not None and instance.image and image not in ("", instance.image):
+        why = another_image(machine.container.image, instance.image, image)
+        return Kind.CONTAINER_OUTDATED, short_id(image), short_id(instance.image), why
+    return None
+
+
+def _by_its_engine(
+    machine: DesiredMachine, engine: ContainerState, *, is_heard: bool
+) -> tuple[Kind, str, str, str] | None:
+    """What is wrong with a machine's container by what its engine says, whatever was heard from inside."""
+    got = container_state.in_short(engine)
+    if engine.word == container_state.PAUSED:
+        why = f"somebody paused its container {engine.name}: nothing in it runs on"
+        return Kind.CONTAINER_PAUSED, container_state.RUNNING, got, why
+    if missing := unmounted(machine, engine.mounts):
+        why = f"its container {engine.name} was made without {', '.join(missing)}"
+        return Kind.CONTAINER_OUTDATED, "all its volumes", f"without {', '.join(missing)}", why
+    if engine.cut_off:
+        why = f"somebody took its container {engine.name} out of network {engine.cut_off}: it reaches nobody"
+        return Kind.CONTAINER_CUT_OFF, f"in network {engine.cut_off}", "cut off", why
+    restarting = engine.word == container_state.RESTARTING
+    if container_state.is_looping(engine) and (restarting or not is_heard):
+        return Kind.CONTAINER_LOOPING, container_state.RUNNING, got, container_state.looping(engine)
+    # What is heard of it is its former life's.
+    return (Kind.MACHINE_BOOTING, "reporting", got, container_state.told(engine)) if restarting else None
 
 
 def _whole_machine(
@@ -200,7 +266,17 @@ def _whole_machine(
 
     if instance is not None and instance.state is InstanceState.GONE:
         return drift(Kind.MACHINE_MISSING, "running", "not running", instance.detail or "its supervisord does not run")
+    seen_now = instance is not None and instance.state is not InstanceState.UNKNOWN
     now = heard(machine, desired, observed)
+    # What it is made from shows whether it says anything or not: one that crashes never will. Only where nobody could
+    # be heard it may be at work.
+    told = now is not None or _had_its_time(instance, machine, desired, observed)
+    runs = instance is not None and instance.state is InstanceState.RUNNING
+    if instance is not None and runs and told and (wrong := _outdated(machine, instance)) is not None:
+        return drift(*wrong)
+    engine = instance.engine if instance is not None and seen_now else None
+    if engine is not None and (wrong := _by_its_engine(machine, engine, is_heard=now is not None)) is not None:
+        return drift(*wrong)
     if now is None:
         silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "not reporting yet"
         if machine.runtime in UNSEEN:
@@ -209,23 +285,19 @@ def _whole_machine(
             why = instance.detail if instance and instance.detail else "no runtime here can tell whether it runs"
             return drift(Kind.MACHINE_UNREACHABLE, "reporting", silent, why)
         if is_booting(machine, desired, observed):
-            young = observed.now_ms - instance.started_ms < BOOT_GRACE_MS
-            why = "its supervisord has just been started" if young else NOBODY_WAS_HEARD
+            young = is_young(instance, observed)
+            why = container_state.told(engine) if engine is not None else ""
+            why = why or ("its supervisord has just been started" if young else NOBODY_WAS_HEARD)
             return drift(Kind.MACHINE_BOOTING, "reporting", silent, why)
         if seen is not None and (rival := overwritten(seen, instance, desired, observed)):
             return drift(Kind.MACHINE_CONFLICT, "one agent", f"also {rival}", TWO_AGENTS)
-        return drift(Kind.MACHINE_STALE, "reporting", silent, "its agent hangs or cannot reach Redis")
-    seen_now = instance is not None and instance.state is not InstanceState.UNKNOWN
-    if instance is not None and seen_now and instance.container != container_hash(machine):
-        made = (container_hash(machine), instance.container)
-        want, got = (f"container {m}" if m else "no container" for m in made)
-        others = "only a new container changes its image, host, devices, ports or limits"
-        return drift(Kind.CONTAINER_OUTDATED, want, got, others if all(made) else "its runtime is another")
+        why = container_state.told(engine) if engine is not None else ""
+        return drift(Kind.MACHINE_STALE, "reporting", silent, why or "its agent hangs or cannot reach Redis")
     report = now.report
-    wanted = desired.digests[machine.id]
-    if report.config_hash != wanted:
+    digest = desired.digests[machine.id]
+    if report.config_hash != digest:
         got = f"{report.config_hash or 'none'} (generation {report.generation})"
-        return drift(Kind.CONFIG_BEHIND, f"{wanted} (generation {desired.generation})", got, "configuration changed")
+        return drift(Kind.CONFIG_BEHIND, f"{digest} (generation {desired.generation})", got, "configuration changed")
     begins = report.status in (MachineStatus.STARTING, MachineStatus.CONFIGURING)
     # With an error it has come as far as it can by itself: what keeps it shows in its programs.
     if report.status is not MachineStatus.READY and not (begins and report.error):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from emp_orch.fleet.model import ProgramName
-from emp_orch.fleet.observed import MachineReport, ProgramEnd, ProgramReport, ProgramState
+from emp_orch.fleet.observed import MachineReport, OutOfMemory, ProgramEnd, ProgramReport, ProgramState
+from emp_orch.units import show_bytes
 
 # What a log is quoted with: everywhere but beside a form that shows all the lines.
 MAX_LINES = 5
@@ -25,13 +26,25 @@ def how(end: ProgramEnd) -> str:
     if end.exit_status is not None:
         return f"exited with status {end.exit_status}"
     if end.signal:
-        why = _SIGNALS.get(end.signal)
+        killed = end.memory is not None and end.signal == "SIGKILL"
+        why = out_of_memory(end.memory) if end.memory is not None and killed else _SIGNALS.get(end.signal)
         return f"was ended by {end.signal}{f' ({why})' if why else ''}"
     return "ended, nobody saw how"
 
 
+def out_of_memory(found: OutOfMemory) -> str:
+    """`out of memory: all of limits.memory, 8 GiB, was used`."""
+    if not found.limit:
+        used = f", of which this machine used {show_bytes(found.used)} at most" if found.used else ""
+        return f"out of memory: its host had no more{used}"
+    whose = "limits.memory" if found.inside else "the limit of its cgroup"
+    return f"out of memory: {whose} is {show_bytes(found.limit)}, and it used {show_bytes(found.used or found.limit)}"
+
+
 def how_in_short(end: ProgramEnd) -> str:
     """`status 3`, `SIGSEGV`: for a list of ends."""
+    if end.memory is not None:
+        return "out of memory"
     return f"status {end.exit_status}" if end.exit_status is not None else end.signal or "unknown how"
 
 
@@ -44,6 +57,8 @@ def told(end: ProgramEnd) -> str:
 
 def advice(end: ProgramEnd) -> str:
     """What emp.yaml may want to say of a program that ended so; empty where an end tells nothing of that."""
+    if end.memory is not None and end.signal != "SIGKILL":
+        return f"; the kernel had killed a process of this machine: {out_of_memory(end.memory)}"
     if end.left and end.exit_status == 0:
         return f"; it went to the background, and {end.left} ended with it: run it in the foreground"
     if end.left:

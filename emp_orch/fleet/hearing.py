@@ -119,12 +119,17 @@ def overwritten(seen: SeenMachine, instance: Instance, desired: Desired, observe
     return f"{report.boot_id} on {report.host}"[:MAX_RIVAL]
 
 
+def is_young(instance: Instance, observed: Observed) -> bool:
+    """Whether it was started too short a time ago to have been heard."""
+    return observed.now_ms - instance.started_ms < BOOT_GRACE_MS
+
+
 def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:
     """Whether the machine runs, was not heard yet, and has not had the time to be."""
     instance = instance_of(machine, observed)
     if instance is None or instance.state is not InstanceState.RUNNING or heard(machine, desired, observed) is not None:
         return False
-    if observed.now_ms - instance.started_ms < BOOT_GRACE_MS:
+    if is_young(instance, observed):
         return True
     seen = observed.machines.get(machine.id)
     if seen is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
+from emp_orch.fleet.containers import image_moved
 from emp_orch.fleet.desired import config_hash, desired_machine
 from emp_orch.fleet.model import Fleet, Machine, Service, ServiceName
 from emp_orch.fleet.plan import MachineChange, compare
@@ -27,7 +28,7 @@ def _machines(before: Fleet, after: Fleet) -> list[str]:
     old = {m.id: m for m in before.machines}
     new = {m.id for m in after.machines}
     same = {n for n, s in after.services.items() if n in before.services and _alike(before.services[n], s)}
-    gpus_alike = before.allotment == after.allotment
+    alike = before.allotment == after.allotment and before.images == after.images
     told: list[str] = []
     for machine in after.machines:
         former = old.get(machine.id)
@@ -35,10 +36,10 @@ def _machines(before: Fleet, after: Fleet) -> list[str]:
             told.append(f"+ {machine.id}")
         # Comparing what a machine's programs are made of is much cheaper than making them.
         elif not (
-            _alike(former, machine) and before.jobs == after.jobs and gpus_alike and same.issuperset(machine.services)
+            _alike(former, machine) and before.jobs == after.jobs and alike and same.issuperset(machine.services)
         ):
             was, becomes = desired_machine(before, former), desired_machine(after, machine)
-            if config_hash(was) != config_hash(becomes):
+            if config_hash(was) != config_hash(becomes) or image_moved(was.container, becomes.container):
                 told.append(f"~ {machine.id}: {_how(compare(was, becomes))}")
     return told + [f"- {machine_id}" for machine_id in old if machine_id not in new]
 
@@ -50,7 +51,7 @@ def _alike(a: Machine | Service, b: Machine | Service) -> bool:
 
 def _how(change: MachineChange) -> str:
     """`num_gpus 1 → 2`, or which programs."""
-    if change.why.startswith("num_gpus"):
+    if change.why.startswith(("num_gpus", "image ")):
         return change.why
     signs = (("+", change.added), ("-", change.removed), ("~", change.changed))
     told = [

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from emp_orch.fleet.model import DockerHost, Fleet, Machine, RuntimeKind
 from emp_orch.images import MACHINE_IMAGE
 
-# The engine that DOCKER_HOST or the default socket names, where emp.yaml does not say otherwise.
+# The engine that `docker` itself speaks with, where emp.yaml does not say otherwise.
 LOCAL = "local"
 
 # What containers call the host that they run on (docker's host-gateway).

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
 from emp_orch.fleet.desired import machine_of
-from emp_orch.fleet.drift import assembled, machine_drift, unreadable_of
+from emp_orch.fleet.drift import assembled, judged, unreadable_of
 from emp_orch.fleet.kinds import Desired, Drift
 from emp_orch.fleet.model import MachineId, WorkerId
-from emp_orch.fleet.observed import Observed
+from emp_orch.fleet.observed import DamagedKey, Observed
 from emp_orch.fleet.surplus import is_wanted
+
+K = TypeVar("K", bound=str)
+V = TypeVar("V")
 
 
 class Attention(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,39 @@ def in_full(observed: Observed, stale_after_ms: int) -> Observed:
         for i, w in observed.workers.items()
     }
     return structs.replace(observed, machines=machines, workers=workers, changed=None)
+
+
+# Machines and workers that nobody wants, of whom is told: their number is the choice of whoever reports.
+MAX_STRANGERS = 1_000
+
+
+def bounded(observed: Observed, desired: Desired) -> Observed:
+    """`observed` with no more than MAX_STRANGERS machines, workers and unreadable reports beyond those desired. Of the
+    others their number is told."""
+    machines = few(observed.machines, desired.machines)
+    workers = few(observed.workers, desired.workers)
+    malformed = observed.malformed[: len(desired.machines) + MAX_STRANGERS]
+    left_out = len(observed.machines) - len(machines) + len(observed.workers) - len(workers)
+    left_out += len(observed.malformed) - len(malformed)
+    if not left_out:
+        return observed
+    many = DamagedKey(key="reports", expected=f"at most {MAX_STRANGERS} of strangers", found=f"{left_out} more")
+    return structs.replace(
+        observed,
+        machines=machines,
+        workers=workers,
+        malformed=malformed,
+        damaged=(*(d for d in observed.damaged if d.key != many.key), many),
+    )
+
+
+def few(reports: dict[K, V], wanted: Collection[K]) -> dict[K, V]:
+    """All that are wanted, and at most MAX_STRANGERS others."""
+    if len(reports) <= len(wanted) + MAX_STRANGERS:
+        return reports
+    strangers = sorted(i for i in reports if i not in wanted)[:MAX_STRANGERS]
+    kept = {*strangers, *(i for i in reports if i in wanted)}
+    return {i: report for i, report in reports.items() if i in kept}
 
 
 class DriftBook:
@@ -77,7 +114,7 @@ class DriftBook:
             }
         unreadable = unreadable_of(observed)
         for machine_id in at:
-            drifts = machine_drift(desired.machines[machine_id], desired, observed, unreadable)
+            drifts = judged(desired.machines[machine_id], desired, observed, unreadable)
             if drifts:
                 self._drifts[machine_id] = drifts
             else:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from emp_orch.fleet import ends
-from emp_orch.fleet.connected import connector_drift
+from emp_orch.fleet.connected import connector_drift, store_drift
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.hearing import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, listening_since, recent
 from emp_orch.fleet.kinds import Desired, Drift, Kind
@@ -203,6 +203,7 @@ def worker_drift(
             )
         elif worker is not None and unread_ms is None:
             found += connector_drift(machine, wid, worker.report, ill)
+            found += store_drift(machine, wid, worker.report)
     return found
 
 

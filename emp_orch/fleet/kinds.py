@@ -10,17 +10,22 @@ from msgspec import Struct, structs
 
 from emp_orch.fleet.desired import DesiredMachine, config_hash
 from emp_orch.fleet.limits import Limits
-from emp_orch.fleet.model import MachineId, Origin, ProgramName
+from emp_orch.fleet.model import MachineId, Origin, ProgramName, WorkerId
 from emp_orch.fleet.package import WorkerPackage
 
 
 class Kind(StrEnum):
+    REDIS_DAMAGED = "redis-damaged"
     REPORT_MALFORMED = "report-malformed"
     MACHINE_MISSING = "machine-missing"
     MACHINE_BOOTING = "machine-booting"
     MACHINE_STALE = "machine-stale"
     MACHINE_UNREACHABLE = "machine-unreachable"
     CONTAINER_OUTDATED = "container-outdated"
+    IMAGE_MOVED = "image-moved"
+    CONTAINER_PAUSED = "container-paused"
+    CONTAINER_CUT_OFF = "container-cut-off"
+    CONTAINER_LOOPING = "container-looping"
     MACHINE_AWAY = "machine-away"
     CONFIG_BEHIND = "config-behind"
     MACHINE_STARTING = "machine-starting"
@@ -45,10 +50,12 @@ class Kind(StrEnum):
     WORKER_STARTING = "worker-starting"
     CONNECTOR_BROKEN = "connector-broken"
     CONNECTOR_UNHEALTHY = "connector-unhealthy"
+    STORE_BROKEN = "store-broken"
     SERVICE_STUCK = "service-stuck"
     SERVICE_OCCUPIED = "service-occupied"
     WORKER_SURPLUS = "worker-surplus"
     MACHINE_CONFLICT = "machine-conflict"
+    ORDERS_FORGED = "orders-forged"
     MACHINE_WRONG_REDIS = "machine-wrong-redis"
     DISK_FULL = "disk-full"
     GPU_LOST = "gpu-lost"
@@ -64,6 +71,22 @@ ASIDE = frozenset(
     {
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
         *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED, Kind.DISK_FULL),
+        *(Kind.IMAGE_MOVED, Kind.STORE_BROKEN, Kind.ORDERS_FORGED, Kind.REDIS_DAMAGED),
+    }
+)
+# What a machine lacks of the generation in force: to give it that is the rollout's.
+BEHIND = frozenset(
+    {
+        *(Kind.CONFIG_BEHIND, Kind.CONTAINER_OUTDATED, Kind.WORKER_OUTDATED),
+        *(Kind.AGENT_OUTDATED, Kind.SUPERVISORD_OUTDATED),
+    }
+)
+# Nobody hears the machine: what it runs of a generation is not known from itself.
+UNHEARD = frozenset(
+    {
+        *(Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE),
+        *(Kind.MACHINE_UNREACHABLE, Kind.MACHINE_AWAY, Kind.MACHINE_CONFLICT),
+        *(Kind.CONTAINER_PAUSED, Kind.CONTAINER_CUT_OFF, Kind.CONTAINER_LOOPING),
     }
 )
 CONNECTOR_GRACE_MS = 60_000
@@ -113,6 +136,11 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     package: WorkerPackage | None = None
     emp: str = ""
     redis: str = ""
+
+    @cached_property
+    def workers(self) -> frozenset[WorkerId]:
+        """All that its machines are to have."""
+        return frozenset(w for m in self.machines.values() for w in m.workers)
 
     @cached_property
     def ranks(self) -> dict[MachineId, int]:

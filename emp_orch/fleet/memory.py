@@ -59,8 +59,9 @@ class Breaker(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a generation has come. `pending`: machines that it changes and that are not in order yet; `settling`:
-    those that are, since when; `touched`: those that were sent it; `done` counts those that came in order since
-    something last was pending. `good`: the last generation that was whole.
+    those that are, since when; `touched`: those that were given it, by whatever way; `done` counts those that came in
+    order since something last was pending. `good`: the last generation that was whole. `ill`: those that had failed
+    before it came, and are not in order yet.
     """
 
     generation: int = 0
@@ -71,6 +72,7 @@ class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
     done: int = 0
     stalled: bool = False
     good: int = 0
+    ill: frozenset[MachineId] = frozenset()
 
 
 class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,6 +88,18 @@ class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unproven: frozenset[MachineId] | None = None
     overrides: tuple[Override, ...] = ()
     busy: dict[str, int] = {}
+
+
+# Far beyond what a fleet comes to; more was not written by emp, and to reckon with it may take for ever.
+MAX_COUNT = 1_000_000
+
+
+def holds_together(memory: Memory) -> bool:
+    """Whether a memory that was read can be reckoned with: keys that name a machine, numbers of things that happen."""
+    keys = (*memory.attempts, *memory.quarantined, *memory.busy)
+    counts = (memory.breaker.width, memory.rollout.done, *(a.count for a in memory.attempts.values()))
+    named = all("/" in key for key in keys) and all(key == o.drift.key for key, o in memory.onsets.items())
+    return named and all(0 <= n <= MAX_COUNT for n in counts)
 
 
 # Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.

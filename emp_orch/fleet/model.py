@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from emp_orch.fleet.allotment import Allotment
 from emp_orch.fleet.package import WorkerPackage
+from emp_orch.roles import Role
 
 MachineId = NewType("MachineId", str)
 ServiceName = NewType("ServiceName", str)
@@ -54,11 +55,14 @@ class GpuKind(StrEnum):
     NVIDIA = "nvidia"
 
 
-class SecretRef(Struct, frozen=True, kw_only=True):
-    """A secret by reference. `source` is `env` or `file`; `name` a variable's name or a path."""
+class SecretRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A secret by reference. `source` is `env` or `file`; `name` a variable's name or a path. `optional`: where it has
+    no value, a program runs without.
+    """
 
     source: str
     name: str
+    optional: bool = False
 
     @property
     def key(self) -> str:
@@ -123,7 +127,7 @@ class Service(Struct, frozen=True, kw_only=True):
 
     `connector_options` are JSON values; the connector reads them. `checkout` is set where `builtin` is comfyui.
     `discover_s`: how often workers ask what it has; 0: never. `warmup`: the payload that is run after each of its
-    starts, JSON, or ''.
+    starts, JSON, or ''. `inherit`: names that its programs take over from the shell of the apply.
     """
 
     name: ServiceName
@@ -144,6 +148,7 @@ class Service(Struct, frozen=True, kw_only=True):
     checkout: Checkout | None = None
     discover_s: float = 0.0
     warmup: str = ""
+    inherit: tuple[str, ...] = ()
 
 
 class WorkerSpec(Struct, frozen=True, kw_only=True):
@@ -170,11 +175,15 @@ class Volume(Struct, frozen=True, kw_only=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What a container may use at most; None: whatever its host has, or Docker gives."""
+    """What a container may use at most; None: whatever its host has, or Docker gives. `swap_bytes` beside the memory:
+    None is none. `pids`: processes and threads.
+    """
 
     memory_bytes: int | None = None
     shm_bytes: int | None = None
     cpus: float | None = None
+    swap_bytes: int | None = None
+    pids: int = 16_384
 
 
 class DockerTls(Struct, frozen=True, kw_only=True):
@@ -195,7 +204,9 @@ class DockerHost(Struct, frozen=True, kw_only=True):
 class Machine(Struct, frozen=True, kw_only=True):
     """One machine after `defaults:` were merged and `replicas` expanded.
 
-    `host`, `image`, `publish`, `volumes` and `limits` are a container's: of no effect with other runtimes.
+    `host`, `image`, `publish`, `volumes` and `limits` are a container's: of no effect with processes. Of an external
+    machine the line of `emp machine join` has all but `host` and `publish`. `inherit`: names that all its programs take
+    over from the shell of the apply.
     """
 
     id: MachineId
@@ -215,27 +226,50 @@ class Machine(Struct, frozen=True, kw_only=True):
     publish: tuple[ServiceName, ...] = ()
     volumes: tuple[Volume, ...] = ()
     limits: Limits = Limits()
+    inherit: tuple[str, ...] = ()
+
+
+class TokenSpec(Struct, frozen=True, kw_only=True):
+    """A token of the API by name. `previous` is valid too; `rate_count` requests in `rate_s`, 0: any number."""
+
+    name: str
+    role: Role
+    token: SecretRef
+    previous: SecretRef | None
+    rate_count: int
+    rate_s: float
+
+    @property
+    def refs(self) -> tuple[tuple[str, SecretRef], ...]:
+        """Where its values come from, by the key in emp.yaml."""
+        return (("token", self.token), *((("previous", self.previous),) if self.previous else ()))
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where a server listens. `token` is needed when `host` is not loopback.
+    """Where a server listens. `token` is needed when `host` is not loopback; `tokens` are let in beside it.
 
-    `machine_url` is how machines on other hosts reach it, empty when that was not said.
+    `machine_url` is how machines on other hosts reach it, empty when that was not said. `role` is what may be done
+    there, whoever asks.
     """
 
     host: str
     port: int
     token: SecretRef | None
     machine_url: str = ""
+    tokens: tuple[TokenSpec, ...] = ()
+    role: Role = Role.OPERATE
 
 
 class RedisSpec(Struct, frozen=True, kw_only=True):
-    """`url` is `embedded` or a URL, possibly with a password: it never leaves this host's 0600 files."""
+    """`url` is `embedded` or a URL, possibly with a password: it never leaves this host's 0600 files. `replicas` are to
+    have what must not be lost before it counts.
+    """
 
     url: str
     port: int
     machine_url: str
     prefix: str
+    replicas: int = 0
 
 
 class InputsSpec(Struct, frozen=True, kw_only=True):
@@ -299,10 +333,22 @@ class ControlSpec(Struct, frozen=True, kw_only=True):
     redis_image: str
 
 
+class ImageThere(Struct, frozen=True, kw_only=True):
+    """What the name `image` meant on Docker host `host` when it was applied: an id, and where a registry has it, the
+    name with a digest by which it can be pulled again.
+    """
+
+    host: str
+    image: str
+    id: str
+    digest: str = ""
+
+
 class Fleet(Struct, frozen=True, kw_only=True):
     """Everything one emp.yaml describes. Without a `worker_package`, workers run that of the emp which applies.
 
     `allotment`: the GPUs of the host where it was applied that somebody else gave emp there; None: all.
+    `images`: what the names of its containers' images meant on their hosts then, as far as those answered.
     """
 
     name: str
@@ -317,3 +363,4 @@ class Fleet(Struct, frozen=True, kw_only=True):
     control: ControlSpec = ControlSpec(runtime=ControlRuntime.PROCESS, image=None, redis_image="")
     worker_package: WorkerPackage | None = None
     allotment: Allotment | None = None
+    images: tuple[ImageThere, ...] = ()

@@ -57,12 +57,22 @@ class ProgramState(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class OutOfMemory(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The kernel killed a process of a machine for want of memory. Of all the machine, in bytes: what it may use at
+    most (0: no limit), and the most that it used (0: nobody knows). `inside`: of a container.
+    """
+
+    limit: int = 0
+    used: int = 0
+    inside: bool = False
+
+
 class ProgramEnd(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How a process ended that nobody had asked to: with `exit_status`, or by `signal`; neither where nobody knows.
 
     `lived_ms` is 0 where that is not known. `left`: names and pids of the processes that it left behind, which were
-    ended with it. `lines`: the last that this very process wrote into its log, bounded, without secrets; fleet/ends.py
-    puts it into words.
+    ended with it. `memory`: it ran out then. `lines`: the last that this very process wrote into its log, bounded,
+    without secrets; fleet/ends.py puts it into words.
     """
 
     at_ms: int
@@ -72,6 +82,7 @@ class ProgramEnd(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     lived_ms: int = 0
     left: str = ""
     lines: tuple[str, ...] = ()
+    memory: OutOfMemory | None = None
 
 
 class ProgramReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -109,7 +120,9 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     `redis`: where this agent's Redis is, `host:port/db`. `rival`: another agent that writes this machine's report,
     `BOOT_ID on HOST`. `package`: the digest of the worker package that workers start from, empty for the emp that the
     machine has; `package_error`: why it is not another one. `build`: the emp that the agent and its supervisord loaded.
-    `disk_error`: where it cannot write, and why.
+    `disk_error`: where it cannot write, and why. `forged`: orders in Redis that nobody of its fleet gave, and that it
+    refused. `box`: the identity of the folder of a machine that joined by itself. `together`: why services of this
+    container may read what is emp's own there; empty where they may not, and for a machine that is no container.
     """
 
     machine_id: MachineId
@@ -128,10 +141,13 @@ class MachineReport(Struct, frozen=True, kw_only=True, gc=False):
     error: str = ""
     redis: str = ""
     rival: str = ""
+    forged: str = ""
     package: str = ""
     package_error: str = ""
     build: Build | None = None
     disk_error: str = ""
+    box: str = ""
+    together: str = ""
 
 
 class Occupant(StrEnum):
@@ -168,7 +184,10 @@ class ConnectorReport(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True, gc=False):
-    """`capabilities["services"]` lists the services whose connectors loaded. `redis` is as in MachineReport."""
+    """`capabilities["services"]` lists the services whose connectors loaded. `redis` is as in MachineReport.
+
+    `store_error`: why it cannot save what jobs make; empty as far as it knows that it can.
+    """
 
     worker_id: WorkerId
     machine_id: MachineId
@@ -183,6 +202,7 @@ class WorkerReport(Struct, frozen=True, kw_only=True, gc=False):
     jobs_completed: int = 0
     jobs_failed: int = 0
     redis: str = ""
+    store_error: str = ""
 
     @property
     def unloaded(self) -> dict[str, str]:
@@ -212,6 +232,15 @@ class Malformed(Struct, frozen=True, kw_only=True):
     seen_ms: int = 0
 
 
+class DamagedKey(Struct, frozen=True, kw_only=True):
+    """A key of emp's in Redis that holds something else. `heals`: the reconciler puts it right by itself."""
+
+    key: str
+    expected: str
+    found: str
+    heals: bool = False
+
+
 # Whose machines nobody here can see: one that is not among the instances may run all the same.
 UNSEEN = frozenset({RuntimeKind.EXTERNAL})
 
@@ -222,11 +251,48 @@ class InstanceState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ContainerEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An end of a container's main process. `exit_code` None: nobody knows it any more."""
+
+    at_ms: int
+    exit_code: int | None = None
+
+
+class ContainerState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`word` is the engine's: running, paused, restarting, exited, created, dead. `ends`: its last ones, oldest first,
+    as far as the engine remembers; `lived_ms`: how long the run took that ended last, 0 where that is not known.
+    `restarts`: how often the engine started it again by itself. `out_of_memory`: the kernel killed something in it.
+    `memory_limit`: in bytes, 0 without one. `error`: what the engine could not do. `lines`: the last that it printed,
+    bounded, without secrets. `cut_off`: the network of its fleet that it should be in, and is not. `mounts`: what it
+    sees there, by their paths inside. `image_now`: what the name of its image means on its host now, empty where that
+    has none of that name.
+    """
+
+    name: str
+    word: str
+    ends: tuple[ContainerEnd, ...] = ()
+    lived_ms: int = 0
+    restarts: int = 0
+    out_of_memory: bool = False
+    memory_limit: int = 0
+    error: str = ""
+    unhealthy: bool = False
+    lines: tuple[str, ...] = ()
+    cut_off: str = ""
+    mounts: tuple[str, ...] = ()
+    image_now: str = ""
+
+    @property
+    def last(self) -> ContainerEnd | None:
+        return self.ends[-1] if self.ends else None
+
+
 class Instance(Struct, frozen=True, kw_only=True):
     """What a runtime knows of a machine it started: the supervisord's life, not what runs in it.
 
     `boot_id` is the one that the agent of this very life reports; empty where a runtime cannot know it. `container`
-    is the container_hash that a container was made with, `host` the Docker host it is on.
+    is the container_hash that a container was made with, `image` the id of its image, `host` the Docker host it is on,
+    `engine` what that host's engine says of it.
     """
 
     machine_id: MachineId
@@ -236,7 +302,9 @@ class Instance(Struct, frozen=True, kw_only=True):
     pid: int = 0
     detail: str = ""
     container: str = ""
+    image: str = ""
     host: str = ""
+    engine: ContainerState | None = None
 
 
 class Changed(Struct, frozen=True, kw_only=True):
@@ -261,7 +329,9 @@ class Observed(Struct, frozen=True, kw_only=True):
     `back_ms`: machines that their runtime could not see or nobody could hear for a while, and since when that is over:
     in them nothing is stale on account of the time before. Where that is long past, they are not named.
 
-    `installed`: the emp on this host's disk, which whatever starts here now gets; None where nobody looked.
+    `installed`: the emp on this host's disk, which whatever starts here now gets; None where nobody looked. `shut_out`:
+    external machines that may not join with what they were given. `damaged`: keys in Redis that are not emp's;
+    `blind`: those of the reports among them, so that nobody could be heard.
     """
 
     now_ms: int
@@ -275,3 +345,6 @@ class Observed(Struct, frozen=True, kw_only=True):
     changed: Changed | None = None
     back_ms: dict[MachineId, int] = {}
     installed: Build | None = None
+    shut_out: frozenset[MachineId] = frozenset()
+    damaged: tuple[DamagedKey, ...] = ()
+    blind: bool = False

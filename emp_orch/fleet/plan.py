@@ -11,9 +11,11 @@ from enum import StrEnum
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet.containers import DesiredContainer, container_hash
+from emp_orch.fleet.containers import DesiredContainer, another_image, container_hash, image_moved, unpinned
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, config_hash
 from emp_orch.fleet.drift import Desired, Drift, Kind
+from emp_orch.fleet.inherits import InheritChange, inherit_changes
+from emp_orch.fleet.kinds import BEHIND
 from emp_orch.fleet.model import MachineId, Origin, ProgramName, WorkerId
 from emp_orch.fleet.observed import UNSEEN, Instance, InstanceState
 
@@ -62,7 +64,8 @@ def operation_key(verb: Verb, machine_id: MachineId, inside: str | None = None) 
 class Operation(Struct, frozen=True, kw_only=True):
     """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER.
 
-    `recreates`: the restart is with a new container.
+    `recreates`: the restart is with a new container. `brings`: it gives the machine what that lacks of the generation
+    in force: somebody asked for it, it mends nothing.
     """
 
     verb: Verb
@@ -74,6 +77,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     seen_ms: int | None = None
     after: tuple[str, ...] = ()
     recreates: bool = False
+    brings: bool = False
 
     @property
     def key(self) -> str:
@@ -97,6 +101,9 @@ _MACHINE_VERB = {
     Kind.MACHINE_STALE: Verb.RESTART_MACHINE,
     Kind.MACHINE_WRONG_REDIS: Verb.RESTART_MACHINE,
     Kind.CONTAINER_OUTDATED: Verb.RESTART_MACHINE,
+    # To start what is there means to let it go on, and to connect it.
+    Kind.CONTAINER_PAUSED: Verb.START_MACHINE,
+    Kind.CONTAINER_CUT_OFF: Verb.START_MACHINE,
     Kind.SUPERVISORD_OUTDATED: Verb.RESTART_MACHINE,
     Kind.CONFIG_BEHIND: Verb.SEND_CONFIG,
     Kind.GENERATION_BEHIND: Verb.SEND_CONFIG,
@@ -129,6 +136,7 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             cause=f"{drift.subject}: {drift.cause}" if drift.subject != drift.machine_id else drift.cause,
             origin=drift.origin,
             recreates=drift.kind is Kind.CONTAINER_OUTDATED,
+            brings=drift.kind in BEHIND,
         )
     if drift.kind in _PROGRAM_VERB and drift.program is not None:
         return Operation(
@@ -137,6 +145,7 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             program=drift.program,
             cause=f"{'it' if drift.subject == drift.program else drift.subject} is {drift.observed}: {drift.cause}",
             origin=drift.origin,
+            brings=drift.kind in BEHIND,
         )
     if drift.kind is Kind.WORKER_SURPLUS and drift.seen_ms is not None:
         return Operation(
@@ -184,6 +193,7 @@ class MachineChange(Struct, frozen=True, kw_only=True):
     removed: tuple[ProgramName, ...] = ()
     changed: tuple[ProgramName, ...] = ()
     kept: tuple[ProgramName, ...] = ()
+    inherits: tuple[InheritChange, ...] = ()
 
 
 def changes(
@@ -208,15 +218,29 @@ def changes(
             found.append(
                 MachineChange(machine_id=machine.id, effect=Effect.START, why=why, origin=machine.origin, added=names)
             )
-        elif config_hash(old) != config_hash(machine):
+        elif config_hash(old) != config_hash(machine) or image_moved(old.container, machine.container):
             found.append(compare(old, machine))
     for machine_id, old in before.items():
         if machine_id not in after.machines:
             gone = "no longer in emp.yaml" if source == "emp.yaml" else f"not in {source}"
-            why = gone + ("" if after.prune else "; stays until `--prune`")
+            why = (
+                f"{gone}; {_goes_with(instances.get(machine_id))}" if after.prune else f"{gone}; stays until `--prune`"
+            )
             names = tuple(p.name for p in old.programs)
             found.append(MachineChange(machine_id=machine_id, effect=Effect.REMOVE, why=why, origin="", removed=names))
+    # What was left when it was no longer named goes with the first `--prune`.
+    left = sorted(i for i in instances if i not in after.machines and i not in before) if after.prune else ()
+    for machine_id in left:
+        why = f"{source} has not named it for a while; {_goes_with(instances[machine_id])}"
+        found.append(MachineChange(machine_id=machine_id, effect=Effect.REMOVE, why=why, origin=""))
     return tuple(found)
+
+
+def _goes_with(instance: Instance | None) -> str:
+    """What a machine that is removed takes with it."""
+    if instance is None:
+        return "it is shut out, and its reports are forgotten"
+    return "its container and its volume are removed" if instance.host else "its folder is removed"
 
 
 def compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
@@ -225,8 +249,9 @@ def compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
     after = {p.name: p for p in new.programs}
     both = [name for name in after if name in before]
     changed = tuple(n for n in both if not _same(before[n], after[n]))
-    recreates = container_hash(old) != container_hash(new)
+    recreates = container_hash(old) != container_hash(new) or image_moved(old.container, new.container)
     if recreates:
+        changed = tuple(both)  # a new container starts all of them
         why = _why_recreate(old.container, new.container)
     elif old.num_gpus != new.num_gpus:
         why = f"num_gpus {old.num_gpus} → {new.num_gpus}"
@@ -241,6 +266,7 @@ def compare(old: DesiredMachine, new: DesiredMachine) -> MachineChange:
         removed=tuple(n for n in before if n not in after),
         changed=changed,
         kept=tuple(n for n in both if n not in changed),
+        inherits=inherit_changes(before, after),
     )
 
 
@@ -248,7 +274,10 @@ def _why_recreate(old: DesiredContainer | None, new: DesiredContainer | None) ->
     """What only a new container, or another runtime, can change."""
     if old is None or new is None:
         return "its runtime changes"
-    fields = [f for f in old.__struct_fields__ if getattr(old, f) != getattr(new, f)]
+    bare = unpinned(old), unpinned(new)
+    fields = [f for f in old.__struct_fields__ if getattr(bare[0], f) != getattr(bare[1], f)]
+    if not fields:
+        return another_image(new.image, old.image_id, new.image_id)
     first = fields[0]
     if first in ("host", "image"):
         return f"{first} {getattr(old, first)} → {getattr(new, first)}"

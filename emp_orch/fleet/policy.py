@@ -104,19 +104,29 @@ class Situation(Struct, frozen=True, kw_only=True, dict=True):
     def broken(self) -> list[MachineId]:
         return rollout.broken_by_it(self.memory.rollout, self.drifts)
 
+    @cached_property
+    def given(self) -> frozenset[MachineId]:
+        """Machines that this generation was given to and that are not in order with it, whatever became of them: for
+        its sake no more than max_unavailable are out. What is cut off is not waited for."""
+        return frozenset(i for i in rollout.given(self.memory.rollout) if not _out_of_sight(i, self))
+
 
 def gate(operations: tuple[Operation, ...], situation: Situation) -> Decision:
     """Split the plan into what runs now and what is held, each with its reason. Of those that disrupt a machine, the
-    machines with the fewest busy workers come first."""
+    machines with the fewest busy workers come first, and of these the ones that are out of service anyway."""
     run: dict[str, Operation] = {}
     held: list[Held] = []
-    away = set(situation.away)
-    for operation in sorted(operations, key=lambda o: _busy(o, situation)):
+    away, given = set(situation.away), set(situation.given)
+    for operation in sorted(operations, key=lambda o: (_busy(o, situation), _serves(o, situation))):
         hold = next((found for policy in _POLICIES if (found := policy(operation, situation)) is not None), None)
-        if hold is None and operation.machine_id not in away and _disrupts(operation, situation):
-            hold = _over_budget(operation, away, situation)
+        if hold is None and _disrupts(operation, situation):
+            brings = rollout.brings(operation, situation.memory.rollout)
+            hold = _given_to_enough(operation, given, situation) if brings else None
+            if hold is None and operation.machine_id not in away:
+                hold = _over_budget(operation, away, situation)
             if hold is None:
                 away.add(operation.machine_id)
+                given |= {operation.machine_id} if brings else set()
         if hold is None:
             run[operation.key] = operation
         else:
@@ -256,11 +266,18 @@ _POLICIES: tuple[Callable[[Operation, Situation], Held | None], ...] = (
 )
 
 
-def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> Held | None:
-    """Whether no further machine may be disrupted now."""
-    if operation.verb is Verb.SEND_CONFIG and len(s.broken) >= s.desired.max_unavailable:
+def _given_to_enough(operation: Operation, given: set[MachineId], s: Situation) -> Held | None:
+    """Whether the generation is not given to this machine, for the sake of those that have it and are not in order."""
+    if operation.machine_id in given:
+        return None
+    if len(s.broken) >= s.desired.max_unavailable:
         why = f"the rollout of generation {s.desired.generation} is halted: {', '.join(s.broken[:3])} failed with it"
         return Held(operation=operation, by=Hold.ROLLOUT, why=why)
+    return _over_budget(operation, given, s)
+
+
+def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> Held | None:
+    """Whether no further machine may be disrupted now."""
     if len(away) < s.desired.max_unavailable:
         return None
     settling = s.memory.rollout.settling
@@ -364,18 +381,25 @@ def _disrupts(operation: Operation, s: Situation) -> bool:
         return False
     if operation.verb is Verb.RESTART_MACHINE:
         return True
-    if operation.verb is not Verb.SEND_CONFIG or _has_config(operation.machine_id, s):
-        return False
-    if _out_of_sight(operation.machine_id, s):
+    changes = operation.verb is Verb.SEND_CONFIG and not _has_config(operation.machine_id, s)
+    # One of another package does its work until then; who takes its place may not.
+    anew = operation.verb is Verb.RESTART_PROGRAM and operation.brings
+    if not (changes or anew) or _out_of_sight(operation.machine_id, s):
         return False
     seen = s.observed.machines.get(operation.machine_id)
+    return seen is not None and seen.report.status is MachineStatus.READY
+
+
+def _serves(operation: Operation, s: Situation) -> bool:
+    machine = s.desired.machines.get(operation.machine_id)
+    seen = heard(machine, s.desired, s.observed) if machine else None
     return seen is not None and seen.report.status is MachineStatus.READY
 
 
 def _busy(operation: Operation, s: Situation) -> int:
     """How many workers would have to be drained; 0 for what disrupts nothing."""
     machine = s.desired.machines.get(operation.machine_id)
-    if machine is None or operation.verb not in (Verb.RESTART_MACHINE, Verb.SEND_CONFIG):
+    if machine is None or not (operation.verb in (Verb.RESTART_MACHINE, Verb.SEND_CONFIG) or operation.brings):
         return 0
     # Those that a drained machine is not to have any more are what is drained.
     seen = (s.observed.workers.get(worker_id(machine.id, slot)) for slot in range(machine.num_gpus))
@@ -398,5 +422,6 @@ NEEDS_A_PERSON = frozenset(
         *(Kind.REPORT_MALFORMED, Kind.MACHINE_UNREACHABLE, Kind.MACHINE_FOREIGN, Kind.MACHINE_SURPLUS),
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.PROGRAM_PORT_TAKEN, Kind.CONNECTOR_BROKEN),
         *(Kind.MACHINE_AWAY, Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED, Kind.DISK_FULL),
+        *(Kind.IMAGE_MOVED, Kind.CONTAINER_LOOPING, Kind.STORE_BROKEN, Kind.ORDERS_FORGED, Kind.REDIS_DAMAGED),
     }
 )

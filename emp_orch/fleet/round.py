@@ -12,10 +12,11 @@ from msgspec import Struct, structs
 from emp_orch.fleet import breaker, budget, chronicle, rollout
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.drift import diff
-from emp_orch.fleet.kinds import Desired, Drift, Kind, grace_ms
+from emp_orch.fleet.kinds import BEHIND, UNHEARD, Desired, Drift, Kind, grace_ms
 from emp_orch.fleet.memory import (
     REPORT_LAG_MS,
     Memory,
+    Rollout,
     asked_anew,
     forgiven,
     on_machine,
@@ -80,7 +81,8 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     found = diff(desired, inputs.observed) if drifts is None else drifts
     before = up_to(inputs.memory, now_ms)
     onsets, entries = chronicle.onsets(found, before.onsets, now_ms)
-    memory = _noted(inputs, found, structs.replace(before, onsets=onsets))
+    going_on = rollout.step(found, desired, before, now_ms)
+    memory = _noted(inputs, found, structs.replace(before, onsets=onsets), going_on)
     planned = plan(
         desired,
         tuple(
@@ -129,7 +131,7 @@ def _between(drift: Drift, memory: Memory, now_ms: int) -> bool:
     return operation_key(Verb.RESTART_PROGRAM, drift.machine_id, drift.program) in memory.attempts
 
 
-def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory) -> Memory:
+def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory, going_on: Rollout) -> Memory:
     """Memory after what this look showed and people said, before anything is decided."""
     desired, now_ms = inputs.desired, inputs.observed.now_ms
     for operation in inputs.asked:
@@ -140,11 +142,12 @@ def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory) -> Memory:
     unproven = set(desired.machines if memory.unproven is None else memory.unproven)
     known = memory.rollout.generation
     if known != desired.generation:
-        changed = {d.machine_id for d in drifts if d.kind in (Kind.CONFIG_BEHIND, Kind.CONTAINER_OUTDATED)}
-        memory = asked_anew(memory, changed | {d.machine_id for d in drifts if d.kind is Kind.MACHINE_MISSING})
+        changed = {d.machine_id for d in drifts if d.kind in BEHIND}
+        # Of one that says nothing nobody can tell that the generation does not change it.
+        memory = asked_anew(memory, changed | {d.machine_id for d in drifts if d.kind in UNHEARD})
         unproven |= changed
     memory = structs.replace(memory, unproven=frozenset(i for i in unproven if i in drifting and i in desired.machines))
-    memory = structs.replace(memory, rollout=rollout.step(drifts, desired, memory, now_ms))
+    memory = structs.replace(memory, rollout=going_on)
     return structs.replace(memory, breaker=breaker.step(drifts, desired, memory, now_ms))
 
 
@@ -158,10 +161,13 @@ def _subject(operation: Operation) -> Callable[[str], bool]:
 
 
 def _begun(memory: Memory, operations: tuple[Operation, ...], inputs: Inputs) -> Memory:
+    """What people asked for, by an order or a generation, counts towards no budget, and sets free what was tried."""
     asked, now_ms, window_ms = {o.key for o in inputs.asked}, inputs.observed.now_ms, inputs.desired.limits.window_ms
     for operation in operations:
         if operation.key not in inputs.running:
-            memory = tried(memory, operation, now_ms, window_ms, counts=operation.key not in asked)
+            wanted = operation.key in asked or rollout.is_wanted(operation, memory.rollout)
+            memory = forgiven(memory, _subject(operation)) if wanted else memory
+            memory = tried(memory, operation, now_ms, window_ms, counts=not wanted)
     return memory
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.fleet.desired import machine_of, program_port, worker_id, worker_program
-from emp_orch.fleet.model import Fleet, Machine, MachineId, ProgramName, Scale, Service, WorkerId
+from emp_orch.fleet.desired import machine_of, program_port, service_url, worker_id, worker_program
+from emp_orch.fleet.model import Fleet, Machine, MachineId, ProgramName, Scale, Service, ServiceName, WorkerId
 
 
 class KnownWorker(Struct, frozen=True, kw_only=True):
@@ -36,6 +36,19 @@ def known_workers(fleet: Fleet) -> Iterator[KnownWorker]:
                 program=worker_program(slot),
                 capabilities={"gpu": slot, **machine.worker.capabilities, "services": services},
             )
+
+
+def binding_of(fleet: Fleet, worker: str, service: str) -> tuple[str, str] | None:
+    """The connector and the URL by which a worker that the fleet should have works for a service; None where it does
+    not.
+    """
+    machine = machine_of_worker(fleet, worker)
+    if machine is None or ServiceName(service) not in machine.services:
+        return None
+    found = fleet.services[ServiceName(service)]
+    slot = next(slot for slot in range(machine.num_gpus) if worker == worker_id(machine.id, slot))
+    url = service_url(machine, found, slot)
+    return None if found.connector is None or url is None else (found.connector, url)
 
 
 def machine_of_worker(fleet: Fleet, worker: str) -> Machine | None:

@@ -32,16 +32,18 @@ class How(StrEnum):
 
 
 class Loss(Struct, frozen=True, kw_only=True):
-    """`jobs` are gone, found out at `at_ms`; at `seen_ms` they were there."""
+    """`jobs` are gone, found out at `at_ms`; at `seen_ms` they were there. `ids` are some of them, where known."""
 
     jobs: int
     how: How
     at_ms: int
     seen_ms: int
+    ids: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
-        return f"{self.jobs} {'job is' if self.jobs == 1 else 'jobs are'} gone: {_WORDS[self.how]}"
+        some = f" ({', '.join(self.ids)}{', …' if self.jobs > len(self.ids) else ''})" if self.ids else ""
+        return f"{self.jobs} {'job is' if self.jobs == 1 else 'jobs are'} gone: {_WORDS[self.how]}{some}"
 
     @property
     def hint(self) -> str:

@@ -35,8 +35,11 @@ MAX_KEY = 256
 MAX_BATCH = 10_000
 MAX_PROBLEMS = 50
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+JOB_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+_ID = re.compile(JOB_ID)
+_SERVICE = re.compile(SERVICE_NAME)
 _NONE = "no job was accepted"
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')

@@ -25,6 +25,7 @@ from emp_orch.fleet.observed import MachineReport, MachineStatus
 from emp_orch.fleet.package import Build
 from emp_orch.machine import folder as folders
 from emp_orch.machine import ports, probes
+from emp_orch.machine.apart import SERVICES_FOLDER, why_together
 from emp_orch.machine.box_gpus import as_allotted
 from emp_orch.machine.check_command import Commands
 from emp_orch.machine.checks import check_of
@@ -40,7 +41,9 @@ from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.machine.orders import Orders
 from emp_orch.machine.package import Packages
 from emp_orch.machine.programs import Programs, packages_in_use
+from emp_orch.machine.redis_url import own_url
 from emp_orch.machine.sequence import Sequence, announced_by
+from emp_orch.machine.trust import Trust, read_key
 from emp_orch.machine.watch import Watch
 from emp_orch.packing import own_digest
 from emp_orch.procident import identify
@@ -48,7 +51,7 @@ from emp_orch.runtimes.log_keeper import keep_logs
 from emp_orch.runtimes.supervisor import Supervisor
 from emp_orch.store import connect
 from emp_orch.store.commands import Command, CommandVerb
-from emp_orch.store.configs import MachineConfig, read_config
+from emp_orch.store.configs import MachineConfig
 from emp_orch.store.connect import TRANSIENT, Client
 from emp_orch.store.keys import Keys
 
@@ -76,8 +79,11 @@ class Agent:
         *,
         redis: str,
         renewal: Renewal | None = None,
+        box: str = "",
     ) -> None:
-        """`redis` is where `r` connects to, fit to be shown; `renewal` that of a machine that joined by itself."""
+        """`redis` is where `r` connects to, fit to be shown; `renewal` and `box`, its identity, those of a machine that
+        joined by itself."""
+        self._box = box
         self._renewal = renewal
         self._folder = folder
         self._config = config
@@ -86,6 +92,13 @@ class Agent:
         self._redis = redis
         self._supervisor = Supervisor(folder.root)
         self._state = folder.read_state(boot_id())
+        renew = renewal.renew if renewal else None
+        self._trust = Trust(
+            lambda: read_key(folder.orders, config.machine.id),
+            self._state.floor,
+            renew=renew,
+            changed=lambda: self.link.dirty(),
+        )
         self._status = MachineStatus.STARTING
         self._error = ""
         self._health_port = 0
@@ -106,8 +119,10 @@ class Agent:
         )
         self.packages.want(config.package)
         self.programs.on_change = self._on_programs
+        in_container = config.machine.container is not None or SERVICES_FOLDER in os.environ
+        self._together = why_together(os.environ) if in_container else ""
         self._gpus = Gpus(self.link.dirty)
-        self._disk = Disk({folder.root, *folders.log_folders()}, self.link.dirty)
+        self._disk = Disk({folder.root, folder.services, *folders.log_folders()}, self.link.dirty)
         self._watch = Watch(
             self.programs,
             self._supervisor,
@@ -121,6 +136,7 @@ class Agent:
 
     def report(self) -> MachineReport:
         """What this machine says of itself."""
+        self._last_ends.memory.look()
         return MachineReport(
             machine_id=self.machine.id,
             status=self._status,
@@ -138,10 +154,13 @@ class Agent:
             error=self._error,
             redis=self._redis,
             rival=self.link.rival,
+            forged=self._trust.words,
             package=self.packages.current,
             package_error=self.packages.error,
             build=self._build,
             disk_error=self._disk.error,
+            box=self._box,
+            together=self._together,
         )
 
     # -- what the parts tell us
@@ -295,11 +314,11 @@ class Agent:
             self._keys,
             self.machine.id,
             last=self._state.last_command,
-            epoch=self._state.epoch,
+            trust=self._trust,
             catch_up=self._catch_up,
             carry_out=self._carry_out,
             answered=self._end_if_outdated,
-            remember=lambda last, epoch: self._remember(last_command=last, epoch=epoch),
+            remember=lambda last: self._remember(last_command=last, floor=self._trust.floor),
         )
 
     async def _carry_out(self, command: Command) -> None:
@@ -354,14 +373,14 @@ class Agent:
 
     async def _apply_config(self) -> None:
         """Take over the configuration that the reconciler wrote."""
-        config = await read_config(self._r, self._keys, self.machine.id)
+        config = await self._trust.config(self._r, self._keys, self._config)
         if config is None:
             raise EmpError(f"there is no configuration for {self.machine.id} in Redis")
         await self._take_over(config)
 
     async def _catch_up(self) -> None:
         """Take over a configuration that was written while nobody here listened."""
-        config = await read_config(self._r, self._keys, self.machine.id)
+        config = await self._trust.config(self._r, self._keys, self._config)
         # One that joined may know more than was ever written for it.
         if config is None or (self._renewal is not None and config.generation < self._config.generation):
             return
@@ -422,11 +441,12 @@ async def run_agent() -> None:
     config = folder.read_config()
     if config is None:
         raise EmpError(f"no configuration in {folder.root}", hint="`emp machine` fetches it before supervisord starts")
-    url = os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
+    url = own_url()
     async with AsyncExitStack() as stack:
-        r = connect.client(url, name=f"emp:agent:{config.machine.id}")
+        r = connect.client(url, owner=connect.told_owner(), name=f"emp:agent:{config.machine.id}")
         stack.push_async_callback(r.aclose)
         keys = Keys(os.environ.get("EMP_REDIS_PREFIX", ""))
         joined = Membership(folder, config.machine.id) if JOINED in os.environ else None
         renewal = Renewal(joined, url=url) if joined else None
-        await Agent(folder, config, r, keys, redis=connect.address(url), renewal=renewal).run()
+        box = joined.box() if joined else ""
+        await Agent(folder, config, r, keys, redis=connect.address(url), renewal=renewal, box=box).run()

@@ -10,42 +10,48 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from emp_orch import marks
-from emp_orch.errors import EmpError, Unreachable
+from emp_orch import logmodes, marks
+from emp_orch.errors import EmpError
 from emp_orch.isolation import python
+from emp_orch.machine import apart, moved
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.join import JOINED, Invitation, Membership
+from emp_orch.machine.redis_url import given_url
+from emp_orch.machine.trust import Trust, read_key
 from emp_orch.procident import alive, become, recorded
 from emp_orch.render.quoting import in_double_quotes
 from emp_orch.runtimes.ending import end_left
+from emp_orch.runtimes.machine_logins import URL_FILE
 from emp_orch.store import connect
-from emp_orch.store.configs import MachineConfig, read_config
+from emp_orch.store.configs import MachineConfig
 from emp_orch.store.keys import Keys
+from emp_orch.urls import without_login
 
 log = logging.getLogger("machine")
-
-URL_FILE = "HUB_REDIS_URL_FILE"
 
 
 def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
     """Replace this process with the machine's supervisord. Returns only by raising."""
-    url = redis_url()
+    given_url()  # what is wrong with it is said before anything is made
     folder = MachineFolder(root)
-    for needed in (folder.root, folder.run, folder.data, logs / f"machine-{machine_id}"):
+    for needed in (folder.root, folder.run, folder.services, folder.data):
         make(needed)
+    moved.take_over(folder)
+    _make_logs(machine_id, logs)
     offered = asyncio.run(_join(machine_id, folder, invitation))
-    url = redis_url()
+    url = given_url()
     config = asyncio.run(_configuration(machine_id, folder, url, offered))
     folder.write_files(config)
     folder.keep_config(config)
     environment = {
         **os.environ,
         **marks.environment(*mark_of(machine_id, folder.root)),
-        "HUB_REDIS_URL": url,
-        "REDIS_URL": url if URL_FILE in os.environ else os.environ.get("REDIS_URL", url),
+        **_way_to_redis(folder, url),
+        **apart.hidden(os.environ, folder=str(folder.root), logs=str(logs)),
         "MACHINE_ID": machine_id,
         "NUM_GPUS": str(config.machine.num_gpus),
         "EMP_PYTHON": in_double_quotes(sys.executable),
@@ -60,6 +66,19 @@ def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None
     become(argv, env=environment, cwd=folder.root, identity=folder.run / "supervisord")
 
 
+def _way_to_redis(folder: MachineFolder, url: str) -> dict[str, str]:
+    """For every program the URL without login, and the file that has it with login, for those that are emp's own.
+
+    A REDIS_URL beside another HUB_REDIS_URL is not ours, but the services'.
+    """
+    bare, other = without_login(url), os.environ.get("REDIS_URL", url)
+    theirs = URL_FILE not in os.environ and other != url
+    if URL_FILE not in os.environ:
+        folder.keep_redis_url(url)
+    file = os.environ.get(URL_FILE) or str(folder.redis_url)
+    return {"HUB_REDIS_URL": bare, "REDIS_URL": other if theirs else bare, URL_FILE: file}
+
+
 def mark_of(machine_id: str, home: Path) -> tuple[marks.Mark, Path]:
     """The mark of the machine's supervisord, and its folder: the fleet's that `home` lies in, else `home` itself."""
     root = home.parents[2] if home.parent.parent.name == ".emp" else home
@@ -72,33 +91,28 @@ def own_log(machine_id: str, logs: Path) -> Path:
     return Path(named) if named else logs / f"machine-{machine_id}.log"
 
 
-def redis_url() -> str:
-    """Where this machine reports: the content of the file that HUB_REDIS_URL_FILE names, else HUB_REDIS_URL.
-
-    The file is for the URL with its password: environments are shown to whoever may look at a container.
-    Raises EmpError, which never quotes the file.
-    """
-    path = os.environ.get(URL_FILE)
-    if not path:
-        return os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL", "")
-    try:
-        lines = Path(path).read_text().split()
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror if isinstance(e, OSError) else "it is not text"
-        raise EmpError(
-            f"cannot read {path}, which {URL_FILE} names: {why}", hint="mount the file, readable by the machine's user"
-        ) from None
-    if len(lines) != 1:
-        raise EmpError(f"{path}, which {URL_FILE} names, has not exactly one line", hint="write the Redis URL into it")
-    return lines[0]
-
-
 def make(folder: Path) -> None:
-    """Make `folder`, and those above it. Raises EmpError."""
+    """Make `folder`, and those above it; one that is called .emp is its owner's alone. Raises EmpError."""
+    private = next((above for above in folder.parents if above.name == ".emp"), None)
     try:
+        if private is not None and not private.exists():
+            private.parent.mkdir(parents=True, exist_ok=True)
+            private.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise EmpError(f"cannot make {folder}: {e.strerror}", hint="check who owns the folder above it") from e
+
+
+def _make_logs(machine_id: str, logs: Path) -> None:
+    """The folders of logs, and supervisord's own log, which it opens before anything of ours is in it."""
+    try:
+        logs.parent.mkdir(parents=True, exist_ok=True)
+        logmodes.make_folder(logs)
+        logmodes.make_folder(logs / f"machine-{machine_id}")
+    except OSError as e:
+        raise EmpError(f"cannot make {e.filename}: {e.strerror}", hint="check who owns the folder above it") from e
+    with suppress(OSError):  # supervisord says that it cannot be written, or goes on without
+        os.close(logmodes.opener(str(own_log(machine_id, logs)), os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 
 
 async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation | None) -> list[MachineConfig]:
@@ -135,17 +149,26 @@ async def _configuration(
     machine_id: str, folder: MachineFolder, url: str, offered: list[MachineConfig]
 ) -> MachineConfig:
     """The newest of what Redis says and the API `offered`, else what was there before."""
-    try:
-        async with connect.connected(url) as r:
-            config = await read_config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), machine_id)
-    except Unreachable as e:
-        log.warning("%s; starting from the configuration on disk", e.message)
-        config = None
+    kept = folder.read_config()
+    config = await _in_redis(machine_id, folder, url, kept)
     config = max((c for c in (config, *offered) if c), key=lambda c: c.generation, default=None)
-    config = config or folder.read_config()
+    config = config or kept
     if config is None:
         raise EmpError(
             f"there is no configuration for machine {machine_id}, neither in Redis nor in {folder.root}",
             hint="apply an emp.yaml that names this machine, and check HUB_REDIS_URL",
         )
     return config
+
+
+async def _in_redis(
+    machine_id: str, folder: MachineFolder, url: str, kept: MachineConfig | None
+) -> MachineConfig | None:
+    """What Redis has for the machine, if its own fleet wrote that; what it has else is told, and passed over."""
+    trust = Trust(lambda: read_key(folder.orders, machine_id), folder.read_state("").floor)
+    try:
+        async with connect.connected(url, owner=connect.told_owner()) as r:
+            return await trust.config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), kept)
+    except EmpError as e:
+        log.warning("%s; starting from the configuration on disk", e.message)
+        return None

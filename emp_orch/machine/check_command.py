@@ -21,6 +21,8 @@ from pathlib import Path
 
 from emp_orch.fleet.desired import DesiredProgram
 from emp_orch.fleet.model import SecretRef
+from emp_orch.landlock import within
+from emp_orch.machine.apart import fence, workplace
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.runtimes.last_words import shown
 
@@ -77,14 +79,17 @@ class Commands:
         self, command: tuple[str, ...], environment: dict[str, str], cwd: str | None, output: _Output
     ) -> subprocess.Popen[bytes]:
         with self._starting:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output.write_to,
-                stderr=output.write_to,
-                cwd=cwd or self._folder.root,
-                env=environment,
-                start_new_session=True,
+            child = within(
+                fence(os.environ, signals=True),  # `kill -0` is a check
+                lambda: subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output.write_to,
+                    stderr=output.write_to,
+                    cwd=workplace(cwd, os.environ) or self._folder.root,
+                    env=environment,
+                    start_new_session=True,
+                ),
             )
             self._leaders.add(child.pid)
         return child
@@ -93,7 +98,9 @@ class Commands:
         """The program's own, as its launcher makes it."""
         known = _object(os.environ.get("EMP_SECRETS") or self._folder.secrets)
         own = {n: known.get(v.key, "") if isinstance(v, SecretRef) else v for n, v in program.env.items()}
-        return {**os.environ, **_object(self._folder.environment), **own}
+        unset = {n for n, v in program.env.items() if isinstance(v, SecretRef) and v.optional and v.key not in known}
+        given = {**os.environ, **_object(self._folder.environment)}
+        return given | {n: v for n, v in own.items() if n not in unset}
 
     def _end(self, child: subprocess.Popen[bytes], token: str, *, ended: bool) -> None:
         """Kill what is left. Until it is reaped, the leader's number is nobody else's."""

@@ -13,9 +13,13 @@ from msgspec import Meta, Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model import ProgramName
+from emp_orch.machine.apart import SERVICES_FOLDER
 from emp_orch.machine.box_gpus import supervisord_text
+from emp_orch.machine.trust import Floor
+from emp_orch.runtimes.machine_logins import REDIS_FILE
 from emp_orch.settings import write_private
 from emp_orch.store import configs
+from emp_orch.store.api_access import access_file
 from emp_orch.store.configs import MachineConfig
 
 
@@ -23,13 +27,14 @@ class AgentState(Struct, frozen=True, kw_only=True):
     """What must outlive a restart of the agent, for one boot of supervisord.
 
     `announced` are the start-up events already published, so that each is published once a boot. `stopped` are the
-    programs that a command stopped. `ends_ms` are unasked ends of programs, by this host's clock.
+    programs that a command stopped. `floor`: the last order. `ends_ms` are unasked ends of programs, by this host's
+    clock.
     """
 
     boot_id: str
     announced: tuple[str, ...] = ()
-    last_command: Annotated[str, Meta(pattern=r"^(\d{1,15}-\d{1,15})?$")] = ""
-    epoch: int = 0
+    last_command: Annotated[str, Meta(pattern=r"^(\d{1,20}-\d{1,20})?$")] = ""
+    floor: Floor = Floor()
     stopped: tuple[ProgramName, ...] = ()
     ends_ms: dict[ProgramName, tuple[int, ...]] = {}
 
@@ -46,8 +51,13 @@ class MachineFolder:
         return self.root / "run"
 
     @property
+    def services(self) -> Path:
+        """Where services are at home: `root` itself, unless the machine's image has another folder for them."""
+        return Path(os.environ.get(SERVICES_FOLDER) or self.root)
+
+    @property
     def data(self) -> Path:
-        return self.root / "data"
+        return self.services / "data"
 
     @property
     def supervisord_conf(self) -> Path:
@@ -61,6 +71,16 @@ class MachineFolder:
     @property
     def secrets(self) -> Path:
         return self.root / "secrets.json"
+
+    @property
+    def redis_url(self) -> Path:
+        """The way to Redis with the login, 0600, for emp's own programs; where HUB_REDIS_URL_FILE names no other."""
+        return self.root / REDIS_FILE
+
+    @property
+    def orders(self) -> Path:
+        """The key that the machine knows its orders by (trust.py), 0600. EMP_ORDERS names another file."""
+        return Path(os.environ.get("EMP_ORDERS") or self.root / "orders.json")
 
     @property
     def health(self) -> Path:
@@ -79,8 +99,8 @@ class MachineFolder:
 
     @property
     def api_access(self) -> Path:
-        """How the API is reached (package_fetch.ApiAccess), 0600, by the runtime. EMP_API names another file."""
-        return Path(os.environ.get("EMP_API") or self.root / "api.json")
+        """How the API is reached (store/api_access), 0600, by the runtime. EMP_API names another file."""
+        return access_file(self.root)
 
     def read_config(self) -> MachineConfig | None:
         """The last configuration this machine was given; None before the first."""
@@ -115,17 +135,21 @@ class MachineFolder:
         """Keep `config` as the one in force: only once supervisord follows it. Raises EmpError."""
         _write(self.root / "config.json", configs.encode(config))
 
+    def keep_redis_url(self, url: str) -> None:
+        """Raises EmpError."""
+        _write(self.redis_url, f"{url}\n".encode())
+
     def write_health_port(self, port: int) -> None:
         """Leave the port that the agent answers on. Raises EmpError."""
         _write(self.health, str(port).encode())
 
     def read_state(self, boot_id: str) -> AgentState:
-        """The agent's state if it is of this boot, else a new one that keeps the epoch."""
+        """The agent's state if it is of this boot, else a new one that keeps the floor. Of the boot "": only that."""
         try:
             state = msgspec.json.decode((self.root / "agent.json").read_bytes(), type=AgentState)
         except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
             return AgentState(boot_id=boot_id)
-        return state if state.boot_id == boot_id else AgentState(boot_id=boot_id, epoch=state.epoch)
+        return state if state.boot_id == boot_id else AgentState(boot_id=boot_id, floor=state.floor)
 
     def write_state(self, state: AgentState) -> None:
         """Keep `state`. Raises EmpError."""

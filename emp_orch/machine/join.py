@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,11 +19,12 @@ from msgspec import Struct
 
 from emp_orch import sessions
 from emp_orch.errors import EmpError, Unreachable, UsageError
+from emp_orch.machine.box_id import box_of, unwritable
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.plaintext import one_line
 from emp_orch.settings import write_private
 from emp_orch.store.connect import redacted
-from emp_orch.store.joining import JoinAnswer
+from emp_orch.store.joining import Asking, JoinAnswer
 
 log = logging.getLogger("machine")
 
@@ -31,11 +33,17 @@ JOINED = "EMP_JOINED"
 ASK_S = 15.0
 MAX_ANSWER_BYTES = 8 * 1024**2
 MAX_TOKEN_BYTES = 4_096
+MAX_HOST = 255
+MAX_REASON = 600
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class NotLetIn(EmpError):
     """The API knows nobody by this token: it is expired, revoked, or another machine's."""
+
+
+class JoinedByAnother(EmpError):
+    """Another box is this machine, and lives."""
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
@@ -107,9 +115,13 @@ class Membership:
             return None
         return kept if kept.answer.machine_id == self._machine_id else None
 
+    def box(self) -> str:
+        """By which this box is told from another. Raises EmpError."""
+        return box_of(self._folder.root)
+
     async def ask(self) -> JoinAnswer:
-        """A fresh answer, kept with the secrets in it. Raises NotLetIn, Unreachable, EmpError; UsageError when nobody
-        has ever said where the API is.
+        """A fresh answer, kept with the secrets in it. Raises NotLetIn, JoinedByAnother, Unreachable, EmpError;
+        UsageError when nobody has ever said where the API is.
         """
         kept = self._kept()
         api = self._invitation.api if self._invitation else kept.api if kept else ""
@@ -126,33 +138,34 @@ class Membership:
 
     async def _first_of(self, api: str, tokens: list[str]) -> JoinAnswer:
         """The answer to the first token that the API takes."""
+        asking = Asking(box=self.box(), host=platform.node()[:MAX_HOST])
         for token in tokens[:-1]:
             try:
-                return await _asked(api, self._machine_id, token)
+                return await _asked(api, self._machine_id, token, asking)
             except NotLetIn:
                 continue
-        return await _asked(api, self._machine_id, tokens[-1])
+        return await _asked(api, self._machine_id, tokens[-1], asking)
 
     def _keep(self, kept: _Kept) -> None:
         try:
             write_private(self._path, msgspec.json.encode(kept))
             write_private(self._folder.secrets, msgspec.json.encode(kept.answer.secrets))
+            if kept.answer.orders is not None:
+                write_private(self._folder.orders, msgspec.json.encode(kept.answer.orders))
             # The way to worker packages.
             access = {"url": kept.api, "token": kept.answer.token}
             write_private(self._folder.root / "api.json", msgspec.json.encode(access))
         except OSError as e:
-            raise EmpError(
-                f"cannot write in {self._folder.root}: {e.strerror}", hint="check its owner, and the space"
-            ) from e
+            raise unwritable(self._folder.root, e) from e
 
     async def join(self) -> tuple[JoinAnswer, bool]:
         """An answer to start from, and whether it is fresh: the API's, or the last one where the API is away.
 
-        Raises as `ask`, where there is no last one; and NotLetIn.
+        Raises as `ask`, where there is no last one; and NotLetIn and JoinedByAnother.
         """
         try:
             answer, fresh = await self.ask(), True
-        except NotLetIn:
+        except (NotLetIn, JoinedByAnother):
             raise
         except EmpError as e:
             last = self.kept()
@@ -167,7 +180,7 @@ class Membership:
         return answer, fresh
 
 
-async def _asked(api: str, machine_id: str, token: str) -> JoinAnswer:
+async def _asked(api: str, machine_id: str, token: str, asking: Asking) -> JoinAnswer:
     if urlsplit(api).scheme == "http" and urlsplit(api).hostname not in _LOCAL:
         log.warning("the API at %s is asked over plain HTTP: whoever listens on the way learns what it says", api)
     where = f"the API at {api}"
@@ -176,7 +189,8 @@ async def _asked(api: str, machine_id: str, token: str) -> JoinAnswer:
             sessions.straight(timeout=aiohttp.ClientTimeout(total=ASK_S)) as session,
             session.post(
                 f"{api}/api/machines/{machine_id}/join",
-                headers={"Authorization": f"Bearer {token}"},
+                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+                data=msgspec.json.encode(asking),
                 allow_redirects=False,  # the token is for this address only
             ) as got,
         ):
@@ -207,9 +221,15 @@ def _understood(where: str, machine_id: str, status: int, raw: bytes) -> JoinAns
             f"{where} does not let {machine_id} join: {one_line(body.error) or 'it gives no reason'}",
             hint=f"where the fleet was applied, `emp machine join {machine_id}` prints a new line",
         )
+    if status == 409:
+        raise JoinedByAnother(f"{where} does not let {machine_id} join: {one_line(body.error)[:MAX_REASON]}")
     if status != 200:
         raise Unreachable(f"{where} says {status}: {one_line(body.error)[:200] or 'no reason'}")
-    if body.data is None or body.data.machine_id != machine_id or body.data.config.machine.id != machine_id:
+    named = {machine_id}
+    if body.data is not None:
+        key = body.data.orders
+        named |= {body.data.machine_id, body.data.config.machine.id, *([key.machine] if key else [])}
+    if body.data is None or len(named) > 1:
         raise Unreachable(f"{where} gives an answer that does not fit", hint="is its emp as new as this one?")
     return body.data
 

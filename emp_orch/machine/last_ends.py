@@ -10,22 +10,27 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import msgspec
+from msgspec import structs
 
+from emp_orch.errors import EmpError
 from emp_orch.fleet.ends import GONE
 from emp_orch.fleet.model import ProgramName
 from emp_orch.fleet.observed import ProgramEnd
 from emp_orch.machine.folder import MachineFolder
-from emp_orch.machine.package_fetch import ApiAccess
+from emp_orch.machine.out_of_memory import OutOfMemoryWatch
 from emp_orch.machine.programs import Programs
+from emp_orch.machine.redis_url import own_url
 from emp_orch.procident import identify, started_ms
 from emp_orch.runtimes import end_files
 from emp_orch.runtimes.end_files import Asked
 from emp_orch.runtimes.last_words import secrets_in
 from emp_orch.runtimes.program_end import Logs, look_up
+from emp_orch.store.api_access import ApiAccess
+from emp_orch.urls import passwords_of
 
 log = logging.getLogger("agent")
 
@@ -36,6 +41,7 @@ class LastEnds:
     def __init__(self, folder: MachineFolder, programs: Programs) -> None:
         self._folder = folder
         self._programs = programs
+        self.memory = OutOfMemoryWatch()
         self._logs = Logs(
             own=Path(os.environ.get("EMP_MACHINE_LOG", folder.root / "supervisord.log")),
             programs=Path(os.environ.get("EMP_LOG_DIR", folder.root)),
@@ -56,6 +62,8 @@ class LastEnds:
     def ended(self, name: ProgramName, pid: int = 0) -> None:
         """Process `pid` of `name` has just ended, unasked; 0: its last one."""
         end = self._look_up(name, pid) or ProgramEnd(at_ms=int(time.time() * 1000), pid=pid)
+        if (memory := self.memory.lately()) is not None:
+            end = structs.replace(end, memory=memory)
         self._programs.last_ends[name] = end
         try:
             end_files.leave(self._folder.root, name, end)
@@ -91,11 +99,9 @@ class LastEnds:
         found = [*secrets_in(Path(named) if named else self._folder.secrets)]
         found.append(_token(self._folder.api_access))
         for name in ("HUB_REDIS_URL", "REDIS_URL", "EMP_ARTIFACTS_URL"):
-            try:
-                password = urlsplit(os.environ.get(name, "")).password or ""
-                found += [password, unquote(password)]
-            except ValueError:
-                continue
+            found += passwords_of(os.environ.get(name, ""))
+        with suppress(EmpError):
+            found += passwords_of(own_url())
         return found
 
 

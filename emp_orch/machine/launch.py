@@ -1,6 +1,6 @@
 """The last steps before a process becomes a program: identity, environment, exec.
 
-`python -m emp_orch.machine.launch NAME [--cwd D] [--creates P] [--env K=V]… [--secret K=REF]… -- ARGV…`
+`python -m emp_orch.machine.launch NAME [--cwd D] [--creates P] [--env K=V]… [--secret|--inherit K=REF]… -- ARGV…`
 
 It leaves the process' identity in `$EMP_RUN_DIR/NAME`, sets the environment, and execs. Arguments are escaped by
 render/quoting.py. Our extension of supervisord takes these steps for a child that it holds (machine/supervision/gate),
@@ -16,15 +16,19 @@ import os
 import sys
 from collections.abc import Mapping
 
+from emp_orch.environments import of_daemon
 from emp_orch.isolation import FLAGS, led_by
 from emp_orch.lifemark import START_TICKS, leave, leave_log_mark, stat_fields
+from emp_orch.machine import apart
 from emp_orch.render.quoting import unescape
 
 MODULE = "emp_orch.machine.launch"
 EMP = "@emp"
 # As emp_orch.marks names them.
 MARK, FOLDER = "EMP_MARK", "EMP_FLEET_FOLDER"
-WORKER = "worker"
+WORKER, AGENT, SETUP = "worker", "machine-agent", "machine-setup"
+# As emp_orch.runtimes.machine_logins names it.
+URL_FILE = "HUB_REDIS_URL_FILE"
 NOT_FOUND = 127
 CANNOT_RUN = 126
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -48,6 +52,7 @@ class Launch:
         self.creates: str | None = None
         self.env: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
+        self.inherited: dict[str, str] = {}
         for flag in words:
             if flag == "--":
                 break
@@ -55,6 +60,9 @@ class Launch:
         self.argv = list(words)
         if not self.argv:
             raise LaunchError("no command was given after --")
+        self.role = self.argv[1] if self.argv[0] == EMP and len(self.argv) > 1 else ""
+        # What is emp's itself, not a service's.
+        self.own = self.role in (WORKER, AGENT, SETUP)
 
     def _option(self, flag: str, value: str) -> None:
         name, _, rest = value.partition("=")
@@ -67,6 +75,8 @@ class Launch:
                 self.env[name] = rest
             case "--secret":
                 self.secrets[name] = rest
+            case "--inherit":
+                self.inherited[name] = rest
             case _:
                 raise LaunchError(f"unknown option {flag}")
 
@@ -81,13 +91,17 @@ def _json(path: str | None) -> dict[str, str]:
 
 
 def environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
-    """The program's environment: ours, what the machine adds (NUM_GPUS), its own, its secrets, and its mark."""
+    """The program's environment: ours, what the machine adds (NUM_GPUS), what it inherits where that is set, its own,
+    its secrets, and its mark.
+    """
     secrets = _json(environ.get("EMP_SECRETS"))
     missing = [f"{name} ({ref})" for name, ref in launch.secrets.items() if ref not in secrets]
     if missing:
         raise LaunchError(f"no value for {', '.join(missing)}: set it where `emp apply` runs, and apply again")
     resolved = {name: secrets[ref] for name, ref in launch.secrets.items()}
-    found = {**environ, **_json(environ.get("EMP_ENV_FILE")), **launch.env, **resolved}
+    inherited = {name: secrets[ref] for name, ref in launch.inherited.items() if ref in secrets}
+    given = of_daemon(launch.argv[1], environ) if launch.argv[0] == EMP else environ
+    found = {**given, **_json(environ.get("EMP_ENV_FILE")), **inherited, **launch.env, **resolved}
     if MARK in environ:
         found[MARK] = f"{environ[MARK].rpartition(':')[0]}:{launch.name}"
         found[FOLDER] = environ.get(FOLDER, "")
@@ -114,14 +128,41 @@ def from_package(env: dict[str, str]) -> dict[str, str]:
     return {**led_by(path, bare), "EMP_PACKAGE": digest}
 
 
+def without(env: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in env.items() if key != name}
+
+
+def with_login(env: dict[str, str]) -> dict[str, str]:
+    """`env` for a worker, which may be of another emp than ours: the way to Redis, with the login that no other program
+    is given.
+    """
+    path = env.get(URL_FILE)
+    if not path:
+        return env
+    try:
+        with open(path) as file:
+            url = file.read().strip()
+    except (OSError, ValueError) as e:
+        raise LaunchError(f"cannot read {path}, which {URL_FILE} names: {getattr(e, 'strerror', 'not text')}") from None
+    return {**env, "HUB_REDIS_URL": url, "REDIS_URL": url}
+
+
 def words(launch: Launch, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The program's command line and environment. Raises LaunchError."""
-    env = environment(launch, environ)
+    env, role = environment(launch, environ), launch.role
+    if role == WORKER and apart.SERVICES_FOLDER in env:
+        env["HOME"] = env["EMP_MACHINE_DIR"]  # services write in the other, where libraries look for settings
+    env = with_login(env) if role == WORKER else env if role == AGENT else without(env, URL_FILE)
     if launch.argv[:1] != [EMP]:
         return launch.argv, env
-    packed = from_package(env) if launch.argv[1:2] == [WORKER] else {}
+    packed = from_package(env) if role == WORKER else {}
     flags, env = (("-P",), packed) if "EMP_PACKAGE" in packed else (FLAGS, packed or env)
     return [sys.executable, *flags, "-m", "emp_orch", *launch.argv[1:]], env
+
+
+def workplace(launch: Launch, environ: Mapping[str, str]) -> str | None:
+    """Its working directory; None: where we are."""
+    return launch.cwd if launch.own else apart.workplace(launch.cwd, environ)
 
 
 def record(name: str, pid: int, environ: Mapping[str, str]) -> None:
@@ -138,12 +179,16 @@ def begin(args: list[str], environ: Mapping[str, str]) -> int:
     try:
         launch = Launch(args)
         _leave_own(launch.name, environ)
-        if launch.cwd is not None:
-            _enter(launch.cwd)
+        cwd = workplace(launch, environ)
+        if cwd is not None:
+            _enter(cwd)
         if launch.creates is not None and os.path.exists(launch.creates):
             _say(1, f"{launch.name}: nothing to do, {launch.creates} is there")
             return 0
-        _become(*words(launch, environ))
+        argv, env = words(launch, environ)
+        if not launch.own:
+            _stand_apart(environ)
+        _become(argv, env)
     except LaunchError as e:
         return _fail(args, str(e), e.code)
     except KeyError as e:
@@ -166,6 +211,12 @@ def _leave_own(name: str, environ: Mapping[str, str]) -> None:
         except OSError:
             pass  # there was none, or nothing can be changed there
         _say(2, f"emp: {name} starts, and leaves no note of it: {path}: {e.strerror}")
+
+
+def _stand_apart(environ: Mapping[str, str]) -> None:
+    fence = apart.fence(environ)
+    if fence is not None:
+        apart.enter(fence)
 
 
 def _become(argv: list[str], env: dict[str, str]) -> None:

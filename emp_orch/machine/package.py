@@ -16,9 +16,10 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.package import WorkerPackage, in_short
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.package_disk import PackageDisk
-from emp_orch.machine.package_fetch import FetchError, fetch, read_access
+from emp_orch.machine.package_fetch import FetchError, fetch
 from emp_orch.packing import own_archive, own_digest
 from emp_orch.settings import write_private
+from emp_orch.store.api_access import read_access
 
 log = logging.getLogger("agent")
 
@@ -137,9 +138,13 @@ class Packages:
     async def _tidy(self) -> None:
         if not self._dirty or not self._disk.root.is_dir() or (used := self._in_use()) is None:
             return
-        removed = await asyncio.to_thread(self._disk.clean, used)
         self._dirty = bool(used - {self.current})
-        if removed or not self._dirty:
+        await asyncio.to_thread(self._clean, used, last=not self._dirty)
+
+    def _clean(self, used: frozenset[str], *, last: bool) -> None:
+        """In a thread, which an agent that ends waits for: what is deleted is told."""
+        removed = self._disk.clean(used)
+        if removed or last:
             log.info("Worker cache cleaned: %s removed", ", ".join(map(in_short, removed)) or "nothing")
 
     def _failed(self, wanted: WorkerPackage | None, e: EmpError) -> float:

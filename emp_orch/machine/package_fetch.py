@@ -10,26 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
-from msgspec import Struct
 from yarl import URL
 
 from emp_orch import sessions
 from emp_orch.errors import EmpError
 from emp_orch.fleet.package import WorkerPackage
 from emp_orch.machine.package_disk import disk_error
+from emp_orch.store.api_access import ApiAccess
 
 MAX_BYTES = 64 * 1024**2
 CHUNK = 64 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=15)
-
-
-class ApiAccess(Struct, frozen=True, kw_only=True):
-    """How a machine reaches the API: `api.json` in its folder, 0600. `ca` is a file of certificates to trust."""
-
-    url: str
-    token: str = ""
-    ca: str = ""
 
 
 class FetchError(EmpError):
@@ -38,16 +29,6 @@ class FetchError(EmpError):
     def __init__(self, message: str, *, after_s: float = 0.0) -> None:
         super().__init__(message)
         self.after_s = after_s
-
-
-def read_access(path: Path) -> ApiAccess:
-    """Raises EmpError where nobody said how the API is reached."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ApiAccess)
-    except FileNotFoundError:
-        raise EmpError(f"there is no {path}: it says where the API is") from None
-    except (OSError, msgspec.DecodeError) as e:
-        raise EmpError(f"{path} cannot be read: {e}") from e
 
 
 async def fetch(
@@ -69,10 +50,11 @@ async def fetch(
     if have:
         headers["Range"] = f"bytes={have}-"
     way = _way_to(url) if package.url else {}
+    owner = access.owner if access is not None and not package.url else None
     try:
         trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         async with (
-            sessions.straight(timeout=timeout, auto_decompress=False) as session,
+            sessions.to_own(owner, timeout=timeout, auto_decompress=False) as session,
             session.get(url, headers=headers, allow_redirects=False, ssl=trust, **way) as answer,
         ):
             await _receive(answer, have, part, url, wanted)

@@ -12,12 +12,12 @@ import sys
 import aiohttp
 import msgspec
 
-from emp_orch import sessions
+from emp_orch import logmodes, sessions
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 from emp_orch.loglines import LastingFile
 from emp_orch.monitor.sse_client import ServerSentEvent, StreamBroken, events_of
-from emp_orch.settings import Listen
+from emp_orch.settings import Listen, Settings
 from emp_orch.web.serve import until_told_to_stop
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -56,7 +56,7 @@ class EventFile:
     def __init__(self, layout: Layout) -> None:
         path = layout.log(COMPONENT)
         try:
-            path.parent.mkdir(exist_ok=True)  # a folder that was moved is not made again
+            logmodes.make_folder(path.parent)  # a folder that was moved is not made again
             self._handler = _Rotating(path, maxBytes=MAX_BYTES, backupCount=KEPT - 1, encoding="utf-8")
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check who owns the logs folder") from e
@@ -81,16 +81,17 @@ def _data(text: str) -> object:
 
 
 class Follower:
-    """Follows one API's stream into one file."""
+    """Follows one API's stream into one file. `owner`: the user whose API it must be (sessions.to_own)."""
 
-    def __init__(self, api: Listen, file: EventFile) -> None:
+    def __init__(self, api: Listen, file: EventFile, *, owner: int | None = None) -> None:
         self._api = api
+        self._owner = owner
         self._file = file
         self._last_id = ""
 
     async def run(self) -> None:
         delay_s = RETRY_FIRST_S
-        async with sessions.straight() as session:
+        async with sessions.to_own(self._owner) as session:
             while True:
                 before = self._last_id
                 try:
@@ -120,12 +121,12 @@ class Follower:
                 self._last_id = event.id or self._last_id
 
 
-async def run(layout: Layout, api: Listen) -> None:
+async def run(layout: Layout, settings: Settings) -> None:
     """Follow until SIGTERM. Raises EmpError when the file cannot be written."""
     file = EventFile(layout)
     try:
         async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(Follower(api, file).run(), name="follow the API")
+            following = tasks.create_task(Follower(settings.api, file, owner=settings.uid).run(), name="follow the API")
             await until_told_to_stop()
             following.cancel()
     finally:

@@ -1,6 +1,7 @@
 """Passes the page's calls on to the API as they are: bodies and event streams byte by byte, WebSockets frame by frame.
 
-It adds nothing but the API's token, and that only when the monitor has checked a token of its own.
+It adds nothing but the API's token, and that only when the monitor has checked a token of its own. A page whose role is
+read passes on what only looks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import logging
 
 import aiohttp
 from aiohttp import WSMsgType, web
+from yarl import URL
 
+from emp_orch.roles import Role
 from emp_orch.settings import Listen
 from emp_orch.web.errors import Refused, error_response
 
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 
 PREFIXES = ("/api/", "/ws/")
 UPLOAD = "/api/assets"
+LOOKING_SOCKET = "/ws/monitor/"
 PATHS = frozenset({"/health", "/ready", "/version", "/openapi.json"})
 # The API sends something at least every 15 s, and lets a command wait 60 s.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=90)
@@ -46,21 +50,31 @@ def is_api_call(request: web.Request) -> bool:
     return request.path in PATHS or request.path.startswith(PREFIXES)
 
 
-class Proxy:
-    """`own_token`: the monitor checked one itself, so the caller's credentials are not the API's."""
+def only_looks(method: str, path: str, *, websocket: bool) -> bool:
+    """Whether a call of the API can change nothing; `path` is the one that the API gets."""
+    return path.startswith(LOOKING_SOCKET) if websocket else method in ("GET", "HEAD")
 
-    def __init__(self, session: aiohttp.ClientSession, api: Listen, *, own_token: bool) -> None:
+
+class Proxy:
+    """`own_token`: the monitor checked one itself, so the caller's credentials are not the API's. `role`: what may be
+    asked through it.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, api: Listen, *, own_token: bool, role: Role) -> None:
         self._session = session
         self._api = api
         self._own_token = own_token
+        self._role = role
         self._open: set[web.WebSocketResponse] = set()
         self._streams: set[asyncio.Task[object]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+        url = URL(self._api.url + self._url(request))
+        if self._role is Role.READ and not only_looks(request.method, url.path, websocket=websocket):
+            raise Refused(403, "this page only looks: monitor.role is read in emp.yaml")
         try:
-            if request.headers.get("Upgrade", "").lower() == "websocket":
-                return await self._websocket(request)
-            return await self._http(request)
+            return await (self._websocket if websocket else self._http)(request, url)
         except (aiohttp.ClientConnectionError, aiohttp.ServerTimeoutError, TimeoutError) as e:
             raise Refused(
                 502, f"the API at {self._api.url} does not answer", hint="see `emp status` and logs/api.log"
@@ -82,10 +96,10 @@ class Proxy:
             query.popall("token", None)
         return str(request.rel_url.with_query(query).with_fragment(None))
 
-    async def _http(self, request: web.Request) -> web.StreamResponse:
+    async def _http(self, request: web.Request, url: URL) -> web.StreamResponse:
         async with self._session.request(
             request.method,
-            self._api.url + self._url(request),
+            url,
             headers=self._headers(request),
             data=await _body_of(request),
             allow_redirects=False,
@@ -111,11 +125,9 @@ class Proxy:
                     self._streams.discard(task)
             return response
 
-    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+    async def _websocket(self, request: web.Request, url: URL) -> web.StreamResponse:
         try:
-            upstream = await self._session.ws_connect(
-                self._api.url + self._url(request), headers=self._headers(request), max_msg_size=MAX_WS_BYTES
-            )
+            upstream = await self._session.ws_connect(url, headers=self._headers(request), max_msg_size=MAX_WS_BYTES)
         except aiohttp.WSServerHandshakeError as e:
             return error_response(e.status, f"the API refused the WebSocket: {e.status}")
         async with upstream:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
@@ -66,7 +65,7 @@ def build_app(settings: Settings, proxy: Proxy) -> web.Application:
     )
     middlewares: list[Middleware] = [_secured, errors_as_json((), str), guarded(guard)]
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
-    serve = _serving(load())
+    serve = _serving(load(role=settings.monitor.role))
 
     async def route(request: web.Request) -> web.StreamResponse:
         if is_api_call(request):
@@ -84,8 +83,8 @@ async def run(settings: Settings) -> None:
     listen = settings.monitor
     require_token("monitor", listen.host, listen.token)
     # The API compresses nothing, and its bytes are passed on untouched.
-    async with sessions.straight(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0)) as session:
-        proxy = Proxy(session, settings.api, own_token=listen.token is not None)
+    async with sessions.to_own(settings.uid, limit=0, auto_decompress=False) as session:
+        proxy = Proxy(session, settings.api, own_token=listen.token is not None, role=listen.role)
         async with listening(build_app(settings, proxy), what="monitor", host=listen.host, port=listen.port):
             log.info(
                 "emp monitor %s on %s: fleet %s, API %s", __version__, listen.url, settings.fleet, settings.api.url

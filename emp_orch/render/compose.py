@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 from jinja2 import Environment, StrictUndefined, Template
 from msgspec import Struct
 
-from emp_orch.fleet.containers import DesiredContainer, container_hash
-from emp_orch.fleet.desired import WORKER_STOP_MARGIN_S, DesiredMachine, ProgramKind
-from emp_orch.images import built_here
+from emp_orch.fleet.artifacts import THROUGH_API
+from emp_orch.fleet.containers import OWN, container_hash
+from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.render.box import Box, box_of
 from emp_orch.render.quoting import compose_text
 
-# The machine's volume, and within it what is copied there for want of a folder of the engine's host.
-HOME = "/var/lib/emp"
 # Where a folder of the host is mounted that its logs go to: not in the volume, whose folders Docker would make root's.
 LOGS = "/var/log/emp"
 OWN_LOG = "supervisord.log"
-SECRETS_IN_HOME = f"{HOME}/secrets"
+# What is copied into the machine's volume for want of a folder of the engine's host.
+SECRETS_IN_OWN = f"{OWN}/secrets"
 SECRETS_MOUNTED = "/run/secrets"
 REDIS_SECRET = "hub_redis_url"  # noqa: S105  # a file's name
 VALUES_SECRET = "secrets.json"  # noqa: S105
 API_SECRET = "api.json"  # noqa: S105
-
-# What `emp machine --stay` takes beyond its programs: supervisord's own end, and time for those that must be killed.
-STOP_MARGIN_S = 60.0
+ORDERS_SECRET = "orders.json"  # noqa: S105
 
 
 class Placed(Struct, frozen=True, kw_only=True):
     """One machine as its container is to be made. Everything here may be shown: `redis_url` holds no password.
 
-    `digest` is its config_hash, `folder` a digest of the fleet's folder, `user` UID:GID. `secrets` is a folder of the
-    engine's host with the files REDIS_SECRET and VALUES_SECRET, and where `api` API_SECRET; None: they are in the
-    machine's volume. `artifacts` is a folder of the host that the machine sees under the same path, `logs` one that
-    its logs go to.
+    `digest` is its config_hash, `folder` a digest of the fleet's folder `root`, `user` UID:GID. `secrets` is a folder
+    of the engine's host with the files REDIS_SECRET, VALUES_SECRET and ORDERS_SECRET, and where `api` API_SECRET;
+    None: they are in the machine's volume. `artifacts` is a folder of the host that the machine sees under the same
+    path, `logs` one that its logs go to.
     """
 
     machine: DesiredMachine
@@ -49,6 +46,7 @@ class Placed(Struct, frozen=True, kw_only=True):
     secrets: str | None
     artifacts: str | None
     logs: str | None = None
+    root: str = ""
     api: bool = False
 
 
@@ -56,8 +54,7 @@ class _Service(Struct, frozen=True, kw_only=True):
     """A service of the file, in words that the template only has to place."""
 
     id: str
-    image: str
-    never_pulled: bool
+    box: Box
     user: str
     environment: tuple[tuple[str, str], ...]
     labels: tuple[tuple[str, str], ...]
@@ -65,11 +62,6 @@ class _Service(Struct, frozen=True, kw_only=True):
     secrets: tuple[tuple[str, str], ...]
     binds: tuple[tuple[str, str, bool], ...]
     ports: tuple[int, ...]
-    gpus: tuple[str, ...]
-    memory: int | None
-    shm: int | None
-    cpus: str | None
-    stop_s: int
 
 
 @lru_cache(maxsize=4)
@@ -86,20 +78,23 @@ def render_compose(template: str, placed: Sequence[Placed], *, fleet: str, proje
 
     `project` is the Compose project's name: lower-case letters, digits, - and _.
     """
-    return compiled(template).render(
-        fleet=fleet, project=project, home=HOME, services=[_service(p, fleet) for p in placed]
-    )
+    return compiled(template).render(fleet=fleet, project=project, services=[_service(p, fleet) for p in placed])
 
 
 def _service(placed: Placed, fleet: str) -> _Service:
     machine, container = placed.machine, placed.machine.container
     if container is None:
         raise ValueError(f"machine {machine.id} is no container")
-    owner = (("emp.fleet", fleet), ("emp.folder", placed.folder), ("emp.machine", machine.id))
+    box = box_of(machine, container)
+    owner = (
+        ("emp.fleet", fleet),
+        ("emp.folder", placed.folder),
+        ("emp.root", placed.root),
+        ("emp.machine", machine.id),
+    )
     return _Service(
         id=machine.id,
-        image=container.image,
-        never_pulled=built_here(container.image),
+        box=box,
         user=placed.user,
         environment=_environment(placed),
         labels=(
@@ -107,24 +102,23 @@ def _service(placed: Placed, fleet: str) -> _Service:
             ("emp.generation", str(placed.generation)),
             ("emp.config", placed.digest),
             ("emp.container", container_hash(machine)),
+            ("emp.image", container.image),
+            ("emp.image-id", container.image_id),
         ),
         volume_labels=owner,
         secrets=_secrets(placed),
-        binds=_binds(placed, container),
+        binds=_binds(placed, box),
         ports=container.publish,
-        gpus=container.gpus,
-        memory=container.limits.memory_bytes,
-        shm=container.limits.shm_bytes,
-        cpus=None if container.limits.cpus is None else f"{container.limits.cpus:g}",
-        stop_s=math.ceil(stop_grace_s(machine)),
     )
 
 
 def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
-    where = SECRETS_IN_HOME if placed.secrets is None else SECRETS_MOUNTED
+    where = SECRETS_IN_OWN if placed.secrets is None else SECRETS_MOUNTED
     logs = (
         () if placed.logs is None else (("EMP_MACHINE_LOGS", LOGS), ("EMP_MACHINE_LOG", f"{_logs(placed)}/{OWN_LOG}"))
     )
+    # What its workers are told anyway: where api.json is not there, they must not write to the container's own disk.
+    through_api = any(THROUGH_API in p.argv for p in placed.machine.programs)
     return (
         ("MACHINE_ID", placed.machine.id),
         ("NUM_GPUS", str(placed.machine.num_gpus)),
@@ -132,8 +126,9 @@ def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
         ("HUB_REDIS_URL_FILE", f"{where}/{REDIS_SECRET}"),
         ("REDIS_URL", placed.redis_url),
         ("EMP_REDIS_PREFIX", placed.prefix),
-        ("EMP_ARTIFACTS_URL", placed.artifacts_url),
+        ("EMP_ARTIFACTS_URL", THROUGH_API if through_api else placed.artifacts_url),
         ("EMP_SECRETS", f"{where}/{VALUES_SECRET}"),
+        ("EMP_ORDERS", f"{where}/{ORDERS_SECRET}"),
         *((("EMP_API", f"{where}/{API_SECRET}"),) if placed.api else ()),
         *logs,
     )
@@ -143,7 +138,7 @@ def _secrets(placed: Placed) -> tuple[tuple[str, str], ...]:
     """The name of each secret in the container, and its file on the host."""
     if placed.secrets is None:
         return ()
-    names = (REDIS_SECRET, VALUES_SECRET, *((API_SECRET,) if placed.api else ()))
+    names = (REDIS_SECRET, VALUES_SECRET, ORDERS_SECRET, *((API_SECRET,) if placed.api else ()))
     return tuple((name, f"{placed.secrets}/{name}") for name in names)
 
 
@@ -151,15 +146,8 @@ def _logs(placed: Placed) -> str:
     return f"{LOGS}/machine-{placed.machine.id}"
 
 
-def _binds(placed: Placed, container: DesiredContainer) -> tuple[tuple[str, str, bool], ...]:
+def _binds(placed: Placed, box: Box) -> tuple[tuple[str, str, bool], ...]:
     """Folders of the host: its path, the container's, and whether it is only read."""
     shared = [(source, source) for source in (placed.artifacts,) if source is not None]
     shared += [(source, _logs(placed)) for source in (placed.logs,) if source is not None]
-    named = ((v.source, v.target, v.read_only) for v in container.volumes)
-    return (*named, *((source, target, False) for source, target in shared))
-
-
-def stop_grace_s(machine: DesiredMachine) -> float:
-    """How long the machine may take to stop in order: workers drain first, then its services end."""
-    services = [p.stop.timeout_s for p in machine.programs if p.kind is not ProgramKind.WORKER]
-    return machine.drain_timeout_s + WORKER_STOP_MARGIN_S + max(services, default=0.0) + STOP_MARGIN_S
+    return (*box.volumes, *((source, target, False) for source, target in shared))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from emp_orch.fleet.containers import HOME, OWN
 from emp_orch.images import built_here
-from emp_orch.render.compose import HOME, compiled
+from emp_orch.render.compose import compiled
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 
 # Which of the daemons asks the engine for containers.
@@ -64,7 +65,7 @@ def render_control_compose(template: str, placed: PlacedControl, *, project: str
         *([_redis(placed)] if placed.redis else []),
         *(_daemon(placed, p.name, p.stop_seconds) for p in CONTROL_PROGRAMS),
     ]
-    owner = (("emp.fleet", placed.fleet), ("emp.folder", placed.folder))
+    owner = (("emp.fleet", placed.fleet), ("emp.folder", placed.folder), ("emp.root", placed.root))
     return compiled(template).render(project=project, user=placed.user, owner=owner, parts=parts)
 
 
@@ -98,7 +99,7 @@ def _daemon(placed: PlacedControl, name: str, stop_s: int) -> _Part:
         command=("-C", placed.root, "control", "--part", name),
         environment=(("HOME", "/tmp"), *((("DOCKER_HOST", f"unix://{placed.socket}"),) if engine else ())),  # noqa: S108
         binds=(placed.root, *placed.mounts, *((placed.socket,) if engine else ())),
-        scratch=("/tmp", HOME),  # noqa: S108
+        scratch=("/tmp", HOME, OWN),  # noqa: S108
         groups=(placed.socket_group,) if engine else (),
         caps=_ROOTS_OWN if engine and placed.user.startswith("0:") else (),
         health=_listens(*placed.addresses[name]) if name in placed.addresses else (),

@@ -12,6 +12,7 @@ from typing import assert_never
 from jinja2 import Environment, StrictUndefined, Template
 from msgspec import Struct
 
+from emp_orch.environments import of_store
 from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model import SecretRef
 from emp_orch.render.quoting import word
@@ -28,17 +29,20 @@ class _Program(Struct, frozen=True, kw_only=True):
 
 
 class ControlProgram(Struct, frozen=True, kw_only=True):
-    """A daemon of the control plane. `log` is the file's name in logs/, without `.log`."""
+    """A daemon of the control plane. `log` is the file's name in logs/, without `.log`. `opens_store`: it reads what
+    jobs made, or deletes it.
+    """
 
     name: str
     log: str
     priority: int
     stop_seconds: int = 10
+    opens_store: bool = False
 
 
 CONTROL_PROGRAMS = (
-    ControlProgram(name="api", log="api", priority=20),
-    ControlProgram(name="reconcile", log="reconcile", priority=30, stop_seconds=30),
+    ControlProgram(name="api", log="api", priority=20, opens_store=True),
+    ControlProgram(name="reconcile", log="reconcile", priority=30, stop_seconds=30, opens_store=True),
     ControlProgram(name="monitor", log="monitor", priority=40),
     ControlProgram(name="eventlog", log="eventlog", priority=50),
 )
@@ -61,10 +65,11 @@ def render_machine(template: str, machine: DesiredMachine) -> str:
     return _compiled(template).render(machine_id=machine.id, programs=[_program(p) for p in machine.programs])
 
 
-def render_control(template: str, *, embedded_redis: bool) -> str:
-    """supervisord.conf of the control plane; `template` is templates/control.conf.j2."""
+def render_control(template: str, *, embedded_redis: bool, artifacts: str = "") -> str:
+    """supervisord.conf of the control plane; `template` is templates/control.conf.j2, `artifacts` the store's URL."""
     programs = ((EMBEDDED_REDIS,) if embedded_redis else ()) + CONTROL_PROGRAMS
-    return _compiled(template).render(programs=programs)
+    given = " ".join(f"--inherit {name}={SecretRef(source='env', name=name).key}" for name in of_store(artifacts))
+    return _compiled(template).render(programs=programs, of_store=f"{given} " if given else "")
 
 
 def _program(program: DesiredProgram) -> _Program:
@@ -88,6 +93,8 @@ def launch_line(program: DesiredProgram) -> str:
             words += [flag, option]
     for name, value in sorted(program.env.items()):
         match value:
+            case SecretRef(optional=True):
+                words += ["--inherit", f"{name}={value.key}"]
             case SecretRef():
                 words += ["--secret", f"{name}={value.key}"]
             case str():

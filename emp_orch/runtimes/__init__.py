@@ -12,22 +12,26 @@ from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.runtimes.base import Runtime
 from emp_orch.runtimes.external import ExternalRuntime
+from emp_orch.runtimes.machine_logins import MachineLogins
 from emp_orch.runtimes.process import ProcessRuntime
 from emp_orch.settings import Settings
 
 Runtimes = Mapping[RuntimeKind, Runtime]
 
 
-def runtimes_of(layout: Layout, settings: Settings | None) -> Runtimes:
-    """Every runtime this emp has, for the fleet in `layout`. A new runtime is one file and one line here."""
+def runtimes_of(layout: Layout, settings: Settings | None, logins: MachineLogins | None = None) -> Runtimes:
+    """Every runtime this emp has, for the fleet in `layout`. A new runtime is one file and one line here.
+
+    Who starts machines gives their `logins`.
+    """
     runtimes: dict[RuntimeKind, Runtime] = {
-        RuntimeKind.PROCESS: ProcessRuntime(layout, settings),
+        RuntimeKind.PROCESS: ProcessRuntime(layout, settings, logins),
         RuntimeKind.EXTERNAL: ExternalRuntime(layout),
     }
     if settings is not None and settings.hosts:
         from emp_orch.runtimes.compose import ComposeRuntime  # the Docker SDK takes its time to import
 
-        runtimes[RuntimeKind.COMPOSE] = ComposeRuntime(layout, settings)
+        runtimes[RuntimeKind.COMPOSE] = ComposeRuntime(layout, settings, logins)
     return runtimes
 
 

@@ -13,9 +13,18 @@ from emp_orch.fleet.observed import Instance
 class Runtime(Protocol):
     """A way to run machines. Its calls may take as long as a machine's drain; they raise EmpError."""
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
+    async def start(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+    ) -> None:
         """Start `machine`, as `generation` has it; one that runs already is left alone, but for what only a new
-        container can change. `secrets` are the resolved references it needs.
+        container can change. `secrets` are the resolved references it needs, `orders` the content of the file with the
+        key that it knows its orders by.
+        """
+        ...
+
+    async def prepare(self, machine: DesiredMachine) -> None:
+        """Have all there that a start of `machine` needs, before anything of it is stopped. Raises EmpError when it
+        cannot be had.
         """
         ...
 
@@ -23,8 +32,10 @@ class Runtime(Protocol):
         """Stop the machine and everything it started: in good order first, by force after its drain timeout."""
         ...
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
-        """Give a machine that runs the values its programs need from their next start on."""
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
+        """Give a machine that runs the values its programs need from their next start on, and `orders`, where that is
+        not empty, to know its orders by from now on.
+        """
         ...
 
     async def instances(self) -> dict[MachineId, Instance]:
@@ -35,8 +46,10 @@ class Runtime(Protocol):
         """Until cancelled: call `changed`, from any thread, when a machine may have started or ended."""
         ...
 
-    async def clear(self) -> None:
-        """After all machines were stopped: remove what is no data, so that nothing of the fleet is left running."""
+    async def clear(self, *, volumes: bool = False) -> list[str]:
+        """After all machines were stopped: remove what is no data, so that nothing of the fleet is left running, and no
+        secret where it is not at home. With `volumes` those go too: their names.
+        """
         ...
 
     async def remove(self, machine_id: MachineId) -> None:

@@ -8,23 +8,37 @@ earlier emp started here is found again.
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from emp_orch import logmodes, marks
 from emp_orch.errors import EmpError
+from emp_orch.fleet.container_state import PAUSED, RUNNING
+from emp_orch.fleet.containers import HOME, OWN, unmounted
 from emp_orch.fleet.desired import DesiredMachine, config_hash, needed_secrets
-from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY, image_build
+from emp_orch.fleet.hosts import EVERYWHERE, HOST_GATEWAY
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.observed import Instance, InstanceState
 from emp_orch.layout import Layout
-from emp_orch.render.compose import API_SECRET, HOME, REDIS_SECRET, VALUES_SECRET, Placed, render_compose
+from emp_orch.render.compose import (
+    API_SECRET,
+    ORDERS_SECRET,
+    REDIS_SECRET,
+    VALUES_SECRET,
+    Placed,
+    render_compose,
+)
 from emp_orch.resources import read_text
+from emp_orch.runtimes.container_images import have
 from emp_orch.runtimes.docker_hosts import Away, Found, HostView
-from emp_orch.runtimes.engine import Engine, EngineAway
+from emp_orch.runtimes.engine import Container, Engine, EngineAway
 from emp_orch.runtimes.host_folder import (
     DEFAULT_DRAIN_S,
     HostFolder,
@@ -36,8 +50,12 @@ from emp_orch.runtimes.host_folder import (
     write_in_place,
 )
 from emp_orch.runtimes.join_tokens import JoinTokens
+from emp_orch.runtimes.last_words import secrets_in
+from emp_orch.runtimes.machine_logins import MachineLogins
 from emp_orch.settings import EngineAddress, Settings, write_private
-from emp_orch.urls import without_login
+from emp_orch.urls import passwords_of, without_login
+
+log = logging.getLogger("docker")
 
 # Beyond a machine's drain: the time for its services and its supervisord to stop.
 STOP_MARGIN_S = 30.0
@@ -46,20 +64,38 @@ STOP_MARGIN_S = 30.0
 class ComposeRuntime:
     """Machines as containers of one fleet, on the Docker hosts in its settings."""
 
-    def __init__(self, layout: Layout, settings: Settings) -> None:
+    def __init__(self, layout: Layout, settings: Settings, logins: MachineLogins | None = None) -> None:
         self._layout = layout
+        self._logins = logins or MachineLogins(layout, settings)
         self._settings = settings
         self._folder = folder_digest(layout)
         self.project = f"emp-{settings.fleet}-{self._folder}"
-        labels = (f"emp.fleet={settings.fleet}", f"emp.folder={self._folder}")
-        self._views = {h.name: HostView(h, labels) for h in settings.hosts}
+        self._network = f"{self.project}_default"
+        self._labels = (f"emp.fleet={settings.fleet}", f"emp.folder={self._folder}")
+        self._views = {
+            h.name: HostView(
+                h,
+                self._labels,
+                network=self._network,
+                secrets_of=functools.partial(self._secrets_of, h.name),
+            )
+            for h in settings.hosts
+        }
         self._stopped = threading.Event()
 
     # -- the Runtime protocol
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
+    async def start(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+    ) -> None:
         await self._vacate(machine)
-        await asyncio.to_thread(self._start, machine, secrets, generation)
+        await asyncio.to_thread(self._start, machine, secrets, generation, orders)
+
+    async def prepare(self, machine: DesiredMachine) -> None:
+        wanted = machine.container
+        view = self._views.get(wanted.host) if wanted else None
+        if wanted is not None and view is not None:
+            await asyncio.to_thread(have, view.engine, wanted, log.info)
 
     async def stop(self, machine_id: MachineId) -> None:
         # All are known before the first is stopped: a host that does not answer ends this with nothing half done.
@@ -67,11 +103,13 @@ class ComposeRuntime:
             timeout_s = self._drain_s(view, machine_id) + STOP_MARGIN_S
             await asyncio.to_thread(_with_time(view.engine, timeout_s).stop, found.container.id, timeout_s=timeout_s)
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
         view = self._views.get(machine.container.host) if machine.container else None
         folder = HostFolder(self._layout, view.host.name) if view else None
         if view is not None and folder is not None and folder.secrets(machine.id).is_dir():
-            await asyncio.to_thread(self._write_secrets, folder, view.host, machine, secrets)
+            await asyncio.to_thread(self._write_secrets, folder, view.host, machine, secrets, orders)
+            if not view.host.here and orders:
+                await asyncio.to_thread(self._put_files, view, folder, machine.id)
 
     async def instances(self) -> dict[MachineId, Instance]:
         looks = await asyncio.gather(*(v.look() for v in self._views.values()))
@@ -96,12 +134,20 @@ class ComposeRuntime:
             if machine_id in folder.known() or machine_id in await self._ours(view):
                 await asyncio.to_thread(self._remove, view, folder, machine_id)
 
-    async def clear(self) -> None:
-        """Containers and networks go; volumes stay."""
+    async def clear(self, *, volumes: bool = False) -> list[str]:
+        removed: list[str] = []
         for name, view in self._views.items():
             folder = HostFolder(self._layout, name)
-            if folder.compose.exists() and not isinstance(await view.look(), Away):
+            seen = await view.look()
+            if isinstance(seen, Away):
+                continue
+            for found in seen.values() if not view.host.here else ():
+                await asyncio.to_thread(_forget_secrets, view.engine, found.container)
+            if folder.compose.exists():
                 await asyncio.to_thread(view.engine.compose, folder.compose, self.project, ["down"])
+            if volumes:
+                removed += await asyncio.to_thread(view.engine.remove_volumes, self._labels)
+        return removed
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed`, from any thread, when something happens to one of our containers; until cancelled."""
@@ -123,12 +169,26 @@ class ComposeRuntime:
 
         Raises EngineAway when its host does not answer.
         """
-        async for view, found in self._everywhere(machine_id):
-            if found.instance.state is InstanceState.RUNNING:
-                return view.engine, found.container.id
+        for view, placed in self._places(machine_id):
+            try:
+                container_id = await view.running(machine_id)
+            except EngineAway:
+                if placed:
+                    raise
+                continue  # a host that never had it need not answer
+            if container_id is not None:
+                return view.engine, container_id
         return None
 
     # -- below
+
+    def _secrets_of(self, host: str, machine_id: MachineId) -> tuple[str, ...]:
+        """What nothing that the machine prints may show."""
+        folder = HostFolder(self._layout, host).secrets(machine_id)
+        values = (*secrets_in(folder / VALUES_SECRET), *secrets_in(folder / API_SECRET))
+        with suppress(OSError, UnicodeDecodeError):
+            values += passwords_of((folder / REDIS_SECRET).read_text())
+        return (*values, *passwords_of(self._settings.redis_url), *passwords_of(self._settings.container_redis_url))
 
     async def _ours(self, view: HostView) -> Mapping[MachineId, Found]:
         """What is on a host. Raises EngineAway when that cannot be known."""
@@ -139,11 +199,15 @@ class ComposeRuntime:
 
     async def _everywhere(self, machine_id: MachineId) -> AsyncIterator[tuple[HostView, Found]]:
         """Where the machine has a container, known places first. A host that never had it need not answer."""
-        placed = {name: machine_id in HostFolder(self._layout, name).known() for name in self._views}
-        for view in sorted(self._views.values(), key=lambda v: not placed[v.host.name]):
-            seen = await (self._ours(view) if placed[view.host.name] else view.look())
+        for view, placed in self._places(machine_id):
+            seen = await (self._ours(view) if placed else view.look())
             if not isinstance(seen, Away) and machine_id in seen:
                 yield view, seen[machine_id]
+
+    def _places(self, machine_id: MachineId) -> list[tuple[HostView, bool]]:
+        """Every host, and whether the machine was placed there: those first."""
+        found = [(v, machine_id in HostFolder(self._layout, name).known()) for name, v in self._views.items()]
+        return sorted(found, key=lambda one: not one[1])
 
     async def _vacate(self, machine: DesiredMachine) -> None:
         """Stop and remove what the machine left on another host: it runs in one place."""
@@ -158,7 +222,7 @@ class ComposeRuntime:
                     await asyncio.to_thread(engine.stop, left.container.id, timeout_s=timeout_s)
                 await asyncio.to_thread(self._remove, view, folder, machine.id)
 
-    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], generation: int) -> None:
+    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], generation: int, orders: bytes) -> None:
         wanted = machine.container
         view = self._views.get(wanted.host) if wanted else None
         if wanted is None or view is None:
@@ -168,25 +232,37 @@ class ComposeRuntime:
         with folder.writing():
             # Known from here on: also while its host cannot be reached.
             self._place(folder, view, machine, generation)
-            self._write_secrets(folder, view.host, machine, secrets)
+            self._write_secrets(folder, view.host, machine, secrets, orders)
             if view.host.here:
                 self._share(machine)
             self._write_compose(folder)
-        if view.engine.lacking([wanted.image]):
-            how = image_build(view.host.name, view.host.url, wanted.image)
-            raise EmpError(f"{view.engine.named} has no image {wanted.image}", hint=f"`{how}` makes it, once a host")
+        have(view.engine, wanted, log.info)
         self._make_network(view, folder, machine)
         if not view.host.here:
             self._hand_over(view, folder, machine)
+        self._set_right(view, machine)
         view.engine.compose(folder.compose, self.project, ["up", "-d", "--no-deps", "--no-build", machine.id])
+
+    def _set_right(self, view: HostView, machine: DesiredMachine) -> None:
+        """What somebody did to the machine's container while it ran, and `docker compose` leaves as it is."""
+        for container in view.engine.containers(self._labels_of(machine.id)):
+            if unmounted(machine, container.mounts):
+                view.engine.remove_container(container.id)
+                continue
+            if container.state == PAUSED:
+                view.engine.unpause(container.id)
+            if container.state == RUNNING and self._network not in container.networks:
+                view.engine.connect(container.id, self._network, alias=machine.id)
+
+    def _labels_of(self, machine_id: MachineId) -> tuple[str, str]:
+        return f"emp.folder={self._folder}", f"emp.machine={machine_id}"
 
     def _make_network(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
         """Several `docker compose up` at once would each make the project's network, and none could use it then."""
-        network = f"{self.project}_default"
-        if view.engine.has_network(network):
+        if view.engine.has_network(self._network):
             return
         with folder.writing():
-            if not view.engine.has_network(network):
+            if not view.engine.has_network(self._network):
                 view.engine.compose(
                     folder.compose, self.project, ["up", "--no-start", "--no-deps", "--no-build", machine.id]
                 )
@@ -198,6 +274,7 @@ class ComposeRuntime:
             generation=generation,
             digest=config_hash(machine),
             folder=self._folder,
+            root=str(marks.applied_as(self._layout.root)),
             user=container_user(),
             redis_url=without_login(settings.container_redis_url),
             prefix=settings.prefix,
@@ -218,7 +295,7 @@ class ComposeRuntime:
     def _has_container(self, view: HostView, machine_id: MachineId) -> bool:
         """Also when its host does not answer: it had one."""
         try:
-            return bool(view.engine.containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}")))
+            return bool(view.engine.containers(self._labels_of(machine_id)))
         except EmpError:
             return True
 
@@ -238,15 +315,22 @@ class ComposeRuntime:
         return f"http://{HOST_GATEWAY}:{settings.api.port}" if host.here and reached else settings.api_machine_url
 
     def _write_secrets(
-        self, folder: HostFolder, host: EngineAddress, machine: DesiredMachine, secrets: Mapping[str, str]
+        self,
+        folder: HostFolder,
+        host: EngineAddress,
+        machine: DesiredMachine,
+        secrets: Mapping[str, str],
+        orders: bytes,
     ) -> None:
         """0600 files of the container's user, in place: the container has them mounted."""
         root = folder.secrets(machine.id)
         root.mkdir(parents=True, exist_ok=True)
         files = {
-            REDIS_SECRET: self._settings.container_redis_url.encode(),
+            REDIS_SECRET: self._logins.way(machine.id, self._settings.container_redis_url).encode(),
             VALUES_SECRET: msgspec.json.encode(needed_secrets(machine, secrets)),
         }
+        if orders:
+            files[ORDERS_SECRET] = orders
         if url := self._api_url(host):
             token = JoinTokens(self._layout).issue(self._settings.fleet, machine.id, expires_s=None)
             files[API_SECRET] = msgspec.json.encode({"url": url, "token": token})
@@ -255,8 +339,10 @@ class ComposeRuntime:
 
     def _share(self, machine: DesiredMachine) -> None:
         """Make the folders that host and container share, and let the container's user write there."""
+        self._layout.artifacts.mkdir(parents=True, exist_ok=True)
+        logmodes.make_folder(self._layout.logs)
+        logmodes.make_folder(self._logs(machine.id))
         for shared in (self._layout.artifacts, self._logs(machine.id)):
-            shared.mkdir(parents=True, exist_ok=True)
             give(shared)
 
     def _logs(self, machine_id: MachineId) -> Path:
@@ -264,14 +350,16 @@ class ComposeRuntime:
 
     def _hand_over(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
         """Put the secrets into the volume of a machine on a host that does not see our files."""
-        root = folder.secrets(machine.id)
-        content = {p.name: p.read_bytes() for p in sorted(root.iterdir()) if p.is_file()}
         words = ["up", "--no-start", "--no-deps", "--no-build", machine.id]
         view.engine.compose(folder.compose, self.project, words)
-        labels = (f"emp.folder={self._folder}", f"emp.machine={machine.id}")
-        for container in view.engine.containers(labels):
+        self._put_files(view, folder, machine.id)
+
+    def _put_files(self, view: HostView, folder: HostFolder, machine_id: MachineId) -> None:
+        root = folder.secrets(machine_id)
+        content = {p.name: p.read_bytes() for p in sorted(root.iterdir()) if p.is_file()}
+        for container in view.engine.containers(self._labels_of(machine_id)):
             uid, gid = (int(part) for part in container_user().split(":"))
-            view.engine.put_files(container.id, HOME, "secrets", content, uid=uid, gid=gid)
+            view.engine.put_files(container.id, _volume_of(container), "secrets", content, uid=uid, gid=gid)
 
     def _remove(self, view: HostView, folder: HostFolder, machine_id: MachineId) -> None:
         with folder.writing():
@@ -279,8 +367,9 @@ class ComposeRuntime:
                 self._write_compose(folder)
                 view.engine.compose(folder.compose, self.project, ["rm", "-s", "-f", machine_id])
             else:
-                view.engine.remove_containers((f"emp.folder={self._folder}", f"emp.machine={machine_id}"))
-            view.engine.remove_volume(f"{self.project}_{machine_id}")
+                view.engine.remove_containers(self._labels_of(machine_id))
+            for volume in (machine_id, f"{machine_id}.own"):
+                view.engine.remove_volume(f"{self.project}_{volume}")
             (folder.machines / f"{machine_id}.json").unlink(missing_ok=True)
             shutil.rmtree(folder.secrets(machine_id), ignore_errors=True)
             JoinTokens(self._layout).revoke(machine_id)
@@ -295,6 +384,18 @@ class ComposeRuntime:
 def _with_time(engine: Engine, timeout_s: float) -> Engine:
     """The same engine, asked by a client of its own that waits for a stop that takes so long."""
     return Engine(engine.host, answer_s=timeout_s + STOP_MARGIN_S)
+
+
+def _volume_of(container: Container) -> str:
+    """Where secrets are handed over: of what an earlier emp made, beside the services' files."""
+    return OWN if OWN in container.mounts else HOME
+
+
+def _forget_secrets(engine: Engine, container: Container) -> None:
+    """Empty the secrets in a stopped machine's volume: the next start hands them over again."""
+    uid, gid = (int(part) for part in container_user().split(":"))
+    names = (REDIS_SECRET, VALUES_SECRET, API_SECRET, ORDERS_SECRET)
+    engine.put_files(container.id, _volume_of(container), "secrets", dict.fromkeys(names, b""), uid=uid, gid=gid)
 
 
 def _unknown(machine_id: MachineId, view: HostView, away: Away) -> Instance:

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,13 +29,23 @@ from emp_orch.fleet.hosts import LOCAL, is_here
 from emp_orch.fleet.model import DockerHost
 from emp_orch.images import built_here
 from emp_orch.proxies import for_engine
+from emp_orch.runtimes.docker_context import engine_of
 from emp_orch.runtimes.ssh import SshAdapter
 from emp_orch.settings import EngineAddress
+from emp_orch.units import show_bytes
 
 # For an answer, not for work: a stop waits longer, and says so itself.
 ANSWER_S = 5.0
 # Of what `docker compose` printed, the end is shown.
 SHOWN_LINES = 6
+# Of what a container printed, the end is read.
+TAIL_LINES = 20
+TAIL_BYTES = 32 * 1024
+# How long a pull may say nothing.
+PULL_S = 300.0
+_PULL = (
+    "check its name, and `docker login` where its registry asks for it; your own images must be built or loaded there"
+)
 # `docker compose up` may have to pull an image.
 COMPOSE_S = 900.0
 
@@ -45,12 +55,16 @@ class EngineAway(Unreachable):
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """One of our containers. `state` is the engine's word: running, exited, created, paused, restarting …"""
+    """One of our containers. `state` is the engine's word: running, exited, created, paused, restarting …; `networks`
+    are those that it is in, by name, `mounts` what it sees, by its own paths.
+    """
 
     id: str
     state: str
     status: str
     labels: dict[str, str]
+    networks: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -66,13 +80,20 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Life(Struct, frozen=True, kw_only=True):
-    """`state` as Container's; `started_at` as the engine writes it (RFC 3339), empty before the first start."""
+    """`state` as Container's. Of its present or last run: when it began and ended, as the engine writes it (RFC 3339),
+    year 1 for never. `exit_code` is that of the last run once it has ended, `restarts` how often the engine started it
+    by itself, `memory_limit` in bytes, 0 without one.
+    """
 
     state: str
     started_at: str
+    finished_at: str
     exit_code: int
     error: str
     oom_killed: bool
+    restarts: int
+    memory_limit: int
+    image: str
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -84,6 +105,30 @@ class Figures(Struct, frozen=True, kw_only=True):
     cpu_s: float
     memory: int
     limit: int
+
+
+class Pulling:
+    """How far a pull is, by what its engine tells of each layer."""
+
+    def __init__(self) -> None:
+        self.error = ""
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._shown = ""
+
+    def step(self, told: object) -> str:
+        """What there is to say that was not said before; empty for nothing."""
+        if not isinstance(told, dict):
+            return ""
+        self.error = str(told.get("error") or self.error)
+        detail = told.get("progressDetail") or {}
+        if told.get("status") == "Downloading" and isinstance(detail.get("total"), int):
+            self._layers[str(told.get("id"))] = (int(detail.get("current", 0)), detail["total"])
+        done, total = (sum(n) for n in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)
+        shown = f"{show_bytes(done)} of {show_bytes(total)}" if total else ""
+        if shown == self._shown:
+            return ""
+        self._shown = shown
+        return shown
 
 
 class Engine:
@@ -131,6 +176,8 @@ class Engine:
                 state=str(c.get("State", "")),
                 status=str(c.get("Status", "")),
                 labels={str(k): str(v) for k, v in (c.get("Labels") or {}).items()},
+                networks=tuple(sorted(map(str, (c.get("NetworkSettings") or {}).get("Networks") or ()))),
+                mounts=tuple(sorted(str(m.get("Destination", "")) for m in c.get("Mounts") or ())),
             )
             for c in found
         ]
@@ -138,14 +185,42 @@ class Engine:
     def life(self, container_id: str) -> Life:
         """When the container's present or last run began, and how that ended."""
         with self._asking() as client:
-            state = client.inspect_container(container_id)["State"]
+            found = client.inspect_container(container_id)
+        state = found["State"]
         return Life(
             state=str(state.get("Status", "")),
             started_at=str(state.get("StartedAt", "")),
+            finished_at=str(state.get("FinishedAt", "")),
             exit_code=int(state.get("ExitCode", 0)),
             error=str(state.get("Error", "")),
             oom_killed=bool(state.get("OOMKilled", False)),
+            restarts=int(found.get("RestartCount", 0)),
+            memory_limit=int((found.get("HostConfig") or {}).get("Memory") or 0),
+            image=str(found.get("Image", "")),
         )
+
+    def ends(self, container_id: str, since_ns: int, until_ns: int) -> list[tuple[int, int | None]]:
+        """When (ns) the container ended between two times in the past, and with which exit code, as far as the engine
+        remembers: its last few hundred events.
+        """
+        between = {"since": _at(since_ns), "until": _at(until_ns)}
+        with self._asking() as client:
+            told = cast(Any, client).events(decode=True, filters={"container": container_id, "event": "die"}, **between)
+            events = [e for e in told if isinstance(e, dict)]
+        found = []
+        for event in events:
+            code = str(((event.get("Actor") or {}).get("Attributes") or {}).get("exitCode", ""))
+            found.append((int(event.get("timeNano", 0)), int(code) if code.isdecimal() else None))
+        return found
+
+    def printed(self, container_id: str) -> str:
+        """The end of what the container printed, of all its runs; empty where its log cannot be read."""
+        with self._asking() as client:
+            try:
+                said = client.logs(container_id, stdout=True, stderr=True, tail=TAIL_LINES)
+            except APIError:
+                return ""
+        return bytes(said)[-TAIL_BYTES:].decode(errors="replace")
 
     def run(self, container_id: str) -> Run | None:
         """How the container runs, or ran last; None when it is gone."""
@@ -204,17 +279,47 @@ class Engine:
             except NotFound:
                 return
 
-    def has_image(self, image: str) -> bool:
+    def image(self, name: str) -> dict[str, Any] | None:
+        """`docker image inspect` of an image by its name or id; None when there is none."""
         with self._asking() as client:
             try:
-                cast(Any, client).inspect_image(image)
+                return dict(cast(Any, client).inspect_image(name))
             except NotFound:
-                return False
-        return True
+                return None
+
+    def image_id(self, name: str) -> str:
+        """What `name` means here; empty when there is no such image."""
+        return str((self.image(name) or {}).get("Id", ""))
 
     def lacking(self, images: Iterable[str]) -> tuple[str, ...]:
         """Those of `images` that are not here, and that no registry has."""
-        return tuple(sorted(i for i in set(images) if built_here(i) and not self.has_image(i)))
+        return tuple(sorted(i for i in set(images) if built_here(i) and not self.image_id(i)))
+
+    def tag(self, image_id: str, name: str) -> None:
+        """Let `name` mean that image."""
+        repository, _, tag = name.rpartition(":")
+        with self._asking() as client:
+            client.tag(image_id, repository, tag)
+
+    def pull(self, reference: str, tell: Callable[[str], None]) -> None:
+        """Pull an image by name or digest; `tell` how far it is, from time to time. Raises EmpError with the reason."""
+        what = f"{reference} on Docker host {self.host.name}"
+        tell(f"pulling {what}")
+        patient = Engine(self.host, answer_s=PULL_S)
+        progress = Pulling()
+        try:
+            with patient._asking() as client:
+                for step in client.pull(reference, stream=True, decode=True):
+                    if told := progress.step(step):
+                        tell(f"pulling {told}: {what}")  # a terminal's width may end within the name
+        except EngineAway:
+            raise
+        except EmpError as e:
+            raise EmpError(f"{self.named} cannot pull {reference}: {e.message.partition(': ')[2]}", hint=_PULL) from e
+        finally:
+            patient.close()
+        if progress.error:
+            raise EmpError(f"{self.named} cannot pull {reference}: {progress.error}", hint=_PULL)
 
     def has_network(self, name: str) -> bool:
         with self._asking() as client:
@@ -227,11 +332,48 @@ class Engine:
             except NotFound:
                 return
 
+    def volume_labels(self, labels: Sequence[str]) -> list[dict[str, str]]:
+        """The labels of each volume that has all of `labels`."""
+        return [{str(k): str(v) for k, v in (found.get("Labels") or {}).items()} for found in self._volumes(labels)]
+
+    def _volumes(self, labels: Sequence[str]) -> list[dict[str, Any]]:
+        with self._asking() as client:
+            return list(client.volumes(filters={"label": list(labels)}).get("Volumes") or [])
+
+    def remove_volumes(self, labels: Sequence[str]) -> list[str]:
+        """Remove the volumes that have all of `labels`: their names."""
+        names = sorted(str(found["Name"]) for found in self._volumes(labels))
+        for name in names:
+            self.remove_volume(name)
+        return names
+
+    def remove_networks(self, labels: Sequence[str]) -> None:
+        """Remove the networks that have all of `labels`."""
+        with self._asking() as client:
+            for network in client.networks(filters={"label": list(labels)}):
+                client.remove_network(str(network["Id"]))
+
     def remove_containers(self, labels: Sequence[str]) -> None:
         """Remove what has all of `labels`, by force."""
         for container in self.containers(labels):
-            with self._asking() as client:
-                client.remove_container(container.id, force=True)
+            self.remove_container(container.id)
+
+    def remove_container(self, container_id: str) -> None:
+        """By force; one that is gone is fine."""
+        with self._asking() as client:
+            try:
+                client.remove_container(container_id, force=True)
+            except NotFound:
+                return
+
+    def unpause(self, container_id: str) -> None:
+        with self._asking() as client:
+            client.unpause(container_id)
+
+    def connect(self, container_id: str, network: str, *, alias: str) -> None:
+        """Put the container that runs into `network`, where others find it as `alias`."""
+        with self._asking() as client:
+            client.connect_container_to_network(container_id, network, aliases=[alias])
 
     def put_files(
         self, container_id: str, under: str, folder: str, files: Mapping[str, bytes], *, uid: int, gid: int
@@ -308,21 +450,17 @@ class Engine:
 
 
 def local_host() -> EngineAddress:
-    """The engine that the environment names, as the docker command line understands it, else the default socket."""
-    url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    folder = os.environ.get("DOCKER_CERT_PATH", "")
-    if not url.startswith("tcp://") or not os.environ.get("DOCKER_TLS_VERIFY") or not folder:
-        return EngineAddress(name=LOCAL, url=url, here=is_here(DockerHost(docker=url, tls=None)))
-    certs = Path(folder)
-    files = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
-    here = is_here(DockerHost(docker=url, tls=None))
-    return EngineAddress(name=LOCAL, url=url, here=here, **{k: str(certs / v) for k, v in files.items()})
+    """The engine that the docker command line of this host speaks with. Raises UsageError for a context without one."""
+    named = engine_of(os.environ)
+    kind = {Path(file).stem: file for file in named.tls}
+    return EngineAddress(name=LOCAL, url=named.url, here=is_here(DockerHost(docker=named.url, tls=None)), **kind)
 
 
 def _connected(host: EngineAddress, answer_s: float) -> APIClient:
     if host.url.startswith("ssh://"):
-        spoken = _over_ssh(host, answer_s, DEFAULT_DOCKER_API_VERSION).version(api_version=False)
-        return _over_ssh(host, answer_s, str(spoken["ApiVersion"]))
+        way = SshAdapter(host.url)  # both clients speak over one connection: on a far host each takes seconds to begin
+        spoken = _over(way, answer_s, DEFAULT_DOCKER_API_VERSION).version(api_version=False)
+        return _over(way, answer_s, str(spoken["ApiVersion"]))
     tls = None
     if host.ca or host.cert:
         pair = (host.cert, host.key) if host.cert else None
@@ -330,10 +468,10 @@ def _connected(host: EngineAddress, answer_s: float) -> APIClient:
     return _Client(base_url=host.url, tls=cast(Any, tls or False), timeout=cast(Any, answer_s), version="auto")
 
 
-def _over_ssh(host: EngineAddress, answer_s: float, version: str) -> APIClient:
+def _over(way: SshAdapter, answer_s: float, version: str) -> APIClient:
     # A socket that is never opened: what is mounted speaks for it.
     client = _Client(base_url="unix:///ssh", timeout=cast(Any, answer_s), version=version)
-    client.mount("http+docker://", SshAdapter(host.url))
+    client.mount("http+docker://", way)
     return client
 
 
@@ -371,6 +509,11 @@ def nanoseconds(text: str) -> int:
     return int(at.timestamp()) * 10**9 + (int(f"{fraction:0<9}"[:9]) if fraction.isdecimal() else 0)
 
 
+def _at(ns: int) -> str:
+    """A time as the engine takes it."""
+    return f"{ns // 10**9}.{ns % 10**9:09d}"
+
+
 def _reason(e: BaseException) -> str:
     """The innermost cause: the SDK wraps it three times."""
     seen: set[int] = set()
@@ -387,5 +530,7 @@ def _hint(host: EngineAddress) -> str:
     if host.url.startswith("ssh://"):
         return f"try `docker -H {host.url} info`: it must answer without a question"
     if host.here:
-        return "start Docker, or name its address in DOCKER_HOST; your user must be allowed to use it"
+        return (
+            "start Docker, or name its address in DOCKER_HOST or a docker context; your user must be allowed to use it"
+        )
     return "check the address, the firewall and the TLS files"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 from emp_orch.errors import EmpError
@@ -24,25 +25,37 @@ class ExternalRuntime:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
+    async def start(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+    ) -> None:
         _cannot(machine.id, "start")
+
+    async def prepare(self, machine: DesiredMachine) -> None:
+        """Nothing: all that it needs is where it starts."""
 
     async def stop(self, machine_id: MachineId) -> None:
         _cannot(machine_id, "stop")
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
-        """Nothing: values never go through Redis. The box asks the API for them (machine/join.py)."""
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
+        """Nothing: values and keys never go through Redis. The box asks the API for them (machine/join.py)."""
 
     async def instances(self) -> dict[MachineId, Instance]:
         """None: who is not among them may run all the same (`fleet.observed.UNSEEN`)."""
         return {}
 
+    async def shut_out(self) -> frozenset[MachineId]:
+        """Machines that nobody can join as with what was given out so far; none where that cannot be read."""
+        with suppress(EmpError):
+            return await asyncio.to_thread(JoinTokens(self._layout).shut_out)
+        return frozenset()
+
     async def watch(self, changed: Callable[[], None]) -> None:
         """Nobody tells."""
         await asyncio.Event().wait()
 
-    async def clear(self) -> None:
+    async def clear(self, *, volumes: bool = False) -> list[str]:
         """Nothing of it is here."""
+        return []
 
     async def remove(self, machine_id: MachineId) -> None:
         """Let nobody join as `machine_id` any more with what was given out so far."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from emp_orch import marks
 from emp_orch.errors import EmpError
-from emp_orch.fleet.containers import container_hash
+from emp_orch.fleet.containers import container_hash, image_moved
 from emp_orch.fleet.model import MachineId
 from emp_orch.layout import Layout
 from emp_orch.procident import locked
@@ -89,7 +89,8 @@ def same_container(one: Placed, other: Placed) -> bool:
     Its labels and environment say what it was made for; with newer ones `docker compose` would make it anew.
     """
     alike = msgspec.structs.replace(one, machine=other.machine, generation=other.generation, digest=other.digest)
-    return alike == other and container_hash(one.machine) == container_hash(other.machine)
+    moved = image_moved(one.machine.container, other.machine.container)
+    return alike == other and not moved and container_hash(one.machine) == container_hash(other.machine)
 
 
 def write_in_place(path: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from emp_orch.errors import EmpError
+from emp_orch.fleet.model import MachineId
 from emp_orch.layout import Layout
 from emp_orch.procident import locked
 from emp_orch.settings import write_private
@@ -37,10 +38,12 @@ class _Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
-    """`key` in hexadecimal; `eras` of the machines whose tokens were ever made void."""
+    """`key` in hexadecimal; `eras` of the machines whose tokens were ever made void; `out`: those that have had none
+    since."""
 
     key: str
     eras: dict[str, int] = {}
+    out: tuple[str, ...] = ()
 
 
 class JoinTokens:
@@ -52,7 +55,7 @@ class JoinTokens:
 
     def issue(self, fleet: str, machine_id: str, *, expires_s: int | None) -> str:
         """A new token. Raises EmpError when the key cannot be read or written."""
-        kept = self._kept() or self._made()
+        kept = self._let_in(machine_id)
         claims = _Claims(fleet=fleet, machine=machine_id, era=kept.eras.get(machine_id, 0), expires_s=expires_s)
         head = f"{VERSION}.{_text(msgspec.json.encode(claims))}"
         return f"{head}.{_text(_mac(kept, head))}"
@@ -80,7 +83,22 @@ class JoinTokens:
         with locked(self._lock):
             kept = self._kept() or self._new()
             eras = {**kept.eras, machine_id: kept.eras.get(machine_id, 0) + 1}
-            self._write(structs.replace(kept, eras=eras))
+            self._write(structs.replace(kept, eras=eras, out=tuple(sorted({*kept.out, machine_id}))))
+
+    def shut_out(self) -> frozenset[MachineId]:
+        """Machines whose tokens were made void, and that were given none since."""
+        kept = self._kept()
+        return frozenset(map(MachineId, kept.out)) if kept else frozenset()
+
+    def _let_in(self, machine_id: str) -> _Kept:
+        kept = self._kept() or self._made()
+        if machine_id not in kept.out:
+            return kept
+        with locked(self._lock):
+            kept = self._kept() or self._new()
+            kept = structs.replace(kept, out=tuple(i for i in kept.out if i != machine_id))
+            self._write(kept)
+        return kept
 
     def password(self, fleet: str, machine_id: str) -> str:
         """The machine's password at Redis: the same until its tokens are made void.

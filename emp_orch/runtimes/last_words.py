@@ -19,6 +19,8 @@ WINDOW = 32 * 1024
 # A shorter value would black out half a log, and is no secret.
 MIN_SECRET = 4
 HIDDEN = "***"
+# Ours, at the head of a log that somebody removed: no word of its program.
+REMOVED_LINE = "this log was removed, with what it held; it goes on here\n"
 
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -72,7 +74,11 @@ def last_words(log: Path, pid: int, place: Place | None, secrets: Iterable[str])
             text = file.read(end - start).decode(errors="replace")
     except OSError:
         return ()
-    return shown(text, secrets)
+    return shown(_without_ours(text), secrets)
+
+
+def _without_ours(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.endswith(f" {REMOVED_LINE}"))
 
 
 def said_since(log: Path, size: int, secrets: Iterable[str]) -> tuple[str, ...]:

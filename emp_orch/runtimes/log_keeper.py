@@ -13,15 +13,16 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from emp_orch import logmodes
 from emp_orch.inotify import REMOVED, Inotify
 from emp_orch.procident import ProcessIdentity, alive, send
+from emp_orch.runtimes.last_words import REMOVED_LINE
 
 log = logging.getLogger(__name__)
 
 _DELETED = " (deleted)"
 # `rm -r` takes its time, and is not to find new files on its way.
 SETTLE_S = 0.3
-REMOVED_LINE = "this log was removed, with what it held; it goes on here\n"
 
 
 async def keep_logs(supervisord: ProcessIdentity, folders: Iterable[Path], *, above: Path) -> None:
@@ -67,8 +68,9 @@ def _make_again(missing: Iterable[Path], supervisord: ProcessIdentity) -> None:
     """Each file with a line that says so. Then supervisord opens its logs anew: all of them must be there."""
     now = datetime.now().astimezone()
     for path in missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        for folder in (path.parent.parent, path.parent):  # its machine's, and that of all logs
+            logmodes.make_folder(folder)
+        with open(path, "a", opener=logmodes.opener) as file:
             file.write(f"{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03d} WARNING {REMOVED_LINE}")
         log.warning("%s was removed, and is made again", path)
     send(supervisord, signal.SIGUSR2)

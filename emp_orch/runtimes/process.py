@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from emp_orch import marks
+from emp_orch import environments, logmodes, marks
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine, needed_secrets
 from emp_orch.fleet.model import MachineId
@@ -26,32 +26,36 @@ from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, locked, recorded, spawn_daemon, started_ms
 from emp_orch.runtimes.ending import end_left, end_machine
 from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
-from emp_orch.settings import Settings, write_private
+from emp_orch.runtimes.machine_logins import REDIS_FILE, URL_FILE, MachineLogins
+from emp_orch.settings import REDIS_OWNER, Settings, write_private
+from emp_orch.urls import without_login
 
 # From the spawn of `emp machine` to its identity file: an interpreter's start and one Redis read.
 START_TIMEOUT_S = 30.0
-# What would send a machine of ours elsewhere, where `emp` runs inside another machine.
-_NOT_OURS = frozenset({"HUB_REDIS_URL_FILE", "EMP_SECRETS"})
 
 
 class ProcessRuntime:
     """Machines as process groups of this host, below one fleet's `.emp/machines/`."""
 
-    def __init__(self, layout: Layout, settings: Settings | None) -> None:
+    def __init__(self, layout: Layout, settings: Settings | None, logins: MachineLogins | None = None) -> None:
         self._layout = layout
+        self._logins = logins or (MachineLogins(layout, settings) if settings else None)
         self._settings = settings
         self._home = _home(layout.state)
         self._children: dict[MachineId, subprocess.Popen[bytes]] = {}
 
-    async def start(self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int) -> None:
-        await asyncio.to_thread(self._start, machine, secrets)
+    async def start(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+    ) -> None:
+        await asyncio.to_thread(self._start, machine, secrets, orders)
 
     async def remove(self, machine_id: MachineId) -> None:
         self._assure_home()
         await asyncio.to_thread(_delete, self._layout.machine(machine_id))
 
-    async def clear(self) -> None:
+    async def clear(self, *, volumes: bool = False) -> list[str]:
         """Nothing is left of processes."""
+        return []
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Nobody tells: a look costs a few reads of /proc."""
@@ -70,19 +74,19 @@ class ProcessRuntime:
                 hint="nothing is done to machines; `emp down` where the folder is now ends what runs",
             )
 
-    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], orders: bytes) -> None:
         self._assure_home()
         root = self._layout.machine(machine.id)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._layout.logs.mkdir(exist_ok=True)
+            logmodes.make_folder(self._layout.logs)
         except OSError as e:
             raise EmpError(f"cannot make {e.filename}: {e.strerror}", hint="check who owns the fleet's folder") from e
         with locked(root / ".lock"):
             if _lives(root):
                 return
             end_left(root, self._mark(machine.id))
-            self._write_secrets(machine, secrets)
+            self._write_secrets(machine, secrets, orders)
             self._spawn(machine.id, root)
 
     def _spawn(self, machine_id: MachineId, root: Path) -> None:
@@ -91,12 +95,14 @@ class ProcessRuntime:
         argv += ["machine", machine_id, "--dir", str(root), "--logs", str(self._layout.logs)]
         if self._settings is None:
             raise EmpError(f"cannot start {machine_id}: the fleet's settings are not known", hint="run `emp apply`")
-        url = self._settings.machine_redis_url
+        url = without_login(self._settings.machine_redis_url)
         environment = {
-            **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
+            **environments.of_role(environments.MACHINE, os.environ),
             **marks.environment(self._mark(machine_id), self._layout.root),
             "HUB_REDIS_URL": url,
+            URL_FILE: str(root / REDIS_FILE),
             "REDIS_URL": url,
+            **({} if (owner := self._settings.redis_owner) is None else {REDIS_OWNER: str(owner)}),
             "EMP_REDIS_PREFIX": self._settings.prefix,
             # The default for workers without --artifacts: it never changes, so a running machine may keep it.
             "EMP_ARTIFACTS_URL": self._layout.artifacts_url,
@@ -113,20 +119,29 @@ class ProcessRuntime:
     def _mark(self, machine_id: MachineId) -> marks.Mark:
         return marks.of_folder(self._layout.root).of(machine_id, marks.SUPERVISORD)
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
         self._assure_home()
         if self._layout.machine(machine.id).is_dir():
-            await asyncio.to_thread(self._write_secrets, machine, secrets)
+            await asyncio.to_thread(self._write_secrets, machine, secrets, orders)
 
-    def _write_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str]) -> None:
+    def _write_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], orders: bytes) -> None:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
             write_private(path, msgspec.json.encode(needed_secrets(machine, secrets)))
+            if orders:
+                write_private(path.with_name("orders.json"), orders)
             if self._settings is not None:
-                api = {"url": self._settings.api.url, "token": self._settings.api.token or ""}
-                write_private(path.with_name("api.json"), msgspec.json.encode(api))
+                api = self._settings.api
+                access = {"url": api.url, "token": api.token or "", "owner": self._settings.uid}
+                write_private(path.with_name("api.json"), msgspec.json.encode(access))
+            if self._settings is not None and self._logins is not None:
+                way = self._logins.way(machine.id, self._settings.machine_redis_url)
+                write_private(path.with_name(REDIS_FILE), f"{way}\n".encode())
         except OSError as e:
             raise EmpError(f"cannot write {path}: {e.strerror}", hint="check its owner, and the free space") from e
+
+    async def prepare(self, machine: DesiredMachine) -> None:
+        """Nothing: all that it needs is where it starts."""
 
     async def stop(self, machine_id: MachineId) -> None:
         self._assure_home()

@@ -20,7 +20,8 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 # Asks nobody anything; ends within half a minute of the host's silence, also while it only listens.
-_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=10", "ServerAliveCountMax=2")
+CONNECT_S = 10
+_OPTIONS = ("BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=10", "ServerAliveCountMax=2")
 _DIAL = "docker system dial-stdio"
 _END_S = 2.0
 # Connections that are kept.
@@ -69,6 +70,7 @@ class _Connection(HTTPConnection):
         super().__init__("localhost")
         self._argv = argv
         self._ssh: subprocess.Popen[bytes] | None = None
+        self._answered = False
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the connection
 
     def connect(self) -> None:
@@ -84,8 +86,12 @@ class _Connection(HTTPConnection):
     def getresponse(self) -> Any:
         """As always; where ssh ended instead, with what that said."""
         failed: Exception
+        if not self._answered and isinstance(self.timeout, int | float):
+            self.timeout += CONNECT_S  # the first answer comes behind a dozen trips of ssh's own
         try:
-            return super().getresponse()
+            answer = super().getresponse()
+            self._answered = True
+            return answer
         except TimeoutError:
             raise
         except (OSError, http.client.HTTPException) as e:

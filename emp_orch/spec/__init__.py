@@ -4,7 +4,7 @@ Parses with positions, interpolates, validates; reports every error at once. Nev
 The way in is `load`; the steps are source, interpolate, validate, build, semantic (see load.py).
 """
 
-from emp_orch.spec.advice import notes
+from emp_orch.spec.advice import notes, notes_of_shell
 from emp_orch.spec.load import Setting, environment, is_virtual_environment, load, load_stream, load_text, num_gpus
 from emp_orch.spec.problems import ConfigError, Problem
 
@@ -18,5 +18,6 @@ __all__ = [
     "load_stream",
     "load_text",
     "notes",
+    "notes_of_shell",
     "num_gpus",
 ]

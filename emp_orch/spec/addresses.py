@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
-from emp_orch.urls import ENCODED, login_is_cut
+from emp_orch.urls import ENCODED, is_sentinel, login_is_cut, sentinel_url
 
 _SOME_PORT = "expected a port from 1 to 65535 and a plain host in the URL"
 
@@ -13,6 +13,8 @@ def redis_problem(url: str) -> str:
     """What is wrong with a Redis URL; empty when nothing is."""
     if login_is_cut(url):
         return f"expected a password whose special characters are percent-encoded: {ENCODED}"
+    if is_sentinel(url):
+        return _sentinel_problem(url)
     parts = _split(url)
     if parts is None:
         return _SOME_PORT
@@ -25,6 +27,14 @@ def redis_problem(url: str) -> str:
         return "expected a port from 1 to 65535 in the URL"
     if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
         return "expected a database number after the host in the URL"
+    return ""
+
+
+def _sentinel_problem(url: str) -> str:
+    try:
+        sentinel_url(url)
+    except ValueError as e:
+        return str(e)
     return ""
 
 
@@ -47,12 +57,6 @@ def docker_problem(url: str) -> str:
     if parts.hostname.startswith("-") or (parts.username or "").startswith("-"):
         return "expected a user and a host that do not begin with -"
     return ""
-
-
-def host_in(url: str) -> str:
-    """The host that a URL names; empty when it names none."""
-    parts = _split(url)
-    return (parts.hostname or "") if parts else ""
 
 
 def _split(url: str) -> SplitResult | None:

@@ -36,10 +36,12 @@ from emp_orch.fleet.model import (
     Service,
     ServiceName,
     Stop,
+    TokenSpec,
     Volume,
     WorkerSpec,
 )
 from emp_orch.fleet.package import WorkerPackage
+from emp_orch.roles import Role
 from emp_orch.spec import comfyui, schema
 from emp_orch.spec.problems import Path, Report
 from emp_orch.spec.tree import Source
@@ -99,6 +101,7 @@ class _Build:
                 port=int(redis["port"]),
                 machine_url=redis["machine_url"] or "",
                 prefix=redis["prefix"],
+                replicas=int(redis["replicas"]),
             ),
             api=_endpoint(self._part("api")),
             monitor=_endpoint(self._part("monitor")),
@@ -158,6 +161,7 @@ class _Build:
             depends_on=tuple(ServiceName(n) for n in d["depends_on"]),
             origin=self._origin(("services", name)),
             checkout=comfyui.read(d),
+            inherit=tuple(d["inherit"]),
         )
 
     def _machines(self) -> Iterator[tuple[str, int | None, Machine]]:
@@ -198,6 +202,7 @@ class _Build:
             publish=tuple(ServiceName(n) for n in d["publish"]),
             volumes=tuple(_volume(v) for v in d["volumes"]),
             limits=_limits(d["limits"]),
+            inherit=tuple(d["inherit"]),
         )
 
     def _fits(self, name: str, count: int) -> bool:
@@ -240,7 +245,26 @@ def _replicas(machine: Machine, replicas: int | None) -> Iterator[Machine]:
 
 def _endpoint(d: dict[str, Any]) -> Endpoint:
     token = None if d["token"] is None else _secret(d["token"])
-    return Endpoint(host=d["host"], port=int(d["port"]), token=token, machine_url=d.get("machine_url") or "")
+    return Endpoint(
+        host=d["host"],
+        port=int(d["port"]),
+        token=token,
+        machine_url=d.get("machine_url") or "",
+        tokens=tuple(_token(name, each) for name, each in d.get("tokens", {}).items()),
+        role=Role(d.get("role", Role.OPERATE)),
+    )
+
+
+def _token(name: str, d: dict[str, Any]) -> TokenSpec:
+    count, _, unit = (d["rate"] or "0/s").partition("/")
+    return TokenSpec(
+        name=name,
+        role=Role(d["role"]),
+        token=_secret(d["token"]),
+        previous=None if d["previous"] is None else _secret(d["previous"]),
+        rate_count=int(count),
+        rate_s=seconds(f"1{unit}"),
+    )
 
 
 def _jobs(d: dict[str, Any]) -> JobsSpec:
@@ -340,6 +364,8 @@ def _limits(d: dict[str, Any]) -> Limits:
         memory_bytes=None if d["memory"] is None else size(d["memory"]),
         shm_bytes=None if d["shm"] is None else size(d["shm"]),
         cpus=None if d["cpus"] is None else float(d["cpus"]),
+        swap_bytes=None if d["swap"] is None else size(d["swap"]),
+        pids=d["pids"],
     )
 
 

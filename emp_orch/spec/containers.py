@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+from emp_orch.fleet.artifacts import through_api
 from emp_orch.fleet.hosts import LOCAL, elsewhere, host_of, is_here, is_loopback
 from emp_orch.fleet.model import EMBEDDED, ControlRuntime, DockerHost, Limits, Machine, RuntimeKind, Scale
-from emp_orch.spec.addresses import docker_problem, host_in
+from emp_orch.spec.addresses import docker_problem
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
 from emp_orch.spec.show import found
 from emp_orch.spec.tree import Mapping, Source
+from emp_orch.urls import hosts_of
 
 # Where a container keeps what is emp's own.
-OWN_FOLDERS = ("/var/lib/emp", "/run/secrets", "/opt/emp", "/tmp", "/proc", "/sys", "/dev")  # noqa: S108
+OWN_FOLDERS = ("/var/lib/emp", "/var/lib/emp-own", "/run/secrets", "/opt/emp", "/tmp", "/proc", "/sys", "/dev")  # noqa: S108
 _FORMS = "unix:///SOCKET, ssh://user@host[:port] or tcp://host:port with tls"
 
 _NOTHING = (None, (), Limits())
@@ -61,8 +65,13 @@ class _Checks:
             self._bad((*path, "docker"), message, "add tls: {ca: FILE, cert: FILE, key: FILE}, or use ssh://user@host")
 
     def not_one(self, path: Path, machine: Machine) -> None:
-        """In `defaults` these may stand for the compose machines among others; on a machine they would do nothing."""
-        for key in ("host", "image", "publish", "volumes", "limits"):
+        """In `defaults` these may stand for the compose machines among others; on a machine they would do nothing. What
+        the box of an external machine runs by Docker is made by the line of `emp machine join`.
+        """
+        joins = machine.runtime is RuntimeKind.EXTERNAL
+        if joins:
+            self._volumes(path, machine)
+        for key in ("host", "publish") if joins else ("host", "image", "publish", "volumes", "limits"):
             if getattr(machine, key) not in _NOTHING and self._source.node((*path, key)) is not None:
                 self._bad_key((*path, key), f"of no effect with runtime {machine.runtime}", "runtime: compose")
 
@@ -112,12 +121,23 @@ class _Checks:
         at: Path = ("machines", first[0], "host")
         fleet, host = self._fleet, host_of(first[1])
         url = fleet.redis.machine_url or fleet.redis.url
-        if self._report.sound(("redis",)) and (url == EMBEDDED or is_loopback(host_in(url))):
+        if self._report.sound(("redis",)) and (url == EMBEDDED or any(map(is_loopback, hosts_of(url)))):
             what = "the embedded Redis" if url == EMBEDDED else "a Redis on this host's loopback"
             self._bad(at, f"{host} is another host, and cannot reach {what}", "redis: {machine_url: redis://HOST:PORT}")
-        if self._report.sound(("jobs",)) and not fleet.jobs.artifacts:
-            message = f"{host} is another host, and cannot write to the folder .emp/artifacts of this one"
-            self._bad(at, message, "jobs: {artifacts: s3://BUCKET/FOLDER}, or another store that all reach")
+        if self._report.sound(("jobs",)) and self._report.sound(("api",)) and through_api(fleet, first[1]):
+            self._way_to_api(at, host)
+
+    def _way_to_api(self, at: Path, host: str) -> None:
+        """Files of jobs go through the API where a machine does not see the store."""
+        url = self._fleet.api.machine_url
+        if url and not is_loopback(urlsplit(url).hostname or ""):
+            return
+        why = f"{url} is this host's own" if url else "api.machine_url does not say how it reaches that"
+        message = (
+            f"{host} is another host, and does not see the artifact store: files of jobs go through the API, and {why}"
+        )
+        way = "api: {host: 0.0.0.0, token: {env: EMP_TOKEN}, machine_url: http://HOST:3331}"
+        self._bad(at, message, f"{way}, or jobs: {{artifacts: s3://BUCKET/FOLDER}} and `emp images build --store s3`")
 
     def control(self) -> None:
         """A control plane in a container has this host's ports and its fleet's folder; no processes, no keys."""

@@ -19,7 +19,9 @@ from emp_orch.fleet.model import (
     ServiceName,
 )
 from emp_orch.jobs.outputs import url_holds_login
-from emp_orch.spec import comfyui, containers, ports
+from emp_orch.options.base import WrongOption
+from emp_orch.options.registry import check as check_options
+from emp_orch.spec import comfyui, containers, inherits, ports
 from emp_orch.spec.addresses import redis_problem
 from emp_orch.spec.build import Built
 from emp_orch.spec.problems import Path, Report, did_you_mean, quoted
@@ -33,7 +35,7 @@ _MAX_NAME = 63
 _MIN_KEEP_S = 60.0
 MAX_PORT = 65_535
 _MIN_LEASE_S = 1.0
-_REDIS_FORMS = "redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]"
+_REDIS_FORMS = "redis://[user:password@]host[:port][/database], rediss://…, unix:///socket[?db=database], or redis+sentinel://host:port,host:port/name[/database]"
 
 
 def check(built: Built, document: dict[str, Any], source: Source, report: Report) -> None:
@@ -52,6 +54,7 @@ def check(built: Built, document: dict[str, Any], source: Source, report: Report
     comfyui.check(built, source, report)
     containers.check(built, source, report)
     ports.check(built, source, report)
+    inherits.check(built, source, report)
 
 
 class _Checks:
@@ -114,6 +117,8 @@ class _Checks:
         for name, url in (("url", redis.url), ("machine_url", redis.machine_url)):
             if url not in (EMBEDDED, "") and (wrong := redis_problem(url)):
                 self._bad(("redis", name), wrong, _REDIS_FORMS)
+        if redis.replicas and redis.url == EMBEDDED:
+            self._bad(("redis", "replicas"), "the embedded Redis has no replicas", "name a Redis that has: redis.url")
         url = redis.machine_url or redis.url
         if url.startswith("unix://") and any(m.runtime is not RuntimeKind.PROCESS for m in self._fleet.machines):
             at = ("redis", "machine_url" if redis.machine_url else "url")
@@ -148,6 +153,25 @@ class _Checks:
                     f"{shown} can be reached from elsewhere, so anyone there could command the fleet",
                     f"listen on 127.0.0.1, or require a token: {name}: {{token: {{env: EMP_TOKEN}}}}",
                 )
+        self._tokens()
+
+    def _tokens(self) -> None:
+        """Those of the API: there is one that may do everything, and no two have the same value by their reference."""
+        api = self._fleet.api
+        if api.tokens and api.token is None:
+            self._bad_key(
+                ("api", "tokens"),
+                "they need api.token too: the token of emp's own processes and commands, which may do everything",
+                "api: {token: {env: EMP_TOKEN}, tokens: …}",
+            )
+        taken = {} if api.token is None else {api.token.key: "api.token"}
+        for token in api.tokens:
+            here = f"api.tokens.{token.name}"
+            for key, ref in token.refs:
+                before = taken.setdefault(ref.key, f"{here}.{key}")
+                if before != f"{here}.{key}":
+                    message = f"this is the value of {before}, too"
+                    self._bad(("api", "tokens", token.name, key), message, "give each token a value of its own")
 
     def service(self, service: Service) -> None:
         path: Path = ("services", service.name)
@@ -155,8 +179,7 @@ class _Checks:
             self._bad_key((*path, "builtin"), "expected either command or builtin, found both", "remove one")
         if service.command is None and service.builtin is None:
             self._bad_key(path, "expected a command or a builtin, found neither", "builtin: simulation")
-        if service.connector_options and service.connector is None:
-            self._bad_key((*path, "connector_options"), "there is no connector that takes them", "connector: http")
+        self._connector(service, path)
         if service.scale is Scale.ONCE:
             self._once(service, path)
         elif service.port is None:
@@ -166,6 +189,26 @@ class _Checks:
                 self._bad_key((*path, "health"), "this health check needs the service's port", "port: 8188")
         if service.health is not None:
             self._health(service.health, (*path, "health"))
+
+    def _connector(self, service: Service, path: Path) -> None:
+        """Its options, by the connector's own rules; the line is that of the option, or of what lacks one."""
+        at: Path = (*path, "connector_options")
+        if service.connector is None:
+            if service.connector_options:
+                self._bad_key(at, "there is no connector that takes them", "connector: http")
+            return
+        try:
+            check_options(service.connector, service.connector_options)
+        except WrongOption as e:
+            there: Path = (*at, *filter(None, e.name.split(".")))
+            if self._source.node(there) is not None:
+                value = "" if e.found is None else f", found {found(self._source, there, e.found)}"
+                self._bad_key(there, f"{e.what}{value}", e.hint)
+                return
+            above = there
+            while self._source.node(above) is None:
+                above = above[:-1]
+            self._bad_key(above, f"connector {service.connector}: {e.name} {e.what}", e.hint)
 
     def _health(self, health: Health, path: Path) -> None:
         """One way to ask, and nothing that would not fit: ComfyUI's default counts only where no other is named."""

@@ -32,7 +32,7 @@ def found(source: Source, path: Path, value: Any) -> str:
 
 def _is_secret(path: Path) -> bool:
     """Whether a value at `path` may be a secret, or hold one: tokens, variables, words of commands."""
-    return any(step in ("env", "token", "command", "args", "file") for step in path)
+    return any(step in ("env", "token", "previous", "command", "args", "file") for step in path)
 
 
 def _is_url(path: Path) -> bool:

@@ -122,7 +122,7 @@ class _Telling:
     def _hint(self, error: Finding, path: Path) -> str:
         value, wanted = error.instance, error.schema
         types = wanted.get("type", ())
-        if path[-1:] == ("token",):
+        if path[-1:] in (("token",), ("previous",)):
             return "a secret never stands in this file: put it into the environment and write {env: NAME}"
         if value is None and path[-2:-1] == ("env",):
             return 'write "" for empty text'

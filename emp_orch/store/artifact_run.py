@@ -23,6 +23,14 @@ MAX_OUTPUT_BYTES = 1024**3
 _WRITE_BYTES = 256 * 1024
 
 
+def too_large(file: str) -> CannotStore:
+    """What to say of an output beyond MAX_OUTPUT_BYTES."""
+    return CannotStore(
+        f"{file} was not saved: it is larger than {MAX_OUTPUT_BYTES} bytes, the most one output may have",
+        retryable=False,
+    )
+
+
 class RunFolder:
     """One run's outputs; nothing else is ever written through it."""
 
@@ -68,10 +76,7 @@ class RunFolder:
         async for chunk in chunks:
             size += len(chunk)
             if size > MAX_OUTPUT_BYTES:
-                raise CannotStore(
-                    f"{file} was not saved: it is larger than {MAX_OUTPUT_BYTES} bytes, the most one output may have",
-                    retryable=False,
-                )
+                raise too_large(file)
             held += chunk
             if len(held) >= _WRITE_BYTES:
                 await self._asked(file, writing.write, bytes(held))
@@ -92,9 +97,10 @@ class Writing:
     discarded, and one that comes after does nothing.
     """
 
-    def __init__(self, fs: Any, folder: str, *, fsync: bool) -> None:
+    def __init__(self, fs: Any, folder: str, *, fsync: bool, bucket: bool) -> None:
         self._fs = fs
         self._folder = folder
+        self._bucket = bucket
         self._path = f"{folder}/.saving-{secrets.token_hex(8)}"
         self._fsync = fsync
         self._handle: Any = None
@@ -127,7 +133,7 @@ class Writing:
             self._append(rest)
             if self._fsync:
                 self._handle.flush()
-                os.fsync(self._handle.fileno())
+                os.fdatasync(self._handle.fileno())
             self._handle.close()
             target = f"{self._folder}/{name}"
             if self._fsync:
@@ -138,7 +144,8 @@ class Writing:
 
     def _open(self) -> None:
         if self._handle is None:
-            self._fs.makedirs(self._folder, exist_ok=True)
+            if not self._bucket:
+                self._fs.makedirs(self._folder, exist_ok=True)
             self._handle = self._fs.open(self._path, "wb")
 
     def _append(self, data: bytes) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emp_orch.errors import EmpError, Unreachable, UsageError
+from emp_orch.images import STORES, way_to_store
 from emp_orch.jobs.outputs import Recorded, is_safe_id, place_of, url_holds_login
+
+# How often s3fs begins anew what botocore has given up after some tries; its own five are minutes of silence.
+S3_TRIES = 2
 
 
 class BadArtifactsUrl(UsageError):
@@ -55,6 +60,11 @@ def is_local(url: str) -> bool:
     return url.partition("://")[0] in ("file", "local")
 
 
+def is_bucket(url: str) -> bool:
+    """Whether the store is in a bucket: it has no folders, and to make one would make the bucket itself."""
+    return any(url.partition("://")[0] in schemes for schemes in STORES)
+
+
 def opened(url: str) -> tuple[Any, str]:
     """fsspec's file system for `url`, and the folder in it; nothing is asked of it yet. Raises BadArtifactsUrl."""
     _, separator, rest = url.partition("://")
@@ -84,14 +94,30 @@ def _far(url: str) -> tuple[Any, str]:
 
     shown = without_login(url)
     try:
-        fs, root = fsspec.url_to_fs(url)
+        fs, root = fsspec.url_to_fs(url, **_options(url, os.environ))
     except ImportError as e:
-        raise BadArtifactsUrl(f"{shown} needs a package that is not installed", hint=str(e)) from e
+        hint = way_to_store(url.partition("://")[0]) or str(e)
+        raise BadArtifactsUrl(f"{shown} needs a package that is not installed", hint=hint) from e
     except ValueError as e:
         raise BadArtifactsUrl(
             f"{shown} cannot be used as an artifact store: {e}",
             hint="use file:///FOLDER, s3://BUCKET/FOLDER or another fsspec URL",
         ) from e
+    if _is_s3(url):
+        fs.retries = S3_TRIES
     if any(c in root for c in "*?["):
         raise BadArtifactsUrl(f"{shown} holds a pattern character: * ? or [", hint="name a folder without them")
     return fs, root.rstrip("/")
+
+
+def _options(url: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the store's package is told. botocore's own way to try again takes half a minute to say that nobody is
+    there: AWS's standard one, of three tries, takes seconds, and is taken where the environment names none.
+    """
+    if not _is_s3(url) or {"AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS"} & environ.keys():
+        return {}
+    return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
+
+
+def _is_s3(url: str) -> bool:
+    return url.partition("://")[0] in ("s3", "s3a")

@@ -22,6 +22,7 @@ from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, can
 from emp_orch.jobs.retry import Cause, End, Requeue, decide
 from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.store.confirmed import Confirmed
 from emp_orch.store.connect import ANSWER_S, Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.job_codec import JobDamaged, claimed, place_of
@@ -42,11 +43,20 @@ MAX_AT_HAND = 4
 _CANCEL = "cancel:"
 
 
+def run_name(attempt: int, token: str) -> str:
+    """What the run of a job is called that was claimed with `token`: its folder of the artifact store."""
+    return f"{attempt}-{token[:8]}"
+
+
 class Claimed(Struct, frozen=True, kw_only=True):
     """`token` proves the lease in every later call."""
 
     job: Job
     token: str
+
+    @property
+    def run(self) -> str:
+        return run_name(self.job.attempts, self.token)
 
 
 class RunRef(Struct, frozen=True, kw_only=True):
@@ -103,14 +113,26 @@ def secrets_of(text: str) -> Secrets | None:
 class Claims:
     """One worker's dealings with the queue. Everything raises what redis-py raises when Redis is away.
 
-    `line`: a connection that is shared with others; without it, each call takes one of the client's.
+    `line`: a connection that is shared with others; without it, each call takes one of the client's. With it so many
+    `replicas` are waited for at the end of a run.
     """
 
-    def __init__(self, r: Client, keys: Keys, worker_id: str, *, lease_s: float, line: Pipelined | None = None) -> None:
+    def __init__(
+        self,
+        r: Client,
+        keys: Keys,
+        worker_id: str,
+        *,
+        lease_s: float,
+        line: Pipelined | None = None,
+        replicas: int = 0,
+    ) -> None:
         self.offers: Mapping[str, Offers] = {}  # digest → what a service has, of those that its capabilities name
         self._worker_id = worker_id
         self._lease_ms = int(lease_s * 1000)
-        self._scripts = Scripts(r, keys, line.call if line else None)
+        # An end that a failover takes back is found out, when its lease is over, and not lost.
+        sure = Confirmed(line.calls, replicas, strict=False) if line and replicas else None
+        self._scripts = Scripts(r, keys, line.call if line else None, sure)
         self._bell = Bell(r, keys.wake(worker_id))
         self._trim = Trim(self._scripts)
         self._capabilities: Mapping[str, Any] | None = None

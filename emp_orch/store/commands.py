@@ -1,7 +1,8 @@
 """`machine:{id}:commands` and `:acks`: what the leader tells a machine, and what came of it.
 
-Commands state what should be; carrying one out twice does no harm. Each carries its sender's epoch, and the
-agent refuses an epoch below the highest it has seen. Redis itself refuses one whose sender does not lead.
+Commands state what should be; carrying one out twice does no harm. Each is sealed for its machine, and stamped with
+its sender's epoch and count: the agent refuses one without a seal that fits, and one that is not newer than the last.
+Redis itself refuses one whose sender does not lead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.store.connect import Client
+from emp_orch.errors import EmpError
+from emp_orch.seals import OrdersKey, Seal, Stamp, for_command
+from emp_orch.store.connect import Client, blocking
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.events import entries_of
 from emp_orch.store.fence import write
@@ -33,14 +36,24 @@ class CommandVerb(StrEnum):
     STOP_PROGRAM = "stop_program"
 
 
-class Command(Struct, frozen=True, kw_only=True):
+class Order(Struct, frozen=True, kw_only=True):
     """`seq` is the operation's key, given back in the ack. `program` is set for the program verbs. `cause`: why."""
 
-    epoch: int
     seq: str
     verb: CommandVerb
     program: str | None = None
     cause: str = ""
+
+
+class Command(Order, frozen=True, kw_only=True):
+    """An order as it is sent: by whose epoch, and the how manyth of it."""
+
+    epoch: int
+    count: int = 0
+
+    @property
+    def stamp(self) -> Stamp:
+        return Stamp(epoch=self.epoch, count=self.count)
 
 
 class Ack(Struct, frozen=True, kw_only=True):
@@ -50,19 +63,22 @@ class Ack(Struct, frozen=True, kw_only=True):
 
 
 async def send(
-    r: Client,
-    keys: Keys,
-    mandate: Mandate,
-    machine_id: str,
-    verb: CommandVerb,
-    *,
-    seq: str,
-    program: str | None = None,
-    cause: str = "",
+    r: Client, keys: Keys, mandate: Mandate, machine_id: str, order: Order, *, seal: Seal, count: int
 ) -> None:
-    """Append a command under the epoch of `mandate`. Raises NotLeader when that does not stand any more."""
-    command = Command(epoch=mandate.epoch, seq=seq, verb=verb, program=program, cause=cause[:MAX_CAUSE])
-    args: list[str | bytes | int] = [MAX_COMMANDS, msgspec.json.encode(command)]
+    """Append a command under the epoch of `mandate`. Raises NotLeader when that does not stand any more.
+
+    `seal`: the machine's. `count` rises from command to command of one epoch, in the order in which they are sent.
+    """
+    command = Command(
+        epoch=mandate.epoch,
+        count=count,
+        seq=order.seq,
+        verb=order.verb,
+        program=order.program,
+        cause=order.cause[:MAX_CAUSE],
+    )
+    sealed = seal.sealed(for_command(mandate.fleet, machine_id), msgspec.json.encode(command))
+    args: list[str | bytes | int] = [MAX_COMMANDS, sealed]
     await write(r, keys, mandate, _SEND, to=[keys.commands(machine_id)], args=args)
 
 
@@ -77,16 +93,20 @@ async def latest_command(r: Client, keys: Keys, machine_id: str) -> str:
     return entries[0][0] if entries else "0-0"
 
 
-async def commands_after(
-    r: Client, keys: Keys, machine_id: str, after: str, *, block_ms: int
-) -> list[tuple[str, Command | str]]:
-    """Commands after id `after`, waiting up to `block_ms`; the text of the error for one that does not fit."""
-    answer = await r.xread({keys.commands(machine_id): after}, count=100, block=block_ms)
-    return [(entry_id, _decode(fields)) for entry_id, fields in entries_of(answer)]
+async def commands_after(r: Client, keys: Keys, machine_id: str, after: str, *, block_ms: int) -> list[tuple[str, str]]:
+    """Commands after id `after` as they stand there, waiting up to `block_ms`: for `opened`.
+
+    Raises TimeoutError where Redis says nothing.
+    """
+    async with blocking(block_ms):
+        answer = await r.xread({keys.commands(machine_id): after}, count=100, block=block_ms)
+    return [(entry_id, fields.get("command", "")) for entry_id, fields in entries_of(answer)]
 
 
-def _decode(fields: dict[str, str]) -> Command | str:
+def opened(text: str, key: OrdersKey) -> Command:
+    """The command in `text`, for the machine that has `key`. Raises Forged, EmpError for one that does not fit."""
+    document = key.seal.opened(for_command(key.fleet, key.machine), text, "a command")
     try:
-        return msgspec.json.decode(fields.get("command", ""), type=Command)
+        return msgspec.json.decode(document, type=Command)
     except DAMAGED as e:
-        return str(e)
+        raise EmpError(f"not a command: {e}", hint="is the reconciler's emp newer than this machine's?") from e

@@ -1,4 +1,4 @@
-"""`machine:{id}:config`: what a machine is to run, as the reconciler wrote it and the machine keeps it on disk."""
+"""`machine:{id}:config`: what a machine is to run, sealed for it by the leader, and as the machine keeps it on disk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.package import WorkerPackage
+from emp_orch.seals import OrdersKey, Seal, Stamp, for_config
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.fence import write
@@ -21,13 +22,17 @@ _REMOVE = "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end"
 
 
 class MachineConfig(Struct, frozen=True, kw_only=True):
-    """`supervisord` is the rendered text; `digest` the config_hash of `machine`; `package` what its workers run."""
+    """`supervisord` is the rendered text; `digest` the config_hash of `machine`; `package` what its workers run.
+
+    `stamp` is when the leader said so; in none that came by another way than Redis.
+    """
 
     generation: int
     digest: str
     supervisord: str
     machine: DesiredMachine
     package: WorkerPackage | None = None
+    stamp: Stamp = Stamp()
 
 
 _decoder = msgspec.json.Decoder(MachineConfig)
@@ -44,15 +49,20 @@ def decode(text: str | bytes, where: str) -> MachineConfig:
         raise EmpError(f"{where} is damaged: {e}", hint="the reconciler writes it anew at the next apply") from e
 
 
-async def write_config(r: Client, keys: Keys, mandate: Mandate, config: MachineConfig) -> None:
-    """Raises NotLeader when `mandate` does not stand any more."""
-    await write(r, keys, mandate, _WRITE, to=[keys.config(config.machine.id)], args=[encode(config)])
+async def write_config(r: Client, keys: Keys, mandate: Mandate, config: MachineConfig, seal: Seal) -> None:
+    """`seal`: the machine's. Raises NotLeader when `mandate` does not stand any more."""
+    machine_id = config.machine.id
+    text = seal.sealed(for_config(mandate.fleet, machine_id), encode(config))
+    await write(r, keys, mandate, _WRITE, to=[keys.config(machine_id)], args=[text])
 
 
-async def read_config(r: Client, keys: Keys, machine_id: str) -> MachineConfig | None:
-    """The configuration meant for `machine_id`; None when nobody wrote one."""
-    text = await r.get(keys.config(machine_id))
-    return None if text is None else decode(text, keys.config(machine_id))
+async def read_config(r: Client, keys: Keys, key: OrdersKey) -> MachineConfig | None:
+    """The configuration meant for the machine that has `key`; None when nobody wrote one. Raises Forged."""
+    where = keys.config(key.machine)
+    text = await r.get(where)
+    if text is None:
+        return None
+    return decode(key.seal.opened(for_config(key.fleet, key.machine), text, where), where)
 
 
 async def remove_machine_keys(r: Client, keys: Keys, mandate: Mandate, machine_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -17,10 +18,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from emp_orch.errors import EmpError, Unreachable
+from emp_orch.settings import REDIS_OWNER
+from emp_orch.store.naming import NamingRedis, TolerantRedis
 from emp_orch.store.pool import Pool
 from emp_orch.store.refusals import refusal_of
+from emp_orch.store.sentinel import Primary
 from emp_orch.store.way_there import on_the_way
-from emp_orch.urls import ENCODED, login_is_cut
+from emp_orch.urls import ENCODED, login_is_cut, sentinel_url
 
 Client = aioredis.Redis
 
@@ -34,6 +38,8 @@ API_CONNECTIONS = 7
 RECONCILER_CONNECTIONS = 3
 # As CLIENT LIST shows who says nothing else.
 COMMAND = "emp:command"
+# A command may only read, and so never hear that a moved address has left it with a former primary.
+COMMAND_AGE_S = 15.0
 # A command that may not block is given up after this; `within` says so in code.
 ANSWER_S = 10.0
 # A peer that is gone without a word is found out by the kernel within about 15 s, also in a blocking read.
@@ -49,7 +55,7 @@ _ALIVE: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": 
 READ_COMMANDS = frozenset(
     {
         *("AUTH", "CLIENT", "DBSIZE", "ECHO", "HELLO", "INFO", "PING", "PUBSUB", "READONLY", "SELECT", "TIME"),
-        *("EXISTS", "GET", "MGET", "PTTL", "STRLEN", "TTL", "TYPE"),
+        *("EXISTS", "GET", "GETRANGE", "MGET", "PTTL", "STRLEN", "TTL", "TYPE"),
         *("HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HVALS"),
         *("LLEN", "LRANGE", "SCARD", "SISMEMBER", "SMEMBERS"),
         *("XINFO", "XLEN", "XRANGE", "XREAD", "XREVRANGE"),
@@ -61,6 +67,8 @@ READ_COMMANDS = frozenset(
 def redacted(url: str) -> str:
     """Where `url` leads, fit for logs and errors: put together from its parts, never copied."""
     try:
+        if (asked := sentinel_url(url)) is not None:
+            return asked.shown
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
@@ -74,8 +82,13 @@ def redacted(url: str) -> str:
 
 
 def address(url: str) -> str:
-    """Where a client of `url` connects to, `host:port/db`, without any login; empty when it is not a Redis URL."""
+    """Where a client of `url` connects to, `host:port/db`, without any login; empty when it is not a Redis URL.
+
+    Of sentinels the order says nothing: it is the same Redis.
+    """
     try:
+        if (asked := sentinel_url(url)) is not None:
+            return f"sentinel:{','.join(sorted(map(str, asked.sentinels)))}/{asked.name}/{asked.database}"
         options = parse_url(url)
     except ValueError:
         return ""
@@ -101,30 +114,43 @@ class _ReadOnlyPipeline(aioredis.client.Pipeline):
         return super().execute_command(*args, **kwargs)
 
 
-class ReadOnlyRedis(aioredis.Redis):
+class ReadOnlyRedis(NamingRedis):
     """A client that cannot write: `emp diff`, `status` and `doctor` hold this one."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         _check_reads(str(args[0]))
-        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return await super().execute_command(*args, **options)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _ReadOnlyPipeline:
         return _ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
 
 
-def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS, name: str = COMMAND) -> Client:
+def client(
+    url: str,
+    *,
+    read_only: bool = False,
+    most: int = CONNECTIONS,
+    name: str = COMMAND,
+    tolerant: bool = False,
+    owner: int | None = None,
+) -> Client:
     """A client for `url` of at most `most` connections, which CLIENT LIST shows as `name`; nothing is sent yet. No read
-    times out by itself: callers set their own deadlines.
+    times out by itself: callers set their own deadlines. `tolerant`: a TolerantRedis. `owner`: the user whose server it
+    must be, where that is on loopback; any other is told no login.
 
     With a socket_timeout redis-py sends through asyncio.wait_for, which before Python 3.12 swallows a
     cancellation that comes at the wrong moment; a task blocked in BLPOP then outlives its cancellation.
     """
-    cls = ReadOnlyRedis if read_only else aioredis.Redis
+    cls = ReadOnlyRedis if read_only else TolerantRedis if tolerant else NamingRedis
     try:
+        asked = sentinel_url(url)
         pool = Pool.from_url(
-            url,
+            asked.server if asked else url,
             max_connections=most,
             shown_as=name,
+            owner=owner,
+            primary=Primary(asked) if asked else None,
+            age_s=COMMAND_AGE_S if name == COMMAND else float("inf"),
             decode_responses=True,
             encoding_errors="replace",  # one document that is not UTF-8 must not blind us to the others
             socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -139,16 +165,28 @@ def client(url: str, *, read_only: bool = False, most: int = CONNECTIONS, name: 
     return made
 
 
+def told_owner() -> int | None:
+    """The user whose server a machine's programs must find on loopback, as who started the machine said."""
+    said = os.environ.get(REDIS_OWNER, "")
+    return int(said) if said.isdecimal() else None
+
+
 def within(seconds: float = ANSWER_S) -> asyncio.Timeout:
     """A deadline for commands that do not block; passing it is a TimeoutError, one of TRANSIENT."""
     return asyncio.timeout(seconds)
+
+
+def blocking(block_ms: float) -> asyncio.Timeout:
+    """A deadline for a command that waits up to `block_ms` at the server: one that hangs holds its connection."""
+    return asyncio.timeout(block_ms / 1000 + ANSWER_S)
 
 
 def _no_url(url: str, e: Exception) -> Unreachable:
     if login_is_cut(url):
         hint = f"what is special in user and password is percent-encoded: {ENCODED}"
     else:
-        hint = "use redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix:///SOCKET?db=DB; docs/redis.md, The URL"
+        forms = "redis://USER:PASSWORD@HOST:PORT/DB, redis+sentinel://HOST:PORT,…/NAME/DB, unix:///SOCKET?db=DB"
+        hint = f"use {forms}, with TLS rediss…; docs/redis.md, The URL"
     option = re.search(r"argument '(\w+)'", str(e))
     why = f": it has no option {option[1]!r}" if option else ""
     return Unreachable(f"{redacted(url)!r} is not a Redis URL{why}", hint=hint)
@@ -160,16 +198,17 @@ async def drop_idle(r: Client) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str, *, read_only: bool = False) -> AsyncIterator[Client]:
-    """A client that has answered PING; closed at the end.
+async def connected(url: str, *, read_only: bool = False, owner: int | None = None) -> AsyncIterator[Client]:
+    """A client that has answered PING; closed at the end. `owner`: as of `client`.
 
     Raises Unreachable: with the address and the way out, never the password.
     """
-    made = client(url, read_only=read_only)
+    made = client(url, read_only=read_only, owner=owner)
     try:
         try:
             async with within():
-                await made.ping()
+                if not await made.ping():
+                    raise rexc.InvalidResponse("what answers there is no Redis")
         except (rexc.RedisError, OSError) as e:
             raise unreachable(url, e) from e
         try:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.store.connect import Client
-from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.connect import Client, blocking
+from emp_orch.store.damaged import DAMAGED, decoder
 from emp_orch.store.keys import Keys
 
 MAX_EVENTS = 10_000
@@ -30,10 +30,13 @@ class Event(Struct, frozen=True, kw_only=True):
         return int(self.id.split("-", 1)[0])
 
 
+_data = decoder(dict[str, Any])
+
+
 def decode(entry_id: str, fields: dict[str, str]) -> Event:
     """An entry of the stream; one that does not fit is shown as `malformed`, never raised."""
     try:
-        data = msgspec.json.decode(fields["data"], type=dict[str, Any])
+        data = _data(fields["data"])
         return Event(id=entry_id, type=fields["type"], data=data)
     except (KeyError, *DAMAGED) as e:
         return Event(id=entry_id, type="malformed", data={"type": "malformed", "error": str(e)})
@@ -70,8 +73,9 @@ class Events:
         return [decode(i, f) for i, f in reversed(entries)]
 
     async def since(self, after: str, *, count: int = 500, block_ms: int | None = None) -> list[Event]:
-        """Events after id `after`; waits up to `block_ms` for the first."""
-        answer = await self._r.xread({self._keys.events: after}, count=count, block=block_ms)
+        """Events after id `after`; waits up to `block_ms` for the first. Raises TimeoutError at silence."""
+        async with blocking(block_ms or 0):
+            answer = await self._r.xread({self._keys.events: after}, count=count, block=block_ms)
         return [decode(i, f) for i, f in entries_of(answer)]
 
     async def oldest_id(self) -> str:

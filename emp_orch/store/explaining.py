@@ -75,7 +75,7 @@ def _candidate(seen: SeenWorker, now_ms: int, stale_ms: float) -> Candidate:
     return Candidate(
         worker_id=report.worker_id,
         reported=report.capabilities,
-        status="offline" if now_ms - seen.seen_ms > stale_ms else report.status,
+        status="offline" if abs(now_ms - seen.seen_ms) > stale_ms else report.status,
         current_job_id=report.current_job_id,
         connectors={name: str(c.status) for name, c in report.connector_statuses.items()},
         details={name: c.detail for name, c in report.connector_statuses.items() if c.detail},

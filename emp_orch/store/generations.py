@@ -1,6 +1,7 @@
 """Generations: each applied fleet, resolved and immutable, numbered 1, 2, 3 …
 
-What is stored holds no secret: references stay references, and of the Redis URL only the prefix is kept.
+What is stored holds no secret: references stay references, and of the Redis URL only the prefix is kept. Each is sealed
+by the fleet's key: who acts by a generation reads it with that, and believes no other.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from emp_orch.errors import EmpError
+from emp_orch.errors import Damaged
 from emp_orch.fleet.history import PACKAGE_PINNED, changed
 from emp_orch.fleet.model import Fleet
 from emp_orch.fleet.package import WorkerPackage
+from emp_orch.seals import Forged, Seal, for_generation
 from emp_orch.store.connect import Client
-from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.damaged import DAMAGED, MAX_FLEET_BYTES, REPAIR, decoder
 from emp_orch.store.keys import Keys
 
 KEPT = 50
 # The number and the time are in them.
 MARK_CHARS = 64
+# Of the number of a generation: far beyond what anybody applies.
+MAX_DIGITS = 12
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -53,7 +57,7 @@ redis.call('DEL', KEYS[3])
 return 1
 """
 
-_decoder = msgspec.json.Decoder(Generation)
+_decode = decoder(Generation, MAX_FLEET_BYTES)
 
 
 def without_secrets(fleet: Fleet) -> Fleet:
@@ -63,19 +67,18 @@ def without_secrets(fleet: Fleet) -> Fleet:
 
 
 async def current_number(r: Client, keys: Keys, fleet: str) -> int:
-    text = await r.get(keys.generation(fleet))
-    if text is None:
+    text = str(await r.getrange(keys.generation(fleet), 0, 40))
+    if not text:
         return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise EmpError(f"{keys.generation(fleet)} in Redis is {text!r}, not a number") from None
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+        raise Damaged(f"{keys.generation(fleet)} in Redis is {text[:40]!r}, not a number", hint=REPAIR)
+    return int(text)
 
 
-async def read_generation(r: Client, keys: Keys, fleet: str) -> Generation | None:
-    """The current generation; None when none was published."""
+async def read_generation(r: Client, keys: Keys, fleet: str, seal: Seal | None = None) -> Generation | None:
+    """The current generation; None when none was published. With `seal`, of who acts by it, raises Forged."""
     number = await current_number(r, keys, fleet)
-    return None if number == 0 else await read_numbered(r, keys, fleet, number)
+    return None if number == 0 else await read_numbered(r, keys, fleet, number, seal)
 
 
 async def generation_mark(r: Client, keys: Keys, fleet: str, number: int) -> str:
@@ -89,26 +92,35 @@ async def generation_mark(r: Client, keys: Keys, fleet: str, number: int) -> str
     return f"{current or 0} {head}"
 
 
-async def read_numbered(r: Client, keys: Keys, fleet: str, number: int) -> Generation | None:
-    """Generation `number`; None when it is not kept."""
+async def read_numbered(r: Client, keys: Keys, fleet: str, number: int, seal: Seal | None = None) -> Generation | None:
+    """Generation `number`; None when it is not kept. `seal` as for `read_generation`."""
     key = keys.spec(fleet, number)
-    text = await r.get(key)
-    return None if text is None else decode(text, key)
+    text = await r.getrange(key, 0, MAX_FLEET_BYTES)
+    return _opened(text, key, number, fleet, seal) if text else None
+
+
+def _opened(text: str | bytes, key: str, number: int, fleet: str, seal: Seal | None) -> Generation:
+    if seal is None:
+        return decode(text, key)
+    found = decode(seal.opened(for_generation(fleet), text, key), key)
+    if found.number != number:
+        raise Forged(f"{key} holds generation {found.number}, put there by somebody else")
+    return found
 
 
 def decode(text: str | bytes, where: str) -> Generation:
     """The generation in `text`. Raises EmpError, naming `where`, for one that does not hold together."""
     try:
-        generation = _decoder.decode(text)
+        generation = _decode(text)
         fleet = generation.fleet
         if missing := {s for m in fleet.machines for s in m.services}.difference(fleet.services):
             raise msgspec.ValidationError(f"it has no service {min(missing)}")
     except DAMAGED as e:
-        raise EmpError(f"{where} is damaged: {e}", hint="run `emp apply` again") from e
+        raise Damaged(f"{where} is damaged: {e}", hint="run `emp apply` again") from e
     return generation
 
 
-async def publish(r: Client, keys: Keys, generation: Generation) -> bool:
+async def publish(r: Client, keys: Keys, generation: Generation, seal: Seal) -> bool:
     """Make `generation` the current one, if its number follows the current number."""
     name = generation.fleet.name
     script = r.register_script(_PUBLISH)
@@ -116,19 +128,38 @@ async def publish(r: Client, keys: Keys, generation: Generation) -> bool:
     return bool(
         await script(
             keys=[keys.generation(name), keys.spec(name, number), keys.spec(name, number - KEPT)],
-            args=[number, msgspec.json.encode(generation)],
+            args=[number, seal.sealed(for_generation(name), msgspec.json.encode(generation))],
         )
     )
 
 
-async def list_generations(r: Client, keys: Keys, fleet: str, limit: int = KEPT) -> list[Generation]:
-    """Those still kept, newest first, `limit` at most."""
+async def list_generations(
+    r: Client,
+    keys: Keys,
+    fleet: str,
+    limit: int = KEPT,
+    seal: Seal | None = None,
+    *,
+    damaged: list[str] | None = None,
+) -> list[Generation]:
+    """Those still kept, newest first, `limit` at most. With `seal` only those that bear it. Raises Damaged, unless
+    words are to go to `damaged`."""
     number = await current_number(r, keys, fleet)
-    wanted = [keys.spec(fleet, n) for n in range(number, max(0, number - min(limit, KEPT)), -1)]
-    if not wanted:
+    numbers = range(number, max(0, number - min(limit, KEPT)), -1)
+    if not numbers:
         return []
-    texts = await r.mget(wanted)
-    return [decode(text, key) for key, text in zip(wanted, texts, strict=True) if text is not None]
+    texts = await r.mget([keys.spec(fleet, n) for n in numbers])
+    found = []
+    for n, text in zip(numbers, texts, strict=True):
+        try:
+            found += [] if text is None else [_opened(text, keys.spec(fleet, n), n, fleet, seal)]
+        except Forged:
+            continue
+        except Damaged as e:
+            if damaged is None:
+                raise
+            damaged.append(e.message)
+    return found
 
 
 def with_changes(kept: Sequence[Generation]) -> list[tuple[Generation, tuple[str, ...]]]:
@@ -137,7 +168,7 @@ def with_changes(kept: Sequence[Generation]) -> list[tuple[Generation, tuple[str
     `~ worker package`: an emp of another version applied it.
     """
     told: list[tuple[Generation, tuple[str, ...]]] = []
-    for generation, before in zip(kept, [*kept[1:], None], strict=True):
+    for generation, before in zip(kept, [*kept[1:], None][: len(kept)], strict=True):
         follows = before is not None and before.number == generation.number - 1
         known = follows or generation.number == 1
         found = changed(before.fleet if before and follows else None, generation.fleet) if known else ()
@@ -147,10 +178,16 @@ def with_changes(kept: Sequence[Generation]) -> list[tuple[Generation, tuple[str
     return told
 
 
-async def restore(r: Client, keys: Keys, generation: Generation) -> None:
+async def restore(r: Client, keys: Keys, generation: Generation, seal: Seal) -> None:
     """Put a generation back into a Redis that lost it, under its own number."""
-    name = generation.fleet.name
+    await restore_all(r, keys, [generation], seal)
+
+
+async def restore_all(r: Client, keys: Keys, kept: Sequence[Generation], seal: Seal) -> None:
+    """Put generations of one fleet in their places, under their own numbers; the first, the newest, is in force."""
+    name = kept[0].fleet.name
     async with r.pipeline(transaction=True) as pipe:
-        pipe.set(keys.spec(name, generation.number), msgspec.json.encode(generation))
-        pipe.set(keys.generation(name), generation.number)
+        for one in kept:
+            pipe.set(keys.spec(name, one.number), seal.sealed(for_generation(name), msgspec.json.encode(one)))
+        pipe.set(keys.generation(name), kept[0].number)
         await pipe.execute()

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.errors import EmpError
+from emp_orch.errors import Damaged
 from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, JobSummary, Progress, Result
 from emp_orch.jobs.offers import Needs, both
 from emp_orch.jobs.requirements import Requirements
@@ -31,7 +31,7 @@ SUMMARY_FIELDS = (
 )
 
 
-class JobDamaged(EmpError):
+class JobDamaged(Damaged):
     """A job's record in Redis does not fit its type: someone else wrote it, or another version of emp."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -19,6 +19,8 @@ from emp_orch.store.job_codec import SUMMARY_FIELDS, JobDamaged, place_of, summa
 from emp_orch.store.keys import Keys
 
 CHUNK = 500
+# Of each damaged record.
+MAX_WORDS = 300
 # How many different priorities of one lane are looked through for its oldest job.
 MAX_PRIORITIES = 16
 
@@ -52,10 +54,12 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class JobPage(Struct, frozen=True, kw_only=True):
-    """Newest first. `total` counts all that match, on this page or not."""
+    """Newest first. `total` counts all that match, on this page or not. `damaged`: what is wrong with the records that
+    would stand here and cannot be read, each in words that name it."""
 
     jobs: tuple[JobSummary, ...]
     total: int
+    damaged: tuple[str, ...] = ()
 
 
 class LaneView(Struct, frozen=True, kw_only=True):
@@ -110,8 +114,8 @@ class JobReads:
     async def statuses(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         return {j.id: j.status for j in await self._summaries(job_ids)}
 
-    async def _summaries(self, job_ids: Sequence[str]) -> list[JobSummary]:
-        """Those of `job_ids` that are known and not damaged, in their order."""
+    async def _summaries(self, job_ids: Sequence[str], damaged: list[str] | None = None) -> list[JobSummary]:
+        """Those of `job_ids` that are known and not damaged, in their order; of the others words go to `damaged`."""
         if not job_ids:
             return []
         async with self._r.pipeline(transaction=False) as pipe:
@@ -126,8 +130,9 @@ class JobReads:
                 continue  # forgotten between the two reads
             try:
                 found.append(summary_from(job_id, text, state, unworkable))
-            except JobDamaged:
-                continue
+            except JobDamaged as e:
+                if damaged is not None:
+                    damaged.append(e.message[:MAX_WORDS])
         return found
 
     async def page(self, wanted: Wanted, *, limit: int, offset: int) -> JobPage:
@@ -138,7 +143,9 @@ class JobReads:
         else:
             ids = await self.ids(wanted)
             total = len(ids)
-        return JobPage(jobs=tuple(await self._summaries(ids[offset : offset + limit])), total=total)
+        damaged: list[str] = []
+        jobs = await self._summaries(ids[offset : offset + limit], damaged)
+        return JobPage(jobs=tuple(jobs), total=total, damaged=tuple(damaged))
 
     async def ids(self, wanted: Wanted) -> list[str]:
         """All that fit, newest first. Waiting jobs are told by their lane; the others are read."""
@@ -183,7 +190,7 @@ class JobReads:
     async def _ended(self, status: JobStatus, most: int) -> list[Row]:
         end = -1 if most < 0 else most - 1
         found = await self._r.zrange(self._keys.jobs_in(status), 0, end, desc=True, withscores=True)
-        return [(i, int(seq)) for i, seq in cast(list[tuple[str, float]], found)]
+        return [(i, _seq(score)) for i, score in cast(list[tuple[str, float]], found)]
 
     async def _waiting(self, most: int, *, parked: bool, wanted: Wanted | None = None) -> list[Row]:
         """Of the lanes that nobody could serve (`parked`), or of the others; with `wanted`, of the lanes that fit."""
@@ -212,7 +219,7 @@ class JobReads:
             async with self._r.pipeline(transaction=False) as pipe:
                 for sig in chunk:
                     pipe.zrange(self._keys.lane(sig), 0, -1)
-                rows += [_row(entry) for entries in await pipe.execute() for entry in entries]
+                rows += _rows(entry for entries in await pipe.execute() for entry in entries)
         return rows
 
     async def _newest_of(self, firsts: Mapping[str, Sequence[First]], most: int) -> list[Row]:
@@ -222,7 +229,7 @@ class JobReads:
             async with self._r.pipeline(transaction=False) as pipe:
                 for sig, score in chunk:
                     pipe.zrevrangebyscore(self._keys.lane(sig), score, score, start=0, num=most)
-                rows += [_row(entry) for entries in await pipe.execute() for entry in entries]
+                rows += _rows(entry for entries in await pipe.execute() for entry in entries)
         return rows
 
     async def _firsts(self, lanes: Sequence[str]) -> dict[str, list[First]]:
@@ -311,8 +318,20 @@ def _service(text: str) -> str | None:
 
 
 def _row(entry: str) -> Row:
-    """An entry of a lane: 20 digits, a colon, the id."""
-    return entry[21:], int(entry[:20])
+    """An entry of a lane: 20 digits, a colon, the id. What is no entry has the number -1."""
+    number = entry[:20]
+    fits = number.isascii() and number.isdecimal() and entry[20:21] == ":"
+    return entry[21:], int(number) if fits else -1
+
+
+def _rows(entries: Iterable[str]) -> list[Row]:
+    """Without what is no entry: it costs its own row."""
+    return [row for row in map(_row, entries) if row[1] >= 0]
+
+
+def _seq(score: float) -> int:
+    """A score as a sequence number; 0 for one that is none."""
+    return int(score) if 0 <= score < 2**63 else 0
 
 
 def _newest_first(row: Row) -> int:

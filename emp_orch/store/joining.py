@@ -1,10 +1,24 @@
-"""What the API answers a machine that joins, and the machine keeps: the way to Redis, and what it is to run."""
+"""What a machine that joins tells the API; and what that answers, and it keeps: the way to Redis, and what to run."""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
 
+from msgspec import Meta, Struct
+
+from emp_orch.seals import OrdersKey
 from emp_orch.store.configs import MachineConfig
+
+# The identity of a box: of its folder, made there once.
+BOX_BYTES = 16
+Box = Annotated[str, Meta(pattern=f"^([0-9a-f]{{{2 * BOX_BYTES}}})?$")]
+
+
+class Asking(Struct, frozen=True, kw_only=True):
+    """Which box asks, and the name of its host; an emp that does not say leaves both empty."""
+
+    box: Box = ""
+    host: Annotated[str, Meta(max_length=255)] = ""
 
 
 class JoinAnswer(Struct, frozen=True, kw_only=True):
@@ -14,7 +28,8 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
     `scoped`: the URL's user may do no more than this machine needs. `artifacts_url` empty: the fleet has no store
     that other hosts reach. `packages_path` is where below the API's URL worker
     packages are, for which `token` is good too. `secrets` are values by
-    the keys of the references that the machine's programs name.
+    the keys of the references that the machine's programs name. `orders`: the key that it knows its
+    orders by; None from an emp that seals none.
     """
 
     fleet: str
@@ -27,3 +42,4 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
     token: str
     config: MachineConfig
     secrets: dict[str, str]
+    orders: OrdersKey | None = None

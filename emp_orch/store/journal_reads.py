@@ -12,7 +12,7 @@ from emp_orch import units
 from emp_orch.errors import UsageError
 from emp_orch.fleet.chronicle import TYPES, concerns, kind_of
 from emp_orch.fleet.kinds import Kind
-from emp_orch.store.connect import Client
+from emp_orch.store.connect import Client, blocking
 from emp_orch.store.events import Entries, Event, decode, entries_of
 from emp_orch.store.journal import MAX_ENTRIES
 from emp_orch.store.keys import Keys
@@ -22,6 +22,8 @@ AT_ONCE = 500
 BLOCK_MS = 15_000
 # Longer than the cap: XADD trims by whole nodes of the stream.
 MAX_SCANNED = MAX_ENTRIES + 1_000
+# Redis refuses to look before the one or after the other.
+FIRST, LAST = (0, 0), (2**64 - 1, 2**64 - 1)
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -78,10 +80,18 @@ class Page(Struct, frozen=True, kw_only=True):
     more: str | None
 
 
+def _parts(entry_id: str) -> tuple[int, int]:
+    """An entry's id as numbers: it may be written with zeros before them."""
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
+
+
 async def page(
     r: Client, keys: Keys, fleet: str, wanted: Wanted, limit: int, *, before: str = "", upto: str = "+"
 ) -> Page:
     """The last `limit` entries that fit, of those before id `before`, or up to id `upto`."""
+    if before and _parts(before) == FIRST:
+        return Page(entries=(), more=None)
     found: list[Event] = []
     upto = f"({before}" if before else upto
     for _ in range(MAX_SCANNED // AT_ONCE + 1):
@@ -100,6 +110,8 @@ async def page(
 
 async def after(r: Client, keys: Keys, fleet: str, wanted: Wanted, limit: int, *, after: str) -> tuple[Event, ...]:
     """The first `limit` entries that fit, of those that follow id `after`."""
+    if _parts(after) == LAST:
+        return ()
     found: list[Event] = []
     start = f"({after}"
     for _ in range(MAX_SCANNED // AT_ONCE + 1):
@@ -120,7 +132,8 @@ async def last_id(r: Client, keys: Keys, fleet: str) -> str:
 async def follow(r: Client, keys: Keys, fleet: str, wanted: Wanted, *, after: str) -> AsyncIterator[tuple[Event, ...]]:
     """What is written after id `after`, for ever, as Redis tells of it; an empty batch after some silence."""
     while True:
-        answer = await r.xread({keys.journal(fleet): after}, count=AT_ONCE, block=BLOCK_MS)
+        async with blocking(BLOCK_MS):
+            answer = await r.xread({keys.journal(fleet): after}, count=AT_ONCE, block=BLOCK_MS)
         batch = [decode(i, f) for i, f in entries_of(answer)]
         if batch:
             after = batch[-1].id

@@ -17,6 +17,7 @@
 | fleet:{name}:rounds | stream | reconciler | the inputs of the last rounds in which it acted |
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
+| damaged:{ms}:{key} | any | doctor, reconciler | what stood under `key` and was not emp's; for a week |
 | fleet:{name}:loss | string | reconcilers | the last jobs that Redis lost, JSON; for a day |
 | jobs:mark | hash | reconcilers, queue | by which a Redis is known again: store/losses.py |
 | events | stream | all | every change, capped |
@@ -113,6 +114,10 @@ class Keys:
 
     def journal(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:journal")
+
+    def aside(self, key: str, at_ms: int) -> str:
+        """The other name of a key that was not emp's, put aside at that time; for a week."""
+        return self._k(f"damaged:{at_ms}:{key}")
 
     def loss(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:loss")

@@ -10,6 +10,7 @@ from emp_orch.errors import UsageError
 from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.names import UnknownName, names_of
 from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.seals import Seal
 from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.events import Events
 from emp_orch.store.generations import read_generation
@@ -47,12 +48,16 @@ class Resumed(Struct, frozen=True, kw_only=True):
 
 
 class Orders:
-    """Orders for one fleet. Raises UnknownName, UsageError, or what redis-py raises when Redis is away."""
+    """Orders for one fleet, by who holds its key.
 
-    def __init__(self, r: Client, keys: Keys, fleet: str) -> None:
+    Raises UnknownName, UsageError, or what redis-py raises when Redis is away.
+    """
+
+    def __init__(self, r: Client, keys: Keys, fleet: str, seal: Seal) -> None:
         self._r = r
         self._keys = keys
         self._fleet = fleet
+        self._seal = seal
         self._events = Events(r, keys)
 
     async def pause(self, scope: Scope, *, reason: str, by: str) -> Override:
@@ -77,13 +82,13 @@ class Orders:
         """Lift what stands on `scope` itself; for the whole fleet an open breaker too."""
         _check_text("by", by)
         # As it is named first: what stands on a machine that is gone can be lifted too.
-        lifted = await lift_overrides(self._r, self._keys, self._fleet, scope=scope.text)
+        lifted = await lift_overrides(self._r, self._keys, self._fleet, scope=scope.text, seal=self._seal)
         if not lifted:
             scope = await self._named(scope)
-            lifted = await lift_overrides(self._r, self._keys, self._fleet, scope=scope.text)
+            lifted = await lift_overrides(self._r, self._keys, self._fleet, scope=scope.text, seal=self._seal)
         closes = scope.machine_id is None and await self.breaker() is not None
         if closes:
-            await ask(self._r, self._keys, self._fleet, Request(verb=Verb.CLOSE_BREAKER, by=by))
+            await ask(self._r, self._keys, self._fleet, Request(verb=Verb.CLOSE_BREAKER, by=by), self._seal)
         if lifted or closes:
             about = {"machine_id": scope.machine_id} if scope.machine_id else {}
             await self._events.append("reconcile_resumed", fleet=self._fleet, scope=scope.text, by=by, **about)
@@ -108,7 +113,7 @@ class Orders:
             by=by,
             at=at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
-        await put_override(self._r, self._keys, self._fleet, override)
+        await put_override(self._r, self._keys, self._fleet, override, self._seal)
         return override
 
     async def _named(self, scope: Scope) -> Scope:

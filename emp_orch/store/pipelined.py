@@ -15,13 +15,19 @@ import hiredis
 from redis import exceptions as rexc
 
 from emp_orch.store.connect import Client
+from emp_orch.store.naming import named
+from emp_orch.store.pool import Pool
+
+# A question whose caller gave up may be without an answer for so long; then nobody is there, though the way stands.
+SILENT_S = 5.0
 
 
 class Pipelined:
     """One connection, made at the first call and again after it was lost. Raises what redis-py raises.
 
     A call that finds nobody else's answer outstanding reads its own; else a task reads for all until none is left.
-    A call that is cancelled may still be carried out: its question is on the way.
+    A call that is cancelled may still be carried out: its question is on the way. Where it is not answered within
+    SILENT_S either, the server hangs: the process leaves it with all its connections, and finds the primary anew.
     """
 
     def __init__(self, r: Client) -> None:
@@ -33,6 +39,7 @@ class Pipelined:
         self._questions: list[bytes] = []
         self._answers: deque[asyncio.Future[Any]] = deque()
         self._flushing: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def call(self, *args: Any) -> Any:
         """The answer to one command, texts decoded."""
@@ -44,20 +51,25 @@ class Pipelined:
             await self._connect()
         questions = [hiredis.pack_command(tuple(command)) for command in commands]
         loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         alone = not self._answers and not self._questions and not self._reading
         self._answers.extend(answers)
-        if alone:
-            await self._ask_alone(questions, answers)
-        else:
-            if not self._questions:
-                self._flushing = asyncio.create_task(self._flush(), name="redis flush")
-            self._questions += questions
-            self._read_for_all()
-            await asyncio.gather(*answers, return_exceptions=True)
-        failed = [e for answer in answers if (e := answer.exception()) is not None]
-        if failed:
-            raise failed[0]
+        try:
+            if alone:
+                await self._ask_alone(questions, answers)
+            else:
+                if not self._questions:
+                    self._flushing = asyncio.create_task(self._flush(), name="redis flush")
+                self._questions += questions
+                self._read_for_all()
+                await asyncio.gather(*answers, return_exceptions=True)
+        except asyncio.CancelledError:
+            loop.call_at(asked_s + SILENT_S, self._leave_if_silent, answers[-1])
+            raise
+        for command, answer in zip(commands, answers, strict=True):
+            if (e := answer.exception()) is not None:
+                raise named(e, command) if isinstance(e, rexc.ResponseError) else e
         return [answer.result() for answer in answers]
 
     async def aclose(self) -> None:
@@ -143,6 +155,16 @@ class Pipelined:
     async def _lose(self, connection: Any, cause: BaseException) -> None:
         if connection is self._connection:
             await self._drop(cause)
+
+    def _leave_if_silent(self, answer: asyncio.Future[Any]) -> None:
+        """Leave a server that has still not answered what was given up: another may be the primary by now."""
+        if any(a is answer for a in self._answers):
+            self._leaving = asyncio.create_task(self._leave(), name="leave a server that hangs")
+
+    async def _leave(self) -> None:
+        await self._drop(rexc.ConnectionError("Redis does not answer"))
+        if isinstance(self._pool, Pool):
+            self._pool.leave_soon()
 
     async def _drop(self, cause: BaseException) -> None:
         connection, self._connection = self._connection, None

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
 import redis.asyncio as aioredis
 from redis import exceptions as rexc
 from redis.asyncio import connection as plain
+
+from emp_orch.ports import StrangersPort, refuse_strangers
+from emp_orch.store.sentinel import Primary
 
 # At most this long a request waits for a connection that is free.
 PATIENCE_S = 10.0
@@ -27,18 +31,52 @@ def says_read_only(e: BaseException) -> bool:
     return isinstance(e, rexc.ReadOnlyError) or (isinstance(e, rexc.ResponseError) and "READONLY" in str(e))
 
 
+def _lost(e: RuntimeError) -> Exception:
+    """What a write to a transport that is closed is under uvloop; asyncio's own raises what redis-py expects."""
+    said = str(e)
+    return rexc.ConnectionError("the connection is closed") if "handler is closed" in said else e
+
+
 class _Watched(plain.AbstractConnection):
-    """Has the name of its pool, and tells that when it leads to a replica."""
+    """Has the name of its pool, and tells that when it leads to a replica. With sentinels it asks them where to go."""
 
     pool: Pool | None = None
+    since_s = 0.0
+
+    async def connect_check_health(self, *args: Any, **options: Any) -> None:
+        if not self.is_connected and self.pool is not None:
+            if self.pool.primary is not None:
+                vars(self).update(await self.pool.primary.now())
+            self.since_s = monotonic()
+        await super().connect_check_health(*args, **options)
+
+    def should_reconnect(self) -> bool:
+        old = self.pool is not None and monotonic() - self.since_s > self.pool.age_s
+        return old or bool(super().should_reconnect())  # type: ignore[no-untyped-call]
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
+        self._refuse_strangers()
         await super().on_connect_check_health(check_health)
         if self.pool is not None and self.pool.shown_as:
             # redis-py would give up the connection of a user who may not.
             with suppress(rexc.ResponseError):
                 await self.send_command("CLIENT", "SETNAME", self.pool.shown_as, check_health=False)
                 await super().read_response()
+
+    def _refuse_strangers(self) -> None:
+        """Before the login is sent. Raises ConnectionError."""
+        if self.pool is None or self.pool.owner is None or not isinstance(self, plain.Connection):
+            return
+        try:
+            refuse_strangers(self.host, int(self.port), self.pool.owner)
+        except StrangersPort as e:
+            raise rexc.ConnectionError(str(e)) from e
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **options)
+        except RuntimeError as e:
+            raise _lost(e) from e
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -47,6 +85,8 @@ class _Watched(plain.AbstractConnection):
             if self.pool is not None and says_read_only(e):
                 self.pool.leave_soon()
             raise
+        except RuntimeError as e:
+            raise _lost(e) from e
 
 
 class _Tcp(_Watched, plain.Connection):
@@ -54,7 +94,11 @@ class _Tcp(_Watched, plain.Connection):
 
 
 class _Tls(_Watched, plain.SSLConnection):
-    pass
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """At once: to close TLS in good order is to wait for a word of the server, and one that hangs says none."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(*args, **options)
 
 
 class _Unix(_Watched, plain.UnixDomainSocketConnection):
@@ -69,14 +113,25 @@ WATCHED: dict[type, type[_Watched]] = {
 
 
 class Pool(aioredis.ConnectionPool):
-    """At most `max_connections`; who finds all of them in use waits in line, at most PATIENCE_S."""
+    """At most `max_connections`; who finds all of them in use waits in line, at most PATIENCE_S. One that is older than
+    `age_s` is made anew before its next use. `owner`: the user whose server it must be, where that is on loopback.
+    """
 
-    def __init__(self, *, shown_as: str = "", **options: Any) -> None:
-        self.shown_as = shown_as
+    def __init__(
+        self,
+        *,
+        shown_as: str = "",
+        primary: Primary | None = None,
+        age_s: float = float("inf"),
+        owner: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.shown_as, self.primary, self.age_s, self.owner = shown_as, primary, age_s, owner
         given = options.pop("connection_class", plain.Connection)
         super().__init__(connection_class=WATCHED.get(given, given), **options)
         self._line: deque[asyncio.Future[None]] = deque()
         self._promised = 0
+        self._takers: set[asyncio.Task[Any] | None] = set()
         self._made: WeakSet[plain.AbstractConnection] = WeakSet()
         self._leaving: asyncio.Task[None] | None = None
 
@@ -91,9 +146,25 @@ class Pool(aioredis.ConnectionPool):
         """A connection that stands. Raises MaxConnectionsError when none gets free in time."""
         if self._line or self._room() <= 0:
             await self._turn()
-            self._promised -= 1
-        # From here on nothing is awaited until it is taken.
-        return await super().get_connection()  # type: ignore[no-untyped-call]
+        else:
+            self._promised += 1
+        # The place stays promised until it is taken: redis-py waits for its lock first.
+        taker = asyncio.current_task()
+        self._takers.add(taker)
+        try:
+            return await super().get_connection()  # type: ignore[no-untyped-call]
+        finally:
+            if taker in self._takers:  # given up before it was taken
+                self._take_up(taker)
+                self._call_next()
+
+    def get_available_connection(self) -> Any:
+        self._take_up(asyncio.current_task())
+        return super().get_available_connection()  # type: ignore[no-untyped-call]
+
+    def _take_up(self, taker: asyncio.Task[Any] | None) -> None:
+        self._takers.discard(taker)
+        self._promised -= 1
 
     async def release(self, connection: Any) -> None:
         try:
@@ -144,4 +215,6 @@ class Pool(aioredis.ConnectionPool):
         if self._leaving is not None:
             self._leaving.cancel()
             await asyncio.wait([self._leaving])
+        if self.primary is not None:
+            await self.primary.aclose()
         await super().aclose()

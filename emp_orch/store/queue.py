@@ -22,6 +22,7 @@ from emp_orch.jobs.requirements import Requirements, canonical, signature
 from emp_orch.jobs.secrets import forgotten
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.jobs.submission import Submission
+from emp_orch.store.confirmed import Confirmed
 from emp_orch.store.connect import Client
 from emp_orch.store.damaged import DAMAGED
 from emp_orch.store.job_codec import encoded, job_from, place_of, stored
@@ -135,14 +136,17 @@ class Queue:
     """Submit, watch, cancel. Everything raises what redis-py raises when Redis is away (connect.TRANSIENT).
 
     `call` sends the scripts: Pipelined.call where many submissions are on the way at once. `calls` sends commands
-    together, as Pipelined.calls.
+    together, as Pipelined.calls. So many `replicas` are to have a submission before it counts (NotConfirmed).
     """
 
-    def __init__(self, r: Client, keys: Keys, call: Call | None = None, calls: Calls | None = None) -> None:
+    def __init__(
+        self, r: Client, keys: Keys, call: Call | None = None, calls: Calls | None = None, *, replicas: int = 0
+    ) -> None:
         self._r = r
         self._keys = keys
         self._calls = calls or self._piped
-        self._scripts = Scripts(r, keys, call)
+        sure = Confirmed(self._calls, replicas, strict=True) if replicas else None
+        self._scripts = Scripts(r, keys, call, sure)
         self._reads = JobReads(r, keys)
         self._trim = Trim(self._scripts)
 
@@ -279,7 +283,8 @@ class Queue:
         Returns how many. Their artifacts are deleted by the reconciler.
         """
         now = await self._r.time()
-        before_ms = int(now[0] * 1000 - older_than_s * 1000) + 1 if older_than_s > 0 else 0
+        # An age beyond the beginning of time is met by none; 0 would ask for all past `keep`.
+        before_ms = max(1, int(now[0] * 1000 - older_than_s * 1000) + 1) if older_than_s > 0 else 0
         gone = 0
         for status in statuses:
             if status not in ENDED:

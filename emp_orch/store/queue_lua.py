@@ -22,16 +22,18 @@ for i = 1, tonumber(ARGV[2]) do
   at = at + 3
 end
 local count = (#ARGV - at + 1) / 6
-local seq = call('INCRBY', SEQ, count) - count
+-- numbers are for new jobs alone: by how many were given it is told whether jobs are gone (losses.py)
+local seq = tonumber(call('GET', SEQ) or '') or 0
 local answer, documents, made, only = {}, {}, 0, nil
 for k = 1, count do
   local id, lane, priority, payload = ARGV[at], lanes[tonumber(ARGV[at + 1])], ARGV[at + 2], ARGV[at + 4]
-  local text = (payload == '' and '0|' or '1|') .. whole(seq + k) .. '|' .. priority .. lane.middle .. ARGV[at + 3]
+  local head = (payload == '' and '0|' or '1|') .. whole(seq + made + 1) .. '|' .. priority
+  local text = head .. lane.middle .. ARGV[at + 3]
   if fresh or call('HSETNX', JOBS, id, text) == 1 then
     documents[2 * made + 1], documents[2 * made + 2], made, only = id, text, made + 1, id
     if payload ~= '' then call('SET', PAYLOAD .. id, payload) end
     if ARGV[at + 5] ~= '' then call('SET', SECRETS .. id, ARGV[at + 5]) end
-    local score, entry, n = -tonumber(priority), member(seq + k, id), lane.n
+    local score, entry, n = -tonumber(priority), member(seq + made, id), lane.n
     lane.add[2 * n + 1], lane.add[2 * n + 2], lane.n = score, entry, n + 1
     if not lane.best_score or score < lane.best_score then lane.best, lane.best_score = entry, score end
     answer[k] = 1
@@ -45,6 +47,7 @@ for k = 1, count do
   at = at + 6
 end
 if made == 0 then return answer end
+call('INCRBY', SEQ, made)
 if fresh then call('HSET', JOBS, unpack(documents)) end
 local anyone = call('EXISTS', CLASSES_WAITING) == 1
 for i = 1, #lanes do
@@ -59,7 +62,7 @@ for i = 1, #lanes do
       else for _ = 1, lane.n do if not wake_one(lane.sig, now) then break end end end
     end
     if count > 1 then
-      call('XADD', EVENTS, 'MAXLEN', '~', MAX_EVENTS, '*', 'type', 'jobs_submitted', 'data',
+      notice('jobs_submitted',
         '{"type":"jobs_submitted","lane":"' .. lane.sig .. '","service":' .. quoted(lane.service)
         .. ',"count":' .. whole(lane.n) .. ',"status":"pending"}')
     end
@@ -95,7 +98,7 @@ if call('EXISTS', CLASSES_WAITING) == 1 then
   if new then wake_classes(sig, now)
   elseif ARGV[9] == '' or not wake_warm(ARGV[9], sig, now) then wake_one(sig, now) end
 end
-call('XADD', EVENTS, 'MAXLEN', '~', MAX_EVENTS, '*', 'type', 'job_submitted', 'data',
+notice('job_submitted',
   '{"type":"job_submitted","job_id":"' .. id .. '","worker_id":null,"status":"pending","service":'
   .. cjson.encode(ARGV[7]) .. '}')
 return {1}
@@ -369,7 +372,7 @@ if f[1] == 'assigned' then
   call('SADD', BEGUN, id)
 end
 call('HSET', key, 'progress', ARGV[3])
-call('XADD', SAID .. id, 'MAXLEN', MAX_PROGRESS, '*', 'data', ARGV[3])
+redis.pcall('XADD', SAID .. id, 'MAXLEN', MAX_PROGRESS, '*', 'data', ARGV[3])
 emit('job_progress', id, f[4], 'in_progress', ',"progress":' .. ARGV[3])
 return f[3] and 'cancel' or 'ok'
 """

@@ -152,7 +152,7 @@ else
   kind = 'lane_unworkable'
 end
 if waiting > 0 then
-  call('XADD', EVENTS, 'MAXLEN', '~', MAX_EVENTS, '*', 'type', kind, 'data', '{"type":"' .. kind .. '","lane":"' .. sig
+  notice(kind, '{"type":"' .. kind .. '","lane":"' .. sig
     .. '","jobs":' .. whole(waiting) .. ',"reason":' .. cjson.encode(why) .. '}')
 end
 return waiting

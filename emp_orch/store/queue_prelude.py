@@ -155,6 +155,11 @@ def _functions(text: str) -> dict[str, str]:
 _FUNCTIONS = _functions("""
 local call = redis.call
 
+-- Appended to the events, when their stream takes anything: a notice that is lost is worth no job.
+local function notice(kind, data)
+  redis.pcall('XADD', EVENTS, 'MAXLEN', '~', MAX_EVENTS, '*', 'type', kind, 'data', data)
+end
+
 local function now_ms()
   local t = call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -175,8 +180,7 @@ end
 local function emit(kind, id, worker, status, extra)
   local who = 'null'
   if worker and worker ~= '' then who = quoted(worker) end
-  call('XADD', EVENTS, 'MAXLEN', '~', MAX_EVENTS, '*', 'type', kind, 'data',
-    '{"type":"' .. kind .. '","job_id":' .. quoted(id) .. ',"worker_id":' .. who
+  notice(kind, '{"type":"' .. kind .. '","job_id":' .. quoted(id) .. ',"worker_id":' .. who
     .. ',"status":"' .. status .. '"' .. extra .. '}')
 end
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from redis import exceptions as rexc
 
+from emp_orch.store.confirmed import NotConfirmed
+from emp_orch.store.damaged import REPAIR, KeyDamaged
 from emp_orch.store.pool import says_read_only
+from emp_orch.store.sentinel import NoPrimary
+
+
+class NotLoaded(rexc.ResponseError):
+    """The server does not know a script, and we may not send it: the fleet's reconciler does, within seconds."""
+
 
 # "User x has no permissions to run the 'info' command", "No permissions to access a key"; older servers: "this user
 # has no permissions to run the 'info' command", "… to access one of the keys used as arguments", "… of the channels".
@@ -23,6 +31,10 @@ class Refusal:
 
     says: str
     hint: str
+
+    @property
+    def words(self) -> str:
+        return f"Redis {self.says}; {self.hint}"
 
 
 _BUSY = Refusal(
@@ -51,6 +63,14 @@ _BY_WORD = {
 def refusal_of(e: BaseException) -> Refusal | None:
     """What this error of redis-py says; None when it is no refusal, but that nobody answers."""
     match e:
+        case NoPrimary() | NotConfirmed():
+            return Refusal(says=e.says, hint=e.hint)
+        case KeyDamaged():
+            return Refusal(says=f"answers, but {e.words}", hint=REPAIR)
+        case NotLoaded():
+            return Refusal(
+                says="lacks a script of emp's", hint="the reconciler loads it within seconds: look whether that runs"
+            )
         case rexc.NoPermissionError():
             return _of_right(str(e))
         case rexc.AuthenticationError():

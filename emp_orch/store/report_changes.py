@@ -8,12 +8,15 @@ from typing import Any
 from msgspec import Struct
 
 from emp_orch.store.connect import Client
+from emp_orch.store.damaged import KeyDamaged
 from emp_orch.store.keys import Keys
 
 # More changes than these are read no faster one by one than all at once.
 MAX_CHANGES = 2_000
 # For so many numbers it is remembered what changed.
 KEPT_CHANGES = 100_000
+# Of a counter that begins at the time in µs.
+MAX_DIGITS = 19
 
 # KEYS[1] changed (zset), KEYS[2] its counter, KEYS[3], KEYS[4] seen sets of machines and workers. ARGV[1] the number up
 # to which changes are known, ARGV[2] how long a silence counts (ms), ARGV[3] how many changes at most.
@@ -23,15 +26,24 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before = '(' .. string.format('%d', now - tonumber(ARGV[2]))
 local after = '(' .. string.format('%d', now + tonumber(ARGV[2]))
+-- What is of another type than emp's is no list of changes: then no number is told, and all is to be read.
+local counter = redis.pcall('GET', KEYS[2]) or '0'
+local function range(...)
+  local found = redis.pcall('ZRANGEBYSCORE', ...)
+  if not found.err then return found end
+  counter = ''
+  return {}
+end
 local function silent(seen)
-  local found = redis.call('ZRANGEBYSCORE', seen, '-inf', before, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
-  for _, word in ipairs(redis.call('ZRANGEBYSCORE', seen, after, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])) do
+  local found = range(seen, '-inf', before, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+  for _, word in ipairs(range(seen, after, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])) do
     found[#found + 1] = word
   end
   return found
 end
-return {string.format('%d', now), redis.call('GET', KEYS[2]) or '0',
-  redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[3]), silent(KEYS[3]), silent(KEYS[4])}
+local changed = range(KEYS[1], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[3])
+local machines, workers = silent(KEYS[3]), silent(KEYS[4])
+return {string.format('%d', now), type(counter) == 'string' and counter or '', changed, machines, workers}
 """
 
 
@@ -59,8 +71,16 @@ def began_anew(before: int, seq: int) -> bool:
 
 
 async def current_seq(r: Client, keys: Keys) -> int:
-    text = await r.get(keys.reports_seq)
-    return int(text) if text and str(text).isdecimal() else 0
+    try:
+        return _number(await r.get(keys.reports_seq))
+    except KeyDamaged:
+        return 0  # the next report begins it anew
+
+
+def _number(text: object) -> int:
+    """A counter's value; 0 for what is none."""
+    said = str(text or "")
+    return int(said) if len(said) < MAX_DIGITS and said.isascii() and said.isdecimal() else 0
 
 
 async def changes_since(r: Client, keys: Keys, seq: int, *, stale_after_ms: int) -> Changes:
@@ -74,7 +94,7 @@ async def changes_since(r: Client, keys: Keys, seq: int, *, stale_after_ms: int)
     now, last, members, silent_machines, silent_workers = answer
     return Changes(
         now_ms=int(now),
-        seq=int(last) if str(last).isdecimal() else 0,
+        seq=_number(last),
         machines=_of(members, keys.machines),
         workers=_of(members, keys.workers),
         silent_machines=frozenset(silent_machines[::2]),

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.fleet.observed import MachineReport, Malformed, SeenMachine, SeenWorker, WorkerReport
-from emp_orch.store.connect import Client
-from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.connect import Client, time_ms
+from emp_orch.store.damaged import DAMAGED, decoder
 from emp_orch.store.events import MAX_EVENTS, encode
 from emp_orch.store.keys import Keys
+from emp_orch.store.report_sizes import Weighed, large_ones, too_large, weigh
 from emp_orch.store.scripts import Call, Script
 
 R = TypeVar("R", MachineReport, WorkerReport)
@@ -26,16 +27,26 @@ R = TypeVar("R", MachineReport, WorkerReport)
 BEATS_PER_DOCUMENT = 4
 # The year 9999: what lies beyond is no time.
 MAX_MS = 253_402_300_799_999
+# A report is heard at Redis' own time; one that is so much later was not heard then.
+FUTURE_MS = 5_000
+# Of documents that are read a part at a time.
+AT_ONCE = 500
+# Under which there is no document.
+_NO_ID = ""
 
 # A document that is written or removed gets the next number of a counter. It begins at the time, so that after Redis
 # was emptied no number comes again, and who follows the changes sees that it began anew.
 _CHANGED = """
 local function changed()
-  if redis.call('EXISTS', KEYS[4]) == 0 then
-    local t = redis.call('TIME')
-    redis.call('SET', KEYS[4], string.format('%.0f', t[1] * 1000000 + t[2]))
+  local t = redis.call('TIME')
+  local begun = string.format('%.0f', t[1] * 1000000 + t[2])
+  redis.call('SET', KEYS[4], begun, 'NX')
+  local number = redis.pcall('INCR', KEYS[4])
+  if type(number) ~= 'number' then -- somebody else's: the numbers begin anew
+    redis.call('SET', KEYS[4], begun)
+    number = redis.call('INCR', KEYS[4])
   end
-  redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), KEYS[1] .. ' ' .. ARGV[1])
+  redis.pcall('ZADD', KEYS[3], string.format('%.0f', number), KEYS[1] .. ' ' .. ARGV[1])
 end
 """
 
@@ -65,7 +76,7 @@ elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 for i = 4, #ARGV, 2 do
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', MAX_EVENTS, '*', 'type', ARGV[i], 'data', ARGV[i + 1])
+  redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', MAX_EVENTS, '*', 'type', ARGV[i], 'data', ARGV[i + 1])
 end
 return {now, other}
 """
@@ -75,9 +86,12 @@ return {now, other}
 # Returns 1 when removed, 0 when the subject has reported since.
 FORGET = (
     _CHANGED
+    + f"local FUTURE_MS = {FUTURE_MS}"
     + """
 local seen = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if ARGV[2] ~= '' and seen and tonumber(seen) > tonumber(ARGV[2]) then return 0 end
+local t = redis.call('TIME')
+local latest = t[1] * 1000 + FUTURE_MS
+if ARGV[2] ~= '' and seen and tonumber(seen) > tonumber(ARGV[2]) and tonumber(seen) < latest then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 changed()
@@ -153,8 +167,8 @@ def worker_writer(r: Client, keys: Keys, worker_id: str, call: Call | None = Non
     return ReportWriter(keys_of(keys, "worker"), keys.events, worker_id, call or r.execute_command)
 
 
-_machine = msgspec.json.Decoder(MachineReport)
-_worker = msgspec.json.Decoder(WorkerReport)
+_machine = decoder(MachineReport)
+_worker = decoder(WorkerReport)
 
 
 def _ms(score: float) -> int:
@@ -211,8 +225,8 @@ def _reports(
     workers_at: Mapping[str, int],
 ) -> Reports:
     bad: list[Malformed] = []
-    machines = _decode_all("machine", machine_docs, machines_at, _machine.decode, lambda m: m.machine_id, bad)
-    workers = _decode_all("worker", worker_docs, workers_at, _worker.decode, lambda w: w.worker_id, bad)
+    machines = _decode_all("machine", machine_docs, machines_at, _machine, lambda m: m.machine_id, bad)
+    workers = _decode_all("worker", worker_docs, workers_at, _worker, lambda w: w.worker_id, bad)
     return Reports(
         now_ms=now_ms,
         machines={MachineId(i): SeenMachine(report=m, seen_ms=machines_at.get(i, 0)) for i, m in machines.items()},
@@ -221,8 +235,14 @@ def _reports(
     )
 
 
-async def read_reports(r: Client, keys: Keys) -> Reports:
-    """All reports with their last-seen times, in one round trip. Raises what redis-py raises when Redis is away."""
+async def read_reports(r: Client, keys: Keys, wanted: Iterable[str] = ()) -> Reports:
+    """All reports with their last-seen times, in two round trips. Raises what redis-py raises when Redis is away.
+
+    Where there are too many, or too large ones, those are left out that are not `wanted` (ids of machines and workers).
+    """
+    machines, workers = await weigh(r, keys)
+    if machines.ids is not None or workers.ids is not None:
+        return await _read_within(r, keys, machines, workers, wanted)
     async with r.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(keys.machines)
@@ -230,43 +250,60 @@ async def read_reports(r: Client, keys: Keys) -> Reports:
         pipe.hgetall(keys.workers)
         pipe.execute_command("ZRANGE", keys.workers_seen, 0, -1, "WITHSCORES")
         now, machine_docs, machine_seen, worker_docs, worker_seen = await pipe.execute()
-    return _reports(
-        int(now[0]) * 1000 + int(now[1]) // 1000,
-        machine_docs,
-        _times(machine_seen),
-        worker_docs,
-        _times(worker_seen),
-    )
+    now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+    return _reports(now_ms, machine_docs, _times(machine_seen), worker_docs, _times(worker_seen))
+
+
+async def _read_within(r: Client, keys: Keys, machines: Weighed, workers: Weighed, wanted: Iterable[str]) -> Reports:
+    """Those that may be read, a part at a time."""
+    asked = sorted(set(wanted))
+    now_ms = await time_ms(r)
+    found = Reports(now_ms=now_ms, machines={}, workers={}, malformed=())
+    for documents, weighed, of_machines in ((keys.machines, machines, True), (keys.workers, workers, False)):
+        ids = await r.hkeys(documents) if weighed.ids is None else weighed.ids
+        every = list(dict.fromkeys((*asked, *map(str, ids), *weighed.large)))
+        for at in range(0, len(every), AT_ONCE):
+            part = every[at : at + AT_ONCE]
+            more = await read_some(r, keys, now_ms, *((part, []) if of_machines else ([], part)))
+            found = Reports(
+                now_ms=now_ms,
+                machines=found.machines | more.machines,
+                workers=found.workers | more.workers,
+                malformed=(*found.malformed, *more.malformed),
+            )
+    return found
 
 
 async def read_some(r: Client, keys: Keys, now_ms: int, machines: Sequence[str], workers: Sequence[str]) -> Reports:
-    """The reports of these subjects, as far as there are any, with their last-seen times, in one round trip."""
+    """The reports of these subjects, as far as there are any, with their last-seen times. Too large ones are not read,
+    and said to be."""
+    kinds = (
+        ("machine", machines, keys.machines, keys.machines_seen),
+        ("worker", workers, keys.workers, keys.workers_seen),
+    )
+    large = {kind: await large_ones(r, documents, ids) for kind, ids, documents, _ in kinds}
     async with r.pipeline(transaction=False) as pipe:
-        for ids, documents, seen in (
-            (machines, keys.machines, keys.machines_seen),
-            (workers, keys.workers, keys.workers_seen),
-        ):
+        for kind, ids, documents, seen in kinds:
             if ids:
-                pipe.hmget(documents, list(ids))
+                pipe.hmget(documents, [_NO_ID if i in large[kind] else i for i in ids])
                 pipe.zmscore(seen, list(ids))
         answers = iter(await pipe.execute() if machines or workers else ())
     found: list[tuple[dict[str, str], dict[str, int]]] = []
-    for ids in (machines, workers):
+    unread: list[Malformed] = []
+    for kind, ids, _, _ in kinds:
         texts, scores = (next(answers), next(answers)) if ids else ([], [])
-        found.append(
-            (
-                {i: text for i, text in zip(ids, texts, strict=True) if text is not None},
-                {i: _ms(score or 0) for i, score in zip(ids, scores, strict=True)},
-            )
-        )
-    return _reports(now_ms, *found[0], *found[1])
+        at = {i: _ms(score or 0) for i, score in zip(ids, scores, strict=True)}
+        found.append(({i: text for i, text in zip(ids, texts, strict=True) if text is not None}, at))
+        unread += too_large(kind, large[kind], at)
+    reports = _reports(now_ms, *found[0], *found[1])
+    return structs.replace(reports, malformed=(*reports.malformed, *unread)) if unread else reports
 
 
 async def read_machine(r: Client, keys: Keys, machine_id: str) -> MachineReport | None:
     """As read_worker."""
     text = await r.hget(keys.machines, machine_id)
     try:
-        return None if text is None else _machine.decode(text)
+        return None if text is None else _machine(text)
     except DAMAGED:
         return None
 
@@ -275,7 +312,7 @@ async def read_worker(r: Client, keys: Keys, worker_id: str) -> WorkerReport | N
     """What this worker said last; None when it said nothing, or nothing that can be read."""
     text = await r.hget(keys.workers, worker_id)
     try:
-        return None if text is None else _worker.decode(text)
+        return None if text is None else _worker(text)
     except DAMAGED:
         return None
 

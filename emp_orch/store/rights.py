@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 from redis import exceptions as rexc
@@ -18,33 +17,40 @@ from redis.asyncio.connection import AbstractConnection
 
 from emp_orch.store.connect import Client
 from emp_orch.store.keys import Keys
+from emp_orch.store.refusals import Refusal, refusal_of
+from emp_orch.urls import user_of
 
 # All that emp sends and that its scripts do, but for what it can go without. K stands for a key, C for a channel.
 COMMANDS = """
 PING | SELECT 0 | TIME | EVAL x 0 | EVALSHA x 0 | SCRIPT LOAD x
-EXISTS K | DEL K | UNLINK K | GET K | GETRANGE K 0 0 | MGET K | SET K x | INCR K | INCRBY K 1 | PEXPIRE K 1
+EXISTS K | TYPE K | RENAME K K | EXPIRE K 1 | DEL K | UNLINK K
+STRLEN K | GET K | GETRANGE K 0 0 | MGET K | SET K x | INCR K | INCRBY K 1 | PEXPIRE K 1
 PTTL K | SCAN 0
-HGET K x | HGETALL K | HKEYS K | HLEN K | HMGET K x | HSCAN K 0 | HSET K x x | HSETNX K x x | HDEL K x | HEXISTS K x
+HGET K x | HGETALL K | HKEYS K | HLEN K | HMGET K x | HSCAN K 0 | HSET K x x | HSETNX K x x | HDEL K x
+HEXISTS K x | HSTRLEN K x
 LPUSH K x | RPUSH K x | BLPOP K 1 | LLEN K | LRANGE K 0 0 | LREM K 0 x
 SADD K x | SREM K x | SCARD K | SINTER K | SMEMBERS K | SMISMEMBER K x | SRANDMEMBER K
 ZADD K 1 x | ZREM K x | ZSCORE K x | ZMSCORE K x | ZCARD K | ZRANGE K 0 0 | ZRANGEBYSCORE K 0 0 | ZREVRANGE K 0 0
 ZREVRANGEBYSCORE K 0 0 | ZPOPMIN K | ZREMRANGEBYRANK K 0 0 | ZREMRANGEBYSCORE K 0 0
-XADD K * x x | XDEL K 0 | XRANGE K - + | XREAD STREAMS K 0 | XREVRANGE K + -
+XADD K * x x | XDEL K 0 | XRANGE K - + | XREAD STREAMS K 0 | XREVRANGE K + - | XLEN K | XINFO STREAM K
 PUBLISH C x | SUBSCRIBE C | UNSUBSCRIBE C | PUBSUB NUMSUB C
 """
-_SUBCOMMANDS = frozenset({"SCRIPT", "PUBSUB"})
+_SUBCOMMANDS = frozenset({"SCRIPT", "PUBSUB", "ACL", "XINFO"})
 # What the transaction itself is made of.
 TRANSACTION = ("MULTI", "EXEC", "DISCARD")
 
 
 class Lacks(Struct, frozen=True, kw_only=True):
-    """What a login may not do. `rules` are what `ACL SETUSER` is to be told."""
+    """What a login may not do. `rules` are what `ACL SETUSER` is to be told. `shared`: it is the machines' too, as it
+    may not make users for them; that is no fault.
+    """
 
     user: str
     commands: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+    shared: str = ""
 
     @property
     def words(self) -> str:
@@ -93,11 +99,13 @@ def _names(keys: Keys) -> list[tuple[str, str]]:
     return found
 
 
-async def lacking(r: Client, keys: Keys, url: str) -> Lacks:
-    """What the login of `r` may not do. Raises what redis-py raises when Redis is away."""
-    user = unquote(urlsplit(url).username or "") or "default"
+async def lacking(r: Client, keys: Keys, url: str, *, replicas: int = 0) -> Lacks:
+    """What the login of `r` may not do of what emp does; with `replicas` that is WAIT, too. Raises what redis-py raises
+    when Redis is away.
+    """
+    user = user_of(url) or "default"
     every, channels = all_keys(keys), all_channels(keys)
-    asked: list[list[str]] = [*commands(keys.probe, channels[0])]
+    asked: list[list[str]] = [*commands(keys.probe, channels[0]), *([["WAIT", "0", "1"]] if replicas else [])]
     read = [["GET", key] for key in every]
     written = [["SET", key, "x"] for key in every]
     heard = [["SUBSCRIBE", channel] for channel in channels]
@@ -116,6 +124,39 @@ async def lacking(r: Client, keys: Keys, url: str) -> Lacks:
     of_keys = {c[1] for c, a in rest if c[0] in ("GET", "SET") and _forbids(a, "key")}
     of_channels = {c[1] for c, a in rest if c[0] in ("SUBSCRIBE", "PUBLISH") and _forbids(a, "channel")}
     return _lacks(user, keys, commands=sorted(of_commands), keys_=sorted(of_keys), channels=sorted(of_channels))
+
+
+async def forbidden(r: Client, asked: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Which of the commands our login may not run, as an ACL names them.
+
+    Raises what redis-py raises when Redis is away.
+    """
+    pool: Any = r.connection_pool
+    connection = await pool.get_connection()
+    try:
+        answers = await _queued(connection, asked)
+    finally:
+        await connection.disconnect(nowait=True)
+        await pool.release(connection)
+    if isinstance(answers, rexc.NoPermissionError):
+        return TRANSACTION
+    return tuple(name_of(c) for c, a in zip(asked, answers, strict=True) if isinstance(a, rexc.ResponseError))
+
+
+async def refused_write(r: Client, keys: Keys) -> Refusal | None:
+    """Why Redis takes no writes, though it answers; None when it does. Nothing is written: it is queued, and discarded.
+
+    Raises what redis-py raises when Redis is away.
+    """
+    pool: Any = r.connection_pool
+    connection = await pool.get_connection()
+    try:
+        answers = await _queued(connection, [["SET", keys.probe, "x"]])
+    finally:
+        await connection.disconnect(nowait=True)
+        await pool.release(connection)
+    said = answers if isinstance(answers, rexc.NoPermissionError) else answers[0]
+    return refusal_of(said) if isinstance(said, rexc.ResponseError) else None
 
 
 def _forbids(answer: Any, what: str) -> bool:

@@ -14,11 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch import __version__
-from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.memory import Memory, holds_together
 from emp_orch.fleet.round import Inputs
+from emp_orch.seals import Forged, Seal, for_memory
 from emp_orch.store import fence
 from emp_orch.store.connect import Client
-from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.damaged import DAMAGED, MAX_FLEET_BYTES, KeyDamaged, decoder
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
 
@@ -50,26 +51,27 @@ class Kept(Struct, frozen=True, kw_only=True):
         return int(self.id.split("-", 1)[0])
 
 
-_memory = msgspec.json.Decoder(Memory)
+_memory = decoder(Memory, MAX_FLEET_BYTES)
 _recorded = msgspec.msgpack.Decoder(Recorded)
 
 
-async def read_memory(r: Client, keys: Keys, fleet: str) -> Memory | None:
-    """What the last leader remembered; None when there was none, or it cannot be read."""
-    text = await r.get(keys.memory(fleet))
+async def read_memory(r: Client, keys: Keys, fleet: str, seal: Seal) -> Memory | None:
+    """What the last leader remembered; None when there was none, it cannot be read, or no leader wrote it."""
     try:
-        return None if text is None else _memory.decode(text)
-    except DAMAGED:
-        return None
+        text = await r.getrange(keys.memory(fleet), 0, MAX_FLEET_BYTES)
+        found = _memory(seal.opened(for_memory(fleet), text, keys.memory(fleet))) if text else None
+    except (KeyDamaged, Forged, *DAMAGED):
+        return None  # the next round writes it anew
+    return found if found is not None and holds_together(found) else None
 
 
 # KEYS[3] the memory. ARGV[3] its text.
 _REMEMBER = "redis.call('SET', KEYS[3], ARGV[3])"
 
 
-async def write_memory(r: Client, keys: Keys, mandate: Mandate, memory: Memory) -> None:
+async def write_memory(r: Client, keys: Keys, mandate: Mandate, memory: Memory, seal: Seal) -> None:
     """Raises NotLeader when `mandate` does not stand any more."""
-    text = msgspec.json.encode(memory)
+    text = seal.sealed(for_memory(mandate.fleet), msgspec.json.encode(memory))
     await fence.write(
         r, keys, mandate, "redis.call('SET', KEYS[3], ARGV[3])", to=[keys.memory(mandate.fleet)], args=[text]
     )

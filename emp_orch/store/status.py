@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from emp_orch.errors import EmpError
+from emp_orch.errors import Damaged
 from emp_orch.fleet.overrides import Override
 from emp_orch.fleet.package import Build
 from emp_orch.fleet.round import Item
 from emp_orch.jobs.losses import Loss
 from emp_orch.store.connect import Client
-from emp_orch.store.damaged import DAMAGED
+from emp_orch.store.damaged import DAMAGED, MAX_FLEET_BYTES, decoder
 from emp_orch.store.fence import write
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Mandate
@@ -45,12 +45,22 @@ class RolloutStatus(Struct, frozen=True, kw_only=True):
 class RedisStatus(Struct, frozen=True, kw_only=True):
     """What is wrong with Redis itself. `lost` are the jobs that it lost last, within a day; `evicts`: it throws keys
     away when its memory is full, by `policy` (empty: not any more), or did within minutes; `evicted` since it started.
+    `replicas` follow it of those `wanted`; as many, where nothing is known.
     """
 
     lost: Loss | None = None
     policy: str = ""
     evicts: bool = False
     evicted: int = 0
+    replicas: int = 0
+    wanted: int = 0
+
+    @property
+    def alone(self) -> str:
+        """In words, with the way out; empty while as many replicas follow as are wanted."""
+        if self.replicas >= self.wanted:
+            return ""
+        return f"{too_few(self.replicas, self.wanted)}; {MORE_REPLICAS}"
 
     @property
     def eviction(self) -> str:
@@ -63,6 +73,19 @@ class RedisStatus(Struct, frozen=True, kw_only=True):
 
 
 NO_EVICTION = "set maxmemory-policy noeviction there, and raise maxmemory"
+
+
+MORE_REPLICAS = "bring its replicas back; their logs say why they do not follow"
+
+
+def follow(replicas: int) -> str:
+    """`1 replica follows`, `2 replicas follow`."""
+    return f"{replicas} {'replica follows' if replicas == 1 else 'replicas follow'}"
+
+
+def too_few(replicas: int, wanted: int) -> str:
+    """What is wrong with a Redis that so few replicas follow."""
+    return f"{follow(replicas)} Redis, {wanted} wanted (redis.replicas): what is submitted now is lost if it fails over"
 
 
 def evicting(policy: str, evicted: int) -> str:
@@ -98,7 +121,7 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
         return not self.drift
 
 
-_decoder = msgspec.json.Decoder(FleetStatus)
+_decode = decoder(FleetStatus, MAX_FLEET_BYTES)
 
 
 async def write_status(r: Client, keys: Keys, mandate: Mandate, status: FleetStatus) -> None:
@@ -109,14 +132,14 @@ async def write_status(r: Client, keys: Keys, mandate: Mandate, status: FleetSta
 async def read_status(r: Client, keys: Keys, fleet: str) -> FleetStatus | None:
     """The last status; None when no reconciler ever wrote one."""
     key = keys.status(fleet)
-    return decode_status(await r.get(key), key)
+    return decode_status(await r.getrange(key, 0, MAX_FLEET_BYTES) or None, key)
 
 
 def decode_status(text: bytes | str | None, key: str) -> FleetStatus | None:
-    """The status in `text`, as `key` has it. Raises EmpError, naming `key`, for one that does not fit."""
+    """The status in `text`, as `key` has it. Raises Damaged, naming `key`, for one that does not fit."""
     if text is None:
         return None
     try:
-        return _decoder.decode(text)
+        return _decode(text)
     except DAMAGED as e:
-        raise EmpError(f"{key} in Redis is damaged: {e}", hint="the reconciler writes a new one") from e
+        raise Damaged(f"{key} in Redis is damaged: {e}", hint="the reconciler writes a new one") from e

@@ -9,7 +9,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import exceptions as rexc
 
+from emp_orch.ports import StrangersPort
 from emp_orch.store.refusals import Refusal
+from emp_orch.urls import sentinel_url
 
 DOC = "docs/redis.md, The URL"
 # The files that a rediss:// URL may name.
@@ -18,8 +20,14 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 def on_the_way(url: str, e: BaseException) -> Refusal | None:
     """What lies between us and the Redis at `url`; None when nothing but that nobody answers is known."""
-    parts = urlsplit(url)
+    asked = sentinel_url(url)
+    parts = urlsplit(asked.server if asked else url)
     cause = _cause(e)
+    if isinstance(cause, StrangersPort):
+        return Refusal(
+            says=f"is not the fleet's: {cause}",
+            hint=f"see who with `ss -ltnp 'sport = :{parts.port}'` as root; when it is free, Redis comes back",
+        )
     if parts.scheme == "unix":
         return _of_socket(unquote(parts.path), cause)
     if parts.scheme == "rediss":

@@ -1,4 +1,4 @@
-"""Who may call a server: Host and Origin on loopback, a token everywhere else.
+"""Who may call a server: Host and Origin on loopback, a token everywhere else, and what that token is good for.
 
 A web page elsewhere can make a browser send requests to 127.0.0.1. Two checks keep it out: its DNS name, rebound to a
 loopback address, stands in `Host`; its own address stands in `Origin` of every write and every WebSocket.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from emp_orch.errors import UsageError
+from emp_orch.roles import Role
+from emp_orch.web.callers import Caller, found
 from emp_orch.web.errors import Handler, Refused
 
+ALL = frozenset(Role)
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -42,15 +45,21 @@ def require_token(what: str, host: str, token: str | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """`origins`: others than the server's own that may write. `is_open` tells which requests need no token."""
+    """`origins`: others than the server's own that may write. `is_open` tells which requests need no token.
+
+    Who has `token` may do everything. `callers` have tokens of their own beside it, and `roles` tells which of theirs a
+    request needs.
+    """
 
     loopback: bool
-    token: str | None
+    token: str | None = field(repr=False)
     origins: frozenset[str]
     is_open: Callable[[web.Request], bool]
+    callers: tuple[Caller, ...] = ()
+    roles: Callable[[web.Request], frozenset[Role]] = lambda request: ALL
 
     def check(self, request: web.Request) -> None:
-        """Raises Refused (403, 401) for a request that may not pass."""
+        """Raises Refused (403, 401, 429) for a request that may not pass."""
         if self.loopback:
             self._check_host(request)
         self._check_origin(request)
@@ -80,12 +89,31 @@ class Guard:
             raise Refused(403, f"Origin {origin!r} may not write here")
 
     def _check_token(self, request: web.Request, token: str) -> None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            given = request.query.get("token", "")
-        if not hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode()):
+        given = _given(request)
+        caller = found(self.callers, given)
+        if caller is not None:
+            caller.spend()
+            caller.check(self.roles(request))
+        elif not hmac.compare_digest(given, token.encode()):
             why = "the token is wrong" if given else "a token is needed: Authorization: Bearer … or ?token=…"
             raise Refused(401, why, headers={"WWW-Authenticate": "Bearer"})
+
+    def spend(self, request: web.Request) -> None:
+        """Count what came over the open connection of `request` as one more. Raises Refused (429)."""
+        caller = found(self.callers, _given(request))
+        if caller is not None:
+            caller.spend()
+
+
+def _given(request: web.Request) -> bytes:
+    """The token that a request shows; nothing when it shows none."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        given = request.query.get("token", "")
+    return given.strip().encode("utf-8", "surrogateescape")
+
+
+GUARD = web.AppKey("guard", Guard)
 
 
 def guarded(guard: Guard) -> Middleware:

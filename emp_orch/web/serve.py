@@ -9,12 +9,17 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from emp_orch.errors import EmpError
 from emp_orch.loglines import log_handler
+from emp_orch.web.connections import IDLE_S, limit
 
 access = logging.getLogger("emp.request")
 
@@ -26,13 +31,31 @@ IP_FREEBIND = 15
 
 def log_to_stderr() -> None:
     """Everything from INFO up as one line on stderr; supervisord puts it in the component's log file."""
-    logging.basicConfig(handlers=[log_handler()], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[log_handler(gather=True)], level=logging.INFO, force=True)
     logging.Formatter.default_msec_format = "%s.%03d"
 
 
 def _raw_path(request: web.BaseRequest) -> str:
     """As it was sent: decoded, it could hold a newline."""
     return request.rel_url.raw_path
+
+
+class _NoForeignWords(logging.Filter):
+    """The library tells of a request that is no HTTP with a traceback that repeats it: a token may stand there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(fault := record.exc_info[1], HttpProcessingError):
+            record.msg, record.args = f"{record.getMessage()}: it is no HTTP ({type(fault).__name__})", None
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def _server_log() -> logging.Logger:
+    found = logging.getLogger("aiohttp.server")
+    if not any(isinstance(one, _NoForeignWords) for one in found.filters):
+        found.addFilter(_NoForeignWords())
+    return found
 
 
 class RequestLog(AbstractAccessLogger):
@@ -51,6 +74,22 @@ class RequestLog(AbstractAccessLogger):
         )
 
 
+def _take_no_strange_expectations(server: web.Server) -> None:
+    """Of what a client expects there is 100-continue; all else is no matter (RFC 9110 §10.1.1).
+
+    The library refuses it in the client's own words, before any of our code, and cannot send those that are no text.
+    """
+    make = server.request_factory
+
+    def made(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
+        if message.headers.get("Expect", "100-continue").lower() != "100-continue":
+            kept = CIMultiDict((k, v) for k, v in message.headers.items() if k.lower() != "expect")
+            message = message._replace(headers=CIMultiDictProxy(kept))
+        return make(message, *more)
+
+    server.request_factory = made
+
+
 @asynccontextmanager
 async def listening(
     app: web.Application, *, what: str, host: str, port: int, soon: bool = False
@@ -64,10 +103,16 @@ async def listening(
         access_log_class=RequestLog,
         access_log=access,
         shutdown_timeout=SHUTDOWN_S,
+        keepalive_timeout=IDLE_S,
         handle_signals=False,
         handler_cancellation=True,
+        logger=_server_log(),
+        auto_decompress=False,  # the library unpacks before anybody knows who calls, and without end
     )
     await runner.setup()
+    if runner.server is not None:
+        limit(runner.server)
+        _take_no_strange_expectations(runner.server)
     try:
         try:
             site = web.SockSite(runner, _bound(host, port)) if soon else web.TCPSite(runner, host, port)

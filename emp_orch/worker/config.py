@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from emp_orch.errors import UsageError
+from emp_orch.fleet.artifacts import THROUGH_API
 from emp_orch.fleet.model import MachineId, WorkerId
 from emp_orch.worker.input_urls import UrlRules
 
@@ -33,9 +35,11 @@ class ServiceBinding(Struct, frozen=True, kw_only=True):
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
-    """`capabilities` are the user's own, merged over what the worker knows of itself. `artifacts`: the store's URL.
+    """`capabilities` are the user's own, merged over what the worker knows of itself. `artifacts`: the store's URL, or
+    THROUGH_API.
     `url_inputs`: which URLs of inputs it fetches.
-    `affinity`: whether it says which models it ran last, so that it gets jobs for them first.
+    `affinity`: whether it says which models it ran last, so that it gets jobs for them first. `replicas` of Redis are
+    waited for at the end of a run.
     """
 
     machine_id: MachineId
@@ -50,6 +54,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     artifacts: str
     affinity: bool = True
     url_inputs: UrlRules = UrlRules()
+    replicas: int = 0
 
     @property
     def worker_id(self) -> WorkerId:
@@ -118,6 +123,13 @@ def with_warmups(bindings: tuple[ServiceBinding, ...], texts: tuple[str, ...]) -
         except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
             raise UsageError(f"--warmup of {name}: {path} is not a JSON object: {e}") from e
     return tuple(structs.replace(b, warmup=payloads.get(b.service)) for b in bindings)
+
+
+def store_url(given: str, environ: Mapping[str, str], access: Path | None) -> str:
+    """Where outputs go. A machine that somebody started by hand, and that knows no API, goes by its environment."""
+    if given == THROUGH_API and (access is None or not access.exists()):
+        return environ.get("EMP_ARTIFACTS_URL") or given
+    return given
 
 
 def check_machine_id(text: str) -> MachineId:

@@ -14,30 +14,31 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from emp_orch.connectors import believed
-from emp_orch.connectors.base import CannotLoad, Connector
+from emp_orch.connectors.base import Connector
 from emp_orch.connectors.registry import load
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerStatus
+from emp_orch.jobs.full_disk import is_of_full_disk
 from emp_orch.jobs.model import Job, JobError
 from emp_orch.jobs.offers import both, model_key
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.artifacts import Artifacts, CannotStore, without_login
-from emp_orch.store.assets import Assets
+from emp_orch.options.base import CannotLoad
+from emp_orch.store.artifacts import without_login
 from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
-from emp_orch.store.connect import Client, address, client, redacted, within
+from emp_orch.store.connect import Client, address, client, redacted, told_owner, within
 from emp_orch.store.keys import Keys
 from emp_orch.store.offers import OffersStore
 from emp_orch.store.one_line import OneLine
 from emp_orch.store.pipelined import Pipelined
 from emp_orch.store.previews import Previews
-from emp_orch.store.queue import Queue
 from emp_orch.store.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.inputs import Inputs
 from emp_orch.worker.readiness import Readiness
-from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome
+from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome, Saves
 from emp_orch.worker.service_ends import machine_folder
 from emp_orch.worker.state import AWAY, Reporter, WorkerState
+from emp_orch.worker.store import StoreWatch, store_of
 
 log = logging.getLogger("emp.worker")
 
@@ -96,7 +97,7 @@ class Worker:
         self,
         config: WorkerConfig,
         claims: Claims,
-        artifacts: Artifacts,
+        artifacts: Saves,
         state: WorkerState,
         stopping: asyncio.Event,
         offers: OffersStore,
@@ -106,6 +107,7 @@ class Worker:
         self._previews = previews
         self._config = config
         self._artifacts = artifacts
+        self.store = StoreWatch(artifacts, state)
         self._claims = claims
         self._state = state
         self._stopping = stopping
@@ -255,6 +257,8 @@ class Worker:
                 outcome, runs_on = await self._run(claim, binding, earlier)
             if _refused(outcome):
                 outcome = await self._looked_into(claim, binding, outcome)
+            if isinstance(outcome, NotDone) and outcome.unsaved and not is_of_full_disk(outcome.error):
+                outcome = await self._without_store(outcome)
         await self._deliver(claim, outcome)
         self._state.set_active(None)
         await self._remember(job, outcome)
@@ -288,6 +292,13 @@ class Worker:
             async with asyncio.timeout(self._config.lease_s / 3):  # nobody renews the lease now
                 await self._ask(binding, after_run=True)
         return self._unfit(claim) or outcome
+
+    async def _without_store(self, outcome: NotDone) -> NotDone:
+        """Where nothing can be saved here, the job is not to blame: it waits for a worker that can."""
+        within_s = self._config.lease_s / 3  # nobody renews the lease now
+        if not await self.store.is_broken(within_s):
+            return outcome
+        return NotDone(cause=Cause.HANDED_BACK, error=outcome.error)
 
     async def _run(self, claim: Claimed, binding: ServiceBinding, earlier: RunRef | None) -> tuple[Outcome, bool]:
         """Run the job; when a stop is asked for meanwhile, say that the worker drains. Also whether its run goes on."""
@@ -368,14 +379,6 @@ class Worker:
             self._state.failed += 1
 
 
-async def check_store(artifacts: Artifacts) -> None:
-    """Say in the log, before a job finds out, that outputs cannot be saved."""
-    try:
-        await artifacts.check()
-    except CannotStore as e:
-        log.error("%s; %s", e.message, e.hint)
-
-
 async def _held_before(r: Client, keys: Keys, config: WorkerConfig) -> str | None:
     """The job that this worker's last report names: one that its former life may still hold."""
     try:
@@ -389,27 +392,28 @@ async def _held_before(r: Client, keys: Keys, config: WorkerConfig) -> str | Non
 
 async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping: asyncio.Event) -> None:
     """Work until `stopping` is set and the job in hand is dealt with; leaves no report behind."""
-    artifacts = Artifacts(config.artifacts)
     keys = Keys(prefix)
     # One connection for all, and one for the bell that claims wait for.
     state = WorkerState(config, redis=address(redis_url))
-    pool = client(redis_url, most=1, name=f"emp:worker:{config.worker_id}")
+    pool = client(redis_url, owner=told_owner(), most=1, name=f"emp:worker:{config.worker_id}")
     line = Pipelined(pool)  # a call that is given up costs no connection
     r = OneLine(pool, line)
     reporter = Reporter(r, keys, config, state, line.call)
-    claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line)
-    inputs = Inputs(artifacts, Assets(artifacts, r, keys), Queue(r, keys, line.call), config.url_inputs)
-    worker = Worker(config, claims, artifacts, state, stopping, OffersStore(r, keys), Previews(r, keys), inputs)
+    claims = Claims(r, keys, config.worker_id, lease_s=config.lease_s, line=line, replicas=config.replicas)
+    store = store_of(config.artifacts, r, keys, line.call)
+    inputs = Inputs(store.inputs, config.url_inputs)
+    worker = Worker(config, claims, store.artifacts, state, stopping, OffersStore(r, keys), Previews(r, keys), inputs)
     log.info(
         *("worker %s starts, Redis at %s, outputs to %s", config.worker_id),
         *(redacted(redis_url), without_login(config.artifacts)),
     )
     worker.load_connectors()
+    state.set_store_error(store.fault)
     try:
         held = await _held_before(r, keys, config)
         async with asyncio.TaskGroup() as tasks:
             loops = [tasks.create_task(reporter.run(), name="reporter")]
-            loops += [tasks.create_task(check_store(artifacts), name="check the artifact store")]
+            loops += [tasks.create_task(worker.store.run(), name="check the artifact store")]
             loops += [tasks.create_task(worker.probe(b), name=f"probe {b.service}") for b in worker.bindings]
             if held is not None:
                 await tasks.create_task(worker.resume(held), name="resume")
@@ -419,6 +423,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
                 loop.cancel()
     finally:
         await worker.close()
+        await store.aclose()
         await reporter.withdraw()
         await claims.aclose()
         await line.aclose()

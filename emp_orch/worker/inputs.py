@@ -7,15 +7,16 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import IO
+from typing import IO, Protocol
 
 from emp_orch.connectors.base import InputFile
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import InputSource, Job, Output
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.model import InputSource, Job
 from emp_orch.store.artifacts import Artifacts, CannotRead, NoSuchArtifact
 from emp_orch.store.assets import Assets, NoSuchAsset, content_type_of
+from emp_orch.store.claims import Claimed
 from emp_orch.store.connect import within
+from emp_orch.store.input_sources import Content, InputSources, NotGiven
 from emp_orch.store.queue import NoSuchJob, Queue
 from emp_orch.worker.input_urls import CannotFetch, UrlRules, fetch, kept_in_words
 from emp_orch.worker.state import AWAY
@@ -27,57 +28,22 @@ _CHUNK = 512 * 1024
 _RETRY_S = 0.5
 
 
-class Inputs:
-    """Where a worker gets the input files of jobs from."""
+class Finds(Protocol):
+    """Finds the content of an input that is no URL."""
 
-    def __init__(self, artifacts: Artifacts, assets: Assets, queue: Queue, rules: UrlRules) -> None:
-        self._artifacts = artifacts
-        self._assets = assets
+    async def find(self, name: str, source: InputSource, job: Job, run: str) -> Content:
+        """Raises NotGiven, NoSuchJob, NoSuchAsset, NoSuchArtifact, CannotRead."""
+
+
+class StoredInputs:
+    """What this worker finds itself, in the store."""
+
+    def __init__(self, artifacts: Artifacts, assets: Assets, queue: Queue) -> None:
+        self._sources = InputSources(artifacts, assets, self._job)
         self._queue = queue
-        self._rules = rules
 
-    @asynccontextmanager
-    async def of(self, job: Job, tell: Tell) -> AsyncIterator[Mapping[str, InputFile]]:
-        """The inputs of `job` by their names, readable within the block. Raises CannotFetch, which names the input."""
-        with ExitStack() as open_:
-            found: dict[str, InputFile] = {}
-            for name, source in job.inputs.items():
-                await tell(f"fetching {name}")
-                try:
-                    found[name] = await self._one(name, source, job, open_)
-                except CannotFetch as e:
-                    raise CannotFetch(f"input {name}: {e.message}", retryable=e.retryable) from e
-                except (NoSuchAsset, CannotRead) as e:
-                    raise CannotFetch(f"input {name}: {_whole(e)}", retryable=True) from e
-                except (NoSuchJob, NoSuchArtifact) as e:
-                    raise CannotFetch(f"input {name}: {_whole(e)}", retryable=False) from e
-            yield found
-
-    async def _one(self, name: str, source: InputSource, job: Job, open_: ExitStack) -> InputFile:
-        if source.asset:
-            size = await self._assets.size(source.asset)
-            return _file(name, size, partial(self._assets.read, source.asset))
-        if source.url:
-            # Without a name: it is gone with us, however we end.
-            with kept_in_words():
-                file: IO[bytes] = tempfile.TemporaryFile(prefix="emp-input-")  # noqa: SIM115
-            open_.callback(_close, file)
-            return _file(name, await fetch(source.url, file, self._rules), partial(_again, file))
-        output = await self._output(source, job)
-        await self._artifacts.find(source.job, output)
-        return _file(name, output.size, partial(self._artifacts.read, source.job, output))
-
-    async def _output(self, source: InputSource, job: Job) -> Output:
-        """The output of an earlier job of the same customer. Raises NoSuchJob, CannotFetch."""
-        other = await self._job(source.job)
-        if other.requirements.customer != job.requirements.customer:
-            raise CannotFetch(f"job {source.job} is not of this job's customer", retryable=False)
-        if other.status is not JobStatus.COMPLETED:
-            raise CannotFetch(f"job {source.job} is {other.status}, and has no outputs to give", retryable=False)
-        for output in other.result.outputs if other.result else ():
-            if output.name == source.output:
-                return output
-        raise CannotFetch(f"job {source.job} made no {source.output}", retryable=False)
+    async def find(self, name: str, source: InputSource, job: Job, run: str) -> Content:
+        return await self._sources.find(source, job)
 
     async def _job(self, job_id: str) -> Job:
         while True:
@@ -86,6 +52,41 @@ class Inputs:
                     return await self._queue.get(job_id)
             except AWAY:
                 await asyncio.sleep(_RETRY_S)
+
+
+class Inputs:
+    """Where a worker gets the input files of jobs from."""
+
+    def __init__(self, stored: Finds, rules: UrlRules) -> None:
+        self._stored = stored
+        self._rules = rules
+
+    @asynccontextmanager
+    async def of(self, claim: Claimed, tell: Tell) -> AsyncIterator[Mapping[str, InputFile]]:
+        """Its job's inputs by their names, readable within the block. Raises CannotFetch, which names the input."""
+        with ExitStack() as open_:
+            found: dict[str, InputFile] = {}
+            for name, source in claim.job.inputs.items():
+                await tell(f"fetching {name}")
+                try:
+                    found[name] = await self._one(name, source, claim, open_)
+                except CannotFetch as e:
+                    raise CannotFetch(f"input {name}: {e.message}", retryable=e.retryable) from e
+                except (NoSuchAsset, CannotRead) as e:
+                    raise CannotFetch(f"input {name}: {_whole(e)}", retryable=True) from e
+                except (NotGiven, NoSuchJob, NoSuchArtifact) as e:
+                    raise CannotFetch(f"input {name}: {_whole(e)}", retryable=False) from e
+            yield found
+
+    async def _one(self, name: str, source: InputSource, claim: Claimed, open_: ExitStack) -> InputFile:
+        if source.url:
+            # Without a name: it is gone with us, however we end.
+            with kept_in_words():
+                file: IO[bytes] = tempfile.TemporaryFile(prefix="emp-input-")  # noqa: SIM115
+            open_.callback(_close, file)
+            return _file(name, await fetch(source.url, file, self._rules), partial(_again, file))
+        content = await self._stored.find(name, source, claim.job, claim.run)
+        return _file(name, content.size, content.whole)
 
 
 def _whole(e: EmpError) -> str:

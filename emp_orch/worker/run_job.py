@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors import believed
@@ -23,7 +24,7 @@ from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Redaction, Secrets, forgotten
-from emp_orch.store.artifacts import Artifacts, CannotStore
+from emp_orch.store.artifacts import CannotStore
 from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
 from emp_orch.store.connect import redacted, within
 from emp_orch.store.previews import Previews
@@ -44,8 +45,8 @@ PROGRESS_EVERY_S = 0.25
 # How long a service may take to stop a run, before it is left to itself.
 INTERRUPT_S = 10.0
 RETRY_S = 0.5
-# How long a run waits at most for its id to be recorded.
-RECORDED_S = 1.0
+# How long a run waits at most until its id is on its way to Redis: an id before it may still be.
+SENT_S = 1.0
 
 
 class Done(Struct, frozen=True, kw_only=True):
@@ -53,11 +54,14 @@ class Done(Struct, frozen=True, kw_only=True):
 
 
 class NotDone(Struct, frozen=True, kw_only=True):
-    """`crash`: the service ended during the run, and nobody else can have done it."""
+    """`crash`: the service ended during the run, and nobody else can have done it. `unsaved`: what it made could not be
+    saved.
+    """
 
     cause: Cause
     error: JobError
     crash: Crash | None = None
+    unsaved: bool = False
 
 
 class Cancelled(Struct, frozen=True, kw_only=True):
@@ -115,7 +119,7 @@ class Assignment:
     claim: Claimed
     connector: Connector
     binding: ServiceBinding
-    artifacts: Artifacts
+    artifacts: Saves
     earlier: RunRef | None = None
     machine: Path | None = None
     previews: Previews | None = None
@@ -125,6 +129,14 @@ class Assignment:
     def named(self, ref: str) -> RunRef:
         """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
         return RunRef(connector=self.binding.connector, url=redacted(self.binding.url), ref=ref)
+
+
+class Saves(Protocol):
+    """Where runs' outputs go: store/artifacts, or the API (remote_artifacts)."""
+
+    def run(self, job_id: str, run: str) -> Sink: ...
+
+    async def check(self) -> None: ...
 
 
 class _Noting:
@@ -201,11 +213,10 @@ class JobRun:
                     return NotDone(cause=Cause.FAILED, error=JobError(message=words))
                 case Done(result=result):
                     return Done(result=self._redaction.result(result))
-                case NotDone(cause=cause, error=error):
+                case NotDone(error=error) as outcome:
                     error = self._redaction.error(believed.error_of(error))
-                    return NotDone(
-                        cause=cause, error=await no_room.told(error, self._config.machine_id, self._given.folders)
-                    )
+                    error = await no_room.told(error, self._config.machine_id, self._given.folders)
+                    return msgspec.structs.replace(outcome, error=error)
                 case outcome:
                     return outcome
 
@@ -220,16 +231,17 @@ class JobRun:
                 log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
                 return
             self._ref = believed.words(ref)
-            recorded = asyncio.Event()
-            self._refs.put_nowait((believed.words(ref), recorded))
-            # A run that begins before its id is recorded would be nobody's; but Redis may be away.
+            sent = asyncio.Event()
+            self._refs.put_nowait((believed.words(ref), sent))
+            # A run whose id nobody was told of would be nobody's, should this process end now. Redis' answer is not
+            # waited for: what was written to it arrives.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RECORDED_S):
-                    await recorded.wait()
+                async with asyncio.timeout(SENT_S):
+                    await sent.wait()
 
         job = self._claim.job
         try:
-            sink = self._given.artifacts.run(job.id, f"{job.attempts}-{self._claim.token[:8]}")
+            sink = self._given.artifacts.run(job.id, self._claim.run)
             run = Run(
                 job=job,
                 sink=_Noting(sink, self._note_saved),
@@ -251,8 +263,11 @@ class JobRun:
             if not e.reached and not self._begun and self._given.earlier is None:
                 return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=e.error.message, retryable=True))
             return NotDone(cause=Cause.FAILED, error=e.error)
-        except (CannotStore, CannotFetch) as e:
+        except CannotFetch as e:
             return NotDone(cause=Cause.FAILED, error=JobError(message=e.message, retryable=e.retryable))
+        except CannotStore as e:
+            error = JobError(message=e.message, retryable=e.retryable)
+            return NotDone(cause=Cause.FAILED, error=error, unsaved=e.retryable)
         except Exception as e:  # a faulty connector fails its job, not the worker
             log.exception("connector %s failed on job %s", self._connector.kind, self._claim.job.id)
             words = f"the connector {self._connector.kind} broke: {type(e).__name__}: {e}"
@@ -293,7 +308,9 @@ class JobRun:
             self._fetching = True
             try:
                 inputs = await open_.enter_async_context(
-                    self._given.inputs.of(run.job, lambda words: run.progress(Progress(fraction=0.0, message=words)))
+                    self._given.inputs.of(
+                        self._claim, lambda words: run.progress(Progress(fraction=0.0, message=words))
+                    )
                 )
             finally:
                 self._fetching = False
@@ -369,12 +386,15 @@ class JobRun:
 
     async def _record_ref(self) -> Stop:
         while True:
-            ref, recorded = await self._refs.get()
+            ref, sent = await self._refs.get()
             named = self._given.named(ref)
             log.info("job %s is %s on %s", self._claim.job.id, named.ref, named.url)
-            if stop := STOPS[await patiently(partial(self._claims.began, self._claim, named))]:
+            async with asyncio.TaskGroup() as tasks:
+                recording = tasks.create_task(patiently(partial(self._claims.began, self._claim, named)))
+                await asyncio.sleep(0)  # its first step writes to Redis
+                sent.set()
+            if stop := STOPS[recording.result()]:
                 return stop
-            recorded.set()
 
     async def _cancel_notice(self) -> Stop:
         while True:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from emp_orch import __version__
 from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
 from emp_orch.jobs.offers import SERVICE_OFFERS
+from emp_orch.plaintext import one_line
 from emp_orch.store.connect import Client, time_ms, within
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
@@ -31,11 +32,15 @@ log = logging.getLogger("emp.worker")
 AWAY = (RedisError, OSError)
 # Events kept for a Redis that is away; the oldest go first.
 MAX_UNSENT = 1_000
+# What changes within so long is one report: a job begins with two changes and ends with two, and a short one is both.
+GATHER_S = 0.01
+# Of a reason that a report holds.
+MAX_WORDS = 500
 _ANSWERS = frozenset({ConnectorStatus.IDLE, ConnectorStatus.ACTIVE})
 
 
 class WorkerState:
-    """The present state. Every change is reported at once and published as an event."""
+    """The present state. Every change is reported within GATHER_S and published as an event."""
 
     def __init__(self, config: WorkerConfig, *, redis: str = "") -> None:
         """`redis` is where its Redis is, fit to be shown."""
@@ -50,6 +55,7 @@ class WorkerState:
         self.failed = 0
         self._active: str | None = None
         self.loaded: tuple[str, ...] = ()
+        self._store_error = ""
         starting = ConnectorReport(status=ConnectorStatus.STARTING)
         self.connectors: dict[str, ConnectorReport] = {b.service: starting for b in config.services}
         self._occupied = Occupied(config.job_timeout_s)
@@ -74,6 +80,13 @@ class WorkerState:
             self.unsent.append(("worker_status", data))
             self.status = status
         self.changed.set()
+
+    def set_store_error(self, why: str) -> None:
+        """Why what jobs make cannot be saved; empty when it can. Without, no job is begun here."""
+        before, self._store_error = self._store_error, one_line(why)[:MAX_WORDS]
+        if before != self._store_error:
+            self.changed.set()
+            self.able_changed.set()
 
     def take_probe(self, service: str, report: ConnectorReport) -> None:
         """Take what a probe said."""
@@ -127,7 +140,7 @@ class WorkerState:
 
     def _is_able(self, service: str) -> bool:
         connector = self.connectors[service]
-        return connector.status in _ANSWERS and not connector.occupied_by
+        return not self._store_error and connector.status in _ANSWERS and not connector.occupied_by
 
     def report(self) -> WorkerReport:
         return WorkerReport(
@@ -144,6 +157,7 @@ class WorkerState:
             jobs_completed=self.completed,
             jobs_failed=self.failed,
             redis=self._redis,
+            store_error=self._store_error,
         )
 
 
@@ -185,6 +199,7 @@ class Reporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.heartbeat_s):
                 await self._state.changed.wait()
+                await asyncio.sleep(GATHER_S)
 
     async def _tell(self) -> None:
         """Write the report, and in the same instant what happened since the last."""

@@ -12,6 +12,7 @@ from http_fixtures import new_http_stack
 from http_support import Producer, Stack
 from playwright.async_api import Browser, async_playwright
 
+from emp_orch.runtimes.signing import SigningKey
 from emp_orch.store.keys import Keys
 
 __all__ = ["new_http_stack"]
@@ -48,7 +49,9 @@ async def http_stack(module_stack: Stack) -> Stack:
 @pytest_asyncio.fixture(loop_scope="module")
 async def producer(http_stack: Stack) -> AsyncIterator[Producer]:
     redis = http_stack.client()
-    yield Producer(redis, Keys(http_stack.settings.prefix))
+    producer = Producer(redis, Keys(http_stack.settings.prefix))
+    producer.seal = SigningKey(http_stack.layout, http_stack.settings.fleet).control()
+    yield producer
     await redis.aclose()
 
 

@@ -253,7 +253,7 @@ async def test_what_holds_emp_up_stands_in_the_top_line(
     drain = Override(kind=OverrideKind.DRAIN, machine_id=MachineId("m1"), reason="<b>GPU</b>", by="ann")
     pause = Override(kind=OverrideKind.PAUSE, reason="disk swap", by="ops")
     for override in (drain, pause):
-        await put_override(producer.redis, producer.keys, FLEET, override)
+        await put_override(producer.redis, producer.keys, FLEET, override, producer.seal)
     status = await read_status(producer.redis, producer.keys, FLEET)
     assert status is not None
     held = msgspec.structs.replace(
@@ -267,6 +267,7 @@ async def test_what_holds_emp_up_stands_in_the_top_line(
             policy="allkeys-lru",
             evicts=True,
             evicted=33,
+            wanted=1,
         ),
     )
     await write_status(producer.redis, producer.keys, await producer.mandate(), held)
@@ -279,4 +280,11 @@ async def test_what_holds_emp_up_stands_in_the_top_line(
     await expect(page.locator("#rollout")).to_have_text("rollout 3/10, halted: m4 failed with it")
     await expect(page.locator("#lost")).to_have_text("142 jobs are gone: Redis came back empty")
     await expect(page.locator("#eviction")).to_contain_text("it evicted 33 keys since it started; set maxmemory-policy")
+    await expect(page.locator("#alone")).to_contain_text("0 replicas follow Redis, 1 wanted (redis.replicas)")
+    await producer.redis.config_set("maxmemory", 1)
+    try:
+        await expect(page.locator("#refuses")).to_contain_text("its memory is full (maxmemory)", timeout=SOON_MS)
+    finally:
+        await producer.redis.config_set("maxmemory", 0)
+    await expect(page.locator("#refuses")).to_have_count(0, timeout=SOON_MS)
     assert watched.complaints == []

@@ -11,8 +11,9 @@ from fleet_support import SIMULATION, one
 from queue_support import until
 
 from emp_orch.fleet.desired import config_hash
+from emp_orch.seals import KEY_BYTES, OrdersKey
 from emp_orch.store import commands, configs, journal
-from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.commands import Command, CommandVerb, Order
 from emp_orch.store.configs import MachineConfig
 from emp_orch.store.connect import Client, time_ms
 from emp_orch.store.events import Events
@@ -155,13 +156,15 @@ def _status(mandate: Mandate) -> FleetStatus:
     )
 
 
+KEY = OrdersKey(fleet="f", machine=M, key="ab" * KEY_BYTES)
+ORDER = Order(seq="s", verb=CommandVerb.RESTART_PROGRAM, program="simulation")
 CONFIG = MachineConfig(generation=1, digest=config_hash(MACHINE), supervisord="[supervisord]\n", machine=MACHINE)
 
 Write = Callable[[Client, Mandate], Awaitable[None]]
 
 WRITES: dict[str, Write] = {
-    "command": lambda r, m: commands.send(r, KEYS, m, M, CommandVerb.RESTART_PROGRAM, seq="s", program="simulation"),
-    "config": lambda r, m: configs.write_config(r, KEYS, m, CONFIG),
+    "command": lambda r, m: commands.send(r, KEYS, m, M, ORDER, seal=KEY.seal, count=1),
+    "config": lambda r, m: configs.write_config(r, KEYS, m, CONFIG, KEY.seal),
     "remove": lambda r, m: configs.remove_machine_keys(r, KEYS, m, M),
     "status": lambda r, m: write_status(r, KEYS, m, _status(m)),
     "journal": lambda r, m: journal.write(r, KEYS, m, [("a", {"n": 1})]),
@@ -202,7 +205,7 @@ async def test_a_write_of_a_former_leader_is_refused_and_changes_nothing(r: Clie
 @pytest.mark.parametrize("lost", ["lease", "epoch", "all", "newer epoch"])
 async def test_a_write_is_refused_once_redis_knows_nothing_of_its_mandate(r: Client, write: Write, lost: str) -> None:
     mandate = await leading(candidate(r, "one"))
-    await configs.write_config(r, KEYS, mandate, CONFIG)
+    await configs.write_config(r, KEYS, mandate, CONFIG, KEY.seal)
     match lost:
         case "lease":
             await r.delete(KEYS.leader("f"))
@@ -224,15 +227,17 @@ async def test_what_the_leader_writes_is_read_back(r: Client) -> None:
         await WRITES[name](r, mandate)
     entries = [("drift_opened", {"n": n}) for n in range(journal.AT_ONCE + 2)]
     await journal.write(r, KEYS, mandate, [*entries, ("drift_closed", {"text": 'ü "quoted"\n'})])
-    ((_, command),) = await commands.commands_after(r, KEYS, M, "0-0", block_ms=10)
-    assert command == Command(epoch=mandate.epoch, seq="s", verb=CommandVerb.RESTART_PROGRAM, program="simulation")
-    assert await configs.read_config(r, KEYS, M) == CONFIG
+    ((_, text),) = await commands.commands_after(r, KEYS, M, "0-0", block_ms=10)
+    assert commands.opened(text, KEY) == Command(
+        epoch=mandate.epoch, count=1, seq="s", verb=CommandVerb.RESTART_PROGRAM, program="simulation"
+    )
+    assert await configs.read_config(r, KEYS, KEY) == CONFIG
     assert await read_status(r, KEYS, "f") == _status(mandate)
     recorded = await journal.recent(r, KEYS, "f", 10_000)
     assert [e.data.get("n") for e in recorded] == [*range(journal.AT_ONCE + 2), None]
     assert recorded[-1].data == {"type": "drift_closed", "text": 'ü "quoted"\n'}
     await WRITES["remove"](r, mandate)
-    assert await configs.read_config(r, KEYS, M) is None
+    assert await configs.read_config(r, KEYS, KEY) is None
     assert await r.exists(KEYS.commands(M), KEYS.acks(M)) == 0
 
 

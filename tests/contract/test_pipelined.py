@@ -11,7 +11,7 @@ import pytest
 from queue_support import Server
 from redis import exceptions as rexc
 
-from emp_orch.store.connect import Client
+from emp_orch.store.connect import Client, client
 from emp_orch.store.pipelined import Bell, Pipelined
 
 
@@ -153,3 +153,37 @@ async def test_closing_while_answers_arrive_tells_those_who_wait(r: Client, at_o
             assert said == str(n) or isinstance(said, rexc.ConnectionError), repr(said)
         await closing
         await line.aclose()
+
+
+@pytest.mark.parametrize("read_first", [True, False])
+async def test_a_connection_that_is_lost_is_told_as_such_whatever_the_loop(server: Server, read_first: bool) -> None:
+    """uvloop raises a RuntimeError for such a write, asyncio a ConnectionResetError."""
+    uvloop = pytest.importorskip("uvloop", reason="it is for Linux")
+
+    async def lose() -> list[str]:
+        r = client(server.url)
+        line = Pipelined(r)
+        told = []
+        try:
+            if read_first:
+                assert await line.call("PING")
+            for what in (line.call, r.execute_command):
+                await what("PING")
+                made = line._connection if what == line.call else r.connection_pool._available_connections[0]
+                transport = made._writer.transport
+                transport.abort()
+                while "closed=True" not in repr(transport):
+                    await asyncio.sleep(0)
+                try:
+                    told.append(str(await what("ECHO", "x")))
+                except rexc.ConnectionError as e:
+                    told.append(type(e).__name__)
+                told.append(str(await what("ECHO", "again")))
+        finally:
+            await line.aclose()
+            await r.aclose()
+        return told
+
+    told = await asyncio.to_thread(uvloop.run, lose())
+    # redis-py's own client finds that it is lost before it writes.
+    assert told == ["ConnectionError", "again", told[2], "again"] and told[2] in ("x", "ConnectionError")

@@ -17,24 +17,30 @@ from emp_orch.fleet.observed import MachineStatus
 from emp_orch.jobs.preview import Preview
 from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
+from emp_orch.redis_users import user_of
 from emp_orch.store.claims import Claimed, Claims
 from emp_orch.store.connect import Client, client
 from emp_orch.store.job_reads import Wanted
 from emp_orch.store.keys import Keys
+from emp_orch.store.machine_scripts import are_loaded, load, own_texts
 from emp_orch.store.previews import Previews
 from emp_orch.store.queue import Queue
-from emp_orch.store.reports import read_worker
-from emp_orch.store.scoped_access import grant, renew, user_of, with_login, withdraw
+from emp_orch.store.refusals import NotLoaded
+from emp_orch.store.reports import machine_writer, read_worker
+from emp_orch.store.scoped_access import grant, grant_all, granted, renew, revise, withdraw
+from emp_orch.urls import with_login
 
 PASSWORD = "a/b:c@d"
+USER = user_of("f", M, prefix=KEYS.prefix)
 
 
 @pytest.fixture
 async def url(r: Client, server: Server) -> AsyncIterator[str]:
-    """The way to Redis of a machine whose user is made."""
+    """The way to Redis of a machine whose user is made, and whose scripts are loaded."""
+    await load(r, own_texts(KEYS))
     assert await grant(r, KEYS, "f", M, PASSWORD)
-    yield with_login(server.url, user_of("f", M), PASSWORD)
-    await withdraw(r, "f", M)
+    yield with_login(server.url, USER, PASSWORD)
+    await withdraw(r, KEYS, "f", M)
 
 
 @pytest.fixture
@@ -117,6 +123,17 @@ async def denied(r: Client) -> list[dict[str, str]]:
         ("ACL", "LIST"),
         ("ACL", "SETUSER", "default", "on"),
         ("KEYS", "*"),
+        ("SELECT", "1"),
+        ("EVAL", "return 1", "0"),
+        ("EVAL_RO", "return 1", "0"),
+        ("EVALSHA_RO", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"),
+        ("SCRIPT", "LOAD", "return 1"),
+        ("SCRIPT", "KILL"),
+        ("FUNCTION", "LOAD", "#!lua name=x\nredis.register_function('x', function() while true do end end)"),
+        ("FUNCTION", "FLUSH"),
+        ("FUNCTION", "KILL"),
+        ("FCALL", "x", "0"),
+        ("FCALL_RO", "x", "0"),
         ("SCAN", "0"),
         ("MODULE", "LIST"),
         ("SHUTDOWN",),
@@ -132,9 +149,6 @@ async def denied(r: Client) -> list[dict[str, str]]:
         ("XADD", KEYS.commands("m2"), "*", "command", "{}"),
         ("GET", KEYS.config("m2")),
         ("PUBLISH", "other", "x"),
-        ("EVAL", "return redis.call('FLUSHALL')", "0"),
-        ("EVAL", "return redis.call('SET', 'other:x', '1')", "0"),
-        ("EVAL", f"return redis.call('SET', '{KEYS.generation('f')}', '1')", "0"),
     ],
 )
 async def test_it_may_do_nothing_else(own: Client, words: tuple[str, ...]) -> None:
@@ -142,27 +156,80 @@ async def test_it_may_do_nothing_else(own: Client, words: tuple[str, ...]) -> No
         await own.execute_command(*words)
 
 
+@pytest.mark.parametrize(
+    "words", ["'SELECT', '1'", "'FLUSHALL'", "'SET', 'other:x', '1'", f"'SET', '{KEYS.generation('f')}', '1'"]
+)
+async def test_nor_does_a_script_that_somebody_else_loaded(r: Client, own: Client, words: str) -> None:
+    digest = await r.script_load(f"return redis.call({words})")
+    with pytest.raises(rexc.ResponseError, match=r"(?i)perm|acl|can't"):
+        await own.evalsha(digest, 0)
+
+
+async def test_a_script_that_redis_lost_is_waited_for_and_its_login_sends_none(r: Client, own: Client) -> None:
+    """A restart, SCRIPT FLUSH, another primary: all are gone at once, and the mark with them."""
+    writer = machine_writer(own, KEYS, M)
+    texts = own_texts(KEYS)
+    assert await are_loaded(r, texts) and not await are_loaded(r, texts[1:])
+    await r.script_flush()
+    assert not await are_loaded(r, texts)
+    with pytest.raises(NotLoaded):
+        await writer.withdraw()
+    await load(r, texts)
+    await writer.withdraw()
+
+
+async def test_what_a_fleet_lost_of_its_data_takes_no_script_away(r: Client, own: Client) -> None:
+    await r.flushall()
+    assert await are_loaded(r, own_texts(KEYS))
+
+
+async def test_one_whose_scripts_nobody_knows_may_send_its_own_and_no_longer(r: Client, own: Client) -> None:
+    """Of an older emp. What it logs in with stays what it is, however it was let in."""
+    await r.script_flush()
+    assert await revise(r, KEYS, "f", [M], sends=True)
+    assert await own.eval("return 1", 0) == 1
+    await machine_writer(own, KEYS, M).withdraw()
+    assert await revise(r, KEYS, "f", [M], sends=False)
+    await own.connection_pool.disconnect()
+    with pytest.raises(rexc.NoPermissionError):
+        await own.eval("return 1", 0)
+
+
 async def test_granted_again_it_is_the_same_and_withdrawn_it_is_gone(r: Client, own: Client) -> None:
     await own.ping()
-    before = await r.acl_getuser(user_of("f", M))
+    before = await r.acl_getuser(USER)
     assert await grant(r, KEYS, "f", M, PASSWORD)
-    assert await r.acl_getuser(user_of("f", M)) == before
+    assert await r.acl_getuser(USER) == before
     await own.ping()
-    await withdraw(r, "f", M)
+    assert await grant_all(r, KEYS, "f", {M: "another"}), "of a leader with another key"
+    await own.connection_pool.disconnect()
+    await own.ping()
+    await withdraw(r, KEYS, "f", M)
     with pytest.raises(rexc.ConnectionError):  # refused logins are connection errors to redis-py
         await own.ping()
 
 
+async def test_a_thousand_are_made_at_once_and_found_again(r: Client) -> None:
+    wanted = {f"m-{n}": f"p{n}" for n in range(1_000)}
+    try:
+        assert await grant_all(r, KEYS, "many", wanted)
+        assert await granted(r, KEYS, "many") == wanted.keys()
+        assert await granted(r, Keys("other:"), "many") == frozenset()
+    finally:
+        await withdraw(r, KEYS, "many", *wanted)
+    assert await granted(r, KEYS, "many") == frozenset()
+
+
 async def test_a_user_of_an_older_emp_gets_what_is_needed_now(r: Client, own: Client) -> None:
     await own.ping()
-    name = user_of("f", M)
+    name = USER
     await r.execute_command("ACL", "SETUSER", name, "resetkeys", f"~{KEYS.jobs}", "resetchannels")
     with pytest.raises(rexc.ResponseError):
         await own.get(KEYS.secrets("j"))
     assert await renew(r, KEYS, "f", M, PASSWORD)
     assert await own.get(KEYS.secrets("j")) is None
     assert not await renew(r, KEYS, "f", "nobody", PASSWORD)
-    assert await r.acl_getuser(user_of("f", "nobody")) is None
+    assert await r.acl_getuser(user_of("f", "nobody", prefix=KEYS.prefix)) is None
 
 
 async def test_who_may_not_make_users_says_so(r: Client, server: Server) -> None:
@@ -170,7 +237,7 @@ async def test_who_may_not_make_users_says_so(r: Client, server: Server) -> None
     poor = client(with_login(server.url, "poor", "poor"))
     try:
         assert not await grant(poor, Keys("x:"), "f", "m", PASSWORD)
-        await withdraw(poor, "f", "m")
+        await withdraw(poor, Keys("x:"), "f", "m")
     finally:
         await poor.aclose()
         await r.acl_deluser("poor")
@@ -178,3 +245,10 @@ async def test_who_may_not_make_users_says_so(r: Client, server: Server) -> None
 
 def test_no_two_machines_share_a_user() -> None:
     assert user_of("a-b", "c") != user_of("a", "b-c")
+
+
+def test_nor_do_fleets_of_one_name_with_other_keys_or_another_database() -> None:
+    places = [{}, {"prefix": "x:"}, {"prefix": "y:"}, {"database": 1}, {"prefix": "x:", "database": 1}]
+    names = [user_of("f", "m", **place) for place in places]
+    assert len(set(names)) == len(names) and names[0] == "emp:f:m"
+    assert not any(name.startswith("emp:f:") for name in names[1:])

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from msgspec import structs
 from queue_support import Server, until
 
 from emp_orch.errors import Unreachable
@@ -19,16 +20,20 @@ from emp_orch.fleet.observed import (
     WorkerStatus,
 )
 from emp_orch.machine.orders import Orders
+from emp_orch.machine.trust import Floor, Trust
+from emp_orch.seals import KEY_BYTES, OrdersKey, Seal, Stamp, for_command
 from emp_orch.store import commands, reports, requests
-from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.commands import Command, CommandVerb, Order
 from emp_orch.store.connect import Client, WriteRefused, connected, time_ms
 from emp_orch.store.events import Events
 from emp_orch.store.keys import Keys
 from emp_orch.store.leader import Leadership, Mandate
 
 KEYS = Keys("t:")
+SEAL = Seal(bytes(KEY_BYTES))
 M = MachineId("m1")
 W = WorkerId("m1-worker-0")
+KEY = OrdersKey(fleet="f", machine=M, key="ab" * KEY_BYTES)
 
 
 def machine(status: MachineStatus = MachineStatus.READY) -> MachineReport:
@@ -189,14 +194,17 @@ async def test_machine_events_reach_the_old_channel(r: Client) -> None:
 
 async def test_requests_stand_until_they_are_answered(r: Client) -> None:
     asked = requests.Request(verb=requests.Verb.RESTART_MACHINE, machine_id="m1", by="cli")
-    request_id = await requests.ask(r, KEYS, "f", asked)
+    request_id = await requests.ask(r, KEYS, "f", asked, SEAL)
     await r.xadd(KEYS.requests("f"), {"request": "nonsense"})
-    first, second = await requests.pending(r, KEYS, "f")
-    assert first == (request_id, asked)
-    assert second[1] is None
+    once = requests.Once()
+    for _ in range(2):
+        first, second = await requests.pending(r, KEYS, "f", SEAL, once.fits)
+        assert first[0] == request_id and first[1] is not None
+        assert structs.replace(first[1], once="", at_ms=0) == asked
+        assert second[1] is None
     await requests.answer(r, KEYS, "f", request_id, error="")
     await requests.answer(r, KEYS, "f", second[0], error="it does not fit")
-    assert await requests.pending(r, KEYS, "f") == []
+    assert await requests.pending(r, KEYS, "f", SEAL, once.fits) == []
     told = [(e.data["request_id"], e.data["ok"]) for e in await Events(r, KEYS).recent(5)]
     assert told == [(request_id, True), (second[0], False)]
 
@@ -210,16 +218,16 @@ class Machine:
     def __init__(self, r: Client, *, last: str, epoch: int = 0) -> None:
         self.done: list[Command] = []
         self.caught_up = 0
-        self.place = (last, epoch)
+        self.trust = Trust(lambda: KEY, Floor(key=KEY.seal.name, stamp=Stamp(epoch=epoch)))
         self.orders = Orders(
             r,
             KEYS,
             M,
             last=last,
-            epoch=epoch,
+            trust=self.trust,
             catch_up=self._catch_up,
             carry_out=self._carry_out,
-            remember=self._remember,
+            remember=lambda last: None,
         )
 
     async def _catch_up(self) -> None:
@@ -228,14 +236,18 @@ class Machine:
     async def _carry_out(self, command: Command) -> None:
         self.done.append(command)
 
-    def _remember(self, last: str, epoch: int) -> None:
-        self.place = (last, epoch)
-
 
 async def _order(r: Client, epoch: int, seq: str) -> None:
     """A command as a leader of that epoch would have sent it, had Redis not refused the older one."""
-    command = Command(epoch=epoch, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
-    await r.xadd(KEYS.commands(M), {"command": msgspec.json.encode(command)})
+    count = ord(seq)
+    command = Command(epoch=epoch, count=count, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
+    sealed = KEY.seal.sealed(for_command("f", M), msgspec.json.encode(command))
+    await r.xadd(KEYS.commands(M), {"command": sealed})
+
+
+async def _send(r: Client, mandate: Mandate, seq: str, *, count: int = 1) -> None:
+    order = Order(verb=CommandVerb.APPLY_CONFIG, seq=seq)
+    await commands.send(r, KEYS, mandate, M, order, seal=KEY.seal, count=count)
 
 
 async def _acks(r: Client) -> list[str]:
@@ -246,7 +258,7 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
     agent = Machine(r, last="0-0")
     for epoch, seq in ((2, "a"), (1, "b"), (2, "c")):
         await _order(r, epoch, seq)
-    await r.xadd(KEYS.commands(M), {"command": "nonsense"})
+    await r.xadd(KEYS.commands(M), {"command": KEY.seal.sealed(for_command("f", M), b'{"verb":"nonsense"}')})
     running = asyncio.create_task(agent.orders.run())
 
     async def told() -> list[str]:
@@ -258,8 +270,8 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
     await until(all_told)
     running.cancel()
     assert [c.seq for c in agent.done] == ["a", "c"]
-    assert (await _acks(r))[1] == '{"seq":"b","ok":false,"error":"epoch 1 is older than 2"}'
-    assert agent.place[1] == 2
+    assert (await _acks(r))[1].startswith('{"seq":"b","ok":false,"error":"epoch 1 is older than 2')
+    assert agent.trust.floor.stamp == Stamp(epoch=2, count=ord("c"))
     assert await told() == ["a", "b", "c", ""]
 
 
@@ -271,7 +283,7 @@ async def test_a_stream_that_ends_before_the_agents_place_is_read_anew(
     agent = Machine(r, last=f"{an_hour_ahead}-0", epoch=1)
     mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()
     assert isinstance(mandate, Mandate)
-    await commands.send(r, KEYS, mandate, M, CommandVerb.APPLY_CONFIG, seq="a")
+    await _send(r, mandate, "a")
     running = asyncio.create_task(agent.orders.run())
 
     async def answered() -> list[str]:
@@ -285,7 +297,7 @@ async def test_a_stream_that_ends_before_the_agents_place_is_read_anew(
 async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> None:
     mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()
     assert isinstance(mandate, Mandate)
-    await commands.send(r, KEYS, mandate, M, CommandVerb.APPLY_CONFIG, seq="old")
+    await _send(r, mandate, "old")
     agent = Machine(r, last="")
     running = asyncio.create_task(agent.orders.run())
 
@@ -293,7 +305,7 @@ async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> 
         return agent.caught_up
 
     await until(caught_up)
-    await commands.send(r, KEYS, mandate, M, CommandVerb.APPLY_CONFIG, seq="new")
+    await _send(r, mandate, "new", count=2)
 
     async def answered() -> list[str]:
         return await _acks(r)

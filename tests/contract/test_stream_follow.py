@@ -114,6 +114,7 @@ class Scene:
                 self.keys,
                 FLEET,
                 Override(kind=OverrideKind.PAUSE, machine_id=MachineId("m1"), reason="why", by="me"),
+                self.producer.seal,
             )
         else:
             await lift_overrides(self.r, self.keys, FLEET, scope="m1")

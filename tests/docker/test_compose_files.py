@@ -45,9 +45,10 @@ def test_compose_accepts_the_control_plane(file: Path) -> None:
     assert sorted(understood["services"]) == sorted(meant["services"])
     for name, part in meant["services"].items():
         got = understood["services"][name]
-        for key in ("image", "user", "network_mode", "entrypoint", "labels", "cap_drop", "cap_add", "group_add"):
+        for key in ("image", "user", "network_mode", "entrypoint", "cap_drop", "cap_add", "group_add"):
             assert got.get(key) == part.get(key), key
         # What is printed is a compose file again, with `$` written as `$$`.
+        assert {k: v.replace("$$", "$") for k, v in got["labels"].items()} == part["labels"]
         assert [w.replace("$$", "$") for w in got["command"]] == part["command"]
         assert got.get("healthcheck", {}).get("test") == part.get("healthcheck", {}).get("test")
 
@@ -88,10 +89,11 @@ def test_compose_reads_odd_values_as_they_are(tmp_path: Path) -> None:
     # What it prints is a compose file again, with `$` written as `$$`.
     wanted = odd.replace("$", "$$")
     assert {got["environment"][k] for k in ("EMP_REDIS_PREFIX", "REDIS_URL", "EMP_ARTIFACTS_URL")} == {wanted}
-    assert [v["source"] for v in got["volumes"]] == ["m", f"/srv/{wanted}", f"/srv/{wanted}"]
+    assert [v["source"] for v in got["volumes"]] == ["m", "m.own", f"/srv/{wanted}", f"/srv/{wanted}"]
     assert {s["file"] for s in document["secrets"].values()} == {
         f"/srv/{wanted}/hub_redis_url",
         f"/srv/{wanted}/secrets.json",
+        f"/srv/{wanted}/orders.json",
     }
     (devices,) = got["deploy"]["resources"]["reservations"]["devices"]
     assert devices["device_ids"] == ["1", "GPU-$$x"]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
+import redis
 from docker_support import Engine
 from stack import Stack, until
 
 from emp_orch.control.packing import own_package
+from emp_orch.images import kept_name
 
 TWO, FOUR = "two", "four"
 HEALED_S = 90.0
@@ -112,7 +116,7 @@ def test_workers_run_the_package_that_the_api_serves(boxes: Boxes) -> None:
     assert len(fetched) == 2
     assert all(f"{own_package().digest} 200" in line for line in fetched)
     with pytest.raises(AssertionError, match="No such file"):
-        boxes.inside(TWO, "cat", "/var/lib/emp/machine/api.json")
+        boxes.inside(TWO, "cat", "/var/lib/emp-own/machine/api.json")
     token = json.loads(boxes.inside(TWO, "cat", "/run/secrets/api.json"))["token"]
     assert token not in json.dumps(boxes.engine.inspect(boxes.container(TWO)))
 
@@ -120,6 +124,20 @@ def test_workers_run_the_package_that_the_api_serves(boxes: Boxes) -> None:
 def _password(boxes: Boxes) -> str:
     settings = json.loads(boxes.layout.settings.read_text())
     return str(settings["redis_url"]).partition("://:")[2].partition("@")[0]
+
+
+def test_each_has_a_user_of_its_own_at_redis_and_no_service_its_login(boxes: Boxes) -> None:
+    url = urlsplit(boxes.inside(TWO, "cat", "/run/secrets/hub_redis_url").strip())
+    assert unquote(url.username or "") == f"emp:boxes:{TWO}" and url.password and url.password != _password(boxes)
+    with redis.Redis.from_url(url.geturl().replace("host.docker.internal", "127.0.0.1")) as r:
+        assert r.hexists("machines", TWO)
+        for words in (("GET", f"machine:{FOUR}:config"), ("GET", "fleet:boxes:spec:1"), ("KEYS", "*"), ("SELECT", "1")):
+            with pytest.raises(redis.ResponseError, match=r"(?i)perm"):
+                r.execute_command(*words)
+    script = "cd /proc; for p in [0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; tr '\\0' ' ' < $p/environ; echo; done"
+    lines = boxes.inside(TWO, "sh", "-c", f"{{ {script}; }} 2>/dev/null").splitlines()
+    holding = [command for command, environ in itertools.pairwise(lines) if url.password in environ]
+    assert len(holding) == 2 and all("emp_orch worker" in command for command in holding), holding
 
 
 def test_jobs_run_in_them_and_their_outputs_are_here(boxes: Boxes) -> None:
@@ -176,14 +194,14 @@ def test_what_only_a_new_container_can_change_is_said_and_done(boxes: Boxes) -> 
 @pytest.mark.parametrize("name", ["redis-worker-gpu1", "supervisord"])
 def test_kill_9_inside(boxes: Boxes, name: str) -> None:
     before = boxes.containers()
-    pid = boxes.inside(TWO, "cat", f"/var/lib/emp/machine/run/{name}").split()[0]
+    pid = boxes.inside(TWO, "cat", f"/var/lib/emp-own/machine/run/{name}").split()[0]
     began = boxes.engine.inspect(before[TWO])["State"]["StartedAt"]
     boxes.inside(TWO, "python3", "-c", f"import os; os.kill({pid}, 9)")
     if name == "supervisord":
         # Its end is the container's, which the engine starts again.
         until("a new life", lambda: boxes.engine.inspect(boxes.container(TWO))["State"]["StartedAt"] != began)
     else:
-        read = ("cat", f"/var/lib/emp/machine/run/{name}")
+        read = ("cat", f"/var/lib/emp-own/machine/run/{name}")
         until("a new worker", lambda: boxes.inside(TWO, *read).split()[0] != pid)
     _healed(boxes)
     assert boxes.containers() == before
@@ -265,29 +283,40 @@ def test_a_machine_less_stays_until_pruned(boxes: Boxes) -> None:
 def test_an_image_that_was_deleted_is_named_as_why_it_does_not_heal(
     engine: Engine, machine_image: str, tmp_path: Path
 ) -> None:
-    engine.docker("tag", machine_image, "emp-machine:deleted")
-    stack = Boxes(tmp_path / "deleted", engine, "emp-machine:deleted")
+    image = "emp-machine:deleted"
+    made = _another(engine, machine_image, image)
+    stack = Boxes(tmp_path / "deleted", engine, image)
     stack.write(two="num_gpus: 1", four="")
     try:
         stack.up()
-        engine.docker("rmi", "emp-machine:deleted")
+        stack.ok("pause")
         engine.docker("rm", "-f", stack.container(TWO))
+        engine.docker("rmi", image, kept_name(image, made))
+        stack.ok("resume")
         why = "last attempt: Docker host local"
         until(
             "it is said",
-            lambda: why in (shown := stack.run("status").stdout) and "--tag emp-machine:deleted" in shown,
+            lambda: why in (shown := stack.run("status").stdout) and "`emp apply` takes the one" in shown,
             shown=lambda: stack.run("status").stdout + stack.run("journal").stdout,
         )
         doctor = stack.run("doctor").stdout
         assert "two does not run: it has no container on Docker host local" in doctor
-        assert "Docker host local has no image emp-machine:deleted" in doctor
-        assert any("no image emp-machine:deleted" in d["failed"] for d in stack.diff()[1]["drift"])
-        engine.docker("tag", machine_image, "emp-machine:deleted")
-        stack.ok("restart", TWO)
+        assert f"Docker host local has no image {image}" in doctor
+        assert any(f"no longer has the image that {image} was" in d["failed"] for d in stack.diff()[1]["drift"])
+        _another(engine, machine_image, image)
+        stack.ok("apply", "-y", "--timeout", "90")
         stack.until_in_sync(within_s=HEALED_S)
     finally:
         stack.run("down")
-        engine.docker("rmi", "emp-machine:deleted")
+        engine.docker("rmi", image)
+
+
+def _another(engine: Engine, source: str, name: str) -> str:
+    """An image of its own, of the same content as `source`, as `name`: its id."""
+    engine.docker("create", "--name", "emp-test-another", source)
+    engine.docker("commit", "emp-test-another", name)
+    engine.docker("rm", "emp-test-another")
+    return str(engine.inspect(name)["Id"])
 
 
 def test_an_image_that_is_not_there_and_an_engine_that_is_away(engine: Engine, tmp_path: Path) -> None:

@@ -108,3 +108,11 @@ def test_no_permission_on_the_state_folder(folder_stack: Stack) -> None:
     assert NO_TRACEBACK not in done.stderr
     assert f"cannot write in {folder_stack.root}: Permission denied" in done.stderr
     assert folder_stack.leftovers() == []
+
+
+def test_a_store_that_takes_nothing(folder_stack: Stack) -> None:
+    place = folder_stack.root / "store"
+    place.write_text("no folder")
+    folder_stack.file.write_text(folder_stack.file.read_text() + f"\njobs: {{artifacts: 'file://{place}'}}\n")
+    _refused(folder_stack, 1, "the artifact store does not work", str(place), "jobs.artifacts")
+    assert not folder_stack.layout.settings.exists()

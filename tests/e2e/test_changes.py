@@ -81,8 +81,8 @@ def test_another_artifact_store_and_lease_reach_workers_that_run(again: Stack) -
     assert len(list(elsewhere.iterdir())) == 1 and len(list(up.layout.artifacts.iterdir())) == before + 1
     elsewhere.joinpath("file").touch()
     _edit(up, jobs={"artifacts": f"file://{elsewhere}/file"})
-    up.up(NUM_GPUS="1")
-    assert "does not work" in up.run("doctor").stdout
+    refused = up.run("apply", "-y", NUM_GPUS="1")
+    assert refused.returncode == 1 and "the artifact store does not work" in refused.stderr
     _edit(up, jobs={"artifacts": "nope://x/y"})
     refused = up.run("apply", "-y")
     assert refused.returncode == 2 and "Protocol not known" in refused.stderr

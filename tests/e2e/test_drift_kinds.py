@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from drift_support import Lab, Sight
+from drift_support import KEYS, Lab, Sight
 
 from emp_orch.fleet.kinds import Kind
 
@@ -175,12 +175,18 @@ MACHINES = (
     Scene(
         name="a machine with another Redis",
         sees=(Sight("machine-wrong-redis/spare/spare", "spare:", "restart-machine/spare"),),
-        cause=lambda lab: lab.start_by_hand("spare", f"redis://localhost:{lab.stack.ports['redis']}/0"),
+        cause=lambda lab: lab.start_by_hand("spare", lab.stack.redis_url.replace("127.0.0.1", "localhost")),
     ),
     Scene(
         name="a part of the control plane stopped",
         sees=(Sight("control-down/control/monitor", "", "start-part/control/monitor"),),
         cause=lambda lab: lab.call_control("stopProcess", "monitor", True),
+    ),
+    Scene(
+        name="a key in Redis that is not emp's",
+        sees=(Sight(f"redis-damaged/control/{KEYS.assets_moving}", ""),),
+        cause=lambda lab: lab.redis.lpush(KEYS.assets_moving, "a stranger's"),
+        mend=lambda lab: lab.redis.delete(KEYS.assets_moving),
     ),
 )
 
@@ -216,7 +222,29 @@ def wake_to_be_restarted(lab: Lab) -> None:
     lab.wake()
 
 
+def lose_the_store(lab: Lab) -> None:
+    folder = lab.stack.layout.artifacts
+    if folder.exists():
+        folder.rename(folder.with_name("artifacts.aside"))
+    folder.write_text("no folder")
+    lab.kill("box", "redis-worker-gpu0")
+
+
+def find_the_store(lab: Lab) -> None:
+    folder = lab.stack.layout.artifacts
+    folder.unlink()
+    aside = folder.with_name("artifacts.aside")
+    if aside.exists():
+        aside.rename(folder)
+
+
 WORKERS = (
+    Scene(
+        name="a worker that cannot save what jobs make",
+        sees=(Sight("store-broken/box/box-worker-0", "box:"),),
+        cause=lose_the_store,
+        mend=find_the_store,
+    ),
     Scene(
         name="a worker that is slow to start",
         sees=(Sight("worker-starting/box/box-worker-0", "box:"),),
@@ -245,6 +273,7 @@ def say_strange_things(lab: Lab) -> None:
     lab.forge("worker", "box-worker-9", like="slots-worker-0", worker_id="box-worker-9", machine_id="box", gpu=9)
     lab.forge("machine", "stray", like="spare", machine_id="stray")
     lab.forge("machine", "slots", gpu_error="GPU 0 has fallen off the bus", disk_error="no space left on /logs")
+    lab.forge("machine", "spare", forged="once; the last: a command bears no seal")
 
 
 STRANGERS = (
@@ -256,6 +285,7 @@ STRANGERS = (
             Sight("machine-foreign/stray/stray", ""),
             Sight("machine-conflict/box/box", "box:"),
             Sight("gpu-lost/slots/slots", "slots:"),
+            Sight("orders-forged/spare/spare", "spare:"),
             Sight("disk-full/slots/slots", "slots:"),
         ),
         cause=be_another_agent,
@@ -374,7 +404,8 @@ def play(lab: Lab, scene: Scene, *, but: str = "") -> None:
 
 def test_every_kind_is_caused_here() -> None:
     seen = [s.kind for scene in (*FIRST, *DURING, *LAST) for s in (*scene.sees, *scene.passing)]
-    # Containers are made anew in tests/docker, folders shared in test_comfyui_command, services occupied in test_slots.
+    # Containers: tests/docker; folders shared: test_comfyui_command; services occupied: test_slots.
     elsewhere = {Kind.CONTAINER_OUTDATED, Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_STUCK, Kind.SERVICE_OCCUPIED}
+    elsewhere |= {Kind.IMAGE_MOVED, Kind.CONTAINER_PAUSED, Kind.CONTAINER_CUT_OFF, Kind.CONTAINER_LOOPING}
     elsewhere |= {Kind.EMP_OUTDATED, Kind.AGENT_OUTDATED, Kind.SUPERVISORD_OUTDATED}  # test_worker_package
     assert {*seen, PATIENCE.kind} == {*Kind} - elsewhere

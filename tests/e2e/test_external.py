@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import signal
 import stat
 import urllib.error
@@ -46,9 +48,15 @@ class Lab:
 
     def apply(self, *options: str) -> dict[str, Any]:
         done = self.stack.run("apply", "-y", "--timeout", "60", "--json", *options, BOX_SECRET=SECRET)
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.stack.log_ends()}"
+        assert done.stdout, f"{done.stderr}{self.stack.log_ends()}"
         outcome: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (1 if outcome["yet_to_join"] else 0), f"{done.stdout}{done.stderr}"
         return outcome
+
+    def words(self, *command: str) -> tuple[int, str]:
+        """The exit code of `command`, and the first line that it prints."""
+        done = self.stack.run(*command, "--timeout", "60", BOX_SECRET=SECRET)
+        return done.returncode, done.stdout.partition("\n")[0]
 
     def drift(self) -> list[str]:
         found = [item["drift"] for item in self.stack.diff()[1]["drift"]]
@@ -91,6 +99,8 @@ def test_apply_waits_for_no_box_and_says_which_is_missing(lab: Lab) -> None:
     assert lab.apply()["yet_to_join"] == [BOX]
     again = lab.apply()
     assert (again["changed"], again["yet_to_join"]) == (False, [BOX])
+    assert lab.words("start") == lab.words("apply", "-y"), "one answer, and one exit code"
+    assert json.loads(lab.stack.run("start", "--json", BOX_SECRET=SECRET).stdout)["yet_to_join"] == [BOX]
     assert lab.drift() == ["machine-away"]
     told = lab.stack.run("explain", f"machine-away/{BOX}/{BOX}")
     assert f"emp machine join {BOX}" in told.stdout, told.stdout + told.stderr
@@ -132,6 +142,79 @@ def test_the_box_joins_with_the_line_and_works(lab: Lab) -> None:
         assert len(hidden) > 10
         assert hidden not in lab.box.said()
         assert hidden.encode() not in b"".join(p.read_bytes() for p in lab.stack.layout.logs.rglob("*.log"))
+
+
+def shown(lab: Lab, job: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lab.stack.ok("jobs", "show", job, "--json"))
+    return found
+
+
+def refused(box: Box, *line: str) -> str:
+    """Start it in vain; what it said of that."""
+    before = len(box.log.read_text()) if box.log.exists() else 0
+    box.start(*line)
+    assert box.ended() == 1, box.said()
+    assert not box.pids(*PROGRAMS)
+    return box.log.read_text()[before:]
+
+
+def test_a_second_box_is_refused_while_the_first_lives(lab: Lab, tmp_path: Path) -> None:
+    before, line, other = lab.box.pids(*PROGRAMS), lab.line(), Box(tmp_path / "other")
+    job = json.loads(lab.stack.ok("submit", "simulation", "--payload", '{"steps": 600}', "--json"))["id"]
+    until("the first is at it", lambda: shown(lab, job)["status"] == "in_progress", shown=lambda: str(shown(lab, job)))
+    try:
+        told = refused(other, line)
+        assert f"box is joined by another box: {platform.node()}, boot {before['supervisord']}-" in told, told
+        assert "stop that one, or take another machine's line (`emp machine join`)" in told
+        assert "the next is let in 4 s after its last word" in told, "where the first is gone with its folder"
+        assert not (other.machine / "join.json").exists(), "it learns neither the way to Redis nor a secret"
+        until("its job", lambda: shown(lab, job)["status"] == "completed")
+        assert shown(lab, job)["attempts"] == 1
+        assert lab.box.pids(*PROGRAMS) == before
+
+        lab.box.kill()
+        lab.box.start()  # in its own folder at once, though its last word is fresh
+        lab.until_in_sync()
+
+        lab.box.stop()
+        until("the second is let in", lambda: _let_in(other, line))
+        lab.until_in_sync()
+        other.kill()
+        told = refused(lab.box)
+        assert "is joined by another box" in told, "what it kept of its own time is no way in"
+    finally:
+        other.clear()
+    until("the first is let in, once nothing is heard of the second", lambda: _let_in(lab.box))
+    lab.until_in_sync()
+
+
+def test_a_copy_of_its_folder_is_another_box(lab: Lab, tmp_path: Path) -> None:
+    """Copied whole, with its identity and all that it kept of its join; the first lives, and is not disturbed."""
+    before, other = lab.box.pids(*PROGRAMS), Box(tmp_path / "copied")
+    shutil.copytree(
+        lab.box.folder, other.folder, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock")
+    )
+    shutil.rmtree(other.machine / "run")
+    try:
+        told = refused(other)
+        assert f"box is joined by another box: {platform.node()}, boot {before['supervisord']}-" in told, told
+        assert "is a copy of another box's folder" in told
+        assert lab.box.pids(*PROGRAMS) == before
+        assert "machine-conflict" not in lab.drift()
+        lab.box.stop()
+        until("the copy is let in", lambda: _let_in(other))
+        lab.until_in_sync()
+        other.stop()
+    finally:
+        other.clear()
+    until("the first is let in, once nothing is heard of the copy", lambda: _let_in(lab.box))
+    lab.until_in_sync()
+
+
+def _let_in(box: Box, *line: str) -> bool:
+    """Start it; whether it runs, where False says that it was refused."""
+    box.start(*line)
+    return until("it runs, or ends", lambda: box.outcome(*PROGRAMS[:2])) == "runs"
 
 
 def test_a_redis_that_lost_its_users_gets_them_again_and_nothing_restarts(lab: Lab) -> None:

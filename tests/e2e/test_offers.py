@@ -86,8 +86,7 @@ def test_each_slot_was_warmed_up_before_it_was_ready(stack: Stack) -> None:
         assert log_of(stack, gpu).count("comfyui is warm") == 1
     assert "node classes" in stack.ok("status")
     stack.ok("submit", "comfyui", "--payload", workflow(), "--id", "after", "--wait")
-    workers = [log_of(stack, gpu) for gpu in (0, 1)]
-    (log,) = [text for text in workers if "job after" in text]
+    log = until("it is said", lambda: next((t for gpu in (0, 1) if "job after" in (t := log_of(stack, gpu))), None))
     assert log.index("comfyui is warm") < log.index("job after")
 
 

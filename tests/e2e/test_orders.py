@@ -112,6 +112,25 @@ async def test_a_paused_fleet_says_so_everywhere(up: Stack) -> None:
     up.until_in_sync()
 
 
+async def test_an_apply_does_not_wait_for_what_a_pause_holds(up: Stack) -> None:
+    up.ok("pause", MACHINE, "--reason", "I look at it")
+    text = up.file.read_text()
+    config = yaml.safe_load(text)
+    config["services"]["simulation"]["env"] = {"CHANGED": "1"}
+    up.file.write_text(yaml.safe_dump(config, sort_keys=False))
+    waited = up.run(
+        "apply", "-y", "--timeout", "300", NUM_GPUS="1"
+    )  # it would be told after 300 s: longer than this test may take
+    assert waited.returncode == 1, waited.stdout + waited.stderr
+    assert "what is left needs a person" in waited.stderr
+    assert f"config-behind: {MACHINE}: {MACHINE} is paused: I look at it (by " in waited.stderr
+    assert "which `emp resume` ends it" in waited.stderr
+    up.ok("resume", MACHINE)
+    up.until_in_sync()
+    up.file.write_text(text)
+    assert up.run("apply", "-y", "--timeout", "60", NUM_GPUS="1").returncode == 0
+
+
 async def test_a_drain_lets_the_job_finish_and_resume_brings_the_workers_back(up: Stack) -> None:
     kept = {n: up.program(n) for n in ("comfyui-gpu0", "simulation", "agent", "supervisord")}
     payload = json.dumps({"prompt": "a fox", "steps": 300})

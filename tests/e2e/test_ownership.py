@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import MACHINE, Stack
+from stack import MACHINE, Stack, until
 
-from emp_orch.procident import alive, identify, place
+from emp_orch.procident import alive, identify, locked, place
 
 
 @pytest.fixture
@@ -64,6 +64,27 @@ def test_two_applies_at_once_start_one_control_plane(folder_stack: Stack) -> Non
     stack.until_in_sync()
     assert len(stack.running("supervisor.supervisord")) == 2
     assert len(stack.running("emp_orch api")) == 1
+
+
+def test_an_apply_goes_on_with_the_password_that_another_made_meanwhile(folder_stack: Stack) -> None:
+    stack = folder_stack
+    stack.layout.control.mkdir(parents=True)
+    lock = stack.layout.control / ".password.lock"
+    with locked(lock):
+        applied = subprocess.Popen(
+            stack.argv("apply", "-y"), env={**os.environ, "NUM_GPUS": "1"}, stderr=subprocess.PIPE, text=True
+        )
+        until("the apply waits for the lock", lambda: _waits_for(lock, applied.pid))
+        stack.layout.redis_password.write_text("a-password-that-another-apply-made\n")
+    said = applied.communicate(timeout=120)[1]
+    assert applied.returncode == 0, said
+    assert stack.layout.redis_password.read_text() == "a-password-that-another-apply-made\n"
+
+
+def _waits_for(lock: Path, pid: int) -> bool:
+    inode = f":{lock.stat().st_ino}"
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(line[1] == "->" and line[5] == str(pid) and line[6].endswith(inode) for line in lines)
 
 
 def test_down_with_a_dead_control_plane_stops_everything(up: Stack) -> None:

@@ -28,7 +28,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     box = f"machines:\n  {BOX}: {{runtime: external, num_gpus: 1, services: [comfyui]}}\n"
     made.file.write_text(text.replace("machines:\n", box, 1))
     try:
-        made.up(PEOPLE_SECRET=SECRET)
+        made.up(boxes_to_join=True, PEOPLE_SECRET=SECRET)
         yield made
     finally:
         made.run("down")
@@ -44,7 +44,7 @@ def test_a_command_has_the_machines_folder_and_environment(stack: Stack) -> None
     lines = stack.ok("exec", MACHINE, "env").splitlines()
     given = dict(line.split("=", 1) for line in lines if "=" in line)
     assert (given["MACHINE_ID"], given["NUM_GPUS"], given["GREETING"]) == (MACHINE, "2", "hello")
-    assert given["HUB_REDIS_URL"] == stack.redis_url
+    assert given["HUB_REDIS_URL"] == stack.redis_without_login
     assert "THE_SECRET" not in given and "PEOPLE_SECRET" not in given
     assert SECRET not in "\n".join(lines)
 

@@ -26,6 +26,7 @@ from worker_support import EMP, KEYS
 
 from emp_orch import settings
 from emp_orch.control.job_care import JobCare
+from emp_orch.fleet.chronicle import Entry
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.requirements import canonical
 from emp_orch.jobs.states import ENDED, JobStatus
@@ -37,11 +38,15 @@ JOBS = 2_000
 DEADLINE_S = 240.0
 
 
+async def _unwritten(entries: list[Entry]) -> None:
+    raise AssertionError(entries)
+
+
 async def care(r: Client, programs: Fleet) -> None:
     """Lost jobs are looked after as the reconciler does it; for ever."""
     declared = programs.declared
     async with asyncio.TaskGroup() as group:
-        caring = JobCare(r, KEYS, Artifacts(programs.artifacts), group)
+        caring = JobCare(r, KEYS, Artifacts(programs.artifacts), group, _unwritten)
         while True:
             try:
                 await caring.sweep(declared, lambda: None)  # nobody else cares for them

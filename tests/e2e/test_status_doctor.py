@@ -158,7 +158,7 @@ def test_machines_that_were_given_another_redis(stack: Stack) -> None:
         done = stack.run("doctor")
         assert done.returncode == 1
         assert "machines are told to use this Redis, and it does not answer" in done.stdout
-        assert f"agent of {MACHINE} uses Redis {stack.redis_url}, not redis://***@" in done.stdout
+        assert f"agent of {MACHINE} uses Redis {stack.redis_without_login}, not redis://***@" in done.stdout
         assert "hush" not in done.stdout + done.stderr
     finally:
         save(stack.layout, settings)

@@ -104,7 +104,7 @@ async def test_programs_have_their_environment(stack: Stack) -> None:
         assert environ["CUDA_VISIBLE_DEVICES"] == str(slot)
         assert environ["MACHINE_ID"] == MACHINE
         assert environ["NUM_GPUS"] == "2"
-        assert environ["HUB_REDIS_URL"] == environ["REDIS_URL"] == stack.redis_url
+        assert environ["HUB_REDIS_URL"] == environ["REDIS_URL"] == stack.redis_without_login
 
 
 def test_logs_are_where_the_readme_says(stack: Stack) -> None:

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from stack import Stack, free_ports
 
+from audit.sbom import bill
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,7 +48,22 @@ def test_the_wheel_holds_what_emp_reads(wheel: Path) -> None:
     wanted = {"emp.yaml", "schema/emp.schema.json", "templates/supervisord.conf.j2", "templates/control.conf.j2"}
     assert {f"emp_orch/_data/{name}" for name in wanted} <= names
     assert "emp_orch/monitor/static/index.html" in names
-    assert not [n for n in names if n.startswith("tests/")]
+    assert not [n for n in names if n.startswith(("tests/", "audit/", "bench/"))]
+
+
+def test_the_wheel_holds_its_bill_of_materials(wheel: Path) -> None:
+    """Where PEP 770 has it; what stands in it is tested in test_audit."""
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (n for n in opened.namelist() if "/sboms/" in n)
+        assert name.partition("/")[0].endswith(".dist-info") and opened.read(name).decode() == bill()
+
+
+def test_a_wheel_that_is_made_of_the_source_archive_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(argv, check=True, capture_output=True)
+    (again,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert {e.filename: e.CRC for e in one.infolist()} == {e.filename: e.CRC for e in other.infolist()}
 
 
 def test_init_and_apply_outside_the_checkout(emp: Path, tmp_path: Path) -> None:

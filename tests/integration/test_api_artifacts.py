@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import shutil
 from pathlib import Path
 
 import aiohttp
@@ -118,11 +119,18 @@ async def test_what_is_not_there(http_stack: Stack, producer: Producer, api: aio
     (folder / "a").unlink()
     (folder / "b").write_bytes(b"longer")
     async with api.get(f"/api/jobs/{job_id}/artifacts/a") as response:
-        assert response.status == 410 and "no longer" in (await response.json())["error"]
+        assert response.status == 410 and " was deleted from file:///" in (await response.json())["error"]
     async with api.head(f"/api/jobs/{job_id}/artifacts/a") as response:
         assert response.status == 410
     async with api.get(f"/api/jobs/{job_id}/artifacts/b") as response:
         assert response.status == 410 and "not the file" in (await response.json())["error"]
+    for gone, words in (
+        (folder, "nothing of run 1-test of job"),
+        (http_stack.layout.artifacts, f"there is no {http_stack.settings.artifacts}; was the artifact store moved"),
+    ):
+        shutil.rmtree(gone)
+        async with api.get(f"/api/jobs/{job_id}/artifacts/a") as response:
+            assert response.status == 410 and words in (await response.json())["error"]
     waiting = (await Queue(producer.redis, producer.keys).submit(parse_submission({"service": "x"}))).job_id
     async with api.get(f"/api/jobs/{waiting}/artifacts") as response:
         assert (response.status, (await response.json())["data"]) == (200, [])

@@ -78,6 +78,10 @@ async def test_what_cannot_be_kept_is_refused(
         ({"data": b"", "headers": {"Content-Type": "multipart/form-data"}}, "body: not multipart/form-data"),
         ({"data": {"name": "value"}, "headers": {}}, "body: expected multipart/form-data"),
         ({"data": form(*[(f"{n}", b"", "") for n in range(65)])}, "body: more than 64 files"),
+        # A part's head is read as HTTP, long after the request's own.
+        ({"data": b"--x\r\nno header\r\n\r\n.\r\n--x--\r\n", "headers": words}, "the request cannot be read: "),
+        ({"data": b'--x\r\nA: "\x17"\r\n\r\n.\r\n--x--\r\n', "headers": words}, "the request cannot be read: "),
+        ({"data": b"--x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n.", "headers": words}, "the request cannot be read: "),
     ):
         status, told = await post(api, "/api/assets", **what)
         assert status == 400 and told["error"].startswith(error), told

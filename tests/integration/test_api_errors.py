@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -254,14 +255,15 @@ async def test_sigterm_ends_open_streams_promptly(http_stack: Stack) -> None:
 
 
 async def test_requests_are_answered_by_the_reconcilers_word(api: aiohttp.ClientSession, producer: Producer) -> None:
-    from emp_orch.store.requests import Verb, answer, pending
+    from emp_orch.store.requests import Once, Verb, answer, pending
 
     fleet = fleet_of("m1")
     await producer.apply(fleet)
     await producer.machine(fleet, "m1")
 
     async def reconciler(error: str) -> None:
-        found = await eventually(lambda: pending(producer.redis, producer.keys, "basic"), "a request")
+        asked = partial(pending, producer.redis, producer.keys, "basic", producer.seal, Once().fits)
+        found = await eventually(asked, "a request")
         ((request_id, request),) = found
         assert request is not None
         assert request.verb is Verb.RESTART_PROGRAM

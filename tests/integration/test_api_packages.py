@@ -18,10 +18,11 @@ from http_support import Stack
 from package_support import Server, digest_of, small
 from queue_support import until
 
-from emp_orch.api.places import AT_ONCE
+from emp_orch.api.places import DOWNLOADS
 from emp_orch.control.packing import keep_own, own_package
 from emp_orch.fleet.package import WorkerPackage
-from emp_orch.machine.package_fetch import ApiAccess, FetchError, fetch
+from emp_orch.machine.package_fetch import FetchError, fetch
+from emp_orch.store.api_access import ApiAccess
 
 LARGE = secrets.token_bytes(1024) * 32 * 1024
 
@@ -62,7 +63,7 @@ async def test_so_many_at_once(http_stack: Stack, api: aiohttp.ClientSession) ->
     digest = _put(http_stack, LARGE)
     slow = []
     try:
-        for _ in range(AT_ONCE):
+        for _ in range(DOWNLOADS):
             slow.append(sock := socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", http_stack.settings.api.port))

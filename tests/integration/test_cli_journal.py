@@ -24,7 +24,7 @@ from emp_orch.store.journal_reads import Wanted, page
 from emp_orch.store.keys import Keys
 from emp_orch.store.overrides import read_overrides
 from emp_orch.store.reports import forget_worker
-from emp_orch.store.requests import Verb, pending
+from emp_orch.store.requests import Once, Verb, pending
 from emp_orch.store.status import BreakerStatus, FleetStatus, read_status, write_status
 
 KEY = "program-fatal/m1/comfyui-gpu1"
@@ -191,6 +191,9 @@ async def test_the_api_s_journal(api: aiohttp.ClientSession, producer: Producer)
     assert [*before, *newest] == every
     after, _ = await get(f"?after={every[4]['id']}")
     assert after == every[5:]
+    # Redis refuses to look there, which is no reason to say that it is away.
+    for end in ("before=0-0", "before=000-00", f"after={2**64 - 1}-{2**64 - 1}"):
+        assert await get(f"?{end}") == ([], None)
     assert [e["type"] for e in (await get("?type=drained,drift_closed&since=1h"))[0]] == ["drift_closed", "drained"]
     assert len((await get("?machine=m1&kind=program-fatal"))[0]) == 3
     for bad in (
@@ -367,7 +370,7 @@ async def test_resume_asks_the_leader_to_close_the_breaker(http_stack: Stack, pr
     opened_ = structs.replace(status, breaker=BreakerStatus(reason="3 of 4 failed", since_ms=status.at_ms))
     await write_status(producer.redis, producer.keys, await producer.mandate(), opened_)
     assert "the breaker is being closed" in ok(http_stack, "resume")
-    ((_, request),) = await pending(producer.redis, producer.keys, FLEET)
+    ((_, request),) = await pending(producer.redis, producer.keys, FLEET, producer.seal, Once().fits)
     assert request is not None and request.verb is Verb.CLOSE_BREAKER
     (event,) = await producer.events.recent(1)
     assert event.type == "reconcile_resumed"

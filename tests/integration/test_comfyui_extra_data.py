@@ -15,7 +15,8 @@ from connector_support import serving
 from queue_support import job, until
 from test_connector_worker import CONFIG
 from test_lost_jobs import FLEET, LONG_MS, leading
-from worker_support import KEYS
+from worker_support import KEYS, at
+from yarl import URL
 
 from emp_orch import spec
 from emp_orch.connectors.comfyui import ComfyUI
@@ -108,13 +109,14 @@ async def test_what_is_asked_after_a_worker_was_lost_comes_back_unreadable(
     path = tmp_path / "emp.yaml"
     path.write_text(FLEET)
     async with serving(Refuses().app()) as url:
+        fleet = at(spec.load(path, {}), URL(url).port or 0, "comfyui")
         claim = await claimed(r, claims)
         await claims.began(claim, RunRef(connector="comfyui", url=url, ref="p1"))
         async with asyncio.TaskGroup() as group:
             lost = LostJobs(r, KEYS, Artifacts(local_url(tmp_path)), group)
 
             async def failed() -> bool:
-                await lost.sweep(spec.load(path, {}), still=leading, connected_ms=LONG_MS)
+                await lost.sweep(fleet, still=leading, connected_ms=LONG_MS)
                 return (await Queue(r, KEYS).get("j")).status is JobStatus.FAILED
 
             await until(failed)

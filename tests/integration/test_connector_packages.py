@@ -22,6 +22,8 @@ from emp_orch.connectors.registry import load
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.requirements import unmet
 from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.options.base import WrongOption
+from emp_orch.options.registry import check
 from emp_orch.store.connect import Client, client
 from emp_orch.store.queue import Queue
 
@@ -145,7 +147,7 @@ def test_an_unknown_connector_says_which_there_are() -> None:
     assert caught.value.hint == "did you mean 'comfyui'? there are: comfyui, http, simulation"
     with pytest.raises(CannotLoad, match="not the URL"):
         load("comfyui", "ftp://x")
-    with pytest.raises(CannotLoad, match="takes no options, found speed"):
+    with pytest.raises(CannotLoad, match="speed is unknown: it takes no options"):
         load("simulation", "http://127.0.0.1:1", {"speed": 3})
 
 
@@ -199,6 +201,13 @@ async def test_the_connector_of_the_docs_runs_real_jobs(stage: Bench, queue: Que
     pip = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet")
     done = subprocess.run([*pip, "--target", str(project), str(source)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert validated(stage.folder, project, "{language: de}") == ""
+    assert 'connector_options.language: does not fit, found "fr"\n    expected one of en, de' in validated(
+        stage.folder, project, "{language: fr}"
+    )
+    assert "connector_options.lang: is unknown\n    there are: language" in validated(
+        stage.folder, project, "{lang: de}"
+    )
     async with serving(CaptionService().app) as url:
         stage.worker(
             f"captions=caption@{url}",
@@ -214,6 +223,51 @@ async def test_the_connector_of_the_docs_runs_real_jobs(stage: Bench, queue: Que
         refused = await ended(queue, (await queue.submit(job("captions", payload={}))).job_id)
         assert refused.status is JobStatus.FAILED
         assert refused.error is not None and refused.error.message == "which image?"
+
+
+def validated(folder: Path, packages: Path, options: str) -> str:
+    """What `emp validate` says of a service with these options; empty when nothing is wrong."""
+    file = folder / "validated.yaml"
+    file.write_text(
+        "version: 1\nname: f\nservices:\n  captions: {scale: per_machine, command: x, port: 1, connector: caption,\n"
+        f"    connector_options: {options}}}\nmachines: {{m: {{services: [captions]}}}}\n"
+    )
+    argv = (sys.executable, "-m", "emp_orch", "validate", str(file))
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **path(packages)})
+    assert (done.returncode == 0) == (done.stderr == ""), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "said"),
+    [
+        (
+            "own_r",
+            "def X(options):\n    if 'style' not in options: raise ValueError('style is missing')",
+            "style is missing",
+        ),
+        (
+            "own_s",
+            "X = {'required': ['style'], 'properties': {'style': {'description': 'oil or ink'}}}",
+            "style is missing",
+        ),
+        ("own_t", "def X(options): raise KeyError('oops')", ""),
+        ("own_u", "import surely_not_there", ""),
+        ("own_v", "X = {'type': 3}", ""),
+        ("own_w", "X = 3", ""),
+    ],
+)
+def test_what_a_package_says_of_its_options(
+    module: str, source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: None
+) -> None:
+    """A broken one says nothing here: its worker does."""
+    about = package(tmp_path, "emp-own", source, f"{module}:X") / "emp_own-1.0.dist-info" / "entry_points.txt"
+    about.write_text(about.read_text().replace("[emp.connectors]", "[emp.connector_options]"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if said:
+        with pytest.raises(WrongOption, match=said):
+            check("own", {})
+    check("own", {"style": "oil"})
 
 
 async def test_a_broken_package_is_an_error_and_its_service_not_advertised(stage: Bench, queue: Queue) -> None:

@@ -170,6 +170,19 @@ async def test_jobs_that_were_evicted(fleet: Fleet) -> None:
     assert watch.status.evicts, "it did a moment ago"
 
 
+async def test_records_that_were_removed_are_told_with_ids(fleet: Fleet) -> None:
+    watch = fleet.watch()
+    await fleet.submit(2)
+    ids = sorted(one.id for one in (await fleet.queue.list()).jobs)
+    await watch.look()
+    await fleet.r.delete(fleet.keys.jobs)
+    await watch.look()
+    assert watch.status.lost is not None and sorted(watch.status.lost.ids) == ids
+    assert await fleet.told() == [
+        f"2 jobs are gone: their records were removed from Redis ({', '.join(watch.status.lost.ids)})"
+    ]
+
+
 async def test_a_spoilt_mark_and_a_folder_that_is_gone(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     watch = fleet.watch()
     await fleet.submit(2)
@@ -186,3 +199,24 @@ async def test_a_spoilt_mark_and_a_folder_that_is_gone(fleet: Fleet, caplog: pyt
     await fleet.r.flushall()
     await watch.look()
     assert await fleet.told() == ["5 jobs are gone: Redis came back empty"]
+
+
+async def test_a_job_that_is_submitted_again_is_none_that_is_gone(fleet: Fleet) -> None:
+    """Who had no answer asks again under the same id."""
+    watch, wanted = fleet.watch(), job(id="the-same")
+    assert (await fleet.queue.submit(wanted)).created
+    await watch.look()
+    for _ in range(3):
+        assert not (await fleet.queue.submit(wanted)).created
+    others = [wanted, job(), wanted]
+    assert [s.created for s in await fleet.queue.submit_many(others)] == [False, True, False]
+    await watch.look()
+    assert await fleet.told() == []
+    assert await fleet.r.get(fleet.keys.jobs_seq) == "2"
+
+
+async def test_none_is_older_than_time_itself(fleet: Fleet) -> None:
+    sent = await fleet.queue.submit(job())
+    await fleet.queue.cancel(sent.job_id)
+    assert await fleet.queue.purge([JobStatus.CANCELLED], older_than_s=100 * 366 * 86_400) == 0
+    assert (await fleet.queue.get(sent.job_id)).status is JobStatus.CANCELLED

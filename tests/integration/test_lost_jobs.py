@@ -10,8 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from msgspec import structs
 from queue_support import Server, job, running_server, until
-from worker_support import KEYS, Bench, bench, known_by_its_service
+from worker_support import KEYS, Bench, at, bench, known_by_its_service
 
 from emp_orch import spec
 from emp_orch.connectors.simulation import Request, workflow_of
@@ -105,6 +108,7 @@ async def killed_in_the_middle(
 async def test_what_the_service_finished_is_kept(stage: Bench, r: Client, fleet: Fleet) -> None:
     _, port = stage.simulation(step_ms=20)
     job_id = await killed_in_the_middle(stage, r, port)
+    fleet = at(fleet, port)
     artifacts = Artifacts((stage.folder / "kept").as_uri())
     found = await swept_until(r, fleet, artifacts, job_id, JobStatus.COMPLETED, JobStatus.PENDING)
     assert found.status is JobStatus.COMPLETED and found.attempts == 1 and found.result is not None
@@ -118,6 +122,7 @@ async def test_a_finished_run_is_kept_when_its_payload_is_kept_apart(stage: Benc
     _, port = stage.simulation(step_ms=20)
     workflow = workflow_of(Request(prompt="x" * 5_000, steps=100))
     job_id = await killed_in_the_middle(stage, r, port, connector="comfyui", payload={"workflow": workflow})
+    fleet = at(fleet, port, "comfyui")
     assert await r.exists(KEYS.payload(job_id))
     artifacts = Artifacts((stage.folder / "kept").as_uri())
     found = await swept_until(r, fleet, artifacts, job_id, JobStatus.COMPLETED, JobStatus.PENDING, JobStatus.FAILED)
@@ -127,6 +132,7 @@ async def test_a_finished_run_is_kept_when_its_payload_is_kept_apart(stage: Benc
 async def test_what_the_service_does_not_know_runs_again(stage: Bench, r: Client, fleet: Fleet) -> None:
     service, port = stage.simulation(step_ms=20)
     job_id = await killed_in_the_middle(stage, r, port, lease_s=8)
+    fleet = at(fleet, port)
     service.kill()
     stage.simulation(step_ms=1, port=port)
     artifacts = Artifacts((stage.folder / "kept").as_uri())
@@ -139,6 +145,7 @@ async def test_a_service_that_fails_the_run_has_the_word(stage: Bench, r: Client
     """Also when nobody answers: the job runs again."""
     service, port = stage.simulation(step_ms=20)
     job_id = await killed_in_the_middle(stage, r, port)
+    fleet = at(fleet, port)
     service.kill()
     artifacts = Artifacts((stage.folder / "kept").as_uri())
     found = await swept_until(r, fleet, artifacts, job_id, JobStatus.PENDING, JobStatus.FAILED)
@@ -178,6 +185,42 @@ async def test_a_machine_elsewhere_is_not_asked(r: Client, fleet: Fleet, tmp_pat
     await holder.aclose()
 
 
+@pytest.mark.parametrize("changed", [{"url": "OTHER"}, {"connector": "comfyui"}, {"ref": "../secret"}])
+async def test_nobody_is_asked_but_by_emp_yaml(
+    r: Client, tmp_path: Path, changed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write in Redis names another place, another connector, or a way within the service."""
+    path = tmp_path / "emp.yaml"
+    path.write_text(OUTSIDE.replace("MORE", "env: {SERVICE_TOKEN: {env: OURS}}"))
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.rel_url.raw_path)
+        return web.json_response({"status": "ok"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    async with TestServer(app) as service, TestServer(app) as other, asyncio.TaskGroup() as group:
+        fleet = at(spec.load(path, {}), service.port or 0, "http")
+        urls = {"url": str(other.make_url("")).rstrip("/")} if "url" in changed else changed
+        ours = RunRef(connector="http", url=f"http://127.0.0.1:{service.port}", ref="one")
+        holder = Claims(r, KEYS, "m-worker-0", lease_s=0.01)
+        await Queue(r, KEYS).submit(job(id="held"))
+        claim = await holder.claim_or_wait({"services": ["simulation"]})
+        assert claim is not None
+        await holder.began(claim, structs.replace(ours, **urls))
+        held = {"env:OURS": SERVICE_TOKEN}
+        lost = LostJobs(r, KEYS, Artifacts(tmp_path.as_uri()), group, lambda: held)
+
+        async def ended() -> bool:
+            await lost.sweep(fleet, still=leading, connected_ms=LONG_MS)
+            return (await Queue(r, KEYS).get("held")).status is not JobStatus.ASSIGNED
+
+        await until(ended)
+        await holder.aclose()
+    assert asked == (["/runs/..%2Fsecret"] if "ref" in changed else [])
+
+
 async def _led_before(r: Client) -> Callable[[], None]:
     """The check of a leader that another has followed."""
     former = Leadership(r, KEYS, "lost", "one", ttl_ms=60_000)
@@ -213,6 +256,7 @@ async def test_a_former_leader_leaves_lost_jobs_alone(r: Client, fleet: Fleet, t
 async def test_an_answer_that_comes_when_another_leads_is_not_acted_on(stage: Bench, r: Client, fleet: Fleet) -> None:
     _, port = stage.simulation(step_ms=20)
     job_id = await killed_in_the_middle(stage, r, port)
+    fleet = at(fleet, port)
     still = await _led_before(r)
     asked: list[str] = []
 
@@ -230,3 +274,57 @@ async def test_an_answer_that_comes_when_another_leads_is_not_acted_on(stage: Be
         await lost.sweep(fleet, still=refused, connected_ms=LONG_MS)
     assert asked == [job_id]
     assert await Queue(r, KEYS).get(job_id) == before
+
+
+OUTSIDE = """
+version: 1
+name: lost
+services:
+  simulation:
+    scale: per_machine
+    command: [none]
+    port: 8299
+    connector: http
+    connector_options:
+      {path: /run, mode: poll, id_field: id, status_path: '/runs/{id}', status_field: status, done: [ok],
+       headers: {Authorization: {env: SERVICE_TOKEN}}}
+machines: {m: {num_gpus: 1, services: [simulation], MORE}}
+jobs: {lease: 1s}
+"""
+SERVICE_TOKEN = "token-of-the-service"
+
+
+@pytest.mark.parametrize("more", ["env: {SERVICE_TOKEN: {env: OURS}}", "inherit: [SERVICE_TOKEN]"])
+async def test_a_service_is_asked_with_the_headers_that_its_worker_had(
+    server: Server, r: Client, tmp_path: Path, more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reconciler has none of the worker's environment: the values are those that the apply resolved."""
+    monkeypatch.delenv("SERVICE_TOKEN", raising=False)
+    path = tmp_path / "emp.yaml"
+    path.write_text(OUTSIDE.replace("MORE", more))
+    fleet = spec.load(path, {})
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Authorization", ""))
+        return web.json_response({"status": "ok"})
+
+    app = web.Application()
+    app.router.add_get("/runs/{id}", answer)
+    held = {"env:OURS": SERVICE_TOKEN} if "OURS" in more else {"env:SERVICE_TOKEN": SERVICE_TOKEN}
+    async with TestServer(app) as service, asyncio.TaskGroup() as group:
+        fleet = at(fleet, service.port or 0, "http")
+        holder = Claims(r, KEYS, "m-worker-0", lease_s=0.01)
+        await Queue(r, KEYS).submit(job(id="held"))
+        claim = await holder.claim_or_wait({"services": ["simulation"]})
+        assert claim is not None
+        await holder.began(claim, RunRef(connector="http", url=str(service.make_url("")).rstrip("/"), ref="one"))
+        lost = LostJobs(r, KEYS, Artifacts(tmp_path.as_uri()), group, lambda: held)
+
+        async def look() -> bool:
+            await lost.sweep(fleet, still=leading, connected_ms=LONG_MS)
+            return (await Queue(r, KEYS).get("held")).status is JobStatus.COMPLETED
+
+        await until(look)
+        await holder.aclose()
+    assert set(asked) == {SERVICE_TOKEN}

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from msgspec import structs
 from queue_support import job, until
-from worker_support import KEYS, Bench, known_by_its_service
+from worker_support import KEYS, Bench, at, known_by_its_service
 
 from emp_orch import spec
 from emp_orch.control.lost_jobs import LostJobs
@@ -44,6 +44,7 @@ def fleet(tmp_path: Path) -> Fleet:
 async def test_it_ends_cancelled_and_its_service_is_free(stage: Bench, r: Client, fleet: Fleet) -> None:
     queue = Queue(r, KEYS)
     _, port = stage.simulation(step_ms=1000)  # a run of many minutes
+    fleet = at(fleet, port)
     worker = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=("--lease-ttl", "1"))
     stage.ready()
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 1000}))
@@ -74,6 +75,7 @@ async def test_it_ends_cancelled_and_its_service_is_free(stage: Bench, r: Client
 async def test_it_takes_no_longer_than_a_run_may(stage: Bench, r: Client, fleet: Fleet) -> None:
     queue = Queue(r, KEYS)
     _, port = stage.simulation(step_ms=1000)
+    fleet = at(fleet, port)
     worker = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=("--lease-ttl", "1"))
     stage.ready()
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 1000}, max_retries=0))

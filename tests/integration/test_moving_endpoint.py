@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from endpoint_support import Endpoint
 from queue_support import Server, job, running_server, until
 
 from emp_orch.api import app
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.states import JobStatus
+from emp_orch.store import connect
 from emp_orch.store.claims import Claimed, Claims
 from emp_orch.store.connect import TRANSIENT, Client, client
 from emp_orch.store.events import Events
@@ -28,48 +30,11 @@ def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
         yield a, b
 
 
-class Endpoint:
-    """One address whose new connections lead to `port`; those that stand stay where they are."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.url = ""
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Endpoint]:
-        tasks = set[asyncio.Task[None]]()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there = await asyncio.open_connection("127.0.0.1", self.port)
-            for source, sink in ((reader, there[1]), (there[0], writer)):
-                tasks.add(asyncio.create_task(_pump(source, sink)))
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-        try:
-            yield self
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-    finally:
-        writer.close()
-
-
 async def fail_over(a: Client, b: Client, endpoint: Endpoint, port: int) -> None:
     """`b` is the primary from here on. `a` is a replica that hears nothing of it: cut off, as in many a failover."""
     await b.replicaof("NO", "ONE")
     await a.replicaof("127.0.0.1", "1")
-    endpoint.port = port
+    endpoint.leads_to = port
 
 
 async def submitted(queue: Queue, name: str) -> bool:
@@ -126,7 +91,7 @@ async def test_who_only_listens_is_not_deaf(servers: tuple[Server, Server], monk
     first, second = servers
     async with Endpoint(first.port).open() as endpoint, client(first.url) as a, client(second.url) as b:
         await b.replicaof("127.0.0.1", str(first.port))
-        heard = asyncio.Event()
+        heard, noted = asyncio.Event(), list[str]()
         async with client(endpoint.url) as api:
 
             async def listen() -> None:
@@ -140,7 +105,10 @@ async def test_who_only_listens_is_not_deaf(servers: tuple[Server, Server], monk
                                     heard.set()
                     await asyncio.sleep(0.05)
 
-            tasks = [asyncio.create_task(listen()), asyncio.create_task(app.stay_on_the_primary(api, KEYS))]
+            tasks = [
+                asyncio.create_task(listen()),
+                asyncio.create_task(app.stay_on_the_primary(api, KEYS, noted.append)),
+            ]
 
             async def told(r: Client) -> bool:
                 await r.publish("news", "x")
@@ -152,6 +120,26 @@ async def test_who_only_listens_is_not_deaf(servers: tuple[Server, Server], monk
             heard.clear()
             await until(lambda: told(b))
             assert await Events(api, KEYS).latest_id() is not None
+            assert "" in noted and any("is a read-only replica" in said for said in noted)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_command_that_only_reads_follows_too(
+    servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`emp events`, `emp apply` that waits: no write tells them, so their connections have an age."""
+    monkeypatch.setattr(connect, "COMMAND_AGE_S", 0.2)
+    first, second = servers
+    async with Endpoint(first.port).open() as endpoint, client(first.url) as a, client(second.url) as b:
+        await a.set("where", "first")
+        await b.set("where", "second")
+        async with client(endpoint.url, read_only=True) as reads:
+            assert await reads.get("where") == "first"
+            await fail_over(a, b, endpoint, second.port)
+
+            async def follows() -> bool:
+                return await reads.get("where") == "second"
+
+            await until(follows)

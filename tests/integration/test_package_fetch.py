@@ -22,6 +22,7 @@ from emp_orch.machine import package, package_fetch
 from emp_orch.machine.folder import MachineFolder
 from emp_orch.machine.package import Packages
 from emp_orch.machine.package_fetch import FetchError, fetch
+from emp_orch.store.api_access import ApiAccess
 
 OLD, NEW = small("old"), small("new")
 
@@ -135,7 +136,7 @@ async def test_a_server_that_wants_to_be_left_alone_is(tmp_path: Path) -> None:
 
     wanted = WorkerPackage(digest=digest_of(NEW))
     async with serving(busy) as url:
-        access = package_fetch.ApiAccess(url=url)
+        access = ApiAccess(url=url)
         with pytest.raises(FetchError) as caught:
             await fetch(wanted, access, tmp_path / "part", wanted=lambda: True)
     assert caught.value.after_s == 7.0
@@ -224,7 +225,8 @@ async def test_a_full_disk_is_told_and_the_download_taken_away(tmp_path: Path) -
             "from pathlib import Path\n"
             "from emp_orch.errors import EmpError\n"
             "from emp_orch.fleet.package import WorkerPackage\n"
-            "from emp_orch.machine.package_fetch import ApiAccess, fetch\n"
+            "from emp_orch.machine.package_fetch import fetch\n"
+            "from emp_orch.store.api_access import ApiAccess\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
             "part = Path(sys.argv[3])\n"
             "package = WorkerPackage(digest=sys.argv[2])\n"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
-from queue_support import eventually, free_port
+from queue_support import embedded_server, eventually, free_port
 from small_disk import SmallDisk, small_disk
 
-from emp_orch.control.embedded import prepared, server_binary
+from emp_orch.control.embedded import prepared
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
 from emp_orch.store.refusals import refusal_of
@@ -22,26 +20,6 @@ from emp_orch.store.refusals import refusal_of
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     with small_disk(tmp_path / "small", 20) as disk:
         yield disk
-
-
-@contextmanager
-def running(arguments: list[str], port: int) -> Iterator[redis.Redis]:
-    """The server, killed in the end."""
-    child = subprocess.Popen([server_binary(), *arguments], stdout=subprocess.DEVNULL)
-    with redis.Redis(port=port, decode_responses=True) as r:
-        try:
-            eventually(lambda: child.poll() is None and _answers(r))
-            yield r
-        finally:
-            child.kill()
-            child.wait()
-
-
-def _answers(r: redis.Redis) -> bool:
-    try:
-        return bool(r.ping())
-    except redis.ConnectionError:
-        return False
 
 
 def said(r: redis.Redis) -> str:
@@ -70,11 +48,11 @@ def test_it_ends_and_starts_again_on_a_full_disk(disk: SmallDisk) -> None:
     )
     layout.state.mkdir()
     why = "takes no writes, because it cannot write to its disk (MISCONF): No space left on device"
-    with running(prepared(layout, settings), port) as r:
+    with embedded_server(prepared(layout, settings), port) as r:
         r.set("kept", "1")
         disk.fill()
         eventually(lambda: said(r) == why)
-    with running(prepared(layout, settings), port) as r:
+    with embedded_server(prepared(layout, settings), port) as r:
         assert r.get("kept") == "1"
         eventually(lambda: said(r) == why)
         disk.empty()

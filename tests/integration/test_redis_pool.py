@@ -55,6 +55,17 @@ async def test_a_place_of_one_who_gave_up_goes_to_the_next(r: Client) -> None:
         assert sorted(await asyncio.gather(*(r.incr("n") for _ in range(10)))) == list(range(5, 15))
 
 
+async def test_who_comes_while_a_connection_is_given_back_waits_in_line(r: Client) -> None:
+    """redis-py closes an old one under a lock, for which a new caller waits after it found room."""
+    async with r.connection_pool._lock:
+        asked = [asyncio.create_task(r.incr("n")) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        asked[0].cancel()
+        await asyncio.sleep(0)
+    assert sorted(await asyncio.gather(*asked[1:])) == [1, 2, 3, 4, 5]
+    assert sorted(await asyncio.gather(*(r.incr("n") for _ in range(10)))) == list(range(6, 16))
+
+
 async def test_who_waits_too_long_is_told_what_for(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PATIENCE_S", 0.05)
     block = [asyncio.create_task(r.blpop(["nothing"], 5)) for _ in range(2)]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import redis
 from http_support import fleet_of
-from queue_support import Server, running_server, until
+from queue_support import Server, eventually, running_server, until
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
@@ -22,6 +23,7 @@ from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.connect import Client, client, drop_idle, unreachable
 from emp_orch.store.keys import Keys
+from emp_orch.store.rights import refused_write
 
 MIB = 1024**2
 
@@ -69,6 +71,7 @@ async def test_a_replica_and_a_full_one(r: Client, fleet: Settings) -> None:
 
 async def test_one_that_cannot_write_to_its_disk(fleet: Settings, tmp_path: Path) -> None:
     with running_server("redis", tmp_path / "disk") as server:
+        theirs = msgspec.structs.replace(fleet, redis_url=server.url)
         async with client(server.url) as r:
             await r.config_set("appendonly", "no")
             await r.config_set("save", "3600 1")
@@ -79,8 +82,54 @@ async def test_one_that_cannot_write_to_its_disk(fleet: Settings, tmp_path: Path
                 return (await r.info("persistence"))["rdb_last_bgsave_status"] == "err"
 
             await until(failed)
+        _, said, way_out = await refused(theirs)
+        assert "cannot write to its disk (MISCONF)" in said and "free space" in way_out
+        with pytest.raises(Unreachable, match="cannot write to its disk"):  # it refuses PING as well
+            await looked_at(theirs)
+
+
+async def looked_at(fleet: Settings) -> str:
+    """What status and doctor say of its writes, through a client that cannot write; empty when they are taken."""
+    async with client(fleet.redis_url, read_only=True) as reads:
+        found = await refused_write(reads, Keys(fleet.prefix))
+    doctors = (await read_redis(fleet)).refuses
+    assert doctors == found
+    return found.words if found else ""
+
+
+async def test_one_that_only_answers_is_named_by_who_only_looks(r: Client, server: Server, fleet: Settings) -> None:
+    assert await looked_at(fleet) == ""
+    before = await r.dbsize()
+    await r.config_set("maxmemory", 1)
+    assert "its memory is full (maxmemory); raise maxmemory" in await looked_at(fleet)
+    await r.config_set("maxmemory", 0)
+    await r.config_set("min-replicas-to-write", 1)
+    assert "too few replicas follow it (min-replicas-to-write); bring its" in await looked_at(fleet)
+    await r.config_set("min-replicas-to-write", 0)
+    await r.replicaof("127.0.0.1", "1")
+    assert "is a read-only replica; let redis.url lead to the primary" in await looked_at(fleet)
+    await drop_idle(r)
+    await r.replicaof("NO", "ONE")
+    await r.execute_command("ACL", "SETUSER", "some", "reset", "on", ">secret", "~*", "&*", "+@all", "-set")  # type: ignore[no-untyped-call]
+    try:
+        theirs = msgspec.structs.replace(fleet, redis_url=server.url.replace("//", "//some:secret@"))
+        assert "does not let its user run the command SET (NOPERM); docs/redis.md" in await looked_at(theirs)
+    finally:
+        await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
+    assert await looked_at(fleet) == "" and await r.dbsize() == before, "nothing was written"
+
+
+async def test_one_that_is_still_loading(fleet: Settings, tmp_path: Path) -> None:
+    with running_server("redis", tmp_path / "slow") as server, redis.Redis(port=server.port) as one:
+        one.mset({f"k{n}": "x" * 100 for n in range(5_000)})
+        one.bgrewriteaof()
+        eventually(lambda: one.info("persistence")["aof_rewrite_in_progress"] == 0)
+        server.stop()
+        server.argv += ["--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"]
+        server.begin()
+        eventually(lambda: one.info("persistence")["loading"] == 1)
         _, said, way_out = await refused(msgspec.structs.replace(fleet, redis_url=server.url))
-    assert "cannot write to its disk (MISCONF)" in said and "free space" in way_out
+        assert "is still loading its data" in said and "wait until it has" in way_out
 
 
 async def test_one_that_evicts(r: Client, fleet: Settings) -> None:

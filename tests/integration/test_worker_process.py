@@ -107,12 +107,15 @@ async def test_a_large_output_arrives_whole(stage: Bench, queue: SweptQueue) -> 
     assert hashlib.sha256(picture).hexdigest() == output.sha256 and picture.startswith(PNG)
 
 
-async def test_a_store_that_cannot_be_written_fails_the_job_with_the_reason(stage: Bench, queue: SweptQueue) -> None:
+async def test_an_output_that_cannot_be_saved_fails_the_job_with_the_reason(stage: Bench, queue: SweptQueue) -> None:
+    """Where others can be: what the whole store lacks is no job's fault (integration/test_worker_store)."""
     _, port = stage.simulation()
-    (stage.folder / "taken").write_text("I am a file")
-    store = ("--artifacts", local_url(stage.folder / "taken"))
-    stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=store)
-    sent = await queue.submit(job(payload={"prompt": "x", "steps": 1}, max_retries=0))
+    taken = stage.folder / "taken"
+    stage.worker(f"simulation=simulation@http://127.0.0.1:{port}", options=("--artifacts", local_url(taken)))
+    stage.ready()
+    taken.mkdir(exist_ok=True)
+    (taken / "blocked").write_text("I am a file, where the job's folder would be")
+    sent = await queue.submit(job(id="blocked", payload={"prompt": "x", "steps": 1}, max_retries=0))
     failed = await ended(queue, sent.job_id)
     assert failed.status is JobStatus.FAILED and failed.error is not None
     assert "was not saved" in failed.error.message and "taken" in failed.error.message and failed.error.retryable

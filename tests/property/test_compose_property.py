@@ -58,12 +58,12 @@ def test_no_value_leaves_its_place(
     environment = service["environment"]
     assert (environment["REDIS_URL"], environment["HUB_REDIS_URL"]) == (url, url)
     assert (environment["EMP_REDIS_PREFIX"], environment["EMP_ARTIFACTS_URL"]) == (prefix, url)
-    assert len(environment) == 8
-    bind = service["volumes"][1]
+    assert len(environment) == 9
+    bind = service["volumes"][2]
     assert (bind["source"], bind["target"]) == (source, target)
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == ids
     if folder is not None:
         assert {s["file"] for s in document["secrets"].values()} == {
-            f"{folder}/{n}" for n in ("hub_redis_url", "secrets.json")
+            f"{folder}/{n}" for n in ("hub_redis_url", "secrets.json", "orders.json")
         }
-        assert service["volumes"][2]["source"] == service["volumes"][2]["target"] == folder
+        assert service["volumes"][3]["source"] == service["volumes"][3]["target"] == folder

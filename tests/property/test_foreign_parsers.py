@@ -227,7 +227,8 @@ def test_compose_reads_the_values(values: list[str]) -> None:
         service = understood["services"][f"m-{i}"]
         environment = service["environment"]
         assert (environment["REDIS_URL"], environment["EMP_REDIS_PREFIX"]) == (value, value)
-        assert service["volumes"][1]["source"] == f"/{value}"
+        (bound,) = [v for v in service["volumes"] if v["target"] == "/in"]
+        assert bound["source"] == f"/{value}"
         assert understood["secrets"][f"m-{i}.secrets.json"]["file"] == f"/{value}/secrets.json"
 
 

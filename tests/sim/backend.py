@@ -42,7 +42,9 @@ class SimBackend:
         self.operations = operations
         self._told = told
         self._current: Generation | None = None
-        runtimes = cast(Mapping[RuntimeKind, AnyRuntime], {RuntimeKind.PROCESS: Runtime(line)})
+        runtimes = cast(
+            Mapping[RuntimeKind, AnyRuntime], {RuntimeKind.PROCESS: Runtime(line), RuntimeKind.COMPOSE: Runtime(line)}
+        )
         self._observer = Observer(Reports(line, KEYS).as_client(), KEYS, runtimes, fresh=True, clock=line)
         # Until when our lease surely stands, by time itself.
         self.deadline_ms = 0
@@ -104,6 +106,9 @@ class SimBackend:
 
     async def tend_jobs(self, current: Generation | None, observed: Observed | None, mandate: Mandate) -> None:
         """The queue looks after itself in this world."""
+
+    def tend_keys(self, desired: Desired, mandate: Mandate) -> None:
+        """Every machine of this world has its key."""
 
     def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:
         self.operations.begin(operation, desired, mandate.epoch, self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from world import BROKEN
+from world import BROKEN, BROKEN_PACKAGE
 
 from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.overrides import OverrideKind
@@ -156,6 +156,29 @@ def a_person_changes_the_command(sim: Simulation, choose: Choose) -> None:
     sim.apply(sim.change(command=choose(("serve", "serve2", BROKEN)), rollback=choose((False, True))))
 
 
+def a_person_changes_the_image(sim: Simulation, choose: Choose) -> None:
+    sim.apply(sim.change(image=choose(("image:1", "image:2", BROKEN)), rollback=choose((False, True))))
+
+
+def another_package_is_applied(sim: Simulation, choose: Choose) -> None:
+    packages = (fleets.PACKAGE, fleets.OTHER_PACKAGE, BROKEN_PACKAGE)
+    sim.apply(sim.change(package=choose(packages), rollback=choose((False, True))))
+
+
+def what_cannot_work_meets_a_machine_that_hangs(sim: Simulation, choose: Choose) -> None:
+    """Whatever it is restarted for, it comes up with the generation in force."""
+    sim.apply(sim.change(**{choose(("command", "image")): BROKEN}))
+    sim.seconds(choose((1, 5, 20)))
+    sim.strike(choose(("hung", "killed")), choose(IDS))
+    sim.seconds(choose((30, 130)))
+
+
+def a_person_changes_the_image_again_and_again(sim: Simulation, choose: Choose) -> None:
+    for n in range(choose((2, 5))):
+        sim.apply(sim.change(image=f"image:{n}"))
+        sim.seconds(choose((20, 60, 120)))
+
+
 def a_person_rolls_out_again_and_again(sim: Simulation, choose: Choose) -> None:
     for command in ("serve2", "serve", "serve2"):
         sim.apply(sim.change(command=command))
@@ -209,6 +232,10 @@ EVENTS: tuple[Event, ...] = (
     *(redis_clock_is_set, a_hosts_clock_is_set, to_a_reconciler, a_reconciler_stands_still),
     *(
         a_person_changes_the_command,
+        a_person_changes_the_image,
+        a_person_changes_the_image_again_and_again,
+        another_package_is_applied,
+        what_cannot_work_meets_a_machine_that_hangs,
         a_person_rolls_out_again_and_again,
         a_person_scales,
         a_person_pauses,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emp_orch.fleet.kinds import Kind
-from emp_orch.fleet.limits import Limits
+from emp_orch.fleet.kinds import BEHIND, UNHEARD, Desired
 from emp_orch.fleet.plan import Operation, Verb
 from emp_orch.fleet.round import Inputs, Round
 
@@ -20,6 +19,7 @@ class Tries:
 
     times_ms: list[int] = field(default_factory=list)
     row: int = 0
+    last_ms: int = 0
 
 
 class Ledger:
@@ -28,6 +28,8 @@ class Ledger:
     def __init__(self) -> None:
         self._tries: dict[str, Tries] = {}
         self._told: dict[str, Tries] = {}
+        # Of each operation, the last generation that it brought.
+        self._brought: dict[str, int] = {}
 
     def forget(self) -> None:
         self._tries, self._told = {}, {}
@@ -39,19 +41,26 @@ class Ledger:
 
     def tell(self) -> None:
         """What was tried so far is known to whoever leads next."""
-        self._told = {k: Tries(list(t.times_ms), t.row) for k, t in self._tries.items()}
+        self._told = {k: Tries(list(t.times_ms), t.row, t.last_ms) for k, t in self._tries.items()}
 
     def take_over(self) -> None:
         """Another leads, who knows what was told."""
-        self._tries = {k: Tries(list(t.times_ms), t.row) for k, t in self._told.items()}
+        self._tries = {k: Tries(list(t.times_ms), t.row, t.last_ms) for k, t in self._told.items()}
 
-    def begin(self, operation: Operation, now_ms: int, limits: Limits, fail: Callable[[str, str], None]) -> None:
+    def begin(self, operation: Operation, now_ms: int, desired: Desired, fail: Callable[[str, str], None]) -> None:
+        limits = desired.limits
         tries = self._tries.setdefault(operation.key, Tries())
-        if tries.times_ms and tries.row:
+        if tries.row:
             pause_ms = min(CAP_MS, BASE_MS * 2 ** (tries.row - 1)) * 0.9
-            if now_ms - tries.times_ms[-1] < pause_ms:
-                fail("backoff", f"{operation.text} again after {now_ms - tries.times_ms[-1]} ms, try {tries.row + 1}")
-        tries.times_ms.append(now_ms)
+            if now_ms - tries.last_ms < pause_ms:
+                fail("backoff", f"{operation.text} again after {now_ms - tries.last_ms} ms, try {tries.row + 1}")
+        # What a person wanted is no try to repair: the first that brings a generation.
+        wanted = operation.brings and self._brought.get(operation.key) != desired.generation
+        if operation.brings:
+            self._brought[operation.key] = desired.generation
+        if not wanted:
+            tries.times_ms.append(now_ms)
+        tries.last_ms = now_ms
         tries.row += 1
         budget = limits.machine_budget if operation.verb is Verb.RESTART_MACHINE else limits.program_budget
         verbs = _STARTS if operation.verb in _STARTS else (operation.verb,)
@@ -66,7 +75,7 @@ class Ledger:
         """What this round shows of health."""
         needed = {o.key for o in done.operations}
         for key, tries in self._tries.items():
-            healed = key not in needed and now_ms - tries.times_ms[-1] >= HEALED_MS
+            healed = key not in needed and now_ms - tries.last_ms >= HEALED_MS
             config_is_there = key.startswith("send-configuration/") and key not in needed
             if healed or config_is_there:
                 tries.row = 0
@@ -79,7 +88,7 @@ class Ledger:
         if inputs.memory.rollout.generation != inputs.desired.generation:
             self._free_configs()
             for item in done.items:
-                if item.drift.kind in (Kind.CONFIG_BEHIND, Kind.MACHINE_MISSING):
+                if item.drift.kind in BEHIND | UNHEARD:
                     self._free(lambda about, m=item.drift.machine_id: about.split("/")[0] == m)  # type: ignore[misc]
 
     def _free(self, which: Callable[[str], bool]) -> None:

@@ -43,7 +43,7 @@ def _one(name: str, breaks: str, module: str, old: str, new: str) -> Mutant:
 
 _GONE = "if instance is not None and instance.state is InstanceState.GONE:"
 MUTANTS = (
-    _one("agents obey any epoch", "old epoch", "machine.orders", "if command.epoch < self._epoch:", "if False:"),
+    _one("agents obey any epoch", "old epoch", "machine.trust", "if found.stamp <= lowest:", "if False:"),
     _one(
         *("acts without the lease", "leader", "control.reconciler"),
         *("self._asked.clear()  # what was asked is the leader's to answer", "mandate = self._mandate"),
@@ -72,9 +72,34 @@ MUTANTS = (
         *("any number may be out", "max_unavailable", "fleet.policy"),
         *("if len(away) < s.desired.max_unavailable:", "if True:"),
     ),
+    _one("configurations are nobody's", "rollout", "fleet.kinds", "*(Kind.CONFIG_BEHIND, ", "*("),
+    _one(
+        "new containers are nobody's", "rollout", "fleet.kinds", "Kind.CONTAINER_OUTDATED, Kind.WORKER", "Kind.WORKER"
+    ),
+    _one("packages are nobody's", "rollout", "fleet.kinds", ", Kind.WORKER_OUTDATED),", "),"),
+    _one(
+        *("restarts are nobody's", "rollout", "fleet.rollout"),
+        *("(Verb.START_MACHINE, Verb.RESTART_MACHINE)", "()"),
+    ),
+    _one(
+        *("whom a generation broke is not out", "rollout", "fleet.rollout"),
+        *("return rollout.touched - rollout.ill", "return frozenset()"),
+    ),
+    Mutant(
+        "what is wanted is a try",
+        "wanted",
+        (
+            Edit("fleet.budget", "if not is_wanted(o, memory.rollout)}", "}"),
+            Edit("fleet.round", "asked_anew(memory, changed | ", "asked_anew(memory, set() and "),
+        ),
+    ),
+    _one(
+        *("what says nothing is not compared", "converges", "fleet.drift"),
+        *("told = now is not None or _had_its_time(instance, machine, desired, observed)", "told = now is not None"),
+    ),
     _one(
         *("busy ones first", "idle first", "fleet.policy"),
-        *("key=lambda o: _busy(o, situation)", "key=lambda o: -_busy(o, situation)"),
+        *("key=lambda o: (_busy(o, situation), ", "key=lambda o: (-_busy(o, situation), "),
     ),
     Mutant(
         "unknown is absent",
@@ -105,7 +130,7 @@ MUTANTS = (
     ),
     _one(
         *("no time to boot", "silence", "fleet.hearing"),
-        *("if observed.now_ms - instance.started_ms < BOOT_GRACE_MS:", "if False:"),
+        *("return observed.now_ms - instance.started_ms < BOOT_GRACE_MS", "return False"),
     ),
     _one("a clock set back is waited for", "converges", "fleet.round", "up_to(inputs.memory, now_ms)", "inputs.memory"),
     _one(

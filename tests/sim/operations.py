@@ -6,12 +6,13 @@ do. What is under way when its process is killed stays as it is.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from world import World
+from world import World, digest_of
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.kinds import Desired
@@ -57,6 +58,7 @@ class Operations:
     """`acts` is called before each step on a machine: (operation, epoch)."""
 
     def __init__(self, line: Line, listener: Listener, acts: Callable[[Operation, int], None]) -> None:
+        self._counts = itertools.count(1)
         self._line = line
         self._listener = listener
         self._acts = acts
@@ -100,7 +102,7 @@ class Operations:
                 if machine is None:
                     raise EmpError(f"{machine_id} is not in this generation")
                 self._line.check()
-                redis.write_config(machine, one.desired.generation, one.epoch)
+                redis.write_config(machine, one.desired, one.epoch)
                 one.step = 1
                 return operation.verb is Verb.SEND_CONFIG and self._send(one)
             case ((Verb.START_PROGRAM | Verb.RESTART_PROGRAM | Verb.STOP_PROGRAM), _):
@@ -114,7 +116,7 @@ class Operations:
                 self._may(one)
                 if machine_id in self.world.unstartable:
                     raise EmpError(f"{machine_id} cannot be started")
-                self.world.start(machine, one.desired.generation)
+                self.world.start(machine, one.desired.generation, digest_of(one.desired))
                 return True
             case Verb.REMOVE_MACHINE, 0:
                 return self._ask_to_stop(one)
@@ -158,6 +160,7 @@ class Operations:
     def _send(self, one: UnderWay) -> bool:
         self._line.check()
         operation = one.operation
-        command = Command(epoch=one.epoch, seq=operation.key, verb=_COMMANDS[operation.verb], program=operation.program)
+        verb, count = _COMMANDS[operation.verb], next(self._counts)
+        command = Command(epoch=one.epoch, count=count, seq=operation.key, verb=verb, program=operation.program)
         self._line.redis.send(operation.machine_id, command, one.epoch)
         return True

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from msgspec import structs
-from world import World
+from world import World, digest_of
 
 from emp_orch.fleet.chronicle import Entry
 from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.kinds import Desired
 from emp_orch.fleet.memory import Memory
 from emp_orch.fleet.model import MachineId
 from emp_orch.fleet.overrides import Override
@@ -94,9 +95,9 @@ class SimRedis:
         self.memory = memory
         self.journal += entries
 
-    def write_config(self, machine: DesiredMachine, generation: int, epoch: int) -> None:
+    def write_config(self, machine: DesiredMachine, desired: Desired, epoch: int) -> None:
         self.fence(epoch)
-        self.world.configs[machine.id] = (machine, generation)
+        self.world.configs[machine.id] = (machine, desired.generation, digest_of(desired))
 
     def send(self, machine_id: MachineId, command: Command, epoch: int) -> None:
         self.fence(epoch)

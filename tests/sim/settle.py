@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from world import BROKEN, TICKS_PER_OFFSET
+from world import BROKEN, TICKS_PER_OFFSET, digest_of
 
+from emp_orch.fleet.containers import container_hash
 from emp_orch.fleet.desired import ProgramKind, machine_of
 from emp_orch.fleet.drift import diff
 from emp_orch.fleet.kinds import Desired, Drift, Kind
@@ -71,6 +72,8 @@ def check_exact(sim: Simulation) -> None:
             expected = ProgramState.EXITED if program.want.kind.once else ProgramState.RUNNING
             assert program.state is expected, program
             assert BROKEN not in program.want.argv
+            assert program.want.kind is not ProgramKind.WORKER or program.package == digest_of(desired), program
+        assert host.container == container_hash(m)
         workers = [p for p in host.programs.values() if p.want.kind is ProgramKind.WORKER]
         assert len(workers) == m.num_gpus
     reported = {i for i in world.workers if machine_of(i) in desired.machines}

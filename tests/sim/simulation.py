@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgspec
 from msgspec import structs
 from world import TICK_MS, TICKS_PER_OFFSET, Command, Host, World, fresh_host
 
@@ -14,6 +15,8 @@ from emp_orch.fleet.model import Fleet, MachineId, ProgramName
 from emp_orch.fleet.overrides import Override, OverrideKind
 from emp_orch.fleet.plan import Verb
 from emp_orch.machine.orders import Orders
+from emp_orch.machine.trust import Floor, Trust
+from emp_orch.seals import KEY_BYTES, OrdersKey, Stamp, for_command
 from emp_orch.store import commands
 from emp_orch.store.commands import CommandVerb
 from emp_orch.store.generations import Generation
@@ -22,7 +25,7 @@ from emp_orch.store.requests import Request
 from emp_orch.store.requests import Verb as Asked
 from sim import fleets
 from sim.node import Node
-from sim.redis import SimRedis
+from sim.redis import FLEET, SimRedis
 from sim.watch import Watch
 
 _VERBS = {
@@ -51,15 +54,16 @@ class Agent:
         self.epoch = epoch
         self.deaf_until_ms = 0
         nothing: Any = None
+        key = self._key = OrdersKey(fleet=FLEET, machine=host.machine.id, key="ab" * KEY_BYTES)
         self._orders = Orders(
             nothing,
             Keys(),
             host.machine.id,
             last=str(last),
-            epoch=epoch,
+            trust=Trust(lambda: key, Floor(key=key.seal.name, stamp=Stamp(epoch=epoch))),
             catch_up=self._catch_up,
             carry_out=self._carry_out,
-            remember=lambda last, epoch: None,
+            remember=lambda last: None,
         )
 
     async def _catch_up(self) -> None: ...
@@ -68,12 +72,14 @@ class Agent:
         program = ProgramName(command.program) if command.program else None
         self.host.orders.append(Command(key=command.seq, verb=_VERBS[command.verb], program=program))
 
-    def hear(self, command: commands.Command) -> commands.Ack:
-        answer = self._orders._answer(command)
+    def hear(self, command: commands.Command) -> commands.Ack | None:
+        """What it says to a command; None to one that was said before."""
+        purpose = for_command(self._key.fleet, self._key.machine)
+        answer = self._orders._answer(self._key.seal.sealed(purpose, msgspec.json.encode(command)).decode())
         try:
             answer.send(None)
         except StopIteration as done:
-            return cast(commands.Ack, done.value)
+            return cast(commands.Ack | None, done.value)
         raise AssertionError("an agent of this world never waits")
 
 
@@ -139,9 +145,9 @@ class Simulation:
                 ack = agent.hear(command)
                 agent.last = entry_id
                 highest = self.epochs.get(machine_id, 0)
-                self.watch.heard(machine_id, command.epoch, highest, obeyed=ack.ok)
+                self.watch.heard(machine_id, command.epoch, highest, obeyed=ack is not None and ack.ok)
                 self.epochs[machine_id] = max(highest, command.epoch)
-                if not ack.ok:
+                if ack is not None and not ack.ok:
                     self.world.refused.append((ack.seq, ack.error))
 
     def _acknowledge(self, outcomes: list[tuple[str, str]]) -> None:
@@ -285,6 +291,8 @@ class Simulation:
             "names": tuple(m.id for m in current.machines),
             "gpus": max((m.num_gpus for m in current.machines), default=1),
             "command": (current.services["web"].command or ("serve",))[0],  # type: ignore[index]
+            "image": next((m.image for m in current.machines if m.image), "image:1"),
+            "package": fleets.package_of(current),
             "max_unavailable": current.reconcile.max_unavailable,
             "rollback": current.reconcile.rollout.rollback,
         }
@@ -370,7 +378,8 @@ class Simulation:
                 self.ask(Asked.RESTART_PROGRAM if program else Asked.RESTART_MACHINE, *one)
         generation = self.redis.specs.get(self.redis.number)
         if generation is not None and fleets.is_broken(generation.fleet):
-            self.apply(structs.replace(self.change(command="serve"), reconcile=generation.fleet.reconcile))
+            works = self.change(command="serve", image="image:1", package=fleets.PACKAGE)
+            self.apply(structs.replace(works, reconcile=generation.fleet.reconcile))
 
     def _say(self, what: str) -> None:
         self.log.append(f"{(self.world.now_ms - fleets.START_MS) // TICK_MS} s: {what}")

@@ -24,6 +24,7 @@ from emp_orch.fleet.plan import Operation, Verb
 from emp_orch.fleet.round import Inputs, Round, decide
 from sim.ledger import Ledger
 from sim.redis import SimRedis
+from sim.rollouts import RolloutWatch
 
 if TYPE_CHECKING:
     from sim.node import Node
@@ -76,6 +77,7 @@ class Watch:
         self._waiting: dict[MachineId, DesiredMachine] = {}
         # Machines that were in order once with what is desired of them now, by one leader after another.
         self._proven: set[MachineId] = set()
+        self._rollout = RolloutWatch(world)
         self._forgiven_ms = 0
         self._digests: dict[MachineId, str] = {}
 
@@ -101,10 +103,12 @@ class Watch:
         for out in self._out.values():
             out.told = True
         self._ledger.tell()
+        self._rollout.tell()
 
     def hears_again(self, machine_id: MachineId) -> None:
         """Old commands are carried out once more: what that takes from service nobody decided."""
         self._deluded.add(machine_id)
+        self._rollout.leave_out(machine_id)
 
     def acknowledged(self, key: str) -> None:
         """An acknowledgement names an operation, not an attempt: a late one is taken for that of the last."""
@@ -161,6 +165,7 @@ class Watch:
         asked = {o.key for o in inputs.asked}
         self._breaker(inputs, done, asked)
         self._ledger.free(inputs, done)
+        self._rollout.look(inputs, done, self.fail)
         for operation in done.decision.run:
             self.log.append(f"{inputs.observed.now_ms // 1000} {node.name}: {operation.text}")
             self.begun.append(operation.text.partition("  (")[0])
@@ -177,8 +182,9 @@ class Watch:
                 # Whatever it is out for now, a person wanted it so.
                 self._out.pop(operation.machine_id, None)
             elif comes_to_something:
-                self._ledger.begin(operation, looked_ms, inputs.desired.limits, self.fail)
+                self._ledger.begin(operation, looked_ms, inputs.desired, self.fail)
                 self._disrupts(operation, inputs.desired)
+                self._rollout.begin(operation, inputs, self.fail)
         self._idle_first(inputs, done, asked)
         self._ledger.look(done, now_ms)
 
@@ -203,7 +209,9 @@ class Watch:
         if self._redis.memory is None or self._world.now_ms < self._redis.broken_until_ms:
             self._ledger.forget()
             self._out.clear()
+            self._rollout.forget()
         self._ledger.take_over()
+        self._rollout.take_over()
         self._out = {i: out for i, out in self._out.items() if out.told}
         self._proven = set()
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.connectors.base import CannotLoad
 from emp_orch.connectors.comfyui.folders import Folders, folders_of
 from emp_orch.connectors.comfyui.isolation import mark_of
-from emp_orch.connectors.comfyui.options import Options, Tidy, options_of
 from emp_orch.connectors.comfyui.protocol import File
 from emp_orch.connectors.comfyui.tidy import Tidier
+from emp_orch.options.base import CannotLoad
+from emp_orch.options.comfyui import Options, Tidy, options_of
 
 MARK = mark_of("a run")
 DAY_S = 86_400
@@ -129,9 +129,9 @@ def test_options() -> None:
     [
         ({"tydi": True}, "tydi is unknown"),
         ({"tidy": {"kep": "1h"}}, r"tidy\.kep is unknown"),
-        ({"tidy": {"keep": 3}}, r"tidy\.keep is 3"),
-        ({"tidy": {"most": "10m"}}, r"tidy\.most is '10m'"),
-        ({"tidy": "no"}, "tidy is 'no'"),
+        ({"tidy": {"keep": 3}}, r"tidy\.keep does not fit, found 3"),
+        ({"tidy": {"most": "10m"}}, r"tidy\.most does not fit, found '10m'"),
+        ({"tidy": "no"}, "tidy does not fit, found 'no'"),
     ],
 )
 def test_a_wrong_option_is_named(given: dict[str, object], words: str) -> None:

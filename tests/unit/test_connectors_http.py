@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from connector_support import job_of
 
-from emp_orch.connectors.base import MAX_MESSAGE, CannotLoad, RunFailed
+from emp_orch.connectors.base import MAX_MESSAGE, RunFailed
 from emp_orch.connectors.http_answers import Phase, body_for, look_at, pick, refusal, seconds_to_wait, words_of
 from emp_orch.connectors.http_client import Requests, base_url
-from emp_orch.connectors.http_options import filled, headers_of, options_of
 from emp_orch.errors import UsageError
+from emp_orch.options.base import CannotLoad
+from emp_orch.options.http import filled, headers_of, options_of
 from emp_orch.worker.config import ServiceBinding, with_options
 
 

@@ -19,6 +19,7 @@ from emp_orch.fleet.desired import (
 )
 from emp_orch.fleet.model import (
     Checkout,
+    DockerHost,
     GpuKind,
     Gpus,
     MachineId,
@@ -30,6 +31,7 @@ from emp_orch.fleet.model import (
     Service,
     ServiceName,
     Stop,
+    Volume,
     WorkerSpec,
 )
 from emp_orch.worker.config import ServiceBinding, parse_binding, with_options
@@ -147,15 +149,18 @@ REAL = service(
 )
 
 
+HF_TOKEN = SecretRef(source="env", name="HF_TOKEN")
+
+
 def test_placeholders_are_filled_in_slot_by_slot_everywhere() -> None:
     m = one([REAL], num_gpus=2)
     assert line(get(m, "comfyui-gpu1")) == (
         "comfyui-gpu1 [service]; python main.py --port=8189 --id m/1 ${OTHER} $port; port 8189; "
-        "CUDA_VISIBLE_DEVICES=1 EMP_GPU_SLOT=1 CACHE=/cache/1 TOKEN=SecretRef(source='env', name='HF_TOKEN'); "
+        f"CUDA_VISIBLE_DEVICES=1 EMP_GPU_SLOT=1 CACHE=/cache/1 TOKEN={HF_TOKEN}; "
         "cwd /srv/m/gpu1; health /healthz?p=8189; after comfyui-installer"
     )
     assert line(get(m, "comfyui-installer")) == (
-        "comfyui-installer [installer]; get --for m; CACHE=/cache/0 TOKEN=SecretRef(source='env', name='HF_TOKEN'); "
+        f"comfyui-installer [installer]; get --for m; CACHE=/cache/0 TOKEN={HF_TOKEN}; "
         "cwd /srv/m/gpu0; creates /srv/m/.done; after shared-setup"
     )
 
@@ -237,6 +242,36 @@ def test_workers_hear_of_another_lease_or_store_by_their_arguments() -> None:
     old, new = (desired_machines(f)[MachineId("m")] for f in (before, after))
     assert get(new, "redis-worker-gpu0").argv[-4:] == ("--lease-ttl", "2.5", "--artifacts", "s3://renders/a")
     assert config_hash(old) != config_hash(new)
+
+
+@pytest.mark.parametrize(
+    ("store", "changes", "told"),
+    [
+        ("", {}, None),
+        ("", {"runtime": RuntimeKind.COMPOSE}, None),
+        ("", {"runtime": RuntimeKind.COMPOSE, "host": "far"}, "api://"),
+        ("", {"runtime": RuntimeKind.EXTERNAL}, "api://"),
+        ("s3://b/f", {"runtime": RuntimeKind.EXTERNAL}, "s3://b/f"),
+        ("file:///net/out", {}, "file:///net/out"),
+        ("file:///net/out", {"runtime": RuntimeKind.COMPOSE}, "api://"),
+        ("file:///net/out", {"runtime": RuntimeKind.EXTERNAL}, "api://"),
+        ("file:///net/out", {"runtime": RuntimeKind.EXTERNAL, "volumes": ("/net", "/net", False)}, "file:///net/out"),
+        ("local:///net/out", {"runtime": RuntimeKind.COMPOSE, "volumes": ("/net/out/", "/net/out/", False)}, None),
+        ("file:///net/out", {"runtime": RuntimeKind.EXTERNAL, "volumes": ("/net", "/net", True)}, "api://"),
+        ("file:///net/out", {"runtime": RuntimeKind.EXTERNAL, "volumes": ("/mnt", "/net", False)}, "api://"),
+        ("file:///network", {"runtime": RuntimeKind.EXTERNAL, "volumes": ("/net", "/net", False)}, "api://"),
+    ],
+)
+def test_who_does_not_see_the_store_asks_the_api(store: str, changes: dict[str, Any], told: str | None) -> None:
+    if "volumes" in changes:
+        source, target, read_only = changes["volumes"]
+        changes = {**changes, "volumes": (Volume(source=source, target=target, read_only=read_only),)}
+    made = fleet([], machine(**changes))
+    hosts = {"far": DockerHost(docker="ssh://far", tls=None)}
+    made = structs.replace(made, hosts=hosts, jobs=structs.replace(made.jobs, artifacts=store))
+    argv = get(desired_machines(made)[MachineId("m")], "redis-worker-gpu0").argv
+    found = argv[argv.index("--artifacts") + 1] if "--artifacts" in argv else None
+    assert found == (store if told is None and store else told)
 
 
 # --- order

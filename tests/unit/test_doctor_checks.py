@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 import pytest
-from fleet_support import COMFYUI, NOW_MS, look, one, report, wish
+from fleet_support import COMFYUI, NOW_MS, fleet, look, one, report, wish
 from test_status_text import difference, drift
 
 from emp_orch.cli.doctor import as_document, text
@@ -22,14 +22,16 @@ from emp_orch.control.doctor.machines import program_problem
 from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts
 from emp_orch.fleet.kinds import Kind
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.model import MachineId, RuntimeKind
 from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
 from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.fleet.policy import Hold
 from emp_orch.layout import Layout
 from emp_orch.ports import Holder
 from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.settings import Listen, Settings
+from emp_orch.store.generations import Generation
 from emp_orch.store.status import BreakerStatus, RolloutStatus
 
 SETTINGS = Settings(
@@ -91,6 +93,23 @@ def test_a_folder_without_a_fleet(nothing: Facts) -> None:
     assert "? cannot tell (api, api-ready, monitor): see above" in shown
 
 
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [
+        (WorkerPackage(digest="a" * 64), []),
+        (WorkerPackage(digest="b" * 64), ["what the worker package bbbbbbbbbbbb sends is not known here"]),
+        (None, ["what the worker package of an older emp sends is not known here"]),
+    ],
+)
+def test_machines_that_may_send_scripts_are_told(
+    nothing: Facts, package: WorkerPackage | None, told: list[str]
+) -> None:
+    generation = Generation(number=1, at_ms=0, fleet=fleet([]), digest="", package=package)
+    said = findings(nothing, "scripts", settings=SETTINGS, generation=generation, scripted=frozenset({"a" * 64}))
+    assert [what.rpartition(": ")[2] for level, what, _ in said if level == "warn"] == told
+    assert bool(told) or [level for level, _, _ in said] == ["ok"]
+
+
 REDIS: list[tuple[str, dict[str, Any], str, str]] = [
     ("redis-version", {"redis_version": "6.0.16"}, "fail", "Redis 6.0.16 is too old, 6.2 is needed"),
     ("redis-version", {"redis_version": "6.2.0"}, "ok", "it speaks as Redis 6.2.0, 6.2 is needed"),
@@ -130,6 +149,26 @@ REDIS: list[tuple[str, dict[str, Any], str, str]] = [
     ("connections", {"connected_clients": 17, "maxclients": 20}, "ok", "17 of 20 connections are in use"),
     ("memory", {"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, "ok", "it never evicts, and has memory left"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("together", "level", "what"),
+    [
+        ("", "ok", "services of 1 container are kept apart from its secrets"),
+        (
+            "kernel 5.10.0 has no Landlock, or a seccomp profile hides it",
+            "warn",
+            "services of m can read its secrets and change its programs: "
+            "kernel 5.10.0 has no Landlock, or a seccomp profile hides it",
+        ),
+    ],
+)
+def test_whether_services_of_a_container_are_apart(nothing: Facts, together: str, level: str, what: str) -> None:
+    m = one([COMFYUI], num_gpus=1, runtime=RuntimeKind.COMPOSE)
+    observed = look(m, machines={m.id: report(m, together=together)})
+    found = msgspec.structs.replace(difference(), desired=wish(m), observed=observed)
+    said = findings(nothing, "services-apart", difference=found)
+    assert [f[:2] for f in said] == [(level, what)]
 
 
 @pytest.mark.parametrize(("check", "info", "level", "what"), REDIS)

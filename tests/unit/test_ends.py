@@ -12,7 +12,7 @@ from emp_orch.fleet.ends import MAX_LINE, MAX_LINES, how, how_in_short, lasted, 
 from emp_orch.fleet.observed import ProgramEnd
 from emp_orch.lifemark import leave_log_mark
 from emp_orch.runtimes import end_files
-from emp_orch.runtimes.last_words import HIDDEN, Place, began, last_words, redacted, shown
+from emp_orch.runtimes.last_words import HIDDEN, REMOVED_LINE, Place, began, last_words, redacted, shown
 from emp_orch.runtimes.supervisor import ProcessInfo
 from emp_orch.runtimes.supervisor_log import LoggedEnd, last_end
 
@@ -168,6 +168,9 @@ def test_words_are_of_this_life_alone(tmp_path: Path) -> None:
     other = Place(pid=7, inode=place.inode + 1, size=place.size)
     assert last_words(log, 7, other, ()) == ("new",)
     assert last_words(log, 7, None, ()) == ("new",)
+    # What emp wrote at the head of a log that it made again is no word of the program.
+    log.write_text(f"2026-11-30 04:35:38,641 WARNING {REMOVED_LINE}")
+    assert last_words(log, 7, None, ()) == ()
 
 
 def test_words_of_a_life_that_others_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from compose_support import container, control_text, placed, placed_control, read, text
 from fleet_support import COMFYUI, SIMULATION, service
 
+from emp_orch import __version__
 from emp_orch.fleet.model import GpuKind, Gpus, Limits, ServiceName, Stop, Volume, WorkerSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -81,7 +82,8 @@ def test_no_golden_file_is_left_over() -> None:
 
 def test_names_that_yaml_would_take_for_something_else() -> None:
     document = read(TEXTS["compose-names"])
-    assert list(document["services"]) == list(document["volumes"]) == ["1", "x-1", "true", "null", "0x1f"]
+    assert list(document["services"]) == ["1", "x-1", "true", "null", "0x1f"]
+    assert list(document["volumes"]) == [v for name in document["services"] for v in (name, f"{name}.own")]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -107,16 +109,20 @@ def test_what_a_container_is_told() -> None:
         "EMP_REDIS_PREFIX": "",
         "EMP_ARTIFACTS_URL": "file:///srv/fleet/.emp/artifacts",
         "EMP_SECRETS": "/run/secrets/secrets.json",
+        "EMP_ORDERS": "/run/secrets/orders.json",
         "EMP_API": "/run/secrets/api.json",
     }
     assert first["ports"] == ["127.0.0.1:8188:8188", "127.0.0.1:8189:8189"]
     assert first["labels"] == {
         "emp.fleet": "f",
         "emp.folder": "0123456789ab",
+        "emp.root": "",
         "emp.machine": "farm-1",
         "emp.generation": "3",
         "emp.config": TWO[0].digest,
         "emp.container": first["labels"]["emp.container"],
+        "emp.image": f"emp-machine:{__version__}",
+        "emp.image-id": "",
     }
     assert first["container_name"] == "emp-f-farm-1"
 
@@ -126,23 +132,25 @@ def test_secrets_are_files_of_the_host_or_lie_in_the_volume() -> None:
     mounted = document["services"]["farm-2"]["secrets"]
     files = {s["target"]: document["secrets"][s["source"]]["file"] for s in mounted}
     folder = "/srv/fleet/.emp/hosts/local/secrets"
-    assert files == {name: f"{folder}/{name}" for name in ("hub_redis_url", "secrets.json", "api.json")}
+    assert files == {name: f"{folder}/{name}" for name in ("hub_redis_url", "secrets.json", "orders.json", "api.json")}
     elsewhere = read(TEXTS["compose-gpus"])
     assert "secrets" not in elsewhere
     environment = elsewhere["services"]["gpu-box"]["environment"]
-    assert environment["HUB_REDIS_URL_FILE"] == "/var/lib/emp/secrets/hub_redis_url"
-    assert environment["EMP_SECRETS"] == "/var/lib/emp/secrets/secrets.json"
+    assert environment["HUB_REDIS_URL_FILE"] == "/var/lib/emp-own/secrets/hub_redis_url"
+    assert environment["EMP_SECRETS"] == "/var/lib/emp-own/secrets/secrets.json"
 
 
 def test_gpus_limits_volumes_and_the_time_to_stop() -> None:
     box: dict[str, Any] = read(TEXTS["compose-gpus"])["services"]["gpu-box"]
     resources = box["deploy"]["resources"]
-    assert resources["limits"] == {"memory": str(64 * 2**30), "cpus": "7.5"}
+    assert resources["limits"] == {"memory": str(64 * 2**30), "cpus": "7.5", "pids": 16384}
+    assert box["memswap_limit"] == str(64 * 2**30)
     assert resources["reservations"]["devices"] == [
         {"driver": "nvidia", "capabilities": ["gpu"], "device_ids": ["3", "1"]}
     ]
     assert box["shm_size"] == str(8 * 2**30)
-    home, models, odd = box["volumes"]
+    home, own, models, odd = box["volumes"]
+    assert own == {"type": "volume", "source": "gpu-box.own", "target": "/var/lib/emp-own"}
     assert home == {"type": "volume", "source": "gpu-box", "target": "/var/lib/emp"}
     assert (models["source"], models["target"], models["read_only"]) == ("/srv/models", "/models", True)
     assert (odd["source"], odd["target"], odd["read_only"]) == ('/srv/$HOME/it\'s "odd"', "/out put", False)

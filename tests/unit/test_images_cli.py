@@ -36,6 +36,7 @@ def test_no_engine_answers(tmp_path: Path) -> None:
         (("build", "--host", "gpu-a"), "'gpu-a' is not the URL of a Docker Engine"),
         (("build", "--base", "--privileged"), "--base '--privileged' is not the name of an image"),
         (("build", "--control", "--cli", ""), "--cli '' is not the name of an image"),
+        (("build", "--store", "nosuch"), "'nosuch' is not one of 's3', 'gcs', 'abfs'"),
         (("build", "--tag", "a b"), "--tag 'a b' is not the name of an image"),
     ],
 )

@@ -9,24 +9,28 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from fleet_support import machine
+from compose_support import container, placed, services_of
+from fleet_support import fleet, machine
 
 from emp_orch import __version__
-from emp_orch.api.rate import Rate
 from emp_orch.cli import join_lines
 from emp_orch.errors import UsageError
-from emp_orch.fleet.model import GpuKind, Gpus
+from emp_orch.fleet.model import GpuKind, Gpus, Limits, RuntimeKind, Volume, WorkerSpec
 from emp_orch.machine.join import Invitation, invitation_of
 from emp_orch.store import queue_lua, queue_lua_care, queue_prelude, reports
-from emp_orch.store.scoped_access import COMMANDS, with_login
+from emp_orch.store.scoped_access import COMMANDS
+from emp_orch.urls import with_login
+from emp_orch.web.rate import Rate
 
 
 def test_both_lines_hold_all_that_the_box_needs() -> None:
-    found = join_lines.lines(machine("box-1"), url="https://emp.example", token="emp1.a.b")
+    box = machine("box-1", runtime=RuntimeKind.EXTERNAL)
+    found = join_lines.lines(fleet([], box), box, url="https://emp.example", token="emp1.a.b")
     words = shlex.split(found.docker)
     assert words[:2] == ["docker", "run"]
     assert words[-1] == f"emp-machine:{__version__}"
-    assert {"--init", "--read-only", "MACHINE_ID=box-1", "emp-box-1:/var/lib/emp"} <= set(words)
+    assert {"--init", "--read-only", "MACHINE_ID=box-1"} <= set(words)
+    assert {"emp-box-1:/var/lib/emp", "emp-box-1-own:/var/lib/emp-own"} <= set(words)
     assert {"EMP_JOIN_URL=https://emp.example", "EMP_JOIN_TOKEN=emp1.a.b"} <= set(words)
     assert words[words.index("--restart") + 1] == "unless-stopped"
     assert "--gpus" not in words
@@ -35,9 +39,40 @@ def test_both_lines_hold_all_that_the_box_needs() -> None:
 
 @pytest.mark.parametrize(("ids", "asked"), [((), "all"), (("0", "3"), '"device=0,3"')])
 def test_a_machine_with_gpus_asks_docker_for_them(ids: tuple[str, ...], asked: str) -> None:
-    found = join_lines.lines(machine(gpus=Gpus(kind=GpuKind.NVIDIA, ids=ids)), url="http://a", token="t")
+    box = machine(gpus=Gpus(kind=GpuKind.NVIDIA, ids=ids), num_gpus=2, runtime=RuntimeKind.EXTERNAL)
+    found = join_lines.lines(fleet([], box), box, url="http://a", token="t")
     words = shlex.split(found.docker)
     assert words[words.index("--gpus") + 1] == asked
+
+
+def test_the_line_makes_the_container_that_compose_makes() -> None:
+    """One function says what it is: only how each of both ways names it differs."""
+    made = {
+        "image": "farm:1",
+        "volumes": (Volume(source="/srv/models", target="/models", read_only=True),),
+        "limits": Limits(memory_bytes=2**30, shm_bytes=2**29, cpus=1.5, swap_bytes=2**28, pids=500),
+        "worker": WorkerSpec(capabilities={}, drain_timeout_s=90.0, job_timeout_s=600.0),
+    }
+    box = machine("box-1", runtime=RuntimeKind.EXTERNAL, **made)
+    words = shlex.split(join_lines.lines(fleet([], box), box, url="http://a", token="t").docker)
+    options = {w: words[n + 1] for n, w in enumerate(words[:-1]) if w.startswith("--")}
+    written = services_of([placed(container("box-1", **made))])["box-1"]
+    limits = written["deploy"]["resources"]["limits"]
+    assert options["--stop-timeout"] + "s" == written["stop_grace_period"] == "165s"
+    assert options["--tmpfs"] == written["tmpfs"][0]
+    assert (options["--memory"], options["--memory-swap"]) == (limits["memory"], written["memswap_limit"])
+    assert options["--memory-swap"] == str(2**30 + 2**28)
+    assert (options["--cpus"], options["--shm-size"]) == (limits["cpus"], written["shm_size"])
+    assert int(options["--pids-limit"]) == limits["pids"] == 500
+    assert options["--cap-drop"] == written["cap_drop"][0]
+    assert options["--security-opt"] == written["security_opt"][0]
+    assert options["--restart"] == written["restart"]
+    assert options["--log-driver"] == written["logging"]["driver"]
+    logs = dict(words[n + 1].split("=") for n, w in enumerate(words) if w == "--log-opt")
+    assert logs == written["logging"]["options"]
+    assert options["--mount"] == '"type=bind","source=/srv/models","target=/models",readonly'
+    assert words[-1] == written["image"] == "farm:1"
+    assert {"--init", "--read-only"} <= set(words)
 
 
 @pytest.mark.parametrize("url", ["ftp://a", "a:3331", "http://", "http://user:pw@a", "http://a?token=x"])

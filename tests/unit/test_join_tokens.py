@@ -105,3 +105,14 @@ def test_a_damaged_key_is_told_without_its_content(tokens: JoinTokens, layout: L
     (layout.control / "join.key").write_bytes(content)
     with pytest.raises(EmpError, match=r"join\.key: it is damaged"):
         tokens.issue("f", "m", expires_s=None)
+
+
+def test_who_is_shut_out_is_so_until_there_is_a_line_for_it_again(tokens: JoinTokens) -> None:
+    tokens.issue("f", "m", expires_s=None)
+    assert tokens.shut_out() == frozenset()
+    tokens.revoke("m")
+    assert tokens.shut_out() == {"m"}
+    tokens.issue("f", "m2", expires_s=None)
+    assert tokens.shut_out() == {"m"}
+    tokens.issue("f", "m", expires_s=None)
+    assert tokens.shut_out() == frozenset()

@@ -22,6 +22,7 @@ from emp_orch.fleet.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.overrides import Override, OverrideKind, drained
+from emp_orch.fleet.package import WorkerPackage
 from emp_orch.fleet.plan import Operation, Verb
 from emp_orch.fleet.policy import Hold
 from emp_orch.fleet.round import Inputs, Round, decide
@@ -117,7 +118,8 @@ def test_a_generation_that_changes_the_machine_sets_it_free() -> None:
 def test_containers_that_people_changed_are_made_anew_however_often_that_was() -> None:
     """Each generation asks for it: that is no try in vain."""
     other = look(A, instances={A.id: structs.replace(running(A), container="old")})
-    memory = Memory(attempts=tries(RESTART, 3), rollout=Rollout(generation=1))
+    given = Rollout(generation=1, pending=frozenset({A.id}), touched=frozenset({A.id}))
+    memory = Memory(attempts=tries(RESTART, 3), rollout=given)
     assert run(decide(Inputs(desired=wish(A), observed=other, memory=memory))) == []
     asked = decide(Inputs(desired=wish(A, generation=2), observed=other, memory=memory))
     assert run(asked) == [RESTART] and asked.memory.quarantined == {}
@@ -135,10 +137,12 @@ def test_a_generation_tries_at_once_what_does_not_run() -> None:
 
 
 def test_a_silent_machine_is_restarted_a_few_times() -> None:
-    desired = wish(A)
+    desired, same = wish(A), Rollout(generation=1)
     silent = look(A, machines={A.id: report(A, seen_ms=NOW_MS - 20_000)})
-    assert run(decide(Inputs(desired=desired, observed=silent, memory=Memory(attempts=tries(RESTART, 2))))) == [RESTART]
-    done = decide(Inputs(desired=desired, observed=silent, memory=Memory(attempts=tries(RESTART, 3))))
+    twice = Memory(attempts=tries(RESTART, 2), rollout=same)
+    assert run(decide(Inputs(desired=desired, observed=silent, memory=twice))) == [RESTART]
+    thrice = Memory(attempts=tries(RESTART, 3), rollout=same)
+    done = decide(Inputs(desired=desired, observed=silent, memory=thrice))
     assert held(done) == [
         f"{RESTART}: needs a person: 3 restarts of the machine in 30 min did not help; `emp restart m0` tries again"
     ]
@@ -232,7 +236,7 @@ def rolling(
     """Machines 0 to 3: those in `new` run generation 2, the others the one before."""
     have = {n: report(FLEET[n], generation=2) if n in set(new) else report(OLD[n]) for n in range(4)}
     seen = {FLEET[n].id: m for n, m in {**have, **(machines or {})}.items()}
-    return at(look(*FLEET[:4], machines=seen), ms)
+    return at(look(*FLEET[:4], machines=seen, **more), ms)
 
 
 def second(**changes: Any) -> Desired:
@@ -294,6 +298,94 @@ def test_a_stalled_rollout_goes_back_to_the_last_good_generation_when_that_was_a
         decide(Inputs(desired=unasked, observed=rolling(machines=broken, ms=600_000), memory=first.memory)).rollback
         is None
     )
+
+
+def moved(*numbers: int) -> dict[MachineId, Instance]:
+    """Machines 0 to 3 as containers would be: those given were made for the generation before."""
+    lives = {m.id: running(m) for m in FLEET[:4]}
+    return {**lives, **{FLEET[n].id: structs.replace(running(FLEET[n]), container="old") for n in numbers}}
+
+
+def looping(n: int, ms: int) -> dict[MachineId, Instance]:
+    """Machine `n` was made anew, and its container ends at once, again and again; the others are as they were."""
+    lives = {**moved(*(i for i in range(4) if i != n)), FLEET[n].id: running(FLEET[n], NOW_MS + ms - 2_000)}
+    return {i: structs.replace(found, boot_id="") if i == FLEET[n].id else found for i, found in lives.items()}
+
+
+def test_an_image_whose_containers_end_at_once_goes_no_further_and_is_taken_back() -> None:
+    before = decide(Inputs(desired=wish(*FLEET[:4]), observed=look(*FLEET[:4], instances=moved()), memory=Memory()))
+    desired = second(rollback=True, progress_deadline_ms=60_000)
+    first = decide(Inputs(desired=desired, observed=rolling(instances=moved(0, 1, 2, 3)), memory=before.memory))
+    assert [k for k in run(first) if k.startswith("restart")] == ["restart-machine/m0"]
+    memory = over(first.memory, run(first))
+    unheard = report(FLEET[0], seen_ms=NOW_MS - 60_000)
+    for ms in (20_000, 40_000):
+        seen = rolling(new=[1, 2, 3], machines={0: unheard}, instances=looping(0, ms), ms=ms)
+        done = decide(Inputs(desired=desired, observed=seen, memory=memory))
+        assert run(done) == [] and done.rollback is None
+        assert "restart-machine/m1: max_unavailable: 1 of 1 are out already (m0)" in held(done)
+        memory = done.memory
+    seen = rolling(new=[1, 2, 3], machines={0: unheard}, instances=looping(0, 70_000), ms=70_000)
+    stalled = decide(Inputs(desired=desired, observed=seen, memory=memory))
+    assert stalled.rollback == 1 and told(stalled, "rollout_stalled") == ["rollout_stalled"]
+
+
+def test_a_machine_that_a_generation_broke_is_out_also_when_it_is_left_to_a_person() -> None:
+    desired = structs.replace(second(), max_unavailable=2)
+    given = Rollout(generation=2, pending=frozenset(m.id for m in FLEET[:4]), touched=frozenset({A.id}))
+    name = f"start-program/m0/{A.programs[-2].name}"
+    memory = Memory(rollout=given, quarantined={name: "x"})
+    broken = rolling(machines={0: fatal(FLEET[0], generation=2)})
+    done = decide(Inputs(desired=desired, observed=broken, memory=memory))
+    assert run(done) == ["send-configuration/m1"]
+    assert "send-configuration/m2: max_unavailable: 2 of 2 are out already (m0, m1)" in held(done)
+
+
+def test_what_had_failed_before_a_generation_came_does_not_halt_it() -> None:
+    others = {m.id: report(m) for m in OLD[1:4]}
+    failed = look(FLEET[0], *OLD[1:4], machines={A.id: hanging(FLEET[0]), **others})
+    before = decide(Inputs(desired=wish(FLEET[0], *OLD[1:4]), observed=failed, memory=Memory()))
+    memory = over(before.memory, run(before))
+    first = decide(Inputs(desired=second(), observed=rolling(machines={0: hanging(FLEET[0])}, ms=9_000), memory=memory))
+    assert first.memory.rollout.ill == {A.id}
+    assert "send-configuration/m1" in run(first)
+
+
+def test_a_machine_that_fails_while_it_settles_was_broken_by_the_generation() -> None:
+    desired = second(min_healthy_ms=5_000)
+    settling = Rollout(generation=2, pending=frozenset({FLEET[1].id}), settling={A.id: NOW_MS - 1_000}, done=1, good=1)
+    seen = rolling(new=[2, 3], machines={0: fatal(FLEET[0], generation=2)})
+    done = decide(Inputs(desired=desired, observed=seen, memory=Memory(rollout=settling)))
+    assert "send-configuration/m1: the rollout of generation 2 is halted: m0 failed with it" in held(done)
+    assert done.memory.rollout.good == 1 and A.id in done.memory.rollout.touched
+
+
+def test_workers_of_another_package_are_restarted_machine_by_machine() -> None:
+    package = WorkerPackage(digest="2" * 64)
+    desired = structs.replace(second(), package=package)
+    there = {n: report(FLEET[n], generation=2, package=package.digest) for n in range(4)}
+    seen = rolling(machines=there)
+    old = {i: structs.replace(w, report=structs.replace(w.report, package="1" * 64)) for i, w in seen.workers.items()}
+    done = decide(Inputs(desired=desired, observed=structs.replace(seen, workers=old), memory=Memory()))
+    assert run(done) == ["restart-program/m0/redis-worker-gpu0"]
+    (attempt,) = done.memory.attempts.values()
+    assert attempt.times_ms == ()
+
+
+def test_nothing_is_taken_back_that_nobody_was_given() -> None:
+    """A pause stands, or a host is away: the generation has nothing to do with it."""
+    rollout = Rollout(generation=2, pending=frozenset({A.id}), progress_ms=NOW_MS - 700_000, good=1)
+    pause = Override(kind=OverrideKind.PAUSE, reason="night", by="kim")
+    desired, memory = second(rollback=True), Memory(rollout=rollout)
+    done = decide(Inputs(desired=desired, observed=rolling(), memory=memory, overrides=(pause,)))
+    assert done.memory.rollout.stalled and done.rollback is None
+
+
+def test_a_generation_frees_what_nobody_hears() -> None:
+    quarantined = Memory(attempts=tries(RESTART, 3), quarantined={RESTART: "x"}, rollout=Rollout(generation=1))
+    silent = look(A, machines={A.id: report(A, seen_ms=NOW_MS - 20_000)})
+    assert run(decide(Inputs(desired=wish(A), observed=silent, memory=quarantined))) == []
+    assert run(decide(Inputs(desired=wish(A, generation=2), observed=silent, memory=quarantined))) == [RESTART]
 
 
 # --- drains

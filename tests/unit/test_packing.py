@@ -12,6 +12,11 @@ from emp_orch import packing, resources
 from emp_orch.control.packing import KEPT, keep_own, own_package
 from emp_orch.layout import Layout
 from emp_orch.packing import pack
+from emp_orch.runtimes import package_scripts
+from emp_orch.store.keys import Keys
+from emp_orch.store.machine_scripts import FORMER, own_texts
+from emp_orch.store.reports import FORGET, PUT
+from emp_orch.store.scripts import digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +77,32 @@ def test_the_last_few_stay_and_a_damaged_one_is_mended(tmp_path: Path) -> None:
     keep_own(layout)
     assert own.read_bytes() == packing.own_archive()
     assert own.stat().st_mode & 0o777 == 0o600
-    left = {p.name[0] for p in layout.packages.iterdir() if p != own}
+    left = {p.name[0] for p in layout.packages.glob("*.tar") if p != own}
     assert left == {str(n) for n in range(3, KEPT + 2)}
     keep_own(layout)
-    assert len(list(layout.packages.iterdir())) == KEPT
+    assert len(list(layout.packages.glob("*.tar"))) == KEPT
+
+
+def test_an_apply_leaves_what_its_emp_sends_to_redis_and_the_last_few_stay(tmp_path: Path) -> None:
+    layout, digest = Layout(tmp_path), own_package().digest
+    layout.packages.mkdir(parents=True)
+    for n in range(package_scripts.KEPT + 2):
+        package_scripts.keep(layout, f"{n:064}", "p:", (f"return {n}",))
+        os.utime(layout.package_scripts(f"{n:064}"), (n, n))
+    for _ in range(2):
+        keep_own(layout, "p:")
+        known = package_scripts.brought(layout, "p:")
+        assert known.pop(digest) == own_texts(Keys("p:"))
+        assert known == {f"{n:064}": (f"return {n}",) for n in range(3, package_scripts.KEPT + 2)}
+        assert layout.package_scripts(digest).stat().st_mode & 0o777 == 0o600
+    assert package_scripts.brought(layout, "q:") == {}, "other keys: other texts"
+    layout.package_scripts(digest).write_text("{")
+    assert digest not in package_scripts.brought(layout, "p:")
+    assert package_scripts.brought(Layout(tmp_path / "none"), "p:") == {}
+
+
+def test_what_agents_of_a_release_send_is_loaded_by_later_ones_too() -> None:
+    """An image or a box of an older emp sends the scripts that it has. Whoever changes PUT or FORGET after a release
+    puts the text that was released into FORMER, and adds the new digest here."""
+    released = {"f5c80b8570c79a5dede4a05afe5809e67c5b93d2", "3e49328b5cea51c38af201c9c190a36683565038"}
+    assert released <= {digest_of(text) for text in (PUT, FORGET, *FORMER)}

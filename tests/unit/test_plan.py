@@ -10,7 +10,7 @@ from emp_orch.control.generation import as_desired
 from emp_orch.fleet import plan
 from emp_orch.fleet.desired import DesiredMachine
 from emp_orch.fleet.drift import Desired, Drift, Kind, diff
-from emp_orch.fleet.model import Fleet, MachineId, ProgramName, Scale, WorkerId
+from emp_orch.fleet.model import Fleet, MachineId, ProgramName, RuntimeKind, Scale, WorkerId
 from emp_orch.fleet.observed import Instance, InstanceState, Observed
 from emp_orch.fleet.plan import Effect, MachineChange, Operation, Verb
 from emp_orch.store.generations import Generation
@@ -61,13 +61,20 @@ REMEDIES = {
     Kind.AGENT_OUTDATED: "restart program m p  (restart): it is this: why  [emp.yaml:1:1]",
     Kind.SUPERVISORD_OUTDATED: "restart machine m  (restart): why  [emp.yaml:1:1]",
     Kind.EMP_OUTDATED: "",
+    Kind.REDIS_DAMAGED: "",
     Kind.CONNECTOR_BROKEN: "",
+    Kind.STORE_BROKEN: "",
     Kind.CONNECTOR_UNHEALTHY: "restart program m p  (restart): c is this: why  [emp.yaml:1:1]",
     Kind.SERVICE_STUCK: "restart program m p  (restart): s is this: why  [emp.yaml:1:1]",
     Kind.SERVICE_OCCUPIED: "",
     Kind.WORKER_SURPLUS: "",
     Kind.MACHINE_CONFLICT: "",
+    Kind.ORDERS_FORGED: "",
     Kind.MACHINE_WRONG_REDIS: "restart machine m  (restart): why  [emp.yaml:1:1]",
+    Kind.IMAGE_MOVED: "",
+    Kind.CONTAINER_PAUSED: "start machine m  (start): why  [emp.yaml:1:1]",
+    Kind.CONTAINER_CUT_OFF: "start machine m  (start): why  [emp.yaml:1:1]",
+    Kind.CONTAINER_LOOPING: "",
     Kind.CONTAINER_OUTDATED: "restart machine m  (recreate): why  [emp.yaml:1:1]",
     Kind.DISK_FULL: "",
     Kind.GPU_LOST: "",
@@ -169,6 +176,7 @@ def text(changes: tuple[MachineChange, ...]) -> str:
 ONE_GPU = one([SIMULATION, COMFYUI])
 STARTED_OTHERWISE = one([structs.replace(SIMULATION, start_s=5.0), COMFYUI])
 ELSEWHERE = one([SIMULATION], machine_id="n")
+BOXED = one([SIMULATION], runtime=RuntimeKind.COMPOSE, image="image:1")
 NOT_RUNNING = look(ONE_GPU, machines={}, instances={M.id: Instance(machine_id=M.id, state=InstanceState.GONE)})
 CHANGES: list[tuple[str, list[DesiredMachine], Desired, Observed, str]] = [
     ("nothing changes", [ONE_GPU], wish(ONE_GPU), look(ONE_GPU), ""),
@@ -241,7 +249,23 @@ CHANGES: list[tuple[str, list[DesiredMachine], Desired, Observed, str]] = [
         [ONE_GPU, ELSEWHERE],
         wish(ONE_GPU, prune=True),
         look(ONE_GPU, ELSEWHERE),
-        "n (remove): no longer in emp.yaml  -shared-setup,simulation-installer,simulation,redis-worker-gpu0",
+        "n (remove): no longer in emp.yaml; its folder is removed  "
+        "-shared-setup,simulation-installer,simulation,redis-worker-gpu0",
+    ),
+    (
+        "surplus already, pruning",
+        [ONE_GPU],
+        wish(ONE_GPU, prune=True),
+        look(ONE_GPU, ELSEWHERE, instances={M.id: running(M), ELSEWHERE.id: structs.replace(running(M), host="h")}),
+        "n (remove): emp.yaml has not named it for a while; its container and its volume are removed",
+    ),
+    ("surplus already, without pruning", [ONE_GPU], wish(ONE_GPU), look(ONE_GPU, ELSEWHERE), ""),
+    (
+        "another image: nothing runs on in a new container",
+        [BOXED],
+        wish(one([SIMULATION], runtime=RuntimeKind.COMPOSE, image="image:2")),
+        look(BOXED),
+        "m (recreate): image image:1 → image:2  ~shared-setup,simulation-installer,simulation,redis-worker-gpu0",
     ),
     (
         "no longer named, and not running",

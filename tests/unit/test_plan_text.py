@@ -11,6 +11,7 @@ from msgspec import structs
 from emp_orch.control.plan_text import plan_lines
 from emp_orch.control.preview import Preview
 from emp_orch.control.proposal import Proposal
+from emp_orch.fleet.inherits import InheritChange
 from emp_orch.fleet.model import MachineId, ProgramName
 from emp_orch.fleet.plan import Effect, MachineChange
 from emp_orch.settings import Listen, Settings
@@ -29,7 +30,7 @@ PROPOSAL = Proposal(
         api=LISTEN,
         monitor=LISTEN,
     ),
-    secrets={},
+    secrets={"env:TOKEN": "of-no-interest"},
     source="emp.yaml",
     why="apply emp.yaml",
 )
@@ -59,6 +60,10 @@ def _names(*names: str) -> tuple[ProgramName, ...]:
 
 HEAD = "fleet f: generation 3 → 4"
 MANY = _names(*(f"comfyui-gpu{n}" for n in range(2, 64)), "redis-worker-gpu2", "redis-worker-gpu3", "simulation")
+INHERITS = (
+    InheritChange(programs=_names("s-gpu0", "s-gpu1", "s-gpu2"), more=("A", "B"), less=("C",)),
+    InheritChange(programs=_names("t"), more=("A",), less=()),
+)
 ODD = _names("a01", "a02", "a03", "b9", "b10", "b11", "1", "2", "3", "c1", "c3")
 
 
@@ -103,6 +108,24 @@ ODD = _names("a01", "a02", "a03", "b9", "b10", "b11", "1", "2", "3", "c1", "c3")
             _seen(rotated=("env:TOKEN",)),
             [HEAD, "  ~ secret env:TOKEN has another value: programs get it when they start again (emp restart)"],
             id="a secret",
+        ),
+        pytest.param(
+            "emp.yaml",
+            _seen(rotated=("env:HF_HOME",)),
+            [HEAD, "  ~ env:HF_HOME is not set any more: programs run without it when they start again (emp restart)"],
+            id="what was inherited",
+        ),
+        pytest.param(
+            "emp.yaml",
+            _seen(changes=(_change(changed=_names("s-gpu0", "s-gpu1", "s-gpu2", "t"), inherits=INHERITS),)),
+            [
+                HEAD,
+                "  ~ m  (in place): why  [emp.yaml:9:3]",
+                "      ↻ s-gpu0…2, t",
+                "      ~ s-gpu0…2 inherit A, B and no longer inherit C",
+                "      ~ t inherits A",
+            ],
+            id="who inherits what",
         ),
     ],
 )

@@ -36,7 +36,7 @@ def test_init_then_validate(tmp_path: Path) -> None:
         f"wrote {tmp_path}/emp.yaml and .gitignore\n"
         "next: emp validate   check it\n"
         "      emp apply      bring it up\n"
-        "      emp diff       see how what runs differs from the file\n"
+        "      emp diff       see how what runs differs from what was applied\n"
     )
     assert (tmp_path / ".gitignore").read_text() == ".emp/\nlogs/\n.env\n"
     first = (tmp_path / "emp.yaml").read_text().split("\n")[0]
@@ -129,7 +129,7 @@ def test_validate_asks_about_a_connector_that_looks_misspelt(tmp_path: Path) -> 
     lines = "  {}: {{scale: per_gpu, command: x, port: {}, connector: {}}}\n"
     (tmp_path / "emp.yaml").write_text(
         "version: 1\nname: f\nservices:\n"
-        + "".join(lines.format(*row) for row in (("a", 1, "comfy"), ("b", 2, "http"), ("c", 3, "quite-another")))
+        + "".join(lines.format(*row) for row in (("a", 1, "comfy"), ("b", 2, "simulation"), ("c", 3, "quite-another")))
         + "machines:\n  m: {services: [a, b, c]}\n"
     )
     valid = emp(tmp_path, "validate")

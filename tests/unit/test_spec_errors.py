@@ -30,7 +30,11 @@ def doc(services: str = "", machines: str = "", rest: str = "") -> str:
     return text + (f"machines:\n{machines}" if machines else "")
 
 
-FREE = "    choose a folder apart from /var/lib/emp, /run/secrets, /opt/emp, /tmp, /proc, /sys, /dev"
+WAY_TO_API = (
+    "    api: {host: 0.0.0.0, token: {env: EMP_TOKEN}, machine_url: http://HOST:3331}, "
+    "or jobs: {artifacts: s3://BUCKET/FOLDER} and `emp images build --store s3`"
+)
+FREE = "    choose a folder apart from /var/lib/emp, /var/lib/emp-own, /run/secrets, /opt/emp, /tmp, /proc, /sys, /dev"
 
 
 class Case(NamedTuple):
@@ -317,7 +321,7 @@ CASES = [
         "api_null",
         HEAD + "api:\n",
         [
-            "emp.yaml:3:5: api: expected a mapping with host, port, token and machine_url, found nothing",
+            "emp.yaml:3:5: api: expected a mapping with host, port, token, tokens and machine_url, found nothing",
             "    give it a value, or remove the key",
         ],
     ),
@@ -398,14 +402,14 @@ CASES = [
         "redis_http",
         HEAD + "redis: {url: 'http://u:hunter2@h'}\n",
         [
-            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis://, rediss:// or unix://, found a URL that begins with http://",
+            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://, found a URL that begins with http://",
         ],
     ),
     Case(
         "redis_text",
         HEAD + "redis: {url: hunter2}\n",
         [
-            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis://, rediss:// or unix://, found text",
+            "emp.yaml:3:14: redis.url: expected embedded, or a URL that begins with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://, found text",
         ],
     ),
     Case(
@@ -413,7 +417,7 @@ CASES = [
         HEAD + "redis: {url: 'redis://u:hunter2@h:x'}\n",
         [
             "emp.yaml:3:14: redis.url: expected a port from 1 to 65535 and a plain host in the URL",
-            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, unix:///socket[?db=database], or redis+sentinel://host:port,host:port/name[/database]",
         ],
     ),
     Case(
@@ -421,7 +425,7 @@ CASES = [
         HEAD + "redis: {url: 'redis://:hunter2@'}\n",
         [
             "emp.yaml:3:14: redis.url: expected a host in the URL",
-            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, unix:///socket[?db=database], or redis+sentinel://host:port,host:port/name[/database]",
         ],
     ),
     Case(
@@ -429,7 +433,7 @@ CASES = [
         HEAD + "redis: {url: 'redis://h/hunter2'}\n",
         [
             "emp.yaml:3:14: redis.url: expected a database number after the host in the URL",
-            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, unix:///socket[?db=database], or redis+sentinel://host:port,host:port/name[/database]",
         ],
     ),
     Case(
@@ -438,7 +442,7 @@ CASES = [
         [
             "emp.yaml:3:14: redis.url: expected a password whose special characters are percent-encoded: "
             "/ as %2F, # as %23, ? as %3F, @ as %40, : as %3A, % as %25",
-            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, unix:///socket[?db=database], or redis+sentinel://host:port,host:port/name[/database]",
         ],
     ),
     Case(
@@ -447,7 +451,7 @@ CASES = [
         "machines: {m: {runtime: external, services: []}}\n",
         [
             "emp.yaml:3:14: redis.url: expected the whole path of a socket in the URL",
-            "    redis://[user:password@]host[:port][/database], rediss://…, or unix:///socket[?db=database]",
+            "    redis://[user:password@]host[:port][/database], rediss://…, unix:///socket[?db=database], or redis+sentinel://host:port,host:port/name[/database]",
             "emp.yaml:3:48: redis.machine_url: machines in containers and boxes that join cannot reach a socket of "
             "this host",
             "    redis: {machine_url: redis://HOST:PORT}",
@@ -511,6 +515,36 @@ CASES = [
         [
             "emp.yaml:4:35: services.a.connector_options: there is no connector that takes them",
             "    connector: http",
+        ],
+    ),
+    Case(
+        "http_without_its_path",
+        doc("  a: {scale: per_gpu, command: x, port: 1, connector: http}\n"),
+        [
+            "emp.yaml:4:3: services.a: connector http: path is missing",
+            "    the path that takes a job, for example /generate",
+        ],
+    ),
+    Case(
+        "connector_options_by_the_connectors_own_rules",
+        doc(
+            "  a: {scale: per_gpu, command: x, port: 1, connector: http, connector_options: {pth: /x}}\n"
+            "  b: {scale: per_gpu, command: x, port: 2, connector: http, connector_options: {path: '${SECRET:-x}'}}\n"
+            "  c: {scale: per_gpu, command: x, port: 3, connector: http, connector_options: {path: /x, mode: poll}}\n"
+            "  d: {scale: per_gpu, command: x, port: 4, connector: comfyui, connector_options: {tidy: {keep: soon}}}\n"
+            "  e: {scale: per_gpu, command: x, port: 5, connector: simulation, connector_options: {speed: 3}}\n"
+        ),
+        [
+            "emp.yaml:4:81: services.a.connector_options.pth: is unknown",
+            "    did you mean path?",
+            "emp.yaml:5:81: services.b.connector_options.path: must begin with one /, found text from ${SECRET}",
+            "    the host and port are those of the service",
+            "emp.yaml:6:61: services.c.connector_options: connector http: id_field is missing",
+            "    mode poll needs id_field, status_path, status_field, done",
+            'emp.yaml:7:91: services.d.connector_options.tidy.keep: does not fit, found "soon"',
+            "    write a duration, as 10m",
+            "emp.yaml:8:87: services.e.connector_options.speed: is unknown: it takes no options",
+            "    remove it",
         ],
     ),
     Case(
@@ -1090,8 +1124,23 @@ CASES = [
         [
             "emp.yaml:5:45: machines.m.host: a is another host, and cannot reach the embedded Redis",
             "    redis: {machine_url: redis://HOST:PORT}",
-            "emp.yaml:5:45: machines.m.host: a is another host, and cannot write to the folder .emp/artifacts of this one",
-            "    jobs: {artifacts: s3://BUCKET/FOLDER}, or another store that all reach",
+            "emp.yaml:5:45: machines.m.host: a is another host, and does not see the artifact store: files of jobs go "
+            "through the API, and api.machine_url does not say how it reaches that",
+            WAY_TO_API,
+        ],
+    ),
+    Case(
+        "machines_elsewhere_and_an_api_of_their_own",
+        doc(
+            "",
+            "  m: {runtime: compose, services: [], host: a}\n",
+            "hosts: {a: {docker: 'ssh://a'}}\njobs: {artifacts: 'file:///srv/store'}\n"
+            "redis: {url: 'redis://hub'}\napi: {machine_url: 'http://localhost:3331'}\n",
+        ),
+        [
+            "emp.yaml:8:45: machines.m.host: a is another host, and does not see the artifact store: files of jobs go "
+            "through the API, and http://localhost:3331 is this host's own",
+            WAY_TO_API,
         ],
     ),
     Case(

@@ -49,7 +49,7 @@ def test_every_form_of_a_workflow_is_taken(tmp_path: Path, text: str) -> None:
         ('{"1": {"inputs": {}}}', "warmup: sub/w.json", "has no class_type"),
         ('{"nodes": [], "links": []}', "warmup: sub/w.json", "editor's format"),
         (" " * 300_000, "warmup: sub/w.json", "is larger than 256 KiB"),
-        (NODE, "warmup: sub/w.json, connector: http", "does not have that connector"),
+        (NODE, "warmup: sub/w.json, connector: http, connector_options: {path: /x}", "does not have that connector"),
         (
             f'{{"prompt": {NODE}, "extra_data": {{"api_key_comfy_org": "comfyui-0123456789"}}}}',
             "warmup: sub/w.json",
@@ -89,7 +89,7 @@ def test_it_travels_with_the_machine_and_another_content_is_another_configuratio
         ("", ("--discover", "comfyui=60")),
         ("discover: 5m", ("--discover", "comfyui=300")),
         ("discover: 0s", ()),
-        ("connector: http", ()),
+        ("connector: http, connector_options: {path: /x}", ()),
     ],
 )
 def test_how_often_a_service_is_asked_is_the_workers_argument(

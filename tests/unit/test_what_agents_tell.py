@@ -67,7 +67,7 @@ def test_what_an_older_agent_wrote_still_decodes() -> None:
     assert msgspec.convert(old, MachineReport) == report(M).report
     state = {"boot_id": "1-1", "announced": ["x"], "last_command": "3-0", "epoch": 2}
     assert msgspec.convert(state, AgentState).stopped == ()
-    assert WorkerReport.__struct_fields__[-1] == "redis"
+    assert WorkerReport.__struct_fields__[-2:] == ("redis", "store_error")
 
 
 # -- rivals

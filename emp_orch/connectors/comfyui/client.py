@@ -17,7 +17,6 @@ from emp_orch.connectors.comfyui.folders import Folders
 from emp_orch.connectors.comfyui.follow import Follower
 from emp_orch.connectors.comfyui.isolation import mark_of, marks_in
 from emp_orch.connectors.comfyui.occupancy import Occupancy
-from emp_orch.connectors.comfyui.options import Tidy
 from emp_orch.connectors.comfyui.outputs import Collector
 from emp_orch.connectors.comfyui.progress import Costs
 from emp_orch.connectors.comfyui.protocol import Interrupted, OutOfMemory, Record, Workflow, check, partly_refused
@@ -26,6 +25,7 @@ from emp_orch.connectors.comfyui.session import TooLarge
 from emp_orch.connectors.comfyui.tidy import Tidier
 from emp_orch.connectors.http_client import NETWORK
 from emp_orch.jobs.model import Result
+from emp_orch.options.comfyui import Tidy
 
 log = logging.getLogger("emp.worker")
 
@@ -127,7 +127,7 @@ class ComfyClient:
             raise
 
     async def _queue(self, attempt: Attempt, follower: Follower) -> Record | None:
-        """Queue the workflow under an id that is recorded before, so that no run is ever nobody's.
+        """Queue the workflow under an id that Redis is sent before, so that no run is ever nobody's.
 
         The run's record, where the answer was lost and the run is over.
         """

@@ -15,7 +15,6 @@ from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfyui.extra import extra_data_of
 from emp_orch.connectors.comfyui.folders import Folders, cwd_behind, folders_of
 from emp_orch.connectors.comfyui.inputs import Inputs, referring
-from emp_orch.connectors.comfyui.options import options_of
 from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
 from emp_orch.connectors.comfyui.watch import Watch
 from emp_orch.connectors.http_client import NETWORK
@@ -23,6 +22,7 @@ from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
 from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.workflows import normalised
+from emp_orch.options.comfyui import options_of
 
 
 class _System(Struct):

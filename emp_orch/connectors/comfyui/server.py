@@ -15,6 +15,7 @@ from msgspec import Struct
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.protocol import Queued, QueueState, Record, refusal
 from emp_orch.connectors.comfyui.session import POST_S, Session
+from emp_orch.jobs.outputs import is_safe_id
 
 MAX_CLIENT_ID = 200
 
@@ -47,6 +48,8 @@ class Server(Session):
 
     async def record(self, prompt_id: str) -> Record | None:
         """What it keeps of a run that is over; None when it knows no end of it."""
+        if not is_safe_id(prompt_id):
+            return None  # what we send is; this one came by Redis, and would be another path
         return msgspec.json.decode(await self.get(f"history/{prompt_id}"), type=dict[str, Record]).get(prompt_id)
 
     async def held(self, prompt_id: str) -> Held | None:

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from emp_orch.connectors.comfyui.folders import Folders
 from emp_orch.connectors.comfyui.isolation import is_marked
-from emp_orch.connectors.comfyui.options import Tidy
 from emp_orch.connectors.comfyui.protocol import File
+from emp_orch.options.comfyui import Tidy
 
 log = logging.getLogger("emp.worker")
 

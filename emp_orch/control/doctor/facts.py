@@ -43,9 +43,11 @@ from emp_orch.marks import Mark
 from emp_orch.ports import Holder, port_holders
 from emp_orch.procident import ProcessIdentity
 from emp_orch.runtimes import all_instances, runtimes_of
+from emp_orch.runtimes.package_scripts import brought
 from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import EngineAddress, Settings
 from emp_orch.spec.devices import Note, notes_here
+from emp_orch.store.artifact_url import is_local
 from emp_orch.store.artifacts import Artifacts
 from emp_orch.store.generations import Generation
 from emp_orch.store.rights import Lacks
@@ -54,6 +56,8 @@ from emp_orch.store.rights import Lacks
 DEADLINE_S = 2.5
 # Longer than a look waits for a host (runtimes/docker_hosts.LOOK_S): that one is silent is then known of it alone.
 HOSTS_S = 6.0
+# The package of a far store tries some times, for seconds, before it says what is wrong.
+FAR_STORE_S = 10.0
 ASK_AT_ONCE = 16
 
 T = TypeVar("T")
@@ -76,7 +80,8 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
 class Facts(Struct, frozen=True, kw_only=True):
     """`fleet` and `wanted` are what emp.yaml asks for now, None without one; `settings` are in force, Unknown when
     nothing was applied in this folder. `begun`: of the `holders`, by pid, those that this fleet began. `now_ms` is
-    this host's clock. `artifacts` None: the store works. `rights` None: the Redis is emp's own.
+    this host's clock. `artifacts` None: the store works. `rights` None: the Redis is emp's own. `scripted`: the worker
+    packages whose scripts are known here.
     """
 
     now_ms: int
@@ -107,10 +112,15 @@ class Facts(Struct, frozen=True, kw_only=True):
     engines: dict[str, EngineFacts | Unknown] = {}
     checkouts: tuple[CheckoutFacts, ...] = ()
     cards: tuple[Note, ...] = ()
+    scripted: frozenset[str] = frozenset()
 
     @property
     def redis_settings(self) -> Settings | Unknown:
         return _of_redis(self.settings, self.wanted)
+
+    @property
+    def store_settings(self) -> Settings | Unknown:
+        return _of_store(self.settings, self.wanted)
 
     def machine_lives(self, machine_id: str) -> bool:
         instance = self.instances.get(MachineId(machine_id))
@@ -129,26 +139,31 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
     settings = _settings(layout)
     plane = plane_of(layout)
     fleet, asked = await asyncio.to_thread(_emp_yaml, layout, environ)
-    async with sessions.straight(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http, asyncio.TaskGroup() as t:
+    uid = settings.uid if isinstance(settings, Settings) else None
+    async with (
+        sessions.to_own(uid, timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http,
+        asyncio.TaskGroup() as t,
+    ):
 
         def fact(work: Awaitable[T], within_s: float = DEADLINE_S) -> asyncio.Task[T | Unknown]:
             return t.create_task(_try(work, within_s))
 
         parts = fact(plane.programs())
         if isinstance(asks := _of_redis(settings, asked), Settings):
-            redis = fact(read_redis(asks))
+            redis = fact(read_redis(asks, [m.id for m in fleet.machines] if isinstance(fleet, Fleet) else ()))
             rights = fact(_rights(asks))
+        if isinstance(stores := _of_store(settings, asked), Settings):
+            artifacts = fact(_artifacts(stores), DEADLINE_S if is_local(stores.artifacts) else FAR_STORE_S)
         holders = fact(asyncio.to_thread(port_holders, _ports(settings, fleet)))
         machines = fact(_machines(layout))
         if isinstance(settings, Settings):
             runtimes = runtimes_of(layout, settings)
             instances = fact(all_instances(runtimes), HOSTS_S)
-            machine_redis = fact(run_id(settings.machine_redis_url))
+            machine_redis = fact(run_id(settings.machine_redis_url, settings.redis_owner))
             found = fact(difference(layout, runtimes), HOSTS_S)
             health = fact(_get(http, settings.api, "/health"))
             ready = fact(_get(http, settings.api, "/ready"))
             monitor = fact(_get(http, settings.monitor, "/"))
-            artifacts = fact(_artifacts(settings))
         checkouts = fact(checkout_facts(fleet)) if isinstance(fleet, Fleet) else None
         cards = fact(asyncio.to_thread(lambda: tuple(notes_here(fleet)))) if isinstance(fleet, Fleet) else None
         engines = t.create_task(engine_facts(_hosts(settings, asked), fleet if isinstance(fleet, Fleet) else None))
@@ -182,18 +197,26 @@ async def gather(layout: Layout, environ: Mapping[str, str]) -> Facts:
         api_health=nothing or health.result(),
         api_ready=nothing or ready.result(),
         monitor=nothing or monitor.result(),
-        artifacts=nothing or artifacts.result(),
+        artifacts=stores if isinstance(stores, Unknown) else artifacts.result(),
         machines={} if isinstance(seen, Unknown) else seen,
         instances={} if isinstance(lives, Unknown) else lives,
         engines=engines.result(),
         checkouts=() if looked is None or isinstance(looked, Unknown) else looked,
         cards=() if noted is None or isinstance(noted, Unknown) else noted,
+        scripted=frozenset(brought(layout, settings.prefix)) if isinstance(settings, Settings) else frozenset(),
     )
 
 
 def _of_redis(settings: Settings | Unknown, wanted: Settings | Unknown | None) -> Settings | Unknown:
     """What leads to Redis: the settings in force; before the first apply emp.yaml's, where Redis is there already."""
     if isinstance(settings, Unknown) and isinstance(wanted, Settings) and not wanted.embedded:
+        return wanted
+    return settings
+
+
+def _of_store(settings: Settings | Unknown, wanted: Settings | Unknown | None) -> Settings | Unknown:
+    """What leads to the artifact store: the settings in force; before the first apply emp.yaml's, where it is far."""
+    if isinstance(settings, Unknown) and isinstance(wanted, Settings) and not is_local(wanted.artifacts):
         return wanted
     return settings
 

@@ -20,7 +20,7 @@ from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport,
 from emp_orch.marks import SUPERVISORD
 from emp_orch.ports import Holder
 from emp_orch.runtimes.supervisor import ProcessInfo
-from emp_orch.store.connect import redacted
+from emp_orch.store.connect import address, redacted
 
 STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
 
@@ -265,8 +265,9 @@ def _began(facts: Facts, holder: Holder, machine: DesiredMachine, program: Desir
 def _environments(facts: Facts) -> Iterator[Problem]:
     """Every emp process of a machine was started with the Redis of today."""
     wanted = known(facts.settings).machine_redis_url
+    place = address(wanted)
     for machine_id, machine in facts.machines.items():
-        wrong = {name: url for name, url in machine.environments.items() if url != wanted}
+        wrong = {name: url for name, url in machine.environments.items() if address(url) != place}
         for name, url in wrong.items():
             yield Problem(
                 what=f"{name} of {machine_id} uses Redis {redacted(url) if url else 'of no HUB_REDIS_URL'},"
@@ -287,6 +288,23 @@ def _versions(facts: Facts) -> Iterator[Problem]:
             )
 
 
+def _apart(facts: Facts) -> Iterator[Problem]:
+    """Services of a container do not read its login, its key, or the secrets of the services beside them."""
+    for machine_id, seen in reporting(facts):
+        if seen.report.together:
+            yield Problem(
+                what=f"services of {machine_id} can read its secrets and change its programs: {seen.report.together}",
+                fix="Linux 5.19 or later with Landlock, and an engine that allows it; docs/security.md",
+                where=machine_id,
+                level=Level.WARN,
+            )
+
+
+def _fine_apart(facts: Facts) -> str:
+    apart = [i for i, _ in reporting(facts) if facts.desired[i].runtime is RuntimeKind.COMPOSE]
+    return f"services of {count(apart, 'container')} are kept apart from its secrets" if apart else ""
+
+
 def running(facts: Facts) -> list[MachineId]:
     """The desired machines that live."""
     return [i for i in facts.desired if facts.machine_lives(i)]
@@ -301,7 +319,7 @@ def reporting(facts: Facts) -> list[tuple[MachineId, SeenMachine]]:
 def is_fresh(found: Difference, machine_id: MachineId) -> bool:
     """Whether the machine reported lately."""
     seen = found.observed.machines.get(machine_id)
-    return seen is not None and seen.seen_ms >= found.observed.now_ms - found.desired.stale_after_ms
+    return seen is not None and abs(found.observed.now_ms - seen.seen_ms) <= found.desired.stale_after_ms
 
 
 def program_of(facts: Facts, machine_id: MachineId, name: str) -> ProcessInfo | None:
@@ -369,6 +387,7 @@ CHECKS = (
         fine=lambda f: "every process has the right HUB_REDIS_URL" if running(f) else "",
         find=_environments,
     ),
+    Check(name="services-apart", group=Group.MACHINES, fine=_fine_apart, find=_apart),
     Check(
         name="versions",
         group=Group.MACHINES,

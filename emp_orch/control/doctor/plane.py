@@ -143,7 +143,7 @@ def _reconciler(facts: Facts) -> Iterator[Problem]:
 
 def _artifacts(facts: Facts) -> Iterator[Problem]:
     """Whether outputs can be saved and read, as this user on this host."""
-    settings = known(facts.settings)
+    settings = known(facts.store_settings)
     if isinstance(facts.artifacts, Unknown):
         yield Problem(
             what=facts.artifacts.reason,
@@ -181,7 +181,7 @@ CHECKS = (
     Check(
         name="artifacts",
         group=Group.PLANE,
-        fine=lambda f: f"outputs can be saved to {without_login(known(f.settings).artifacts)}",
+        fine=lambda f: f"outputs can be saved to {without_login(known(f.store_settings).artifacts)}",
         find=_artifacts,
     ),
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
 from emp_orch.control.fitness import connections
+from emp_orch.control.replicas import replicas_in
 from emp_orch.fleet.model import Fleet
 from emp_orch.store.connect import redacted
-from emp_orch.store.status import NO_EVICTION, evicting
+from emp_orch.store.generations import Generation
+from emp_orch.store.status import MORE_REPLICAS, NO_EVICTION, evicting, follow, too_few
 
 MIN_VERSION = (6, 2)
 CLOCK_MS = 2_000
@@ -22,6 +25,9 @@ def _reachable(facts: Facts) -> Iterator[Problem]:
     if isinstance(facts.redis, Unknown):
         fix = revive(facts, "redis") if settings.embedded else facts.redis.hint or "is it up, and is redis.url right?"
         yield Problem(what=facts.redis.reason, fix=fix, where=redacted(settings.redis_url))
+    elif facts.redis.refuses is not None:
+        refusal = facts.redis.refuses
+        yield Problem(what=f"Redis {refusal.says}", fix=refusal.hint, where=redacted(settings.redis_url))
     elif facts.redis.round_trip_ms > SLOW_MS:
         yield Problem(
             what=f"Redis is slow: {facts.redis.round_trip_ms:.0f} ms for one answer",
@@ -76,7 +82,34 @@ def _rights(facts: Facts) -> Iterator[Problem]:
 
 
 def _fine_rights(facts: Facts) -> str:
-    return "" if facts.rights is None else "its user may do all that emp does"
+    if facts.rights is None:
+        return ""
+    shared = known(facts.rights).shared
+    return f"its user may do all that emp does{f'; machines {shared}' if shared else ''}"
+
+
+def _scripts(facts: Facts) -> Iterator[Problem]:
+    """Machines need no scripts of their own: those of the package that they run are known."""
+    generation = facts.generation
+    if generation is None or isinstance(generation, Unknown) or isinstance(facts.settings, Unknown):
+        return
+    package = generation.package
+    if package is None or package.digest not in facts.scripted:
+        of = package.short if package else "of an older emp"
+        yield Problem(
+            what="machines may send scripts of their own to Redis, and one that loops stops it for all: what the "
+            f"worker package {of} sends is not known here",
+            fix="`emp apply` with this emp, without worker_package; or first with the emp that made it, in this folder",
+            level=Level.WARN,
+        )
+
+
+def _fine_scripts(facts: Facts) -> str:
+    return (
+        "the scripts of the worker package are known: the fleet loads them for machines"
+        if isinstance(facts.generation, Generation)
+        else ""
+    )
 
 
 def _persistence(facts: Facts) -> Iterator[Problem]:
@@ -115,6 +148,33 @@ def _memory(facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _replicas(facts: Facts) -> Iterator[Problem]:
+    yield from missing_replicas(known(facts.redis).info, known(facts.redis_settings).replicas)
+
+
+def missing_replicas(info: dict[str, Any], wanted: int) -> Iterator[Problem]:
+    """`info` is INFO, empty where that is not allowed."""
+    if not info or not wanted:
+        return
+    found = replicas_in(info)
+    if found.following < wanted:
+        yield Problem(what=too_few(found.following, wanted), fix=MORE_REPLICAS)
+    elif not found.refuses_alone:
+        yield Problem(
+            what="Redis takes writes also without its replicas: a primary that lost them goes on, and that is lost",
+            fix=f"set min-replicas-to-write {wanted} on it and on its replicas",
+            level=Level.WARN,
+        )
+
+
+def _fine_replicas(facts: Facts) -> str:
+    info = known(facts.redis).info
+    if not info:
+        return ""
+    following = replicas_in(info).following
+    return f"{follow(following)} it" if following else ""
+
+
 def _connections(facts: Facts) -> Iterator[Problem]:
     info = known(facts.redis).info
     most, now = int(info.get("maxclients", 0)), int(info.get("connected_clients", 0))
@@ -136,6 +196,16 @@ def _fine_connections(facts: Facts) -> str:
     info = known(facts.redis).info
     ours = f"; this fleet has up to {connections(facts.fleet)}" if isinstance(facts.fleet, Fleet) else ""
     return f"{info.get('connected_clients', '?')} of {info.get('maxclients', '?')} connections are in use{ours}"
+
+
+def _contents(facts: Facts) -> Iterator[Problem]:
+    """Types, last ids of streams, numbers, sizes, the lease's end."""
+    for one in known(facts.redis).damaged:
+        yield Problem(
+            what=f"the key {one.key!r} holds {one.found} where emp keeps {one.expected}: somebody else wrote it",
+            fix="emp doctor --repair puts it aside for a week, and emp goes on",
+            where=one.key,
+        )
 
 
 def _clock(facts: Facts) -> Iterator[Problem]:
@@ -185,9 +255,12 @@ CHECKS = (
         find=_version,
     ),
     Check(name="rights", group=Group.REDIS, fine=_fine_rights, find=_rights),
+    Check(name="scripts", group=Group.REDIS, fine=_fine_scripts, find=_scripts),
     Check(name="persistence", group=Group.REDIS, fine=lambda _: "its append-only file is written", find=_persistence),
     Check(name="memory", group=Group.REDIS, fine=lambda _: "it never evicts, and has memory left", find=_memory),
+    Check(name="replicas", group=Group.REDIS, fine=_fine_replicas, find=_replicas),
     Check(name="connections", group=Group.REDIS, fine=_fine_connections, find=_connections),
+    Check(name="contents", group=Group.REDIS, fine=lambda _: "its keys hold what emp keeps there", find=_contents),
     Check(
         name="clock",
         group=Group.REDIS,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from redis.exceptions import NoPermissionError
 
 from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import DamagedKey
 from emp_orch.settings import Settings
-from emp_orch.store import connect
+from emp_orch.store import connect, contract, scoped_access
+from emp_orch.store.damaged import KeyDamaged
 from emp_orch.store.events import MAX_EVENTS, Events
 from emp_orch.store.keys import Keys
-from emp_orch.store.rights import Lacks, lacking
+from emp_orch.store.refusals import Refusal
+from emp_orch.store.rights import Lacks, lacking, refused_write
 
 # Of a machine's start-up: the first event and the last.
 BOOT_EVENTS = frozenset({"machine_startup", "startup_complete"})
@@ -23,7 +28,8 @@ class RedisFacts(Struct, frozen=True, kw_only=True):
     """`info` is INFO, empty where that is not allowed. `offset_ms` is Redis' clock less ours. `subscribers` listen to
     machine:startup:events.
 
-    `boots`: machine → the start-up events kept of it. `oldest_event_ms` is how far back events are kept.
+    `boots`: machine → the start-up events kept of it. `oldest_event_ms` is how far back events are kept. `refuses`: why
+    it takes no writes. `damaged`: keys that hold something else than emp's.
     """
 
     info: dict[str, Any]
@@ -32,16 +38,18 @@ class RedisFacts(Struct, frozen=True, kw_only=True):
     subscribers: int
     boots: dict[MachineId, frozenset[str]]
     oldest_event_ms: int
+    refuses: Refusal | None = None
+    damaged: tuple[DamagedKey, ...] = ()
 
     @property
     def run_id(self) -> str:
         return str(self.info.get("run_id", ""))
 
 
-async def read_redis(settings: Settings) -> RedisFacts:
-    """Ask Redis at `settings.redis_url`. Raises Unreachable, or what redis-py raises."""
+async def read_redis(settings: Settings, machines: Iterable[str] = ()) -> RedisFacts:
+    """Ask Redis at `settings.redis_url`; of `machines` the keys, too. Raises Unreachable, or what redis-py raises."""
     keys = Keys(settings.prefix)
-    async with connect.connected(settings.redis_url, read_only=True) as r:
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
         before, began = time.time(), time.monotonic()
         redis_ms = await connect.time_ms(r)
         took_s = time.monotonic() - began
@@ -49,10 +57,14 @@ async def read_redis(settings: Settings) -> RedisFacts:
         ((_, subscribers),) = await r.pubsub_numsub(keys.startup_channel)
         events = Events(r, keys)
         boots: dict[MachineId, set[str]] = {}
-        for event in await events.recent(MAX_EVENTS):
-            if event.type in BOOT_EVENTS:
-                boots.setdefault(MachineId(str(event.data.get("machine_id"))), set()).add(event.type)
-        oldest = await events.oldest_id()
+        oldest = "0-0"
+        with suppress(KeyDamaged):
+            for event in await events.recent(MAX_EVENTS):
+                if event.type in BOOT_EVENTS:
+                    boots.setdefault(MachineId(str(event.data.get("machine_id"))), set()).add(event.type)
+            oldest = await events.oldest_id()
+        damaged = await contract.look(r, keys, settings.fleet, machines)
+        refuses = await refused_write(r, keys)
     return RedisFacts(
         info=info,
         offset_ms=redis_ms - int((before + took_s / 2) * 1000),
@@ -60,18 +72,22 @@ async def read_redis(settings: Settings) -> RedisFacts:
         subscribers=int(subscribers),
         boots={machine_id: frozenset(types) for machine_id, types in boots.items()},
         oldest_event_ms=int(oldest.partition("-")[0]),
+        refuses=refuses,
+        damaged=damaged,
     )
 
 
 async def read_rights(settings: Settings) -> Lacks:
     """What the login in `settings.redis_url` may not do of what emp does. Nothing is done to find out."""
-    async with connect.connected(settings.redis_url, read_only=True) as r:
-        return await lacking(r, Keys(settings.prefix), settings.redis_url)
+    async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
+        lacks = await lacking(r, Keys(settings.prefix), settings.redis_url, replicas=settings.replicas)
+        users = () if lacks.words else await scoped_access.lacking(r)
+        return structs.replace(lacks, shared=scoped_access.shared(users) if users else "")
 
 
-async def run_id(url: str) -> str:
-    """Which Redis answers at `url`."""
-    async with connect.connected(url, read_only=True) as r:
+async def run_id(url: str, owner: int | None) -> str:
+    """Which Redis answers at `url`; `owner` as of connect.client."""
+    async with connect.connected(url, owner=owner, read_only=True) as r:
         return str((await _info(r, "server")).get("run_id", ""))
 
 

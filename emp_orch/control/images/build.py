@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from emp_orch import __version__
 from emp_orch.control.images import pack, wheels
 from emp_orch.control.images.docker import Docker
 from emp_orch.errors import EmpError
-from emp_orch.images import BUILD_LABEL, VERSION_LABEL
+from emp_orch.images import BUILD_LABEL, STAGE_LABEL, VERSION_LABEL
 from emp_orch.resources import read_text
 
 DOCKERFILE = "containers/machine/Dockerfile"
@@ -27,13 +27,16 @@ print(json.dumps({"major": v[0], "minor": v[1], "machine": platform.machine(), "
 """
 
 
-def build(docker: Docker, *, tag: str, base: str, say: Callable[[str], None]) -> bool:
-    """Make `tag` from `base`. False when it was there already, made of the very same things. Raises EmpError."""
+def build(docker: Docker, *, tag: str, base: str, say: Callable[[str], None], extra: Sequence[str] = ()) -> bool:
+    """Make `tag` from `base`, with emp and the distributions `extra`. False when it was there already, made of the very
+    same things. Raises EmpError.
+    """
     docker.check()
     say(f"looking at {base}")
     target = look(docker, base)
     own, versions, dockerfile = pack.pack(), wheels.pinned(), read_text(DOCKERFILE)
-    digest = _digest(own, dockerfile.encode(), msgspec.json.encode([target, versions, _image_id(docker, base)]))
+    made_of = [target, versions, _image_id(docker, base), *([list(extra)] if extra else [])]
+    digest = _digest(own, dockerfile.encode(), msgspec.json.encode(made_of))
     if _label(docker, tag) == digest:
         return False
     with tempfile.TemporaryDirectory(prefix="emp-image-") as folder:
@@ -42,9 +45,11 @@ def build(docker: Docker, *, tag: str, base: str, say: Callable[[str], None]) ->
         (context / "Dockerfile").write_text(dockerfile)
         (context / "wheels" / pack.WHEEL_NAME).write_bytes(own)
         say(f"gathering the wheels for Python {target.major}.{target.minor} on {target.machine}")
-        wheels.gather(context / "wheels", target, versions)
+        wheels.gather(context / "wheels", target, versions, extra)
         say(f"building {tag}")
-        docker.build(context, tag=tag, arguments={"BASE": base}, labels=_labels(digest))
+        stage = f"{STAGE_LABEL}={digest}"
+        arguments = {"BASE": base, "STAGE": digest, "EXTRA": " ".join(extra)}
+        docker.build(context, tag=tag, arguments=arguments, labels=_labels(digest), stage=stage)
     return True
 
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -56,12 +56,12 @@ def pinned() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def gather(folder: Path, target: Target, versions: Mapping[str, str]) -> None:
-    """Put all that emp needs on `target` into `folder`. Raises EmpError."""
+def gather(folder: Path, target: Target, versions: Mapping[str, str], extra: Sequence[str] = ()) -> None:
+    """Put all that emp and `extra` need on `target` into `folder`. Raises EmpError."""
     constraints = folder.parent / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()))
     # The image installs with the pip that runs here: its own may be old, or missing.
-    what = [*_bare(requirements()), "pip"]
+    what = [*_bare(requirements()), "pip", *extra]
     _pip(folder, target, ["--constraint", str(constraints), *what])
     tried: set[str] = set()
     while missing := sorted(set(_left_out(folder)) - tried):

@@ -20,7 +20,8 @@ from supervisor.states import ProcessStates
 from emp_orch import builds, openfiles
 from emp_orch.adopted import Adopted
 from emp_orch.machine import launch
-from emp_orch.machine.supervision import logs
+from emp_orch.machine.apart import HIDDEN
+from emp_orch.machine.supervision import logs, peers
 from emp_orch.machine.supervision.due import seconds_until_due
 from emp_orch.machine.supervision.endings import Endings
 from emp_orch.machine.supervision.family import Family
@@ -28,6 +29,8 @@ from emp_orch.machine.supervision.gate import LAUNCHED, Gate
 from emp_orch.marks import MARK
 
 _PR_SET_CHILD_SUBREAPER = 36
+# Its group in supervisord.conf.
+_AGENT = "agent"
 # What supervisord handles (options.setsignals). Between fork and exec it would be heard by a copy of supervisord.
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 
@@ -74,6 +77,8 @@ class Extension:
         options.fork, options.execve = self.fork, self.execve
         options.waitpid, options.kill, options.cleanup = self.waitpid, self.kill, self.cleanup
         self._bell.hang(options.get_socket_map())
+        if os.environ.get(HIDDEN):
+            peers.install(self._agent_pid, options.logger)
         gc.freeze()  # no collection, in the midst of a start, walks over what stays for good
 
     # -- the loop
@@ -98,6 +103,9 @@ class Extension:
         starting = next((p for p in self._programs() if p.state == ProcessStates.STARTING and not p.pid), None)
         pid = self._gate.start(starting, self._argv) if starting else None
         return pid or self._copy()
+
+    def _agent_pid(self) -> int:
+        return next((p.pid for p in self._programs() if p.config.name == _AGENT), 0)
 
     def _programs(self) -> Iterator[Any]:
         for group in self._supervisord.process_groups.values():

@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from emp_orch.machine import launch
+from emp_orch.landlock import within
+from emp_orch.machine import apart, launch
 
 SHELL = "/bin/sh"
 LAUNCHED = ["-m", launch.MODULE]
@@ -44,7 +45,7 @@ class Gate:
             asked = launch.Launch(argv[3:])
             environ = _environment(program)
             words, env = launch.words(asked, environ)
-            if asked.creates is not None or not _passes(words, env, asked.cwd or "."):
+            if asked.creates is not None or not _passes(words, env, launch.workplace(asked, environ) or "."):
                 return None
             return _started(program, asked, environ, words, env)
         except (launch.LaunchError, KeyError, OSError, ValueError):
@@ -73,16 +74,20 @@ def _started(
 ) -> int:
     """Raises OSError where it cannot be started or recorded; nothing of it is left then."""
     pipes = program.pipes
-    child = subprocess.Popen(
-        _command(words, env),
-        env=env,
-        cwd=asked.cwd,
-        stdin=pipes["child_stdin"],
-        stdout=pipes["child_stdout"],
-        stderr=pipes["child_stdout"] if program.config.redirect_stderr else pipes["child_stderr"],
-        process_group=0,
-        restore_signals=False,  # nor does the fork
-    )
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            _command(words, env),
+            env=env,
+            cwd=launch.workplace(asked, environ),
+            stdin=pipes["child_stdin"],
+            stdout=pipes["child_stdout"],
+            stderr=pipes["child_stdout"] if program.config.redirect_stderr else pipes["child_stderr"],
+            process_group=0,
+            restore_signals=False,  # nor does the fork
+        )
+
+    child = within(None if asked.own else apart.fence(environ), begin)
     try:
         launch.record(asked.name, child.pid, environ)
     except OSError:

@@ -19,6 +19,8 @@ from typing import Any
 
 from supervisor import loggers
 
+from emp_orch import logmodes
+
 # After these the open file is as good as any other: it goes on when there is room.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # No waiting helps against these: a folder in its place, one that is not ours. supervisord says that it cannot start.
@@ -106,7 +108,7 @@ class LogFile(loggers.Handler):  # type: ignore[misc]
     def _open(self) -> int:
         """The errno, 0 for none. Where that fails each line tries it again."""
         try:
-            self._fd = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self._fd = logmodes.opener(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
         except OSError as e:
             self._why = os.strerror(e.errno or 0)
@@ -154,7 +156,7 @@ class LogFile(loggers.Handler):  # type: ignore[misc]
         path = Path(self.baseFilename)
         older = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, self._backups + 1))]
         following = path.with_name(f".{path.name}.next")
-        fd = os.open(following, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        fd = logmodes.opener(str(following), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
             for last, before in reversed(list(zip(older[1:], older, strict=False))):
                 with suppress(FileNotFoundError):  # there are not so many yet, or somebody removed it

@@ -35,6 +35,8 @@ class Version(Struct, frozen=True, kw_only=True):
     hides_keys: bool = True
     forgets_keys: bool = True
     preview_method: bool = True
+    # The oldest that was seen to do the same, where that is another.
+    since: str = ""
     # A node class that is not there: `missing_node_type`, with the node's title, since 0.12 or so.
     names_missing_nodes: bool = True
 
@@ -62,7 +64,7 @@ _ALL = (
         names_missing_nodes=False,
     ),
     Version(name="0.8.0", prompt_ids=PromptIds.ANY, cancel=False, names_missing_nodes=False),
-    Version(name="0.33.0", prompt_ids=PromptIds.UUID),
+    Version(name="0.33.0", prompt_ids=PromptIds.UUID, since="0.28.0"),
 )
 
 VERSIONS = {version.name: version for version in _ALL}

@@ -67,7 +67,7 @@ def version_of(service: ComfyService) -> Version:
     """The newest that the twin knows and that is not newer than this service."""
     told = service.get("/system_stats")["system"]["comfyui_version"]
     wanted = tuple(int(n) for n in told.split("."))
-    return [v for v in VERSIONS.values() if tuple(int(n) for n in v.name.split(".")) <= wanted][-1]
+    return [v for v in VERSIONS.values() if tuple(int(n) for n in (v.since or v.name).split(".")) <= wanted][-1]
 
 
 @pytest.fixture

@@ -82,7 +82,8 @@ async def test_who_connects_anew_takes_the_messages_over(client: Client) -> None
         async with client.socket() as second:
             heard = await hear(second, prompt_id)
         assert heard.messages[0][0] == "status"
-        assert heard.messages[1] == ("executing", {"node": "2"}), "it is told what runs"
+        kind, told = heard.messages[1]
+        assert kind == "executing" and told["node"] in ("1", "2"), "it is told what runs"
         assert "execution_success" in heard.types()
 
 

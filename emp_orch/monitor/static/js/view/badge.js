@@ -10,7 +10,7 @@ const TONES = {
 const TONE_OF = new Map(Object.entries(TONES).flatMap(([tone, words]) => words.map((word) => [word, tone])));
 const MARKS = { ok: "✓", busy: "▶", wait: "…", bad: "✕", off: "○" };
 
-export const toneOf = (word) => TONE_OF.get(word.toLowerCase()) ?? (/^exited/.test(word) ? "bad" : "off");
+export const toneOf = (word) => TONE_OF.get(word.toLowerCase()) ?? (/^(exited|restarting|not running|cut off)/.test(word) ? "bad" : "off");
 
 export const Badge = ({ word, label, title, small, tone = toneOf(word) }) => html`
   <span class=${`badge tone-${tone} ${small ? "small" : ""}`} title=${title}>

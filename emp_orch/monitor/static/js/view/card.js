@@ -16,13 +16,13 @@ export class Card extends Component {
     );
   }
 
-  render({ id, machine, desired, workers, drift, jobs }) {
-    if (!machine) return html`<${Absent} id=${id} desired=${desired} drift=${drift} />`;
+  render({ id, machine, desired, workers, drift, jobs, status }) {
+    if (!machine) return html`<${Absent} id=${id} desired=${desired} drift=${drift} status=${status} />`;
     return html`
       <article class=${`card ${machine.stale ? "is-stale" : ""}`} data-machine=${id} data-nav tabindex="-1" aria-label=${`machine ${id}`}>
         <header>
           <h3><a href=${href("machines", id)} data-open>${id}</a></h3>
-          <${Badge} word=${machine.status} title=${machine.stale ? `last reported ${machine.reported_status}` : ""} />
+          <${Badge} word=${status} title=${machine.stale ? `last reported ${machine.reported_status}` : ""} />
         </header>
         <${Facts} machine=${machine} desired=${desired} />
         <${Trouble} machine=${machine} desired=${desired} drift=${drift} />
@@ -88,11 +88,11 @@ function Programs({ machine, desired }) {
   `;
 }
 
-const Absent = ({ id, desired, drift }) => html`
+const Absent = ({ id, desired, drift, status }) => html`
   <article class="card absent" data-machine=${id} data-nav tabindex="-1" aria-label=${`machine ${id}`}>
     <header>
       <h3><a href=${href("machines", id)} data-open>${id}</a></h3>
-      <${Badge} word="not reporting" />
+      <${Badge} word=${status} />
     </header>
     <p class="facts">
       ${desired.runtime} · ${desired.num_gpus} GPU slot${desired.num_gpus === 1 ? "" : "s"} · wanted by <code>${desired.origin}</code>

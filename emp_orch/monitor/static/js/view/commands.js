@@ -5,6 +5,8 @@ import { ui } from "../ui.js";
 import { Dialog } from "./dialog.js";
 
 const BY = "the page";
+// monitor.role of emp.yaml, which the server wrote into the page.
+export const LOOKS = document.documentElement.dataset.role === "read";
 
 // `why`: whether a reason is kept with it. `run` gets the reason.
 export const COMMANDS = {
@@ -72,13 +74,14 @@ class Confirm extends Component {
     return html`<${Dialog} title=${`${command.title}?`} close=${close}>
       <form onSubmit=${this.submit} class="confirm">
         <p>${command.words}</p>
+        ${LOOKS ? html`<p class="problem" role="alert">This page only looks: monitor.role is read in emp.yaml.</p>` : null}
         ${command.why
           ? html`<label>Reason, for whoever looks next <input name="reason" maxlength="200" autocomplete="off" autofocus /></label>`
           : null}
         ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
         <div class="buttons">
           <button type="button" onClick=${close}>Not now</button>
-          <button type="submit" class="primary" disabled=${busy}>${busy ? "Asking…" : command.button}</button>
+          <button type="submit" class="primary" disabled=${busy || LOOKS}>${busy ? "Asking…" : command.button}</button>
         </div>
       </form>
     </${Dialog}>`;

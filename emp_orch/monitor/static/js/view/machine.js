@@ -52,7 +52,7 @@ function Commands({ id, card, held }) {
     drain: !held.some((o) => o.kind === "drain"),
     pause: !held.some((o) => o.kind === "pause" && o.scope === id),
     resume: held.some((o) => o.scope === id),
-    forget: Boolean(machine && card.status === "offline"),
+    forget: Boolean(machine && machine.status === "offline"),
   };
   return html`<div class="commands" role="group" aria-label=${`Commands for ${id}`}>
     ${Object.keys(can).filter((name) => can[name]).map(

@@ -27,9 +27,18 @@ export function cardOf(store, id) {
     workers,
     drift,
     jobs: workers.map((w) => w.current_job_id && store.active.get(w.current_job_id)).filter(Boolean),
-    status: machine?.status ?? ABSENT,
+    status: wordOf(machine, drift),
     trouble: drift.length + (machine?.stale ? 100 : machine ? 0 : 50),
   };
+}
+
+// While these stand, what it reported last is of a former life, or of before it stood still.
+const FORMER = /^(machine-(missing|booting)|container-(looping|paused|cut-off))$/;
+
+function wordOf(machine, drift) {
+  const now = drift.find((d) => FORMER.test(d.kind));
+  if (now?.kind === "machine-booting") return now.observed.startsWith("restarting") ? now.observed : "starting";
+  return now?.observed ?? machine?.status ?? ABSENT;
 }
 
 // All machines, of which only those on the screen are drawn.

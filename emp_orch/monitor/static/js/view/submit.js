@@ -2,6 +2,7 @@ import { call } from "../api.js";
 import { Component, html } from "../html.js";
 import { ui } from "../ui.js";
 import { upload } from "../upload.js";
+import { LOOKS } from "./commands.js";
 import { Inputs } from "./inputs.js";
 import { jobDialog } from "./job.js";
 
@@ -114,8 +115,9 @@ export class Submit extends Component {
       <${Inputs} inputs=${inputs} onAdd=${this.add} onName=${this.rename} onRemove=${this.remove} />
       <label>Requirements, JSON <textarea name="requirements" rows="2" spellcheck=${false} placeholder='{"models": ["flux"]}' value=${requirements} onInput=${this.set("requirements")}></textarea></label>
       <label>Priority, larger is earlier <input name="priority" type="number" step="1" value=${priority} onInput=${this.set("priority")} /></label>
+      ${LOOKS ? html`<p class="problem" role="alert">This page only looks: monitor.role is read in emp.yaml.</p>` : null}
       ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
-      <button type="submit" class="primary" disabled=${busy || uploading}>${busy ? "Submitting…" : uploading ? "Uploading…" : "Submit"}</button>
+      <button type="submit" class="primary" disabled=${busy || uploading || LOOKS}>${busy ? "Submitting…" : uploading ? "Uploading…" : "Submit"}</button>
     </form>`;
   }
 }

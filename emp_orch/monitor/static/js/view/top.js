@@ -41,10 +41,12 @@ const Switch = ({ fleet }) =>
 
 // What people and policies hold up: the breaker, pauses and drains, a rollout on its way; and what Redis lost.
 function Holds({ fleet }) {
-  const { breaker, rollout, lost, eviction, overrides = [] } = fleet;
+  const { breaker, rollout, lost, eviction, alone, refuses, overrides = [] } = fleet;
   return html`
     ${lost ? html`<span class="chip bad" id="lost" role="alert" title=${`${absolute(lost.at)}; ${lost.hint}`}>${lost.reason}</span>` : null}
+    ${refuses ? html`<span class="chip bad" id="refuses" role="alert">${refuses}</span>` : null}
     ${eviction ? html`<span class="chip bad" id="eviction" role="alert">${eviction}</span>` : null}
+    ${alone ? html`<span class="chip warn" id="alone">${alone}</span>` : null}
     ${breaker
       ? html`<span class="chip bad" id="breaker" role="alert" title=${`since ${absolute(breaker.since)}`}
           >breaker open: ${breaker.reason}${breaker.trying.length ? `; trying ${few(breaker.trying)}` : null}</span

@@ -1,15 +1,15 @@
-"""`connector_options` of the `comfyui` connector, checked when a worker starts; docs/comfyui.md describes them."""
+"""`connector_options` of the `comfyui` connector; docs/comfyui.md describes them."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import CannotLoad
+from emp_orch.options.base import WrongOption, only
 from emp_orch.units import seconds, size
 
 
@@ -31,13 +31,14 @@ class Options(Struct, frozen=True, kw_only=True):
     tidy: Tidy | None = Tidy()
 
 
+_wrong = partial(WrongOption, "comfyui")
 _KNOWN = ("tidy",)
 _OF_TIDY = {"keep": "keep_s", "most": "most_bytes", "leftovers": "leftovers_s"}
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
-    """`given` as Options. Raises CannotLoad, which names the option that is wrong."""
-    _only(given, _KNOWN, "")
+    """`given` as Options. Raises WrongOption, which names the option that is wrong."""
+    only("comfyui", given, _KNOWN)
     tidy = given.get("tidy", True)
     match tidy:
         case True:
@@ -45,10 +46,10 @@ def options_of(given: Mapping[str, Any]) -> Options:
         case False:
             return Options(tidy=None)
         case dict():
-            _only(tidy, _OF_TIDY, "tidy.")
+            only("comfyui", tidy, _OF_TIDY, where="tidy.")
             return Options(tidy=msgspec.convert({_OF_TIDY[n]: _value(n, v) for n, v in tidy.items()}, Tidy))
         case _:
-            raise _wrong("tidy", f"is {tidy!r}", "write {keep: 10m, most: 10GiB}, true or false")
+            raise _wrong("tidy", "does not fit", "write {keep: 10m, most: 10GiB}, true or false", found=tidy)
 
 
 def _value(name: str, text: Any) -> float | int:
@@ -58,17 +59,5 @@ def _value(name: str, text: Any) -> float | int:
     except (TypeError, ValueError):
         value = None
     if value is None:
-        raise _wrong(f"tidy.{name}", f"is {text!r}", f"write {wanted}")
+        raise _wrong(f"tidy.{name}", "does not fit", f"write {wanted}", found=text)
     return value
-
-
-def _only(given: Mapping[str, Any], known: Any, where: str) -> None:
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), n=1)
-            hint = f"did you mean {where}{near[0]}?" if near else f"there are: {', '.join(known)}"
-            raise _wrong(f"{where}{name}", "is unknown", hint)
-
-
-def _wrong(name: str, what: str, hint: str) -> CannotLoad:
-    return CannotLoad(f"connector_options of the comfyui connector: {name} {what}", hint=hint)

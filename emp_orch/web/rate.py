@@ -21,3 +21,19 @@ class Rate:
             self._left -= 1
             return 0.0
         return (1 - self._left) / self._per_s
+
+
+class Rates:
+    """A Rate for each of many names; of those that were not heard of for longest it forgets, beyond `most`."""
+
+    def __init__(self, *, burst: int, per_s: float, most: int) -> None:
+        self._burst, self._per_s, self._most = burst, per_s, most
+        self._of: dict[str, Rate] = {}
+
+    def take(self, name: str, now_s: float) -> float:
+        """As Rate.take, for `name`."""
+        rate = self._of.pop(name, None) or Rate(burst=self._burst, per_s=self._per_s)
+        self._of[name] = rate
+        if len(self._of) > self._most:
+            del self._of[next(iter(self._of))]
+        return rate.take(now_s)

@@ -1,19 +1,20 @@
-"""`connector_options` of the `http` connector, checked when a worker starts."""
+"""`connector_options` of the `http` connector; docs/connectors.md describes them."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import CannotLoad
+from emp_orch.options.base import WrongOption, only
 
+_wrong = partial(WrongOption, "http")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _SECRET = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -65,22 +66,20 @@ _NEEDED_TO_POLL = ("id_field", "status_path", "status_field", "done")
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
-    """`given` as Options. Raises CannotLoad, which names the option that is wrong."""
-    known = Options.__struct_fields__
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise _wrong(name, "is unknown", f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}")
+    """`given` as Options. Raises WrongOption, which names the option that is wrong."""
+    only("http", given, Options.__struct_fields__)
     if "path" not in given:
         raise _wrong("path", "is missing", "the path that takes a job, for example /generate")
     try:
         options = msgspec.convert(dict(given), Options)
     except msgspec.ValidationError as e:
         what, _, where = str(e).partition(" - at ")
-        name = where.strip("`").removeprefix("$.") or "connector_options"
+        name = where.strip("`").removeprefix("$").removeprefix(".")
         raise _wrong(name, f"does not fit: {what}", "docs/connectors.md lists them") from e
     _check_paths(options)
     _check_numbers(options)
+    for header, value in options.headers.items():
+        _check_header(header, value if isinstance(value, str) else "")
     if options.mode == "poll":
         if missing := [n for n in _NEEDED_TO_POLL if not getattr(options, n)]:
             raise _wrong(missing[0], "is missing", f"mode poll needs {', '.join(_NEEDED_TO_POLL)}")
@@ -93,18 +92,25 @@ def options_of(given: Mapping[str, Any]) -> Options:
 
 
 def headers_of(options: Options, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The headers with their secrets. Raises CannotLoad, which names the header and the variable, never a value."""
+    """The headers with their secrets. Raises WrongOption, which names the header and the variable, never a value."""
     headers = {}
     for name, value in options.headers.items():
         if isinstance(value, FromEnvironment):
             if value.env not in environ:
-                hint = f"set {value.env} in the env of the machine"
+                hint = f"set {value.env} in the env of the machine, or name it under its inherit"
                 raise _wrong(f"headers.{name}", f"needs the environment variable {value.env}, which is not set", hint)
             value = environ[value.env]
-        if not _HEADER.fullmatch(name) or any(c in value for c in "\r\n\0"):
-            raise _wrong(f"headers.{name}", "is not a header: a name and one line of text", "")
+        _check_header(name, value)
         headers[name] = value
     return headers
+
+
+def from_environment(given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """The headers of `given` whose values are to come from the environment, with those that `environ` has."""
+    headers = given.get("headers")
+    named = headers.items() if isinstance(headers, dict) else ()
+    asked = {header: str(value.get("env")) for header, value in named if isinstance(value, dict)}
+    return {header: environ[name] for header, name in asked.items() if name in environ}
 
 
 def secrets_of(options: Options, headers: Mapping[str, str]) -> list[str]:
@@ -122,7 +128,7 @@ def _check_paths(options: Options) -> None:
         if path is None:
             continue
         if not path.startswith("/") or path.startswith("//"):
-            raise _wrong(name, f"must begin with one /, found {path!r}", "the host and port are those of the service")
+            raise _wrong(name, "must begin with one /", "the host and port are those of the service", found=path)
         by_id = options.mode == "poll" and name in ("status_path", "cancel_path")
         known = {"health_path": set[str]()}.get(name, {"job_id", "id"} if by_id else {"job_id"})
         if unknown := set(_PLACEHOLDER.findall(path)) - known:
@@ -134,13 +140,19 @@ def _check_numbers(options: Options) -> None:
     for name in ("timeout_s", "progress_max", "interval_s", "max_interval_s"):
         value = getattr(options, name)
         if value is not None and value <= 0:
-            raise _wrong(name, f"must be more than 0, found {value:g}", "")
+            raise _wrong(name, "must be more than 0", "", found=value)
 
 
-def _wrong(name: str, what: str, hint: str) -> CannotLoad:
-    return CannotLoad(f"connector_options of the http connector: {name} {what}", hint=hint)
+def _check_header(name: str, value: str) -> None:
+    if not _HEADER.fullmatch(name) or any(c in value for c in "\r\n\0"):
+        raise _wrong(f"headers.{name}", "is not a header: a name and one line of text", "")
 
 
 def filled(path: str, job_id: str, ref: str) -> str:
-    """`path` with its placeholders filled in, each as one step of the path."""
-    return path.replace("{job_id}", quote(job_id, safe="")).replace("{id}", quote(ref, safe=""))
+    """`path` with its placeholders filled in, each as one step of the path: none that leads elsewhere."""
+    return path.replace("{job_id}", _step(job_id)).replace("{id}", _step(ref))
+
+
+def _step(text: str) -> str:
+    # Dots alone are no name, but a way up, however they are quoted.
+    return quote(text, safe="") if text.strip(".") else "_"

@@ -1,0 +1,72 @@
+"""One box at a time is a machine: a second one that comes with the same token is told where the first is.
+
+A box says who it is by an identity of its folder (machine/join.py), and its report repeats that. One of an older emp
+says nothing of the kind: it is let in, and nobody is refused on its account.
+"""
+
+from __future__ import annotations
+
+from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.observed import SeenMachine
+from emp_orch.plaintext import one_line
+from emp_orch.store.connect import Client
+from emp_orch.store.joining import Asking
+from emp_orch.store.keys import Keys
+from emp_orch.store.reports import read_some
+from emp_orch.web.errors import Refused
+
+MAX_SHOWN = 100
+
+
+class Boxes:
+    """Who was let in last as which machine: the first report comes only later. Times are seconds of a clock that only
+    rises."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Asking, float]] = {}
+
+    def let_in(self, machine_id: str, asking: Asking, now_s: float) -> None:
+        if asking.box:
+            self._last[machine_id] = (asking, now_s)
+
+    def other(self, machine_id: str, asking: Asking, now_s: float, within_s: float) -> str:
+        """Another box that was let in less than `within_s` ago, in words; empty when there is none."""
+        last, at_s = self._last.get(machine_id, (asking, now_s))
+        if last.box == asking.box or now_s - at_s >= within_s:
+            return ""
+        return f"{_shown(last.host)}, let in {now_s - at_s:.0f} s ago"
+
+
+async def living(r: Client, keys: Keys, machine_id: str, within_s: float) -> tuple[SeenMachine, float] | None:
+    """The machine's report and its age in seconds, unless that is more than `within_s` old."""
+    seconds, micros = await r.time()
+    now_ms = seconds * 1000 + micros // 1000
+    seen = (await read_some(r, keys, now_ms, [machine_id], [])).machines.get(MachineId(machine_id))
+    age_s = max(0, now_ms - seen.seen_ms) / 1000 if seen else within_s
+    return (seen, age_s) if seen is not None and age_s < within_s else None
+
+
+def refuse_second(
+    machine_id: str, asking: Asking, heard: tuple[SeenMachine, float] | None, let_in: str, stale_after_s: float
+) -> None:
+    """Raise Refused (409) where another box than `asking` is the machine: by its report that was `heard` lately, else
+    because it was `let_in` a moment ago."""
+    if not asking.box:
+        return
+    other = let_in
+    if heard is not None:
+        report, age_s = heard[0].report, heard[1]
+        if report.box in ("", asking.box):
+            return
+        other = f"{_shown(report.host)}, boot {_shown(report.boot_id)}, heard {age_s:.0f} s ago"
+    if other:
+        raise Refused(
+            409,
+            f"{machine_id} is joined by another box: {other}; stop that one, or take another machine's line "
+            "(`emp machine join`)",
+            hint=f"where it is gone with its folder, the next is let in {stale_after_s:g} s after its last word",
+        )
+
+
+def _shown(text: str) -> str:
+    return one_line(text)[:MAX_SHOWN] or "unknown"

@@ -1,0 +1,26 @@
+"""The live line is as wide as the terminal that it is on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+COLUMNS = 132
+SHOW = "from emp_orch.cli.progress import Progress; Progress().stage('x' * 500)"
+
+
+def test_its_width_is_that_of_stderr_also_where_stdout_is_a_pipe() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, COLUMNS, 0, 0))
+        subprocess.run([sys.executable, "-c", SHOW], stdout=subprocess.PIPE, stderr=theirs, check=True)
+        shown = os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert len(shown.rpartition("\x1b[K")[2]) == COLUMNS - 1
