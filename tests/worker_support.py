@@ -114,6 +114,10 @@ class Bench:
             text = r.hget(KEYS.workers, f"m-worker-{gpu}")
         return None if text is None else msgspec.json.decode(text, type=WorkerReport)
 
+    def reported(self, job_id: str, gpu: int = 0) -> None:
+        """Until the worker's report names this job: so its next life learns of it; another is left to its lease."""
+        eventually(lambda: (report := self.report(gpu)) is not None and report.current_job_id == job_id)
+
     def ready(self, gpu: int = 0) -> WorkerReport:
         """The report of an idle worker whose connectors have all answered well."""
 

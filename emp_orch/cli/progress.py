@@ -24,12 +24,12 @@ def colour(stream: object = None) -> bool:
 
 
 def _width() -> int:
-    """Columns of the terminal that stderr is; stdout may be a pipe."""
+    """Columns of the terminal that stderr is; stdout may be a pipe. One that nobody told its size says 0."""
     try:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
-        columns = shutil.get_terminal_size().columns
-    return max(20, columns)
+        columns = 0
+    return max(20, columns or shutil.get_terminal_size().columns)
 
 
 class Progress:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +53,7 @@ reconcile: {{interval: 1s}}
     def on_terminal(self, *args: str) -> tuple[int, str]:
         """Exit code and all that `emp ARGS…` showed on a terminal, as a person sees it."""
         ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 160, 0, 0))
         env = {**os.environ, "DOCKER_HOST": self.engine.url}
         ran = subprocess.Popen(
             self.argv(*args), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, env=env

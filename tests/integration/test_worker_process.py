@@ -206,6 +206,7 @@ async def test_a_worker_that_starts_again_takes_its_run_up_again(stage: Bench, r
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 100}))
 
     await known_by_its_service(r, sent.job_id, port)
+    stage.reported(sent.job_id)
     killed.kill()
     again = stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
     found = await ended(queue, sent.job_id)
@@ -223,6 +224,7 @@ async def test_a_job_whose_run_nobody_knows_is_given_back_at_once(stage: Bench, 
     stage.ready()
     sent = await queue.submit(job(payload={"prompt": "x", "steps": 50}))
     await reached(queue, sent.job_id, JobStatus.IN_PROGRESS)
+    stage.reported(sent.job_id)
     killed.kill()
     await r.hdel(KEYS.job(sent.job_id), "run")
     stage.worker(f"simulation=simulation@http://127.0.0.1:{port}")
