@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from emp_orch import whose
 from emp_orch.errors import EmpError, UsageError
+from emp_orch.host import ownership
 from emp_orch.layout import Layout
 from emp_orch.roles import Role
 
@@ -162,9 +162,9 @@ def load(layout: Layout) -> Settings:
 
     Raises UsageError when none was ever applied here, or they are those of another folder that this one is a copy of.
     """
-    whose.refuse_strangers(layout.root)
+    ownership.refuse_strangers(layout.root)
     try:
-        whose.refuse_copies(layout.root)
+        ownership.refuse_copies(layout.root)
         text = layout.settings.read_bytes()
     except FileNotFoundError:
         raise UsageError(
@@ -172,7 +172,7 @@ def load(layout: Layout) -> Settings:
             hint="run `emp apply` here, or name its folder with `emp -C DIR …`",
         ) from None
     except PermissionError as e:
-        raise whose.ForeignFolder(layout.root) from e
+        raise ownership.ForeignFolder(layout.root) from e
     try:
         return msgspec.json.decode(text, type=Settings)
     except (msgspec.DecodeError, msgspec.ValidationError) as e:

@@ -9,7 +9,7 @@ from typing import Any
 from http_support import Producer, Stack, fleet_of
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from emp_orch.fleet.observed import ConnectorStatus, WorkerStatus
+from emp_orch.fleet.model.observed import ConnectorStatus, WorkerStatus
 
 CHROMIUM = "/usr/bin/chromium"
 ARGS = [

@@ -10,8 +10,8 @@ import yaml
 from fleet_support import fleet, machine
 
 from emp_orch import resources
-from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine
-from emp_orch.fleet.model import RuntimeKind, Service
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine
+from emp_orch.fleet.model.fleet import RuntimeKind, Service
 from emp_orch.render.compose import Placed, render_compose
 from emp_orch.render.compose_control import PlacedControl, render_control_compose
 

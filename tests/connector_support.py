@@ -14,7 +14,7 @@ from emp_orch.connectors.base import Run
 from emp_orch.jobs.model import Job, Output, Progress
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.artifacts import Artifacts, local_url
+from emp_orch.store.artifacts.store import Artifacts, local_url
 
 
 def job_of(payload: dict[str, Any], *, job_id: str = "job-1") -> Job:

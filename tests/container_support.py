@@ -11,9 +11,9 @@ from docker_support import Engine
 from machine_support import KEYS, Box, M
 from queue_support import Server
 
-from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.desired.machines import DesiredMachine
 from emp_orch.images import MACHINE_IMAGE
-from emp_orch.store.connect import Client
+from emp_orch.store.redis.client import Client
 
 PASSWORD = "s3cret-of-redis"
 _SHOW_LOGS = """

@@ -23,11 +23,11 @@ from redis.commands.core import Script
 from stack import Stack, until
 
 from emp_orch.procident import alive
-from emp_orch.runtimes.signing import SigningKey
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.runtimes.process.supervisor import Supervisor
 from emp_orch.seals import for_generation
-from emp_orch.store.keys import Keys
-from emp_orch.store.reports import FORGET, PUT, keys_of
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import FORGET, PUT, keys_of
 
 FLEET = "kinds"
 KEYS = Keys("")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine, worker_id
-from emp_orch.fleet.drift import Desired
-from emp_orch.fleet.limits import limits_of
-from emp_orch.fleet.model import (
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine, worker_id
+from emp_orch.fleet.drift.table import Desired
+from emp_orch.fleet.model.fleet import (
     BreakerSpec,
     BudgetSpec,
     Endpoint,
@@ -33,7 +32,8 @@ from emp_orch.fleet.model import (
     WorkerId,
     WorkerSpec,
 )
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.model.limits import limits_of
+from emp_orch.fleet.model.observed import (
     Instance,
     InstanceState,
     MachineReport,

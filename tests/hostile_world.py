@@ -20,27 +20,27 @@ from msgspec import structs
 from emp_orch.api.app import build_app, build_context, parts_of
 from emp_orch.api.context import Context
 from emp_orch.api.routes import ROUTES
-from emp_orch.control.daemon import built
-from emp_orch.control.generation import keep
-from emp_orch.control.lead import Lead
-from emp_orch.control.loop import Loop
-from emp_orch.fleet.desired import config_hash, desired_machine
-from emp_orch.fleet.memory import Attempt, Breaker, Memory
-from emp_orch.fleet.model import Fleet, MachineId, RuntimeKind
-from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.control.apply.generation import keep
+from emp_orch.control.reconciler.daemon import built
+from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.reconciler.loop import Loop
+from emp_orch.fleet.desired.machines import config_hash, desired_machine
+from emp_orch.fleet.model.fleet import Fleet, MachineId, RuntimeKind
+from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.policy.memory import Attempt, Breaker, Memory
 from emp_orch.fleet.round import Inputs
 from emp_orch.jobs.model import JobError, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.submission import parse_submission
 from emp_orch.layout import Layout
-from emp_orch.runtimes.signing import SigningKey
+from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.settings import InputLimits, Listen, Settings
-from emp_orch.store import commands, configs, journal, rounds
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client, client, time_ms
-from emp_orch.store.keys import Keys
-from emp_orch.store.overrides import put_override
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet import commands, configs, journal, rounds
+from emp_orch.store.fleet.overrides import put_override
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client, time_ms
+from emp_orch.store.redis.keys import Keys
 from emp_orch.web.serve import listening
 
 FLEET = "basic"

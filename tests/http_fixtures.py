@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from http_support import Producer, Stack
 
-from emp_orch.runtimes.signing import SigningKey
-from emp_orch.store.keys import Keys
+from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.store.redis.keys import Keys
 
 
 @pytest.fixture

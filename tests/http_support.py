@@ -18,9 +18,9 @@ from typing import Any
 
 import aiohttp
 
-from emp_orch.fleet.desired import config_hash, desired_machines
-from emp_orch.fleet.drift import Drift, Kind
-from emp_orch.fleet.model import (
+from emp_orch.fleet.desired.machines import config_hash, desired_machines
+from emp_orch.fleet.drift.table import Drift, Kind
+from emp_orch.fleet.model.fleet import (
     BreakerSpec,
     BudgetSpec,
     Endpoint,
@@ -42,7 +42,7 @@ from emp_orch.fleet.model import (
     WorkerId,
     WorkerSpec,
 )
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,
     GpuReport,
@@ -53,19 +53,19 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
-from emp_orch.fleet.package import WorkerPackage
+from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.fleet.round import Item
 from emp_orch.layout import Layout
 from emp_orch.roles import Role
 from emp_orch.seals import KEY_BYTES, Seal
 from emp_orch.settings import InputLimits, Listen, Settings, save
-from emp_orch.store.connect import Client, client, time_ms
-from emp_orch.store.events import Events
-from emp_orch.store.generations import Generation, current_number, publish, without_secrets
-from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Leadership, Mandate
-from emp_orch.store.reports import machine_writer, worker_writer
-from emp_orch.store.status import FleetStatus, write_status
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.generations import Generation, current_number, publish, without_secrets
+from emp_orch.store.fleet.leader import Leadership, Mandate
+from emp_orch.store.fleet.status import FleetStatus, write_status
+from emp_orch.store.redis.client import Client, client, time_ms
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import machine_writer, worker_writer
 
 FLEET = "basic"
 SERVICES = ("simulation", "comfyui")

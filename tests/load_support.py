@@ -18,11 +18,11 @@ from load_jobs import Kind, Watch, through
 from queue_support import Server, free_port, until
 from worker_support import KEYS, Daemon
 
-from emp_orch import spec
+from emp_orch import manifest
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
-from emp_orch.store.connect import Client
-from emp_orch.store.generations import Generation
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.redis.client import Client
 
 WORKERS = 8
 SERVICES = 4
@@ -99,7 +99,7 @@ class Fleet:
     def declared(self) -> Generation:
         path = self.folder / "emp.yaml"
         path.write_text(_DECLARED)
-        return Generation(number=1, at_ms=0, fleet=spec.load(path, {}), digest="")
+        return Generation(number=1, at_ms=0, fleet=manifest.load(path, {}), digest="")
 
     @property
     def artifacts(self) -> str:

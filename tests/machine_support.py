@@ -14,20 +14,20 @@ import msgspec
 from fleet_support import HEALTH, fleet, machine, service
 from queue_support import until
 
-from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine
-from emp_orch.fleet.model import AGENT, ProgramName, Service
-from emp_orch.fleet.observed import MachineReport, ProgramReport, ProgramState
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine
+from emp_orch.fleet.model.fleet import AGENT, ProgramName, Service
+from emp_orch.fleet.model.observed import MachineReport, ProgramReport, ProgramState
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded, spawn_daemon
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.runtimes.process.supervisor import Supervisor
 from emp_orch.seals import KEY_BYTES, OrdersKey
-from emp_orch.store.commands import Ack, CommandVerb, Order, send
-from emp_orch.store.configs import MachineConfig, write_config
-from emp_orch.store.connect import Client
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Leadership, Mandate
+from emp_orch.store.fleet.commands import Ack, CommandVerb, Order, send
+from emp_orch.store.fleet.configs import MachineConfig, write_config
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.leader import Leadership, Mandate
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("b:")
 M = "m"

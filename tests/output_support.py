@@ -8,9 +8,9 @@ from http_support import Producer, Stack
 
 from emp_orch.jobs.model import Output, Result
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.queue import Queue
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
 
 
 async def chunks_of(data: bytes) -> AsyncIterator[bytes]:

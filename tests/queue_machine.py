@@ -21,9 +21,9 @@ from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import HELD, JobStatus
 from emp_orch.jobs.submission import Submission
-from emp_orch.store.claims import Claimed, Lease, Waiting
-from emp_orch.store.queue import CancelOutcome, NoSuchJob, NotNow
-from emp_orch.store.queue_port import ClaimsPort
+from emp_orch.store.queue.claim import Claimed, Lease, Waiting
+from emp_orch.store.queue.port import ClaimsPort
+from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, NotNow
 
 T = TypeVar("T")
 

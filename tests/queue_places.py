@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from emp_orch.control import embedded
+from emp_orch.control.plane import embedded
 from emp_orch.jobs.submission import Submission, parse_submission
 
 T = TypeVar("T")

@@ -12,14 +12,14 @@ from queue_places import Places, age, places
 
 from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.states import ENDED
-from emp_orch.store.claims import Claims
-from emp_orch.store.connect import client
-from emp_orch.store.events import Event, Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
-from emp_orch.store.queue_memory import MemoryClaims, MemoryQueue
-from emp_orch.store.queue_port import ClaimsPort, QueuePort
-from emp_orch.store.reap import Reaper, Swept
+from emp_orch.store.fleet.events import Event, Events
+from emp_orch.store.queue.claim import Claims
+from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
+from emp_orch.store.queue.port import ClaimsPort, QueuePort
+from emp_orch.store.queue.reaper import Reaper, Swept
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
 
 # Far from what a slow machine may take for one example: on Redis the real clock runs along.
 AVOID_MS = 1_000_000

@@ -13,10 +13,10 @@ from http_support import FLEET, Stack
 from yarl import URL
 
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.runtimes.join_tokens import JoinTokens
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.keys import Keys
 
 BODY = b"what the run made"
 API_TOKEN = "sesame-of-the-fleet"

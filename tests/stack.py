@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import aiohttp
 import redis
 
-from emp_orch.control.embedded_login import kept_password
+from emp_orch.control.plane.embedded_login import kept_password
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, recorded
 from emp_orch.resources import read_text

@@ -17,7 +17,7 @@ from emp_orch import marks
 from emp_orch.errors import EmpError
 from emp_orch.procident import ProcessIdentity, alive, identify, recorded
 from emp_orch.render.quoting import word
-from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
+from emp_orch.runtimes.process.supervisor import ProcessInfo, Supervisor
 
 _CONF = """\
 [supervisord]

@@ -9,7 +9,7 @@ import pytest
 from queue_support import Server, running_server
 from worker_support import Bench, bench
 
-from emp_orch.store.connect import Client, client
+from emp_orch.store.redis.client import Client, client
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import redis
 from msgspec import structs
 from queue_support import Server, eventually, free_port, until
 
-from emp_orch.fleet.model import Fleet, ServiceName
-from emp_orch.fleet.observed import ConnectorStatus, WorkerReport
+from emp_orch.fleet.model.fleet import Fleet, ServiceName
+from emp_orch.fleet.model.observed import ConnectorStatus, WorkerReport
 from emp_orch.layout import Layout
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 EMP = (sys.executable, "-m", "emp_orch")
 KEYS = Keys("w:")

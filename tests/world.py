@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from emp_orch.fleet.containers import container_hash
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind, config_hash, machine_of
-from emp_orch.fleet.drift import Desired
-from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.desired.containers import container_hash
+from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind, config_hash, machine_of
+from emp_orch.fleet.desired.startup import has_failed, is_up, phases
+from emp_orch.fleet.drift.table import Desired
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,
     Instance,
@@ -30,8 +31,7 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
-from emp_orch.fleet.plan import Operation, Verb
-from emp_orch.fleet.startup import has_failed, is_up, phases
+from emp_orch.fleet.plan.operations import Operation, Verb
 
 TICK_MS = 1_000
 # As templates/supervisord.conf.j2 has it.

@@ -16,7 +16,7 @@ from bench.queue.server import free_port
 from bench.reconcile.children import COMMAND_S, Failed, run_command
 from emp_orch import settings
 from emp_orch.layout import Layout
-from emp_orch.store.events import decode
+from emp_orch.store.fleet.events import decode
 
 EMP_ALL = "emp apply, nothing runs"
 EMP = "emp apply, control plane runs"

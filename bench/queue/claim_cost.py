@@ -14,10 +14,10 @@ from bench.queue.server import BenchRedis
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.submission import Submission
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import client
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
 
 WARM = 3
 _CAPABILITIES = {**emp_peer.CAPABILITIES, "tier": 100_000}

@@ -9,10 +9,10 @@ from bench.peers.given import url
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.jobs.submission import Submission
-from emp_orch.store.connect import client
-from emp_orch.store.keys import Keys
-from emp_orch.store.pipelined import Pipelined
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Pipelined
 
 # emp's programs run on asyncio's own loop.
 PLAIN_LOOP = True

@@ -27,10 +27,10 @@ from bench.reconcile.plan import Plan
 from emp_orch import settings
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
-from emp_orch.store.connect import Client, client
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.status import read_status
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.status import read_status
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.redis.keys import Keys
 
 SEEN_S = 20.0
 CHANGED = "drift_changed"

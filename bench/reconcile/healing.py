@@ -22,11 +22,11 @@ from bench.queue.server import BenchRedis, free_port
 from bench.reconcile.children import Failed, daemon, environment
 from bench.reconcile.contenders import EMP, MACHINE, SLOTS, STARTS, Ground, slot_name
 from bench.reconcile.pulses import Pulse, Pulses
-from emp_orch.fleet.desired import worker_id
-from emp_orch.fleet.model import MachineId, WorkerId
-from emp_orch.fleet.observed import WorkerReport, WorkerStatus
-from emp_orch.store.events import decode, entries_of
-from emp_orch.store.keys import Keys
+from emp_orch.fleet.desired.machines import worker_id
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.observed import WorkerReport, WorkerStatus
+from emp_orch.store.fleet.events import decode, entries_of
+from emp_orch.store.redis.keys import Keys
 
 AGAIN_S = 30.0
 # supervisord's startsecs, emp's `start` and pm2's min_uptime are all 1 s: who ends sooner was never started.

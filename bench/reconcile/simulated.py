@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from emp_orch import __version__, spec
-from emp_orch.fleet.desired import DesiredMachine, config_hash
-from emp_orch.fleet.model import Fleet, MachineId, WorkerId
-from emp_orch.fleet.observed import (
+from emp_orch import __version__, manifest
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
+from emp_orch.fleet.model.fleet import Fleet, MachineId, WorkerId
+from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,
     MachineReport,
@@ -44,7 +44,7 @@ reconcile: {{stale_after: {stale}s}}
 def fleet(redis_url: str, machines: int, gpus: int) -> Fleet:
     """`machines` alike, as an emp.yaml names them."""
     text = _YAML.format(name=FLEET, redis=redis_url, gpus=gpus, machines=machines, stale=STALE_S)
-    return spec.load_text(text, file="bench.yaml", environ={})
+    return manifest.load_text(text, file="bench.yaml", environ={})
 
 
 def machine_report(machine: DesiredMachine, generation: int, now_ms: int) -> MachineReport:

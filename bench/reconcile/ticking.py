@@ -17,17 +17,17 @@ from msgspec import Struct
 
 from bench.reconcile.children import questions, reply
 from bench.reconcile.simulated import FLEET, settings_of
-from emp_orch.control import generation as generations
-from emp_orch.control import identity
-from emp_orch.control.daemon import built
-from emp_orch.control.lead import Lead
-from emp_orch.control.observe import Observer
-from emp_orch.control.reconciler import Reconciler
-from emp_orch.fleet.drift import diff
+from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import identity
+from emp_orch.control.reconciler.daemon import built
+from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.reconciler.observe import Observer
+from emp_orch.control.reconciler.rounds import Reconciler
+from emp_orch.fleet.drift.table import diff
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
-from emp_orch.store.connect import client
-from emp_orch.store.keys import Keys
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
 
 # Between two ticks: what else the process does is not the tick's.
 PAUSE_S = 0.1

@@ -1,6 +1,6 @@
 """The agents and workers of a simulated fleet, in one process: their reports, heartbeats, changes and events.
 
-It writes as emp_orch.store.reports does, by the same script, for many subjects over one pipeline.
+It writes as emp_orch.store.reports.reports does, by the same script, for many subjects over one pipeline.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from redis.commands.core import AsyncScript
 
 from bench.reconcile import simulated
 from bench.reconcile.children import questions, reply
-from emp_orch.control.generation import as_desired, digest
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.kinds import Drift, Kind
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import MachineReport, ProgramState, WorkerReport, WorkerStatus
-from emp_orch.store import generations
-from emp_orch.store.connect import Client, client, time_ms
-from emp_orch.store.events import MAX_EVENTS, Events, encode
-from emp_orch.store.generations import Generation, without_secrets
-from emp_orch.store.keys import Keys
-from emp_orch.store.reports import BEATS_PER_DOCUMENT, PUT, keys_of
+from emp_orch.control.apply.generation import as_desired, digest
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.drift.kinds import Drift, Kind
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import MachineReport, ProgramState, WorkerReport, WorkerStatus
+from emp_orch.store.fleet import generations
+from emp_orch.store.fleet.events import MAX_EVENTS, Events, encode
+from emp_orch.store.fleet.generations import Generation, without_secrets
+from emp_orch.store.redis.client import Client, client, time_ms
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import BEATS_PER_DOCUMENT, PUT, keys_of
 
 # What agents and workers do; a larger fleet's beat slower, so that the writer leaves the machine to what is measured.
 BEAT_S = 2.0

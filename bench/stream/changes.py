@@ -11,10 +11,10 @@ from msgspec import structs
 
 from bench.reconcile.children import questions, reply
 from bench.reconcile.writer import Fleet, published, status_event
-from emp_orch.fleet.observed import WorkerStatus
-from emp_orch.store.connect import client, time_ms
-from emp_orch.store.events import MAX_EVENTS
-from emp_orch.store.keys import Keys
+from emp_orch.fleet.model.observed import WorkerStatus
+from emp_orch.store.fleet.events import MAX_EVENTS
+from emp_orch.store.redis.client import client, time_ms
+from emp_orch.store.redis.keys import Keys
 
 
 async def change(fleet: Fleet, number: int) -> None:

@@ -13,10 +13,10 @@ from aiohttp import web
 
 from bench.reconcile.simulated import FLEET
 from emp_orch.api.state import ApiStats, StateReader
-from emp_orch.store.connect import client
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
 
 SPACING_S = 0.25
 

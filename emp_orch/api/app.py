@@ -14,12 +14,11 @@ from aiohttp import web
 from redis.exceptions import ResponseError
 
 from emp_orch import __version__, again
+from emp_orch.api.admission import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, Places
 from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.ended_jobs import EndedJobs
-from emp_orch.api.follow import Follower
-from emp_orch.api.hub import Hub
-from emp_orch.api.job_submit import MAX_LIST_BYTES
-from emp_orch.api.join import (
+from emp_orch.api.handlers.job_submit import MAX_LIST_BYTES
+from emp_orch.api.handlers.join import (
     ADDRESSES,
     BOXES,
     BURST,
@@ -32,34 +31,35 @@ from emp_orch.api.join import (
     is_members,
     renew_rights,
 )
-from emp_orch.api.live import LiveState
+from emp_orch.api.handlers.packages import package
 from emp_orch.api.one_box import Boxes
-from emp_orch.api.openapi import DOCUMENT, encoded
-from emp_orch.api.packages import package
-from emp_orch.api.places import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, Places
-from emp_orch.api.preview_hub import PreviewHub
-from emp_orch.api.query import only_known
-from emp_orch.api.route import Handler, Kind, Route
 from emp_orch.api.routes import ROUTES, WORK, roles_of
-from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
+from emp_orch.api.stream.changes import Follower
+from emp_orch.api.stream.hub import Hub
+from emp_orch.api.stream.live import LiveState
+from emp_orch.api.stream.preview_hub import PreviewHub
+from emp_orch.api.stream.startup_channel import StartupChannel
+from emp_orch.api.views.openapi import DOCUMENT, encoded
+from emp_orch.api.views.query import only_known
+from emp_orch.api.views.route import Handler, Kind, Route
 from emp_orch.errors import Damaged, EmpError
 from emp_orch.layout import Layout
-from emp_orch.runtimes.signing import SigningKey
+from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.settings import Settings
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.assets import Assets
-from emp_orch.store.connect import API_CONNECTIONS, TRANSIENT, Client, client, redacted, unreachable, within
-from emp_orch.store.damaged import REPAIR, KeyDamaged
-from emp_orch.store.events import Events
-from emp_orch.store.explaining import Explainer
-from emp_orch.store.job_inputs import JobInputs
-from emp_orch.store.keys import Keys
-from emp_orch.store.known_services import KnownServices
-from emp_orch.store.naming import is_damage
-from emp_orch.store.pipelined import Pipelined
-from emp_orch.store.queue import Queue
-from emp_orch.store.refusals import refusal_of
+from emp_orch.store.artifacts.assets import Assets
+from emp_orch.store.artifacts.job_inputs import JobInputs
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.known_services import KnownServices
+from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import API_CONNECTIONS, TRANSIENT, Client, client, redacted, unreachable, within
+from emp_orch.store.redis.damaged import REPAIR, KeyDamaged
+from emp_orch.store.redis.key_errors import is_damage
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Pipelined
+from emp_orch.store.redis.refusals import refusal_of
 from emp_orch.web.callers import callers
 from emp_orch.web.errors import errors_as_json
 from emp_orch.web.guard import GUARD, Guard, guarded, is_loopback, local_origins, require_token

@@ -8,25 +8,25 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from emp_orch.api.admission import Places
 from emp_orch.api.ended_jobs import EndedJobs
-from emp_orch.api.hub import Hub
-from emp_orch.api.live import LiveState
-from emp_orch.api.places import Places
-from emp_orch.api.preview_hub import PreviewHub
-from emp_orch.api.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
+from emp_orch.api.stream.hub import Hub
+from emp_orch.api.stream.live import LiveState
+from emp_orch.api.stream.preview_hub import PreviewHub
+from emp_orch.api.stream.startup_channel import StartupChannel
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.assets import Assets
-from emp_orch.store.connect import Client
-from emp_orch.store.events import Events
-from emp_orch.store.explaining import Explainer
-from emp_orch.store.job_inputs import JobInputs
-from emp_orch.store.keys import Keys
-from emp_orch.store.known_services import KnownServices
-from emp_orch.store.pipelined import Pipelined
-from emp_orch.store.queue import Queue
+from emp_orch.store.artifacts.assets import Assets
+from emp_orch.store.artifacts.job_inputs import JobInputs
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.known_services import KnownServices
+from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Pipelined
 from emp_orch.web.times import now_ms, rfc3339
 
 

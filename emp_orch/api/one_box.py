@@ -6,13 +6,13 @@ says nothing of the kind: it is let in, and nobody is refused on its account.
 
 from __future__ import annotations
 
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import SeenMachine
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import SeenMachine
 from emp_orch.plaintext import one_line
-from emp_orch.store.connect import Client
-from emp_orch.store.joining import Asking
-from emp_orch.store.keys import Keys
-from emp_orch.store.reports import read_some
+from emp_orch.store.acl.joining import Asking
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import read_some
 from emp_orch.web.errors import Refused
 
 MAX_SHOWN = 100

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from emp_orch.api import (
+from emp_orch.api.handlers import (
     artifacts,
     assets,
     commands,
-    job_stream,
     job_submit,
     jobs,
     join,
     logs,
     metrics,
-    openapi,
     packages,
     previews,
     reads,
-    sse,
     work,
-    ws_client,
-    ws_monitor,
 )
-from emp_orch.api.drift_story import StoryView
-from emp_orch.api.job_views import JobDetail, JobExplanation, JobList, LaneList, OutputView
-from emp_orch.api.job_wait import MAX_WAIT_S
-from emp_orch.api.query import NAME
-from emp_orch.api.route import Kind, Opens, Param, Route, choice, get, head, matching, number, post, text
-from emp_orch.api.views import State
+from emp_orch.api.handlers.job_wait import MAX_WAIT_S
+from emp_orch.api.stream import job_stream, sse, ws_client, ws_monitor
+from emp_orch.api.views import openapi
+from emp_orch.api.views.drift_story import StoryView
+from emp_orch.api.views.fleet import State
+from emp_orch.api.views.jobs import JobDetail, JobExplanation, JobList, LaneList, OutputView
+from emp_orch.api.views.query import NAME
+from emp_orch.api.views.route import Kind, Opens, Param, Route, choice, get, head, matching, number, post, text
 from emp_orch.jobs.model import Output
 from emp_orch.jobs.states import JobStatus
 from emp_orch.roles import Role
-from emp_orch.store.joining import Asking
-from emp_orch.store.queue import MAX_PAGE
+from emp_orch.store.acl.joining import Asking
+from emp_orch.store.queue.submit import MAX_PAGE
 
 DOCUMENT = "/openapi.json"
 # What machines ask with their own tokens.

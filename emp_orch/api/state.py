@@ -11,8 +11,7 @@ from typing import TypeVar
 from msgspec import Struct, structs
 
 from emp_orch import __version__
-from emp_orch.api.job_views import JobsView, read_jobs
-from emp_orch.api.views import (
+from emp_orch.api.views.fleet import (
     ApiView,
     BreakerView,
     CountsView,
@@ -28,23 +27,24 @@ from emp_orch.api.views import (
     SystemStats,
     WorkerView,
 )
+from emp_orch.api.views.jobs import JobsView, read_jobs
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import desired_machines, worker_id
-from emp_orch.fleet.incremental import few
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import Malformed, SeenMachine, SeenWorker
-from emp_orch.fleet.overrides import Override, fleet_pause
+from emp_orch.fleet.desired.machines import desired_machines, worker_id
+from emp_orch.fleet.drift.incremental import few
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import Malformed, SeenMachine, SeenWorker
+from emp_orch.fleet.model.overrides import Override, fleet_pause
 from emp_orch.fleet.round import Item
 from emp_orch.jobs.losses import Loss
 from emp_orch.seals import Seal
-from emp_orch.store.connect import Client
-from emp_orch.store.damaged import MAX_FLEET_BYTES
-from emp_orch.store.generations import Generation, generation_mark, read_generation
-from emp_orch.store.keys import Keys
-from emp_orch.store.overrides import read_overrides
-from emp_orch.store.queue import Queue
-from emp_orch.store.reports import Reports, read_reports
-from emp_orch.store.status import BreakerStatus, FleetStatus, RolloutStatus, decode_status, read_status
+from emp_orch.store.fleet.generations import Generation, generation_mark, read_generation
+from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, RolloutStatus, decode_status, read_status
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.damaged import MAX_FLEET_BYTES
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import Reports, read_reports
 from emp_orch.web.times import now_ms, rfc3339
 
 # While no generation says otherwise.

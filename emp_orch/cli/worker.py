@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from emp_orch.cli.options import Duration
+from emp_orch.cli.output.options import Duration
 
 
 @click.command("worker")
@@ -65,12 +65,12 @@ def worker(
 
     import msgspec
 
-    from emp_orch import loops
-    from emp_orch.cli.daemon import log_to_stderr, stop_on_signals
+    from emp_orch.cli.daemons.run import log_to_stderr, stop_on_signals
     from emp_orch.errors import UsageError
-    from emp_orch.machine.redis_url import own_url
-    from emp_orch.store.api_access import access_file
-    from emp_orch.store.artifacts import local_url
+    from emp_orch.host import loops
+    from emp_orch.machine.boot.redis_url import own_url
+    from emp_orch.store.artifacts.api_access import access_file
+    from emp_orch.store.artifacts.store import local_url
     from emp_orch.worker.config import (
         WorkerConfig,
         check_machine_id,

@@ -1,7 +1,7 @@
 """The worker's adapters to services: one file each, one Protocol. What a connector of another package needs is here."""
 
 from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, StillRuns
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Output, Progress, Result
 from emp_orch.options.base import CannotLoad
 

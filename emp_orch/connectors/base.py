@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 from msgspec import structs
 
-from emp_orch.fleet.observed import ConnectorReport
+from emp_orch.fleet.model.observed import ConnectorReport
 from emp_orch.jobs.model import Job, JobError, Output, Progress, Result
 from emp_orch.jobs.offers import Offers
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from emp_orch.connectors.base import MAX_KEPT, MAX_MESSAGE
-from emp_orch.fleet.observed import ConnectorReport
+from emp_orch.fleet.model.observed import ConnectorReport
 from emp_orch.jobs.model import JobError, Output, Progress, Result
 
 # Structured answers beside an error.

@@ -19,7 +19,7 @@ from emp_orch.connectors.http_answers import Look, Phase, body_for, json_of, loo
 from emp_orch.connectors.http_answers import failure as failure_of
 from emp_orch.connectors.http_client import NETWORK, Requests, base_url, is_json, name_of
 from emp_orch.connectors.outputs import body_of, content_type_of, once
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Output, Progress, Result
 from emp_orch.options.http import filled, headers_of, options_of, secrets_of
 

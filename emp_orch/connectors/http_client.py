@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from emp_orch import ports, sessions
 from emp_orch.connectors.base import RunFailed
+from emp_orch.host import ports, sessions
 from emp_orch.options.base import CannotLoad
 
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)

@@ -12,7 +12,7 @@ from emp_orch.connectors.base import MALFORMED, Run, RunFailed
 from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
 from emp_orch.connectors.comfyui.protocol import Workflow
 from emp_orch.connectors.http_client import NETWORK
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
 from emp_orch.options.base import no_options
 

@@ -9,11 +9,16 @@ from collections.abc import Callable
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet import breaker, budget, chronicle, rollout
-from emp_orch.fleet.chronicle import Entry
-from emp_orch.fleet.drift import diff
-from emp_orch.fleet.kinds import BEHIND, UNHEARD, Desired, Drift, Kind, grace_ms
-from emp_orch.fleet.memory import (
+from emp_orch.fleet.drift.kinds import BEHIND, UNHEARD, Desired, Drift, Kind, grace_ms
+from emp_orch.fleet.drift.table import diff
+from emp_orch.fleet.journal import entries as chronicle
+from emp_orch.fleet.journal.entries import Entry
+from emp_orch.fleet.model.observed import Observed
+from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.plan.operations import Operation, Verb, operation_key, plan, remedy
+from emp_orch.fleet.policy import breaker, budget, rollout
+from emp_orch.fleet.policy.gate import Decision, Hold, Situation, busy_at, describe, gate
+from emp_orch.fleet.policy.memory import (
     REPORT_LAG_MS,
     Memory,
     Rollout,
@@ -25,10 +30,6 @@ from emp_orch.fleet.memory import (
     tried,
     up_to,
 )
-from emp_orch.fleet.observed import Observed
-from emp_orch.fleet.overrides import Override
-from emp_orch.fleet.plan import Operation, Verb, operation_key, plan, remedy
-from emp_orch.fleet.policy import Decision, Hold, Situation, busy_at, describe, gate
 
 
 class Inputs(Struct, frozen=True, kw_only=True):

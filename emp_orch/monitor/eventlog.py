@@ -12,8 +12,9 @@ import sys
 import aiohttp
 import msgspec
 
-from emp_orch import logmodes, sessions
+from emp_orch import logmodes
 from emp_orch.errors import EmpError
+from emp_orch.host import sessions
 from emp_orch.layout import Layout
 from emp_orch.loglines import LastingFile
 from emp_orch.monitor.sse_client import ServerSentEvent, StreamBroken, events_of

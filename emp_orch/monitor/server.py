@@ -7,7 +7,8 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from emp_orch import __version__, sessions
+from emp_orch import __version__
+from emp_orch.host import sessions
 from emp_orch.monitor.proxy import Proxy, is_api_call
 from emp_orch.monitor.static_files import StaticFile, load
 from emp_orch.settings import Settings

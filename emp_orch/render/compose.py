@@ -8,9 +8,9 @@ from functools import lru_cache
 from jinja2 import Environment, StrictUndefined, Template
 from msgspec import Struct
 
-from emp_orch.fleet.artifacts import THROUGH_API
-from emp_orch.fleet.containers import OWN, container_hash
-from emp_orch.fleet.desired import DesiredMachine
+from emp_orch.fleet.desired.artifacts import THROUGH_API
+from emp_orch.fleet.desired.containers import OWN, container_hash
+from emp_orch.fleet.desired.machines import DesiredMachine
 from emp_orch.render.box import Box, box_of
 from emp_orch.render.quoting import compose_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from emp_orch.fleet.containers import HOME, OWN
+from emp_orch.fleet.desired.containers import HOME, OWN
 from emp_orch.images import built_here
 from emp_orch.render.compose import compiled
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emp_orch.fleet.model import MachineId, RuntimeKind
-from emp_orch.fleet.observed import Instance, InstanceState
+from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+from emp_orch.fleet.model.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.runtimes.base import Runtime
-from emp_orch.runtimes.external import ExternalRuntime
-from emp_orch.runtimes.machine_logins import MachineLogins
-from emp_orch.runtimes.process import ProcessRuntime
+from emp_orch.runtimes.external.runtime import ExternalRuntime
+from emp_orch.runtimes.keys.logins import MachineLogins
+from emp_orch.runtimes.process.runtime import ProcessRuntime
 from emp_orch.settings import Settings
 
 Runtimes = Mapping[RuntimeKind, Runtime]
@@ -29,7 +29,7 @@ def runtimes_of(layout: Layout, settings: Settings | None, logins: MachineLogins
         RuntimeKind.EXTERNAL: ExternalRuntime(layout),
     }
     if settings is not None and settings.hosts:
-        from emp_orch.runtimes.compose import ComposeRuntime  # the Docker SDK takes its time to import
+        from emp_orch.runtimes.compose.runtime import ComposeRuntime  # the Docker SDK takes its time to import
 
         runtimes[RuntimeKind.COMPOSE] = ComposeRuntime(layout, settings, logins)
     return runtimes

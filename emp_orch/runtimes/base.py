@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import Instance
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import Instance
 
 
 class Runtime(Protocol):

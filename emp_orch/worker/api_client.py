@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from emp_orch import sessions
 from emp_orch.errors import EmpError
+from emp_orch.host import sessions
 from emp_orch.plaintext import one_line
-from emp_orch.store.api_access import ApiAccess, read_access
+from emp_orch.store.artifacts.api_access import ApiAccess, read_access
 
 log = logging.getLogger("emp.worker")
 

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from emp_orch.errors import UsageError
-from emp_orch.fleet.artifacts import THROUGH_API
-from emp_orch.fleet.model import MachineId, WorkerId
+from emp_orch.fleet.desired.artifacts import THROUGH_API
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.worker.input_urls import UrlRules
 
 MAX_DISCOVER_S = 10_000_000.0

@@ -16,22 +16,22 @@ from typing import Any, assert_never
 from emp_orch.connectors import believed
 from emp_orch.connectors.base import Connector
 from emp_orch.connectors.registry import load
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, WorkerStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, WorkerStatus
 from emp_orch.jobs.full_disk import is_of_full_disk
 from emp_orch.jobs.model import Job, JobError
 from emp_orch.jobs.offers import both, model_key
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.options.base import CannotLoad
-from emp_orch.store.artifacts import without_login
-from emp_orch.store.claims import Claimed, Claims, RunRef, Waiting
-from emp_orch.store.connect import Client, address, client, redacted, told_owner, within
-from emp_orch.store.keys import Keys
-from emp_orch.store.offers import OffersStore
-from emp_orch.store.one_line import OneLine
-from emp_orch.store.pipelined import Pipelined
-from emp_orch.store.previews import Previews
-from emp_orch.store.reports import read_worker
+from emp_orch.store.artifacts.previews import Previews
+from emp_orch.store.artifacts.store import without_login
+from emp_orch.store.queue.claim import Claimed, Claims, RunRef, Waiting
+from emp_orch.store.queue.offers import OffersStore
+from emp_orch.store.redis.client import Client, address, client, redacted, told_owner, within
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.one_line import OneLine
+from emp_orch.store.redis.pipelined import Pipelined
+from emp_orch.store.reports.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.inputs import Inputs
 from emp_orch.worker.readiness import Readiness

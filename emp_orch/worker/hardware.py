@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emp_orch import gpus
+from emp_orch.host import gpus
 from emp_orch.jobs.requirements import HARDWARE_ALIASES
 
 log = logging.getLogger("emp.worker")

@@ -22,8 +22,8 @@ from aiohttp.resolver import ThreadedResolver
 from msgspec import Struct
 from yarl import URL
 
-from emp_orch import sessions
 from emp_orch.errors import EmpError
+from emp_orch.host import sessions
 from emp_orch.jobs.input_hosts import SETTING, is_named, is_public, refusal
 from emp_orch.jobs.inputs import shown_url
 

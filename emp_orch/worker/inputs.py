@@ -12,12 +12,12 @@ from typing import IO, Protocol
 from emp_orch.connectors.base import InputFile
 from emp_orch.errors import EmpError
 from emp_orch.jobs.model import InputSource, Job
-from emp_orch.store.artifacts import Artifacts, CannotRead, NoSuchArtifact
-from emp_orch.store.assets import Assets, NoSuchAsset, content_type_of
-from emp_orch.store.claims import Claimed
-from emp_orch.store.connect import within
-from emp_orch.store.input_sources import Content, InputSources, NotGiven
-from emp_orch.store.queue import NoSuchJob, Queue
+from emp_orch.store.artifacts.assets import Assets, NoSuchAsset, content_type_of
+from emp_orch.store.artifacts.input_sources import Content, InputSources, NotGiven
+from emp_orch.store.artifacts.store import Artifacts, CannotRead, NoSuchArtifact
+from emp_orch.store.queue.claim import Claimed
+from emp_orch.store.queue.submit import NoSuchJob, Queue
+from emp_orch.store.redis.client import within
 from emp_orch.worker.input_urls import CannotFetch, UrlRules, fetch, kept_in_words
 from emp_orch.worker.state import AWAY
 

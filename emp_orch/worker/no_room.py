@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-from emp_orch import freespace
 from emp_orch.connectors import believed
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.host import freespace
 from emp_orch.jobs import full_disk
 from emp_orch.jobs.model import JobError
 

@@ -13,10 +13,10 @@ from typing import Any
 from msgspec import Struct
 
 from emp_orch.jobs.model import Job, Result
-from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import client
-from emp_orch.store.keys import Keys
-from emp_orch.store.pipelined import Pipelined
+from emp_orch.store.queue.claim import Claimed, Claims, Waiting
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Pipelined
 
 
 class Noop(Struct, frozen=True, kw_only=True):

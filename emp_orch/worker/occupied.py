@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet.observed import ConnectorReport, Occupant
+from emp_orch.fleet.model.observed import ConnectorReport, Occupant
 
 # Somebody who looks at a picture of his own in between is not in anybody's way.
 FOREIGN_S = 60.0

@@ -7,7 +7,7 @@ import logging
 from typing import NoReturn
 
 from emp_orch.jobs.preview import Preview, is_shown
-from emp_orch.store.previews import Previews
+from emp_orch.store.artifacts.previews import Previews
 from emp_orch.worker.state import AWAY
 
 log = logging.getLogger("emp.worker")

@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import structs
 
 from emp_orch.connectors.base import Connector, RunFailed, Tells
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded, lacking, missing
-from emp_orch.store.offers import TooLarge
+from emp_orch.store.queue.offers import TooLarge
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.state import AWAY
 from emp_orch.worker.warmup import WarmUp

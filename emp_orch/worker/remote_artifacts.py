@@ -23,9 +23,9 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.jobs.model import InputSource, Job, Output
 from emp_orch.jobs.outputs import safe_content_type, safe_name, unique_name
-from emp_orch.store.artifact_run import MAX_OUTPUT_BYTES, too_large
-from emp_orch.store.artifacts import CannotRead, CannotStore
-from emp_orch.store.input_sources import Content, NotGiven
+from emp_orch.store.artifacts.input_sources import Content, NotGiven
+from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES, too_large
+from emp_orch.store.artifacts.store import CannotRead, CannotStore
 from emp_orch.worker.api_client import AWAY_S, MAX_PAUSE_S, PAUSE_S, ApiClient, Away, RefusedByApi
 
 _CHUNK = 512 * 1024

@@ -24,10 +24,10 @@ from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Redaction, Secrets, forgotten
-from emp_orch.store.artifacts import CannotStore
-from emp_orch.store.claims import Claimed, Claims, Lease, RunRef
-from emp_orch.store.connect import redacted, within
-from emp_orch.store.previews import Previews
+from emp_orch.store.artifacts.previews import Previews
+from emp_orch.store.artifacts.store import CannotStore
+from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef
+from emp_orch.store.redis.client import redacted, within
 from emp_orch.worker import no_room
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.input_urls import CannotFetch

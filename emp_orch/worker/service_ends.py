@@ -13,10 +13,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from emp_orch.fleet.ends import how, how_in_short
-from emp_orch.fleet.observed import ProgramEnd
+from emp_orch.fleet.drift.exits import how, how_in_short
+from emp_orch.fleet.model.observed import ProgramEnd
 from emp_orch.jobs.model import Crash, JobError
-from emp_orch.runtimes import end_files
+from emp_orch.runtimes.process import exit_files
 
 # A look is one open of a small file.
 LOOK_S = 0.1
@@ -65,18 +65,18 @@ class ServiceEnds:
     @property
     def told(self) -> bool:
         """Whether anybody here would leave word of an end."""
-        return self._machine is not None and (self._machine / end_files.FOLDER).is_dir()
+        return self._machine is not None and (self._machine / exit_files.FOLDER).is_dir()
 
     def found(self) -> ServiceEnd | None:
         """The end that came since; None: there was none, as far as anybody told."""
         if self._machine is None:
             return None
         for program, own in self._programs.items():
-            asked = end_files.read_asked(self._machine, program)
+            asked = exit_files.read_asked(self._machine, program)
             if asked is not None and asked.at_ms >= self._since_ms:
                 word = asked.why or "it was asked to"
                 return ServiceEnd(service=program, own=own, end=ProgramEnd(at_ms=asked.at_ms), asked=word)
-            end = end_files.read(self._machine, program)
+            end = exit_files.read(self._machine, program)
             if end is not None and end.at_ms >= self._since_ms:
                 return ServiceEnd(service=self._service, own=own, end=end)
         return None

@@ -11,16 +11,16 @@ from typing import NoReturn
 from msgspec import Struct
 
 from emp_orch.connectors.base import Sink
-from emp_orch.fleet.artifacts import THROUGH_API
+from emp_orch.fleet.desired.artifacts import THROUGH_API
 from emp_orch.jobs.model import InputSource, Job
-from emp_orch.store.api_access import access_file
-from emp_orch.store.artifacts import Artifacts, BadArtifactsUrl, CannotRead, CannotStore
-from emp_orch.store.assets import Assets
-from emp_orch.store.connect import Client
-from emp_orch.store.input_sources import Content
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
-from emp_orch.store.scripts import Call
+from emp_orch.store.artifacts.api_access import access_file
+from emp_orch.store.artifacts.assets import Assets
+from emp_orch.store.artifacts.input_sources import Content
+from emp_orch.store.artifacts.store import Artifacts, BadArtifactsUrl, CannotRead, CannotStore
+from emp_orch.store.queue.scripts import Call
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 from emp_orch.worker.api_client import ApiClient
 from emp_orch.worker.inputs import Finds, StoredInputs
 from emp_orch.worker.remote_artifacts import RemoteArtifacts, RemoteInputs

@@ -12,8 +12,8 @@ from http_fixtures import new_http_stack
 from http_support import Producer, Stack
 from playwright.async_api import Browser, async_playwright
 
-from emp_orch.runtimes.signing import SigningKey
-from emp_orch.store.keys import Keys
+from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.store.redis.keys import Keys
 
 __all__ = ["new_http_stack"]
 

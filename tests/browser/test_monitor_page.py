@@ -13,14 +13,14 @@ from http_support import FLEET, Producer, Stack, fleet_of
 from output_support import completed
 from playwright.async_api import expect
 
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
-from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
+from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.jobs.losses import How, Loss
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.store.overrides import put_override
-from emp_orch.store.queue import Queue
-from emp_orch.store.status import BreakerStatus, RedisStatus, RolloutStatus, read_status, write_status
+from emp_orch.store.fleet.overrides import put_override
+from emp_orch.store.fleet.status import BreakerStatus, RedisStatus, RolloutStatus, read_status, write_status
+from emp_orch.store.queue.submit import Queue
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,12 +11,12 @@ from http_support import FLEET, INPUT_MAX_BYTES, Producer, Stack, eventually, fl
 from output_support import completed
 from playwright.async_api import Browser, Page, expect
 
-from emp_orch.fleet.drift import Kind
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import ConnectorStatus, ProgramEnd, ProgramReport, ProgramState, WorkerStatus
+from emp_orch.fleet.drift.table import Kind
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import ConnectorStatus, ProgramEnd, ProgramReport, ProgramState, WorkerStatus
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.store.overrides import read_overrides
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.queue.submit import Queue
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

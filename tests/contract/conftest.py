@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from queue_support import SERVERS, Server, running_server
 
-from emp_orch.store.connect import Client, client
+from emp_orch.store.redis.client import Client, client
 
 
 @pytest.fixture(scope="module", params=SERVERS)

@@ -18,8 +18,15 @@ from msgspec.structs import replace
 from queue_support import until
 
 from emp_orch.jobs.model import Output
-from emp_orch.store import artifact_run
-from emp_orch.store.artifacts import Artifacts, BadArtifactsUrl, CannotStore, NoSuchArtifact, local_url, without_login
+from emp_orch.store.artifacts import run as artifact_run
+from emp_orch.store.artifacts.store import (
+    Artifacts,
+    BadArtifactsUrl,
+    CannotStore,
+    NoSuchArtifact,
+    local_url,
+    without_login,
+)
 
 
 async def chunks_of(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:

@@ -16,14 +16,14 @@ from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import ENDED
 from emp_orch.jobs.submission import BadSubmission, Submission
 from emp_orch.settings import InputLimits
-from emp_orch.store.artifacts import Artifacts, CannotRead, local_url
-from emp_orch.store.asset_care import QUEUED_MS, AssetCare
-from emp_orch.store.assets import Assets, NoSuchAsset, TooLarge
-from emp_orch.store.connect import Client, time_ms
-from emp_orch.store.job_inputs import InputsGone, JobInputs
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
-from emp_orch.store.queue_prelude import MOVING_MS
+from emp_orch.store.artifacts.asset_retention import QUEUED_MS, AssetCare
+from emp_orch.store.artifacts.assets import Assets, NoSuchAsset, TooLarge
+from emp_orch.store.artifacts.job_inputs import InputsGone, JobInputs
+from emp_orch.store.artifacts.store import Artifacts, CannotRead, local_url
+from emp_orch.store.queue.lua.prelude import MOVING_MS
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, time_ms
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 HOUR_S = 3600.0

@@ -8,13 +8,13 @@ from time import perf_counter
 
 import msgspec
 
-from emp_orch.fleet.model import MachineId, WorkerId
-from emp_orch.fleet.observed import WorkerReport, WorkerStatus
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.observed import WorkerReport, WorkerStatus
 from emp_orch.jobs.requirements import Requirements
-from emp_orch.store.connect import Client, time_ms
-from emp_orch.store.explaining import Explainer
-from emp_orch.store.job_reads import LaneView
-from emp_orch.store.keys import Keys
+from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.reads import LaneView
+from emp_orch.store.redis.client import Client, time_ms
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys()
 WORKERS = 8_000

@@ -8,11 +8,11 @@ from queue_support import job
 from emp_orch.jobs.model import JobError
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys()
 

@@ -13,11 +13,11 @@ from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
-from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import NotNow, Queue
-from emp_orch.store.reap import Reaper
+from emp_orch.store.queue.claim import Claimed, Claims, Waiting
+from emp_orch.store.queue.reaper import Reaper
+from emp_orch.store.queue.submit import NotNow, Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 ABLE = {"services": ["simulation"]}

@@ -10,16 +10,16 @@ import pytest
 from fleet_support import SIMULATION, one
 from queue_support import until
 
-from emp_orch.fleet.desired import config_hash
+from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.seals import KEY_BYTES, OrdersKey
-from emp_orch.store import commands, configs, journal
-from emp_orch.store.commands import Command, CommandVerb, Order
-from emp_orch.store.configs import MachineConfig
-from emp_orch.store.connect import Client, time_ms
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Elsewhere, Leadership, Mandate, NotLeader
-from emp_orch.store.status import FleetStatus, read_status, write_status
+from emp_orch.store.fleet import commands, configs, journal
+from emp_orch.store.fleet.commands import Command, CommandVerb, Order
+from emp_orch.store.fleet.configs import MachineConfig
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.leader import Elsewhere, Leadership, Mandate, NotLeader
+from emp_orch.store.fleet.status import FleetStatus, read_status, write_status
+from emp_orch.store.redis.client import Client, time_ms
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 MACHINE = one([SIMULATION], machine_id="m1")

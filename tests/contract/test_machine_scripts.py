@@ -7,12 +7,12 @@ import math
 import pytest
 from fleet_support import fleet
 
-from emp_orch.fleet.package import WorkerPackage
+from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.seals import KEY_BYTES, Seal
-from emp_orch.store.connect import Client
-from emp_orch.store.generations import Generation, publish
-from emp_orch.store.keys import Keys
-from emp_orch.store.machine_scripts import CHANGE_MS, sent_until_ms
+from emp_orch.store.acl.machine_scripts import CHANGE_MS, sent_until_ms
+from emp_orch.store.fleet.generations import Generation, publish
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 SEAL = Seal(bytes(KEY_BYTES))

@@ -13,13 +13,13 @@ from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded, model_key
 from emp_orch.jobs.requirements import lane_of
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
-from emp_orch.store.offers import MAX_TEXT_BYTES, OffersStore, TooLarge
-from emp_orch.store.queue import Queue
-from emp_orch.store.queue_memory import MemoryClaims, MemoryQueue
-from emp_orch.store.queue_port import ClaimsPort, QueuePort
+from emp_orch.store.queue.claim import Claimed, Claims, Waiting
+from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
+from emp_orch.store.queue.offers import MAX_TEXT_BYTES, OffersStore, TooLarge
+from emp_orch.store.queue.port import ClaimsPort, QueuePort
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 HAS = Offers(nodes={"SaveImage": ("a", "b")}, outputs=frozenset({"SaveImage"}), models=frozenset({"m.ckpt", "ü.pt"}))

@@ -10,13 +10,13 @@ import pytest
 from queue_support import Server, job
 from redis import exceptions as rexc
 
-from emp_orch.store.connect import Client, client, time_ms
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.one_line import OneLine
-from emp_orch.store.pipelined import Pipelined
-from emp_orch.store.queue import Queue
-from emp_orch.store.reports import read_worker
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client, time_ms
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.one_line import OneLine
+from emp_orch.store.redis.pipelined import Pipelined
+from emp_orch.store.reports.reports import read_worker
 
 KEYS = Keys("t:")
 

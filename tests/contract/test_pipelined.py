@@ -11,8 +11,8 @@ import pytest
 from queue_support import Server
 from redis import exceptions as rexc
 
-from emp_orch.store.connect import Client, client
-from emp_orch.store.pipelined import Bell, Pipelined
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.redis.pipelined import Bell, Pipelined
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from queue_support import job
 from emp_orch.jobs.model import JobError, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import CancelOutcome, NoSuchJob, Queue
-from emp_orch.store.reap import Reaper
+from emp_orch.store.queue.claim import Claimed, Claims, Waiting
+from emp_orch.store.queue.reaper import Reaper
+from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 ABLE = {"services": ["simulation"]}

@@ -20,11 +20,11 @@ from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.jobs.submission import Submission
-from emp_orch.store.claims import Claimed, Waiting
-from emp_orch.store.queue import CancelOutcome, Submitted
-from emp_orch.store.queue_memory import MemoryClaims, MemoryQueue
-from emp_orch.store.queue_memory_jobs import Holding, Jobs, Outcome
-from emp_orch.store.reap import Swept
+from emp_orch.store.queue.claim import Claimed, Waiting
+from emp_orch.store.queue.memory.jobs import Holding, Jobs, Outcome
+from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
+from emp_orch.store.queue.reaper import Swept
+from emp_orch.store.queue.submit import CancelOutcome, Submitted
 
 # Enough for the rarest; it stops at the first failure, and the failure is not made small.
 SEARCH = settings(

@@ -7,13 +7,13 @@ from fleet_support import SIMULATION, one, report, worker
 from msgspec import json, structs
 from queue_support import Server, until
 
-from emp_orch.fleet.desired import worker_id
-from emp_orch.fleet.observed import MachineReport
-from emp_orch.store.connect import Client, client, time_ms
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.report_changes import began_anew, changes_since, current_seq
-from emp_orch.store.reports import (
+from emp_orch.fleet.desired.machines import worker_id
+from emp_orch.fleet.model.observed import MachineReport
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.redis.client import Client, client, time_ms
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.changes import began_anew, changes_since, current_seq
+from emp_orch.store.reports.reports import (
     BEATS_PER_DOCUMENT,
     forget_worker,
     machine_writer,

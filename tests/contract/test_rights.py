@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from queue_support import Server
 
-from emp_orch.store.connect import Client, client
-from emp_orch.store.keys import Keys
-from emp_orch.store.rights import TRANSACTION, Lacks, all_channels, all_keys, commands, lacking, name_of
+from emp_orch.store.acl.rights import TRANSACTION, Lacks, all_channels, all_keys, commands, lacking, name_of
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.redis.keys import Keys
 
 DOC = Path(__file__).parents[2] / "docs" / "redis.md"
 KEYS = Keys("mine:")

@@ -13,21 +13,21 @@ from msgspec import structs
 from queue_support import Server, free_port, job, until
 from redis import exceptions as rexc
 
-from emp_orch.fleet.observed import MachineStatus
+from emp_orch.fleet.model.observed import MachineStatus
 from emp_orch.jobs.preview import Preview
 from emp_orch.jobs.secrets import Secrets
 from emp_orch.jobs.states import JobStatus
 from emp_orch.redis_users import user_of
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client, client
-from emp_orch.store.job_reads import Wanted
-from emp_orch.store.keys import Keys
-from emp_orch.store.machine_scripts import are_loaded, load, own_texts
-from emp_orch.store.previews import Previews
-from emp_orch.store.queue import Queue
-from emp_orch.store.refusals import NotLoaded
-from emp_orch.store.reports import machine_writer, read_worker
-from emp_orch.store.scoped_access import grant, grant_all, granted, renew, revise, withdraw
+from emp_orch.store.acl.machine_scripts import are_loaded, load, own_texts
+from emp_orch.store.acl.users import grant, grant_all, granted, renew, revise, withdraw
+from emp_orch.store.artifacts.previews import Previews
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.reads import Wanted
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.refusals import NotLoaded
+from emp_orch.store.reports.reports import machine_writer, read_worker
 from emp_orch.urls import with_login
 
 PASSWORD = "a/b:c@d"

@@ -10,8 +10,8 @@ from msgspec import structs
 from queue_support import Server, until
 
 from emp_orch.errors import Unreachable
-from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model.observed import (
     MachineReport,
     MachineStatus,
     ProgramReport,
@@ -19,15 +19,16 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
-from emp_orch.machine.orders import Orders
-from emp_orch.machine.trust import Floor, Trust
+from emp_orch.machine.agent.commands import Orders
+from emp_orch.machine.agent.trust import Floor, Trust
 from emp_orch.seals import KEY_BYTES, OrdersKey, Seal, Stamp, for_command
-from emp_orch.store import commands, reports, requests
-from emp_orch.store.commands import Command, CommandVerb, Order
-from emp_orch.store.connect import Client, WriteRefused, connected, time_ms
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Leadership, Mandate
+from emp_orch.store.fleet import commands, requests
+from emp_orch.store.fleet.commands import Command, CommandVerb, Order
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.leader import Leadership, Mandate
+from emp_orch.store.redis.client import Client, WriteRefused, connected, time_ms
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports import reports
 
 KEYS = Keys("t:")
 SEAL = Seal(bytes(KEY_BYTES))
@@ -278,7 +279,7 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
 async def test_a_stream_that_ends_before_the_agents_place_is_read_anew(
     r: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emp_orch.machine.orders.BLOCK_MS", 50)
+    monkeypatch.setattr("emp_orch.machine.agent.commands.BLOCK_MS", 50)
     an_hour_ahead = await time_ms(r) + 3_600_000
     agent = Machine(r, last=f"{an_hour_ahead}-0", epoch=1)
     mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()

@@ -11,20 +11,20 @@ import pytest
 from delta_support import Mirror, parted, steady
 from http_support import FLEET, Producer, fleet_of
 
-from emp_orch.api.book import Book
-from emp_orch.api.follow import Follower
 from emp_orch.api.state import ApiStats, StateReader
-from emp_orch.api.views import State
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import MachineStatus, WorkerStatus
-from emp_orch.fleet.overrides import Override, OverrideKind
+from emp_orch.api.stream.changes import Follower
+from emp_orch.api.stream.snapshot import Book
+from emp_orch.api.views.fleet import State
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
+from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.store import report_changes
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
-from emp_orch.store.overrides import lift_overrides, put_override
-from emp_orch.store.queue import Queue
-from emp_orch.store.reports import forget_machine, forget_worker
+from emp_orch.store.fleet.overrides import lift_overrides, put_override
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports import changes
+from emp_orch.store.reports.reports import forget_machine, forget_worker
 
 STEPS = 60
 MACHINES = ("m1", "m2", "m3")
@@ -168,7 +168,7 @@ async def test_more_changes_than_are_told_are_read_whole(r: Client, monkeypatch:
     scene = Scene(r, 0)
     await scene.producer.apply(FLEET_OF_ALL)
     await scene.agrees()
-    monkeypatch.setattr(report_changes, "MAX_CHANGES", 3)
+    monkeypatch.setattr(changes, "MAX_CHANGES", 3)
     for machine in MACHINES:
         await scene.producer.machine(FLEET_OF_ALL, machine)
         await scene.producer.worker(machine, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from compose_support import container, placed, read, text
 
-from emp_orch.fleet.model import GpuKind, Gpus, Volume
+from emp_orch.fleet.model.fleet import GpuKind, Gpus, Volume
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

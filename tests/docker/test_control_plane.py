@@ -17,7 +17,7 @@ from docker_support import BASE, Engine, emp_images
 from stack import Stack, until
 
 from emp_orch.images import CONTROL_IMAGE
-from emp_orch.runtimes.compose import folder_digest
+from emp_orch.runtimes.compose.runtime import folder_digest
 
 CLI = "emp-test-cli:1"
 PARTS = ["redis", "api", "reconcile", "monitor", "eventlog"]

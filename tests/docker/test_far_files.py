@@ -154,7 +154,7 @@ def test_a_service_there_reads_none_of_its_machines_secrets(far: Far) -> None:
 
 def test_the_package_of_a_store_is_built_in(far: Far) -> None:
     assert emp_images(far.engine, "build", "--base", BASE, "--tag", "emp-machine:s3", "--store", "s3").strip()
-    script = "from emp_orch.store.artifacts import Artifacts; print(type(Artifacts('s3://b/f')._fs).__name__)"
+    script = "from emp_orch.store.artifacts.store import Artifacts; print(type(Artifacts('s3://b/f')._fs).__name__)"
     run = ["run", "--rm", "--entrypoint", "/opt/emp/bin/python3"]
     assert far.engine.docker(*run, "emp-machine:s3", "-c", script).strip() == "S3FileSystem"
     worker = ["worker", "--machine", "m", "--artifacts", "s3://b/f", "--service", "x=simulation@http://127.0.0.1:1"]

@@ -16,7 +16,7 @@ import redis
 from docker_support import Engine
 from stack import Stack, until
 
-from emp_orch.control.packing import own_package
+from emp_orch.control.plane.packing import own_package
 from emp_orch.images import kept_name
 
 TWO, FOUR = "two", "four"

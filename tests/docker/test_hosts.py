@@ -19,7 +19,7 @@ from docker_ssh import far_away, ssh_door
 from docker_support import load_base, load_machine, why_not
 from stack import Stack, free_ports, until
 
-from emp_orch.control.packing import own_package
+from emp_orch.control.plane.packing import own_package
 
 A, B = "gpu-a", "gpu-b"
 ON_A, ON_B = "one", "two"

@@ -14,12 +14,12 @@ from fleet_support import COMFYUI, SIMULATION, fleet, machine
 from machine_support import KEYS, desired, running, sleeper
 from queue_support import job, until
 
-from emp_orch.fleet.desired import DesiredMachine, desired_machine
-from emp_orch.fleet.observed import MachineStatus, WorkerStatus
+from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
+from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.connect import Client, client
-from emp_orch.store.queue import Queue
-from emp_orch.store.reports import read_worker
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.reports.reports import read_worker
 
 READY_S = 90.0
 

@@ -18,7 +18,7 @@ from docker_support import Engine
 from registry_support import PASSWORD, USER, Registry
 from stack import Stack, until
 
-from emp_orch.control import generation as generations
+from emp_orch.control.apply import generation as generations
 
 pytestmark = pytest.mark.timeout(600)
 BOX = "box"

@@ -13,8 +13,8 @@ from fleet_support import service
 from machine_support import desired, running
 from queue_support import until
 
-from emp_orch.fleet.observed import MachineStatus
-from emp_orch.store.connect import client
+from emp_orch.fleet.model.observed import MachineStatus
+from emp_orch.store.redis.client import client
 
 CALLS = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
 READS = "cat /run/secrets/hub_redis_url; sleep 100000"

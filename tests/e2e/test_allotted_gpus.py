@@ -13,7 +13,7 @@ import yaml
 from box_support import BOX, Box
 from stack import Stack, until
 
-from emp_orch.fleet.allotment import variables
+from emp_orch.fleet.desired.allotment import variables
 
 HERE = "here"
 # Each program leaves what it sees in a file of its own.

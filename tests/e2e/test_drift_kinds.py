@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 from drift_support import KEYS, Lab, Sight
 
-from emp_orch.fleet.kinds import Kind
+from emp_orch.fleet.drift.kinds import Kind
 
 Step = Callable[[Lab], None]
 

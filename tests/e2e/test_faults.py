@@ -16,7 +16,7 @@ import redis
 from stack import MACHINE, Stack, until
 
 from emp_orch.procident import ProcessIdentity, alive
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.runtimes.process.supervisor import Supervisor
 
 CONTROL = ("supervisord", "redis", "api", "monitor", "reconcile", "eventlog")
 PROGRAMS = (

@@ -20,8 +20,8 @@ from stack import MACHINE, Stack, until
 from worker_support import KEYS
 
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.connect import client, drop_idle
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.redis.client import client, drop_idle
 
 JOBS = 300
 GPUS = 3

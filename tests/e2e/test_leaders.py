@@ -16,10 +16,10 @@ import redis
 from stack import MACHINE, Stack, until
 
 from emp_orch.procident import ProcessIdentity, alive
-from emp_orch.runtimes.supervisor import Supervisor
-from emp_orch.store.commands import Command
-from emp_orch.store.events import decode
-from emp_orch.store.status import FleetStatus
+from emp_orch.runtimes.process.supervisor import Supervisor
+from emp_orch.store.fleet.commands import Command
+from emp_orch.store.fleet.events import decode
+from emp_orch.store.fleet.status import FleetStatus
 
 PROGRAMS = ("supervisord", "agent", "simulation", "comfyui-gpu0", "redis-worker-gpu0")
 FLEET = "test"

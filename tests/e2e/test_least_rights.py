@@ -18,7 +18,7 @@ from queue_support import Server, running_server
 from redis_tls import tls
 from stack import MACHINE, Stack
 
-from emp_orch.store.connect import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS
+from emp_orch.store.redis.client import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS
 
 WORKER = f"{MACHINE}-worker-0"
 DOC = Path(__file__).parents[2] / "docs" / "redis.md"

@@ -17,11 +17,11 @@ from redis import exceptions as rexc
 from stack import MACHINE, Stack, until
 from test_worker_package import ROOT, Release
 
-from emp_orch.runtimes.signing import SigningKey
-from emp_orch.store.connect import connected
-from emp_orch.store.generations import read_generation, restore
-from emp_orch.store.keys import Keys
-from emp_orch.store.machine_scripts import CHANGE_MS
+from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.store.acl.machine_scripts import CHANGE_MS
+from emp_orch.store.fleet.generations import read_generation, restore
+from emp_orch.store.redis.client import connected
+from emp_orch.store.redis.keys import Keys
 
 LONG = '{"prompt": "a fox", "steps": 300}'
 

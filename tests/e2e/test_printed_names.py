@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from stack import MACHINE, Stack, until
 
 from emp_orch.cli.main import cli
-from emp_orch.cli.names import known_names
-from emp_orch.control.logfiles import CONTROL
-from emp_orch.fleet.names import Name, Names
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.cli.output.names import known_names
+from emp_orch.control.logs.files import CONTROL
+from emp_orch.fleet.model.names import Name, Names
+from emp_orch.runtimes.process.supervisor import Supervisor
 
 PRINTING = (
     *(("status",), ("status", "-a"), ("diff",), ("diff", "--json"), ("explain",), ("explain", "--json"), ("doctor",)),

@@ -25,14 +25,14 @@ from queue_support import free_port, running_server, until
 from worker_support import EMP, KEYS
 
 from emp_orch import settings
-from emp_orch.control.job_care import JobCare
-from emp_orch.fleet.chronicle import Entry
+from emp_orch.control.jobs.upkeep import JobCare
+from emp_orch.fleet.journal.entries import Entry
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.requirements import canonical
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.layout import Layout
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.connect import TRANSIENT, Client, client
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.redis.client import TRANSIENT, Client, client
 
 JOBS = 2_000
 DEADLINE_S = 240.0

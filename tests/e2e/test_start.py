@@ -12,7 +12,7 @@ import yaml
 from queue_support import running_server
 from stack import MACHINE, Stack
 
-from emp_orch.store.generations import Generation
+from emp_orch.store.fleet.generations import Generation
 
 
 def _history(stack: Stack) -> list[tuple[int, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stack import MACHINE, Stack, until
 
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.runtimes.process.supervisor import Supervisor
 from emp_orch.settings import load, save
 
 WORKER = "redis-worker-gpu1"

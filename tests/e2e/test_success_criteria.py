@@ -10,9 +10,9 @@ from typing import Any
 import aiohttp
 from stack import MACHINE, Stack, until
 
-from emp_orch.store import connect
-from emp_orch.store.events import Event, Events
-from emp_orch.store.keys import Keys
+from emp_orch.store.fleet.events import Event, Events
+from emp_orch.store.redis import client
+from emp_orch.store.redis.keys import Keys
 
 STARTUP = [
     ("machine_startup", "starting"),
@@ -39,7 +39,7 @@ async def _get(url: str) -> tuple[int, Any]:
 
 
 async def _events(stack: Stack) -> list[Event]:
-    async with connect.connected(stack.redis_url, read_only=True) as r:
+    async with client.connected(stack.redis_url, read_only=True) as r:
         return await Events(r, Keys()).recent(5_000)
 
 

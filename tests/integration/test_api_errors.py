@@ -18,7 +18,7 @@ import pytest
 from http_support import Producer, Stack, eventually, fleet_of, free_port
 
 from emp_orch.jobs.submission import MAX_JOB_BYTES
-from emp_orch.store.connect import ANSWER_S
+from emp_orch.store.redis.client import ANSWER_S
 
 
 async def refused(response: aiohttp.ClientResponse, status: int, *words: str) -> None:
@@ -255,7 +255,7 @@ async def test_sigterm_ends_open_streams_promptly(http_stack: Stack) -> None:
 
 
 async def test_requests_are_answered_by_the_reconcilers_word(api: aiohttp.ClientSession, producer: Producer) -> None:
-    from emp_orch.store.requests import Once, Verb, answer, pending
+    from emp_orch.store.fleet.requests import Once, Verb, answer, pending
 
     fleet = fleet_of("m1")
     await producer.apply(fleet)

@@ -15,7 +15,7 @@ from sse_support import stream
 from worker_support import KEYS, Bench, bench
 
 from emp_orch.settings import save
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
 
 Told = list[tuple[str, dict[str, Any]]]
 

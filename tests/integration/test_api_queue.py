@@ -13,11 +13,11 @@ import pytest
 from http_support import Producer, Stack, fleet_of
 from prometheus_client.parser import text_string_to_metric_families
 
-from emp_orch.fleet.observed import WorkerStatus
+from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.jobs.submission import MAX_JOB_BYTES
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.keys import Keys
 
 
 @pytest.fixture(scope="module")

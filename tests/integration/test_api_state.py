@@ -9,9 +9,9 @@ import aiohttp
 import msgspec
 from http_support import SERVICES, Producer, Stack, fleet_of
 
-from emp_orch.api.views import State
-from emp_orch.store import journal
-from emp_orch.store.overrides import read_overrides
+from emp_orch.api.views.fleet import State
+from emp_orch.store.fleet import journal
+from emp_orch.store.fleet.overrides import read_overrides
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -146,8 +146,8 @@ async def test_health_ready_version_and_metrics(api: aiohttp.ClientSession, http
 
 
 async def test_openapi_lists_every_route(api: aiohttp.ClientSession) -> None:
-    from emp_orch.api.route import Opens
     from emp_orch.api.routes import ROUTES
+    from emp_orch.api.views.route import Opens
 
     async with api.get("/openapi.json") as response:
         document = await response.json()

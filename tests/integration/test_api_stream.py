@@ -14,8 +14,8 @@ from delta_support import Mirror
 from http_support import Producer, Stack, eventually, fleet_of
 from sse_support import Reader, stream
 
-from emp_orch.store.events import MAX_EVENTS
-from emp_orch.store.reports import forget_worker
+from emp_orch.store.fleet.events import MAX_EVENTS
+from emp_orch.store.reports.reports import forget_worker
 
 HEARTBEAT_EVERY_S = 15
 

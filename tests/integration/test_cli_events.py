@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from http_support import Process, Producer, Stack, environment, eventually
 
-from emp_orch.store.connect import client
-from emp_orch.store.keys import Keys
+from emp_orch.store.redis.client import client
+from emp_orch.store.redis.keys import Keys
 
 
 def run(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:

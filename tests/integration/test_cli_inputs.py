@@ -18,8 +18,8 @@ from worker_support import KEYS
 from emp_orch import settings
 from emp_orch.jobs.model import InputSource
 from emp_orch.layout import Layout
-from emp_orch.store.connect import Client, client
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
 
 WORKFLOW = '{"workflow": {"1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}}'
 

@@ -20,15 +20,15 @@ from test_worker_cli_jobs import emp, write_settings
 from worker_support import EMP, KEYS, Bench, bench
 
 from emp_orch import settings
-from emp_orch.cli.jobs_file import MAX_LINE
-from emp_orch.fleet.observed import WorkerStatus
+from emp_orch.cli.jobs.file import MAX_LINE
+from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client, client
-from emp_orch.store.queue import NoSuchJob, Queue
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import NoSuchJob, Queue
+from emp_orch.store.redis.client import Client, client
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,17 @@ from fleet_support import SIMULATION, look, one, report, wish
 from http_support import FLEET, Process, Producer, Stack, environment, eventually, fleet_of
 from msgspec import structs
 
-from emp_orch.fleet.chronicle import Entry
-from emp_orch.fleet.memory import Memory
-from emp_orch.fleet.observed import ProgramReport, ProgramState, WorkerStatus
+from emp_orch.fleet.journal.entries import Entry
+from emp_orch.fleet.model.observed import ProgramReport, ProgramState, WorkerStatus
+from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.round import Inputs, decide
-from emp_orch.store import journal, rounds
-from emp_orch.store.journal_reads import Wanted, page
-from emp_orch.store.keys import Keys
-from emp_orch.store.overrides import read_overrides
-from emp_orch.store.reports import forget_worker
-from emp_orch.store.requests import Once, Verb, pending
-from emp_orch.store.status import BreakerStatus, FleetStatus, read_status, write_status
+from emp_orch.store.fleet import journal, rounds
+from emp_orch.store.fleet.journal_reads import Wanted, page
+from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.fleet.requests import Once, Verb, pending
+from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, read_status, write_status
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import forget_worker
 
 KEY = "program-fatal/m1/comfyui-gpu1"
 OPERATION = "start-program/m1/comfyui-gpu1"

@@ -18,15 +18,15 @@ from test_lost_jobs import FLEET, LONG_MS, leading
 from worker_support import KEYS, at
 from yarl import URL
 
-from emp_orch import spec
+from emp_orch import manifest
 from emp_orch.connectors.comfyui import ComfyUI
-from emp_orch.control.lost_jobs import LostJobs
+from emp_orch.control.jobs.lost_jobs import LostJobs
 from emp_orch.jobs.secrets import HIDDEN
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.artifacts import Artifacts, local_url
-from emp_orch.store.claims import Claimed, Claims, RunRef
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import Queue
+from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.queue.claim import Claimed, Claims, RunRef
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run_job import Assignment, JobRun, NotDone
 
@@ -109,7 +109,7 @@ async def test_what_is_asked_after_a_worker_was_lost_comes_back_unreadable(
     path = tmp_path / "emp.yaml"
     path.write_text(FLEET)
     async with serving(Refuses().app()) as url:
-        fleet = at(spec.load(path, {}), URL(url).port or 0, "comfyui")
+        fleet = at(manifest.load(path, {}), URL(url).port or 0, "comfyui")
         claim = await claimed(r, claims)
         await claims.began(claim, RunRef(connector="comfyui", url=url, ref="p1"))
         async with asyncio.TaskGroup() as group:

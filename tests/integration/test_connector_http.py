@@ -17,7 +17,7 @@ from queue_support import free_port
 from emp_orch.connectors import http as http_module
 from emp_orch.connectors.base import Recovers, RunFailed, StillRuns
 from emp_orch.connectors.http import Http
-from emp_orch.fleet.observed import ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.model import JobError, Result
 from emp_orch.options.base import CannotLoad
 

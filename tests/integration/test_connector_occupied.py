@@ -14,7 +14,7 @@ from connector_support import Stage, job_of, serving
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.connector import ComfyUI
-from emp_orch.fleet.observed import ConnectorStatus, Occupant
+from emp_orch.fleet.model.observed import ConnectorStatus, Occupant
 
 
 @pytest.fixture

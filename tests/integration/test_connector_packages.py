@@ -24,8 +24,8 @@ from emp_orch.jobs.requirements import unmet
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.options.base import WrongOption
 from emp_orch.options.registry import check
-from emp_orch.store.connect import Client, client
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
 
 DOC = Path(__file__).parents[2] / "docs/connectors.md"
 FAULTLESS = """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from queue_support import eventually, job
 from worker_support import KEYS, Bench
 
-from emp_orch.fleet.observed import ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 
 RARELY = ("--probe", "60")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from http_support import FLEET, Producer, fleet_of
 from queue_support import job
 
-from emp_orch.control.draining import Drain
-from emp_orch.fleet.observed import WorkerStatus
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import time_ms
-from emp_orch.store.orders import Orders
-from emp_orch.store.queue import Queue
-from emp_orch.store.reap import Reaper
+from emp_orch.control.apply.draining import Drain
+from emp_orch.fleet.model.observed import WorkerStatus
+from emp_orch.store.fleet.orders import Orders
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.reaper import Reaper
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import time_ms
 
 CAPABILITIES = {"services": ["simulation"]}
 WORKER = "m-worker-0"

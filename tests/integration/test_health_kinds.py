@@ -14,10 +14,10 @@ from msgspec import structs
 from queue_support import Server, until
 from stack import free_ports
 
-from emp_orch.fleet.model import Health, SecretRef, Service
-from emp_orch.fleet.observed import ProgramReport
-from emp_orch.machine.check_command import CHECK
-from emp_orch.store.connect import Client
+from emp_orch.fleet.model.fleet import Health, SecretRef, Service
+from emp_orch.fleet.model.observed import ProgramReport
+from emp_orch.machine.health.check_command import CHECK
+from emp_orch.store.redis.client import Client
 
 LISTEN = (
     "import socket, sys, time; s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET);"

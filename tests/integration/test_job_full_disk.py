@@ -18,9 +18,9 @@ from emp_orch.jobs.model import Job, JobError
 from emp_orch.jobs.retry import Cause
 from emp_orch.jobs.states import ENDED, JobStatus
 from emp_orch.services.simulation import png
-from emp_orch.store.claims import Claimed, Claims, Waiting
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.claim import Claimed, Claims, Waiting
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "x.png"}}
 

@@ -12,18 +12,18 @@ from queue_support import Server, job, running_server
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
-from emp_orch.control.redis_watch import RedisWatch
-from emp_orch.fleet.chronicle import Entry
+from emp_orch.control.upkeep.redis_watch import RedisWatch
+from emp_orch.fleet.journal.entries import Entry
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
-from emp_orch.store import journal
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client, client
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet import journal
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.redis.keys import Keys
 
 MIB = 1024**2
 

@@ -7,12 +7,12 @@ from http_support import FLEET, Producer, Stack, fleet_of
 from msgspec import structs
 
 from emp_orch.api.app import build_context
-from emp_orch.api.join import renew_rights
-from emp_orch.control.packing import keep_own, own_package
-from emp_orch.fleet.model import RuntimeKind
+from emp_orch.api.handlers.join import renew_rights
+from emp_orch.control.plane.packing import keep_own, own_package
+from emp_orch.fleet.model.fleet import RuntimeKind
 from emp_orch.redis_users import user_of
-from emp_orch.runtimes.join_tokens import JoinTokens
-from emp_orch.store.scoped_access import grant
+from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.store.acl.users import grant
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -16,18 +16,18 @@ from msgspec import structs
 from queue_support import Server, job, running_server, until
 from worker_support import KEYS, Bench, at, bench, known_by_its_service
 
-from emp_orch import spec
+from emp_orch import manifest
 from emp_orch.connectors.simulation import Request, workflow_of
-from emp_orch.control.lost_jobs import LostJobs
-from emp_orch.fleet.model import Fleet
+from emp_orch.control.jobs.lost_jobs import LostJobs
+from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.claims import Claims, RunRef
-from emp_orch.store.connect import Client, client
-from emp_orch.store.leader import Leadership, Mandate, NotLeader
-from emp_orch.store.queue import Queue
-from emp_orch.store.reap import Reaper
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.fleet.leader import Leadership, Mandate, NotLeader
+from emp_orch.store.queue.claim import Claims, RunRef
+from emp_orch.store.queue.reaper import Reaper
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
 
 FLEET = """
 version: 1
@@ -64,7 +64,7 @@ def stage(tmp_path: Path, server: Server, r: Client) -> Iterator[Bench]:
 def fleet(tmp_path: Path) -> Fleet:
     path = tmp_path / "emp.yaml"
     path.write_text(FLEET)
-    return spec.load(path, {})
+    return manifest.load(path, {})
 
 
 def leading() -> None:
@@ -201,7 +201,7 @@ async def test_nobody_is_asked_but_by_emp_yaml(
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", answer)
     async with TestServer(app) as service, TestServer(app) as other, asyncio.TaskGroup() as group:
-        fleet = at(spec.load(path, {}), service.port or 0, "http")
+        fleet = at(manifest.load(path, {}), service.port or 0, "http")
         urls = {"url": str(other.make_url("")).rstrip("/")} if "url" in changed else changed
         ours = RunRef(connector="http", url=f"http://127.0.0.1:{service.port}", ref="one")
         holder = Claims(r, KEYS, "m-worker-0", lease_s=0.01)
@@ -302,7 +302,7 @@ async def test_a_service_is_asked_with_the_headers_that_its_worker_had(
     monkeypatch.delenv("SERVICE_TOKEN", raising=False)
     path = tmp_path / "emp.yaml"
     path.write_text(OUTSIDE.replace("MORE", more))
-    fleet = spec.load(path, {})
+    fleet = manifest.load(path, {})
     asked: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:

@@ -11,14 +11,14 @@ from msgspec import structs
 from queue_support import job, until
 from worker_support import KEYS, Bench, at, known_by_its_service
 
-from emp_orch import spec
-from emp_orch.control.lost_jobs import LostJobs
-from emp_orch.fleet.model import Fleet
+from emp_orch import manifest
+from emp_orch.control.jobs.lost_jobs import LostJobs
+from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import CancelOutcome, Queue
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.queue.submit import CancelOutcome, Queue
+from emp_orch.store.redis.client import Client
 
 FLEET = """
 version: 1
@@ -38,7 +38,7 @@ def leading() -> None:
 def fleet(tmp_path: Path) -> Fleet:
     path = tmp_path / "emp.yaml"
     path.write_text(FLEET)
-    return spec.load(path, {})
+    return manifest.load(path, {})
 
 
 async def test_it_ends_cancelled_and_its_service_is_free(stage: Bench, r: Client, fleet: Fleet) -> None:

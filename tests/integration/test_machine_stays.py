@@ -15,11 +15,11 @@ from fleet_support import service
 from machine_support import KEYS, Box, M, desired, running, sleeper
 from queue_support import Server
 
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.model import SecretRef, Stop
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.model.fleet import SecretRef, Stop
 from emp_orch.machine.healthcheck import verdict
 from emp_orch.procident import ProcessIdentity, alive
-from emp_orch.store.connect import Client
+from emp_orch.store.redis.client import Client
 
 DEAF = ("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
 

@@ -14,11 +14,11 @@ from fleet_support import HEALTH, service
 from machine_support import KEYS, Box, M, desired, running, sleeper, web
 from queue_support import Server, free_port, until
 
-from emp_orch import gpus
-from emp_orch.fleet.observed import MachineReport, MachineStatus, ProgramState
-from emp_orch.store.commands import CommandVerb
-from emp_orch.store.connect import Client, time_ms
-from emp_orch.store.reports import machine_writer
+from emp_orch.fleet.model.observed import MachineReport, MachineStatus, ProgramState
+from emp_orch.host import gpus
+from emp_orch.store.fleet.commands import CommandVerb
+from emp_orch.store.redis.client import Client, time_ms
+from emp_orch.store.reports.reports import machine_writer
 
 READY = MachineStatus.READY
 

@@ -14,12 +14,12 @@ from queue_support import Server, job, running_server, until
 from emp_orch.api import app
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store import connect
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import TRANSIENT, Client, client
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis import client as connect
+from emp_orch.store.redis.client import TRANSIENT, Client, client
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 
@@ -58,7 +58,7 @@ async def claimed(claims: Claims) -> Claimed | None:
 async def test_a_worker_and_who_submits_follow_the_primary(
     servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emp_orch.store.pool.LEAVE_EVERY_S", 0.05)
+    monkeypatch.setattr("emp_orch.store.redis.pool.LEAVE_EVERY_S", 0.05)
     first, second = servers
     async with Endpoint(first.port).open() as endpoint, client(first.url) as a, client(second.url) as b:
         await b.replicaof("127.0.0.1", str(first.port))

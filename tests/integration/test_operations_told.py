@@ -7,15 +7,15 @@ from pathlib import Path
 
 from fleet_support import one, wish
 
-from emp_orch.control.execute import Executor
-from emp_orch.control.operations import Operations
-from emp_orch.fleet.chronicle import Entry
-from emp_orch.fleet.model import MachineId, WorkerId
-from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.control.reconciler.execute import Executor
+from emp_orch.control.reconciler.operations import Operations
+from emp_orch.fleet.journal.entries import Entry
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.layout import Layout
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Mandate
+from emp_orch.store.fleet.leader import Mandate
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 FORGET = Operation(
     verb=Verb.FORGET_WORKER, machine_id=MachineId("m"), worker_id=WorkerId("m-worker-9"), cause="", origin=""

@@ -14,10 +14,10 @@ from package_support import digest_of, files_below, small, tar_of
 
 from emp_orch.errors import EmpError
 from emp_orch.isolation import USERS_PATH
-from emp_orch.machine import package_disk
 from emp_orch.machine.launch import from_package
-from emp_orch.machine.package_archive import BadPackage
-from emp_orch.machine.package_disk import PackageDisk
+from emp_orch.machine.package import disk as package_disk
+from emp_orch.machine.package.archive import BadPackage
+from emp_orch.machine.package.disk import PackageDisk
 
 OLD, NEW = small("old"), small("new")
 # What Python tells of before it does it (sys.addaudithook): all that changes a disk, and each open.

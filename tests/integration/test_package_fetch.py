@@ -17,12 +17,13 @@ from aiohttp import web
 from package_support import Server, digest_of, files_below, serving, small
 from queue_support import until
 
-from emp_orch.fleet.package import WorkerPackage
-from emp_orch.machine import package, package_fetch
-from emp_orch.machine.folder import MachineFolder
-from emp_orch.machine.package import Packages
-from emp_orch.machine.package_fetch import FetchError, fetch
-from emp_orch.store.api_access import ApiAccess
+from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.package import fetch as package_fetch
+from emp_orch.machine.package import keep
+from emp_orch.machine.package.fetch import FetchError, fetch
+from emp_orch.machine.package.keep import Packages
+from emp_orch.store.artifacts.api_access import ApiAccess
 
 OLD, NEW = small("old"), small("new")
 
@@ -30,10 +31,10 @@ OLD, NEW = small("old"), small("new")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between tries, and what counts as slow."""
-    monkeypatch.setattr(package, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(package, "MAX_PAUSE_S", 0.05)
+    monkeypatch.setattr(keep, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(keep, "MAX_PAUSE_S", 0.05)
     slow = aiohttp.ClientTimeout(total=20, sock_read=0.5)
-    monkeypatch.setattr(package, "fetch", lambda *a, **k: fetch(*a, **k, timeout=slow))
+    monkeypatch.setattr(keep, "fetch", lambda *a, **k: fetch(*a, **k, timeout=slow))
 
 
 class Machine:
@@ -224,9 +225,9 @@ async def test_a_full_disk_is_told_and_the_download_taken_away(tmp_path: Path) -
             "import asyncio, sys, resource\n"
             "from pathlib import Path\n"
             "from emp_orch.errors import EmpError\n"
-            "from emp_orch.fleet.package import WorkerPackage\n"
-            "from emp_orch.machine.package_fetch import fetch\n"
-            "from emp_orch.store.api_access import ApiAccess\n"
+            "from emp_orch.fleet.model.package import WorkerPackage\n"
+            "from emp_orch.machine.package.fetch import fetch\n"
+            "from emp_orch.store.artifacts.api_access import ApiAccess\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
             "part = Path(sys.argv[3])\n"
             "package = WorkerPackage(digest=sys.argv[2])\n"

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from queue_support import Server, job, running_server
 
-from emp_orch.control.stray_jobs import EVERY_MS, StrayJobs
-from emp_orch.fleet.chronicle import Entry
+from emp_orch.control.jobs.stray_jobs import EVERY_MS, StrayJobs
+from emp_orch.fleet.journal.entries import Entry
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client, client
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
-from emp_orch.store.reap import Reaper
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.reaper import Reaper
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client
+from emp_orch.store.redis.keys import Keys
 
 ABLE = {"services": ["simulation", "comfyui"]}
 

@@ -15,13 +15,13 @@ from machine_support import Box, desired, running, sleeper
 from msgspec import structs
 from queue_support import Server
 
-from emp_orch.fleet.ends import MAX_LINE, MAX_LINES, told
-from emp_orch.fleet.model import Scale, SecretRef, Service, ServiceName
-from emp_orch.fleet.observed import ProgramEnd, ProgramReport
+from emp_orch.fleet.drift.exits import MAX_LINE, MAX_LINES, told
+from emp_orch.fleet.model.fleet import Scale, SecretRef, Service, ServiceName
+from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport
 from emp_orch.procident import send
-from emp_orch.runtimes import end_files
-from emp_orch.store.commands import CommandVerb
-from emp_orch.store.connect import Client
+from emp_orch.runtimes.process import exit_files
+from emp_orch.store.fleet.commands import CommandVerb
+from emp_orch.store.redis.client import Client
 
 TRACEBACK = "def load(): raise RuntimeError('no checkpoint named x')\nload()"
 # Writes more than is kept, in colours, with a progress bar and what no terminal should be sent.
@@ -79,8 +79,8 @@ async def test_each_kind_of_end_says_how_and_with_which_words(box: Box, tmp_path
         ends[s.name] = report.last_end
         assert "Exited too quickly" not in report.detail
         assert 0 < report.last_end.lived_ms < 10_000 and report.last_end.pid > 0
-        assert end_files.read(box.root, s.name) is not None
-        assert stat.S_IMODE(end_files.path_of(box.root, s.name).stat().st_mode) == 0o600
+        assert exit_files.read(box.root, s.name) is not None
+        assert stat.S_IMODE(exit_files.path_of(box.root, s.name).stat().st_mode) == 0o600
 
     def is_(name: str, status: int | None, sig: str, last: str) -> None:
         end = ends[name]
@@ -129,7 +129,7 @@ async def test_an_end_after_a_while_and_one_that_a_former_life_said_nothing_to(b
     # Asked for: no end, and what was known stays.
     assert (await box.command(CommandVerb.STOP_PROGRAM, "b")).ok
     stopped = await box.until_program("b", lambda p: p.state == "STOPPED")
-    assert stopped.last_end is None and end_files.read(box.root, "b") is None
+    assert stopped.last_end is None and exit_files.read(box.root, "b") is None
 
 
 async def test_no_secret_is_in_the_last_words(box: Box) -> None:
@@ -149,7 +149,7 @@ async def test_no_secret_is_in_the_last_words(box: Box) -> None:
     text = "\n".join(report.last_end.lines)
     assert report.last_end.lines[0] == "key ***" and "://***@" in text
     assert not [v for value in values.values() for v in value.split("\n") if v in text]
-    assert "s3cr3t" not in end_files.path_of(box.root, ServiceName("a")).read_text()
+    assert "s3cr3t" not in exit_files.path_of(box.root, ServiceName("a")).read_text()
 
 
 async def test_an_end_while_no_agent_was_there_is_looked_up(box: Box) -> None:
@@ -159,8 +159,8 @@ async def test_an_end_while_no_agent_was_there_is_looked_up(box: Box) -> None:
     # A new agent that finds no file, as after an upgrade.
     agent = box.program("agent")
     assert agent is not None
-    end_files.forget(box.root, "a")
+    exit_files.forget(box.root, "a")
     os.kill(agent.pid, signal.SIGSTOP)
     assert send(agent, signal.SIGKILL)
-    again = await box.until_program("a", lambda p: _ended(p) and end_files.read(box.root, "a") is not None)
+    again = await box.until_program("a", lambda p: _ended(p) and exit_files.read(box.root, "a") is not None)
     assert again.last_end is not None and again.last_end.exit_status == 9 and again.last_end.lines == ("gone",)

@@ -13,11 +13,11 @@ from yarl import URL
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.http_client import NETWORK, Requests
-from emp_orch.fleet.package import WorkerPackage
-from emp_orch.machine.package_fetch import FetchError, fetch
-from emp_orch.runtimes.engine import Engine, EngineAway
+from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.machine.package.fetch import FetchError, fetch
+from emp_orch.runtimes.compose.engine import Engine, EngineAway
 from emp_orch.settings import EngineAddress
-from emp_orch.store.api_access import ApiAccess
+from emp_orch.store.artifacts.api_access import ApiAccess
 from emp_orch.worker import input_urls
 
 PAGE = "http://outside.invalid/page"

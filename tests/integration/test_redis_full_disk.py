@@ -10,10 +10,10 @@ import redis
 from queue_support import embedded_server, eventually, free_port
 from small_disk import SmallDisk, small_disk
 
-from emp_orch.control.embedded import prepared
+from emp_orch.control.plane.embedded import prepared
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
-from emp_orch.store.refusals import refusal_of
+from emp_orch.store.redis.refusals import refusal_of
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from http_support import Stack
 from queue_support import Server, running_server, until
 from redis import exceptions as rexc
 
-from emp_orch.store import pool
-from emp_orch.store.connect import API_CONNECTIONS, Client, client
-from emp_orch.store.pipelined import Bell, Pipelined
+from emp_orch.store.redis import pool
+from emp_orch.store.redis.client import API_CONNECTIONS, Client, client
+from emp_orch.store.redis.pipelined import Bell, Pipelined
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from queue_support import Server, eventually, running_server, until
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
+from emp_orch.control.checks.redis_fitness import refuse_unfit
 from emp_orch.control.doctor.redis_facts import read_redis
-from emp_orch.control.fitness import refuse_unfit
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
-from emp_orch.store.connect import Client, client, drop_idle, unreachable
-from emp_orch.store.keys import Keys
-from emp_orch.store.rights import refused_write
+from emp_orch.store.acl.rights import refused_write
+from emp_orch.store.redis.client import Client, client, drop_idle, unreachable
+from emp_orch.store.redis.keys import Keys
 
 MIB = 1024**2
 

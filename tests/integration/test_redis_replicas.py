@@ -16,22 +16,22 @@ from queue_support import Server, eventually, job, running_server, until
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
+from emp_orch.control.checks.redis_fitness import refuse_unfit
 from emp_orch.control.doctor.redis import missing_replicas
 from emp_orch.control.doctor.redis_facts import read_redis
-from emp_orch.control.fitness import refuse_unfit
-from emp_orch.control.redis_watch import RedisWatch
+from emp_orch.control.upkeep.redis_watch import RedisWatch
 from emp_orch.errors import Unreachable, UsageError
-from emp_orch.fleet.chronicle import Entry
+from emp_orch.fleet.journal.entries import Entry
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.confirmed import NotConfirmed
-from emp_orch.store.connect import TRANSIENT, Client, client, unreachable
-from emp_orch.store.keys import Keys
-from emp_orch.store.pipelined import Pipelined
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.confirmed import NotConfirmed
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import TRANSIENT, Client, client, unreachable
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Pipelined
 
 KEYS = Keys()
 

@@ -13,8 +13,8 @@ from queue_support import running_server
 from redis_tls import tls
 
 from emp_orch.errors import Unreachable
-from emp_orch.spec.addresses import redis_problem
-from emp_orch.store.connect import address, connected, redacted
+from emp_orch.manifest.checks.addresses import redis_problem
+from emp_orch.store.redis.client import address, connected, redacted
 
 PASSWORD = "p/w@#?%:&=[] ä"
 

@@ -10,14 +10,14 @@ import pytest
 from msgspec import structs
 from queue_support import Server, job, running_server
 
-from emp_orch.control.retention import ASSETS_EVERY_MS, AT_ONCE, EVERY_MS, Retention
-from emp_orch.fleet.model import InputsSpec, JobsSpec
+from emp_orch.control.jobs.retention import ASSETS_EVERY_MS, AT_ONCE, EVERY_MS, Retention
+from emp_orch.fleet.model.fleet import InputsSpec, JobsSpec
 from emp_orch.jobs.states import ENDED
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.assets import Assets
-from emp_orch.store.connect import Client, client, time_ms
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import NoSuchJob, Queue
+from emp_orch.store.artifacts.assets import Assets
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.queue.submit import NoSuchJob, Queue
+from emp_orch.store.redis.client import Client, client, time_ms
+from emp_orch.store.redis.keys import Keys
 
 KEYS = Keys("t:")
 

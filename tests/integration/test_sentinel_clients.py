@@ -16,11 +16,11 @@ from queue_support import until
 from sentinel_support import NAME, Watched, watched_by_sentinels
 
 from emp_orch.errors import Unreachable
-from emp_orch.store import connect
-from emp_orch.store.connect import TRANSIENT, client, connected
-from emp_orch.store.events import Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.pipelined import Bell, Pipelined
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.redis import client as connect
+from emp_orch.store.redis.client import TRANSIENT, client, connected
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Bell, Pipelined
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from queue_support import job
 from worker_support import KEYS
 
 from emp_orch.connectors.base import Run, RunFailed
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, ProgramEnd
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, ProgramEnd
 from emp_orch.jobs.model import Crash, Result
 from emp_orch.jobs.retry import Cause
-from emp_orch.runtimes import end_files
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import Queue
+from emp_orch.runtimes.process import exit_files
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.run_job import Assignment, Done, JobRun, NotDone, Outcome
 
@@ -80,7 +80,7 @@ async def claims(r: Client) -> AsyncIterator[Claims]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    end_files.make(tmp_path)
+    exit_files.make(tmp_path)
     return tmp_path
 
 
@@ -119,7 +119,7 @@ async def test_the_end_of_its_service_ends_a_run_at_once(
     r: Client, claims: Claims, machine: Path, tmp_path: Path
 ) -> None:
     running = await begun(r, claims, machine, tmp_path)
-    end_files.leave(machine, "comfyui-gpu0", end())
+    exit_files.leave(machine, "comfyui-gpu0", end())
     told = time.monotonic()
     outcome = await outcome_of(running)
     assert time.monotonic() - told < 1.0
@@ -138,7 +138,7 @@ async def test_only_the_service_of_this_run_ends_it_and_only_since_its_begin(
 ) -> None:
     """One that all slots share ends the run too, but nothing counts against the job: another's may have done it."""
     running = await begun(r, claims, machine, tmp_path)
-    end_files.leave(machine, program, end(ago_s))
+    exit_files.leave(machine, program, end(ago_s))
     if not ends:
         await asyncio.wait([running.task], timeout=0.5)
         running.service.ends.set_result(Result())
@@ -156,7 +156,7 @@ async def test_a_connection_that_breaks_before_the_agent_has_told_is_explained(
     broken.__cause__ = ConnectionResetError("reset")
     running.service.ends.set_exception(broken)
     await asyncio.sleep(0.05)  # what the agent takes
-    end_files.leave(machine, "comfyui-gpu0", end(exit_status=None, signal="SIGKILL", lines=()))
+    exit_files.leave(machine, "comfyui-gpu0", end(exit_status=None, signal="SIGKILL", lines=()))
     outcome = await outcome_of(running)
     assert isinstance(outcome, NotDone) and outcome.cause is Cause.CRASHED
     words = "comfyui was ended by SIGKILL (somebody killed it, or memory ran out) during this job; it said nothing"
@@ -182,13 +182,13 @@ async def test_a_run_that_had_not_begun_is_handed_back_and_one_that_saves_goes_o
     r: Client, claims: Claims, machine: Path, tmp_path: Path
 ) -> None:
     running = await begun(r, claims, machine, tmp_path, begins=False)
-    end_files.leave(machine, "comfyui-gpu0", end())
+    exit_files.leave(machine, "comfyui-gpu0", end())
     outcome = await outcome_of(running)
     assert isinstance(outcome, NotDone) and (outcome.cause, outcome.crash) == (Cause.HANDED_BACK, None)
     assert outcome.error.message == WORDS
 
     running = await begun(r, claims, machine, tmp_path, saves=True)
-    end_files.leave(machine, "comfyui-gpu0", end())
+    exit_files.leave(machine, "comfyui-gpu0", end())
     await asyncio.wait([running.task], timeout=0.5)
     assert not running.task.done(), "what it made may be had from the service's next life"
     running.service.ends.set_result(Result())

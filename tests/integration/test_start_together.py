@@ -8,7 +8,7 @@ from machine_support import Box, desired, sleeper
 from msgspec import structs
 from queue_support import Server
 
-from emp_orch.store.connect import Client
+from emp_orch.store.redis.client import Client
 
 COUNT = 50
 # Far beyond the test: whoever waited for one to count as started would start the next after it.

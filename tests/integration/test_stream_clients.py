@@ -15,8 +15,8 @@ from delta_support import Mirror, parted, steady
 from http_support import Producer, Stack, fleet_of
 from sse_support import Reader, stream
 
-from emp_orch.api.live import SNAPSHOT_S
-from emp_orch.fleet.observed import WorkerStatus
+from emp_orch.api.stream.live import SNAPSHOT_S
+from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.monitor.sse_client import Parser
 
 LIVE = "/api/events/monitor?live=1"

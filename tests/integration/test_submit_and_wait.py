@@ -16,8 +16,8 @@ from http_support import Producer, Stack, fleet_of
 
 from emp_orch.jobs.model import JobError, Result
 from emp_orch.jobs.retry import Cause
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.keys import Keys
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.redis.keys import Keys
 
 End = Callable[[Claims, Claimed], Coroutine[Any, Any, object]]
 

@@ -21,9 +21,9 @@ from worker_support import KEYS
 from emp_orch import settings
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
-from emp_orch.store.connect import Client, client, drop_idle
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client, client, drop_idle
+from emp_orch.store.redis.keys import Keys
 
 # Two batches of the queue's, of which only the first has room.
 COUNT, ROOM, PAYLOAD = 400, 6_500_000, 20_000

@@ -14,9 +14,9 @@ from worker_support import EMP
 
 from emp_orch.jobs.offers import Offers, digest_of, encoded
 from emp_orch.jobs.submission import BadSubmission, parse_submission
-from emp_orch.store.known_services import KnownServices
-from emp_orch.store.offers import OffersStore
-from emp_orch.store.queue import Queue
+from emp_orch.store.fleet.known_services import KnownServices
+from emp_orch.store.queue.offers import OffersStore
+from emp_orch.store.queue.submit import Queue
 
 FLOW: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64}},

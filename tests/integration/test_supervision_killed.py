@@ -19,7 +19,7 @@ from supervision_support import Bare
 
 from emp_orch.adopted import adopted
 from emp_orch.procident import ProcessIdentity, alive, identify
-from emp_orch.runtimes.ending import end_left
+from emp_orch.runtimes.process.stop import end_left
 
 # A program whose child is an orphan in a session of its own from the first.
 FORKS = """

@@ -13,14 +13,14 @@ import pytest
 from queue_support import eventually, job
 from worker_support import KEYS, Bench
 
-from emp_orch.fleet.observed import ConnectorReport
+from emp_orch.fleet.model.observed import ConnectorReport
 from emp_orch.jobs.model import Job
 from emp_orch.jobs.offers import Needs
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.connect import Client
-from emp_orch.store.explaining import Explainer
-from emp_orch.store.offers import OffersStore
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.offers import OffersStore
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 
 MODELS = ("--models",)
 EVERY_SECOND = ("--discover", "comfyui=0.2")

@@ -15,16 +15,16 @@ from queue_support import Server, eventually, free_port, job, until
 from worker_support import EMP, KEYS, Bench, known_by_its_service
 
 from emp_orch.connectors.simulation import Request, workflow_of
-from emp_orch.fleet.observed import ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.model import Job, Output
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.artifacts import Artifacts, local_url
-from emp_orch.store.connect import Client
-from emp_orch.store.events import Events
-from emp_orch.store.explaining import Explainer
-from emp_orch.store.keys import Keys
-from emp_orch.store.queue import CancelOutcome, Queue
-from emp_orch.store.reap import Reaper
+from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.reaper import Reaper
+from emp_orch.store.queue.submit import CancelOutcome, Queue
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -16,15 +16,15 @@ from test_connector_worker import CONFIG
 from worker_support import KEYS
 
 from emp_orch.connectors.base import Run, RunFailed
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import JobError, Progress, Result
 from emp_orch.jobs.secrets import HIDDEN
 from emp_orch.jobs.states import JobStatus
 from emp_orch.loglines import LogLine
-from emp_orch.store.artifacts import Artifacts, local_url
-from emp_orch.store.claims import Claimed, Claims
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import Queue
+from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run_job import Assignment, Done, JobRun, NotDone, Outcome
 

@@ -9,8 +9,8 @@ from queue_support import eventually, job, until
 from worker_support import KEYS, Bench, known_by_its_service
 
 from emp_orch.jobs.states import JobStatus
-from emp_orch.store.connect import Client
-from emp_orch.store.queue import Queue
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import Client
 
 
 async def test_it_takes_no_job_before_it_can_save(stage: Bench, r: Client, tmp_path: Path) -> None:

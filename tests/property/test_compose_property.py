@@ -9,7 +9,7 @@ from compose_support import container, placed, read, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emp_orch.fleet.model import GpuKind, Gpus, Volume
+from emp_orch.fleet.model.fleet import GpuKind, Gpus, Volume
 from emp_orch.render.quoting import compose_text
 
 CHARS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

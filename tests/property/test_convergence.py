@@ -15,12 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from world import Host, Program, World, fresh_host
 
-from emp_orch.fleet.desired import DesiredMachine, ProgramKind, desired_machine, machine_of, worker_id
-from emp_orch.fleet.drift import Desired, Drift, Kind, diff
-from emp_orch.fleet.memory import Memory, ended
-from emp_orch.fleet.model import MachineId, ProgramName, WorkerId
-from emp_orch.fleet.observed import InstanceState, MachineReport, MachineStatus, Observed, ProgramState, WorkerReport
-from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.desired.machines import DesiredMachine, ProgramKind, desired_machine, machine_of, worker_id
+from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model.observed import (
+    InstanceState,
+    MachineReport,
+    MachineStatus,
+    Observed,
+    ProgramState,
+    WorkerReport,
+)
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, decide
 
 SERVICES = (SIMULATION, COMFYUI, SETUP)

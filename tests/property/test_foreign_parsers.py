@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from queue_support import SERVERS, Server, eventually, free_port, running_server, server_binary
 from supervisor_support import parse, programs
 
-from emp_orch.control.embedded import configuration
-from emp_orch.fleet.model import Volume
+from emp_orch.control.plane.embedded import configuration
+from emp_orch.fleet.model.fleet import Volume
+from emp_orch.manifest import load_text
 from emp_orch.render.quoting import lua_text, redis_line, shell_line, yaml_text
 from emp_orch.render.supervisord import render_control
 from emp_orch.render.systemd import Unit, render_unit
 from emp_orch.resources import read_text
-from emp_orch.runtimes.ssh import dial_argv
-from emp_orch.spec import load_text
+from emp_orch.runtimes.compose.ssh import dial_argv
 
 FOLDER = 'my fleet\'s 100% "$x"; #1'
 CHARS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

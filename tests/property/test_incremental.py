@@ -10,13 +10,13 @@ from msgspec import structs
 from test_convergence import FAULTS, STEADY, Case, cases, desired_of, ghost, heal, strike
 from world import World, fresh_host
 
-from emp_orch.fleet.desired import machine_of, worker_id
-from emp_orch.fleet.drift import diff
-from emp_orch.fleet.incremental import DriftBook
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.memory import Memory, ended
-from emp_orch.fleet.model import MachineId, WorkerId
-from emp_orch.fleet.observed import Changed, Observed
+from emp_orch.fleet.desired.machines import machine_of, worker_id
+from emp_orch.fleet.drift.incremental import DriftBook
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.drift.table import diff
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.observed import Changed, Observed
+from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, decide
 
 TICKS = 60

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from supervisor_support import launch_of, parse, programs
 
-from emp_orch.fleet.desired import DesiredMachine, desired_machine
-from emp_orch.fleet.model import EnvValue, Scale, SecretRef, Service, Stop
+from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
+from emp_orch.fleet.model.fleet import EnvValue, Scale, SecretRef, Service, Stop
 from emp_orch.machine.launch import Launch
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text

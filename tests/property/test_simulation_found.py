@@ -6,10 +6,10 @@ from sim import fleets
 from sim.settle import settle
 from sim.simulation import FOREIGN, Simulation
 
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.observed import MachineStatus
-from emp_orch.fleet.overrides import OverrideKind
-from emp_orch.store.requests import Verb as Asked
+from emp_orch.fleet.model.fleet import MachineId, ProgramName
+from emp_orch.fleet.model.observed import MachineStatus
+from emp_orch.fleet.model.overrides import OverrideKind
+from emp_orch.store.fleet.requests import Verb as Asked
 
 M0, M1, M2, M3 = (MachineId(name) for name in fleets.MACHINES)
 

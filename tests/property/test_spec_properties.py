@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emp_orch import resources
-from emp_orch.fleet.desired import config_hash, desired_machines
-from emp_orch.fleet.model import Fleet
-from emp_orch.spec import ConfigError, environment, load, load_text
+from emp_orch.fleet.desired.machines import config_hash, desired_machines
+from emp_orch.fleet.model.fleet import Fleet
+from emp_orch.manifest import ConfigError, environment, load, load_text
 
 DEFAULT = resources.read_text("emp.yaml")
 HEAD = "version: 1\nname: f\n"

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from emp_orch.api.book import TABLES, Book, Seen, seen_whole
-from emp_orch.api.job_views import JobsView, JobView
-from emp_orch.api.views import (
+from emp_orch.api.stream.snapshot import TABLES, Book, Seen, seen_whole
+from emp_orch.api.views.fleet import (
     ApiView,
     CountsView,
     DesiredMachineView,
@@ -25,6 +24,7 @@ from emp_orch.api.views import (
     SystemStats,
     WorkerView,
 )
+from emp_orch.api.views.jobs import JobsView, JobView
 from emp_orch.jobs.requirements import Requirements
 from emp_orch.jobs.states import JobStatus
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from http_support import free_port
 from queue_support import until
 
-from emp_orch.control.proposal import read_proposal
+from emp_orch.control.apply.proposal import read_proposal
 from emp_orch.errors import UsageError
 from emp_orch.loglines import log_handler
 from emp_orch.web.connections import Connections

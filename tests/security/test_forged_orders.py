@@ -12,7 +12,7 @@ import redis
 from stack import Stack, until
 
 from emp_orch.procident import ProcessIdentity
-from emp_orch.store.keys import Keys
+from emp_orch.store.redis.keys import Keys
 
 FLEET = "forged"
 KEYS = Keys("")

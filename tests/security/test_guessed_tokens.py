@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 from http_support import Stack
 
-from emp_orch.runtimes.join_tokens import JoinTokens
+from emp_orch.runtimes.external.join_tokens import JoinTokens
 from emp_orch.web.rate import Rates
 
 

@@ -22,14 +22,14 @@ from queue_support import SERVERS, Server, embedded_server, free_port, job, runn
 from redis import exceptions as rexc
 
 from emp_orch.control.doctor.repair import repair
-from emp_orch.control.embedded import configuration
-from emp_orch.fleet.kinds import Kind
+from emp_orch.control.plane.embedded import configuration
+from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.settings import save
-from emp_orch.store import contract
-from emp_orch.store.connect import client, time_ms
-from emp_orch.store.journal import recent
-from emp_orch.store.queue import Queue
-from emp_orch.store.reports import FORGET, keys_of, read_reports
+from emp_orch.store.fleet.journal import recent
+from emp_orch.store.queue.submit import Queue
+from emp_orch.store.redis.client import client, time_ms
+from emp_orch.store.reports import contract
+from emp_orch.store.reports.reports import FORGET, keys_of, read_reports
 
 CASES = int(os.environ.get("EMP_FUZZ", "120"))
 SEED = int(os.environ.get("EMP_FUZZ_SEED", "0"))

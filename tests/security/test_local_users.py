@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 from stack import MACHINE, Stack, until
 
-from emp_orch.control.embedded_login import kept_password
+from emp_orch.control.plane.embedded_login import kept_password
 from emp_orch.errors import EmpError
-from emp_orch.runtimes.supervisor import Supervisor
+from emp_orch.runtimes.process.supervisor import Supervisor
 
 TOKEN, CANARY = "token-of-this-test-0123456789", "canary-of-this-test-0123456789"
 WORDS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]

@@ -14,7 +14,7 @@ import pytest
 from stack import MACHINE, Stack, until
 
 from emp_orch.loglines import LastingFile
-from emp_orch.machine.bootstrap import make
+from emp_orch.machine.boot.bootstrap import make
 from emp_orch.machine.supervision.logs import LogFile
 
 WIDE_UMASK = 0o022

@@ -20,13 +20,13 @@ from redis import exceptions as rexc
 from stack import MACHINE, Stack, until
 
 from emp_orch import settings as settings_files
-from emp_orch.control.embedded_login import kept_password
+from emp_orch.control.plane.embedded_login import kept_password
 from emp_orch.redis_users import user_of
-from emp_orch.store.connect import connected
-from emp_orch.store.keys import Keys
-from emp_orch.store.machine_scripts import own_texts
-from emp_orch.store.scoped_access import grant
-from emp_orch.store.scripts import digest_of
+from emp_orch.store.acl.machine_scripts import own_texts
+from emp_orch.store.acl.users import grant
+from emp_orch.store.queue.scripts import digest_of
+from emp_orch.store.redis.client import connected
+from emp_orch.store.redis.keys import Keys
 from emp_orch.urls import with_login, without_login
 
 USER = f"emp:test:{MACHINE}"
@@ -36,7 +36,7 @@ LOOP = "redis.call('ZADD', KEYS[1], 1, 'x') while true do end"
 # Begins what the settings on the disk say, as they are.
 START = """
 import asyncio, pathlib, sys
-from emp_orch.control.plane import ControlPlane
+from emp_orch.control.plane.supervisord_plane import ControlPlane
 from emp_orch.layout import Layout
 asyncio.run(ControlPlane(Layout(pathlib.Path(sys.argv[1]))).start())
 """

@@ -16,14 +16,14 @@ from output_support import chunks_of
 from run_files_support import API_TOKEN, BODY, Lab, digest, running_lab
 from yarl import URL
 
-from emp_orch.api.places import UPLOADS_OF_ONE
+from emp_orch.api.admission import UPLOADS_OF_ONE
 from emp_orch.jobs.model import InputSource, Output, Result
 from emp_orch.jobs.submission import parse_submission
-from emp_orch.runtimes.join_tokens import JoinTokens
-from emp_orch.store.artifact_run import MAX_OUTPUT_BYTES
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.assets import Assets
-from emp_orch.store.claims import Claimed, Claims
+from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.store.artifacts.assets import Assets
+from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.queue.claim import Claimed, Claims
 
 
 @pytest.fixture

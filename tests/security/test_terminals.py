@@ -22,9 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from queue_support import running_server
 from terminal_support import HOSTILE, obeyed
 
-from emp_orch.cli.logs import cleaned
+from emp_orch.cli.commands.logs import cleaned
 from emp_orch.cli.main import main
-from emp_orch.cli.progress import Progress
+from emp_orch.cli.output.progress import Progress
 from emp_orch.settings import save
 
 LOOKS = (

@@ -10,20 +10,20 @@ from msgspec import structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from world import World
 
-from emp_orch.control.observe import Observer
-from emp_orch.fleet.incremental import Attention
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.memory import Memory
-from emp_orch.fleet.model import RuntimeKind
-from emp_orch.fleet.observed import Observed
-from emp_orch.fleet.overrides import Override
-from emp_orch.fleet.plan import Operation
+from emp_orch.control.reconciler.observe import Observer
+from emp_orch.fleet.drift.incremental import Attention
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.model.fleet import RuntimeKind
+from emp_orch.fleet.model.observed import Observed
+from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.plan.operations import Operation
+from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.round import Inputs, Round
 from emp_orch.runtimes.base import Runtime as AnyRuntime
-from emp_orch.store.generations import Generation
-from emp_orch.store.keys import Keys
-from emp_orch.store.leader import Mandate
-from emp_orch.store.requests import Request
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.leader import Mandate
+from emp_orch.store.fleet.requests import Request
+from emp_orch.store.redis.keys import Keys
 from sim.line import Line, Reports, Runtime
 from sim.operations import Operations
 from sim.redis import FLEET, LEASE_MS

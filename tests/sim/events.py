@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from world import BROKEN, BROKEN_PACKAGE
 
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.overrides import OverrideKind
-from emp_orch.store.requests import Verb as Asked
+from emp_orch.fleet.model.fleet import MachineId, ProgramName
+from emp_orch.fleet.model.overrides import OverrideKind
+from emp_orch.store.fleet.requests import Verb as Asked
 from sim import fleets
 from sim.simulation import FOREIGN, Simulation
 

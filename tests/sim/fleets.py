@@ -11,9 +11,9 @@ from fleet_support import HEALTH, fleet, machine, service
 from msgspec import structs
 from world import BROKEN, BROKEN_PACKAGE
 
-from emp_orch.fleet.model import Fleet, ReconcileSpec, RolloutSpec, RuntimeKind, Scale, ServiceName, WorkerSpec
-from emp_orch.fleet.package import WorkerPackage
-from emp_orch.store.generations import Generation
+from emp_orch.fleet.model.fleet import Fleet, ReconcileSpec, RolloutSpec, RuntimeKind, Scale, ServiceName, WorkerSpec
+from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.store.fleet.generations import Generation
 
 WEB = service("web", scale=Scale.PER_GPU, health=HEALTH, command=("serve",))
 HELPER = service("helper", command=("help",))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emp_orch.fleet.kinds import BEHIND, UNHEARD, Desired
-from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.drift.kinds import BEHIND, UNHEARD, Desired
+from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.round import Inputs, Round
 
 BASE_MS, CAP_MS, HEALED_MS = 2_000, 60_000, 60_000

@@ -13,10 +13,10 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from world import World
 
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import Instance
-from emp_orch.store.connect import Client
-from emp_orch.store.keys import Keys
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import Instance
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
 from sim.redis import SimRedis
 
 T = TypeVar("T")

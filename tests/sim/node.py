@@ -11,10 +11,10 @@ from typing import Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from world import World
 
-from emp_orch.control.reconciler import Reconciler
+from emp_orch.control.reconciler.rounds import Reconciler
 from emp_orch.errors import EmpError
 from emp_orch.fleet.round import Inputs, Round
-from emp_orch.store.leader import Mandate, NotLeader
+from emp_orch.store.fleet.leader import Mandate, NotLeader
 from sim.backend import SimBackend
 from sim.line import Line
 from sim.operations import Operations

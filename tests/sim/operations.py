@@ -15,10 +15,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from world import World, digest_of
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.plan import Operation, Verb
-from emp_orch.store.commands import Command, CommandVerb
-from emp_orch.store.leader import NotLeader
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.store.fleet.commands import Command, CommandVerb
+from emp_orch.store.fleet.leader import NotLeader
 from sim.line import Line
 from sim.redis import FLEET
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from msgspec import structs
 from world import World, digest_of
 
-from emp_orch.fleet.chronicle import Entry
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.memory import Memory
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.overrides import Override
-from emp_orch.store.commands import Command
-from emp_orch.store.generations import Generation
-from emp_orch.store.leader import NotLeader
-from emp_orch.store.requests import Request
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.journal.entries import Entry
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.policy.memory import Memory
+from emp_orch.store.fleet.commands import Command
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.leader import NotLeader
+from emp_orch.store.fleet.requests import Request
 
 LEASE_MS = 10_000
 FLEET = "f"

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from world import BROKEN, BROKEN_PACKAGE, Host, World
 
-from emp_orch.fleet.desired import DesiredMachine, ProgramKind
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import InstanceState, Observed
-from emp_orch.fleet.plan import Operation, Verb
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.desired.machines import DesiredMachine, ProgramKind
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import InstanceState, Observed
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.round import Inputs, Round
 
 # What a generation makes of a machine that is in order with the one before.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from world import BROKEN, TICKS_PER_OFFSET, digest_of
 
-from emp_orch.fleet.containers import container_hash
-from emp_orch.fleet.desired import ProgramKind, machine_of
-from emp_orch.fleet.drift import diff
-from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.observed import MachineStatus, ProgramState
+from emp_orch.fleet.desired.containers import container_hash
+from emp_orch.fleet.desired.machines import ProgramKind, machine_of
+from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
+from emp_orch.fleet.drift.table import diff
+from emp_orch.fleet.model.observed import MachineStatus, ProgramState
 from sim.node import Node
 from sim.simulation import Simulation
 

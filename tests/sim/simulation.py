@@ -9,20 +9,20 @@ import msgspec
 from msgspec import structs
 from world import TICK_MS, TICKS_PER_OFFSET, Command, Host, World, fresh_host
 
-from emp_orch.control.generation import as_desired
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.model import Fleet, MachineId, ProgramName
-from emp_orch.fleet.overrides import Override, OverrideKind
-from emp_orch.fleet.plan import Verb
-from emp_orch.machine.orders import Orders
-from emp_orch.machine.trust import Floor, Trust
+from emp_orch.control.apply.generation import as_desired
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName
+from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.plan.operations import Verb
+from emp_orch.machine.agent.commands import Orders
+from emp_orch.machine.agent.trust import Floor, Trust
 from emp_orch.seals import KEY_BYTES, OrdersKey, Stamp, for_command
-from emp_orch.store import commands
-from emp_orch.store.commands import CommandVerb
-from emp_orch.store.generations import Generation
-from emp_orch.store.keys import Keys
-from emp_orch.store.requests import Request
-from emp_orch.store.requests import Verb as Asked
+from emp_orch.store.fleet import commands
+from emp_orch.store.fleet.commands import CommandVerb
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.requests import Request
+from emp_orch.store.fleet.requests import Verb as Asked
+from emp_orch.store.redis.keys import Keys
 from sim import fleets
 from sim.node import Node
 from sim.redis import FLEET, SimRedis

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 from world import TICK_MS, TICKS_PER_OFFSET, World
 
-from emp_orch.fleet.desired import DesiredMachine, worker_id
-from emp_orch.fleet.drift import diff
-from emp_orch.fleet.hearing import BOOT_GRACE_MS
-from emp_orch.fleet.incremental import in_full
-from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.memory import Memory
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import InstanceState, MachineStatus, WorkerStatus
-from emp_orch.fleet.overrides import OverrideKind
-from emp_orch.fleet.plan import Operation, Verb
+from emp_orch.fleet.desired.machines import DesiredMachine, worker_id
+from emp_orch.fleet.drift.incremental import in_full
+from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
+from emp_orch.fleet.drift.liveness import BOOT_GRACE_MS
+from emp_orch.fleet.drift.table import diff
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import InstanceState, MachineStatus, WorkerStatus
+from emp_orch.fleet.model.overrides import OverrideKind
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.round import Inputs, Round, decide
 from sim.ledger import Ledger
 from sim.redis import SimRedis

@@ -7,11 +7,11 @@ from fleet_support import COMFYUI, env, fleet, machine, service
 from msgspec import structs
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.allotment import Allotment, read
-from emp_orch.fleet.allotted import lacking
-from emp_orch.fleet.desired import desired_machine
-from emp_orch.fleet.model import Fleet, GpuKind, Gpus, Machine, ProgramName, RuntimeKind, SecretRef
-from emp_orch.machine.box_gpus import as_allotted
+from emp_orch.fleet.desired.allotment import Allotment, read
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.slots_of_allotment import lacking
+from emp_orch.fleet.model.fleet import Fleet, GpuKind, Gpus, Machine, ProgramName, RuntimeKind, SecretRef
+from emp_orch.machine.boot.box_gpus import as_allotted
 
 A, B, C = "GPU-8932f937-d72c-4106", "GPU-1c2d", "MIG-9a1b"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.gzipped import HEADER, Text, deflated
-from emp_orch.api.sse import accepts_gzip
+from emp_orch.api.stream.gzipped import HEADER, Text, deflated
+from emp_orch.api.stream.sse import accepts_gzip
 
 
 @given(st.lists(st.binary(max_size=2_000), max_size=6), st.randoms(use_true_random=False))

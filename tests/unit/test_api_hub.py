@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.frames import Batch, Frame, parse_id
-from emp_orch.api.hub import MAX_PENDING_BYTES, Subscription
+from emp_orch.api.stream.frames import Batch, Frame, parse_id
+from emp_orch.api.stream.hub import MAX_PENDING_BYTES, Subscription
 from emp_orch.monitor.sse_client import Parser
-from emp_orch.store.events import Event
+from emp_orch.store.fleet.events import Event
 
 
 async def test_a_slow_client_never_grows_past_its_bound() -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from emp_orch.machine.box_id import box_of
+from emp_orch.machine.boot.box_id import box_of
 
 
 def test_it_stays_where_it_is_also_under_another_name(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import pytest
 from fleet_support import COMFYUI, NOW_MS, SIMULATION, look, one, report, wish, worker
 from msgspec import structs
 
-from emp_orch.fleet.advice import advice
-from emp_orch.fleet.desired import worker_id
-from emp_orch.fleet.kinds import Drift, Kind
-from emp_orch.fleet.memory import Memory, Onset
-from emp_orch.fleet.model import ProgramName
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus, Observed, WorkerStatus
-from emp_orch.fleet.plan import Operation, Verb
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.desired.machines import worker_id
+from emp_orch.fleet.drift.kinds import Drift, Kind
+from emp_orch.fleet.journal.advice import advice
+from emp_orch.fleet.model.fleet import ProgramName
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, Observed, WorkerStatus
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.memory import Memory, Onset
 from emp_orch.fleet.round import Inputs, Round, decide
 
 M = one([SIMULATION, COMFYUI], num_gpus=2, machine_id="m")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fleet_support import fleet, machine
 
-from emp_orch.control import generation as generations
+from emp_orch.control.apply import generation as generations
 from emp_orch.layout import Layout
-from emp_orch.store.generations import Generation
+from emp_orch.store.fleet.generations import Generation
 
 
 def _offered(folder: Path, words: str, begun: str = "") -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 from compose_support import container
 from fleet_support import COMFYUI, SIMULATION, one, service
 
-from emp_orch.fleet.containers import container_hash
-from emp_orch.fleet.desired import DesiredMachine, config_hash
-from emp_orch.fleet.model import GpuKind, Gpus, Limits, ProgramName, ServiceName, Volume, WorkerSpec
+from emp_orch.fleet.desired.containers import container_hash
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
+from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, ProgramName, ServiceName, Volume, WorkerSpec
 from emp_orch.images import MACHINE_IMAGE, built_here
 
 SERVICES = [SIMULATION, COMFYUI]

@@ -8,7 +8,7 @@ import pytest
 from fleet_support import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
 from msgspec import structs
 
-from emp_orch.fleet.desired import (
+from emp_orch.fleet.desired.machines import (
     DesiredMachine,
     DesiredProgram,
     config_hash,
@@ -17,7 +17,7 @@ from emp_orch.fleet.desired import (
     worker_id,
     worker_program,
 )
-from emp_orch.fleet.model import (
+from emp_orch.fleet.model.fleet import (
     Checkout,
     DockerHost,
     GpuKind,

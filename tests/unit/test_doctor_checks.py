@@ -12,7 +12,7 @@ import pytest
 from fleet_support import COMFYUI, NOW_MS, fleet, look, one, report, wish
 from test_status_text import difference, drift
 
-from emp_orch.cli.doctor import as_document, text
+from emp_orch.cli.commands.doctor import as_document, text
 from emp_orch.control.doctor.engines import EngineFacts
 from emp_orch.control.doctor.examine import CHECKS, examine
 from emp_orch.control.doctor.facts import Answer, Facts, gather
@@ -21,18 +21,18 @@ from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.machines import program_problem
 from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts
-from emp_orch.fleet.kinds import Kind
-from emp_orch.fleet.model import MachineId, RuntimeKind
-from emp_orch.fleet.observed import ProgramEnd, ProgramReport, ProgramState
-from emp_orch.fleet.overrides import Override, OverrideKind
-from emp_orch.fleet.package import WorkerPackage
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.drift.kinds import Kind
+from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport, ProgramState
+from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.policy.gate import Hold
+from emp_orch.host.ports import Holder
 from emp_orch.layout import Layout
-from emp_orch.ports import Holder
-from emp_orch.runtimes.supervisor import ProcessInfo
+from emp_orch.runtimes.process.supervisor import ProcessInfo
 from emp_orch.settings import Listen, Settings
-from emp_orch.store.generations import Generation
-from emp_orch.store.status import BreakerStatus, RolloutStatus
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.status import BreakerStatus, RolloutStatus
 
 SETTINGS = Settings(
     fleet="basic",

@@ -10,12 +10,11 @@ import pytest
 from fleet_support import COMFYUI, NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish, worker
 from msgspec import structs
 
-from emp_orch.fleet import plan
-from emp_orch.fleet.desired import DesiredMachine, config_hash, worker_id
-from emp_orch.fleet.drift import BOOT_GRACE_MS, Desired, Kind, diff
-from emp_orch.fleet.hearing import Sight
-from emp_orch.fleet.model import MachineId, ProgramName, RuntimeKind, WorkerId
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, worker_id
+from emp_orch.fleet.drift.liveness import Sight
+from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Desired, Kind, diff
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,
     ContainerEnd,
@@ -33,7 +32,8 @@ from emp_orch.fleet.observed import (
     ProgramState,
     WorkerStatus,
 )
-from emp_orch.fleet.package import Build, WorkerPackage
+from emp_orch.fleet.model.package import Build, WorkerPackage
+from emp_orch.fleet.plan import operations
 
 M = one([SIMULATION, COMFYUI])
 # As M was before: without comfyui.
@@ -47,7 +47,7 @@ def minutes(desired: Desired, observed: Observed) -> str:
     """Drift line by line, then the plan; digests by name."""
     drifts = diff(desired, observed)
     lines = [f"{d.kind} {d.subject}: wants {d.desired}, is {d.observed}; {d.cause}" for d in drifts]
-    text = "\n".join([*lines, plan.text(plan.plan(desired, drifts))]).strip("\n")
+    text = "\n".join([*lines, operations.text(operations.plan(desired, drifts))]).strip("\n")
     for digest, name in HASHES.items():
         text = text.replace(digest, name)
     return text.replace(f"port {COMFYUI.port} ", "port PORT ")
@@ -1051,7 +1051,7 @@ def test_who_was_out_of_sight_is_known_from_one_look_to_the_next() -> None:
 
 def test_ghosts_are_not_forgotten_right_after_an_outage() -> None:
     assert diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))[0].seen_ms is None
-    assert plan.plan(UP, diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))) == ()
+    assert operations.plan(UP, diff(UP, after_outage(5, workers={W: worker(M, 0), **ghost}))) == ()
 
 
 def test_a_machine_of_a_runtime_that_is_not_here_is_left_alone() -> None:

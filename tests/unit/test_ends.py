@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.fleet.ends import MAX_LINE, MAX_LINES, how, how_in_short, lasted, told
-from emp_orch.fleet.observed import ProgramEnd
+from emp_orch.fleet.drift.exits import MAX_LINE, MAX_LINES, how, how_in_short, lasted, told
+from emp_orch.fleet.model.observed import ProgramEnd
 from emp_orch.lifemark import leave_log_mark
-from emp_orch.runtimes import end_files
-from emp_orch.runtimes.last_words import HIDDEN, REMOVED_LINE, Place, began, last_words, redacted, shown
-from emp_orch.runtimes.supervisor import ProcessInfo
-from emp_orch.runtimes.supervisor_log import LoggedEnd, last_end
+from emp_orch.runtimes.process import exit_files
+from emp_orch.runtimes.process.last_words import HIDDEN, REMOVED_LINE, Place, began, last_words, redacted, shown
+from emp_orch.runtimes.process.supervisor import ProcessInfo
+from emp_orch.runtimes.process.supervisor_log import LoggedEnd, last_end
 
 # As supervisord 4.3 writes it; 4.2 is alike.
 LOG = """\
@@ -203,14 +203,14 @@ def test_a_log_that_is_something_else_is_not_read(tmp_path: Path) -> None:
 
 def test_ends_are_left_whole_and_read_again(tmp_path: Path) -> None:
     end = ProgramEnd(at_ms=5, pid=7, exit_status=3, lines=("x",))
-    end_files.make(tmp_path)
-    end_files.leave(tmp_path, "a", end)
-    assert end_files.read(tmp_path, "a") == end and end_files.known(tmp_path) == {"a": end}
-    end_files.path_of(tmp_path, "b").write_text("{")
-    assert end_files.read(tmp_path, "b") is None and set(end_files.known(tmp_path)) == {"a"}
-    end_files.forget(tmp_path, "a")
-    assert end_files.read(tmp_path, "a") is None
-    assert end_files.read(tmp_path / "nowhere", "a") is None
+    exit_files.make(tmp_path)
+    exit_files.leave(tmp_path, "a", end)
+    assert exit_files.read(tmp_path, "a") == end and exit_files.known(tmp_path) == {"a": end}
+    exit_files.path_of(tmp_path, "b").write_text("{")
+    assert exit_files.read(tmp_path, "b") is None and set(exit_files.known(tmp_path)) == {"a"}
+    exit_files.forget(tmp_path, "a")
+    assert exit_files.read(tmp_path, "a") is None
+    assert exit_files.read(tmp_path / "nowhere", "a") is None
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,18 @@ import pytest
 from fleet_support import COMFYUI, NOW_MS, SIMULATION, look, one, report, service, wish, worker
 from msgspec import structs
 
-from emp_orch.fleet.desired import DesiredMachine, worker_id
-from emp_orch.fleet.memory import Attempt, Memory
-from emp_orch.fleet.model import ProgramName
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.desired.machines import DesiredMachine, worker_id
+from emp_orch.fleet.model.fleet import ProgramName
+from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,
     Observed,
     ProgramState,
     WorkerStatus,
 )
-from emp_orch.fleet.plan import Operation, Verb
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.memory import Attempt, Memory
 from emp_orch.fleet.round import Inputs, Round, decide
 
 EXPORTER = service("exporter")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from emp_orch.jobs.explain import Candidate
 from emp_orch.jobs.requirements import Requirements
-from emp_orch.store.explaining import LaneWorkers, Workers, serving, verdict
-from emp_orch.store.job_reads import LaneView
+from emp_orch.store.queue.explain import LaneWorkers, Workers, serving, verdict
+from emp_orch.store.queue.reads import LaneView
 
 
 def lane(name: str, **asked: object) -> LaneView:

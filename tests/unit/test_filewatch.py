@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.control.filewatch import FileWatch
+from emp_orch.control.host.filewatch import FileWatch
 
 DEADLINE_S = 20.0
 

@@ -15,7 +15,7 @@ from compose_support import container, control_text, placed, placed_control, rea
 from fleet_support import COMFYUI, SIMULATION, service
 
 from emp_orch import __version__
-from emp_orch.fleet.model import GpuKind, Gpus, Limits, ServiceName, Stop, Volume, WorkerSpec
+from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, ServiceName, Stop, Volume, WorkerSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

@@ -13,10 +13,10 @@ from fleet_support import HEALTH, install, one, service
 from supervisor_support import launch_of, parse, programs
 
 from emp_orch import resources
-from emp_orch.fleet.desired import DesiredMachine, desired_machine
-from emp_orch.fleet.model import Checkout, ModelSection, Scale, SecretRef, Stop, WorkerSpec
+from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
+from emp_orch.fleet.model.fleet import Checkout, ModelSection, Scale, SecretRef, Stop, WorkerSpec
+from emp_orch.manifest import load_text
 from emp_orch.render.supervisord import render_control, render_machine
-from emp_orch.spec import load_text
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

@@ -8,10 +8,10 @@ from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine
 from msgspec import structs
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.history import changed
-from emp_orch.fleet.model import Fleet
-from emp_orch.fleet.package import WorkerPackage
-from emp_orch.store.generations import Generation, decode, with_changes
+from emp_orch.fleet.model.fleet import Fleet
+from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.plan.changes import changed
+from emp_orch.store.fleet.generations import Generation, decode, with_changes
 
 M = machine("m", services=["simulation", "comfyui"], num_gpus=1)
 SPARE = machine("spare", num_gpus=0)

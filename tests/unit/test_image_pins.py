@@ -7,18 +7,18 @@ from compose_support import container, placed, services_of
 from fleet_support import OLD_MS, fleet, look, machine, wish
 from msgspec import structs
 
-from emp_orch.control.generation import digest
-from emp_orch.fleet import plan
-from emp_orch.fleet.containers import container_hash, images_moved
-from emp_orch.fleet.desired import DesiredMachine, config_hash, desired_machine
-from emp_orch.fleet.drift import Kind, diff
-from emp_orch.fleet.history import changed
-from emp_orch.fleet.model import Fleet, ImageThere, RuntimeKind
-from emp_orch.fleet.observed import ContainerState, Instance, InstanceState, Observed
+from emp_orch.control.apply.generation import digest
+from emp_orch.fleet.desired.containers import container_hash, images_moved
+from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine
+from emp_orch.fleet.drift.table import Kind, diff
+from emp_orch.fleet.model.fleet import Fleet, ImageThere, RuntimeKind
+from emp_orch.fleet.model.observed import ContainerState, Instance, InstanceState, Observed
+from emp_orch.fleet.plan import operations
+from emp_orch.fleet.plan.changes import changed
 from emp_orch.images import built_here, kept_name
-from emp_orch.runtimes.container_images import digest_of
-from emp_orch.runtimes.engine import Pulling
-from emp_orch.runtimes.host_folder import same_container
+from emp_orch.runtimes.compose.engine import Pulling
+from emp_orch.runtimes.compose.folder import same_container
+from emp_orch.runtimes.compose.images import digest_of
 
 NAME = "registry.example.com:5000/farm:1.4"
 OLD_ID, NEW_ID = "sha256:" + "a1" * 32, "sha256:" + "b2" * 32
@@ -81,7 +81,7 @@ def test_a_container_of_another_image_is_made_anew() -> None:
     (drift,) = diff(wish(NEW), sees(NEW, made_of=OLD_ID, now=NEW_ID))
     assert drift.kind is Kind.CONTAINER_OUTDATED
     assert drift.cause == f"image {NAME} is another: a1a1a1a1a1a1 → b2b2b2b2b2b2"
-    assert [o.effect for o in plan.plan(wish(NEW), (drift,))] == [plan.Effect.RECREATE]
+    assert [o.effect for o in operations.plan(wish(NEW), (drift,))] == [operations.Effect.RECREATE]
     # Nobody knows of one of both: nothing is concluded.
     assert diff(wish(UNKNOWN), sees(UNKNOWN)) == ()
     assert diff(wish(NEW), sees(NEW, made_of="", now="")) == ()
@@ -94,15 +94,15 @@ def test_a_name_that_means_another_image_now_is_told_and_changes_nothing() -> No
         f"{NAME} (a1a1a1a1a1a1)",
         "b2b2b2b2b2b2 by that name now",
     )
-    assert plan.plan(wish(OLD), (drift,)) == ()
+    assert operations.plan(wish(OLD), (drift,)) == ()
 
 
 def test_the_plan_says_that_a_name_means_another_image() -> None:
     running = sees(OLD).instances
-    (change,) = plan.changes({OLD.id: OLD}, wish(NEW), running)
-    assert change.effect is plan.Effect.RECREATE
+    (change,) = operations.changes({OLD.id: OLD}, wish(NEW), running)
+    assert change.effect is operations.Effect.RECREATE
     assert change.why == f"image {NAME} is another: a1a1a1a1a1a1 → b2b2b2b2b2b2"
-    assert plan.changes({OLD.id: OLD}, wish(UNKNOWN), running) == ()
+    assert operations.changes({OLD.id: OLD}, wish(UNKNOWN), running) == ()
     assert changed(made(there(OLD_ID)), made(there(NEW_ID))) == (f"~ m: {change.why}",)
     assert images_moved([there(OLD_ID)], [there(NEW_ID)])
     assert not images_moved([there(OLD_ID)], [there(NEW_ID, host="gpu-a")])

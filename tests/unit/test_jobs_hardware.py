@@ -10,7 +10,7 @@ import pynvml
 import pytest
 from gpu_support import Nvml
 
-from emp_orch.fleet.model import MachineId
+from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.worker.config import WorkerConfig
 from emp_orch.worker.hardware import (
     cpu_cores,

@@ -13,12 +13,13 @@ from compose_support import container, placed, services_of
 from fleet_support import fleet, machine
 
 from emp_orch import __version__
-from emp_orch.cli import join_lines
+from emp_orch.cli.output import join_lines
 from emp_orch.errors import UsageError
-from emp_orch.fleet.model import GpuKind, Gpus, Limits, RuntimeKind, Volume, WorkerSpec
-from emp_orch.machine.join import Invitation, invitation_of
-from emp_orch.store import queue_lua, queue_lua_care, queue_prelude, reports
-from emp_orch.store.scoped_access import COMMANDS
+from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, RuntimeKind, Volume, WorkerSpec
+from emp_orch.machine.boot.join import Invitation, invitation_of
+from emp_orch.store.acl.users import COMMANDS
+from emp_orch.store.queue.lua import jobs, prelude, upkeep
+from emp_orch.store.reports import reports
 from emp_orch.urls import with_login
 from emp_orch.web.rate import Rate
 
@@ -113,7 +114,7 @@ def test_a_rate_lets_a_burst_through_and_then_only_so_many() -> None:
     assert rate.take(5.25) > 0
 
 
-@pytest.mark.parametrize("module", [reports, queue_prelude, queue_lua, queue_lua_care])
+@pytest.mark.parametrize("module", [reports, prelude, jobs, upkeep])
 def test_a_machines_user_may_do_what_the_scripts_do(module: ModuleType) -> None:
     done = set(re.findall(r"\bcall\('([A-Z]+)'", inspect.getsource(module)))
     assert done

@@ -10,20 +10,20 @@ from fleet_support import NOW_MS, SIMULATION, look, one, report, wish
 from msgspec import structs
 from test_story import FATAL_KEY, OPS, PROGRAM, START_KEY, World, fatal
 
-from emp_orch.cli.explain_text import text
-from emp_orch.cli.journal_text import line, moment
-from emp_orch.cli.replay_text import lines, summary
-from emp_orch.control.fileline import quoted
-from emp_orch.control.replay import verdict
+from emp_orch.cli.output.explain_text import text
+from emp_orch.cli.output.journal_text import line, moment
+from emp_orch.cli.output.replay_text import lines, summary
+from emp_orch.control.host.fileline import quoted
+from emp_orch.control.status.replay import verdict
 from emp_orch.errors import UsageError
-from emp_orch.fleet.advice import advice
-from emp_orch.fleet.memory import Memory
+from emp_orch.fleet.journal.advice import advice
+from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.round import Inputs, decide
-from emp_orch.store.events import Event
-from emp_orch.store.generations import Generation
-from emp_orch.store.journal_reads import Wanted, wanted
-from emp_orch.store.rounds import Kept, Recorded, pack, unpack
-from emp_orch.store.stories import Explained
+from emp_orch.store.fleet.events import Event
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.journal_reads import Wanted, wanted
+from emp_orch.store.fleet.rounds import Kept, Recorded, pack, unpack
+from emp_orch.store.fleet.stories import Explained
 
 M = one([SIMULATION])
 
@@ -230,11 +230,11 @@ machines:
 
 
 def generation(folder: Path) -> Generation:
-    from emp_orch import spec
+    from emp_orch import manifest
 
     path = folder / "emp.yaml"
     path.write_text(FILE)
-    fleet = spec.load(path, {})
+    fleet = manifest.load(path, {})
     return Generation(number=1, at_ms=int(path.stat().st_mtime * 1000) + 1, fleet=fleet, digest="")
 
 

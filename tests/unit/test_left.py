@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emp_orch.fleet.left import Left, Process, told
-from emp_orch.runtimes.supervisor_log import last_end, left_since, place_of
+from emp_orch.fleet.drift.leftovers import Left, Process, told
+from emp_orch.runtimes.process.supervisor_log import last_end, left_since, place_of
 
 NOON = "2026-11-29 12:00:00,001 INFO"
 LOG = f"""\

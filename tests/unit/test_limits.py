@@ -8,11 +8,10 @@ from typing import Any
 from fleet_support import NOW_MS, SIMULATION, look, one, report, running, wish
 from msgspec import structs
 
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.kinds import Desired
-from emp_orch.fleet.memory import Attempt, Memory, Rollout, ended
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import (
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import (
     Instance,
     InstanceState,
     Observed,
@@ -21,10 +20,11 @@ from emp_orch.fleet.observed import (
     SeenMachine,
     WorkerStatus,
 )
-from emp_orch.fleet.overrides import Override, OverrideKind, drained
-from emp_orch.fleet.package import WorkerPackage
-from emp_orch.fleet.plan import Operation, Verb
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.model.overrides import Override, OverrideKind, drained
+from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.plan.operations import Operation, Verb
+from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.memory import Attempt, Memory, Rollout, ended
 from emp_orch.fleet.round import Inputs, Round, decide
 
 MINUTE_MS = 60_000

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.cli.logs import cleaned, prefix, size
-from emp_orch.control.logfiles import clear, log_files, matches, resolve
-from emp_orch.control.logfollow import Logs
-from emp_orch.control.logread import Line, Reader, last_lines
+from emp_orch.cli.commands.logs import cleaned, prefix, size
+from emp_orch.control.logs.files import clear, log_files, matches, resolve
+from emp_orch.control.logs.follow import Logs
+from emp_orch.control.logs.read import Line, Reader, last_lines
 from emp_orch.errors import UsageError
 from emp_orch.layout import Layout
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from emp_orch.control.logtimes import line_time
+from emp_orch.control.logs.times import line_time
 
 UTC_LINES = [
     ('{"at":"2026-11-23T14:29:01.634Z","event":"connected"}', "2026-11-23T14:29:01.634+00:00"),

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from emp_orch import plainfile
 from emp_orch.cli.main import cli
-from emp_orch.control import planfile
-from emp_orch.control.filewatch import FileWatch
+from emp_orch.control.apply import planfile
+from emp_orch.control.host.filewatch import FileWatch
 from emp_orch.errors import EmpError, UsageError
+from emp_orch.host import plainfile
 
 GOOD = "version: 1\nname: f\nmachines:\n  m:\n    services: []\n    num_gpus: 1\n"
 HUGE = 3 * 1024**3

@@ -6,7 +6,7 @@ import pytest
 from fleet_support import one, report
 
 from emp_orch.api.one_box import Boxes, refuse_second
-from emp_orch.store.joining import Asking
+from emp_orch.store.acl.joining import Asking
 from emp_orch.web.errors import Refused
 
 A, B = "a" * 32, "b" * 32

@@ -10,9 +10,9 @@ import pytest
 from http_support import Stack
 
 from emp_orch.api.app import build_app, build_context
-from emp_orch.api.openapi import document
-from emp_orch.api.route import Kind, Opens, Route
 from emp_orch.api.routes import ROUTES
+from emp_orch.api.views.openapi import document
+from emp_orch.api.views.route import Kind, Opens, Route
 
 SAID = document(ROUTES, token=True)
 ERROR = {"$ref": "#/components/schemas/Error"}

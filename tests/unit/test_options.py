@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from emp_orch.cli.main import cli
-from emp_orch.cli.options import Duration
-from emp_orch.store.journal_reads import wanted
+from emp_orch.cli.output.options import Duration
+from emp_orch.store.fleet.journal_reads import wanted
 from emp_orch.units import duration, seconds
 
 NOW_MS = 1_000_000_000

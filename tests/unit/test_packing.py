@@ -9,14 +9,14 @@ import tomllib
 from pathlib import Path
 
 from emp_orch import packing, resources
-from emp_orch.control.packing import KEPT, keep_own, own_package
+from emp_orch.control.plane.packing import KEPT, keep_own, own_package
 from emp_orch.layout import Layout
 from emp_orch.packing import pack
-from emp_orch.runtimes import package_scripts
-from emp_orch.store.keys import Keys
-from emp_orch.store.machine_scripts import FORMER, own_texts
-from emp_orch.store.reports import FORGET, PUT
-from emp_orch.store.scripts import digest_of
+from emp_orch.runtimes.keys import package_scripts
+from emp_orch.store.acl.machine_scripts import FORMER, own_texts
+from emp_orch.store.queue.scripts import digest_of
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports.reports import FORGET, PUT
 
 ROOT = Path(__file__).resolve().parents[2]
 

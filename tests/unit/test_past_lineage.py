@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fleet_support import fleet, machine
 
-from emp_orch.control.past import refuse_others
+from emp_orch.control.apply.earlier_generations import refuse_others
 from emp_orch.errors import EmpError
-from emp_orch.store.generations import KEPT, Generation
+from emp_orch.store.fleet.generations import KEPT, Generation
 
 
 def _generation(number: int, at_ms: int = 5) -> Generation:

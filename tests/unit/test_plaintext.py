@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_orch.cli import main as main_module
-from emp_orch.cli.text import table
+from emp_orch.cli.output.text import table
 from emp_orch.errors import EmpError
 from emp_orch.loglines import log_handler
 from emp_orch.plaintext import many_lines, one_line, shown_json

@@ -6,14 +6,14 @@ import pytest
 from fleet_support import COMFYUI, NOW_MS, OLD_MS, SIMULATION, fleet, look, machine, one, report, running, service, wish
 from msgspec import structs
 
-from emp_orch.control.generation import as_desired
-from emp_orch.fleet import plan
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.drift import Desired, Drift, Kind, diff
-from emp_orch.fleet.model import Fleet, MachineId, ProgramName, RuntimeKind, Scale, WorkerId
-from emp_orch.fleet.observed import Instance, InstanceState, Observed
-from emp_orch.fleet.plan import Effect, MachineChange, Operation, Verb
-from emp_orch.store.generations import Generation
+from emp_orch.control.apply.generation import as_desired
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
+from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, RuntimeKind, Scale, WorkerId
+from emp_orch.fleet.model.observed import Instance, InstanceState, Observed
+from emp_orch.fleet.plan import operations
+from emp_orch.fleet.plan.operations import Effect, MachineChange, Operation, Verb
+from emp_orch.store.fleet.generations import Generation
 
 M = one([SIMULATION, COMFYUI], num_gpus=2)
 
@@ -93,12 +93,12 @@ def test_every_kind_has_its_remedy(kind: Kind) -> None:
     subject = {"program": "p", "agent": "p", "worker": "w", "connector": "c", "service": "s", "control": "p"}.get(
         kind.partition("-")[0], "m"
     )
-    operation = plan.remedy(drift(kind, subject, program="p" if inside else None), wish(M))
+    operation = operations.remedy(drift(kind, subject, program="p" if inside else None), wish(M))
     assert (operation.text if operation else "") == REMEDIES[kind]
 
 
 def test_a_silent_ghost_is_forgotten_unless_it_reports_meanwhile() -> None:
-    operation = plan.remedy(drift(Kind.WORKER_SURPLUS, "m-worker-9", seen_ms=5), wish(M))
+    operation = operations.remedy(drift(Kind.WORKER_SURPLUS, "m-worker-9", seen_ms=5), wish(M))
     assert operation is not None
     assert operation.text == "forget worker m m-worker-9  (remove): why  [emp.yaml:1:1]"
     assert operation.seen_ms == 5
@@ -106,14 +106,14 @@ def test_a_silent_ghost_is_forgotten_unless_it_reports_meanwhile() -> None:
 
 def test_a_surplus_machine_goes_only_when_pruning() -> None:
     surplus = drift(Kind.MACHINE_SURPLUS)
-    assert plan.remedy(surplus, wish(M)) is None
-    operation = plan.remedy(surplus, wish(M, prune=True))
+    assert operations.remedy(surplus, wish(M)) is None
+    operation = operations.remedy(surplus, wish(M, prune=True))
     assert operation is not None
     assert operation.text == "remove machine m  (remove): why  [emp.yaml:1:1]"
 
 
 def test_a_machine_of_somebody_else_stays_even_when_pruning() -> None:
-    assert plan.remedy(drift(Kind.MACHINE_FOREIGN), wish(M, prune=True)) is None
+    assert operations.remedy(drift(Kind.MACHINE_FOREIGN), wish(M, prune=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -143,21 +143,21 @@ def test_a_plan_is_numbered_names_each_operation_once_and_the_first_cause() -> N
         drift(Kind.PROGRAM_FATAL, "b", program="b"),
         drift(Kind.PROGRAM_SURPLUS, "c", program="c"),
     )
-    assert plan.text(plan.plan(wish(M), drifts)) == (
+    assert operations.text(operations.plan(wish(M), drifts)) == (
         "1. send configuration m  (in place): a: why  [emp.yaml:1:1]\n"
         "2. start program m b  (start): it is this: why  [emp.yaml:1:1]"
     )
 
 
 def test_the_text_of_an_operation_names_what_comes_before() -> None:
-    operation = plan.remedy(drift(Kind.MACHINE_MISSING), wish(M))
+    operation = operations.remedy(drift(Kind.MACHINE_MISSING), wish(M))
     assert operation is not None
     assert structs.replace(operation, after=("a", "b"), origin="").text == "start machine m  (start): why  after a, b"
 
 
 def test_nothing_to_do_is_an_empty_plan() -> None:
-    assert plan.plan(wish(M), diff(wish(M), look(M))) == ()
-    assert plan.text(()) == ""
+    assert operations.plan(wish(M), diff(wish(M), look(M))) == ()
+    assert operations.text(()) == ""
 
 
 # --- what an apply changes
@@ -284,11 +284,11 @@ CHANGES: list[tuple[str, list[DesiredMachine], Desired, Observed, str]] = [
 def test_an_apply_says_what_it_changes(
     before: list[DesiredMachine], after: Desired, observed: Observed, expected: str
 ) -> None:
-    assert text(plan.changes({m.id: m for m in before}, after, observed.instances)) == expected
+    assert text(operations.changes({m.id: m for m in before}, after, observed.instances)) == expected
 
 
 def test_in_place_is_what_becomes_of_a_running_machine() -> None:
-    (change,) = plan.changes({M.id: M}, wish(ONE_GPU), look(M).instances)
+    (change,) = operations.changes({M.id: M}, wish(ONE_GPU), look(M).instances)
     assert change.effect is Effect.IN_PLACE
     assert change.origin == "emp.yaml:m"
 
@@ -326,7 +326,7 @@ def test_prune_never_empties_a_fleet_by_mistake(of: Fleet, prune: bool, allow_em
 def test_an_emptied_file_removes_nothing_and_says_so(prune: bool) -> None:
     desired = as_desired(generation(EMPTY, prune=prune, allow_empty=False))
     drifts = diff(desired, look(M))
-    assert plan.plan(desired, drifts) == ()
+    assert operations.plan(desired, drifts) == ()
     assert [f"{d.kind} {d.subject}: {d.cause}" for d in drifts] == [
         "machine-surplus m: emp.yaml does not name it; `emp apply --prune` removes it"
     ]
@@ -336,7 +336,7 @@ def test_an_instance_that_is_unknown_is_never_removed() -> None:
     observed = look(M, instances={M.id: Instance(machine_id=M.id, state=InstanceState.UNKNOWN)})
     desired = wish(prune=True)
     assert [d.kind for d in diff(desired, observed)] == [Kind.MACHINE_FOREIGN]
-    assert plan.plan(desired, diff(desired, observed)) == ()
+    assert operations.plan(desired, diff(desired, observed)) == ()
 
 
 def test_right_after_an_outage_no_machine_is_taken_for_silent() -> None:

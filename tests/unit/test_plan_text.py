@@ -8,12 +8,12 @@ import pytest
 from fleet_support import COMFYUI, SIMULATION, fleet, machine
 from msgspec import structs
 
-from emp_orch.control.plan_text import plan_lines
-from emp_orch.control.preview import Preview
-from emp_orch.control.proposal import Proposal
-from emp_orch.fleet.inherits import InheritChange
-from emp_orch.fleet.model import MachineId, ProgramName
-from emp_orch.fleet.plan import Effect, MachineChange
+from emp_orch.control.apply.plan_text import plan_lines
+from emp_orch.control.apply.preview import Preview
+from emp_orch.control.apply.proposal import Proposal
+from emp_orch.fleet.desired.inherits import InheritChange
+from emp_orch.fleet.model.fleet import MachineId, ProgramName
+from emp_orch.fleet.plan.operations import Effect, MachineChange
 from emp_orch.settings import Listen, Settings
 
 LISTEN = Listen(host="127.0.0.1", port=1)

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from emp_orch.control import planfile
-from emp_orch.control.planfile import PlanFile, moved
+from emp_orch.control.apply import planfile
+from emp_orch.control.apply.planfile import PlanFile, moved
 from emp_orch.errors import EmpError, Exit, UsageError
 
 MADE = PlanFile(

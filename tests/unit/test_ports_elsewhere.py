@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from emp_orch import ports
 from emp_orch.connectors.http_client import gone
+from emp_orch.host import ports
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import termios
 import pytest
 
 COLUMNS = 132
-SHOW = "from emp_orch.cli.progress import Progress; Progress().stage('x' * 500)"
+SHOW = "from emp_orch.cli.output.progress import Progress; Progress().stage('x' * 500)"
 
 
 @pytest.mark.parametrize(("columns", "shown_as"), [(COLUMNS, COLUMNS), (0, 80)], ids=["told", "never told"])

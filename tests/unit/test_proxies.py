@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from emp_orch import sessions
-from emp_orch.proxies import for_engine, is_loopback, proxy_for
+from emp_orch.host import sessions
+from emp_orch.host.proxies import for_engine, is_loopback, proxy_for
 
 P = "http://proxy:3128"
 ALL = {"http_proxy": P, "https_proxy": P, "all_proxy": P, "HTTP_PROXY": P, "HTTPS_PROXY": P, "ALL_PROXY": P}

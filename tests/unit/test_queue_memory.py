@@ -9,9 +9,9 @@ from queue_support import job
 
 from emp_orch.jobs.model import Result
 from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.store.claims import Claimed, Waiting
-from emp_orch.store.queue import CancelOutcome, NoSuchJob
-from emp_orch.store.queue_memory import MemoryClaims, MemoryQueue
+from emp_orch.store.queue.claim import Claimed, Waiting
+from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
+from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob
 
 ABLE = {"services": ["simulation"]}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emp_orch.control.loop import is_work
-from emp_orch.store.events import Event
+from emp_orch.control.reconciler.loop import is_work
+from emp_orch.store.fleet.events import Event
 
 
 @pytest.mark.parametrize(

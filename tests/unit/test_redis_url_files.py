@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from emp_orch.errors import EmpError
+from emp_orch.machine.boot.redis_url import given_url, own_url
 from emp_orch.machine.launch import Launch, LaunchError, words
-from emp_orch.machine.redis_url import given_url, own_url
 
 BARE, WITH_LOGIN = "redis://127.0.0.1:6379/0", "redis://u:geheim@127.0.0.1:6379/0"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import exceptions as rexc
 
-from emp_orch.store.refusals import refusal_of
+from emp_orch.store.redis.refusals import refusal_of
 
 DISK = "takes no writes, because it cannot write to its disk (MISCONF)"
 

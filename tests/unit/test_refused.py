@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.cli.refused import refusal
+from emp_orch.cli.output.refused import refusal
 from emp_orch.errors import Exit
 
 

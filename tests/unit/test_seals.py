@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.machine.trust import Floor, OutOfDate, Trust
+from emp_orch.machine.agent.trust import Floor, OutOfDate, Trust
 from emp_orch.seals import KEY_BYTES, Forged, OrdersKey, OtherKey, Seal, Stamp, for_command
-from emp_orch.store.commands import Command, CommandVerb
+from emp_orch.store.fleet.commands import Command, CommandVerb
 
 SEAL = Seal(b"k" * KEY_BYTES)
 KEY = OrdersKey(fleet="f", machine="m", key=SEAL.hex())

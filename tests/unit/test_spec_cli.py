@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from comfyui_support import make_checkout, make_python
 
-from emp_orch.spec import load_text
+from emp_orch.manifest import load_text
 
 BAD = "version: 1\nname: f\nmachines:\n  m: {services: [], num_gpus: two}\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.spec import ConfigError, environment
+from emp_orch.manifest import ConfigError, environment
 
 
 def read(folder: Path, text: str) -> dict[str, str]:

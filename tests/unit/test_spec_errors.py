@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from emp_orch.errors import Exit
-from emp_orch.spec import ConfigError, load_text
+from emp_orch.manifest import ConfigError, load_text
 
 HEAD = "version: 1\nname: f\n"
 SIM = "  sim: {scale: per_gpu, builtin: simulation, port: 8188}\n"

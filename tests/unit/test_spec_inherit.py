@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.control.proposal import read_proposal
-from emp_orch.fleet.desired import desired_machines, needed_secrets
-from emp_orch.fleet.inherits import missed
-from emp_orch.fleet.model import Fleet, ProgramName, SecretRef
-from emp_orch.fleet.plan import compare
+from emp_orch.control.apply.proposal import read_proposal
+from emp_orch.fleet.desired.inherits import missed
+from emp_orch.fleet.desired.machines import desired_machines, needed_secrets
+from emp_orch.fleet.model.fleet import Fleet, ProgramName, SecretRef
+from emp_orch.fleet.plan.operations import compare
+from emp_orch.manifest import ConfigError, load_text, notes_of_shell
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
-from emp_orch.spec import ConfigError, load_text, notes_of_shell
 
 TEXT = """\
 version: 1

@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from emp_orch import resources
-from emp_orch.fleet.model import (
+from emp_orch.fleet.model.fleet import (
     Checkout,
     DockerHost,
     DockerTls,
@@ -27,8 +27,9 @@ from emp_orch.fleet.model import (
     ServiceName,
     Volume,
 )
-from emp_orch.spec import ConfigError, environment, load, load_text, schema
-from emp_orch.spec.interpolate import plain_value
+from emp_orch.manifest import ConfigError, environment, load, load_text
+from emp_orch.manifest.checks import schema
+from emp_orch.manifest.text.interpolate import plain_value
 
 HEAD = "version: 1\nname: f\n"
 

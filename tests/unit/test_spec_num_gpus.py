@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch import spec
-from emp_orch.fleet.model import MachineId
-from emp_orch.spec import Setting
-from emp_orch.spec.ports import conflicts
+from emp_orch import manifest
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.manifest import Setting
+from emp_orch.manifest.checks.ports import conflicts
 
 HEAD = "version: 1\nname: f\n"
 SERVICES = "services:\n  s: {scale: per_gpu, builtin: simulation, port: 5000}\n"
@@ -41,7 +41,7 @@ SERVICES = "services:\n  s: {scale: per_gpu, builtin: simulation, port: 5000}\n"
 def test_where_it_stands(tmp_path: Path, text: str, machine: str, expected: Setting | None) -> None:
     file = tmp_path / "emp.yaml"
     file.write_text(HEAD + text)
-    assert spec.num_gpus(file, {}, machine) == expected
+    assert manifest.num_gpus(file, {}, machine) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_a_fleet_without_its_file_is_judged_the_same(ports: str, expected: list[
     )
     text = HEAD + SERVICES + "machines:\n" + machines
     if expected:
-        with pytest.raises(spec.ConfigError) as refused:
-            spec.load_text(text, file="emp.yaml", environ={})
+        with pytest.raises(manifest.ConfigError) as refused:
+            manifest.load_text(text, file="emp.yaml", environ={})
         assert [p.message for p in refused.value.problems] == expected
-    fleet = spec.load_text(text.replace("num_gpus: 2", "num_gpus: 1"), file="emp.yaml", environ={})
+    fleet = manifest.load_text(text.replace("num_gpus: 2", "num_gpus: 1"), file="emp.yaml", environ={})
     owner = {MachineId(m.id): m.id for m in fleet.machines}
     assert list(conflicts(fleet, owner)) == []
     from msgspec import structs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_spec_cli import emp
 
-from emp_orch.spec.shell import findings
+from emp_orch.manifest.checks.shell import findings
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from emp_orch.control.proposal import read_proposal
-from emp_orch.control.token_text import token_lines
+from emp_orch.control.apply.proposal import read_proposal
+from emp_orch.control.apply.token_text import token_lines
 from emp_orch.errors import UsageError
-from emp_orch.fleet.history import changed
-from emp_orch.fleet.model import Fleet, SecretRef
+from emp_orch.fleet.model.fleet import Fleet, SecretRef
+from emp_orch.fleet.plan.changes import changed
+from emp_orch.manifest import ConfigError, load_text
 from emp_orch.roles import Role
 from emp_orch.settings import Settings, Token
-from emp_orch.spec import ConfigError, load_text
 
 REST = """\
 services: {s: {scale: per_machine, command: [s]}}

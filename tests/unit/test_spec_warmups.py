@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emp_orch.fleet.desired import config_hash, desired_machines
-from emp_orch.fleet.model import Fleet, MachineId
-from emp_orch.machine.folder import MachineFolder
-from emp_orch.spec.load import load
-from emp_orch.spec.problems import ConfigError
-from emp_orch.store.configs import MachineConfig
+from emp_orch.fleet.desired.machines import config_hash, desired_machines
+from emp_orch.fleet.model.fleet import Fleet, MachineId
+from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.manifest.load import load
+from emp_orch.manifest.text.problems import ConfigError
+from emp_orch.store.fleet.configs import MachineConfig
 
 NODE = '{"1": {"class_type": "SaveImage", "inputs": {}}}'
 YAML = """\

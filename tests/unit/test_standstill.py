@@ -6,14 +6,14 @@ import pytest
 from fleet_support import wish
 from msgspec import structs
 
-from emp_orch.control.apply import _refuse_to_wait
+from emp_orch.control.apply.publish import _refuse_to_wait
 from emp_orch.errors import EmpError
-from emp_orch.fleet.kinds import Desired, Drift, Kind
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.standstill import ANSWERS_AGAIN_MS, STANDS_MS, standstill
 from emp_orch.fleet.round import Item
-from emp_orch.fleet.standstill import ANSWERS_AGAIN_MS, STANDS_MS, standstill
-from emp_orch.store.status import FleetStatus, RolloutStatus
+from emp_orch.store.fleet.status import FleetStatus, RolloutStatus
 
 NOW_MS = 1_000_000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from fleet_support import COMFYUI, SETUP, SIMULATION, install, one, service
 
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram
-from emp_orch.fleet.model import ProgramName, Scale, Service
-from emp_orch.fleet.observed import ProgramReport, ProgramState
-from emp_orch.fleet.startup import has_failed, is_up, phases, side_by_side
+from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram
+from emp_orch.fleet.desired.startup import has_failed, is_up, phases, side_by_side
+from emp_orch.fleet.model.fleet import ProgramName, Scale, Service
+from emp_orch.fleet.model.observed import ProgramReport, ProgramState
 
 TOOL = service("tool", install=install("get", "tool"), depends_on=("comfyui",))
 

@@ -6,16 +6,16 @@ import msgspec
 import pytest
 from http_support import fleet_of
 
-from emp_orch.cli.standing import who_holds
-from emp_orch.cli.status import as_document, screen
-from emp_orch.control.inspect import Difference, DriftNow
-from emp_orch.control.orphans import Orphan
-from emp_orch.control.overview import MachineNow, Overview, Part, Verdict
-from emp_orch.fleet.desired import desired_machines
-from emp_orch.fleet.drift import Desired, Drift, Kind
-from emp_orch.fleet.limits import limits_of
-from emp_orch.fleet.model import MachineId, WorkerId
-from emp_orch.fleet.observed import (
+from emp_orch.cli.commands.status import as_document, screen
+from emp_orch.cli.output.holds import who_holds
+from emp_orch.control.host.orphans import Orphan
+from emp_orch.control.status.inspect import Difference, DriftNow
+from emp_orch.control.status.overview import MachineNow, Overview, Part, Verdict
+from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.drift.table import Desired, Drift, Kind
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.limits import limits_of
+from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,
     Observed,
@@ -23,12 +23,12 @@ from emp_orch.fleet.observed import (
     WorkerReport,
     WorkerStatus,
 )
-from emp_orch.fleet.overrides import Override, OverrideKind, drained
-from emp_orch.fleet.policy import Hold
+from emp_orch.fleet.model.overrides import Override, OverrideKind, drained
+from emp_orch.fleet.policy.gate import Hold
 from emp_orch.jobs.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
-from emp_orch.store.status import BreakerStatus, RolloutStatus
+from emp_orch.store.fleet.status import BreakerStatus, RolloutStatus
 
 NOW = 1_000_000
 SETTINGS = Settings(

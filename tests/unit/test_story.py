@@ -8,15 +8,15 @@ import pytest
 from fleet_support import NOW_MS, SIMULATION, look, one, report, running, wish
 from msgspec import Struct, structs
 
-from emp_orch.fleet.advice import advice
-from emp_orch.fleet.chronicle import TYPES, Entry, concerns, kind_of, machine_of, subject_of
-from emp_orch.fleet.kinds import CONTROL, Drift, Kind
-from emp_orch.fleet.memory import Memory, ended
-from emp_orch.fleet.observed import Instance, InstanceState, Observed, ProgramReport, ProgramState
-from emp_orch.fleet.overrides import Override, OverrideKind
-from emp_orch.fleet.policy import NEEDS_A_PERSON, Hold
+from emp_orch.fleet.drift.kinds import CONTROL, Drift, Kind
+from emp_orch.fleet.journal.advice import advice
+from emp_orch.fleet.journal.entries import TYPES, Entry, concerns, kind_of, machine_of, subject_of
+from emp_orch.fleet.journal.story import Story, meant, story
+from emp_orch.fleet.model.observed import Instance, InstanceState, Observed, ProgramReport, ProgramState
+from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.policy.gate import NEEDS_A_PERSON, Hold
+from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, Item, Round, decide
-from emp_orch.fleet.story import Story, meant, story
 
 M = one([SIMULATION])
 PROGRAM = next(p.name for p in M.programs if p.service == "simulation" and not p.kind.once)

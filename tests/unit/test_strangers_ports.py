@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from emp_orch.ports import StrangersPort, refuse_strangers
+from emp_orch.host.ports import StrangersPort, refuse_strangers
 
 SOMEBODY = 12_345
 NOBODY = 65_534

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from fleet_support import machine
 from msgspec import structs
 
-from emp_orch.cli.exec import exec_
-from emp_orch.control.visit import visit, without_secrets
-from emp_orch.control.whereabouts import InContainer
+from emp_orch.cli.commands.exec import exec_
+from emp_orch.control.status.exec import visit, without_secrets
+from emp_orch.control.status.whereabouts import InContainer
 from emp_orch.errors import UsageError
-from emp_orch.fleet.model import SecretRef
+from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.layout import Layout
-from emp_orch.runtimes.engine import Engine
+from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress
 
 

@@ -10,18 +10,18 @@ import msgspec
 import pytest
 from fleet_support import COMFYUI, SETUP, SIMULATION, one, report
 
-from emp_orch.fleet.desired import DesiredProgram
-from emp_orch.fleet.model import ProgramName
-from emp_orch.fleet.observed import MachineReport, ProgramReport, ProgramState, WorkerReport
-from emp_orch.machine import ports
-from emp_orch.machine.ends import KEPT, is_unasked_end, with_end
-from emp_orch.machine.folder import AgentState
+from emp_orch.fleet.desired.machines import DesiredProgram
+from emp_orch.fleet.model.fleet import ProgramName
+from emp_orch.fleet.model.observed import MachineReport, ProgramReport, ProgramState, WorkerReport
+from emp_orch.host.ports import Holder
+from emp_orch.machine.agent.exits import KEPT, is_unasked_end, with_end
+from emp_orch.machine.agent.rivals import RIVAL_S, Rival, Rivals
+from emp_orch.machine.boot.folder import AgentState
+from emp_orch.machine.health import ports
+from emp_orch.machine.health.ports import Asked, in_trouble, to_look_at, verdict
 from emp_orch.machine.listener import SupervisorEvent, parse_pairs
-from emp_orch.machine.ports import Asked, in_trouble, to_look_at, verdict
-from emp_orch.machine.rivals import RIVAL_S, Rival, Rivals
-from emp_orch.ports import Holder
 from emp_orch.procident import ancestors
-from emp_orch.store.connect import address
+from emp_orch.store.redis.client import address
 
 M = one([SIMULATION, COMFYUI, SETUP])
 S = ProgramState

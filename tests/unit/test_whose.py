@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch import marks, settings, whose
+from emp_orch import marks, settings
 from emp_orch.errors import EmpError
+from emp_orch.host import ownership
 from emp_orch.layout import Layout
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
@@ -44,41 +45,41 @@ def run() -> Iterator[Run]:
         child.wait()
 
 
-def pids(found: whose.Whose) -> list[int]:
+def pids(found: ownership.Whose) -> list[int]:
     return [one.who.pid for one in found.running]
 
 
 def test_a_folder_is_its_own(prod: Path, run: Run) -> None:
-    whose.refuse_to_apply(prod)
+    ownership.refuse_to_apply(prod)
     child = run(prod)
-    found = whose.look(prod)
+    found = ownership.look(prod)
     assert (pids(found), found.moved_from, found.lost, found.trouble) == ([child.pid], None, False, None)
 
 
 def test_a_copy_has_nothing_of_the_original(prod: Path, run: Run, tmp_path: Path) -> None:
     run(prod)
     copy = Path(shutil.copytree(prod, tmp_path / "staging"))
-    for refused in (whose.look, whose.refuse_copies, lambda root: settings.load(Layout(root))):
-        with pytest.raises(whose.CopiedFolder, match=f"staging is a copy of {prod}:"):
+    for refused in (ownership.look, ownership.refuse_copies, lambda root: settings.load(Layout(root))):
+        with pytest.raises(ownership.CopiedFolder, match=f"staging is a copy of {prod}:"):
             refused(copy)
     assert settings.known(Layout(copy)) is None
     shutil.rmtree(copy / ".emp")
-    assert pids(whose.look(copy)) == []
+    assert pids(ownership.look(copy)) == []
 
 
 def test_a_copy_of_a_folder_that_was_moved_names_where_that_is_now(prod: Path, run: Run, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(prod, tmp_path / "staging"))
     run(prod)
     moved = prod.rename(tmp_path / "moved")
-    with pytest.raises(whose.CopiedFolder, match=f"copy of {moved}:"):
-        whose.look(copy)
+    with pytest.raises(ownership.CopiedFolder, match=f"copy of {moved}:"):
+        ownership.look(copy)
 
 
 def test_a_copy_whose_original_is_gone_is_the_fleets_folder(prod: Path, tmp_path: Path) -> None:
     fleet = marks.of_folder(prod).fleet
     copy = Path(shutil.copytree(prod, tmp_path / "restored"))
     shutil.rmtree(prod)
-    whose.refuse_to_apply(copy)
+    ownership.refuse_to_apply(copy)
     assert marks.settle(copy).fleet not in ("", fleet)
 
 
@@ -86,30 +87,30 @@ def test_moved_to_another_file_system_while_it_ran(prod: Path, run: Run, tmp_pat
     child = run(prod)
     copy = Path(shutil.copytree(prod, tmp_path / "far"))
     shutil.rmtree(prod)
-    found = whose.look(copy)
+    found = ownership.look(copy)
     assert (pids(found), found.moved_from, found.lost) == ([child.pid], prod, False)
-    with pytest.raises(whose.MovedFolder, match=f"was moved from {prod} while its fleet ran: 1 process left"):
-        whose.refuse_to_apply(copy)
+    with pytest.raises(ownership.MovedFolder, match=f"was moved from {prod} while its fleet ran: 1 process left"):
+        ownership.refuse_to_apply(copy)
 
 
 def test_moved_while_it_ran(prod: Path, run: Run, tmp_path: Path) -> None:
     child = run(prod)
     moved = prod.rename(tmp_path / "moved")
-    found = whose.look(moved)
+    found = ownership.look(moved)
     assert (pids(found), found.moved_from) == ([child.pid], prod)
     child.kill()
     child.wait()
-    whose.refuse_to_apply(moved)
+    ownership.refuse_to_apply(moved)
 
 
 def test_state_that_was_removed_and_made_anew(prod: Path, run: Run) -> None:
     child = run(prod)
     shutil.rmtree(prod / ".emp")
-    assert (pids(whose.look(prod)), whose.look(prod).lost) == ([child.pid], True)
+    assert (pids(ownership.look(prod)), ownership.look(prod).lost) == ([child.pid], True)
     (prod / ".emp").mkdir()
     marks.settle(prod)
-    with pytest.raises(whose.MovedFolder, match="was removed while its fleet ran"):
-        whose.refuse_to_apply(prod)
+    with pytest.raises(ownership.MovedFolder, match="was removed while its fleet ran"):
+        ownership.refuse_to_apply(prod)
 
 
 def test_a_part_whose_folder_is_another_now_refuses(
@@ -117,9 +118,9 @@ def test_a_part_whose_folder_is_another_now_refuses(
 ) -> None:
     for name, value in marks.environment(marks.of_folder(prod), prod).items():
         monkeypatch.setenv(name, value)
-    whose.refuse_strangers(prod)
+    ownership.refuse_strangers(prod)
     prod.rename(tmp_path / "moved")
     for make in (lambda: None, prod.mkdir):
         make()
         with pytest.raises(EmpError, match="no longer this fleet's folder"):
-            whose.refuse_strangers(prod)
+            ownership.refuse_strangers(prod)

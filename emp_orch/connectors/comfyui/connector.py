@@ -18,7 +18,7 @@ from emp_orch.connectors.comfyui.inputs import Inputs, referring
 from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
 from emp_orch.connectors.comfyui.watch import Watch
 from emp_orch.connectors.http_client import NETWORK
-from emp_orch.fleet.observed import ConnectorReport, ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.model import Job, Result
 from emp_orch.jobs.offers import Offers
 from emp_orch.jobs.workflows import normalised

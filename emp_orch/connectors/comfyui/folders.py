@@ -13,7 +13,7 @@ from msgspec import Struct
 from yarl import URL
 
 from emp_orch.comfyui import options
-from emp_orch.ports import port_holders
+from emp_orch.host.ports import port_holders
 
 BASE = "--base-directory"
 MAX_ARGV = 1_000

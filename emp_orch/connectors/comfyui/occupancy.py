@@ -19,7 +19,7 @@ from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.believed import words
 from emp_orch.connectors.comfyui.protocol import QueueState
 from emp_orch.connectors.comfyui.session import Session, TooLarge
-from emp_orch.fleet.observed import Occupant
+from emp_orch.fleet.model.observed import Occupant
 
 # As long as an id of either may be when it is shown.
 MAX_ID = 64

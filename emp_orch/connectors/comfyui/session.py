@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from emp_orch import sessions
 from emp_orch.connectors.base import MALFORMED, RunFailed
 from emp_orch.connectors.http_client import NETWORK, base_url, gone, shown
+from emp_orch.host import sessions
 
 # A preview picture is the largest.
 MAX_MESSAGE_BYTES = 64 * 1024**2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from emp_orch.control import generation as generations
+from emp_orch.control.apply import generation as generations
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
-from emp_orch.fleet.model import Fleet
-from emp_orch.freespace import NEEDED_BYTES
+from emp_orch.fleet.model.fleet import Fleet
+from emp_orch.host.freespace import NEEDED_BYTES
 from emp_orch.settings import Settings
-from emp_orch.store.generations import Generation
+from emp_orch.store.fleet.generations import Generation
 
 MIN_PYTHON = (3, 11)
 # Below NEEDED_BYTES nothing is started; below this it is time to do something.

@@ -19,7 +19,7 @@ from msgspec import Struct
 from emp_orch.comfyui import slot
 from emp_orch.comfyui.checkout import Checkout, NotUsable, look
 from emp_orch.control.doctor.model import Check, Group, Level, Problem
-from emp_orch.fleet.model import Fleet, GpuKind, Machine, Origin, RuntimeKind, Scale, Service, ServiceName
+from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, Origin, RuntimeKind, Scale, Service, ServiceName
 
 if TYPE_CHECKING:
     from emp_orch.control.doctor.facts import Facts

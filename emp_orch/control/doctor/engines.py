@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown
 from emp_orch.errors import EmpError
-from emp_orch.fleet.hosts import host_of, image_build
-from emp_orch.fleet.model import Fleet, RuntimeKind
+from emp_orch.fleet.model.fleet import Fleet, RuntimeKind
+from emp_orch.fleet.model.hosts import host_of, image_build
 from emp_orch.images import MACHINE_IMAGE
 from emp_orch.settings import EngineAddress
 
@@ -42,7 +42,7 @@ async def engine_facts(hosts: Sequence[EngineAddress], fleet: Fleet | None) -> d
 
 
 def _look(host: EngineAddress, images: set[str]) -> EngineFacts | Unknown:
-    from emp_orch.runtimes.engine import Engine  # the Docker SDK takes its time to import
+    from emp_orch.runtimes.compose.engine import Engine  # the Docker SDK takes its time to import
 
     engine = Engine(host)
     try:

@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Struct
 from redis.exceptions import RedisError
 
-from emp_orch import marks, sessions, spec
+from emp_orch import manifest, marks
 from emp_orch import settings as settings_files
-from emp_orch.control import generation as generations
-from emp_orch.control.container_plane import plane_of
+from emp_orch.control.apply import generation as generations
+from emp_orch.control.apply.proposal import read_proposal
 from emp_orch.control.doctor.checkouts import CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.engines import EngineFacts, engine_facts
 from emp_orch.control.doctor.host import (
@@ -30,27 +30,28 @@ from emp_orch.control.doctor.host import (
 )
 from emp_orch.control.doctor.model import Unknown
 from emp_orch.control.doctor.redis_facts import RedisFacts, read_redis, read_rights, run_id
-from emp_orch.control.inspect import Difference, difference
-from emp_orch.control.orphans import Orphan, machine_folders, orphans
-from emp_orch.control.proposal import read_proposal
+from emp_orch.control.host.orphans import Orphan, machine_folders, orphans
+from emp_orch.control.plane.container_plane import plane_of
+from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import DesiredMachine, desired_machines
-from emp_orch.fleet.model import Fleet, MachineId
-from emp_orch.fleet.observed import Instance, InstanceState
-from emp_orch.freespace import nearest
+from emp_orch.fleet.desired.machines import DesiredMachine, desired_machines
+from emp_orch.fleet.model.fleet import Fleet, MachineId
+from emp_orch.fleet.model.observed import Instance, InstanceState
+from emp_orch.host import sessions
+from emp_orch.host.freespace import nearest
+from emp_orch.host.ports import Holder, port_holders
 from emp_orch.layout import Layout
+from emp_orch.manifest.checks.devices import Note, notes_here
 from emp_orch.marks import Mark
-from emp_orch.ports import Holder, port_holders
 from emp_orch.procident import ProcessIdentity
 from emp_orch.runtimes import all_instances, runtimes_of
-from emp_orch.runtimes.package_scripts import brought
-from emp_orch.runtimes.supervisor import ProcessInfo, Supervisor
+from emp_orch.runtimes.keys.package_scripts import brought
+from emp_orch.runtimes.process.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import EngineAddress, Settings
-from emp_orch.spec.devices import Note, notes_here
-from emp_orch.store.artifact_url import is_local
-from emp_orch.store.artifacts import Artifacts
-from emp_orch.store.generations import Generation
-from emp_orch.store.rights import Lacks
+from emp_orch.store.acl.rights import Lacks
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import is_local
+from emp_orch.store.fleet.generations import Generation
 
 # For any one fact; all are gathered at the same time.
 DEADLINE_S = 2.5
@@ -263,7 +264,7 @@ def _emp_yaml(layout: Layout, environ: Mapping[str, str]) -> tuple[Fleet | Unkno
     if not path.exists():
         return None, None
     try:
-        fleet = spec.load(path, environ)
+        fleet = manifest.load(path, environ)
     except EmpError as e:
         return Unknown(reason=e.message), None
     try:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, known
-from emp_orch.control.inspect import DriftNow
-from emp_orch.fleet.overrides import OverrideKind
+from emp_orch.control.status.inspect import DriftNow
+from emp_orch.fleet.model.overrides import OverrideKind
 
 
 def _overrides(facts: Facts) -> Iterator[Problem]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from emp_orch import whose
 from emp_orch.errors import EmpError
+from emp_orch.host import ownership
 from emp_orch.layout import Layout
 from emp_orch.procident import alive, recorded
 
@@ -46,8 +46,8 @@ class Trouble(Struct, frozen=True, kw_only=True):
 def trouble_of(layout: Layout) -> Trouble | None:
     """Whether the folder is a copy, was moved while its fleet ran, or lost what tells of it."""
     try:
-        found: EmpError | None = whose.look(layout.root).trouble
-    except (whose.CopiedFolder, whose.ForeignFolder) as e:
+        found: EmpError | None = ownership.look(layout.root).trouble
+    except (ownership.CopiedFolder, ownership.ForeignFolder) as e:
         found = e
     except OSError:
         return None  # there is none, or it is another user's: other checks say so

@@ -11,16 +11,16 @@ from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.control.doctor.redis_facts import BOOT_EVENTS
-from emp_orch.control.inspect import Difference
-from emp_orch.fleet.desired import DesiredMachine, DesiredProgram, ProgramKind
-from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
-from emp_orch.fleet.ends import told
-from emp_orch.fleet.model import AGENT, MachineId, ProgramName, RuntimeKind
-from emp_orch.fleet.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
+from emp_orch.control.status.inspect import Difference
+from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.drift.exits import told
+from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Kind
+from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.model.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
+from emp_orch.host.ports import Holder
 from emp_orch.marks import SUPERVISORD
-from emp_orch.ports import Holder
-from emp_orch.runtimes.supervisor import ProcessInfo
-from emp_orch.store.connect import address, redacted
+from emp_orch.runtimes.process.supervisor import ProcessInfo
+from emp_orch.store.redis.client import address, redacted
 
 STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
 

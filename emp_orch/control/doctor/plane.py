@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.logs import last_line
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known, revive
-from emp_orch.control.orphans import SUPERVISORD
-from emp_orch.fleet.desired import desired_machines
-from emp_orch.fleet.model import EMBEDDED, Fleet
+from emp_orch.control.host.orphans import SUPERVISORD
+from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.model.fleet import EMBEDDED, Fleet
 from emp_orch.procident import identify, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.settings import Settings
-from emp_orch.store.artifacts import without_login
+from emp_orch.store.artifacts.store import without_login
 
 # A start of a machine that takes longer than this hangs.
 START_MS = 120_000

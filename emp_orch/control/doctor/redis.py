@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from emp_orch.control.checks.redis_fitness import connections
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
-from emp_orch.control.fitness import connections
-from emp_orch.control.replicas import replicas_in
-from emp_orch.fleet.model import Fleet
-from emp_orch.store.connect import redacted
-from emp_orch.store.generations import Generation
-from emp_orch.store.status import MORE_REPLICAS, NO_EVICTION, evicting, follow, too_few
+from emp_orch.control.upkeep.replicas import replicas_in
+from emp_orch.fleet.model.fleet import Fleet
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.status import MORE_REPLICAS, NO_EVICTION, evicting, follow, too_few
+from emp_orch.store.redis.client import redacted
 
 MIN_VERSION = (6, 2)
 CLOCK_MS = 2_000

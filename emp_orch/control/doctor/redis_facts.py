@@ -10,15 +10,17 @@ from typing import Any
 from msgspec import Struct, structs
 from redis.exceptions import NoPermissionError
 
-from emp_orch.fleet.model import MachineId
-from emp_orch.fleet.observed import DamagedKey
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import DamagedKey
 from emp_orch.settings import Settings
-from emp_orch.store import connect, contract, scoped_access
-from emp_orch.store.damaged import KeyDamaged
-from emp_orch.store.events import MAX_EVENTS, Events
-from emp_orch.store.keys import Keys
-from emp_orch.store.refusals import Refusal
-from emp_orch.store.rights import Lacks, lacking, refused_write
+from emp_orch.store.acl import users as scoped_access
+from emp_orch.store.acl.rights import Lacks, lacking, refused_write
+from emp_orch.store.fleet.events import MAX_EVENTS, Events
+from emp_orch.store.redis import client
+from emp_orch.store.redis.damaged import KeyDamaged
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.refusals import Refusal
+from emp_orch.store.reports import contract
 
 # Of a machine's start-up: the first event and the last.
 BOOT_EVENTS = frozenset({"machine_startup", "startup_complete"})
@@ -49,9 +51,9 @@ class RedisFacts(Struct, frozen=True, kw_only=True):
 async def read_redis(settings: Settings, machines: Iterable[str] = ()) -> RedisFacts:
     """Ask Redis at `settings.redis_url`; of `machines` the keys, too. Raises Unreachable, or what redis-py raises."""
     keys = Keys(settings.prefix)
-    async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
+    async with client.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
         before, began = time.time(), time.monotonic()
-        redis_ms = await connect.time_ms(r)
+        redis_ms = await client.time_ms(r)
         took_s = time.monotonic() - began
         info = await _info(r)
         ((_, subscribers),) = await r.pubsub_numsub(keys.startup_channel)
@@ -79,7 +81,7 @@ async def read_redis(settings: Settings, machines: Iterable[str] = ()) -> RedisF
 
 async def read_rights(settings: Settings) -> Lacks:
     """What the login in `settings.redis_url` may not do of what emp does. Nothing is done to find out."""
-    async with connect.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
+    async with client.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
         lacks = await lacking(r, Keys(settings.prefix), settings.redis_url, replicas=settings.replicas)
         users = () if lacks.words else await scoped_access.lacking(r)
         return structs.replace(lacks, shared=scoped_access.shared(users) if users else "")
@@ -87,11 +89,11 @@ async def read_rights(settings: Settings) -> Lacks:
 
 async def run_id(url: str, owner: int | None) -> str:
     """Which Redis answers at `url`; `owner` as of connect.client."""
-    async with connect.connected(url, owner=owner, read_only=True) as r:
+    async with client.connected(url, owner=owner, read_only=True) as r:
         return str((await _info(r, "server")).get("run_id", ""))
 
 
-async def _info(r: connect.Client, *sections: str) -> dict[str, Any]:
+async def _info(r: client.Client, *sections: str) -> dict[str, Any]:
     """Nothing where the user may not ask."""
     try:
         told: dict[str, Any] = await r.info(*sections)

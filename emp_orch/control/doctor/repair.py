@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from emp_orch import settings as settings_files
-from emp_orch.control import generation as generations
+from emp_orch.control.apply import generation as generations
 from emp_orch.layout import Layout
-from emp_orch.store import connect, contract
-from emp_orch.store.keys import Keys
+from emp_orch.store.redis import client
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.reports import contract
 
 
 async def repair(layout: Layout) -> list[str]:
@@ -14,6 +15,6 @@ async def repair(layout: Layout) -> list[str]:
     settings = settings_files.load(layout)
     keys, kept = Keys(settings.prefix), generations.kept(layout)
     machines = [m.id for m in kept.fleet.machines] if kept else []
-    async with connect.connected(settings.redis_url, owner=settings.redis_owner) as r:
+    async with client.connected(settings.redis_url, owner=settings.redis_owner) as r:
         damaged = await contract.look(r, keys, settings.fleet, machines)
         return await contract.put_aside(r, keys, settings.fleet, damaged)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from emp_orch.control.doctor.facts import Facts
 from emp_orch.control.doctor.machines import log_of, program_of, program_problem, running
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
-from emp_orch.fleet.advice import SHARED_FOLDERS
-from emp_orch.fleet.desired import DesiredMachine
-from emp_orch.fleet.drift import BOOT_GRACE_MS, Kind
-from emp_orch.fleet.model import WorkerId
-from emp_orch.fleet.observed import ConnectorStatus, SeenWorker, WorkerStatus
+from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Kind
+from emp_orch.fleet.journal.advice import SHARED_FOLDERS
+from emp_orch.fleet.model.fleet import WorkerId
+from emp_orch.fleet.model.observed import ConnectorStatus, SeenWorker, WorkerStatus
 
 
 def _machines(facts: Facts) -> list[DesiredMachine]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emp_orch.errors import EmpError, Unreachable
-from emp_orch.proxies import for_engine
+from emp_orch.host.proxies import for_engine
 
 ANSWER_S = 60.0
 # A base may have to be pulled.

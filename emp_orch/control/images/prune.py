@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from emp_orch.control import generation as generations
+from emp_orch.control.apply import generation as generations
 from emp_orch.control.images.docker import Docker
 from emp_orch.errors import EmpError
 from emp_orch.images import (
@@ -20,7 +20,7 @@ from emp_orch.images import (
     MACHINE_REPOSITORY,
 )
 from emp_orch.layout import Layout
-from emp_orch.store.generations import Generation, list_generations
+from emp_orch.store.fleet.generations import Generation, list_generations
 
 
 def needed_here(directory: Path, tell: Callable[[str], None]) -> frozenset[str]:
@@ -42,9 +42,9 @@ def needed_here(directory: Path, tell: Callable[[str], None]) -> frozenset[str]:
 
 
 async def _generations(layout: Layout) -> list[Generation]:
-    from emp_orch.control.past import reading
-    from emp_orch.store.connect import TRANSIENT, unreachable
-    from emp_orch.store.keys import Keys
+    from emp_orch.control.apply.earlier_generations import reading
+    from emp_orch.store.redis.client import TRANSIENT, unreachable
+    from emp_orch.store.redis.keys import Keys
 
     async with reading(layout) as (settings, r):
         try:

@@ -18,7 +18,7 @@ from queue_support import until
 
 from emp_orch.connectors.base import InputFile, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI, follow
-from emp_orch.fleet.observed import ConnectorStatus
+from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.model import Result
 from emp_orch.services.simulation import png
 from emp_orch.services.simulation.versions import Version

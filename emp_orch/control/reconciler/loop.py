@@ -1,0 +1,140 @@
+"""The reconciler's loop: a round at least each interval, earlier on an event, later while Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from emp_orch import again
+from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.reconciler.redis_backend import RedisBackend
+from emp_orch.control.reconciler.rounds import Reconciler
+from emp_orch.errors import EmpError
+from emp_orch.store.fleet.events import Event, Events
+from emp_orch.store.fleet.leader import NotLeader
+from emp_orch.store.redis.client import TRANSIENT, Client, drop_idle, within
+from emp_orch.store.redis.damaged import KeyDamaged
+from emp_orch.store.redis.keys import Keys
+
+log = logging.getLogger("reconcile")
+
+# A tick that takes as long as the lease could act after it; it is given up before.
+TICK_S = 8.0
+# Between two ticks, and two looks for events, at least: a burst of events costs one of each.
+SETTLE_S = 0.05
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
+MAX_WORDS = 1_000
+
+
+# What workers and services are while nothing is wrong with them, by event.
+_AT_WORK = {"worker_status": frozenset({"idle", "busy"}), "connector_status": frozenset({"idle", "active"})}
+
+
+def is_work(event: Event) -> bool:
+    """Whether an event tells only that a worker, or its service, took up a job or has done with one."""
+    fine = _AT_WORK.get(event.type, frozenset())
+    return event.data.get("status") in fine and event.data.get("previous") in fine
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Of two ids of a stream."""
+    (a, b), (c, d) = one.split("-"), other.split("-")
+    return (int(a), int(b)) < (int(c), int(d))
+
+
+class Loop:
+    """Drives one reconciler until it is cancelled."""
+
+    def __init__(self, r: Client, keys: Keys, reconciler: Reconciler, backend: RedisBackend, lead: Lead) -> None:
+        self._r = r
+        self._reconciler = reconciler
+        self._backend = backend
+        self._lead = lead
+        self._events = Events(r, keys)
+        self._woken = asyncio.Event()
+        self._in_order = False  # as of the last round
+
+    def wake(self) -> None:
+        """Let the next round come now."""
+        self._woken.set()
+
+    def parts(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What is to run until cancelled."""
+        named = ((self._rounds, "rounds"), (self._listen, "events"), (self._lead.keep, "lease"))
+        return tuple(again.for_ever(part, what, log) for part, what in named)
+
+    async def _rounds(self) -> None:
+        failures, told = 0, ""
+        while True:
+            try:
+                async with within(TICK_S):
+                    done = await self._reconciler.tick()
+                self._in_order = done is not None and not done.items
+                failures, told = 0, ""
+                await self._pause()
+            except TRANSIENT as e:
+                if failures == 0:
+                    why = str(e) or f"a look took longer than {TICK_S:g} s"
+                    why = e.words if isinstance(e, KeyDamaged) else why
+                    log.warning("nothing is seen: %s; nothing is done until it is", why)
+                self._backend.lost()
+                self._reconciler.lost()
+                await drop_idle(self._r)
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
+            except NotLeader as e:
+                self._lead.stand_by(e)
+                self._reconciler.stand_by()
+                await self._pause()
+            except EmpError as e:
+                if e.message != told:
+                    log.error("%s (%s)", e.message, e.hint)
+                told = e.message
+                await asyncio.sleep(self._backend.interval_s())
+            except Exception as e:  # nobody foresaw it: it costs this round, and the next may not meet it
+                words = f"{type(e).__name__}: {e}"[:MAX_WORDS]
+                if words != told:
+                    log.exception("this round failed; the next looks at everything anew")
+                told = words
+                self._backend.lost()
+                self._reconciler.lost()
+                await asyncio.sleep(self._backend.interval_s())
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._lead.wait_s(self._backend.interval_s())):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(SETTLE_S)
+        self._woken.clear()
+
+    async def _listen(self) -> None:
+        """Follow the events: each wakes the loop, and `command_done` ends an operation under way."""
+        after = ""
+        while True:
+            try:
+                after = after or await self._events.latest_id()
+                async for batch in self._events.follow(after, pause_s=SETTLE_S):
+                    for event in batch:
+                        after = event.id
+                        await self._hear(event)
+                    if not batch and _is_before(await self._events.latest_id(), after):
+                        after = ""  # another stream stands there: to wait behind the old one would be for ever
+                        break
+            except TRANSIENT:
+                await asyncio.sleep(BACKOFF_S[1])
+
+    async def _hear(self, event: Event) -> None:
+        if event.type.startswith(("job_", "drift_", "operation_")):
+            return
+        if self._in_order and is_work(event):
+            return  # nothing waits for a worker to be idle
+        if event.type == "command_done":
+            key, error = str(event.data.get("operation")), str(event.data.get("error", ""))
+            if not event.data.get("ok"):
+                error = error or "it failed, and the machine did not say why"
+                log.warning("%s: %s", key, error)
+            await self._reconciler.reported(key, error=error if not event.data.get("ok") else "")
+        self.wake()

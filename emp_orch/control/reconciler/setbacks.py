@@ -1,0 +1,44 @@
+"""Parts of a round that are not worth the round: what fails there is told once, and the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from emp_orch.store.fleet.leader import NotLeader
+from emp_orch.store.redis.damaged import KeyDamaged
+from emp_orch.store.redis.key_errors import is_damage
+
+log = logging.getLogger("reconcile")
+
+MAX_WORDS = 500
+
+T = TypeVar("T")
+
+
+class Setbacks:
+    """Remembers what failed last, by part."""
+
+    def __init__(self) -> None:
+        self._failing: dict[str, str] = {}
+
+    async def past(self, work: Awaitable[T], what: str, otherwise: T) -> T:
+        """What `work` gives; `otherwise` where it meets something in Redis that is not emp's, or an error that nobody
+        foresaw. Raises what redis-py raises when Redis is away, and NotLeader."""
+        try:
+            found = await work
+        except (NotLeader, OSError):
+            raise
+        except Exception as e:
+            if isinstance(e, RedisError) and not is_damage(e):
+                raise
+            words = e.words if isinstance(e, KeyDamaged) else f"{type(e).__name__}: {e}"[:MAX_WORDS]
+            if self._failing.get(what) != words:
+                log.warning("%s: %s; the rest goes on", what, words, exc_info=not is_damage(e))
+            self._failing[what] = words
+            return otherwise
+        self._failing.pop(what, None)
+        return found

@@ -1,0 +1,448 @@
+"""Fleet → what each machine should run, program by program.
+
+Nothing here knows where a machine keeps its files: text rendered from a DesiredMachine is the same wherever the
+machine runs, so its hash says only what is wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from emp_orch.environments import of_store
+from emp_orch.fleet.desired.allotment import CUDA, SLOT
+from emp_orch.fleet.desired.artifacts import THROUGH_API, through_api
+from emp_orch.fleet.desired.containers import DesiredContainer, desired_container, device_inside, device_of, unpinned
+from emp_orch.fleet.desired.slots_of_allotment import allotment_of, give, reserving
+from emp_orch.fleet.model.builtins import EMP, preparing, serving
+from emp_orch.fleet.model.fleet import (
+    EnvValue,
+    Fleet,
+    GpuKind,
+    Health,
+    JobsSpec,
+    Machine,
+    MachineId,
+    Origin,
+    ProgramName,
+    RuntimeKind,
+    Scale,
+    SecretRef,
+    Service,
+    ServiceName,
+    Stop,
+    WorkerId,
+)
+
+SHARED_SETUP = ProgramName("shared-setup")
+# A worker's stop must outlast its drain, so that the result of the last job is still written.
+WORKER_STOP_MARGIN_S = 5.0
+# Connectors of services that have no models or node classes.
+_TELLS_NOTHING = frozenset({"simulation", "http"})
+
+
+class ProgramKind(StrEnum):
+    SETUP = "setup"
+    INSTALLER = "installer"
+    SERVICE = "service"
+    WORKER = "worker"
+
+    @property
+    def once(self) -> bool:
+        """Whether the program runs to its end (exit 0) instead of staying up."""
+        return self in (ProgramKind.SETUP, ProgramKind.INSTALLER)
+
+
+class DesiredProgram(Struct, frozen=True, kw_only=True):
+    """One supervisord process. `argv[0]` may be EMP. `port` is the one it listens on, slot included.
+
+    `after` names the programs that must be up before this one starts.
+    """
+
+    name: ProgramName
+    kind: ProgramKind
+    service: ServiceName | None
+    slot: int | None
+    port: int | None
+    argv: tuple[str, ...]
+    env: dict[str, EnvValue]
+    cwd: str | None
+    creates: str | None
+    health: Health | None
+    stop: Stop
+    start_s: float
+    after: tuple[ProgramName, ...]
+    origin: Origin
+
+
+class DesiredMachine(Struct, frozen=True, kw_only=True):
+    """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now.
+
+    `capabilities` are those that emp.yaml gives its workers. `needs_gpus`: each slot wants a device of its own.
+    `container` is None for a machine that is none. `job_timeout_s`: how long its workers let a job run. `warmups`: file
+    within the machine's folder → its text.
+    """
+
+    id: MachineId
+    runtime: RuntimeKind
+    num_gpus: int
+    services: tuple[ServiceName, ...]
+    programs: tuple[DesiredProgram, ...]
+    health_port: int
+    labels: dict[str, str]
+    drain_timeout_s: float
+    capabilities: dict[str, Any]
+    needs_gpus: bool
+    origin: Origin
+    drained: bool = False
+    container: DesiredContainer | None = None
+    job_timeout_s: float = 0.0
+    warmups: dict[str, str] = {}
+
+    def program(self, name: ProgramName) -> DesiredProgram | None:
+        return next((p for p in self.programs if p.name == name), None)
+
+    @property
+    def workers(self) -> dict[WorkerId, ProgramName]:
+        """The workers this machine should have, and the program of each."""
+        slots = 0 if self.drained else self.num_gpus
+        return {worker_id(self.id, slot): worker_program(slot) for slot in range(slots)}
+
+
+def secrets_of(machine: DesiredMachine) -> frozenset[str]:
+    """The keys of the secrets that this machine's programs name."""
+    return frozenset(v.key for p in machine.programs for v in p.env.values() if isinstance(v, SecretRef))
+
+
+def needed_secrets(machine: DesiredMachine, values: Mapping[str, str]) -> dict[str, str]:
+    """Of `values`, by key, those that this machine's programs name, and no other."""
+    keys = secrets_of(machine)
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def worker_id(machine_id: MachineId, slot: int) -> WorkerId:
+    return WorkerId(f"{machine_id}-worker-{slot}")
+
+
+def machine_of(worker: str) -> MachineId:
+    """The machine that a worker's id names; empty when it is not the id of a worker."""
+    return MachineId(worker.rpartition("-worker-")[0])
+
+
+def worker_program(slot: int) -> ProgramName:
+    return ProgramName(f"redis-worker-gpu{slot}")
+
+
+def config_hash(machine: DesiredMachine) -> str:
+    """A digest of all that a machine is configured by; where it stands in emp.yaml is left out, and which
+    image a name means: what runs in it need not know.
+    """
+    bare = msgspec.structs.replace(
+        machine,
+        origin="",
+        programs=tuple(msgspec.structs.replace(p, origin="") for p in machine.programs),
+        container=None if machine.container is None else unpinned(machine.container),
+    )
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]
+
+
+def desired_machines(fleet: Fleet) -> dict[MachineId, DesiredMachine]:
+    """Every machine of the fleet, by id, in the order of emp.yaml."""
+    return {m.id: desired_machine(fleet, m) for m in fleet.machines}
+
+
+def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
+    """The programs of one machine: set-up, installers, services in dependency order, one worker a GPU slot."""
+    machine = reserving(fleet, machine)
+    services = _in_dependency_order([fleet.services[name] for name in machine.services])
+    programs: list[DesiredProgram] = [_shared_setup(machine)]
+    programs += [_installer(machine, s) for s in services if _has_installer(s)]
+    for service in services:
+        programs += _service_programs(machine, service, fleet)
+    programs += [_worker(fleet, machine, slot) for slot in range(machine.num_gpus)]
+    made = DesiredMachine(
+        id=machine.id,
+        runtime=machine.runtime,
+        num_gpus=machine.num_gpus,
+        services=machine.services,
+        programs=tuple(programs),
+        health_port=machine.health_port,
+        labels=machine.labels,
+        drain_timeout_s=machine.worker.drain_timeout_s,
+        capabilities=machine.worker.capabilities,
+        needs_gpus=machine.gpus.kind is GpuKind.NVIDIA,
+        origin=machine.origin,
+        container=_container(fleet, machine),
+        job_timeout_s=machine.worker.job_timeout_s,
+        warmups={warmup_file(s): s.warmup for s in services if s.warmup},
+    )
+    given = allotment_of(fleet, machine)
+    if given is None or machine.gpus.ids or machine.runtime is RuntimeKind.COMPOSE:
+        return made
+    return give(made, given, machine.env)
+
+
+def _container(fleet: Fleet, machine: Machine) -> DesiredContainer | None:
+    if machine.runtime is not RuntimeKind.COMPOSE:
+        return None
+    services = [fleet.services[name] for name in machine.publish if name in machine.services]
+    ports = {program_port(machine, s, slot) for s in services for slot in _slots(machine, s)}
+    return desired_container(machine, tuple(sorted(p for p in ports if p is not None)), fleet.images)
+
+
+def _in_dependency_order(services: list[Service]) -> list[Service]:
+    """Each service after those it depends on, else in the order given. spec/ has refused cycles."""
+    ordered: list[Service] = []
+    names = {s.name: s for s in services}
+
+    def visit(service: Service) -> None:
+        if service in ordered:
+            return
+        for name in service.depends_on:
+            if name in names:
+                visit(names[name])
+        ordered.append(service)
+
+    for service in services:
+        visit(service)
+    return ordered
+
+
+_ONCE_STOP = Stop(signal="TERM", timeout_s=10.0)
+
+
+def _has_installer(service: Service) -> bool:
+    return service.install is not None or service.builtin is not None
+
+
+def _installer_name(service: Service) -> ProgramName:
+    return ProgramName(f"{service.name}-installer")
+
+
+def _once(
+    name: ProgramName,
+    argv: tuple[str, ...],
+    machine: Machine,
+    *,
+    service: Service | None,
+    creates: str | None = None,
+    after: tuple[ProgramName, ...] = (SHARED_SETUP,),
+) -> DesiredProgram:
+    """A set-up step: the machine's own when `service` is None, else the service's."""
+    own = service is None
+    return DesiredProgram(
+        name=name,
+        kind=ProgramKind.SETUP if own else ProgramKind.INSTALLER,
+        service=None if service is None else service.name,
+        slot=None,
+        port=None,
+        argv=argv,
+        env=_env(machine, service, None),
+        cwd=None if service is None or service.cwd is None else _fill(service.cwd, service, machine, None),
+        creates=creates,
+        health=None,
+        stop=_ONCE_STOP,
+        start_s=0.0,
+        after=() if own else after,
+        origin=machine.origin if service is None else service.origin,
+    )
+
+
+def _shared_setup(machine: Machine) -> DesiredProgram:
+    return _once(SHARED_SETUP, (EMP, "machine-setup"), machine, service=None)
+
+
+def _installer(machine: Machine, service: Service) -> DesiredProgram:
+    name = _installer_name(service)
+    if service.install is None:
+        return _once(name, preparing(service), machine, service=service)
+    argv = tuple(_fill(word, service, machine, None) for word in service.install.command)
+    creates = service.install.creates
+    filled = None if creates is None else _fill(creates, service, machine, None)
+    return _once(name, argv, machine, service=service, creates=filled)
+
+
+def _slots(machine: Machine, service: Service) -> list[int | None]:
+    return list(range(machine.num_gpus)) if service.scale is Scale.PER_GPU else [None]
+
+
+def _program_name(service: Service, slot: int | None) -> ProgramName:
+    return ProgramName(service.name if slot is None else f"{service.name}-gpu{slot}")
+
+
+def _program_names(machine: Machine, service: Service) -> list[ProgramName]:
+    return [_program_name(service, slot) for slot in _slots(machine, service)]
+
+
+def _service_programs(machine: Machine, service: Service, fleet: Fleet) -> list[DesiredProgram]:
+    after = [_installer_name(service)] if _has_installer(service) else [SHARED_SETUP]
+    for name in service.depends_on:
+        if name in machine.services:
+            after += _program_names(machine, fleet.services[name])
+    if service.scale is Scale.ONCE:
+        argv = tuple(_fill(word, service, machine, None) for word in service.command or ())
+        return [_once(ProgramName(service.name), argv, machine, service=service, after=tuple(after))]
+    return [_service_program(fleet, machine, service, slot, tuple(after)) for slot in _slots(machine, service)]
+
+
+def program_port(machine: Machine, service: Service, slot: int | None) -> int | None:
+    """Where slot `slot` of `service` listens on `machine`; None when the service has no port."""
+    base = machine.ports.get(service.name, service.port)
+    return None if base is None else base + machine.port_offset + (slot or 0)
+
+
+def _service_program(
+    fleet: Fleet, machine: Machine, service: Service, slot: int | None, after: tuple[ProgramName, ...]
+) -> DesiredProgram:
+    port = program_port(machine, service, slot)
+    if service.builtin is not None:
+        fill = partial(_fill, service=service, machine=machine, slot=slot)
+        published, inputs = _published(machine, service), fleet.jobs.inputs
+        most = None if inputs is None else inputs.max_bytes
+        argv = serving(service, slot, port, published=published, fill=fill, max_input_bytes=most)
+    else:
+        argv = tuple(_fill(word, service, machine, slot) for word in service.command or ())
+    return DesiredProgram(
+        name=_program_name(service, slot),
+        kind=ProgramKind.SERVICE,
+        service=service.name,
+        slot=slot,
+        port=port,
+        argv=argv,
+        env=_env(machine, service, slot),
+        # A checkout is started from the machine's folder, and goes to its working directory itself.
+        cwd=None if service.cwd is None or service.checkout else _fill(service.cwd, service, machine, slot),
+        creates=None,
+        health=_filled_health(machine, service, slot),
+        stop=service.stop,
+        start_s=service.start_s,
+        after=after,
+        origin=service.origin,
+    )
+
+
+def _published(machine: Machine, service: Service) -> bool:
+    return machine.runtime is RuntimeKind.COMPOSE and service.name in machine.publish
+
+
+def _env(machine: Machine, service: Service | None, slot: int | None) -> dict[str, EnvValue]:
+    """What emp.yaml gives a program: `inherit`, the machine's `env`, its slot's device, the service's `env`."""
+    names = machine.inherit if service is None else (*machine.inherit, *service.inherit)
+    own = {} if service is None else _filled_env(machine, service, slot)
+    return {**inherited(names), **machine.env, **_gpu_env(machine, slot), **own}
+
+
+def inherited(names: Iterable[str]) -> dict[str, EnvValue]:
+    """Variables of the shell of the apply, which need not be set there."""
+    return {name: SecretRef(source="env", name=name, optional=True) for name in names}
+
+
+def _of_store(fleet: Fleet, machine: Machine) -> dict[str, EnvValue]:
+    """What a worker opens the artifact store with. A container, and a box, get only what stands in their `env`."""
+    return inherited(of_store(fleet.jobs.artifacts)) if machine.runtime is RuntimeKind.PROCESS else {}
+
+
+def _filled_env(machine: Machine, service: Service, slot: int | None) -> dict[str, EnvValue]:
+    return {k: _fill(v, service, machine, slot) if isinstance(v, str) else v for k, v in service.env.items()}
+
+
+def _filled_health(machine: Machine, service: Service, slot: int | None) -> Health | None:
+    if service.health is None:
+        return None
+    fill = partial(_fill, service=service, machine=machine, slot=slot)
+    asked = service.health
+    return structs.replace(
+        asked, http=fill(asked.http), tcp=fill(asked.tcp), command=tuple(fill(word) for word in asked.command)
+    )
+
+
+def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:
+    """CUDA_VISIBLE_DEVICES of a per-GPU program: the slot's device, whether or not a GPU is there."""
+    if slot is None:
+        return {}
+    device = device_inside(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
+    return {CUDA: device, SLOT: str(slot)}
+
+
+def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> str:
+    """`text` with `${port} ${gpu} ${machine_id}` replaced."""
+    port = program_port(machine, service, slot)
+    values = {"port": "" if port is None else str(port), "gpu": str(slot or 0), "machine_id": machine.id}
+    for name, value in values.items():
+        text = text.replace("${" + name + "}", value)
+    return text
+
+
+def service_url(machine: Machine, service: Service, slot: int) -> str | None:
+    """Where the worker of a slot finds `service`, on its own host; None for one that listens nowhere."""
+    port = program_port(machine, service, slot if service.scale is Scale.PER_GPU else None)
+    return None if port is None else f"http://127.0.0.1:{port}"
+
+
+def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ...]:
+    """`--service NAME=CONNECTOR@URL` for every service this slot's worker can take jobs for, with its options."""
+    words: list[str] = []
+    for name in machine.services:
+        service = fleet.services[name]
+        url = service_url(machine, service, slot)
+        if service.connector is not None and url is not None:
+            words += ["--service", f"{service.name}={service.connector}@{url}"]
+            if service.connector_options:
+                options = msgspec.json.encode(service.connector_options, order="sorted").decode()
+                words += ["--connector-options", f"{service.name}={options}"]
+            if service.connector not in _TELLS_NOTHING and service.discover_s > 0:
+                words += ["--discover", f"{service.name}={service.discover_s:g}"]
+            if service.warmup:
+                words += ["--warmup", f"{service.name}={warmup_file(service)}"]
+    return tuple(words)
+
+
+def _input_rules(jobs: JobsSpec) -> Iterator[str]:
+    """Which URLs a worker fetches for a job, and how much; without them, none."""
+    if jobs.inputs is not None and jobs.inputs.hosts:
+        for host in jobs.inputs.hosts:
+            yield from ("--input-host", host)
+        yield from ("--input-max-bytes", str(jobs.inputs.max_bytes))
+
+
+def warmup_file(service: Service) -> str:
+    """Where a machine keeps the payload of a service's warm-up, within its folder; another name for another content."""
+    return f"warmup/{service.name}-{hashlib.sha256(service.warmup.encode()).hexdigest()[:12]}.json"
+
+
+def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
+    capabilities = msgspec.json.encode(machine.worker.capabilities, order="sorted").decode()
+    store = THROUGH_API if through_api(fleet, machine) else fleet.jobs.artifacts
+    return DesiredProgram(
+        name=worker_program(slot),
+        kind=ProgramKind.WORKER,
+        service=None,
+        slot=slot,
+        port=None,
+        argv=(
+            *(EMP, "worker", "--machine", machine.id, "--gpu", str(slot)),
+            *_worker_services(fleet, machine, slot),
+            *("--capabilities", capabilities),
+            *("--drain-timeout", f"{machine.worker.drain_timeout_s:g}"),
+            *("--job-timeout", f"{machine.worker.job_timeout_s:g}"),
+            *("--lease-ttl", f"{fleet.jobs.lease_s:g}"),
+            *(("--artifacts", store) if store else ()),
+            *_input_rules(fleet.jobs),
+            *(() if fleet.jobs.affinity else ("--no-affinity",)),
+            *(("--replicas", str(fleet.redis.replicas)) if fleet.redis.replicas else ()),
+        ),
+        env={**_of_store(fleet, machine), **_env(machine, None, slot)},
+        cwd=None,
+        creates=None,
+        health=None,
+        stop=Stop(signal="TERM", timeout_s=machine.worker.drain_timeout_s + WORKER_STOP_MARGIN_S),
+        start_s=1.0,
+        after=(SHARED_SETUP,),
+        origin=machine.origin,
+    )

@@ -1,0 +1,59 @@
+"""The workers of a fleet, and what its emp.yaml tells of what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from emp_orch.fleet.desired.machines import machine_of, program_port, service_url, worker_id, worker_program
+from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, ProgramName, Scale, Service, ServiceName, WorkerId
+
+
+class KnownWorker(Struct, frozen=True, kw_only=True):
+    """`capabilities`: all but what only the worker can find out, its hardware."""
+
+    worker_id: WorkerId
+    machine_id: MachineId
+    program: ProgramName
+    capabilities: dict[str, Any]
+
+
+def _takes_jobs(machine: Machine, service: Service) -> bool:
+    slot = 0 if service.scale is Scale.PER_GPU else None
+    return service.connector is not None and program_port(machine, service, slot) is not None
+
+
+def known_workers(fleet: Fleet) -> Iterator[KnownWorker]:
+    """Every worker the fleet should have, in the order of the file."""
+    for machine in fleet.machines:
+        services = [name for name in machine.services if _takes_jobs(machine, fleet.services[name])]
+        for slot in range(machine.num_gpus):
+            yield KnownWorker(
+                worker_id=worker_id(machine.id, slot),
+                machine_id=machine.id,
+                program=worker_program(slot),
+                capabilities={"gpu": slot, **machine.worker.capabilities, "services": services},
+            )
+
+
+def binding_of(fleet: Fleet, worker: str, service: str) -> tuple[str, str] | None:
+    """The connector and the URL by which a worker that the fleet should have works for a service; None where it does
+    not.
+    """
+    machine = machine_of_worker(fleet, worker)
+    if machine is None or ServiceName(service) not in machine.services:
+        return None
+    found = fleet.services[ServiceName(service)]
+    slot = next(slot for slot in range(machine.num_gpus) if worker == worker_id(machine.id, slot))
+    url = service_url(machine, found, slot)
+    return None if found.connector is None or url is None else (found.connector, url)
+
+
+def machine_of_worker(fleet: Fleet, worker: str) -> Machine | None:
+    """The machine of a worker that the fleet should have; None when it should not."""
+    machine = next((m for m in fleet.machines if m.id == machine_of(worker)), None)
+    if machine is not None and any(worker == worker_id(machine.id, slot) for slot in range(machine.num_gpus)):
+        return machine
+    return None

@@ -1,0 +1,159 @@
+"""Who may join as which machine: tokens that one key of the fleet signs, and the words that make them void.
+
+A token opens the door to one machine of one fleet, and says until when. It is HMAC-SHA256 over a versioned text;
+nothing but the key and each machine's era is kept, in `.emp/control/join.key`, 0600.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+
+import msgspec
+from msgspec import Struct, structs
+
+from emp_orch.errors import EmpError
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.layout import Layout
+from emp_orch.procident import locked
+from emp_orch.settings import write_private
+
+VERSION = "emp1"
+KEY_BYTES = 32
+# Far above what a name of 63 letters twice makes of it.
+MAX_TOKEN = 1_024
+
+
+class _Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a token says. `expires_s` is a time since the epoch, None for a token that a box keeps. `era`: how often
+    the machine's tokens had been made void before this one."""
+
+    fleet: str
+    machine: str
+    era: int
+    expires_s: int | None
+
+
+class _Kept(Struct, frozen=True, kw_only=True):
+    """`key` in hexadecimal; `eras` of the machines whose tokens were ever made void; `out`: those that have had none
+    since."""
+
+    key: str
+    eras: dict[str, int] = {}
+    out: tuple[str, ...] = ()
+
+
+class JoinTokens:
+    """The tokens of the fleet in one folder. Every call reads the file: the CLI and the API share it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.control / "join.key"
+        self._lock = layout.control / ".join.lock"
+
+    def issue(self, fleet: str, machine_id: str, *, expires_s: int | None) -> str:
+        """A new token. Raises EmpError when the key cannot be read or written."""
+        kept = self._let_in(machine_id)
+        claims = _Claims(fleet=fleet, machine=machine_id, era=kept.eras.get(machine_id, 0), expires_s=expires_s)
+        head = f"{VERSION}.{_text(msgspec.json.encode(claims))}"
+        return f"{head}.{_text(_mac(kept, head))}"
+
+    def opens(self, token: str, fleet: str, machine_id: str, *, now_s: float) -> bool:
+        """Whether `token` is ours, for this machine, and neither expired nor void. Says no about anything else."""
+        return self.holder(token, fleet, now_s=now_s) == machine_id
+
+    def holder(self, token: str, fleet: str, *, now_s: float) -> str | None:
+        """The machine that `token` stands for now; None for all that is no token of this fleet."""
+        kept = self._kept()
+        head, dot, mac = token.rpartition(".")
+        if kept is None or not dot or len(token) > MAX_TOKEN:
+            return None
+        if not hmac.compare_digest(_text(_mac(kept, head)).encode(), mac.encode("utf-8", "surrogateescape")):
+            return None
+        version, _, payload = head.partition(".")
+        claims = _claims(payload) if version == VERSION else None
+        if claims is None or claims.fleet != fleet or claims.era != kept.eras.get(claims.machine, 0):
+            return None
+        return claims.machine if claims.expires_s is None or now_s < claims.expires_s else None
+
+    def revoke(self, machine_id: str) -> None:
+        """Make every token void that was issued for `machine_id` so far, and the password that it was given."""
+        with locked(self._lock):
+            kept = self._kept() or self._new()
+            eras = {**kept.eras, machine_id: kept.eras.get(machine_id, 0) + 1}
+            self._write(structs.replace(kept, eras=eras, out=tuple(sorted({*kept.out, machine_id}))))
+
+    def shut_out(self) -> frozenset[MachineId]:
+        """Machines whose tokens were made void, and that were given none since."""
+        kept = self._kept()
+        return frozenset(map(MachineId, kept.out)) if kept else frozenset()
+
+    def _let_in(self, machine_id: str) -> _Kept:
+        kept = self._kept() or self._made()
+        if machine_id not in kept.out:
+            return kept
+        with locked(self._lock):
+            kept = self._kept() or self._new()
+            kept = structs.replace(kept, out=tuple(i for i in kept.out if i != machine_id))
+            self._write(kept)
+        return kept
+
+    def password(self, fleet: str, machine_id: str) -> str:
+        """The machine's password at Redis: the same until its tokens are made void.
+
+        A Redis that restarted has lost it. Were it drawn anew then, every program of the machine would have to start
+        again; so it is made from the key.
+        """
+        kept = self._kept() or self._made()
+        era = kept.eras.get(machine_id, 0)
+        return _mac(kept, f"{VERSION} redis {fleet} {machine_id} {era}").hex()
+
+    def _made(self) -> _Kept:
+        with locked(self._lock):
+            kept = self._kept()
+            if kept is None:
+                kept = self._new()
+                self._write(kept)
+            return kept
+
+    def _new(self) -> _Kept:
+        return _Kept(key=secrets.token_hex(KEY_BYTES))
+
+    def _kept(self) -> _Kept | None:
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+            if len(bytes.fromhex(kept.key)) != KEY_BYTES:
+                raise ValueError("the key is too short")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, msgspec.MsgspecError) as e:
+            why = e.strerror if isinstance(e, OSError) else "it is damaged"
+            raise EmpError(
+                f"cannot read {self._path}: {why}",
+                hint="remove it, and give every external machine a new line with `emp machine join`",
+            ) from None
+        return kept
+
+    def _write(self, kept: _Kept) -> None:
+        try:
+            write_private(self._path, msgspec.json.encode(kept))
+        except OSError as e:
+            raise EmpError(f"cannot write {self._path}: {e.strerror}", hint="check who owns the fleet's folder") from e
+
+
+def _mac(kept: _Kept, text: str) -> bytes:
+    return hmac.digest(bytes.fromhex(kept.key), text.encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _claims(payload: str) -> _Claims | None:
+    try:
+        raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        return msgspec.json.decode(raw, type=_Claims)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        return None

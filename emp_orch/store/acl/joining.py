@@ -1,0 +1,45 @@
+"""What a machine that joins tells the API; and what that answers, and it keeps: the way to Redis, and what to run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from emp_orch.seals import OrdersKey
+from emp_orch.store.fleet.configs import MachineConfig
+
+# The identity of a box: of its folder, made there once.
+BOX_BYTES = 16
+Box = Annotated[str, Meta(pattern=f"^([0-9a-f]{{{2 * BOX_BYTES}}})?$")]
+
+
+class Asking(Struct, frozen=True, kw_only=True):
+    """Which box asks, and the name of its host; an emp that does not say leaves both empty."""
+
+    box: Box = ""
+    host: Annotated[str, Meta(max_length=255)] = ""
+
+
+class JoinAnswer(Struct, frozen=True, kw_only=True):
+    """For one machine only. Its URL may hold a password and `secrets` do: it is kept in a 0600 file and never shown.
+
+    `token` is what the machine asks with from now on: it does not expire, and is void when the machine is revoked.
+    `scoped`: the URL's user may do no more than this machine needs. `artifacts_url` empty: the fleet has no store
+    that other hosts reach. `packages_path` is where below the API's URL worker
+    packages are, for which `token` is good too. `secrets` are values by
+    the keys of the references that the machine's programs name. `orders`: the key that it knows its
+    orders by; None from an emp that seals none.
+    """
+
+    fleet: str
+    machine_id: str
+    redis_url: str
+    prefix: str
+    scoped: bool
+    artifacts_url: str
+    packages_path: str
+    token: str
+    config: MachineConfig
+    secrets: dict[str, str]
+    orders: OrdersKey | None = None

@@ -1,0 +1,39 @@
+"""`fleet:{name}:journal`: the durable record of drift, operations and outcomes. Capped."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from emp_orch.store.fleet.events import Event, decode, encode
+from emp_orch.store.fleet.leader import Mandate
+from emp_orch.store.redis import fencing
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.keys import Keys
+
+MAX_ENTRIES = 20_000
+# In one script: nobody else is served meanwhile.
+AT_ONCE = 500
+
+# KEYS[3] the journal. ARGV[3] its length, then type and data of each entry.
+_APPEND = """
+for i = 4, #ARGV, 2 do
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'type', ARGV[i], 'data', ARGV[i + 1])
+end
+"""
+
+
+async def write(r: Client, keys: Keys, mandate: Mandate, entries: list[tuple[str, dict[str, Any]]]) -> None:
+    """Append entries (type, data) in order. Raises NotLeader when `mandate` does not stand any more."""
+    for start in range(0, len(entries), AT_ONCE):
+        written = [encode(type_, msgspec.to_builtins(data)) for type_, data in entries[start : start + AT_ONCE]]
+        texts = [text for fields in written for text in (fields["type"], fields["data"])]
+        args: list[str | bytes | int] = [MAX_ENTRIES, *texts]
+        await fencing.write(r, keys, mandate, _APPEND, to=[keys.journal(mandate.fleet)], args=args)
+
+
+async def recent(r: Client, keys: Keys, fleet: str, count: int) -> list[Event]:
+    """The last `count` entries, oldest first."""
+    entries = cast(list[tuple[str, dict[str, str]]], await r.xrevrange(keys.journal(fleet), count=count))
+    return [decode(i, f) for i, f in reversed(entries)]
