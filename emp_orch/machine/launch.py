@@ -27,7 +27,7 @@ EMP = "@emp"
 # As emp_orch.marks names them.
 MARK, FOLDER = "EMP_MARK", "EMP_FLEET_FOLDER"
 WORKER, AGENT, SETUP = "worker", "machine-agent", "machine-setup"
-# As emp_orch.runtimes.keys.logins names it.
+# As emp_orch.runtimes.machine_logins names it.
 URL_FILE = "HUB_REDIS_URL_FILE"
 NOT_FOUND = 127
 CANNOT_RUN = 126

@@ -43,116 +43,140 @@ def _one(name: str, breaks: str, module: str, old: str, new: str) -> Mutant:
 
 _GONE = "if instance is not None and instance.state is InstanceState.GONE:"
 MUTANTS = (
-    _one("agents obey any epoch", "old epoch", "machine.trust", "if found.stamp <= lowest:", "if False:"),
+    _one("agents obey any epoch", "old epoch", "machine.agent.trust", "if found.stamp <= lowest:", "if False:"),
     _one(
-        *("acts without the lease", "leader", "control.reconciler"),
+        *("acts without the lease", "leader", "control.reconciler.rounds"),
         *("self._asked.clear()  # what was asked is the leader's to answer", "mandate = self._mandate"),
     ),
-    _one("pauses are not asked", "pause", "fleet.policy", "    _paused,\n", ""),
-    _one("the breaker is not asked", "breaker", "fleet.policy", "    _broken_circuit,\n", ""),
-    _one("the breaker never opens", "breaker", "fleet.breaker", "if len(lately) < threshold(desired):", "if True:"),
-    _one("quarantine is not asked", "quarantine", "fleet.policy", "    _quarantined,\n", ""),
+    _one("pauses are not asked", "pause", "fleet.policy.gate", "    _paused,\n", ""),
+    _one("the breaker is not asked", "breaker", "fleet.policy.gate", "    _broken_circuit,\n", ""),
     _one(
-        "no budget of a program", "budget", "fleet.budget", "tries < (ONCE if late else limits.program_budget)", "True"
+        "the breaker never opens", "breaker", "fleet.policy.breaker", "if len(lately) < threshold(desired):", "if True:"
     ),
-    _one("no budget of a machine", "budget", "fleet.budget", "restarts >= limits.machine_budget", "False"),
+    _one("quarantine is not asked", "quarantine", "fleet.policy.gate", "    _quarantined,\n", ""),
     _one(
-        *("a slot's trouble is its machine's", "own trouble", "fleet.slots"),
+        "no budget of a program",
+        "budget",
+        "fleet.policy.budget",
+        "tries < (ONCE if late else limits.program_budget)",
+        "True",
+    ),
+    _one("no budget of a machine", "budget", "fleet.policy.budget", "restarts >= limits.machine_budget", "False"),
+    _one(
+        *("a slot's trouble is its machine's", "own trouble", "fleet.desired.slots"),
         *("if worker.status in AT_WORK:\n        return True", "if True:\n        return False"),
     ),
-    _one("no job is waited for", "own trouble", "fleet.policy", "    _at_a_job,\n", ""),
-    _one("no backoff", "backoff", "fleet.policy", "    _backing_off,\n", ""),
-    _one("backoff does not double", "backoff", "fleet.policy", "2 ** (max(1, count) - 1)", "1"),
-    _one("backoff is forgotten at once", "backoff", "fleet.memory", "RESET_AFTER_MS = 60_000", "RESET_AFTER_MS = 0"),
+    _one("no job is waited for", "own trouble", "fleet.policy.gate", "    _at_a_job,\n", ""),
+    _one("no backoff", "backoff", "fleet.policy.gate", "    _backing_off,\n", ""),
+    _one("backoff does not double", "backoff", "fleet.policy.gate", "2 ** (max(1, count) - 1)", "1"),
     _one(
-        *("a new leader remembers nothing", "backoff", "control.reconciler"),
+        "backoff is forgotten at once",
+        "backoff",
+        "fleet.policy.memory",
+        "RESET_AFTER_MS = 60_000",
+        "RESET_AFTER_MS = 0",
+    ),
+    _one(
+        *("a new leader remembers nothing", "backoff", "control.reconciler.rounds"),
         *("await self._backend.memory() or self._memory", "Memory()"),
     ),
     _one(
-        *("any number may be out", "max_unavailable", "fleet.policy"),
+        *("any number may be out", "max_unavailable", "fleet.policy.gate"),
         *("if len(away) < s.desired.max_unavailable:", "if True:"),
     ),
-    _one("configurations are nobody's", "rollout", "fleet.kinds", "*(Kind.CONFIG_BEHIND, ", "*("),
+    _one("configurations are nobody's", "rollout", "fleet.drift.kinds", "*(Kind.CONFIG_BEHIND, ", "*("),
     _one(
-        "new containers are nobody's", "rollout", "fleet.kinds", "Kind.CONTAINER_OUTDATED, Kind.WORKER", "Kind.WORKER"
+        "new containers are nobody's",
+        "rollout",
+        "fleet.drift.kinds",
+        "Kind.CONTAINER_OUTDATED, Kind.WORKER",
+        "Kind.WORKER",
     ),
-    _one("packages are nobody's", "rollout", "fleet.kinds", ", Kind.WORKER_OUTDATED),", "),"),
+    _one("packages are nobody's", "rollout", "fleet.drift.kinds", ", Kind.WORKER_OUTDATED),", "),"),
     _one(
-        *("restarts are nobody's", "rollout", "fleet.rollout"),
+        *("restarts are nobody's", "rollout", "fleet.policy.rollout"),
         *("(Verb.START_MACHINE, Verb.RESTART_MACHINE)", "()"),
     ),
     _one(
-        *("whom a generation broke is not out", "rollout", "fleet.rollout"),
+        *("whom a generation broke is not out", "rollout", "fleet.policy.rollout"),
         *("return rollout.touched - rollout.ill", "return frozenset()"),
     ),
     Mutant(
         "what is wanted is a try",
         "wanted",
         (
-            Edit("fleet.budget", "if not is_wanted(o, memory.rollout)}", "}"),
+            Edit("fleet.policy.budget", "if not is_wanted(o, memory.rollout)}", "}"),
             Edit("fleet.round", "asked_anew(memory, changed | ", "asked_anew(memory, set() and "),
         ),
     ),
     _one(
-        *("what says nothing is not compared", "converges", "fleet.drift"),
+        *("what says nothing is not compared", "converges", "fleet.drift.table"),
         *("told = now is not None or _had_its_time(instance, machine, desired, observed)", "told = now is not None"),
     ),
     _one(
-        *("busy ones first", "idle first", "fleet.policy"),
+        *("busy ones first", "idle first", "fleet.policy.gate"),
         *("key=lambda o: (_busy(o, situation), ", "key=lambda o: (-_busy(o, situation), "),
     ),
     Mutant(
         "unknown is absent",
         "truth",
         (
-            Edit("fleet.drift", _GONE, "if instance is not None and instance.state is not InstanceState.RUNNING:"),
-            Edit("fleet.policy", "    _unknown,\n", ""),
+            Edit(
+                "fleet.drift.table", _GONE, "if instance is not None and instance.state is not InstanceState.RUNNING:"
+            ),
+            Edit("fleet.policy.gate", "    _unknown,\n", ""),
         ),
     ),
-    _one("what is unknown is restarted", "unknown", "fleet.policy", "    _unknown,\n", ""),
+    _one("what is unknown is restarted", "unknown", "fleet.policy.gate", "    _unknown,\n", ""),
     _one(
-        *("what cannot be read is silent", "unknown", "fleet.drift"),
+        *("what cannot be read is silent", "unknown", "fleet.drift.table"),
         *("if not gone and seen_ms is not None and fresh(seen_ms, machine.id, desired, observed):", "if False:"),
     ),
     _one(
-        *("an outage is silence", "silence", "control.observe"),
+        *("an outage is silence", "silence", "control.reconciler.observe"),
         *('only be silent to us."""\n        self._since_ms = None', 'only be silent to us."""'),
     ),
-    _one("an emptied Redis is silence", "silence", "control.observe", "if began_anew(self._seq, seq):", "if False:"),
-    _one("a clock that was set is silence", "silence", "control.observe", " or self._jumped(now_ms)", ""),
     _one(
-        *("who was out of sight was silent", "silence", "fleet.hearing"),
+        "an emptied Redis is silence",
+        "silence",
+        "control.reconciler.observe",
+        "if began_anew(self._seq, seq):",
+        "if False:",
+    ),
+    _one("a clock that was set is silence", "silence", "control.reconciler.observe", " or self._jumped(now_ms)", ""),
+    _one(
+        *("who was out of sight was silent", "silence", "fleet.drift.liveness"),
         *("dict.fromkeys(back, now_ms)", "{}"),
     ),
     _one(
-        *("what was not read again is silent", "silence", "control.observe"),
+        *("what was not read again is silent", "silence", "control.reconciler.observe"),
         *("self._last if desired is self._desired else None", "self._last"),
     ),
     _one(
-        *("no time to boot", "silence", "fleet.hearing"),
+        *("no time to boot", "silence", "fleet.drift.liveness"),
         *("return observed.now_ms - instance.started_ms < BOOT_GRACE_MS", "return False"),
     ),
     _one("a clock set back is waited for", "converges", "fleet.round", "up_to(inputs.memory, now_ms)", "inputs.memory"),
     _one(
-        *("removes unasked", "prune", "fleet.plan"),
+        *("removes unasked", "prune", "fleet.plan.operations"),
         *("if drift.kind is Kind.MACHINE_SURPLUS and desired.prune:", "if drift.kind is Kind.MACHINE_SURPLUS:"),
     ),
-    _one("drift is not looked at again", "drift book", "fleet.incremental", ", *self._drifts}", "}"),
+    _one("drift is not looked at again", "drift book", "fleet.drift.incremental", ", *self._drifts}", "}"),
     _one(
         "changed workers are not looked at",
         "drift book",
-        "fleet.incremental",
+        "fleet.drift.incremental",
         " *map(machine_of, changed.workers),",
         "",
     ),
     _one(
-        *("records what it did not read", "replay", "fleet.incremental"),
+        *("records what it did not read", "replay", "fleet.drift.incremental"),
         *("    if changed is None:\n        return observed\n    at_least", "    return observed\n    at_least"),
     ),
     _one(
         "those who ask are left without an answer",
         "converges",
-        "control.reconciler",
+        "control.reconciler.rounds",
         "await self._give_up(now_ms)",
         "pass",
     ),

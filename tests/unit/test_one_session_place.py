@@ -19,13 +19,13 @@ MAKERS = {
 # Plain sockets, to an address of this host or one that is looked at, and nothing between.
 SOCKETS = {"socket.create_connection", "asyncio.open_connection"}
 MAY = {
-    "sessions.py": {"aiohttp.ClientSession"},
-    "cli/jobs_sync.py": SOCKETS,
-    "machine/checks.py": SOCKETS,
+    "host/sessions.py": {"aiohttp.ClientSession"},
+    "cli/jobs/sync.py": SOCKETS,
+    "machine/health/checks.py": SOCKETS,
     "machine/healthcheck.py": SOCKETS,
 }
 # The Docker SDK's client has a class of ours between, which trusts no environment.
-BASES = {"docker.api.client.APIClient": "runtimes/engine.py"}
+BASES = {"docker.api.client.APIClient": "runtimes/compose/engine.py"}
 
 
 def used(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
@@ -69,7 +69,7 @@ def faults(path: Path, within: Path = PACKAGE) -> list[str]:
         elif called and BASES.get(name, here) != here:
             found.append(f"{here}:{line}: {name}")
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "trust_env" and here != "sessions.py":
+        if isinstance(node, ast.keyword) and node.arg == "trust_env" and here != "host/sessions.py":
             found.append(f"{here}:{node.value.lineno}: trust_env")
     return found
 
