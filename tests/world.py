@@ -37,7 +37,7 @@ TICK_MS = 1_000
 # As templates/supervisord.conf.j2 has it.
 START_RETRIES = 3
 _STARTABLE = frozenset({ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATAL, ProgramState.UNKNOWN})
-# As store/reports.py has it, in ticks: a living writer makes a damaged document whole again.
+# As store/reports/reports has it, in ticks: a living writer makes a damaged document whole again.
 TICKS_PER_DOCUMENT = 8
 # What a program of a generation that cannot work says first; the image whose containers end at once.
 BROKEN = "broken"
@@ -49,7 +49,7 @@ LOOP_MS = 7_000
 FLAKY_MS = 6_000
 JOB_MS = 7_000
 COMMAND_TICKS = 1
-# As machine/watch.py compares its host's clock with Redis'.
+# As machine/agent/watch.py compares its host's clock with Redis'.
 TICKS_PER_OFFSET = 10
 
 
@@ -243,7 +243,7 @@ class Host:
         return stopped
 
     def sequence(self, now_ms: int) -> None:
-        """One look of the agent's start-up sequence (machine/sequence.py) at its programs."""
+        """One look of the agent's start-up sequence (machine/boot/sequence.py) at its programs."""
         if self.begun is None or self.stopping_since_ms:
             return
         by_name = {p.name: p for p in self.machine.programs}

@@ -18,7 +18,7 @@ from bench.reconcile.children import questions, reply
 JOIN_S = 120.0
 SEEN_S = 20.0
 _GZIP = b"\x1f\x8b"
-# How a part of emp's stream ends (api/gzipped.py).
+# How a part of emp's stream ends (api/stream/gzipped.py).
 _PART_END = b"\x00\x00\xff\xff"
 _STAMP = re.compile(rb'"package":"at (\d+)"')
 _REVISION = re.compile(rb'"revision":(\d+),"base":(\d+)')

@@ -58,7 +58,7 @@ class Submission(Struct, frozen=True, kw_only=True):
 
     Submissions that ask the same in the same words share one `requirements` object. `payload` as Raw is its JSON.
     `secrets` were taken out of it. What `inputs` bring with them becomes an asset before the job is queued
-    (store/job_inputs).
+    (store/artifacts/job_inputs).
     """
 
     service: str

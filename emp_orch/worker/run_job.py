@@ -132,7 +132,7 @@ class Assignment:
 
 
 class Saves(Protocol):
-    """Where runs' outputs go: store/artifacts, or the API (remote_artifacts)."""
+    """Where runs' outputs go: store/artifacts/store, or the API (remote_artifacts)."""
 
     def run(self, job_id: str, run: str) -> Sink: ...
 

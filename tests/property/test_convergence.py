@@ -179,7 +179,7 @@ def heal(world: World) -> None:
 
 @dataclass
 class Loop:
-    """What control/reconciler.py does in a tick, and the watch over what it must never do."""
+    """What control/reconciler/rounds does in a tick, and the watch over what it must never do."""
 
     desired: Desired
     world: World

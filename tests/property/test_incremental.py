@@ -1,4 +1,4 @@
-"""The drift that is kept by machine is `diff`, whatever happens between two looks (fleet/incremental.py)."""
+"""The drift that is kept by machine is `diff`, whatever happens between two looks (fleet/drift/incremental.py)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAULT = st.tuples(st.integers(0, TICKS // 2), st.sampled_from(FAULTS + OWN), st.
 
 @dataclass
 class Watcher:
-    """What control/observe does: of whom nothing changed, and who is not attended to, it knows only what it knew."""
+    """What control/reconciler/observe does: of whom nothing changed, and who is not attended to, it knows only what it knew."""
 
     world: World
     desired: Desired

@@ -1,4 +1,4 @@
-"""A snapshot and the deltas that follow are the whole state, whatever states follow each other (api/book.py)."""
+"""A snapshot and the deltas that follow are the whole state, whatever states follow each other (api/stream/snapshot.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reconciler's world, simulated: control/backend.Backend over sim/redis.py, with the real observer."""
+"""The reconciler's world, simulated: control/reconciler/backend.Backend over sim/redis.py, with the real observer."""
 
 from __future__ import annotations
 

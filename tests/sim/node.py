@@ -20,7 +20,7 @@ from sim.line import Line
 from sim.operations import Operations
 from sim.redis import SimRedis
 
-# As control/loop.py has them.
+# As control/reconciler/loop.py has them.
 TICK_MS = 8_000
 INTERVAL_MS = 2_000
 
@@ -113,7 +113,7 @@ class Node:
         return None
 
     def _lose(self) -> None:
-        """As control/loop.py when Redis does not answer."""
+        """As control/reconciler/loop.py when Redis does not answer."""
         self._tick = None
         self.backend.lost()
         self.reconciler.lost()

@@ -46,7 +46,7 @@ class Ack:
 
 
 class Agent:
-    """The part of a machine's agent that reads its stream: it judges by the real machine/orders.py."""
+    """The part of a machine's agent that reads its stream: it judges by the real machine/agent/commands.py."""
 
     def __init__(self, host: Host, last: int, epoch: int) -> None:
         self.host = host
@@ -140,7 +140,7 @@ class Simulation:
             if world.now_ms < agent.deaf_until_ms:
                 continue
             if stream and stream[-1][0] < agent.last and world.now_ms // TICK_MS % TICKS_PER_OFFSET == 0:
-                agent.last = 0  # as machine/orders.py finds its place anew
+                agent.last = 0  # as machine/agent/commands.py finds its place anew
             for entry_id, command in [e for e in stream if e[0] > agent.last]:
                 ack = agent.hear(command)
                 agent.last = entry_id

@@ -51,7 +51,7 @@ class Route(Struct, frozen=True, kw_only=True):
     `body`: what it takes; `empty`: also without one. `form`: the body is multipart/form-data of files; `binary`: it is
     any bytes. `redis`: it asks Redis before it answers.
     `statuses` are its own: those that any request may get, or any with parameters, a body or a need of Redis, are said
-    of all alike (api/openapi).
+    of all alike (api/views/openapi).
     """
 
     method: str

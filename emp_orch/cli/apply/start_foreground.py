@@ -39,7 +39,7 @@ async def _stay(layout: Layout, manager: ServiceManager) -> None:
 
 
 async def _brought_up(layout: Layout, manager: ServiceManager, asked: asyncio.Event) -> bool:
-    """Whether it is up; False when we are to end before that. Raises as control/starting."""
+    """Whether it is up; False when we are to end before that. Raises as control/apply/starting."""
     waiting = asyncio.create_task(asked.wait())
     starting = asyncio.create_task(bring_up(layout, os.environ))
     await asyncio.wait({waiting, starting}, return_when=asyncio.FIRST_COMPLETED)

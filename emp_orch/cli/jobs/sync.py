@@ -78,7 +78,7 @@ class _Answer(Struct):
 
 
 def new_id() -> str:
-    """As store/queue makes them, without its imports."""
+    """As store/queue/submit makes them, without its imports."""
     return os.urandom(12).hex()
 
 

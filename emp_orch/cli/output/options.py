@@ -42,7 +42,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def load_fleet(folder: Path, file: Path | None, *, here: bool = False) -> Fleet:
-    """The fleet in FILE [emp.yaml], `-` for standard input, as if it stood in `folder`. Raises spec.ConfigError."""
+    """The fleet in FILE [emp.yaml], `-` for standard input, as if it stood in `folder`. Raises ConfigError."""
     from emp_orch import manifest
 
     if file is None or not is_stream(file):

@@ -52,9 +52,9 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
 
 def read_proposal(path: Path, environ: Mapping[str, str], *, here: bool = False) -> tuple[Layout, Proposal]:
-    """Load and resolve the emp.yaml at `path`; its folder is the fleet's folder. `here`: as spec.load has it.
+    """Load and resolve the emp.yaml at `path`; its folder is the fleet's folder. `here`: as manifest.load has it.
 
-    Raises spec.ConfigError, or UsageError for a secret without value, and a runtime or store that this emp lacks.
+    Raises ConfigError, or UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
     fleet = spec.load(path, environ, here=here)
     layout = Layout(path.absolute().parent)

@@ -55,7 +55,7 @@ from emp_orch.store.fleet.generations import Generation
 
 # For any one fact; all are gathered at the same time.
 DEADLINE_S = 2.5
-# Longer than a look waits for a host (runtimes/docker_hosts.LOOK_S): that one is silent is then known of it alone.
+# Longer than a look waits for a host (runtimes/compose/hosts.LOOK_S): that one is silent is then known of it alone.
 HOSTS_S = 6.0
 # The package of a far store tries some times, for seconds, before it says what is wrong.
 FAR_STORE_S = 10.0

@@ -1,7 +1,7 @@
 """The embedded Redis: a valkey-server with an append-only file below `.emp/redis/`, on loopback, with a password.
 
 Where containers must reach it, it listens on the address by which they know this host too. The password is in no
-argument and no environment of the server, but in its 0600 configuration (control/embedded_login).
+argument and no environment of the server, but in its 0600 configuration (control/plane/embedded_login).
 """
 
 from __future__ import annotations

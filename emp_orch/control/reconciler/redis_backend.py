@@ -49,7 +49,7 @@ MAX_WORDS = 500
 
 
 class RedisBackend:
-    """Implements control/backend.Backend."""
+    """Implements control/reconciler/backend.Backend."""
 
     def __init__(
         self,

@@ -197,7 +197,7 @@ def _container(fleet: Fleet, machine: Machine) -> DesiredContainer | None:
 
 
 def _in_dependency_order(services: list[Service]) -> list[Service]:
-    """Each service after those it depends on, else in the order given. spec/ has refused cycles."""
+    """Each service after those it depends on, else in the order given. manifest/ has refused cycles."""
     ordered: list[Service] = []
     names = {s.name: s for s in services}
 

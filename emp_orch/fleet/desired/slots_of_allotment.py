@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def allotment_of(fleet: Fleet, machine: Machine) -> Allotment | None:
     """What holds for `machine`, as far as it is known here: its own `env` says it, or else this host's allotment.
 
-    A box that joined knows its own (machine/box_gpus).
+    A box that joined knows its own (machine/boot/box_gpus).
     """
     here = fleet.allotment
     if machine.runtime is RuntimeKind.COMPOSE:

@@ -1,4 +1,4 @@
-"""The nouns of a comparison: what is desired, and one difference from it. drift.py says when each kind applies."""
+"""The nouns of a comparison: what is desired, and one difference from it. table.py says when each kind applies."""
 
 from __future__ import annotations
 

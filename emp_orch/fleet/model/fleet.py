@@ -1,6 +1,6 @@
 """What an emp.yaml says, as frozen values: the Fleet and its parts.
 
-Built by spec/; every default comes from schema/emp.schema.json. A field that has one here too is younger than
+Built by manifest/; every default comes from schema/emp.schema.json. A field that has one here too is younger than
 generations that may still be stored.
 Durations are seconds, sizes bytes. `origin` is `file:line:column` and takes no part in any hash.
 """

@@ -72,7 +72,7 @@ class ProgramEnd(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
 
     `lived_ms` is 0 where that is not known. `left`: names and pids of the processes that it left behind, which were
     ended with it. `memory`: it ran out then. `lines`: the last that this very process wrote into its log, bounded,
-    without secrets; fleet/ends.py puts it into words.
+    without secrets; fleet/drift/exits.py puts it into words.
     """
 
     at_ms: int

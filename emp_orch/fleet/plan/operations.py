@@ -1,7 +1,7 @@
 """Drift → operations that would remove it: data, with a text form that reads like minutes.
 
 The same desired and observed state give the same plan; a converged fleet gives an empty one. What may run now is
-policy.py's business; this module only says what would help.
+for fleet/policy to decide; this module only says what would help.
 """
 
 from __future__ import annotations

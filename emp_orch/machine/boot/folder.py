@@ -94,12 +94,12 @@ class MachineFolder:
 
     @property
     def packages(self) -> Path:
-        """Worker packages: package_disk.py."""
+        """Worker packages: package/disk."""
         return self.root / "packages"
 
     @property
     def api_access(self) -> Path:
-        """How the API is reached (store/api_access), 0600, by the runtime. EMP_API names another file."""
+        """How the API is reached (store/artifacts/api_access), 0600, by the runtime. EMP_API names another file."""
         return access_file(self.root)
 
     def read_config(self) -> MachineConfig | None:

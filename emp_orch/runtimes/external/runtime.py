@@ -37,7 +37,7 @@ class ExternalRuntime:
         _cannot(machine_id, "stop")
 
     async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
-        """Nothing: values and keys never go through Redis. The box asks the API for them (machine/join.py)."""
+        """Nothing: values and keys never go through Redis. The box asks the API for them (machine/boot/join.py)."""
 
     async def instances(self) -> dict[MachineId, Instance]:
         """None: who is not among them may run all the same (`fleet.observed.UNSEEN`)."""

@@ -32,7 +32,7 @@ class _Machine(Struct, frozen=True):
 
 
 class _Config(Struct, frozen=True):
-    """What we need of a machine's config.json (store/configs.MachineConfig)."""
+    """What we need of a machine's config.json (store/fleet/configs.MachineConfig)."""
 
     machine: _Machine
 

@@ -1,7 +1,7 @@
 """Assets: files given to jobs, kept in the artifact store under the digest of their content.
 
 A file lies at `.assets/{sha256}`, which no job's folder can be called. `assets` in Redis says which are there and when
-each was last given or named, `jobs:inputs` which jobs name them; asset_lua.py says how they are put there and deleted.
+each was last given or named, `jobs:inputs` which jobs name them; queue/lua says how they are put there and deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the queue promises, as types: held by the one in Redis (queue, claims) and by its twin (queue_memory)."""
+"""What the queue promises, as types: held by the one in Redis (submit, claim) and by its twin (memory)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The queue as those see it who submit, watch and cancel jobs.
 
-The worker's half is in claims.py, the reaper's in reap.py, reading in job_reads.py, the scripts in queue_lua*.py.
+The worker's half is in claim.py, the reaper's in reaper.py, reading in reads.py, the scripts in lua/.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | machines, workers | hash | agent; worker | id → report, JSON |
 | machines:seen, workers:seen | zset | agent; worker | id → last report, ms of Redis TIME |
-| offers:{digest} | string | worker | which models and node classes a service has: store/offers.py |
+| offers:{digest} | string | worker | which models and node classes a service has: store/queue/offers.py |
 | reports:changed, reports:seq | zset; counter | agent; worker | `{documents} {id}` → number of its last change |
 | machine:{id}:commands, :acks | stream | reconciler; agent | {epoch, seq, verb, args}; {seq, ok, error} |
 | machine:{id}:config | string | reconciler | rendered supervisord text, machine document, hash: JSON |
@@ -19,12 +19,12 @@
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | damaged:{ms}:{key} | any | doctor, reconciler | what stood under `key` and was not emp's; for a week |
 | fleet:{name}:loss | string | reconcilers | the last jobs that Redis lost, JSON; for a day |
-| jobs:mark | hash | reconcilers, queue | by which a Redis is known again: store/losses.py |
+| jobs:mark | hash | reconcilers, queue | by which a Redis is known again: store/queue/losses.py |
 | events | stream | all | every change, capped |
 | assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
 | secrets:{id} | string | queue | what a job gave as secrets, JSON; from its submission to its end |
 | preview:{id} | channel | worker | pictures of a running job, while somebody looks |
-| jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue_prelude.py |
+| jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue/lua/prelude.py |
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Keys:
 
     @property
     def jobs_mark(self) -> str:
-        """hash: by which a Redis is known again, and how many jobs were forgotten since: store/losses.py."""
+        """hash: by which a Redis is known again, and how many jobs were forgotten since: store/queue/losses.py."""
         return self._k("jobs:mark")
 
     def jobs_in(self, status: str) -> str:

@@ -23,7 +23,7 @@ export function verdict(store) {
   };
 }
 
-// What no repair of emp's can mend says so in these words (fleet/policy).
+// What no repair of emp's can mend says so in these words (fleet/policy/gate).
 const PERSON = "needs a person";
 export const forAPerson = (held) => Boolean(held?.startsWith(PERSON));
 const SETTLING = "on its way";
