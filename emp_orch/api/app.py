@@ -189,8 +189,8 @@ def build_door(ctx: Context) -> web.Application:
 
 async def stay_on_the_primary(redis: Client, keys: Keys, note: Callable[[str], None]) -> None:
     """Write, now and then, what changes nothing: the API mostly listens, and on a former primary it would hear nothing
-    more. What refuses a write has all connections of this process left (store/redis/pool). `note` is told why it is refused;
-    nothing, when it is not.
+    more. What refuses a write has all connections of this process left (store/redis/pool). `note` is told why it is
+    refused; nothing, when it is not.
     """
     while True:
         refuses = ""

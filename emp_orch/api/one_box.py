@@ -1,6 +1,6 @@
 """One box at a time is a machine: a second one that comes with the same token is told where the first is.
 
-A box says who it is by an identity of its folder (machine/boot/join.py), and its report repeats that. One of an older emp
+A box says who it is by an identity of its folder (machine/boot/join), and its report repeats that. One of an older emp
 says nothing of the kind: it is let in, and nobody is refused on its account.
 """
 

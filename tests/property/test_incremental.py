@@ -28,7 +28,7 @@ FAULT = st.tuples(st.integers(0, TICKS // 2), st.sampled_from(FAULTS + OWN), st.
 
 @dataclass
 class Watcher:
-    """What control/reconciler/observe does: of whom nothing changed, and who is not attended to, it knows only what it knew."""
+    """What control/reconciler/observe does: of whom nothing changed, or who is not attended to, all is as known."""
 
     world: World
     desired: Desired

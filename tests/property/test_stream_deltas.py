@@ -1,4 +1,4 @@
-"""A snapshot and the deltas that follow are the whole state, whatever states follow each other (api/stream/snapshot.py)."""
+"""A snapshot and the deltas after it are the whole state, whatever states follow each other (api/stream/snapshot)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reconciler's line to Redis and to its runtime, and the few commands by which control/reconciler/observe.py reads reports.
+"""A reconciler's line to Redis and to its runtime, and the few commands by which control/reconciler/observe reads them.
 
 Each call is suspended twice, before Redis has it and before its answer is there: whoever drives the coroutine may let
 the world go on in between. So answers are late, snapshots old, and commands done whose answer never came.
@@ -82,7 +82,7 @@ class Reports:
         return await self._line.call(lambda: 0)
 
     async def eval(self, script: str, numkeys: int, *args: Any) -> list[Any]:
-        """store/reports/changes: what changed since a number, and who is silent. store/reports/sizes: all may be read."""
+        """reports/changes: what changed since a number, and who is silent. reports/sizes: all may be read."""
         if args[0] == self._keys.machines and numkeys > 1:
             return [[1, [], []], [1, [], []]]
         if args[0] in (self._keys.machines, self._keys.workers):

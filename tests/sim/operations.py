@@ -1,4 +1,4 @@
-"""Operations under way in one reconciler's process, step by step: control/reconciler/operations.py and execute.py, simulated.
+"""Operations under way in one reconciler's process, step by step: control/reconciler/{operations,execute}, simulated.
 
 Before each step on a machine the lease's deadline is asked, and before each write in Redis the epoch, as the real ones
 do. What is under way when its process is killed stays as it is.

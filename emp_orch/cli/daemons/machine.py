@@ -12,7 +12,7 @@ from emp_orch.cli.daemons.run import log_to_stderr
 
 
 class _MachineGroup(click.Group):
-    """`emp machine ID` is `emp machine run ID`: no machine may have the name of a subcommand (manifest/checks/semantic)."""
+    """`emp machine ID` is `emp machine run ID`: no machine may be named as a subcommand (manifest/checks/semantic)."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else ""

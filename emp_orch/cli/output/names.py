@@ -1,4 +1,4 @@
-"""What the commands take as a name: any form in which emp prints one (fleet/model/names), read from what was applied here."""
+"""What the commands take as a name: any form in which emp prints one (fleet/model/names), as applied here."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from emp_orch import manifest as spec
+from emp_orch import manifest
 from emp_orch import settings as settings_files
 from emp_orch.control.checks.addresses import door, reach
 from emp_orch.control.checks.host_gpus import allotted_here
@@ -56,9 +56,9 @@ def read_proposal(path: Path, environ: Mapping[str, str], *, here: bool = False)
 
     Raises ConfigError, or UsageError for a secret without value, and a runtime or store that this emp lacks.
     """
-    fleet = spec.load(path, environ, here=here)
+    fleet = manifest.load(path, environ, here=here)
     layout = Layout(path.absolute().parent)
-    known = spec.environment(path, environ)
+    known = manifest.environment(path, environ)
     proposal = propose(fleet, layout, known, source="emp.yaml", why=f"apply {path.name}")
     return layout, structs.replace(proposal, looks_up=True)
 

@@ -1,4 +1,4 @@
-"""The control plane as containers of this host's engine: what plane/supervisord_plane does with a supervisord, with Compose."""
+"""The control plane as containers of this host's engine: what supervisord_plane does, with Compose."""
 
 from __future__ import annotations
 
