@@ -15,7 +15,9 @@ from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.http_client import NETWORK, Requests
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.machine.package.fetch import FetchError, fetch
-from emp_orch.runtimes.compose.engine import Engine, EngineAway
+from emp_orch.runtimes.compose.command_line import environment
+from emp_orch.runtimes.compose.connection import EngineAway
+from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress
 from emp_orch.store.artifacts.api_access import ApiAccess
 from emp_orch.worker import input_urls
@@ -81,7 +83,7 @@ def test_a_docker_engine_is_never_asked_through_it(proxy: CountingProxy, host: s
     with pytest.raises(EngineAway):
         engine.containers(("emp.fleet",))
     assert proxy.asked == []
-    assert host.partition(":")[0] in engine.environment()["no_proxy"]
+    assert host.partition(":")[0] in environment(engine.host)["no_proxy"]
 
 
 async def test_a_proxy_of_another_kind_is_named_and_nothing_goes_round_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emp_orch.errors import UsageError
+from emp_orch.runtimes.compose.connection import local_host
 from emp_orch.runtimes.compose.context import DEFAULT_SOCKET, Named, engine_of
-from emp_orch.runtimes.compose.engine import local_host
 
 
 @pytest.fixture

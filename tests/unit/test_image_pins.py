@@ -16,9 +16,8 @@ from emp_orch.fleet.model.observed import ContainerState, Instance, InstanceStat
 from emp_orch.fleet.plan import operations
 from emp_orch.fleet.plan.changes import changed
 from emp_orch.images import built_here, kept_name
-from emp_orch.runtimes.compose.engine import Pulling
 from emp_orch.runtimes.compose.folder import same_container
-from emp_orch.runtimes.compose.images import digest_of
+from emp_orch.runtimes.compose.images import Pulling, digest_of
 
 NAME = "registry.example.com:5000/farm:1.4"
 OLD_ID, NEW_ID = "sha256:" + "a1" * 32, "sha256:" + "b2" * 32

@@ -25,7 +25,7 @@ MAY = {
     "machine/healthcheck.py": SOCKETS,
 }
 # The Docker SDK's client has a class of ours between, which trusts no environment.
-BASES = {"docker.api.client.APIClient": "runtimes/compose/engine.py"}
+BASES = {"docker.api.client.APIClient": "runtimes/compose/connection.py"}
 
 
 def used(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:

@@ -24,7 +24,7 @@ from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.host import ownership, plainfile
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
-from emp_orch.runtimes.compose.engine import local_host
+from emp_orch.runtimes.compose.connection import local_host
 from emp_orch.settings import ControlContainers, EngineAddress, InputLimits, Listen, Settings, Token
 from emp_orch.store.artifacts.store import Artifacts
 

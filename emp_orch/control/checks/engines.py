@@ -13,7 +13,8 @@ from emp_orch.layout import Layout
 from emp_orch.settings import EngineAddress
 
 if TYPE_CHECKING:
-    from emp_orch.runtimes.compose.engine import Container, Engine
+    from emp_orch.runtimes.compose.containers import Container
+    from emp_orch.runtimes.compose.engine import Engine
 
 T = TypeVar("T")
 

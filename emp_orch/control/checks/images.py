@@ -58,7 +58,7 @@ def _look_up(
     host: EngineAddress, images: set[str], known: Mapping[tuple[str, str], ImageThere], tell: Tell | None
 ) -> list[ImageThere]:
     from emp_orch.runtimes.compose.engine import Engine  # the Docker SDK takes its time to import
-    from emp_orch.runtimes.compose.images import meant
+    from emp_orch.runtimes.compose.images import id_of, meant, pull
 
     engine = Engine(host)
     found: list[ImageThere] = []
@@ -67,13 +67,13 @@ def _look_up(
             before = known.get((host.name, image))
             try:
                 if tell is not None and not built_here(image):
-                    engine.pull(image, tell)
+                    pull(engine, image, tell)
                 now = meant(engine, image)
             except Unreachable as e:
                 if tell is not None:
                     raise EmpError(f"cannot pull {image}: {e.message}", hint=e.hint) from e
                 now = before
-            if now is None and before is not None and engine.image_id(before.id):
+            if now is None and before is not None and id_of(engine, before.id):
                 now = before
             if now is not None:
                 found.append(now)

@@ -42,13 +42,15 @@ async def engine_facts(hosts: Sequence[EngineAddress], fleet: Fleet | None) -> d
 
 
 def _look(host: EngineAddress, images: set[str]) -> EngineFacts | Unknown:
-    from emp_orch.runtimes.compose.engine import Engine  # the Docker SDK takes its time to import
+    from emp_orch.runtimes.compose.command_line import command  # the Docker SDK takes its time to import
+    from emp_orch.runtimes.compose.engine import Engine
+    from emp_orch.runtimes.compose.images import lacking
 
     engine = Engine(host)
     try:
-        missing = engine.lacking(images)
+        missing = lacking(engine, images)
         engine.containers(("emp.fleet",))
-        return EngineFacts(url=host.url, missing=missing, compose=_compose(engine.command()))
+        return EngineFacts(url=host.url, missing=missing, compose=_compose(command(host)))
     except EmpError as e:
         return Unknown(reason=f"{e.message}{f'; {e.hint}' if e.hint else ''}")
     finally:

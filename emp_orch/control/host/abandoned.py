@@ -7,7 +7,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from emp_orch.errors import UsageError
-from emp_orch.runtimes.compose.engine import Container, Engine, local_host
+from emp_orch.runtimes.compose.connection import local_host
+from emp_orch.runtimes.compose.containers import Container
+from emp_orch.runtimes.compose.engine import Engine
 
 # How long each of its containers may take to end in order; nobody knows its drain any more.
 STOP_S = 90.0

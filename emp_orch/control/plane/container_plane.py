@@ -17,8 +17,11 @@ from emp_orch.procident import ProcessIdentity, identify, locked, started_ms
 from emp_orch.render.compose_control import PlacedControl, render_control_compose
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.resources import read_text
-from emp_orch.runtimes.compose.engine import Container, Engine, Run
+from emp_orch.runtimes.compose.command_line import compose
+from emp_orch.runtimes.compose.containers import Container, Run
+from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.runtimes.compose.folder import folder_digest
+from emp_orch.runtimes.compose.images import lacking
 from emp_orch.runtimes.process.supervisor import ProcessInfo
 from emp_orch.settings import ControlContainers, EngineAddress, Listen, Settings, write_private
 
@@ -144,9 +147,9 @@ class ContainerPlane(Plane):
     def _up(self) -> None:
         """Make all parts as the file says; those that are so run on."""
         image = self._containers.image
-        if self.engine.lacking([image]):
+        if lacking(self.engine, [image]):
             raise EmpError(f"{self.engine.named} has no image {image}", hint="`emp images build --control` makes it")
-        self.engine.compose(self.file, self._project, ["up", "-d", "--no-build", "--remove-orphans"])
+        compose(self.engine.host, self.file, self._project, ["up", "-d", "--no-build", "--remove-orphans"])
 
     async def reload(self) -> None:
         await asyncio.to_thread(self._reload)
@@ -158,7 +161,7 @@ class ContainerPlane(Plane):
         daemons = {p.name for p in CONTROL_PROGRAMS}
         kept = sorted(daemons & {c.labels[PART] for c in self._ours() if c.id in before})
         if kept:
-            self.engine.compose(self.file, self._project, ["restart", *kept])
+            compose(self.engine.host, self.file, self._project, ["restart", *kept])
 
     async def silence(self, name: str) -> None:
         """One that was stopped by name stays so, over a restart of the engine too."""
@@ -171,7 +174,7 @@ class ContainerPlane(Plane):
 
     def _down(self) -> None:
         if self.file.exists():
-            self.engine.compose(self.file, self._project, ["down", "--timeout", str(STOP_S)])
+            compose(self.engine.host, self.file, self._project, ["down", "--timeout", str(STOP_S)])
         self.engine.remove_containers((f"emp.fleet={self._fleet}", f"emp.folder={self._folder}", PART))
 
 

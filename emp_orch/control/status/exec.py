@@ -47,10 +47,13 @@ def visit(layout: Layout, place: Place, command: tuple[str, ...], *, terminal: b
             env = _environment(place, layout)
             return Visit(argv=command, env=env, cwd=place.home)
         case InContainer():
+            from emp_orch.runtimes.compose import command_line  # the Docker SDK takes its time to import
+
+            engine = place.engine.host
             set_up = [w for k, v in _plain(place.machine).items() for w in ("--env", f"{k}={v}")]
             options = ["--interactive", *(["--tty"] if terminal else []), *set_up]
-            argv = (*place.engine.command(), "exec", *options, place.container_id, *command)
-            return Visit(argv=argv, env=place.engine.environment())
+            argv = (*command_line.command(engine), "exec", *options, place.container_id, *command)
+            return Visit(argv=argv, env=command_line.environment(engine))
         case _:
             assert_never(place)
 

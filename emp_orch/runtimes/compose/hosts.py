@@ -21,7 +21,10 @@ from emp_orch.fleet.drift.exits import MAX_LINE
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ContainerEnd, ContainerState, Instance, InstanceState
 from emp_orch.plaintext import one_line
-from emp_orch.runtimes.compose.engine import Container, Engine, EngineAway, Life, nanoseconds
+from emp_orch.runtimes.compose.connection import EngineAway
+from emp_orch.runtimes.compose.containers import Container, Life, nanoseconds
+from emp_orch.runtimes.compose.engine import Engine
+from emp_orch.runtimes.compose.images import id_of
 from emp_orch.runtimes.process.last_words import shown
 from emp_orch.settings import EngineAddress
 
@@ -210,7 +213,7 @@ class HostView:
             return ""
         known = self._names.get(image)
         if known is None or time.monotonic() - known[0] > NAMES_S:
-            known = self._names[image] = (time.monotonic(), self.engine.image_id(image))
+            known = self._names[image] = (time.monotonic(), id_of(self.engine, image))
         return known[1]
 
     def _ends(self, container: Container, life: Life) -> tuple[ContainerEnd, ...]:

@@ -36,7 +36,10 @@ from emp_orch.render.compose import (
     render_compose,
 )
 from emp_orch.resources import read_text
-from emp_orch.runtimes.compose.engine import Container, Engine, EngineAway
+from emp_orch.runtimes.compose.command_line import compose
+from emp_orch.runtimes.compose.connection import EngineAway
+from emp_orch.runtimes.compose.containers import Container
+from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.runtimes.compose.folder import (
     DEFAULT_DRAIN_S,
     HostFolder,
@@ -144,7 +147,7 @@ class ComposeRuntime:
             for found in seen.values() if not view.host.here else ():
                 await asyncio.to_thread(_forget_secrets, view.engine, found.container)
             if folder.compose.exists():
-                await asyncio.to_thread(view.engine.compose, folder.compose, self.project, ["down"])
+                await asyncio.to_thread(compose, view.host, folder.compose, self.project, ["down"])
             if volumes:
                 removed += await asyncio.to_thread(view.engine.remove_volumes, self._labels)
         return removed
@@ -241,7 +244,7 @@ class ComposeRuntime:
         if not view.host.here:
             self._hand_over(view, folder, machine)
         self._set_right(view, machine)
-        view.engine.compose(folder.compose, self.project, ["up", "-d", "--no-deps", "--no-build", machine.id])
+        compose(view.host, folder.compose, self.project, ["up", "-d", "--no-deps", "--no-build", machine.id])
 
     def _set_right(self, view: HostView, machine: DesiredMachine) -> None:
         """What somebody did to the machine's container while it ran, and `docker compose` leaves as it is."""
@@ -263,8 +266,8 @@ class ComposeRuntime:
             return
         with folder.writing():
             if not view.engine.has_network(self._network):
-                view.engine.compose(
-                    folder.compose, self.project, ["up", "--no-start", "--no-deps", "--no-build", machine.id]
+                compose(
+                    view.host, folder.compose, self.project, ["up", "--no-start", "--no-deps", "--no-build", machine.id]
                 )
 
     def _place(self, folder: HostFolder, view: HostView, machine: DesiredMachine, generation: int) -> None:
@@ -351,7 +354,7 @@ class ComposeRuntime:
     def _hand_over(self, view: HostView, folder: HostFolder, machine: DesiredMachine) -> None:
         """Put the secrets into the volume of a machine on a host that does not see our files."""
         words = ["up", "--no-start", "--no-deps", "--no-build", machine.id]
-        view.engine.compose(folder.compose, self.project, words)
+        compose(view.host, folder.compose, self.project, words)
         self._put_files(view, folder, machine.id)
 
     def _put_files(self, view: HostView, folder: HostFolder, machine_id: MachineId) -> None:
@@ -365,7 +368,7 @@ class ComposeRuntime:
         with folder.writing():
             if machine_id in folder.known():
                 self._write_compose(folder)
-                view.engine.compose(folder.compose, self.project, ["rm", "-s", "-f", machine_id])
+                compose(view.host, folder.compose, self.project, ["rm", "-s", "-f", machine_id])
             else:
                 view.engine.remove_containers(self._labels_of(machine_id))
             for volume in (machine_id, f"{machine_id}.own"):
