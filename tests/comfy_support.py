@@ -10,7 +10,7 @@ from aiohttp import web
 from connector_support import Stage, job_of, serving
 
 from emp_orch.connectors.comfyui import ComfyUI
-from emp_orch.jobs.model import Result
+from emp_orch.jobs.document.model import Result
 
 WORKFLOW = {
     "1": {"class_type": "EmptyImage", "inputs": {"color": 255}},

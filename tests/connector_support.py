@@ -11,9 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from emp_orch.connectors.base import Run
-from emp_orch.jobs.model import Job, Output, Progress
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Job, Output, Progress
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.artifacts.store import Artifacts, local_url
 
 

@@ -29,9 +29,9 @@ from emp_orch.fleet.model.fleet import Fleet, MachineId, RuntimeKind
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.memory import Attempt, Breaker, Memory
 from emp_orch.fleet.round import Inputs
-from emp_orch.jobs.model import JobError, Result
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.model import JobError, Result
+from emp_orch.jobs.document.submission import parse_submission
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.settings import InputLimits, Listen, Settings

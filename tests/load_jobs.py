@@ -16,8 +16,8 @@ from queue_support import until
 from worker_support import KEYS
 
 from emp_orch.connectors.simulation import Request, workflow_of
-from emp_orch.jobs.states import ENDED, HELD, JobStatus, may_follow
-from emp_orch.jobs.submission import Submission, parse_submission
+from emp_orch.jobs.document.states import ENDED, HELD, JobStatus, may_follow
+from emp_orch.jobs.document.submission import Submission, parse_submission
 from emp_orch.store.fleet.events import Event, Events
 from emp_orch.store.queue.submit import CancelOutcome, Queue
 from emp_orch.store.redis.client import TRANSIENT, Client

@@ -19,7 +19,7 @@ from queue_support import Server, free_port, until
 from worker_support import KEYS, Daemon
 
 from emp_orch import manifest
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.redis.client import Client

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from http_support import Producer, Stack
 
-from emp_orch.jobs.model import Output, Result
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.model import Output, Result
+from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue

@@ -14,13 +14,13 @@ from queue_model import END_EVENTS, ENDS, KINDS, LANES, SERVES, Model, ModelJob,
 from queue_support import job as submission
 from queue_worlds import LEASE_MS, LONG_MS, MIDDLE_MS, SHORT_MS, World
 
-from emp_orch.jobs.model import Crash, JobError, Progress, Result
-from emp_orch.jobs.offers import Needs, model_key
-from emp_orch.jobs.requirements import lane_of
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import HELD, JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Crash, JobError, Progress, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import HELD, JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import Needs, model_key
+from emp_orch.jobs.matching.requirements import lane_of
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Lease, Waiting
 from emp_orch.store.queue.port import ClaimsPort
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, NotNow

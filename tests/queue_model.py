@@ -10,7 +10,7 @@ from typing import Any
 
 from queue_worlds import AVOID_MS, LEASE_MS, WAIT_S
 
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 
 _S = JobStatus
 

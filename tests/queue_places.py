@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from emp_orch.control.plane import embedded
-from emp_orch.jobs.submission import Submission, parse_submission
+from emp_orch.jobs.document.submission import Submission, parse_submission
 
 T = TypeVar("T")
 

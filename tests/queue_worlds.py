@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 from queue_places import Places, age, places
 
-from emp_orch.jobs.offers import Offers
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
+from emp_orch.jobs.matching.offers import Offers
 from emp_orch.store.fleet.events import Event, Events
 from emp_orch.store.queue.claim import Claims
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue

@@ -11,9 +11,9 @@ from msgspec import Struct
 from bench.queue import emp_peer
 from bench.queue.plan import Plan
 from bench.queue.server import BenchRedis
-from emp_orch.jobs.model import Result
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Result
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import client

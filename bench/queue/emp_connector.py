@@ -11,7 +11,7 @@ from typing import Any
 from bench.peers.given import began
 from emp_orch.connectors.base import Run
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import Result
+from emp_orch.jobs.document.model import Result
 from emp_orch.options.base import no_options
 
 KIND = "bench"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.peers.given import url
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import client
 from emp_orch.store.redis.keys import Keys

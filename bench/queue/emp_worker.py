@@ -9,7 +9,7 @@ import signal
 
 from bench.peers.given import began, url
 from bench.queue.emp_peer import SERVICE
-from emp_orch.jobs.model import Job
+from emp_orch.jobs.document.model import Job
 from emp_orch.worker.noop import Noop, run_noop
 
 

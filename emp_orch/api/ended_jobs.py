@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from time import monotonic
 
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED
 
 KEPT_S = 1.0
 MAX_KEPT = 256

@@ -26,8 +26,8 @@ from emp_orch.api.views.fleet import State
 from emp_orch.api.views.jobs import JobDetail, JobExplanation, JobList, LaneList, OutputView
 from emp_orch.api.views.query import NAME
 from emp_orch.api.views.route import Kind, Opens, Param, Route, choice, get, head, matching, number, post, text
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.roles import Role
 from emp_orch.store.acl.joining import Asking
 from emp_orch.store.queue.submit import MAX_PAGE

@@ -35,7 +35,7 @@ from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Malformed, SeenMachine, SeenWorker
 from emp_orch.fleet.model.overrides import Override, fleet_pause
 from emp_orch.fleet.round import Item
-from emp_orch.jobs.losses import Loss
+from emp_orch.jobs.outcome.losses import Loss
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.generations import Generation, generation_mark, read_generation
 from emp_orch.store.fleet.overrides import read_overrides

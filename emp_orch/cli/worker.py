@@ -81,8 +81,8 @@ def worker(
         with_warmups,
     )
     from emp_orch.worker.daemon import run_worker
-    from emp_orch.worker.input_urls import UrlRules
-    from emp_orch.worker.service_ends import machine_folder
+    from emp_orch.worker.files.input_urls import UrlRules
+    from emp_orch.worker.run.service_exits import machine_folder
 
     url = own_url()
     if not url:

@@ -2,7 +2,7 @@
 
 from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, StillRuns
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import Job, Output, Progress, Result
+from emp_orch.jobs.document.model import Job, Output, Progress, Result
 from emp_orch.options.base import CannotLoad
 
 __all__ = [

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import structs
 
 from emp_orch.fleet.model.observed import ConnectorReport
-from emp_orch.jobs.model import Job, JobError, Output, Progress, Result
-from emp_orch.jobs.offers import Offers
+from emp_orch.jobs.document.model import Job, JobError, Output, Progress, Result
+from emp_orch.jobs.matching.offers import Offers
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 OnBegan = Callable[[str], Awaitable[None]]

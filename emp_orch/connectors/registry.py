@@ -20,7 +20,7 @@ GROUP = "emp.connectors"
 # source tree on the path, which is not installed, has them too.
 _BUILTIN = {
     "comfyui": "emp_orch.connectors.comfyui:ComfyUI",
-    "http": "emp_orch.connectors.http:Http",
+    "http": "emp_orch.connectors.http.connector:Http",
     "simulation": "emp_orch.connectors.simulation:Simulation",
 }
 BUILTIN = EntryPoints(EntryPoint(name, value, GROUP) for name, value in _BUILTIN.items())

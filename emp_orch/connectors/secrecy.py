@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emp_orch.jobs.secrets import Redaction
+from emp_orch.jobs.document.secrets import Redaction
 
 
 class _Redacting(logging.Filter):

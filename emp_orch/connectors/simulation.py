@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed
-from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
-from emp_orch.connectors.comfyui.protocol import Workflow
-from emp_orch.connectors.http_client import NETWORK
+from emp_orch.connectors.comfyui.run.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.comfyui.run.protocol import Workflow
+from emp_orch.connectors.http.client import NETWORK
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import Job, Result
+from emp_orch.jobs.document.model import Job, Result
 from emp_orch.options.base import no_options
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from emp_orch.errors import UsageError
 from emp_orch.fleet.desired.artifacts import THROUGH_API
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
-from emp_orch.worker.input_urls import UrlRules
+from emp_orch.worker.files.input_urls import UrlRules
 
 MAX_DISCOVER_S = 10_000_000.0
 _SPEC = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<connector>[A-Za-z0-9._-]+)@(?P<url>.+)")

@@ -13,15 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, assert_never
 
-from emp_orch.connectors import believed
+from emp_orch.connectors import sanitise
 from emp_orch.connectors.base import Connector
 from emp_orch.connectors.registry import load
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, WorkerStatus
-from emp_orch.jobs.full_disk import is_of_full_disk
-from emp_orch.jobs.model import Job, JobError
-from emp_orch.jobs.offers import both, model_key
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Job, JobError
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.offers import both, model_key
+from emp_orch.jobs.outcome.full_disk import is_of_full_disk
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.options.base import CannotLoad
 from emp_orch.store.artifacts.previews import Previews
 from emp_orch.store.artifacts.store import without_login
@@ -33,12 +33,12 @@ from emp_orch.store.redis.one_line import OneLine
 from emp_orch.store.redis.pipelined import Pipelined
 from emp_orch.store.reports.reports import read_worker
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.inputs import Inputs
-from emp_orch.worker.readiness import Readiness
-from emp_orch.worker.run_job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome, Saves
-from emp_orch.worker.service_ends import machine_folder
+from emp_orch.worker.files.inputs import Inputs
+from emp_orch.worker.files.store import StoreWatch, store_of
+from emp_orch.worker.run.job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome, Saves
+from emp_orch.worker.run.service_exits import machine_folder
+from emp_orch.worker.services.readiness import Readiness
 from emp_orch.worker.state import AWAY, Reporter, WorkerState
-from emp_orch.worker.store import StoreWatch, store_of
 
 log = logging.getLogger("emp.worker")
 
@@ -70,14 +70,14 @@ async def _probed(connector: Connector, service: str) -> ConnectorReport:
         async with asyncio.timeout(PROBE_S):
             report: object = await connector.probe()
         if isinstance(report, ConnectorReport):
-            return believed.report_of(report)
+            return sanitise.report_of(report)
         detail = f"its probe gave {type(report).__name__} instead of a ConnectorReport"
     except TimeoutError:
         detail = f"its probe took longer than {PROBE_S:g} s"
     except Exception as e:
         log.exception("connector of %s failed to probe", service)
         detail = f"{type(e).__name__}: {e}"
-    return believed.report_of(ConnectorReport(status=ConnectorStatus.ERROR, detail=detail))
+    return sanitise.report_of(ConnectorReport(status=ConnectorStatus.ERROR, detail=detail))
 
 
 def _refused(outcome: Outcome) -> bool:
@@ -131,7 +131,7 @@ class Worker:
                 detail = f"{e.message}; {e.hint}" if e.hint else e.message
                 log.error("connector of %s: %s", binding.service, detail)
                 report = ConnectorReport(status=ConnectorStatus.ERROR, detail=detail)
-                self._state.set_connector(binding.service, believed.report_of(report))
+                self._state.set_connector(binding.service, sanitise.report_of(report))
         self._state.loaded = tuple(b.service for b in self._config.services if b.service in self._connectors)
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.jobs.model import Job, Result
+from emp_orch.jobs.document.model import Job, Result
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
 from emp_orch.store.redis.client import client
 from emp_orch.store.redis.keys import Keys

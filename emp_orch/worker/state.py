@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from emp_orch import __version__
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
-from emp_orch.jobs.offers import SERVICE_OFFERS
+from emp_orch.jobs.matching.offers import SERVICE_OFFERS
 from emp_orch.plaintext import one_line
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.scripts import Call
@@ -23,8 +23,8 @@ from emp_orch.store.redis.client import Client, time_ms, within
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import worker_writer
 from emp_orch.worker.config import WorkerConfig
-from emp_orch.worker.hardware import find_hardware, merged
-from emp_orch.worker.occupied import Occupied
+from emp_orch.worker.run.occupancy import Occupied
+from emp_orch.worker.services.hardware import find_hardware, merged
 
 log = logging.getLogger("emp.worker")
 

@@ -17,8 +17,8 @@ from terminal_support import HOSTILE
 from emp_orch.api.handlers.artifacts import _shown
 from emp_orch.api.stream.frames import Batch, Frame
 from emp_orch.api.stream.sse import HEADERS
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.outputs import safe_name
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.outputs import safe_name
 from emp_orch.store.fleet.events import Event
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

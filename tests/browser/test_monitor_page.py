@@ -16,8 +16,8 @@ from playwright.async_api import expect
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorStatus, ProgramReport, ProgramState, WorkerStatus
 from emp_orch.fleet.model.overrides import Override, OverrideKind
-from emp_orch.jobs.losses import How, Loss
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.submission import parse_submission
+from emp_orch.jobs.outcome.losses import How, Loss
 from emp_orch.store.fleet.overrides import put_override
 from emp_orch.store.fleet.status import BreakerStatus, RedisStatus, RolloutStatus, read_status, write_status
 from emp_orch.store.queue.submit import Queue

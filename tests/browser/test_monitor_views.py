@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 from emp_orch.fleet.drift.table import Kind
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorStatus, ProgramEnd, ProgramReport, ProgramState, WorkerStatus
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.fleet.overrides import read_overrides
 from emp_orch.store.queue.submit import Queue
 

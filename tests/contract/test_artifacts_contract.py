@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from msgspec.structs import replace
 from queue_support import until
 
-from emp_orch.jobs.model import Output
+from emp_orch.jobs.document.model import Output
 from emp_orch.store.artifacts import run as artifact_run
 from emp_orch.store.artifacts.store import (
     Artifacts,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.jobs.inputs import Content
-from emp_orch.jobs.model import InputSource
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import ENDED
-from emp_orch.jobs.submission import BadSubmission, Submission
+from emp_orch.jobs.document.inputs import Content
+from emp_orch.jobs.document.model import InputSource
+from emp_orch.jobs.document.states import ENDED
+from emp_orch.jobs.document.submission import BadSubmission, Submission
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.settings import InputLimits
 from emp_orch.store.artifacts.asset_retention import QUEUED_MS, AssetCare
 from emp_orch.store.artifacts.assets import Assets, NoSuchAsset, TooLarge

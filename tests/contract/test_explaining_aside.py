@@ -10,7 +10,7 @@ import msgspec
 
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.observed import WorkerReport, WorkerStatus
-from emp_orch.jobs.requirements import Requirements
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.queue.explain import Explainer
 from emp_orch.store.queue.reads import LaneView
 from emp_orch.store.redis.client import Client, time_ms

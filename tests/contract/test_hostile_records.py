@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from queue_support import job
 
-from emp_orch.jobs.model import JobError
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import JobError
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from queue_support import Server, holding, job
 
-from emp_orch.jobs.model import JobError, Result
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import JobError, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import NotNow, Queue

@@ -8,11 +8,11 @@ import zlib
 import pytest
 from queue_support import job
 
-from emp_orch.jobs.model import JobError, Result
-from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded, model_key
-from emp_orch.jobs.requirements import lane_of
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import JobError, Result
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.offers import Needs, Offers, digest_of, encoded, model_key
+from emp_orch.jobs.matching.requirements import lane_of
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
 from emp_orch.store.queue.offers import MAX_TEXT_BYTES, OffersStore, TooLarge

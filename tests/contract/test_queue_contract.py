@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from queue_support import job, until
 
-from emp_orch.jobs.model import Crash, JobError, Output, Progress, Result
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Crash, JobError, Output, Progress, Result
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue import trim
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, Waiting

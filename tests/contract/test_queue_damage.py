@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from queue_support import job
 
-from emp_orch.jobs.model import JobError, Result
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import JobError, Result
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, Queue

@@ -12,10 +12,10 @@ import pytest
 from queue_support import job, until
 from redis.exceptions import OutOfMemoryError
 
-from emp_orch.jobs.model import JobError, Progress, Result
-from emp_orch.jobs.requirements import lane_of
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import JobError, Progress, Result
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.matching.requirements import lane_of
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef, Waiting
 from emp_orch.store.queue.explain import Explainer

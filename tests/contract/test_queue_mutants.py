@@ -15,11 +15,11 @@ from msgspec.structs import replace
 from queue_machine import QueueMachine
 from queue_worlds import TwinWorld, World
 
-from emp_orch.jobs.model import Job, JobError
-from emp_orch.jobs.offers import Needs
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Job, JobError
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import Needs
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Waiting
 from emp_orch.store.queue.memory.jobs import Holding, Jobs, Outcome
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue

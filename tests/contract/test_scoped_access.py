@@ -14,9 +14,9 @@ from queue_support import Server, free_port, job, until
 from redis import exceptions as rexc
 
 from emp_orch.fleet.model.observed import MachineStatus
-from emp_orch.jobs.preview import Preview
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.preview import Preview
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.redis_users import user_of
 from emp_orch.store.acl.machine_scripts import are_loaded, load, own_texts
 from emp_orch.store.acl.users import grant, grant_all, granted, renew, revise, withdraw

@@ -18,7 +18,7 @@ from emp_orch.api.views.fleet import State
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
 from emp_orch.fleet.model.overrides import Override, OverrideKind
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.fleet.overrides import lift_overrides, put_override
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client

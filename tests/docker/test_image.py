@@ -16,7 +16,7 @@ from queue_support import job, until
 
 from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.reports.reports import read_worker

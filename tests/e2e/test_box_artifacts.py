@@ -17,7 +17,7 @@ import yaml
 from box_support import BOX, Box
 from stack import Stack, until
 
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
 from emp_orch.services.simulation import png
 
 LARGE = 192 * 1024**2

@@ -19,7 +19,7 @@ from load_jobs import ASKED, BATCH, Kind, Load, allowed, beside, misplaced, plan
 from stack import MACHINE, Stack, until
 from worker_support import KEYS
 
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.redis.client import client, drop_idle
 

@@ -27,9 +27,9 @@ from worker_support import EMP, KEYS
 from emp_orch import settings
 from emp_orch.control.jobs.upkeep import JobCare
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.requirements import canonical
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.matching.requirements import canonical
 from emp_orch.layout import Layout
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.redis.client import TRANSIENT, Client, client

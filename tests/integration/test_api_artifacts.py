@@ -12,8 +12,8 @@ import pytest
 from http_support import Producer, Stack
 from output_support import completed
 
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.queue.submit import Queue
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + secrets.token_bytes(1024 * 1024)

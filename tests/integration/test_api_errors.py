@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from http_support import Producer, Stack, eventually, fleet_of, free_port
 
-from emp_orch.jobs.submission import MAX_JOB_BYTES
+from emp_orch.jobs.document.submission import MAX_JOB_BYTES
 from emp_orch.store.redis.client import ANSWER_S
 
 

@@ -14,7 +14,7 @@ from http_support import Producer, Stack, fleet_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from emp_orch.fleet.model.observed import WorkerStatus
-from emp_orch.jobs.submission import MAX_JOB_BYTES
+from emp_orch.jobs.document.submission import MAX_JOB_BYTES
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.keys import Keys

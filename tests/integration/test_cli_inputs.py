@@ -16,7 +16,7 @@ from test_worker_cli_jobs import emp, write_settings
 from worker_support import KEYS
 
 from emp_orch import settings
-from emp_orch.jobs.model import InputSource
+from emp_orch.jobs.document.model import InputSource
 from emp_orch.layout import Layout
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client

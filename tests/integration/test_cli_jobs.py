@@ -22,9 +22,9 @@ from worker_support import EMP, KEYS, Bench, bench
 from emp_orch import settings
 from emp_orch.cli.jobs.file import MAX_LINE
 from emp_orch.fleet.model.observed import WorkerStatus
-from emp_orch.jobs.model import JobError, Progress, Result
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import JobError, Progress, Result
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.layout import Layout
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import NoSuchJob, Queue

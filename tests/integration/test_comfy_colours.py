@@ -21,7 +21,8 @@ from queue_support import eventually, free_port
 from worker_support import Daemon
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui import ComfyUI, attempt
+from emp_orch.connectors.comfyui import ComfyUI
+from emp_orch.connectors.comfyui.run import attempt
 
 JOBS, PICTURES = 100, 4
 

@@ -13,8 +13,9 @@ from connector_support import Stage, job_of, serving
 from queue_support import until
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui import ComfyUI, client
-from emp_orch.connectors.comfyui.isolation import mark_of
+from emp_orch.connectors.comfyui import ComfyUI
+from emp_orch.connectors.comfyui.run import client
+from emp_orch.connectors.comfyui.run.isolation import mark_of
 
 OTHER = mark_of("another run")
 PNG = b"\x89PNG\r\n\x1a\n"

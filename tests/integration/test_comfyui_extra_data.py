@@ -21,14 +21,14 @@ from yarl import URL
 from emp_orch import manifest
 from emp_orch.connectors.comfyui import ComfyUI
 from emp_orch.control.jobs.lost_jobs import LostJobs
-from emp_orch.jobs.secrets import HIDDEN
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.secrets import HIDDEN
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.store import Artifacts, local_url
 from emp_orch.store.queue.claim import Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
-from emp_orch.worker.run_job import Assignment, JobRun, NotDone
+from emp_orch.worker.run.job import Assignment, JobRun, NotDone
 
 CANARY = "comfyui-77e1c0a9d3"
 FLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}

@@ -16,9 +16,11 @@ from queue_support import eventually, free_port, until
 from worker_support import Daemon
 
 from emp_orch.connectors.base import Connector, Recovers, RunFailed, StillRuns
-from emp_orch.connectors.comfyui import ComfyUI, follow, session
+from emp_orch.connectors.comfyui import ComfyUI
+from emp_orch.connectors.comfyui.run import follow
+from emp_orch.connectors.comfyui.server import session
 from emp_orch.connectors.simulation import Request, Simulation, workflow_of
-from emp_orch.jobs.model import Result
+from emp_orch.jobs.document.model import Result
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

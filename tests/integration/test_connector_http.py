@@ -14,11 +14,11 @@ from aiohttp import web
 from connector_support import Stage, job_of, serving
 from queue_support import free_port
 
-from emp_orch.connectors import http as http_module
 from emp_orch.connectors.base import Recovers, RunFailed, StillRuns
-from emp_orch.connectors.http import Http
+from emp_orch.connectors.http import connector as http_module
+from emp_orch.connectors.http.connector import Http
 from emp_orch.fleet.model.observed import ConnectorStatus
-from emp_orch.jobs.model import JobError, Result
+from emp_orch.jobs.document.model import JobError, Result
 from emp_orch.options.base import CannotLoad
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(200_000)

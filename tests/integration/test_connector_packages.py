@@ -19,9 +19,9 @@ from worker_support import KEYS, Bench
 
 from emp_orch.connectors import CannotLoad, ConnectorStatus
 from emp_orch.connectors.registry import load
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.requirements import unmet
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.matching.requirements import unmet
 from emp_orch.options.base import WrongOption
 from emp_orch.options.registry import check
 from emp_orch.store.queue.submit import Queue

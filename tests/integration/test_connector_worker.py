@@ -19,15 +19,15 @@ from emp_orch.connectors.base import Run
 from emp_orch.connectors.simulation import Simulation
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import Job, Result
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Job, Result
+from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.artifacts.store import Artifacts, local_url
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.claim import Adopted, Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.run_job import Assignment, Done, JobRun, Lost, NotDone
+from emp_orch.worker.run.job import Assignment, Done, JobRun, Lost, NotDone
 
 CONFIG = WorkerConfig(
     machine_id=MachineId("m"),

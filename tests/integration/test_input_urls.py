@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from connector_support import serving
 from yarl import URL
 
-from emp_orch.worker.input_urls import CannotFetch, UrlRules, fetch
+from emp_orch.worker.files.input_urls import CannotFetch, UrlRules, fetch
 
 MAX = 1000
 SECRET = "sig=topsecret"

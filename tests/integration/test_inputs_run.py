@@ -18,7 +18,7 @@ from worker_support import Bench, bench
 from emp_orch import settings
 from emp_orch.layout import Layout
 from emp_orch.services.simulation import png
-from emp_orch.worker.run_job import INTERRUPT_S
+from emp_orch.worker.run.job import INTERRUPT_S
 
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "back"}}
 

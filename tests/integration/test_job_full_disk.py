@@ -14,9 +14,9 @@ from queue_support import job, until
 from small_disk import SmallDisk, small_disk
 from worker_support import KEYS, Bench
 
-from emp_orch.jobs.model import Job, JobError
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Job, JobError
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.services.simulation import png
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
 from emp_orch.store.queue.submit import Queue

@@ -14,8 +14,8 @@ from test_worker_cli_jobs import write_settings
 from emp_orch import settings
 from emp_orch.control.upkeep.redis_watch import RedisWatch
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.jobs.model import Result
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Result
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.fleet import journal

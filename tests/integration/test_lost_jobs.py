@@ -20,8 +20,8 @@ from emp_orch import manifest
 from emp_orch.connectors.simulation import Request, workflow_of
 from emp_orch.control.jobs.lost_jobs import LostJobs
 from emp_orch.fleet.model.fleet import Fleet
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.leader import Leadership, Mandate, NotLeader
 from emp_orch.store.queue.claim import Claims, RunRef

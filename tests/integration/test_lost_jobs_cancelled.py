@@ -14,8 +14,8 @@ from worker_support import KEYS, Bench, at, known_by_its_service
 from emp_orch import manifest
 from emp_orch.control.jobs.lost_jobs import LostJobs
 from emp_orch.fleet.model.fleet import Fleet
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.submit import CancelOutcome, Queue
 from emp_orch.store.redis.client import Client

@@ -12,8 +12,8 @@ from endpoint_support import Endpoint
 from queue_support import Server, job, running_server, until
 
 from emp_orch.api import app
-from emp_orch.jobs.model import Result
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Result
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue

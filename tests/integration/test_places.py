@@ -9,8 +9,8 @@ from queue_support import Server, job, running_server
 
 from emp_orch.control.jobs.stray_jobs import EVERY_MS, StrayJobs
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.jobs.model import Result
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Result
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue

@@ -14,7 +14,7 @@ from painter_support import Painter, painting
 from queue_support import until
 from sse_support import stream
 
-from emp_orch.jobs.preview import MAX_PREVIEW_BYTES, Preview, is_shown
+from emp_orch.jobs.document.preview import MAX_PREVIEW_BYTES, Preview, is_shown
 
 HEADS = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF\0\0\0\0WEBP"}
 

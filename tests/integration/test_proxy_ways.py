@@ -12,7 +12,7 @@ from proxy_support import CountingProxy, counting_proxy
 from yarl import URL
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.http_client import NETWORK, Requests
+from emp_orch.connectors.http.client import NETWORK, Requests
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.machine.package.fetch import FetchError, fetch
 from emp_orch.runtimes.compose.command_line import environment
@@ -20,7 +20,7 @@ from emp_orch.runtimes.compose.connection import EngineAway
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress
 from emp_orch.store.artifacts.api_access import ApiAccess
-from emp_orch.worker import input_urls
+from emp_orch.worker.files import input_urls
 
 PAGE = "http://outside.invalid/page"
 PASSWORD = "topsecret"

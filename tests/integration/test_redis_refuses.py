@@ -17,7 +17,7 @@ from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
 from emp_orch.control.checks.redis_fitness import refuse_unfit
-from emp_orch.control.doctor.redis_facts import read_redis
+from emp_orch.control.doctor.facts.redis import read_redis
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings

@@ -18,16 +18,16 @@ from http_support import Stack, free_port
 from output_support import chunks_of
 from run_files_support import Lab, running_lab
 
-from emp_orch.jobs.model import InputSource
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.model import InputSource
+from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.input_sources import NotGiven
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES
 from emp_orch.store.artifacts.store import Artifacts, CannotStore
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.web.serve import listening
-from emp_orch.worker.api_client import ApiClient
-from emp_orch.worker.remote_artifacts import RemoteArtifacts, RemoteInputs
+from emp_orch.worker.files.api_client import ApiClient
+from emp_orch.worker.files.remote_artifacts import RemoteArtifacts, RemoteInputs
 
 LARGE = secrets.token_bytes(5 * 1024**2)
 

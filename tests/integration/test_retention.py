@@ -12,7 +12,7 @@ from queue_support import Server, job, running_server
 
 from emp_orch.control.jobs.retention import ASSETS_EVERY_MS, AT_ONCE, EVERY_MS, Retention
 from emp_orch.fleet.model.fleet import InputsSpec, JobsSpec
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.submit import NoSuchJob, Queue

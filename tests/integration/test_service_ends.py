@@ -15,15 +15,15 @@ from worker_support import KEYS
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, ProgramEnd
-from emp_orch.jobs.model import Crash, Result
-from emp_orch.jobs.retry import Cause
+from emp_orch.jobs.document.model import Crash, Result
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.runtimes.process import exit_files
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.run_job import Assignment, Done, JobRun, NotDone, Outcome
+from emp_orch.worker.run.job import Assignment, Done, JobRun, NotDone, Outcome
 
 CONFIG = WorkerConfig(
     machine_id=MachineId("m"),

@@ -19,7 +19,7 @@ from test_worker_cli_jobs import emp, write_settings
 from worker_support import KEYS
 
 from emp_orch import settings
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client, drop_idle

@@ -12,8 +12,8 @@ from queue_support import until
 from test_api_jobs import get, post
 from worker_support import EMP
 
-from emp_orch.jobs.offers import Offers, digest_of, encoded
-from emp_orch.jobs.submission import BadSubmission, parse_submission
+from emp_orch.jobs.document.submission import BadSubmission, parse_submission
+from emp_orch.jobs.matching.offers import Offers, digest_of, encoded
 from emp_orch.store.fleet.known_services import KnownServices
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue

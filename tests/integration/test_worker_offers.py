@@ -14,9 +14,9 @@ from queue_support import eventually, job
 from worker_support import KEYS, Bench
 
 from emp_orch.fleet.model.observed import ConnectorReport
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.offers import Needs
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.matching.offers import Needs
 from emp_orch.store.queue.explain import Explainer
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue

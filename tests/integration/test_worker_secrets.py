@@ -17,16 +17,16 @@ from worker_support import KEYS
 
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import JobError, Progress, Result
-from emp_orch.jobs.secrets import HIDDEN
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import JobError, Progress, Result
+from emp_orch.jobs.document.secrets import HIDDEN
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.loglines import LogLine
 from emp_orch.store.artifacts.store import Artifacts, local_url
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
-from emp_orch.worker.run_job import Assignment, Done, JobRun, NotDone, Outcome
+from emp_orch.worker.run.job import Assignment, Done, JobRun, NotDone, Outcome
 
 CANARY = "canary-9d2f4e6b"
 NAME = "api_key_comfy_org"

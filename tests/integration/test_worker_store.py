@@ -8,7 +8,7 @@ import pytest
 from queue_support import eventually, job, until
 from worker_support import KEYS, Bench, known_by_its_service
 
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 

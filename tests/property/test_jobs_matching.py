@@ -9,10 +9,10 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emp_orch.jobs.requirements import Requirements, canonical, lane_of, unmet
-from emp_orch.jobs.retry import Cause, Requeue, decide
-from emp_orch.jobs.submission import parse_submission
-from emp_orch.jobs.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all
+from emp_orch.jobs.document.submission import parse_submission
+from emp_orch.jobs.matching.requirements import Requirements, canonical, lane_of, unmet
+from emp_orch.jobs.matching.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all
+from emp_orch.jobs.outcome.retry import Cause, Requeue, decide
 
 NAMES = ("a", "b", "c")
 MINIMUMS = ("gpu_memory_gb", "gpu_count", "cpu_cores", "ram_gb")

@@ -9,8 +9,8 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.outputs import (
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.outputs import (
     MAX_NAME_BYTES,
     is_safe_id,
     is_safe_name,

@@ -25,8 +25,8 @@ from emp_orch.api.views.fleet import (
     WorkerView,
 )
 from emp_orch.api.views.jobs import JobsView, JobView
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.requirements import Requirements
 
 NOW = "2026-01-01T00:00:00.000Z"
 IDS = ("a", "b", '"quoted"\n<img>', "7")

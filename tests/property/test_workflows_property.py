@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.jobs.workflows import Asked, normalised
+from emp_orch.jobs.document.workflows import Asked, normalised
 
 IDS = st.sampled_from(["1", "2", "3", "57:12", "workflow", "prompt", "input", "nodes", "extra_data", "a b"])
 VALUES = st.recursive(

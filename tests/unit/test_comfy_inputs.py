@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from emp_orch.connectors.comfyui.inputs import LEFTOVERS_S, Inputs, referring
-from emp_orch.connectors.comfyui.session import Session
+from emp_orch.connectors.comfyui.files.inputs import LEFTOVERS_S, Inputs, referring
+from emp_orch.connectors.comfyui.server.session import Session
 
 PLACES = {"photo.png": "emp-job-j-1/photo.png", "set/a.png": "emp-job-j-1/set/a.png", "1": "emp-job-j-1/1"}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.connectors.comfyui.isolation import Marks, mark_of, marked, marks_in, owner, plain, prefix_marked
+from emp_orch.connectors.comfyui.run.isolation import Marks, mark_of, marked, marks_in, owner, plain, prefix_marked
 
 MARK = mark_of("run 1")
 

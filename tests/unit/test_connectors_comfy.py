@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui.progress import Costs, ProgressOfRun
-from emp_orch.connectors.comfyui.protocol import (
+from emp_orch.connectors.comfyui.run.progress import Costs, ProgressOfRun
+from emp_orch.connectors.comfyui.run.protocol import (
     Message,
     Record,
     Status,
@@ -17,7 +17,7 @@ from emp_orch.connectors.comfyui.protocol import (
     texts_of,
 )
 from emp_orch.errors import UsageError
-from emp_orch.jobs.model import Progress
+from emp_orch.jobs.document.model import Progress
 from emp_orch.worker.config import ServiceBinding, check_machine_id, parse_binding
 
 

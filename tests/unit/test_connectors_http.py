@@ -6,8 +6,8 @@ import pytest
 from connector_support import job_of
 
 from emp_orch.connectors.base import MAX_MESSAGE, RunFailed
-from emp_orch.connectors.http_answers import Phase, body_for, look_at, pick, refusal, seconds_to_wait, words_of
-from emp_orch.connectors.http_client import Requests, base_url
+from emp_orch.connectors.http.answers import Phase, body_for, look_at, pick, refusal, seconds_to_wait, words_of
+from emp_orch.connectors.http.client import Requests, base_url
 from emp_orch.errors import UsageError
 from emp_orch.options.base import CannotLoad
 from emp_orch.options.http import filled, headers_of, options_of

@@ -13,14 +13,14 @@ from fleet_support import COMFYUI, NOW_MS, fleet, look, one, report, wish
 from test_status_text import difference, drift
 
 from emp_orch.cli.commands.doctor import as_document, text
-from emp_orch.control.doctor.engines import EngineFacts
+from emp_orch.control.doctor.checks.engines import EngineFacts
+from emp_orch.control.doctor.checks.machines import program_problem
 from emp_orch.control.doctor.examine import CHECKS, examine
-from emp_orch.control.doctor.facts import Answer, Facts, gather
-from emp_orch.control.doctor.host import PathFacts
-from emp_orch.control.doctor.logs import last_line
-from emp_orch.control.doctor.machines import program_problem
+from emp_orch.control.doctor.facts.gather import Answer, Facts, gather
+from emp_orch.control.doctor.facts.host import PathFacts
+from emp_orch.control.doctor.facts.logs import last_line
+from emp_orch.control.doctor.facts.redis import RedisFacts
 from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
-from emp_orch.control.doctor.redis_facts import RedisFacts
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport, ProgramState

@@ -6,9 +6,9 @@ import pytest
 
 from emp_orch.api import ended_jobs
 from emp_orch.api.ended_jobs import MAX_KEPT, EndedJobs
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.requirements import Requirements
 
 
 def job(id_: str, status: JobStatus = JobStatus.COMPLETED) -> Job:

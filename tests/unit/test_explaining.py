@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emp_orch.jobs.explain import Candidate
-from emp_orch.jobs.requirements import Requirements
+from emp_orch.jobs.matching.explain import Candidate
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.queue.explain import LaneWorkers, Workers, serving, verdict
 from emp_orch.store.queue.reads import LaneView
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emp_orch.jobs.full_disk import folder_in, is_of_full_disk, told
-from emp_orch.jobs.model import JobError
+from emp_orch.jobs.document.model import JobError
+from emp_orch.jobs.outcome.full_disk import folder_in, is_of_full_disk, told
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from emp_orch.jobs.explain import Candidate, Standing, explain, why_waiting
-from emp_orch.jobs.requirements import Hardware, Requirements
+from emp_orch.jobs.matching.explain import Candidate, Standing, explain, why_waiting
+from emp_orch.jobs.matching.requirements import Hardware, Requirements
 
 WANTED = Requirements(service="comfyui", hardware=Hardware(gpu_memory_gb=24))
 ABLE: dict[str, Any] = {"services": ["comfyui"], "hardware": {"gpu_memory_gb": 24}}

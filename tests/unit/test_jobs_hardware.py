@@ -12,7 +12,7 @@ from gpu_support import Nvml
 
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.worker.config import WorkerConfig
-from emp_orch.worker.hardware import (
+from emp_orch.worker.services.hardware import (
     cpu_cores,
     find_gpus,
     find_hardware,

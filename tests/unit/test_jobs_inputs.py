@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from emp_orch.jobs.inputs import MAX_INLINE_BYTES, Content, LocalFile, literals, references, shown_source
-from emp_orch.jobs.model import InputSource
-from emp_orch.jobs.submission import BadSubmission, parse_submission
+from emp_orch.jobs.document.inputs import MAX_INLINE_BYTES, Content, LocalFile, literals, references, shown_source
+from emp_orch.jobs.document.model import InputSource
+from emp_orch.jobs.document.submission import BadSubmission, parse_submission
 
 DIGEST = "sha256:" + "a" * 64
 

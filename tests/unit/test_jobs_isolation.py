@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from emp_orch.jobs import isolation
-from emp_orch.jobs.isolation import Isolation, customer_reason, workflow_reason
+from emp_orch.jobs.matching import isolation
+from emp_orch.jobs.matching.isolation import Isolation, customer_reason, workflow_reason
 
 NONE, LOOSE, STRICT = (None, Isolation.LOOSE), ("c", Isolation.LOOSE), ("c", Isolation.STRICT)
 UNLISTED = "customer: the job names none, the worker takes only jobs of customers it allows"

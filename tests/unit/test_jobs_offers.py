@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from emp_orch.jobs.offers import Needs, Offers, digest_of, encoded, is_model, missing, model_key, workflow_in
-from emp_orch.jobs.requirements import Requirements, asked_of, canonical, lane_of, unmet
-from emp_orch.jobs.submission import parse_submission
-from emp_orch.jobs.workable import DesiredWorker, Possible, Unworkable, Workable, judge
+from emp_orch.jobs.document.submission import parse_submission
+from emp_orch.jobs.matching.offers import Needs, Offers, digest_of, encoded, is_model, missing, model_key, workflow_in
+from emp_orch.jobs.matching.requirements import Requirements, asked_of, canonical, lane_of, unmet
+from emp_orch.jobs.matching.workable import DesiredWorker, Possible, Unworkable, Workable, judge
 
 HAS = Offers(
     nodes={

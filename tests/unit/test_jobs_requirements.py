@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from emp_orch.jobs.requirements import Requirements, lane_of, unmet
-from emp_orch.jobs.retry import Cause, End, Requeue, decide
-from emp_orch.jobs.states import ENDED, TRANSITIONS, JobStatus, may_follow
-from emp_orch.jobs.submission import BadSubmission, parse_submission
+from emp_orch.jobs.document.states import ENDED, TRANSITIONS, JobStatus, may_follow
+from emp_orch.jobs.document.submission import BadSubmission, parse_submission
+from emp_orch.jobs.matching.requirements import Requirements, lane_of, unmet
+from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
 
 WORKER: dict[str, Any] = {
     "services": ["simulation", "comfyui"],

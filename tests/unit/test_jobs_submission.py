@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_orch.jobs.submission import (
+from emp_orch.jobs.document.submission import (
     MAX_BATCH,
     MAX_JOB_BYTES,
     MAX_PAYLOAD_DEPTH,

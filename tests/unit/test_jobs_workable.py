@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_orch.jobs import workable
-from emp_orch.jobs.requirements import Hardware, Requirements, unmet
-from emp_orch.jobs.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all
+from emp_orch.jobs.matching import workable
+from emp_orch.jobs.matching.requirements import Hardware, Requirements, unmet
+from emp_orch.jobs.matching.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all
 
 FILE: dict[str, Any] = {"services": ["simulation"], "gpu": 0}
 

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_orch.jobs.secrets import HIDDEN, Redaction, Secrets
-from emp_orch.jobs.submission import BadSubmission, parse_batch, parse_submission
-from emp_orch.jobs.workflows import Classes, Services, normalised
+from emp_orch.jobs.document.secrets import HIDDEN, Redaction, Secrets
+from emp_orch.jobs.document.submission import BadSubmission, parse_batch, parse_submission
+from emp_orch.jobs.document.workflows import Classes, Services, normalised
 
 COMFY = Services(connectors={"comfyui": "comfyui", "pictures": "comfyui", "talk": "http"})
 KEY = "comfyui-0123456789abcdef"

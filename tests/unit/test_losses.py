@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_orch.jobs.losses import Count, How, lost
+from emp_orch.jobs.outcome.losses import Count, How, lost
 
 BEFORE = Count(at_ms=1_000, since="a", looks=7, told="", seq=500, known=400, unfinished=142, forgotten=100)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from emp_orch.jobs.model import Crash, JobError
-from emp_orch.jobs.poison import is_poison, of_poison, with_crash, words
-from emp_orch.jobs.retry import Cause, End, Requeue, decide
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Crash, JobError
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.outcome.poison import is_poison, of_poison, with_crash, words
+from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
 
 
 def crash(worker: str, how: str = "status 3", service: str = "comfyui") -> Crash:

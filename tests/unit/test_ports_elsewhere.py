@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from emp_orch.connectors.http_client import gone
+from emp_orch.connectors.http.client import gone
 from emp_orch.host import ports
 
 

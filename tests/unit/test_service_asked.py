@@ -8,7 +8,7 @@ from pathlib import Path
 from emp_orch.fleet.model.observed import ProgramEnd
 from emp_orch.runtimes.process import exit_files
 from emp_orch.runtimes.process.exit_files import Asked
-from emp_orch.worker.service_ends import ServiceEnds
+from emp_orch.worker.run.service_exits import ServiceEnds
 
 HOUR_MS = 3_600_000
 

@@ -25,7 +25,7 @@ from emp_orch.fleet.model.observed import (
 )
 from emp_orch.fleet.model.overrides import Override, OverrideKind, drained
 from emp_orch.fleet.policy.gate import Hold
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
 from emp_orch.store.fleet.status import BreakerStatus, RolloutStatus

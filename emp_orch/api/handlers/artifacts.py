@@ -17,8 +17,8 @@ from emp_orch.api.handlers.jobs import job_errors
 from emp_orch.api.views.jobs import output_view
 from emp_orch.api.views.query import name_in_path
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.outputs import safe_content_type, safe_name
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.outputs import safe_content_type, safe_name
 from emp_orch.store.artifacts.store import NoSuchArtifact
 from emp_orch.store.redis.client import within
 from emp_orch.web.errors import Refused

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from emp_orch.api.context import answer, context
 from emp_orch.errors import EmpError
-from emp_orch.jobs.inputs import MAX_INPUTS, is_digest
-from emp_orch.jobs.outputs import safe_content_type
+from emp_orch.jobs.document.inputs import MAX_INPUTS, is_digest
+from emp_orch.jobs.document.outputs import safe_content_type
 from emp_orch.settings import InputLimits
 from emp_orch.store.artifacts.assets import NoSuchAsset, TooLarge, content_type_of
 from emp_orch.store.redis.client import within

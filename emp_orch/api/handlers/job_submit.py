@@ -14,8 +14,8 @@ from emp_orch.api.context import answer, context
 from emp_orch.api.handlers.job_wait import MAX_WAIT_S, until_ended
 from emp_orch.api.views.jobs import JobDetail, job_detail
 from emp_orch.api.views.query import decoded, only_known, read_body, whole_number
-from emp_orch.jobs.states import JobStatus
-from emp_orch.jobs.submission import (
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.document.submission import (
     DEFAULT_RETRIES,
     JOB_ID,
     MAX_BATCH,
@@ -29,7 +29,7 @@ from emp_orch.jobs.submission import (
     parse_batch_text,
     parse_submission,
 )
-from emp_orch.jobs.workflows import Services
+from emp_orch.jobs.document.workflows import Services
 from emp_orch.store.artifacts.job_inputs import InputsGone
 from emp_orch.store.queue.confirmed import NotConfirmed
 from emp_orch.store.queue.submit import BATCH, Submitted

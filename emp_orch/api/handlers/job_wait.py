@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from emp_orch.api.context import Context
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED
 
 MAX_WAIT_S = 300
 

@@ -20,7 +20,7 @@ from emp_orch.api.views.jobs import (
     lane_view,
 )
 from emp_orch.api.views.query import body, name_in_path, name_in_query, one_of, whole_number
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.queue.reads import Wanted
 from emp_orch.store.queue.submit import MAX_PAGE, NoSuchJob, NotNow
 from emp_orch.store.redis.client import time_ms

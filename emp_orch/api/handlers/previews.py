@@ -9,8 +9,8 @@ from aiohttp import ETag, web
 
 from emp_orch.api.context import Context, context
 from emp_orch.api.views.query import name_in_path
-from emp_orch.jobs.preview import Preview
-from emp_orch.jobs.states import HELD
+from emp_orch.jobs.document.preview import Preview
+from emp_orch.jobs.document.states import HELD
 from emp_orch.store.redis.client import within
 from emp_orch.web.errors import Refused
 

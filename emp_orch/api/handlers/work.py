@@ -22,8 +22,8 @@ from emp_orch.api.machine_token import holder
 from emp_orch.api.views.query import name_in_path
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.artifacts import THROUGH_API
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.outputs import is_safe_name
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.outputs import is_safe_name
 from emp_orch.store.artifacts.assets import NoSuchAsset
 from emp_orch.store.artifacts.input_sources import Content, InputSources, NotGiven
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES

@@ -25,8 +25,8 @@ from emp_orch.api.stream.hub import Subscription
 from emp_orch.api.stream.sse import COMMENT_S, RETRY_MS, SseStream
 from emp_orch.api.views.jobs import job_detail
 from emp_orch.api.views.query import name_in_path, one_of
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.queue.codec import JobDamaged
 from emp_orch.store.queue.submit import NoSuchJob
 from emp_orch.store.redis.damaged import DAMAGED

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio.client import PubSub
 
-from emp_orch.jobs.preview import Preview
+from emp_orch.jobs.document.preview import Preview
 from emp_orch.store.artifacts.previews import read
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys

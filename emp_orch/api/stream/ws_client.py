@@ -23,8 +23,8 @@ from emp_orch.api.stream.frames import Frame
 from emp_orch.api.stream.job_stream import job_frame
 from emp_orch.api.stream.ws_common import message, opened, read_messages, run_socket
 from emp_orch.errors import EmpError
-from emp_orch.jobs.states import ENDED
-from emp_orch.jobs.submission import parse_submission
+from emp_orch.jobs.document.states import ENDED
+from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.web.errors import Refused
 from emp_orch.web.guard import GUARD
 

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.explain import Standing
-from emp_orch.jobs.inputs import shown_source
-from emp_orch.jobs.model import Job, JobError, JobSummary, Output, Result
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.inputs import shown_source
+from emp_orch.jobs.document.model import Job, JobError, JobSummary, Output, Result
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.explain import Standing
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.queue.explain import Explained, LaneWorkers
 from emp_orch.store.queue.reads import LaneView
 from emp_orch.store.queue.submit import Queue

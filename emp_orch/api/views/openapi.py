@@ -18,7 +18,7 @@ from msgspec import Struct
 from emp_orch import __version__
 from emp_orch.api.views.query import NAME
 from emp_orch.api.views.route import Kind, Opens, Route
-from emp_orch.jobs.inputs import MAX_INPUTS
+from emp_orch.jobs.document.inputs import MAX_INPUTS
 from emp_orch.roles import Role
 
 REF = "#/components/schemas/{name}"

@@ -34,7 +34,7 @@ def doctor(directory: Path, quiet: bool, as_json: bool, repairs: bool) -> None:
     Exit: 0 all is well (warnings allowed), 1 something is wrong.
     """
     from emp_orch.control.doctor.examine import examine
-    from emp_orch.control.doctor.facts import gather
+    from emp_orch.control.doctor.facts.gather import gather
     from emp_orch.layout import Layout
 
     if repairs:

@@ -91,7 +91,7 @@ def json_option(name: str, text: str, folder: Path) -> Any:
 
 
 def _bounded(name: str, where: str, file: BinaryIO) -> bytes:
-    from emp_orch.jobs.submission import MAX_JOB_BYTES
+    from emp_orch.jobs.document.submission import MAX_JOB_BYTES
 
     data = file.read(MAX_JOB_BYTES + 1)
     if len(data) > MAX_JOB_BYTES:
@@ -134,7 +134,7 @@ def print_job(job: Any) -> None:
     """As print_json; of an input's URL only where it leads, for its query may be a key."""
     import msgspec
 
-    from emp_orch.jobs.inputs import shown_source
+    from emp_orch.jobs.document.inputs import shown_source
 
     told = msgspec.to_builtins(job)
     if inputs := getattr(job, "inputs", None):

@@ -17,7 +17,7 @@ from emp_orch.cli.jobs.inputs import placed as with_inputs
 from emp_orch.cli.jobs.submit import How, warn_of_strangers
 from emp_orch.cli.jobs.wait import Batch
 from emp_orch.errors import EmpError, Exit, UsageError
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import BATCH, Submitted
 
 MAX_CONFLICTS_TOLD = 20

@@ -57,7 +57,7 @@ def retry(ctx: click.Context, job_ids: tuple[str, ...], all_failed: bool, servic
     """
     import asyncio
 
-    from emp_orch.jobs.states import JobStatus
+    from emp_orch.jobs.document.states import JobStatus
     from emp_orch.store.queue.reads import Wanted
     from emp_orch.store.queue.submit import NoSuchJob, NotNow, SecretsForgotten
 
@@ -167,7 +167,7 @@ async def _cancel(access: Access, job_id: str) -> str:
 
 
 async def _cancel_all(access: Access, service: str | None, statuses: Sequence[str], *, yes: bool) -> None:
-    from emp_orch.jobs.states import JobStatus
+    from emp_orch.jobs.document.states import JobStatus
     from emp_orch.store.queue.reads import Wanted
     from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob
 
@@ -209,7 +209,7 @@ def purge(ctx: click.Context, statuses: tuple[str, ...], older_than: float | Non
     """Forget ended jobs, with their results and artifacts. The reconciler does so too, by `jobs.keep` of emp.yaml."""
     import asyncio
 
-    from emp_orch.jobs.states import JobStatus
+    from emp_orch.jobs.document.states import JobStatus
 
     if (older_than is None) == (keep is None):
         which = "say --older-than or --keep" if keep is None else "say --older-than or --keep, not both"

@@ -16,14 +16,14 @@ from emp_orch.errors import EmpError, UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from emp_orch.jobs.model import Job, Output
-    from emp_orch.jobs.outputs import Recorded
+    from emp_orch.jobs.document.model import Job, Output
+    from emp_orch.jobs.document.outputs import Recorded
     from emp_orch.store.artifacts.store import Artifacts
 
 
 def output_line(job_id: str, output: Recorded, artifacts_url: str) -> str:
     """One output for a person, with its path when the store is a folder of this host."""
-    from emp_orch.jobs.outputs import safe_content_type, safe_name
+    from emp_orch.jobs.document.outputs import safe_content_type, safe_name
     from emp_orch.store.artifacts.url import local_path
 
     path = local_path(artifacts_url, job_id, output)

@@ -23,8 +23,8 @@ from msgspec import structs
 
 from emp_orch.cli.jobs.inputs import unreadable
 from emp_orch.errors import UsageError
-from emp_orch.jobs.submission import MAX_JOB_BYTES, BadSubmission, Submission, parse_submission
-from emp_orch.jobs.workflows import Services
+from emp_orch.jobs.document.submission import MAX_JOB_BYTES, BadSubmission, Submission, parse_submission
+from emp_orch.jobs.document.workflows import Services
 
 BATCH = 500
 MAX_LINE = MAX_JOB_BYTES

@@ -62,7 +62,7 @@ def _list(
     import asyncio
 
     from emp_orch.cli.jobs.text import job_table
-    from emp_orch.jobs.states import JobStatus
+    from emp_orch.jobs.document.states import JobStatus
     from emp_orch.store.queue.reads import Wanted
     from emp_orch.store.redis.client import time_ms
 

@@ -11,8 +11,8 @@ from emp_orch.cli.jobs.access import Access, plain
 from emp_orch.errors import EmpError, UsageError
 
 if TYPE_CHECKING:
-    from emp_orch.jobs.inputs import LocalFile
-    from emp_orch.jobs.submission import Submission
+    from emp_orch.jobs.document.inputs import LocalFile
+    from emp_orch.jobs.document.submission import Submission
     from emp_orch.store.artifacts.assets import Asset
 
 FORM = "NAME=@FILE, @FILE, @FOLDER/, NAME=https://…, NAME=asset:sha256:… or NAME=job:ID/OUTPUT"
@@ -71,7 +71,7 @@ def _hidden(path: Path) -> bool:
 
 def unreadable(job: Submission, base: Path) -> Iterator[str]:
     """What keeps its files from being uploaded, by their names; relative ones lie below `base`."""
-    from emp_orch.jobs.inputs import LocalFile
+    from emp_orch.jobs.document.inputs import LocalFile
 
     for name, source in job.inputs.items():
         if isinstance(source, LocalFile):

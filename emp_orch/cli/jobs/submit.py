@@ -15,7 +15,7 @@ from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from emp_orch.cli.jobs.sync import Ended
-    from emp_orch.jobs.model import Job
+    from emp_orch.jobs.document.model import Job
 
 MAX_WARNED = 10
 # Options that make up one job, which -f reads from the file instead.
@@ -207,7 +207,7 @@ def _single(how: How, asked: dict[str, Any]) -> Exit:
 
 async def _one(how: How, asked: dict[str, Any]) -> Exit:
     from emp_orch.cli.jobs.wait import wait_for
-    from emp_orch.jobs.submission import BadSubmission, parse_submission
+    from emp_orch.jobs.document.submission import BadSubmission, parse_submission
 
     async with fleet_queue(how.folder) as access:
         submission = parse_submission(asked, await access.services.now(), files=True)

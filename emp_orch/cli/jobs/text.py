@@ -10,9 +10,9 @@ from emp_orch.cli.jobs.access import plain
 from emp_orch.cli.output.text import age, table
 
 if TYPE_CHECKING:
-    from emp_orch.jobs.explain import Explanation
-    from emp_orch.jobs.model import InputSource, JobSummary
-    from emp_orch.jobs.requirements import Requirements
+    from emp_orch.jobs.document.model import InputSource, JobSummary
+    from emp_orch.jobs.matching.explain import Explanation
+    from emp_orch.jobs.matching.requirements import Requirements
     from emp_orch.store.queue.explain import Explained, LaneWorkers
     from emp_orch.store.queue.reads import LaneView
 
@@ -41,7 +41,7 @@ def note(job: JobSummary) -> str:
 
 def input_words(source: InputSource) -> str:
     """Where an input's content comes from."""
-    from emp_orch.jobs.inputs import shown_url
+    from emp_orch.jobs.document.inputs import shown_url
 
     if source.asset:
         return source.asset if source.size is None else f"{source.asset}, {source.size:,} bytes"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from emp_orch.cli.jobs.access import Access, plain, plural
 from emp_orch.errors import WaitTimeout
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.redis.client import TRANSIENT, within
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from emp_orch.jobs.model import Job
+    from emp_orch.jobs.document.model import Job
 
 T = TypeVar("T")
 

@@ -10,18 +10,18 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, Run, RunFailed
-from emp_orch.connectors.comfyui.catalog import Catalog
-from emp_orch.connectors.comfyui.client import PROBE_TIMEOUT_S, ComfyClient
-from emp_orch.connectors.comfyui.extra import extra_data_of
-from emp_orch.connectors.comfyui.folders import Folders, cwd_behind, folders_of
-from emp_orch.connectors.comfyui.inputs import Inputs, referring
-from emp_orch.connectors.comfyui.protocol import Workflow, parse_workflow
-from emp_orch.connectors.comfyui.watch import Watch
-from emp_orch.connectors.http_client import NETWORK
+from emp_orch.connectors.comfyui.files.inputs import Inputs, referring
+from emp_orch.connectors.comfyui.run.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.comfyui.run.extra import extra_data_of
+from emp_orch.connectors.comfyui.run.protocol import Workflow, parse_workflow
+from emp_orch.connectors.comfyui.server.catalog import Catalog
+from emp_orch.connectors.comfyui.server.folders import Folders, cwd_behind, folders_of
+from emp_orch.connectors.comfyui.server.restarts import Watch
+from emp_orch.connectors.http.client import NETWORK
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
-from emp_orch.jobs.model import Job, Result
-from emp_orch.jobs.offers import Offers
-from emp_orch.jobs.workflows import normalised
+from emp_orch.jobs.document.model import Job, Result
+from emp_orch.jobs.document.workflows import normalised
+from emp_orch.jobs.matching.offers import Offers
 from emp_orch.options.comfyui import options_of
 
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from emp_orch.control.doctor import api, basics, cards, checkouts, engines, holds, machines, plane, redis, workers
-from emp_orch.control.doctor.facts import Facts
+from emp_orch.control.doctor.checks import (
+    api,
+    basics,
+    cards,
+    checkouts,
+    engines,
+    holds,
+    machines,
+    plane,
+    redis,
+    workers,
+)
+from emp_orch.control.doctor.facts.gather import Facts
 from emp_orch.control.doctor.model import Cannot, Check, Finding, Level
 
 CHECKS: tuple[Check, ...] = (

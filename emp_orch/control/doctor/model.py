@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from emp_orch.control.doctor.facts import Facts
+    from emp_orch.control.doctor.facts.gather import Facts
 
 T = TypeVar("T")
 

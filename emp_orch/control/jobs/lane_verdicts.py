@@ -10,9 +10,9 @@ from emp_orch.fleet.desired.machines import machine_of
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.workers import KnownWorker, known_workers
-from emp_orch.jobs.offers import Offers, digests_in
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.workable import DesiredWorker, Unworkable, judge_all
+from emp_orch.jobs.matching.offers import Offers, digests_in
+from emp_orch.jobs.matching.requirements import Requirements
+from emp_orch.jobs.matching.workable import DesiredWorker, Unworkable, judge_all
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue

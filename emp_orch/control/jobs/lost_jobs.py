@@ -7,17 +7,17 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from emp_orch.connectors import believed
+from emp_orch.connectors import sanitise
 from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, StillRuns
 from emp_orch.connectors.registry import load
 from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.fleet.desired.machines import inherited
 from emp_orch.fleet.model.fleet import Fleet, RuntimeKind, SecretRef
 from emp_orch.fleet.model.workers import binding_of, machine_of_worker
-from emp_orch.jobs.model import JobError, Progress, Result
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.secrets import MIN_CHARS, Redaction
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import JobError, Progress, Result
+from emp_orch.jobs.document.secrets import MIN_CHARS, Redaction
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.options.base import CannotLoad
 from emp_orch.options.http import from_environment
 from emp_orch.store.artifacts.store import Artifacts, CannotStore
@@ -107,7 +107,7 @@ class LostJobs:
             if (limit_s := _overdue_s(fleet, lost)) is not None:
                 words = f"it ran longer than {limit_s:g} s, and worker {lost.worker_id} was lost"
                 return await self._reaper.failed(lost, JobError(message=words, retryable=True), Cause.TIMEOUT)
-            return await self._reaper.failed(lost, redaction.error(believed.error_of(e.error)))
+            return await self._reaper.failed(lost, redaction.error(sanitise.error_of(e.error)))
         except NotLeader:
             raise
         except (CannotLoad, CannotStore, TimeoutError) as e:
@@ -119,7 +119,7 @@ class LostJobs:
         still()
         if result is None:
             return await self._reaper.end(lost)
-        if fault := believed.fault_of(result):
+        if fault := sanitise.fault_of(result):
             return await self._reaper.failed(
                 lost, redaction.error(JobError(message=f"connector {ref.connector}: {fault}"))
             )

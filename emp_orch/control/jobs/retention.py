@@ -6,7 +6,7 @@ import logging
 from typing import cast
 
 from emp_orch.fleet.model.fleet import InputsSpec, JobsSpec
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.artifacts.asset_retention import AssetCare
 from emp_orch.store.artifacts.store import Artifacts, CannotStore
 from emp_orch.store.queue.submit import Queue

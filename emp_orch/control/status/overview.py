@@ -38,7 +38,7 @@ from emp_orch.fleet.model.observed import (
     SeenWorker,
 )
 from emp_orch.host import ownership
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS

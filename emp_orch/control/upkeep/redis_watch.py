@@ -18,7 +18,7 @@ from emp_orch.control.upkeep.evictions import Evictions, evictions
 from emp_orch.control.upkeep.replicas import Replicas, replicas
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.observed import DamagedKey
-from emp_orch.jobs.losses import Count, How, Loss, lost
+from emp_orch.jobs.outcome.losses import Count, How, Loss, lost
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings, write_private
 from emp_orch.store.fleet.leader import NotLeader

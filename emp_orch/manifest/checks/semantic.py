@@ -18,7 +18,7 @@ from emp_orch.fleet.model.fleet import (
     ServiceName,
 )
 from emp_orch.fleet.model.hosts import is_loopback
-from emp_orch.jobs.outputs import url_holds_login
+from emp_orch.jobs.document.outputs import url_holds_login
 from emp_orch.manifest.build import Built
 from emp_orch.manifest.checks import comfyui, containers, inherits, ports
 from emp_orch.manifest.checks.addresses import redis_problem

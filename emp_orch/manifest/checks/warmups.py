@@ -10,7 +10,7 @@ import msgspec
 
 from emp_orch.fleet.model.fleet import Service, ServiceName
 from emp_orch.host import plainfile
-from emp_orch.jobs.workflows import normalised
+from emp_orch.jobs.document.workflows import normalised
 from emp_orch.manifest.text.problems import Path as Place
 from emp_orch.manifest.text.problems import Report, quoted
 from emp_orch.manifest.text.tree import Source

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import cast
 
-from emp_orch.jobs.inputs import is_digest
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.inputs import is_digest
+from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.artifacts.assets import Assets, NoSuchAsset
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.lua.assets import TAKE

@@ -15,7 +15,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.inputs import is_digest
+from emp_orch.jobs.document.inputs import is_digest
 from emp_orch.store.artifacts.run import Writing
 from emp_orch.store.artifacts.store import Artifacts, CannotRead, CannotStore, NoSuchArtifact, without_login
 from emp_orch.store.queue.lua.assets import ARRIVE, NAME, SETTLE

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import InputSource, Job, Output
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import InputSource, Job, Output
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.store import Artifacts
 

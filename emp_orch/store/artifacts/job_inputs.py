@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from msgspec.structs import replace
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.input_hosts import refusal
-from emp_orch.jobs.inputs import Content, GivenInput, LocalFile
-from emp_orch.jobs.model import InputSource
-from emp_orch.jobs.submission import BadSubmission, Submission
+from emp_orch.jobs.document.input_hosts import refusal
+from emp_orch.jobs.document.inputs import Content, GivenInput, LocalFile
+from emp_orch.jobs.document.model import InputSource
+from emp_orch.jobs.document.submission import BadSubmission, Submission
 from emp_orch.settings import InputLimits
 from emp_orch.store.artifacts.assets import Asset, Assets, NoSuchAsset
 from emp_orch.store.queue.submit import new_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from emp_orch.jobs.preview import Preview, is_shown
+from emp_orch.jobs.document.preview import Preview, is_shown
 from emp_orch.store.redis.client import Client, within
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.outputs import safe_content_type, safe_name, unique_name
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.outputs import safe_content_type, safe_name, unique_name
 from emp_orch.store.artifacts.url import CannotStore, NoSuchArtifact
 
 if TYPE_CHECKING:

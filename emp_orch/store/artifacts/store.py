@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import Output
-from emp_orch.jobs.outputs import is_safe_id, place_of
+from emp_orch.jobs.document.model import Output
+from emp_orch.jobs.document.outputs import is_safe_id, place_of
 from emp_orch.store.artifacts.run import RunFolder, Writing
 from emp_orch.store.artifacts.url import (
     BadArtifactsUrl,

@@ -9,7 +9,7 @@ from typing import Any
 
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.images import STORES, way_to_store
-from emp_orch.jobs.outputs import Recorded, is_safe_id, place_of, url_holds_login
+from emp_orch.jobs.document.outputs import Recorded, is_safe_id, place_of, url_holds_login
 
 # How often s3fs begins anew what botocore has given up after some tries; its own five are minutes of silence.
 S3_TRIES = 2

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.workflows import Classes, Services
+from emp_orch.jobs.document.workflows import Classes, Services
 from emp_orch.store.fleet.generations import generation_mark, read_generation
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.redis.client import Client, within

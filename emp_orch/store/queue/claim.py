@@ -14,14 +14,14 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.full_disk import is_of_full_disk
-from emp_orch.jobs.model import Crash, Job, JobError, Progress, Result
-from emp_orch.jobs.offers import Needs, Offers, both
-from emp_orch.jobs.poison import is_poison, of_poison, with_crash
-from emp_orch.jobs.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, signature, unmet
-from emp_orch.jobs.retry import Cause, End, Requeue, decide
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import ENDED, JobStatus
+from emp_orch.jobs.document.model import Crash, Job, JobError, Progress, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.matching.offers import Needs, Offers, both
+from emp_orch.jobs.matching.requirements import ALWAYS_ASKED, Requirements, asked_of, canonical, signature, unmet
+from emp_orch.jobs.outcome.full_disk import is_of_full_disk
+from emp_orch.jobs.outcome.poison import is_poison, of_poison, with_crash
+from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
 from emp_orch.store.queue.codec import JobDamaged, claimed, place_of
 from emp_orch.store.queue.confirmed import Confirmed
 from emp_orch.store.queue.scripts import Scripts

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import Damaged
-from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, JobSummary, Progress, Result
-from emp_orch.jobs.offers import Needs, both
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import ENDED, HELD, JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Crash, HistoryEntry, InputSource, Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import Needs, both
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.redis.damaged import DAMAGED
 
 # A larger payload is kept apart, so that lists need not read it.

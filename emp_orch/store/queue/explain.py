@@ -15,12 +15,20 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.observed import SeenWorker
 from emp_orch.fleet.model.workers import known_workers
-from emp_orch.jobs.explain import Candidate, Explanation, Standing, explain, why_waiting
-from emp_orch.jobs.model import JobSummary
-from emp_orch.jobs.offers import Offers, digests_in
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import ENDED, HELD, JobStatus
-from emp_orch.jobs.workable import DesiredWorker, Possible, Unworkable, Workable, judge, judge_all, workers_in_words
+from emp_orch.jobs.document.model import JobSummary
+from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.matching.explain import Candidate, Explanation, Standing, explain, why_waiting
+from emp_orch.jobs.matching.offers import Offers, digests_in
+from emp_orch.jobs.matching.requirements import Requirements
+from emp_orch.jobs.matching.workable import (
+    DesiredWorker,
+    Possible,
+    Unworkable,
+    Workable,
+    judge,
+    judge_all,
+    workers_in_words,
+)
 from emp_orch.store.fleet.generations import Generation, read_generation
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.reads import LaneView

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.losses import Count, Loss
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
+from emp_orch.jobs.outcome.losses import Count, Loss
 from emp_orch.store.fleet.events import MAX_EVENTS, encode
 from emp_orch.store.fleet.journal import MAX_ENTRIES
 from emp_orch.store.queue.scripts import Script

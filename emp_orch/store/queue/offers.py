@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.offers import Offers, digest_of
+from emp_orch.jobs.matching.offers import Offers, digest_of
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys

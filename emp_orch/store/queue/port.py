@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from emp_orch.jobs.model import Crash, Job, JobError, Progress, Result
-from emp_orch.jobs.offers import Needs
-from emp_orch.jobs.retry import Cause
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Crash, Job, JobError, Progress, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import Needs
+from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Lease, Waiting
 from emp_orch.store.queue.reads import JobPage
 from emp_orch.store.queue.submit import CancelOutcome, Submitted

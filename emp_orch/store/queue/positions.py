@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from emp_orch.jobs.requirements import canonical
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
+from emp_orch.jobs.matching.requirements import canonical
 from emp_orch.store.queue.codec import JobDamaged, stored
 from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.redis.client import Client

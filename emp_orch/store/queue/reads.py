@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.model import JobSummary
-from emp_orch.jobs.requirements import Requirements
-from emp_orch.jobs.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.document.model import JobSummary
+from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.store.queue.codec import SUMMARY_FIELDS, JobDamaged, place_of, summary_from
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED

@@ -7,11 +7,11 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from emp_orch.jobs.model import Job, JobError, Result
-from emp_orch.jobs.requirements import Requirements, canonical
-from emp_orch.jobs.retry import Cause, End, decide
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.model import Job, JobError, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.matching.requirements import Requirements, canonical
+from emp_orch.jobs.outcome.retry import Cause, End, decide
 from emp_orch.store.queue.claim import Claimed, Lease, RunRef, secrets_of
 from emp_orch.store.queue.codec import JobDamaged, claimed
 from emp_orch.store.queue.scripts import Scripts

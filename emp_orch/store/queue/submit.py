@@ -16,12 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.jobs.model import Job
-from emp_orch.jobs.offers import model_key
-from emp_orch.jobs.requirements import Requirements, canonical, signature
-from emp_orch.jobs.secrets import forgotten
-from emp_orch.jobs.states import ENDED, JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Job
+from emp_orch.jobs.document.secrets import forgotten
+from emp_orch.jobs.document.states import ENDED, JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import model_key
+from emp_orch.jobs.matching.requirements import Requirements, canonical, signature
 from emp_orch.store.queue.codec import encoded, job_from, place_of, stored
 from emp_orch.store.queue.confirmed import Confirmed
 from emp_orch.store.queue.reads import JobPage, JobReads, LaneView, Wanted

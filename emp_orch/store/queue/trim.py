@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.jobs.states import JobStatus
+from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.scripts import Scripts
 
 # Ended jobs of each status that are kept at most, unless the fleet keeps more (`Queue.keep_ended`).

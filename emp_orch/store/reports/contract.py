@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 from emp_orch.fleet.model.observed import DamagedKey
-from emp_orch.jobs.states import ENDED
+from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.fleet.leader import MAX_LEASE_MS
 from emp_orch.store.queue.codec import place_of
 from emp_orch.store.redis.client import Client, time_ms

@@ -17,9 +17,10 @@ from connector_support import Stage, job_of
 from queue_support import until
 
 from emp_orch.connectors.base import InputFile, RunFailed, StillRuns
-from emp_orch.connectors.comfyui import ComfyUI, follow
+from emp_orch.connectors.comfyui import ComfyUI
+from emp_orch.connectors.comfyui.run import follow
 from emp_orch.fleet.model.observed import ConnectorStatus
-from emp_orch.jobs.model import Result
+from emp_orch.jobs.document.model import Result
 from emp_orch.services.simulation import png
 from emp_orch.services.simulation.versions import Version
 

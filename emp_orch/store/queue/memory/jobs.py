@@ -13,13 +13,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emp_orch.jobs.full_disk import is_of_full_disk
-from emp_orch.jobs.model import Crash, HistoryEntry, InputSource, Job, JobError, Progress, Result
-from emp_orch.jobs.offers import Needs, Offers, both
-from emp_orch.jobs.requirements import Requirements, lane_of, unmet
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Crash, HistoryEntry, InputSource, Job, JobError, Progress, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import Needs, Offers, both
+from emp_orch.jobs.matching.requirements import Requirements, lane_of, unmet
+from emp_orch.jobs.outcome.full_disk import is_of_full_disk
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.queue.submit import FULL_DISK_AVOID_MS, NoSuchJob
 

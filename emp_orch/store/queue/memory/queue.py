@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from emp_orch.jobs.model import Crash, Job, JobError, JobSummary, Progress, Result
-from emp_orch.jobs.offers import Needs, Offers, model_key
-from emp_orch.jobs.poison import is_poison, of_poison, with_crash
-from emp_orch.jobs.retry import Cause, End, Requeue, decide
-from emp_orch.jobs.secrets import Secrets
-from emp_orch.jobs.states import ENDED, HELD, JobStatus
-from emp_orch.jobs.submission import Submission
+from emp_orch.jobs.document.model import Crash, Job, JobError, JobSummary, Progress, Result
+from emp_orch.jobs.document.secrets import Secrets
+from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
+from emp_orch.jobs.document.submission import Submission
+from emp_orch.jobs.matching.offers import Needs, Offers, model_key
+from emp_orch.jobs.outcome.poison import is_poison, of_poison, with_crash
+from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.queue.claim import WAIT_S, Claimed, Lease, Waiting
 from emp_orch.store.queue.lua.prelude import WAIT_GRACE_MS, WAKE_ANSWER_MS

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.jobs.offers import Offers
-from emp_orch.jobs.requirements import Requirements, unmet
+from emp_orch.jobs.matching.offers import Offers
+from emp_orch.jobs.matching.requirements import Requirements, unmet
 from emp_orch.store.queue.claim import MAX_AT_HAND
 
 

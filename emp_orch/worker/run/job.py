@@ -1,0 +1,421 @@
+"""One claimed job: run it on its connector under its lease, watch for reasons to stop, name the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from emp_orch.connectors import sanitise
+from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, Sink
+from emp_orch.connectors.http.client import NETWORK
+from emp_orch.connectors.secrecy import kept_out_of_the_log
+from emp_orch.jobs.document.model import Crash, JobError, Output, Progress, Result
+from emp_orch.jobs.document.secrets import Redaction, Secrets, forgotten
+from emp_orch.jobs.matching.offers import Needs
+from emp_orch.jobs.outcome.retry import Cause
+from emp_orch.store.artifacts.previews import Previews
+from emp_orch.store.artifacts.store import CannotStore
+from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef
+from emp_orch.store.redis.client import redacted, within
+from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.files.input_urls import CannotFetch
+from emp_orch.worker.files.inputs import Inputs
+from emp_orch.worker.run import full_disk
+from emp_orch.worker.run.preview import Showing
+from emp_orch.worker.run.service_exits import TOLD_S, ServiceEnd, ServiceEnds
+from emp_orch.worker.state import AWAY
+
+log = logging.getLogger("emp.worker")
+
+T = TypeVar("T")
+
+# Progress is published at most this often; the latest value wins.
+PROGRESS_EVERY_S = 0.25
+# How long a service may take to stop a run, before it is left to itself.
+INTERRUPT_S = 10.0
+RETRY_S = 0.5
+# How long a run waits at most until its id is on its way to Redis: an id before it may still be.
+SENT_S = 1.0
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    result: Result
+
+
+class NotDone(Struct, frozen=True, kw_only=True):
+    """`crash`: the service ended during the run, and nobody else can have done it. `unsaved`: what it made could not be
+    saved.
+    """
+
+    cause: Cause
+    error: JobError
+    crash: Crash | None = None
+    unsaved: bool = False
+
+
+class Cancelled(Struct, frozen=True, kw_only=True):
+    """The run was stopped because someone asked for it. `reason`: what is to be said of that."""
+
+    reason: str = ""
+
+
+class Lost(Struct, frozen=True, kw_only=True):
+    """The lease is gone: the job is another's, or ended; nothing is to be recorded."""
+
+
+class Lacks(Struct, frozen=True, kw_only=True):
+    """The job needs what this worker's service does not have: it was not run, and is for others."""
+
+    needs: Needs
+    reason: str
+
+
+Outcome = Done | NotDone | Cancelled | Lost | Lacks
+
+
+class Stop(StrEnum):
+    """Why a run is stopped before its end."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    DRAIN = "drain"
+    SERVICE_ENDED = "its service ended"
+
+
+STOPS: dict[Lease, Stop | None] = {Lease.OK: None, Lease.CANCEL: Stop.CANCEL, Lease.LOST: Stop.LOST}
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer of `call`, tried again while Redis is away."""
+    while True:
+        try:
+            async with within():
+                return await call()
+        except AWAY:
+            await asyncio.sleep(RETRY_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One claim, the connector it runs on with its binding, where its inputs come from and its outputs go.
+
+    `machine`: the folder of the worker's machine, where word of a service's end is left. `earlier`: a run of this job
+    whose end nobody recorded; what became of it is asked before the job is run again. `folders`: where the service and
+    the worker write, as far as that is of this host.
+    """
+
+    claim: Claimed
+    connector: Connector
+    binding: ServiceBinding
+    artifacts: Saves
+    earlier: RunRef | None = None
+    machine: Path | None = None
+    previews: Previews | None = None
+    inputs: Inputs | None = None
+    folders: tuple[Path, ...] = ()
+
+    def named(self, ref: str) -> RunRef:
+        """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
+        return RunRef(connector=self.binding.connector, url=redacted(self.binding.url), ref=ref)
+
+
+class Saves(Protocol):
+    """Where runs' outputs go: store/artifacts/store, or the API (remote_artifacts)."""
+
+    def run(self, job_id: str, run: str) -> Sink: ...
+
+    async def check(self) -> None: ...
+
+
+class _Noting:
+    """A sink that notes whether something is saved."""
+
+    def __init__(self, sink: Sink, note: Callable[[bool], None]) -> None:
+        self._sink = sink
+        self._note = note
+
+    def begin_anew(self) -> None:
+        self._note(False)
+        self._sink.begin_anew()
+
+    async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
+        self._note(True)
+        return await self._sink.save(name, content_type, chunks)
+
+
+class JobRun:
+    """The run of one claim on one connector."""
+
+    def __init__(self, claims: Claims, given: Assignment, config: WorkerConfig, stopping: asyncio.Event) -> None:
+        self._claims = claims
+        self._given = given
+        self._claim = given.claim
+        self._connector = given.connector
+        self._config = config
+        self._stopping = stopping
+        self._latest = Progress(fraction=0.0)
+        self._progressed = asyncio.Event()
+        self._progressed.set()  # the first message says that the run has begun
+        self._begun = self._saved = self._broken = False
+        self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
+        self._fetching = False
+        # The service was asked to stop the run, and did not.
+        self.runs_on = False
+        self._ref = ""
+        self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
+        self._redaction = Redaction({})
+        self._showing = Showing(given.previews, given.claim.job.id)
+
+    async def run(self) -> Outcome:
+        """The outcome. Only cancellation of the caller is raised."""
+        watches = (
+            *(self._keep_lease(), self._publish(), self._record_ref()),
+            *(self._cancel_notice(), self._too_long(), self._drained(), self._service_ended()),
+            self._showing.run(),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(self._on_connector(), name=f"run {self._claim.job.id}")
+            watchers = [tasks.create_task(w) for w in watches]
+            try:
+                await asyncio.wait([run, *watchers], return_when=asyncio.FIRST_COMPLETED)
+                if run.done():
+                    return self._own_cancellation() if run.cancelled() else await self._explained(run.result())
+                reason = next(w.result() for w in watchers if w.done())
+                log.info("job %s is stopped: %s", self._claim.job.id, reason)
+                return await self._stopped(run, reason)
+            finally:
+                for task in (run, *watchers):
+                    task.cancel()
+
+    async def _on_connector(self) -> Outcome:
+        """The outcome in a form that can be recorded, whatever the connector gave, without the job's secrets."""
+        secrets = await patiently(partial(self._claims.secrets, self._claim))
+        if secrets is None:
+            words = f"the job cannot run: {forgotten(self._claim.job.secrets)}; submit it again"
+            return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+        self._redaction = Redaction(secrets.values)
+        with kept_out_of_the_log(self._redaction):
+            match await self._given_by_connector(secrets):
+                case Done(result=result) if fault := sanitise.fault_of(result):
+                    words = self._redaction.text(f"connector {self._connector.kind}: {fault}")
+                    return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+                case Done(result=result):
+                    return Done(result=self._redaction.result(result))
+                case NotDone(error=error) as outcome:
+                    error = self._redaction.error(sanitise.error_of(error))
+                    error = await full_disk.told(error, self._config.machine_id, self._given.folders)
+                    return msgspec.structs.replace(outcome, error=error)
+                case outcome:
+                    return outcome
+
+    async def _given_by_connector(self, secrets: Secrets) -> Outcome:
+        async def on_progress(progress: Progress) -> None:
+            self._latest = self._redaction.progress(sanitise.progress_of(progress))
+            self._progressed.set()
+
+        async def on_began(ref: str) -> None:
+            self._begun = True
+            if len(ref) > sanitise.MAX_REF_CHARS:
+                log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
+                return
+            self._ref = sanitise.words(ref)
+            sent = asyncio.Event()
+            self._refs.put_nowait((sanitise.words(ref), sent))
+            # A run whose id nobody was told of would be nobody's, should this process end now. Redis' answer is not
+            # waited for: what was written to it arrives.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SENT_S):
+                    await sent.wait()
+
+        job = self._claim.job
+        try:
+            sink = self._given.artifacts.run(job.id, self._claim.run)
+            run = Run(
+                job=job,
+                sink=_Noting(sink, self._note_saved),
+                on_progress=on_progress,
+                on_began=on_began,
+                on_preview=self._showing.take,
+                secrets=secrets.values,
+            )
+            result = await self._recovered(run)
+            if result is None:
+                result = await self._with_inputs(run)
+            if isinstance(result, Result):
+                return Done(result=result)
+            # Another's connector: what is not a Result is not a success, whatever it holds.
+            words = f"the connector {self._connector.kind} gave {type(result).__name__} instead of a Result"
+            return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+        except RunFailed as e:
+            self._broken = isinstance(e.__cause__, NETWORK)
+            if not e.reached and not self._begun and self._given.earlier is None:
+                return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=e.error.message, retryable=True))
+            return NotDone(cause=Cause.FAILED, error=e.error)
+        except CannotFetch as e:
+            return NotDone(cause=Cause.FAILED, error=JobError(message=e.message, retryable=e.retryable))
+        except CannotStore as e:
+            error = JobError(message=e.message, retryable=e.retryable)
+            return NotDone(cause=Cause.FAILED, error=error, unsaved=e.retryable)
+        except Exception as e:  # a faulty connector fails its job, not the worker
+            log.exception("connector %s failed on job %s", self._connector.kind, self._claim.job.id)
+            words = f"the connector {self._connector.kind} broke: {type(e).__name__}: {e}"
+            return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+
+    def _note_saved(self, saved: bool) -> None:
+        self._saved = saved
+
+    async def _explained(self, outcome: Outcome) -> Outcome:
+        """`outcome` with the end of the service for its reason, where that is why; nothing for what will not help."""
+        if not isinstance(outcome, NotDone) or not outcome.error.retryable or outcome.cause is Cause.TIMEOUT:
+            return outcome
+        found = await self._ends.within(TOLD_S if self._broken else 0)
+        return outcome if found is None else self._crashed(found)
+
+    def _crashed(self, found: ServiceEnd) -> NotDone:
+        """A run during which its service ended. What had not begun is not to blame, nor what was through."""
+        error = self._redaction.error(sanitise.error_of(found.error))
+        log.warning("job %s: %s", self._claim.job.id, error.message)
+        if found.asked or (not self._begun and not self._given.earlier):
+            return NotDone(cause=Cause.HANDED_BACK, error=error)
+        crash = None if self._saved else found.crash(self._config.worker_id)
+        return NotDone(cause=Cause.CRASHED, error=error, crash=crash)
+
+    async def _recovered(self, run: Run) -> Any:
+        """What the earlier run came to, followed to its end; None when there is nothing to have of it."""
+        earlier = self._given.earlier
+        if earlier is None or earlier != self._given.named(earlier.ref) or not isinstance(self._connector, Recovers):
+            return None
+        log.info("job %s: asking what became of its run %s", run.job.id, earlier.ref)
+        return await self._connector.recover(run, earlier.ref, wait=True)
+
+    async def _with_inputs(self, run: Run) -> Any:
+        """The connector's result, once the job's input files are there."""
+        if not run.job.inputs or self._given.inputs is None:
+            return await self._connector.run(run)
+        async with contextlib.AsyncExitStack() as open_:
+            self._fetching = True
+            try:
+                inputs = await open_.enter_async_context(
+                    self._given.inputs.of(
+                        self._claim, lambda words: run.progress(Progress(fraction=0.0, message=words))
+                    )
+                )
+            finally:
+                self._fetching = False
+            return await self._connector.run(dataclasses.replace(run, inputs=inputs))
+
+    def _own_cancellation(self) -> Outcome:
+        """Nobody here cancelled the run: its connector awaited something that was."""
+        words = f"the connector {self._connector.kind} broke: it cancelled itself"
+        log.error("job %s: %s", self._claim.job.id, words)
+        return NotDone(cause=Cause.FAILED, error=JobError(message=words))
+
+    async def _stopped(self, run: asyncio.Task[Outcome], reason: Stop) -> Outcome:
+        """Interrupt the service, give the run a moment to end, and say what that makes of the job."""
+        ignored = ""
+        if self._fetching:  # the service knows nothing of it yet
+            run.cancel()
+            await asyncio.wait([run])
+        if reason is not Stop.SERVICE_ENDED:
+            ignored = await self._interrupt(run)
+        if not run.done():
+            self.runs_on = reason is not Stop.SERVICE_ENDED
+            run.cancel()
+            await asyncio.wait([run])
+        if reason is Stop.LOST:
+            return Lost()
+        if not run.cancelled() and isinstance(outcome := run.result(), Done):
+            return outcome  # it was through before the interruption reached it
+        match reason:
+            case Stop.SERVICE_ENDED:
+                found = self._ends.found()
+                words = "its service ended"  # somebody removed the word of it meanwhile
+                gone = NotDone(cause=Cause.CRASHED, error=JobError(message=words, retryable=True))
+                return gone if found is None else self._crashed(found)
+            case Stop.CANCEL:
+                return Cancelled(reason=ignored)
+            case Stop.TIMEOUT:
+                words = f"it ran longer than {self._config.job_timeout_s:g} s" + (f", and {ignored}" if ignored else "")
+                return NotDone(cause=Cause.TIMEOUT, error=JobError(message=words, retryable=True))
+            case Stop.DRAIN:
+                words = f"worker {self._config.worker_id} shuts down"
+                return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=words, retryable=True))
+
+    async def _interrupt(self, run: asyncio.Task[Outcome]) -> str:
+        """Have the service stop the run; what is to be said when it was told to, and did not."""
+        ignored = ""
+        try:
+            async with asyncio.timeout(INTERRUPT_S):
+                await self._connector.cancel()
+                ignored = " ".join(filter(None, ("its run", self._ref, "ignores the interrupt")))
+                await asyncio.wait([run])
+        except (RunFailed, TimeoutError) as e:
+            log.warning("the service did not stop the run: %s", e or ignored or "no answer in time")
+        except Exception:  # a faulty connector fails its job, not the worker
+            log.exception("connector %s failed to stop job %s", self._connector.kind, self._claim.job.id)
+        return "" if run.done() else ignored
+
+    # reasons to stop
+
+    async def _keep_lease(self) -> Stop:
+        while True:
+            await asyncio.sleep(self._config.lease_s / 3)
+            if stop := STOPS[await patiently(partial(self._claims.renew, self._claim))]:
+                return stop
+
+    async def _publish(self) -> Stop:
+        while True:
+            await self._progressed.wait()
+            self._progressed.clear()
+            # The latest at each try: Redis may be away for a while.
+            if stop := STOPS[await patiently(lambda: self._claims.progress(self._claim, self._latest))]:
+                return stop
+            await asyncio.sleep(PROGRESS_EVERY_S)
+
+    async def _record_ref(self) -> Stop:
+        while True:
+            ref, sent = await self._refs.get()
+            named = self._given.named(ref)
+            log.info("job %s is %s on %s", self._claim.job.id, named.ref, named.url)
+            async with asyncio.TaskGroup() as tasks:
+                recording = tasks.create_task(patiently(partial(self._claims.began, self._claim, named)))
+                await asyncio.sleep(0)  # its first step writes to Redis
+                sent.set()
+            if stop := STOPS[recording.result()]:
+                return stop
+
+    async def _cancel_notice(self) -> Stop:
+        while True:
+            try:
+                await self._claims.cancel_notice(self._claim.job.id)
+                return Stop.CANCEL
+            except AWAY:
+                await asyncio.sleep(RETRY_S)
+
+    async def _too_long(self) -> Stop:
+        await asyncio.sleep(self._config.job_timeout_s)
+        return Stop.TIMEOUT
+
+    async def _service_ended(self) -> Stop:
+        """At once, where the connector would wait for it to come back. What is being saved may be had from the next."""
+        await self._ends.wait()
+        if self._saved:
+            await asyncio.Event().wait()  # until the run is over by itself
+        return Stop.SERVICE_ENDED
+
+    async def _drained(self) -> Stop:
+        await self._stopping.wait()
+        await asyncio.sleep(self._config.drain_timeout_s)
+        return Stop.DRAIN
