@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from emp_orch.errors import EmpError
@@ -151,6 +151,6 @@ class Sequence:
         await self._programs.touch()
 
 
-def announced_by(programs: list[str]) -> set[str]:
+def announced_by(programs: Iterable[str]) -> set[str]:
     """The announcement keys of programs that were replaced: they will be announced again."""
     return {f"started:{name}" for name in programs}
