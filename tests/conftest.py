@@ -1,4 +1,4 @@
-"""Being here puts tests/ on the path, so that tests import their support modules.
+"""What all tests need: Hypothesis' profile, Ctrl-C that works, and no skips in CI.
 
 In CI a skipped test is a failure: what it needs is installed there.
 """

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from browser_support import ARGS, CHROMIUM, Watched
-from http_fixtures import new_http_stack
-from http_support import Producer, Stack
 from playwright.async_api import Browser, async_playwright
 
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.redis.keys import Keys
+from support.http.browser import ARGS, CHROMIUM, Watched
+from support.http.fixtures import new_http_stack
+from support.http.stack import Producer, Stack
 
 __all__ = ["new_http_stack"]
 

@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import content_disposition_filename, parse_content_disposition, web
-from browser_support import Watched
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from terminal_support import HOSTILE
 
 from emp_orch.api.handlers.artifacts import _shown
 from emp_orch.api.stream.frames import Batch, Frame
@@ -20,6 +18,8 @@ from emp_orch.api.stream.sse import HEADERS
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.outputs import safe_name
 from emp_orch.store.fleet.events import Event
+from support.host.terminal import HOSTILE
+from support.http.browser import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

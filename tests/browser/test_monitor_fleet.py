@@ -8,10 +8,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from browser_support import SOON_MS, Watched, problems
-from http_support import eventually
 from playwright.async_api import expect
-from stack import MACHINE, Stack
+
+from support.http.browser import SOON_MS, Watched, problems
+from support.http.stack import eventually
+from support.stack.stack import MACHINE, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

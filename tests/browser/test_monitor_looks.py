@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from browser_support import SOON_MS, Watched, populate
-from http_support import Producer, Stack
 from playwright.async_api import expect
 
 from emp_orch.roles import Role
+from support.http.browser import SOON_MS, Watched, populate
+from support.http.stack import Producer, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

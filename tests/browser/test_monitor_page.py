@@ -8,9 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from browser_support import SOON_MS, Watched, populate
-from http_support import FLEET, Producer, Stack, fleet_of
-from output_support import completed
 from playwright.async_api import expect
 
 from emp_orch.fleet.model.fleet import MachineId
@@ -21,6 +18,9 @@ from emp_orch.jobs.outcome.losses import How, Loss
 from emp_orch.store.fleet.overrides import put_override
 from emp_orch.store.fleet.status import BreakerStatus, RedisStatus, RolloutStatus, read_status, write_status
 from emp_orch.store.queue.submit import Queue
+from support.http.browser import SOON_MS, Watched, populate
+from support.http.outputs import completed
+from support.http.stack import FLEET, Producer, Stack, fleet_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser_support import SOON_MS, Watched, populate, problems
-from http_support import Producer, Stack
-from painter_support import Painter, painting
 from playwright.async_api import expect
 
 from emp_orch.services.simulation.png import Picture, encode
+from support.http.browser import SOON_MS, Watched, populate, problems
+from support.http.stack import Producer, Stack
+from support.worker.painter import Painter, painting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,9 +6,6 @@ import json
 import re
 
 import pytest
-from browser_support import SOON_MS, Watched, populate, problems
-from http_support import FLEET, INPUT_MAX_BYTES, Producer, Stack, eventually, fleet_of
-from output_support import completed
 from playwright.async_api import Browser, Page, expect
 
 from emp_orch.fleet.drift.table import Kind
@@ -17,6 +14,9 @@ from emp_orch.fleet.model.observed import ConnectorStatus, ProgramEnd, ProgramRe
 from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.fleet.overrides import read_overrides
 from emp_orch.store.queue.submit import Queue
+from support.http.browser import SOON_MS, Watched, populate, problems
+from support.http.outputs import completed
+from support.http.stack import FLEET, INPUT_MAX_BYTES, Producer, Stack, eventually, fleet_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

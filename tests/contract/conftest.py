@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from queue_support import SERVERS, Server, running_server
 
 from emp_orch.store.redis.client import Client, client
+from support.redis.server import SERVERS, Server, running_server
 
 
 @pytest.fixture(scope="module", params=SERVERS)

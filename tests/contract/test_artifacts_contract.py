@@ -15,7 +15,6 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from msgspec.structs import replace
-from queue_support import until
 
 from emp_orch.jobs.document.model import Output
 from emp_orch.store.artifacts import run as artifact_run
@@ -27,6 +26,7 @@ from emp_orch.store.artifacts.store import (
     local_url,
     without_login,
 )
+from support.redis.server import until
 
 
 async def chunks_of(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:

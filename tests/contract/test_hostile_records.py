@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from queue_support import job
 
 from emp_orch.jobs.document.model import JobError
 from emp_orch.jobs.document.states import JobStatus
@@ -13,6 +12,7 @@ from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import job
 
 KEYS = Keys()
 

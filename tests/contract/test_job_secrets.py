@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from queue_support import Server, holding, job
 
 from emp_orch.jobs.document.model import JobError, Result
 from emp_orch.jobs.document.secrets import Secrets
@@ -18,6 +17,7 @@ from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import NotNow, Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import Server, holding, job
 
 KEYS = Keys("t:")
 ABLE = {"services": ["simulation"]}

@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fleet_support import SIMULATION, one
-from queue_support import until
 
 from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.seals import KEY_BYTES, OrdersKey
@@ -20,6 +18,8 @@ from emp_orch.store.fleet.leader import Elsewhere, Leadership, Mandate, NotLeade
 from emp_orch.store.fleet.status import FleetStatus, read_status, write_status
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
+from support.fleet.fleets import SIMULATION, one
+from support.redis.server import until
 
 KEYS = Keys("t:")
 MACHINE = one([SIMULATION], machine_id="m1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from fleet_support import fleet
 
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.seals import KEY_BYTES, Seal
@@ -13,6 +12,7 @@ from emp_orch.store.acl.machine_scripts import CHANGE_MS, sent_until_ms
 from emp_orch.store.fleet.generations import Generation, publish
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.fleet.fleets import fleet
 
 KEYS = Keys("t:")
 SEAL = Seal(bytes(KEY_BYTES))

@@ -6,7 +6,6 @@ import base64
 import zlib
 
 import pytest
-from queue_support import job
 
 from emp_orch.jobs.document.model import JobError, Result
 from emp_orch.jobs.document.states import JobStatus
@@ -20,6 +19,7 @@ from emp_orch.store.queue.port import ClaimsPort, QueuePort
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import job
 
 KEYS = Keys("t:")
 HAS = Offers(nodes={"SaveImage": ("a", "b")}, outputs=frozenset({"SaveImage"}), models=frozenset({"m.ckpt", "ü.pt"}))

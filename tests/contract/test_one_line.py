@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from queue_support import Server, job
 from redis import exceptions as rexc
 
 from emp_orch.store.fleet.events import Events
@@ -17,6 +16,7 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.one_line import OneLine
 from emp_orch.store.redis.pipelined import Pipelined
 from emp_orch.store.reports.reports import read_worker
+from support.redis.server import Server, job
 
 KEYS = Keys("t:")
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from queue_support import Server
 from redis import exceptions as rexc
 
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.redis.pipelined import Bell, Pipelined
+from support.redis.server import Server
 
 
 @pytest.fixture

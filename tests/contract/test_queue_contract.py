@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from queue_support import job, until
 
 from emp_orch.jobs.document.model import Crash, JobError, Output, Progress, Result
 from emp_orch.jobs.document.states import JobStatus
@@ -20,6 +19,7 @@ from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, NotNow, Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import job, until
 
 ABLE = {"services": ["simulation"], "gpu": 0}
 KEYS = Keys("t:")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from queue_support import job
 
 from emp_orch.jobs.document.model import JobError, Result
 from emp_orch.jobs.document.states import ENDED, JobStatus
@@ -15,6 +14,7 @@ from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import job
 
 KEYS = Keys("t:")
 ABLE = {"services": ["simulation"]}

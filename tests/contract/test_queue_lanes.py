@@ -9,7 +9,6 @@ from math import ceil
 from typing import Any, cast
 
 import pytest
-from queue_support import job, until
 from redis.exceptions import OutOfMemoryError
 
 from emp_orch.jobs.document.model import JobError, Progress, Result
@@ -26,6 +25,7 @@ from emp_orch.store.queue.submit import BATCH, CancelOutcome, NoSuchJob, NotNow,
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Pipelined
+from support.redis.server import job, until
 
 KEYS = Keys("t:")
 ABLE = {"services": ["simulation"]}

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec.structs import replace
-from queue_machine import QueueMachine
-from queue_worlds import TwinWorld, World
 
 from emp_orch.jobs.document.model import Job, JobError
 from emp_orch.jobs.document.states import JobStatus
@@ -25,6 +23,8 @@ from emp_orch.store.queue.memory.jobs import Holding, Jobs, Outcome
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
 from emp_orch.store.queue.reaper import Swept
 from emp_orch.store.queue.submit import CancelOutcome, Submitted
+from support.queue.machine import QueueMachine
+from support.queue.worlds import TwinWorld, World
 
 # Enough for the rarest; it stops at the first failure, and the failure is not made small.
 SEARCH = settings(

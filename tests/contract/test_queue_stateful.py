@@ -12,9 +12,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from queue_machine import QueueMachine
-from queue_support import Server
-from queue_worlds import StoreWorld, TwinWorld, World, slow_clocks
+
+from support.queue.machine import QueueMachine
+from support.queue.worlds import StoreWorld, TwinWorld, World, slow_clocks
+from support.redis.server import Server
 
 DEPTH = int(os.environ.get("EMP_TEST_DEPTH", "1"))
 

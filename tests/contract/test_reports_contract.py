@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import SIMULATION, one, report, worker
 from msgspec import json, structs
-from queue_support import Server, until
 
 from emp_orch.fleet.desired.machines import worker_id
 from emp_orch.fleet.model.observed import MachineReport
@@ -20,6 +18,8 @@ from emp_orch.store.reports.reports import (
     read_reports,
     worker_writer,
 )
+from support.fleet.fleets import SIMULATION, one, report, worker
+from support.redis.server import Server, until
 
 KEYS = Keys("t:")
 M = one([SIMULATION])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from queue_support import Server
 
 from emp_orch.store.acl.rights import TRANSACTION, Lacks, all_channels, all_keys, commands, lacking, name_of
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import Server
+from support.tree import ROOT
 
-DOC = Path(__file__).parents[2] / "docs" / "redis.md"
+DOC = ROOT / "docs" / "redis.md"
 KEYS = Keys("mine:")
 
 

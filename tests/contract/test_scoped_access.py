@@ -7,10 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fleet_support import SIMULATION, one
-from machine_support import KEYS, Box, M
 from msgspec import structs
-from queue_support import Server, free_port, job, until
 from redis import exceptions as rexc
 
 from emp_orch.fleet.model.observed import MachineStatus
@@ -29,6 +26,9 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.refusals import NotLoaded
 from emp_orch.store.reports.reports import machine_writer, read_worker
 from emp_orch.urls import with_login
+from support.fleet.fleets import SIMULATION, one
+from support.machine.machine import KEYS, Box, M
+from support.redis.server import Server, free_port, job, until
 
 PASSWORD = "a/b:c@d"
 USER = user_of("f", M, prefix=KEYS.prefix)

@@ -7,7 +7,6 @@ import asyncio
 import msgspec
 import pytest
 from msgspec import structs
-from queue_support import Server, until
 
 from emp_orch.errors import Unreachable
 from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
@@ -29,6 +28,7 @@ from emp_orch.store.fleet.leader import Leadership, Mandate
 from emp_orch.store.redis.client import Client, WriteRefused, connected, time_ms
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports import reports
+from support.redis.server import Server, until
 
 KEYS = Keys("t:")
 SEAL = Seal(bytes(KEY_BYTES))

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
-from delta_support import Mirror, parted, steady
-from http_support import FLEET, Producer, fleet_of
 
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.stream.changes import Follower
@@ -25,6 +23,8 @@ from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports import changes
 from emp_orch.store.reports.reports import forget_machine, forget_worker
+from support.http.deltas import Mirror, parted, steady
+from support.http.stack import FLEET, Producer, fleet_of
 
 STEPS = 60
 MACHINES = ("m1", "m2", "m3")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from docker_support import Engine, load_machine, own_engine
+
+from support.docker.engine import Engine, load_machine, own_engine
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Holds the base image (docker_support.BASE). Shared: a test removes what it made, and asks only for its own."""
+    """Holds the base image (engine.BASE). Shared: a test removes what it made, and asks only for its own."""
     with own_engine() as made:
         yield made
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_support import Engine
-from stack import Stack, until
+
+from support.docker.engine import Engine
+from support.stack.stack import Stack, until
 
 pytestmark = pytest.mark.timeout(900)
 FARM = ("farm-1", "farm-2", "farm-3")

@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from docker_support import Engine
-
-ROOT = Path(__file__).resolve().parents[2]
+from support.docker.engine import Engine
+from support.tree import ROOT
 
 
 def test_every_turn_is_measured(engine: Engine, machine_image: str, tmp_path: Path) -> None:

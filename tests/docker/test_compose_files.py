@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_support import container, placed, read, text
 
 from emp_orch.fleet.model.fleet import GpuKind, Gpus, Volume
+from support.docker.compose import container, placed, read, text
+from support.tree import TESTS
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = TESTS / "golden"
 
 
 def compose_missing() -> str:

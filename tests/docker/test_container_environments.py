@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_support import Engine
-from stack import Stack
+
+from support.docker.engine import Engine
+from support.stack.stack import Stack
 
 BOX = "box"
 IMAGE = "emp-test-environments:1"

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_support import BASE, Engine
-from stack import Stack, until
+
+from support.docker.engine import BASE, Engine
+from support.stack.stack import Stack, until
 
 BOX = "box"
 LOOPS = "emp-test-loops:1"

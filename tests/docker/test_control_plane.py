@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_support import BASE, Engine, emp_images
-from stack import Stack, until
 
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.runtimes.compose.runtime import folder_digest
+from support.docker.engine import BASE, Engine, emp_images
+from support.stack.stack import Stack, until
 
 CLI = "emp-test-cli:1"
 PARTS = ["redis", "api", "reconcile", "monitor", "eventlog"]

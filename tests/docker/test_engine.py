@@ -6,7 +6,7 @@ import json
 import socket
 from pathlib import Path
 
-from docker_support import BASE, Engine
+from support.docker.engine import BASE, Engine
 
 
 def test_a_container_runs_and_reaches_this_host(engine: Engine) -> None:

@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from docker_far import FarEngine
-from docker_support import BASE, Engine, emp_images, load_base, load_machine, why_not
-from stack import Stack, free_ports, until
 
 from emp_orch.services.simulation import png
+from support.docker.engine import BASE, Engine, emp_images, load_base, load_machine, why_not
+from support.docker.far import FarEngine
+from support.stack.stack import Stack, free_ports, until
 
 FAR = "far"
 PASSWORD = "let-me-in"

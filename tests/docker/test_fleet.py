@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
-from docker_support import Engine
-from stack import Stack, until
 
 from emp_orch.control.plane.packing import own_package
 from emp_orch.images import kept_name
+from support.docker.engine import Engine
+from support.stack.stack import Stack, until
 
 TWO, FOUR = "two", "four"
 HEALED_S = 90.0

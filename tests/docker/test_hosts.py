@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_far import FarEngine
-from docker_ssh import far_away, ssh_door
-from docker_support import load_base, load_machine, why_not
-from stack import Stack, free_ports, until
 
 from emp_orch.control.plane.packing import own_package
+from support.docker.engine import load_base, load_machine, why_not
+from support.docker.far import FarEngine
+from support.docker.ssh import far_away, ssh_door
+from support.stack.stack import Stack, free_ports, until
 
 A, B = "gpu-a", "gpu-b"
 ON_A, ON_B = "one", "two"

@@ -8,11 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from container_support import PASSWORD, USER, Container, GatewayRedis, gateway_redis
-from docker_support import BASE, Engine, emp_images
-from fleet_support import COMFYUI, SIMULATION, fleet, machine
-from machine_support import KEYS, desired, running, sleeper
-from queue_support import job, until
 
 from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
@@ -20,6 +15,11 @@ from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.reports.reports import read_worker
+from support.docker.engine import BASE, Engine, emp_images
+from support.docker.machine import PASSWORD, USER, Container, GatewayRedis, gateway_redis
+from support.fleet.fleets import COMFYUI, SIMULATION, fleet, machine
+from support.machine.machine import KEYS, desired, running, sleeper
+from support.redis.server import job, until
 
 READY_S = 90.0
 

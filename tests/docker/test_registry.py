@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_support import Engine
-from registry_support import PASSWORD, USER, Registry
-from stack import Stack, until
 
 from emp_orch.control.apply import generation as generations
+from support.docker.engine import Engine
+from support.docker.registry import PASSWORD, USER, Registry
+from support.stack.stack import Stack, until
 
 pytestmark = pytest.mark.timeout(600)
 BOX = "box"

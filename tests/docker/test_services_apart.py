@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_support import Engine
-from stack import Stack, until
+
+from support.docker.engine import Engine
+from support.stack.stack import Stack, until
 
 BOX = "box"
 CANARY, MINE = "canary-of-another-service", "what-the-service-was-given"

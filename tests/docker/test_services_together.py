@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from container_support import PASSWORD, Container, gateway_redis
-from docker_support import Engine
-from fleet_support import service
-from machine_support import desired, running
-from queue_support import until
 
 from emp_orch.fleet.model.observed import MachineStatus
 from emp_orch.store.redis.client import client
+from support.docker.engine import Engine
+from support.docker.machine import PASSWORD, Container, gateway_redis
+from support.fleet.fleets import service
+from support.machine.machine import desired, running
+from support.redis.server import until
 
 CALLS = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
 READS = "cat /run/secrets/hub_redis_url; sleep 100000"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack
+
+from support.stack.stack import Stack
 
 
 def _standing(folder: Path, **env: str) -> Iterator[Stack]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from box_support import BOX, Box
-from stack import Stack, until
 
 from emp_orch.fleet.desired.allotment import variables
+from support.stack.box import BOX, Box
+from support.stack.stack import Stack, until
 
 HERE = "here"
 # Each program leaves what it sees in a file of its own.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from queue_support import holding
-from sse_support import stream
-from stack import Stack, until
+
+from support.http.sse import stream
+from support.redis.server import holding
+from support.stack.stack import Stack, until
 
 CANARY = "comfyui-canary-e19b7740"
 SAVED: dict[str, Any] = {

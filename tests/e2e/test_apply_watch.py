@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from stack import MACHINE, Stack, sleeps, until
+
+from support.stack.stack import MACHINE, Stack, sleeps, until
 
 
 class Watch:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from stack import Stack
+
+from support.stack.stack import Stack
 
 NO_TRACEBACK = "Traceback (most recent call last)"
 

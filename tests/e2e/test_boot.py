@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack, until
-from systemd_support import Host
+
+from support.host.systemd import Host
+from support.stack.stack import Stack, until
 
 TINY = """\
 version: 1

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
-from box_support import BOX, Box
-from stack import Stack, until
 
 from emp_orch.jobs.document.states import ENDED
 from emp_orch.services.simulation import png
+from support.stack.box import BOX, Box
+from support.stack.stack import Stack, until
 
 LARGE = 192 * 1024**2
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "back"}}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import aiohttp
 import yaml
-from stack import MACHINE, Stack, until
 
 from emp_orch.procident import alive
+from support.stack.stack import MACHINE, Stack, until
 
 
 def _edit(stack: Stack, **changes: object) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_support import TWIN, make_checkout
-from stack import MACHINE, Stack, until
 
 from emp_orch.services.simulation.png import decode
+from support.comfyui.checkout import TWIN, make_checkout
+from support.stack.stack import MACHINE, Stack, until
 
 SLOTS = ("comfyui-gpu0", "comfyui-gpu1")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_support import TWIN, make_checkout
-from stack import Stack, until
 
 from emp_orch.services.simulation.png import decode
+from support.comfyui.checkout import TWIN, make_checkout
+from support.stack.stack import Stack, until
 
 EMP_YAML = """\
 version: 1

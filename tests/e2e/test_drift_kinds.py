@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from drift_support import KEYS, Lab, Sight
 
 from emp_orch.fleet.drift.kinds import Kind
+from support.stack.drift import KEYS, Lab, Sight
 
 Step = Callable[[Lab], None]
 

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from box_support import BOX, Box
-from stack import Stack, until
+
+from support.stack.box import BOX, Box
+from support.stack.stack import Stack, until
 
 SECRET = "s3cret-of-the-box"
 PROGRAMS = ("supervisord", "agent", "simulation", "teller", "redis-worker-gpu0")

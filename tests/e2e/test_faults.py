@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import redis
-from stack import MACHINE, Stack, until
 
 from emp_orch.procident import ProcessIdentity, alive
 from emp_orch.runtimes.process.supervisor import Supervisor
+from support.stack.stack import MACHINE, Stack, until
 
 CONTROL = ("supervisord", "redis", "api", "monitor", "reconcile", "eventlog")
 PROGRAMS = (

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from load_jobs import ASKED, BATCH, Kind, Load, allowed, beside, misplaced, planned
-from stack import MACHINE, Stack, until
-from worker_support import KEYS
 
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.redis.client import client, drop_idle
+from support.load.jobs import ASKED, BATCH, Kind, Load, allowed, beside, misplaced, planned
+from support.stack.stack import MACHINE, Stack, until
+from support.worker.processes import KEYS
 
 JOBS = 300
 GPUS = 3

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import MACHINE, Stack
+
+from support.stack.stack import MACHINE, Stack
 
 NAME = 'my fleet\'s 100% "$x"; #1 ü\\n'
 

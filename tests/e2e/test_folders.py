@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack, until
 
 from emp_orch import marks
 from emp_orch.procident import ProcessIdentity, alive
+from support.stack.stack import Stack, until
 
 MACHINE = "box"
 

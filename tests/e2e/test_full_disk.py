@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_disk import SmallDisk, small_disk
-from stack import MACHINE, Stack, until
 
 from emp_orch.marks import marked
 from emp_orch.procident import ProcessIdentity, alive
+from support.host.small_disk import SmallDisk, small_disk
+from support.stack.stack import MACHINE, Stack, until
 
 # What is killed meanwhile, by its mark; each starts again without room for a note of it.
 KILLED = ("agent", "simulation", "reconcile")

@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 import redis
 import yaml
-from stack import MACHINE, Stack, sleeps, until
+
+from support.stack.stack import MACHINE, Stack, sleeps, until
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
-from stack import MACHINE, Stack, until
 
 from emp_orch.procident import ProcessIdentity, alive
 from emp_orch.runtimes.process.supervisor import Supervisor
 from emp_orch.store.fleet.commands import Command
 from emp_orch.store.fleet.events import decode
 from emp_orch.store.fleet.status import FleetStatus
+from support.stack.stack import MACHINE, Stack, until
 
 PROGRAMS = ("supervisord", "agent", "simulation", "comfyui-gpu0", "redis-worker-gpu0")
 FLEET = "test"

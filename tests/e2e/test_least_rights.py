@@ -14,14 +14,15 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from queue_support import Server, running_server
-from redis_tls import tls
-from stack import MACHINE, Stack
 
 from emp_orch.store.redis.client import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS
+from support.redis.server import Server, running_server
+from support.redis.tls import tls
+from support.stack.stack import MACHINE, Stack
+from support.tree import ROOT
 
 WORKER = f"{MACHINE}-worker-0"
-DOC = Path(__file__).parents[2] / "docs" / "redis.md"
+DOC = ROOT / "docs" / "redis.md"
 PASSWORD = "o/n@l:y#t?h%i&s+%20"
 
 

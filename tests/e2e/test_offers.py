@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stack import MACHINE, Stack, until
+
+from support.stack.stack import MACHINE, Stack, until
 
 SIMULATION = """    builtin: simulation
     port: {port} """

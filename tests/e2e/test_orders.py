@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from stack import MACHINE, Stack, until
 
 from emp_orch.procident import alive
+from support.stack.stack import MACHINE, Stack, until
 
 FRAGILE = "fragile"
 

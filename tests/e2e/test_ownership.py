@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import MACHINE, Stack, until
 
 from emp_orch.procident import alive, identify, locked, place
+from support.stack.stack import MACHINE, Stack, until
 
 
 @pytest.fixture

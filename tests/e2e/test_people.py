@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from stack import MACHINE, Stack
+
+from support.stack.stack import MACHINE, Stack
 
 BOX, SECRET = "box", "s3cret-of-the-machine"
 

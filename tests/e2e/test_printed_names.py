@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import aiohttp
 import pytest
 from click.testing import CliRunner, Result
-from stack import MACHINE, Stack, until
 
 from emp_orch.cli.main import cli
 from emp_orch.cli.output.names import known_names
 from emp_orch.control.logs.files import CONTROL
 from emp_orch.fleet.model.names import Name, Names
 from emp_orch.runtimes.process.supervisor import Supervisor
+from support.stack.stack import MACHINE, Stack, until
 
 PRINTING = (
     *(("status",), ("status", "-a"), ("diff",), ("diff", "--json"), ("explain",), ("explain", "--json"), ("doctor",)),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from proxy_support import counting_proxy
-from stack import MACHINE, Stack
+from support.servers.proxy import counting_proxy
+from support.stack.stack import MACHINE, Stack
 
 PICTURE = "http://pictures.invalid/a.png"
 # In no_proxy, and nobody has it: straight means that no address is found.

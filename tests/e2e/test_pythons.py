@@ -13,10 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from debian_support import root_tar, run, tools
-from stack import Stack
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.host.debian import root_tar, run, tools
+from support.stack.stack import Stack
+from support.tree import ROOT
+
 SYSTEM = Path("/usr/bin/python3")
 # Debian 13, and what the README says to install.
 SUITE, PACKAGES = "trixie", "make,python3-venv"

@@ -19,10 +19,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from load_jobs import BATCH, LANES_OF_A_SERVICE, Kind, Load, allowed, beside, misplaced, planned
-from load_support import Faults, Fleet, faults_of, fleet, processes_of
-from queue_support import free_port, running_server, until
-from worker_support import EMP, KEYS
 
 from emp_orch import settings
 from emp_orch.control.jobs.upkeep import JobCare
@@ -33,6 +29,10 @@ from emp_orch.jobs.matching.requirements import canonical
 from emp_orch.layout import Layout
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.redis.client import TRANSIENT, Client, client
+from support.load.faults import Faults, Fleet, faults_of, fleet, processes_of
+from support.load.jobs import BATCH, LANES_OF_A_SERVICE, Kind, Load, allowed, beside, misplaced, planned
+from support.redis.server import free_port, running_server, until
+from support.worker.processes import EMP, KEYS
 
 JOBS = 2_000
 DEADLINE_S = 240.0

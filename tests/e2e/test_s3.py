@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from s3_support import S3Server
-from stack import MACHINE, Stack, until
 
 from emp_orch.services.simulation import png
+from support.servers.s3 import S3Server
+from support.stack.stack import MACHINE, Stack, until
 
 pytestmark = pytest.mark.timeout(400)
 BUCKET, FOLDER = "renders", "farm/a"

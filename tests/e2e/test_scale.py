@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 
-from stack import MACHINE, Stack
+from support.stack.stack import MACHINE, Stack
 
 
 async def _counts(stack: Stack) -> tuple[int, int, int]:

@@ -15,10 +15,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from sentinel_support import Watched, watched_by_sentinels
-from stack import Stack, until
 
 from emp_orch.connectors.simulation import Request, workflow_of
+from support.redis.sentinel import Watched, watched_by_sentinels
+from support.stack.stack import Stack, until
 
 JOBS = 500
 LOGIN, PASSWORD_THERE = "emp:o%2Fn%40l", "s p@ce/"

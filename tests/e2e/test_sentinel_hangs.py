@@ -9,10 +9,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from sentinel_support import Watched, watched_by_sentinels
-from stack import Stack, until
 
 from emp_orch.connectors.simulation import Request, workflow_of
+from support.redis.sentinel import Watched, watched_by_sentinels
+from support.stack.stack import Stack, until
 
 JOBS = 150
 # A hung primary is left when a deadline (10 s) and as much patience (5 s) are over, in each of some steps.

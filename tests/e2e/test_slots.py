@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from slots_support import Slots, same
-from stack import until
 
 from emp_orch.procident import ProcessIdentity
+from support.stack.slots import Slots, same
+from support.stack.stack import until
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack
+
+from support.stack.stack import Stack
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 import redis
 import yaml
-from queue_support import running_server
-from stack import MACHINE, Stack
 
 from emp_orch.store.fleet.generations import Generation
+from support.redis.server import running_server
+from support.stack.stack import MACHINE, Stack
 
 
 def _history(stack: Stack) -> list[tuple[int, str]]:

@@ -8,10 +8,10 @@ import socket
 from typing import Any
 
 import pytest
-from stack import MACHINE, Stack, until
 
 from emp_orch.runtimes.process.supervisor import Supervisor
 from emp_orch.settings import load, save
+from support.stack.stack import MACHINE, Stack, until
 
 WORKER = "redis-worker-gpu1"
 

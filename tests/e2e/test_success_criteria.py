@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from stack import MACHINE, Stack, until
 
 from emp_orch.store.fleet.events import Event, Events
 from emp_orch.store.redis import client
 from emp_orch.store.redis.keys import Keys
+from support.stack.stack import MACHINE, Stack, until
 
 STARTUP = [
     ("machine_startup", "starting"),

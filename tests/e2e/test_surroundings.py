@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import MACHINE, Stack, until
+
+from support.stack.stack import MACHINE, Stack, until
 
 SHADOWS = ("redis", "supervisor", "aiohttp", "msgspec", "click", "yaml", "email")
 CAP_SYS_RESOURCE = 24

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import aiohttp
-from stack import Stack
+
+from support.stack.stack import Stack
 
 ENV = {"ALL": "value-of-all", "SHOP_1": "value-of-the-first-year", "SHOP_2": "value-of-the-second-year"}
 FIRST = "api: {token: {env: ALL}, tokens: {shop: {token: {env: SHOP_1}, role: submit}}, "

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from queue_support import SERVERS, Server
-from stack import MACHINE, Stack, until
+
+from support.redis.server import SERVERS, Server
+from support.stack.stack import MACHINE, Stack, until
 
 
 @pytest.fixture

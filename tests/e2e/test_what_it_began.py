@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from stack import Stack, until
 
 from emp_orch.errors import Exit
 from emp_orch.procident import ProcessIdentity, identify
+from support.stack.stack import Stack, until
 
 # Three children take what comes on the port; their parent only waits for them.
 SERVER = """\

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stack import Stack, free_ports
 
 from audit.sbom import bill
-
-ROOT = Path(__file__).resolve().parents[2]
+from support.stack.stack import Stack, free_ports
+from support.tree import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from stack import Stack, until
+from support.stack.stack import Stack, until
 
 FLEET = """\
 version: 1

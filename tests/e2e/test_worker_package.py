@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import MACHINE, Stack, until
 
 from emp_orch.procident import ProcessIdentity, alive
+from support.stack.stack import MACHINE, Stack, until
+from support.tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("supervisord", "simulation", "comfyui-gpu0", "comfyui-gpu1")
 DAEMONS = ("api", "monitor", "reconcile", "eventlog")
 WORKERS = ("redis-worker-gpu0", "redis-worker-gpu1")

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from seccomp_support import LANDLOCK
-from stack import until
-from supervision_support import Bare
 
 from emp_orch.machine.apart import HIDDEN, SERVICES_FOLDER, hidden
 from emp_orch.procident import alive
+from support.host.seccomp import LANDLOCK
+from support.machine.supervision import Bare
+from support.stack.stack import until
+from support.tree import TESTS
 
-TESTS = Path(__file__).parents[1]
 SPEAKS = """
 import os, signal, socket, sys
 if "orphan" in sys.argv and os.fork():
@@ -83,7 +83,7 @@ def test_where_services_are_not_apart_supervisord_hears_everybody(bare: Bare) ->
 def test_without_landlock_a_service_starts_as_before(tmp_path: Path, *, filtered: bool, code: int, said: str) -> None:
     (tmp_path / "secret").write_text("canary")
     (tmp_path / "home/machine").mkdir(parents=True)
-    shut = f"import seccomp_support; seccomp_support.refuse({LANDLOCK[0]}, {LANDLOCK[1]})\n" if filtered else ""
+    shut = f"from support.host import seccomp; seccomp.refuse({LANDLOCK[0]}, {LANDLOCK[1]})\n" if filtered else ""
     begin = "import os, sys; from emp_orch.machine import launch; sys.exit(launch.begin(sys.argv[1:], os.environ))"
     done = subprocess.run(
         [sys.executable, "-c", shut + begin, "service", "--", "cat", str(tmp_path / "secret")],

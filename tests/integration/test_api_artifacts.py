@@ -9,12 +9,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack
-from output_support import completed
 
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.queue.submit import Queue
+from support.http.outputs import completed
+from support.http.stack import Producer, Stack
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + secrets.token_bytes(1024 * 1024)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from http_support import INPUT_MAX_BYTES, Producer, Stack
+
+from support.http.stack import INPUT_MAX_BYTES, Producer, Stack
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + secrets.token_bytes(3 * 1024 * 1024)
 DIGEST = f"sha256:{hashlib.sha256(PICTURE).hexdigest()}"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from http_support import Stack
 
 from emp_orch.control.plane.packing import keep_own, own_package
 from emp_orch.runtimes.external.join_tokens import JoinTokens
+from support.http.stack import Stack
 
 # One of this host, and one that it does not have: an engine's bridge may come later than the API.
 HERE, NOT_YET = "127.0.0.2", "203.0.113.7"

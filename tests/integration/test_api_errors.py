@@ -15,10 +15,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack, eventually, fleet_of, free_port
 
 from emp_orch.jobs.document.submission import MAX_JOB_BYTES
 from emp_orch.store.redis.client import ANSWER_S
+from support.http.stack import Producer, Stack, eventually, fleet_of, free_port
 
 
 async def refused(response: aiohttp.ClientResponse, status: int, *words: str) -> None:

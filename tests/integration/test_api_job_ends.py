@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from http_support import Stack, eventually
-from sse_support import stream
-from worker_support import KEYS, Bench, bench
 
 from emp_orch.settings import save
 from emp_orch.store.queue.submit import Queue
+from support.http.sse import stream
+from support.http.stack import Stack, eventually
+from support.worker.processes import KEYS, Bench, bench
 
 Told = list[tuple[str, dict[str, Any]]]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack, eventually
-from sse_support import stream
+
+from support.http.sse import stream
+from support.http.stack import Producer, Stack, eventually
 
 
 async def post(api: aiohttp.ClientSession, path: str, status: int, body: Any = None) -> dict[str, Any]:

@@ -14,15 +14,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from http_support import Stack
-from package_support import Server, digest_of, small
-from queue_support import until
 
 from emp_orch.api.admission import DOWNLOADS
 from emp_orch.control.plane.packing import keep_own, own_package
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.machine.package.fetch import FetchError, fetch
 from emp_orch.store.artifacts.api_access import ApiAccess
+from support.http.stack import Stack
+from support.machine.package import Server, digest_of, small
+from support.redis.server import until
 
 LARGE = secrets.token_bytes(1024) * 32 * 1024
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack, fleet_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from emp_orch.fleet.model.observed import WorkerStatus
@@ -18,6 +17,7 @@ from emp_orch.jobs.document.submission import MAX_JOB_BYTES
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.keys import Keys
+from support.http.stack import Producer, Stack, fleet_of
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from http_support import SERVICES, Producer, Stack, fleet_of
 
 from emp_orch.api.views.fleet import State
 from emp_orch.store.fleet import journal
 from emp_orch.store.fleet.overrides import read_overrides
+from support.http.stack import SERVICES, Producer, Stack, fleet_of
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

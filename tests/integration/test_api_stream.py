@@ -10,12 +10,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from delta_support import Mirror
-from http_support import Producer, Stack, eventually, fleet_of
-from sse_support import Reader, stream
 
 from emp_orch.store.fleet.events import MAX_EVENTS
 from emp_orch.store.reports.reports import forget_worker
+from support.http.deltas import Mirror
+from support.http.sse import Reader, stream
+from support.http.stack import Producer, Stack, eventually, fleet_of
 
 HEARTBEAT_EVERY_S = 15
 

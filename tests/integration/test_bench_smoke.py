@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.tree import ROOT
+
 # Those of emp: no peer is installed for this.
 ROWS = ("emp", "emp, several a claim", "emp worker")
 

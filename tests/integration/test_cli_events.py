@@ -7,10 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from http_support import Process, Producer, Stack, environment, eventually
-
 from emp_orch.store.redis.client import client
 from emp_orch.store.redis.keys import Keys
+from support.http.stack import Process, Producer, Stack, environment, eventually
 
 
 def run(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:

@@ -14,10 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from http_support import Producer, fleet_of
-from queue_support import Server, job, running_server, until
 from test_worker_cli_jobs import emp, write_settings
-from worker_support import EMP, KEYS, Bench, bench
 
 from emp_orch import settings
 from emp_orch.cli.jobs.file import MAX_LINE
@@ -29,6 +26,9 @@ from emp_orch.layout import Layout
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import NoSuchJob, Queue
 from emp_orch.store.redis.client import Client, client
+from support.http.stack import Producer, fleet_of
+from support.redis.server import Server, job, running_server, until
+from support.worker.processes import EMP, KEYS, Bench, bench
 
 
 @pytest.fixture(scope="module")

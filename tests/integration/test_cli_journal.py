@@ -11,8 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fleet_support import SIMULATION, look, one, report, wish
-from http_support import FLEET, Process, Producer, Stack, environment, eventually, fleet_of
 from msgspec import structs
 
 from emp_orch.fleet.journal.entries import Entry
@@ -26,6 +24,8 @@ from emp_orch.store.fleet.requests import Once, Verb, pending
 from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, read_status, write_status
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import forget_worker
+from support.fleet.fleets import SIMULATION, look, one, report, wish
+from support.http.stack import FLEET, Process, Producer, Stack, environment, eventually, fleet_of
 
 KEY = "program-fatal/m1/comfyui-gpu1"
 OPERATION = "start-program/m1/comfyui-gpu1"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from comfyui_workflows import saved
-from connector_support import Stage, job_of, serving
-from queue_support import until
 
 from emp_orch.connectors.comfyui import ComfyUI
 from emp_orch.services.simulation.config import SimulationConfig, folders_below
 from emp_orch.services.simulation.server import Service
+from support.comfyui.workflows import saved
+from support.redis.server import until
+from support.worker.connector import Stage, job_of, serving
 
 
 class Twin:

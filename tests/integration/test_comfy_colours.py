@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connector_support import Stage, job_of
-from queue_support import eventually, free_port
-from worker_support import Daemon
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui import ComfyUI
 from emp_orch.connectors.comfyui.run import attempt
+from support.redis.server import eventually, free_port
+from support.worker.connector import Stage, job_of
+from support.worker.processes import Daemon
 
 JOBS, PICTURES = 100, 4
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from comfy_support import WORKFLOW, Original, run_on, saved_as, workflow
-from connector_support import Stage, job_of, serving
-from queue_support import until
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui import ComfyUI
 from emp_orch.connectors.comfyui.run import client
 from emp_orch.connectors.comfyui.run.isolation import mark_of
+from support.comfyui.peer import WORKFLOW, Original, run_on, saved_as, workflow
+from support.redis.server import until
+from support.worker.connector import Stage, job_of, serving
 
 OTHER = mark_of("another run")
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from connector_support import serving
-from queue_support import job, until
 from test_connector_worker import CONFIG
 from test_lost_jobs import FLEET, LONG_MS, leading
-from worker_support import KEYS, at
 from yarl import URL
 
 from emp_orch import manifest
@@ -29,6 +26,9 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.job import Assignment, JobRun, NotDone
+from support.redis.server import job, until
+from support.worker.connector import serving
+from support.worker.processes import KEYS, at
 
 CANARY = "comfyui-77e1c0a9d3"
 FLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_support import OLD, make_checkout
 
 from emp_orch.procident import ProcessIdentity, recorded
 from emp_orch.render.quoting import escape
+from support.comfyui.checkout import OLD, make_checkout
 
 LAUNCH = (sys.executable, "-m", "emp_orch.machine.launch")
 

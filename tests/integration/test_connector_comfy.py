@@ -11,9 +11,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from connector_support import Stage, job_of, serving
-from queue_support import eventually, free_port, until
-from worker_support import Daemon
 
 from emp_orch.connectors.base import Connector, Recovers, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI
@@ -21,6 +18,9 @@ from emp_orch.connectors.comfyui.run import follow
 from emp_orch.connectors.comfyui.server import session
 from emp_orch.connectors.simulation import Request, Simulation, workflow_of
 from emp_orch.jobs.document.model import Result
+from support.redis.server import eventually, free_port, until
+from support.worker.connector import Stage, job_of, serving
+from support.worker.processes import Daemon
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from connector_support import Stage, job_of, serving
-from queue_support import free_port
 
 from emp_orch.connectors.base import Recovers, RunFailed, StillRuns
 from emp_orch.connectors.http import connector as http_module
@@ -20,6 +18,8 @@ from emp_orch.connectors.http.connector import Http
 from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.document.model import JobError, Result
 from emp_orch.options.base import CannotLoad
+from support.redis.server import free_port
+from support.worker.connector import Stage, job_of, serving
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(200_000)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from comfy_support import WORKFLOW
-from connector_support import Stage, job_of, serving
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.connector import ComfyUI
 from emp_orch.fleet.model.observed import ConnectorStatus, Occupant
+from support.comfyui.peer import WORKFLOW
+from support.worker.connector import Stage, job_of, serving
 
 
 @pytest.fixture

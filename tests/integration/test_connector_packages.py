@@ -13,9 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from connector_support import serving
-from queue_support import Server, eventually, job, until
-from worker_support import KEYS, Bench
 
 from emp_orch.connectors import CannotLoad, ConnectorStatus
 from emp_orch.connectors.registry import load
@@ -26,8 +23,12 @@ from emp_orch.options.base import WrongOption
 from emp_orch.options.registry import check
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
+from support.redis.server import Server, eventually, job, until
+from support.tree import ROOT
+from support.worker.connector import serving
+from support.worker.processes import KEYS, Bench
 
-DOC = Path(__file__).parents[2] / "docs/connectors.md"
+DOC = ROOT / "docs/connectors.md"
 FAULTLESS = """
 from emp_orch.connectors import ConnectorReport, ConnectorStatus, Progress, Result, RunFailed
 

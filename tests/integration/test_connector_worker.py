@@ -11,9 +11,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from connector_support import job_of, serving
-from queue_support import Server, eventually, job, until
-from worker_support import KEYS, Bench, known_by_its_service
 
 from emp_orch.connectors.base import Run
 from emp_orch.connectors.simulation import Simulation
@@ -28,6 +25,9 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.run.job import Assignment, Done, JobRun, Lost, NotDone
+from support.redis.server import Server, eventually, job, until
+from support.worker.connector import job_of, serving
+from support.worker.processes import KEYS, Bench, known_by_its_service
 
 CONFIG = WorkerConfig(
     machine_id=MachineId("m"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from queue_support import eventually, job
-from worker_support import KEYS, Bench
-
 from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
+from support.redis.server import eventually, job
+from support.worker.processes import KEYS, Bench
 
 RARELY = ("--probe", "60")
 

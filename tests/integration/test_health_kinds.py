@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_support import HEALTH, service
-from machine_support import Box, desired
 from msgspec import structs
-from queue_support import Server, until
-from stack import free_ports
 
 from emp_orch.fleet.model.fleet import Health, SecretRef, Service
 from emp_orch.fleet.model.observed import ProgramReport
 from emp_orch.machine.health.check_command import CHECK
 from emp_orch.store.redis.client import Client
+from support.fleet.fleets import HEALTH, service
+from support.machine.machine import Box, desired
+from support.redis.server import Server, until
+from support.stack.stack import free_ports
 
 LISTEN = (
     "import socket, sys, time; s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET);"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
-from connector_support import serving
 from yarl import URL
 
 from emp_orch.worker.files.input_urls import CannotFetch, UrlRules, fetch
+from support.worker.connector import serving
 
 MAX = 1000
 SECRET = "sig=topsecret"

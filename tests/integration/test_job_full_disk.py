@@ -8,11 +8,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from comfyui_workflows import a_color, saved
-from connector_support import serving
-from queue_support import job, until
-from small_disk import SmallDisk, small_disk
-from worker_support import KEYS, Bench
 
 from emp_orch.jobs.document.model import Job, JobError
 from emp_orch.jobs.document.states import ENDED, JobStatus
@@ -21,6 +16,11 @@ from emp_orch.services.simulation import png
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
+from support.comfyui.workflows import a_color, saved
+from support.host.small_disk import SmallDisk, small_disk
+from support.redis.server import job, until
+from support.worker.connector import serving
+from support.worker.processes import KEYS, Bench
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "x.png"}}
 

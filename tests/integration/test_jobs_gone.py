@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from queue_support import Server, job, running_server
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
@@ -24,6 +23,7 @@ from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import Server, job, running_server
 
 MIB = 1024**2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from http_support import FLEET, Producer, Stack, fleet_of
 from msgspec import structs
 
 from emp_orch.api.app import build_context
@@ -13,6 +12,7 @@ from emp_orch.fleet.model.fleet import RuntimeKind
 from emp_orch.redis_users import user_of
 from emp_orch.runtimes.external.join_tokens import JoinTokens
 from emp_orch.store.acl.users import grant
+from support.http.stack import FLEET, Producer, Stack, fleet_of
 
 
 @pytest.mark.parametrize("known", [True, False])

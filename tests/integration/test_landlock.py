@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from seccomp_support import LANDLOCK
 
 from emp_orch.landlock import why_not
+from support.host.seccomp import LANDLOCK
+from support.tree import TESTS
 
-TESTS = Path(__file__).parents[1]
 HEAD = """
 import os, pathlib, subprocess, sys, threading
 from emp_orch.landlock import Fence, Unavailable, within, why_not
@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 def does(script: str, root: Path, *, filtered: int = 0, calls: tuple[int, int] = LANDLOCK) -> str:
     """What `script` prints; it must succeed. `filtered`: what its kernel answers when asked for a Landlock."""
-    shut = f"import seccomp_support; seccomp_support.refuse({calls[0]}, {calls[1]}, {filtered})\n"
+    shut = f"from support.host import seccomp; seccomp.refuse({calls[0]}, {calls[1]}, {filtered})\n"
     done = subprocess.run(
         [sys.executable, "-c", (shut if filtered else "") + script, str(root)],
         capture_output=True,

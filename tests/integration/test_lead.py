@@ -6,12 +6,12 @@ import asyncio
 import logging
 
 import pytest
-from queue_support import until
 
 from emp_orch.control.reconciler.leadership import Lead
 from emp_orch.store.fleet.leader import Mandate, NotLeader
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import until
 
 KEYS = Keys("lead:")
 # Of another host's reconcilers: nobody here can tell whether they live.

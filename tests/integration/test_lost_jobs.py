@@ -13,8 +13,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import structs
-from queue_support import Server, job, running_server, until
-from worker_support import KEYS, Bench, at, bench, known_by_its_service
 
 from emp_orch import manifest
 from emp_orch.connectors.simulation import Request, workflow_of
@@ -28,6 +26,8 @@ from emp_orch.store.queue.claim import Claims, RunRef
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
+from support.redis.server import Server, job, running_server, until
+from support.worker.processes import KEYS, Bench, at, bench, known_by_its_service
 
 FLEET = """
 version: 1

@@ -8,8 +8,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 from msgspec import structs
-from queue_support import job, until
-from worker_support import KEYS, Bench, at, known_by_its_service
 
 from emp_orch import manifest
 from emp_orch.control.jobs.lost_jobs import LostJobs
@@ -19,6 +17,8 @@ from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.submit import CancelOutcome, Queue
 from emp_orch.store.redis.client import Client
+from support.redis.server import job, until
+from support.worker.processes import KEYS, Bench, at, known_by_its_service
 
 FLEET = """
 version: 1

@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fleet_support import service
-from machine_support import KEYS, Box, M, desired, running, sleeper
-from queue_support import Server
 
 from emp_orch.fleet.desired.machines import DesiredMachine
 from emp_orch.fleet.model.fleet import SecretRef, Stop
 from emp_orch.machine.healthcheck import verdict
 from emp_orch.procident import ProcessIdentity, alive
 from emp_orch.store.redis.client import Client
+from support.fleet.fleets import service
+from support.machine.machine import KEYS, Box, M, desired, running, sleeper
+from support.redis.server import Server
 
 DEAF = ("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
 

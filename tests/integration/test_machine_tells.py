@@ -10,15 +10,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fleet_support import HEALTH, service
-from machine_support import KEYS, Box, M, desired, running, sleeper, web
-from queue_support import Server, free_port, until
 
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus, ProgramState
 from emp_orch.host import gpus
 from emp_orch.store.fleet.commands import CommandVerb
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.reports.reports import machine_writer
+from support.fleet.fleets import HEALTH, service
+from support.machine.machine import KEYS, Box, M, desired, running, sleeper, web
+from support.redis.server import Server, free_port, until
 
 READY = MachineStatus.READY
 

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from endpoint_support import Endpoint
-from queue_support import Server, job, running_server, until
 
 from emp_orch.api import app
 from emp_orch.jobs.document.model import Result
@@ -20,6 +18,8 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis import client as connect
 from emp_orch.store.redis.client import TRANSIENT, Client, client
 from emp_orch.store.redis.keys import Keys
+from support.redis.endpoint import Endpoint
+from support.redis.server import Server, job, running_server, until
 
 KEYS = Keys("t:")
 

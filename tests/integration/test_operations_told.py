@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from fleet_support import one, wish
-
 from emp_orch.control.reconciler.execute import Executor
 from emp_orch.control.reconciler.operations import Operations
 from emp_orch.fleet.journal.entries import Entry
@@ -16,6 +14,7 @@ from emp_orch.layout import Layout
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.fleet.fleets import one, wish
 
 FORGET = Operation(
     verb=Verb.FORGET_WORKER, machine_id=MachineId("m"), worker_id=WorkerId("m-worker-9"), cause="", origin=""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from package_support import digest_of, files_below, small, tar_of
 
 from emp_orch.errors import EmpError
 from emp_orch.isolation import USERS_PATH
@@ -18,6 +17,7 @@ from emp_orch.machine.launch import from_package
 from emp_orch.machine.package import disk as package_disk
 from emp_orch.machine.package.archive import BadPackage
 from emp_orch.machine.package.disk import PackageDisk
+from support.machine.package import digest_of, files_below, small, tar_of
 
 OLD, NEW = small("old"), small("new")
 # What Python tells of before it does it (sys.addaudithook): all that changes a disk, and each open.

@@ -14,8 +14,6 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from package_support import Server, digest_of, files_below, serving, small
-from queue_support import until
 
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.machine.boot.folder import MachineFolder
@@ -24,6 +22,8 @@ from emp_orch.machine.package import keep
 from emp_orch.machine.package.fetch import FetchError, fetch
 from emp_orch.machine.package.keep import Packages
 from emp_orch.store.artifacts.api_access import ApiAccess
+from support.machine.package import Server, digest_of, files_below, serving, small
+from support.redis.server import until
 
 OLD, NEW = small("old"), small("new")
 

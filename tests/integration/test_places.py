@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from queue_support import Server, job, running_server
 
 from emp_orch.control.jobs.stray_jobs import EVERY_MS, StrayJobs
 from emp_orch.fleet.journal.entries import Entry
@@ -16,6 +15,7 @@ from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import Server, job, running_server
 
 ABLE = {"services": ["simulation", "comfyui"]}
 

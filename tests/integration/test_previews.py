@@ -9,12 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack
-from painter_support import Painter, painting
-from queue_support import until
-from sse_support import stream
 
 from emp_orch.jobs.document.preview import MAX_PREVIEW_BYTES, Preview, is_shown
+from support.http.sse import stream
+from support.http.stack import Producer, Stack
+from support.redis.server import until
+from support.worker.painter import Painter, painting
 
 HEADS = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF\0\0\0\0WEBP"}
 

@@ -10,10 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fleet_support import service
-from machine_support import Box, desired, running, sleeper
 from msgspec import structs
-from queue_support import Server
 
 from emp_orch.fleet.drift.exits import MAX_LINE, MAX_LINES, told
 from emp_orch.fleet.model.fleet import Scale, SecretRef, Service, ServiceName
@@ -22,6 +19,9 @@ from emp_orch.procident import send
 from emp_orch.runtimes.process import exit_files
 from emp_orch.store.fleet.commands import CommandVerb
 from emp_orch.store.redis.client import Client
+from support.fleet.fleets import service
+from support.machine.machine import Box, desired, running, sleeper
+from support.redis.server import Server
 
 TRACEBACK = "def load(): raise RuntimeError('no checkpoint named x')\nload()"
 # Writes more than is kept, in colours, with a progress bar and what no terminal should be sent.

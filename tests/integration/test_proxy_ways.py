@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proxy_support import CountingProxy, counting_proxy
 from yarl import URL
 
 from emp_orch.connectors.base import RunFailed
@@ -21,6 +20,7 @@ from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress
 from emp_orch.store.artifacts.api_access import ApiAccess
 from emp_orch.worker.files import input_urls
+from support.servers.proxy import CountingProxy, counting_proxy
 
 PAGE = "http://outside.invalid/page"
 PASSWORD = "topsecret"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from queue_support import embedded_server, eventually, free_port
-from small_disk import SmallDisk, small_disk
 
 from emp_orch.control.plane.embedded import prepared
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
 from emp_orch.store.redis.refusals import refusal_of
+from support.host.small_disk import SmallDisk, small_disk
+from support.redis.server import embedded_server, eventually, free_port
 
 
 @pytest.fixture

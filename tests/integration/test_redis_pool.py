@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import pytest
-from http_support import Stack
-from queue_support import Server, running_server, until
 from redis import exceptions as rexc
 
 from emp_orch.store.redis import pool
 from emp_orch.store.redis.client import API_CONNECTIONS, Client, client
 from emp_orch.store.redis.pipelined import Bell, Pipelined
+from support.http.stack import Stack
+from support.redis.server import Server, running_server, until
 
 
 @pytest.fixture(scope="module")

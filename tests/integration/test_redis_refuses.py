@@ -11,8 +11,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
-from http_support import fleet_of
-from queue_support import Server, eventually, running_server, until
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
@@ -24,6 +22,8 @@ from emp_orch.settings import Settings
 from emp_orch.store.acl.rights import refused_write
 from emp_orch.store.redis.client import Client, client, drop_idle, unreachable
 from emp_orch.store.redis.keys import Keys
+from support.http.stack import fleet_of
+from support.redis.server import Server, eventually, running_server, until
 
 MIB = 1024**2
 

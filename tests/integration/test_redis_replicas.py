@@ -10,9 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
-from endpoint_support import Endpoint
-from http_support import fleet_of
-from queue_support import Server, eventually, job, running_server, until
 from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
@@ -32,6 +29,9 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import TRANSIENT, Client, client, unreachable
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Pipelined
+from support.http.stack import fleet_of
+from support.redis.endpoint import Endpoint
+from support.redis.server import Server, eventually, job, running_server, until
 
 KEYS = Keys()
 

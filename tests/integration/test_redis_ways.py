@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from queue_support import running_server
-from redis_tls import tls
 
 from emp_orch.errors import Unreachable
 from emp_orch.manifest.checks.addresses import redis_problem
 from emp_orch.store.redis.client import address, connected, redacted
+from support.redis.server import running_server
+from support.redis.tls import tls
 
 PASSWORD = "p/w@#?%:&=[] ä"
 

@@ -14,9 +14,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from aiohttp import web
-from http_support import Stack, free_port
-from output_support import chunks_of
-from run_files_support import Lab, running_lab
 
 from emp_orch.jobs.document.model import InputSource
 from emp_orch.jobs.document.submission import parse_submission
@@ -28,6 +25,9 @@ from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.web.serve import listening
 from emp_orch.worker.files.api_client import ApiClient
 from emp_orch.worker.files.remote_artifacts import RemoteArtifacts, RemoteInputs
+from support.http.outputs import chunks_of
+from support.http.run_files import Lab, running_lab
+from support.http.stack import Stack, free_port
 
 LARGE = secrets.token_bytes(5 * 1024**2)
 

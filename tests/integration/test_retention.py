@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from queue_support import Server, job, running_server
 
 from emp_orch.control.jobs.retention import ASSETS_EVERY_MS, AT_ONCE, EVERY_MS, Retention
 from emp_orch.fleet.model.fleet import InputsSpec, JobsSpec
@@ -18,6 +17,7 @@ from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.submit import NoSuchJob, Queue
 from emp_orch.store.redis.client import Client, client, time_ms
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import Server, job, running_server
 
 KEYS = Keys("t:")
 

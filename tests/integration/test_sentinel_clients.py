@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from queue_support import until
-from sentinel_support import NAME, Watched, watched_by_sentinels
 
 from emp_orch.errors import Unreachable
 from emp_orch.store.fleet.events import Events
@@ -21,6 +19,8 @@ from emp_orch.store.redis import client as connect
 from emp_orch.store.redis.client import TRANSIENT, client, connected
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Bell, Pipelined
+from support.redis.sentinel import NAME, Watched, watched_by_sentinels
+from support.redis.server import until
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_support import job
-from worker_support import KEYS
 
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.fleet.model.fleet import MachineId
@@ -24,6 +22,8 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.run.job import Assignment, Done, JobRun, NotDone, Outcome
+from support.redis.server import job
+from support.worker.processes import KEYS
 
 CONFIG = WorkerConfig(
     machine_id=MachineId("m"),

@@ -9,10 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from queue_support import eventually, free_port, until
-from worker_support import EMP, Daemon
 
 from emp_orch.connectors.simulation import Request, workflow_of
+from support.redis.server import eventually, free_port, until
+from support.worker.processes import EMP, Daemon
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

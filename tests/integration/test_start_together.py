@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from machine_support import Box, desired, sleeper
 from msgspec import structs
-from queue_support import Server
 
 from emp_orch.store.redis.client import Client
+from support.machine.machine import Box, desired, sleeper
+from support.redis.server import Server
 
 COUNT = 50
 # Far beyond the test: whoever waited for one to count as started would start the next after it.

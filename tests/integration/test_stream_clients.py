@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from delta_support import Mirror, parted, steady
-from http_support import Producer, Stack, fleet_of
-from sse_support import Reader, stream
 
 from emp_orch.api.stream.live import SNAPSHOT_S
 from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.monitor.sse_client import Parser
+from support.http.deltas import Mirror, parted, steady
+from support.http.sse import Reader, stream
+from support.http.stack import Producer, Stack, fleet_of
 
 LIVE = "/api/events/monitor?live=1"
 FLEET = fleet_of("m1", "m2")

@@ -12,12 +12,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_support import Producer, Stack, fleet_of
 
 from emp_orch.jobs.document.model import JobError, Result
 from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.redis.keys import Keys
+from support.http.stack import Producer, Stack, fleet_of
 
 End = Callable[[Claims, Claimed], Coroutine[Any, Any, object]]
 

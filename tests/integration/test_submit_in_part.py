@@ -13,10 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from http_support import Stack
-from queue_support import Server, running_server
 from test_worker_cli_jobs import emp, write_settings
-from worker_support import KEYS
 
 from emp_orch import settings
 from emp_orch.jobs.document.states import JobStatus
@@ -24,6 +21,9 @@ from emp_orch.layout import Layout
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client, drop_idle
 from emp_orch.store.redis.keys import Keys
+from support.http.stack import Stack
+from support.redis.server import Server, running_server
+from support.worker.processes import KEYS
 
 # Two batches of the queue's, of which only the first has room.
 COUNT, ROOM, PAYLOAD = 400, 6_500_000, 20_000

@@ -7,16 +7,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_support import FLEET, Producer, Stack, fleet_of
-from queue_support import until
 from test_api_jobs import get, post
-from worker_support import EMP
 
 from emp_orch.jobs.document.submission import BadSubmission, parse_submission
 from emp_orch.jobs.matching.offers import Offers, digest_of, encoded
 from emp_orch.store.fleet.known_services import KnownServices
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue
+from support.http.stack import FLEET, Producer, Stack, fleet_of
+from support.redis.server import until
+from support.worker.processes import EMP
 
 FLOW: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64}},

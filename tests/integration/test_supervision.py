@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import free_ports, until
-from supervision_support import DAEMON, MACHINE, PRE_FORK, Bare, daemons, serves
 
 from emp_orch.procident import alive, ancestors
+from support.machine.supervision import DAEMON, MACHINE, PRE_FORK, Bare, daemons, serves
+from support.stack.stack import free_ports, until
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_disk import SmallDisk, small_disk
-from stack import until
-from supervision_support import Bare
 from supervisor.loggers import LevelsByName, LogRecord
 
 from emp_orch.machine.supervision.logs import LogFile
 from emp_orch.procident import ProcessIdentity, alive, recorded
+from support.host.small_disk import SmallDisk, small_disk
+from support.machine.supervision import Bare
+from support.stack.stack import until
 
 # Says more than a pipe holds, again and again; `note` tells how far it came.
 TALKER = """

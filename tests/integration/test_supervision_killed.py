@@ -12,14 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-import killed_at
 import pytest
-from stack import until
-from supervision_support import Bare
 
 from emp_orch.adopted import adopted
 from emp_orch.procident import ProcessIdentity, alive, identify
 from emp_orch.runtimes.process.stop import end_left
+from support.machine import killed_at
+from support.machine.supervision import Bare
+from support.stack.stack import until
+from support.tree import TESTS
 
 # A program whose child is an orphan in a session of its own from the first.
 FORKS = """
@@ -122,9 +123,9 @@ def test_killed_with_all_that_a_program_is_known_by(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", killed_at.STEPS)
 def test_killed_between_two_steps_of_a_start(tmp_path: Path, step: str, start: int) -> None:
     """What became a program is written down; what did not ends by itself."""
-    with Bare(tmp_path / "bare", factory="killed_at:make") as bare:
+    with Bare(tmp_path / "bare", factory="support.machine.killed_at:make") as bare:
         bare.program("p", sys.executable, "-c", NOTES)
-        bare.spawn(KILLED_AT=step, KILLED_IN=str(start), PYTHONPATH=str(Path(killed_at.__file__).parent))
+        bare.spawn(KILLED_AT=step, KILLED_IN=str(start), PYTHONPATH=str(TESTS))
         ran = bare.root / "ran"
         if start == 2:
             os.kill(int(until("it runs", lambda: ran.exists() and ran.read_text(), shown=bare.log)), signal.SIGKILL)

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from stack import free_ports, until
-from supervision_support import DAEMON, PRE_FORK, Bare, daemons, serves
 
 from emp_orch.procident import alive
+from support.machine.supervision import DAEMON, PRE_FORK, Bare, daemons, serves
+from support.stack.stack import free_ports, until
 
 # Both ask pkg_resources for their own version, which later setuptools do not have.
 SETUPTOOLS = "setuptools<81"

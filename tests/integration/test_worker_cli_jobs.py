@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from queue_support import Server, eventually, free_port, running_server
-from worker_support import EMP, KEYS, Bench, bench
 
 from emp_orch import settings
 from emp_orch.layout import Layout
+from support.redis.server import Server, eventually, free_port, running_server
+from support.worker.processes import EMP, KEYS, Bench, bench
 
 
 @pytest.fixture(scope="module")

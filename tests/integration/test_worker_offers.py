@@ -10,8 +10,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from queue_support import eventually, job
-from worker_support import KEYS, Bench
 
 from emp_orch.fleet.model.observed import ConnectorReport
 from emp_orch.jobs.document.model import Job
@@ -21,6 +19,8 @@ from emp_orch.store.queue.explain import Explainer
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
+from support.redis.server import eventually, job
+from support.worker.processes import KEYS, Bench
 
 MODELS = ("--models",)
 EVERY_SECOND = ("--discover", "comfyui=0.2")

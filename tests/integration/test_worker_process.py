@@ -11,8 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from queue_support import Server, eventually, free_port, job, until
-from worker_support import EMP, KEYS, Bench, known_by_its_service
 
 from emp_orch.connectors.simulation import Request, workflow_of
 from emp_orch.fleet.model.observed import ConnectorStatus
@@ -25,6 +23,8 @@ from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from support.redis.server import Server, eventually, free_port, job, until
+from support.worker.processes import EMP, KEYS, Bench, known_by_its_service
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

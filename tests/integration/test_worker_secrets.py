@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_support import job
 from test_connector_worker import CONFIG
-from worker_support import KEYS
 
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
@@ -27,6 +25,8 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.job import Assignment, Done, JobRun, NotDone, Outcome
+from support.redis.server import job
+from support.worker.processes import KEYS
 
 CANARY = "canary-9d2f4e6b"
 NAME = "api_key_comfy_org"

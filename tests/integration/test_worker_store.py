@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from queue_support import eventually, job, until
-from worker_support import KEYS, Bench, known_by_its_service
 
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
+from support.redis.server import eventually, job, until
+from support.worker.processes import KEYS, Bench, known_by_its_service
 
 
 async def test_it_takes_no_job_before_it_can_save(stage: Bench, r: Client, tmp_path: Path) -> None:

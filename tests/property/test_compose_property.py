@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from compose_support import container, placed, read, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emp_orch.fleet.model.fleet import GpuKind, Gpus, Volume
 from emp_orch.render.quoting import compose_text
+from support.docker.compose import container, placed, read, text
 
 CHARS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 NASTY = st.sampled_from(

@@ -1,7 +1,7 @@
 """From any mix of machines, programs, workers and reports, the decisions end in exactly the desired set.
 
-The world is simulated (tests/world.py), the decisions are the real ones: diff, plan, gate. Held here are DESIGN.md
-§9: 1 (same inputs, same plan; converged, empty), 2 (convergence, exact counts), 3 (unknown stops nothing),
+The world is simulated (support/fleet/world.py), the decisions are the real ones: diff, plan, gate. Held here are
+DESIGN.md §9: 1 (same inputs, same plan; converged, empty), 2 (convergence, exact counts), 3 (unknown stops nothing),
 4 (max_unavailable).
 """
 
@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine, wish, worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from world import Host, Program, World, fresh_host
 
 from emp_orch.fleet.desired.machines import DesiredMachine, ProgramKind, desired_machine, machine_of, worker_id
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
@@ -29,6 +27,8 @@ from emp_orch.fleet.model.observed import (
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, decide
+from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, fleet, machine, wish, worker
+from support.fleet.world import Host, Program, World, fresh_host
 
 SERVICES = (SIMULATION, COMFYUI, SETUP)
 START_MS = 1_000_000_000

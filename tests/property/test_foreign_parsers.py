@@ -17,11 +17,8 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from compose_support import container, placed, text
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from queue_support import SERVERS, Server, eventually, free_port, running_server, server_binary
-from supervisor_support import parse, programs
 
 from emp_orch.control.plane.embedded import configuration
 from emp_orch.fleet.model.fleet import Volume
@@ -31,6 +28,9 @@ from emp_orch.render.supervisord import render_control
 from emp_orch.render.systemd import Unit, render_unit
 from emp_orch.resources import read_text
 from emp_orch.runtimes.compose.ssh import dial_argv
+from support.docker.compose import container, placed, text
+from support.machine.supervisor_conf import parse, programs
+from support.redis.server import SERVERS, Server, eventually, free_port, running_server, server_binary
 
 FOLDER = 'my fleet\'s 100% "$x"; #1'
 CHARS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

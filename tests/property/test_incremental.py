@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from test_convergence import FAULTS, STEADY, Case, cases, desired_of, ghost, heal, strike
-from world import World, fresh_host
 
 from emp_orch.fleet.desired.machines import machine_of, worker_id
 from emp_orch.fleet.drift.incremental import DriftBook
@@ -18,6 +17,7 @@ from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.observed import Changed, Observed
 from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, decide
+from support.fleet.world import World, fresh_host
 
 TICKS = 60
 # Beside those of test_convergence: what concerns a worker alone, or somebody nobody expects.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from package_support import MODULES, tar_of
 
 from emp_orch.machine.package.archive import BadPackage, unpack
+from support.machine.package import MODULES, tar_of
 
 PARTS = st.sampled_from(["emp_orch", "a", "b.py", "..", ".", "", "\\", "é\udcff", "a" * 300])
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join) | st.text(max_size=20)

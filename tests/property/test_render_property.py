@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal as signals
 
-from fleet_support import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from supervisor_support import launch_of, parse, programs
 
 from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
 from emp_orch.fleet.model.fleet import EnvValue, Scale, SecretRef, Service, Stop
 from emp_orch.machine.launch import Launch
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
+from support.fleet.fleets import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
+from support.machine.supervisor_conf import launch_of, parse, programs
 
 TEMPLATE = read_text("templates/supervisord.conf.j2")
 STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from sim.mutants import MUTANTS, Mutant
 
-TESTS = Path(__file__).parents[1]
-EMP = TESTS.parent / "emp_orch"
-DOCS = TESTS.parent / "docs" / "simulation.md"
+from sim.mutants import MUTANTS, Mutant
+from support.tree import ROOT, TESTS
+
+EMP = ROOT / "emp_orch"
+DOCS = ROOT / "docs" / "simulation.md"
 # The rarest is found in a fifth of these.
 HISTORIES = 1_000
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sim import fleets
-from sim.settle import settle
-from sim.simulation import FOREIGN, Simulation
-
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.model.observed import MachineStatus
 from emp_orch.fleet.model.overrides import OverrideKind
 from emp_orch.store.fleet.requests import Verb as Asked
+from sim import fleets
+from sim.settle import settle
+from sim.simulation import FOREIGN, Simulation
 
 M0, M1, M2, M3 = (MachineId(name) for name in fleets.MACHINES)
 

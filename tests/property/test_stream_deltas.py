@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import msgspec
-from delta_support import Mirror, parted, steady
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -27,6 +26,7 @@ from emp_orch.api.views.fleet import (
 from emp_orch.api.views.jobs import JobsView, JobView
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.matching.requirements import Requirements
+from support.http.deltas import Mirror, parted, steady
 
 NOW = "2026-01-01T00:00:00.000Z"
 IDS = ("a", "b", '"quoted"\n<img>', "7")

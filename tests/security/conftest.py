@@ -1,5 +1,5 @@
 """The fixtures of the HTTP rooms."""
 
-from http_fixtures import http_stack, new_http_stack
+from support.http.fixtures import http_stack, new_http_stack
 
 __all__ = ["http_stack", "new_http_stack"]

@@ -14,8 +14,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from http_support import free_port
-from queue_support import until
 
 from emp_orch.control.apply.proposal import read_proposal
 from emp_orch.errors import UsageError
@@ -24,6 +22,8 @@ from emp_orch.web.connections import Connections
 from emp_orch.web.errors import errors_as_json
 from emp_orch.web.guard import Guard, guarded
 from emp_orch.web.serve import listening
+from support.http.stack import free_port
+from support.redis.server import until
 
 TOKEN = "sesame-of-the-test"
 BOMB_BYTES = 128 * 1024 * 1024

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stack import Stack, until
 
 from emp_orch import marks
+from support.stack.stack import Stack, until
 
 # In the shell of the apply; nobody in the fleet is to have them. The second and third have telling names.
 CANARIES = {

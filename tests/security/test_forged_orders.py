@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 import redis
-from stack import Stack, until
 
 from emp_orch.procident import ProcessIdentity
 from emp_orch.store.redis.keys import Keys
+from support.stack.stack import Stack, until
 
 FLEET = "forged"
 KEYS = Keys("")

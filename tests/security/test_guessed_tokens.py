@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import aiohttp
-from http_support import Stack
 
 from emp_orch.runtimes.external.join_tokens import JoinTokens
 from emp_orch.web.rate import Rates
+from support.http.stack import Stack
 
 
 async def test_a_flood_of_wrong_tokens_keeps_no_box_out(http_stack: Stack) -> None:

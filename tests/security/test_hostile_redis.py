@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_corpus import HIGHEST, KINDS, Case, Standing, edges, make, mutations, standing, wrong_types
-from hostile_world import BOXES, FLEET, World
-from queue_support import SERVERS, Server, embedded_server, free_port, job, running_server, until
 from redis import exceptions as rexc
 
 from emp_orch.control.doctor.repair import repair
@@ -30,6 +27,9 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import client, time_ms
 from emp_orch.store.reports import contract
 from emp_orch.store.reports.reports import FORGET, keys_of, read_reports
+from support.hostile.corpus import HIGHEST, KINDS, Case, Standing, edges, make, mutations, standing, wrong_types
+from support.hostile.world import BOXES, FLEET, World
+from support.redis.server import SERVERS, Server, embedded_server, free_port, job, running_server, until
 
 CASES = int(os.environ.get("EMP_FUZZ", "120"))
 SEED = int(os.environ.get("EMP_FUZZ_SEED", "0"))

@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from stack import MACHINE, Stack, until
 
 from emp_orch.control.plane.embedded_login import kept_password
 from emp_orch.errors import EmpError
 from emp_orch.runtimes.process.supervisor import Supervisor
+from support.stack.stack import MACHINE, Stack, until
 
 TOKEN, CANARY = "token-of-this-test-0123456789", "canary-of-this-test-0123456789"
 WORDS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import MACHINE, Stack, until
 
 from emp_orch.loglines import LastingFile
 from emp_orch.machine.boot.bootstrap import make
 from emp_orch.machine.supervision.logs import LogFile
+from support.stack.stack import MACHINE, Stack, until
 
 WIDE_UMASK = 0o022
 

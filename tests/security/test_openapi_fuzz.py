@@ -19,12 +19,12 @@ import schemathesis
 from schemathesis.config import GenerationConfig, PhasesConfig, ProjectConfig, ProjectsConfig
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi import checks
-from stack import MACHINE, Stack
 
 from emp_orch.api.routes import ROUTES
 from emp_orch.api.views.openapi import document
 from emp_orch.api.views.route import Kind, Opens
 from emp_orch.runtimes.external.join_tokens import JoinTokens
+from support.stack.stack import MACHINE, Stack
 
 EXAMPLES = int(os.environ.get("EMP_FUZZ_API", "10"))
 SEED = int(os.environ.get("EMP_FUZZ_SEED", "0"))

@@ -15,9 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from msgspec import structs
-from queue_support import running_server
 from redis import exceptions as rexc
-from stack import MACHINE, Stack, until
 
 from emp_orch import settings as settings_files
 from emp_orch.control.plane.embedded_login import kept_password
@@ -28,6 +26,8 @@ from emp_orch.store.queue.scripts import digest_of
 from emp_orch.store.redis.client import connected
 from emp_orch.store.redis.keys import Keys
 from emp_orch.urls import with_login, without_login
+from support.redis.server import running_server
+from support.stack.stack import MACHINE, Stack, until
 
 USER = f"emp:test:{MACHINE}"
 WORKERS = (f"{MACHINE}-worker-0", f"{MACHINE}-worker-1")

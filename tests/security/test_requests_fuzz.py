@@ -9,11 +9,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from http_support import Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emp_orch.monitor.static_files import load
+from support.http.stack import Stack
 
 EXAMPLES = int(os.environ.get("EMP_FUZZ_API", "200"))
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "BREW")

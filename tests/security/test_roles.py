@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import pytest
-from http_support import Stack, eventually
 
 from emp_orch.api.routes import ROUTES, Route
 from emp_orch.monitor.proxy import PREFIXES, only_looks
@@ -16,6 +15,7 @@ from emp_orch.monitor.static_files import load
 from emp_orch.roles import Role
 from emp_orch.settings import Token
 from emp_orch.web.callers import callers
+from support.http.stack import Stack, eventually
 
 ALL_POWER = "sesame-of-emps-own"
 VALUES = {Role.READ: "sesame-to-look", Role.SUBMIT: "sesame-of-the-shop", Role.OPERATE: "sesame-of-who-works-here"}

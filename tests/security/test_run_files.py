@@ -11,9 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from http_support import FLEET, Stack, eventually
-from output_support import chunks_of
-from run_files_support import API_TOKEN, BODY, Lab, digest, running_lab
 from yarl import URL
 
 from emp_orch.api.admission import UPLOADS_OF_ONE
@@ -24,6 +21,9 @@ from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.claim import Claimed, Claims
+from support.http.outputs import chunks_of
+from support.http.run_files import API_TOKEN, BODY, Lab, digest, running_lab
+from support.http.stack import FLEET, Stack, eventually
 
 
 @pytest.fixture

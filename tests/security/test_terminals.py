@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hostile_corpus import Case, Standing, standing
-from hostile_world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from queue_support import running_server
-from terminal_support import HOSTILE, obeyed
 
 from emp_orch.cli.commands.logs import cleaned
 from emp_orch.cli.main import main
 from emp_orch.cli.output.progress import Progress
 from emp_orch.settings import save
+from support.host.terminal import HOSTILE, obeyed
+from support.hostile.corpus import Case, Standing, standing
+from support.hostile.world import World
+from support.redis.server import running_server
 
 LOOKS = (
     *(("status",), ("status", "-a"), ("status", "--json"), ("diff",), ("diff", "--json"), ("doctor",)),

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from msgspec import structs
 from redis.exceptions import ConnectionError as RedisConnectionError
-from world import World
 
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.fleet.drift.incremental import Attention
@@ -27,6 +26,7 @@ from emp_orch.store.redis.keys import Keys
 from sim.line import Line, Reports, Runtime
 from sim.operations import Operations
 from sim.redis import FLEET, LEASE_MS
+from support.fleet.world import World
 
 KEYS = Keys()
 # The leader takes its lease for over so long before Redis does.

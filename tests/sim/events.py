@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from world import BROKEN, BROKEN_PACKAGE
-
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.model.overrides import OverrideKind
 from emp_orch.store.fleet.requests import Verb as Asked
 from sim import fleets
 from sim.simulation import FOREIGN, Simulation
+from support.fleet.world import BROKEN, BROKEN_PACKAGE
 
 
 class Choose(Protocol):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet_support import HEALTH, fleet, machine, service
 from msgspec import structs
-from world import BROKEN, BROKEN_PACKAGE
 
 from emp_orch.fleet.model.fleet import Fleet, ReconcileSpec, RolloutSpec, RuntimeKind, Scale, ServiceName, WorkerSpec
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.store.fleet.generations import Generation
+from support.fleet.fleets import HEALTH, fleet, machine, service
+from support.fleet.world import BROKEN, BROKEN_PACKAGE
 
 WEB = service("web", scale=Scale.PER_GPU, health=HEALTH, command=("serve",))
 HELPER = service("helper", command=("help",))

@@ -11,13 +11,13 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
-from world import World
 
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Instance
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from sim.redis import SimRedis
+from support.fleet.world import World
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from world import World
 
 from emp_orch.control.reconciler.rounds import Reconciler
 from emp_orch.errors import EmpError
@@ -19,6 +18,7 @@ from sim.backend import SimBackend
 from sim.line import Line
 from sim.operations import Operations
 from sim.redis import SimRedis
+from support.fleet.world import World
 
 # As control/reconciler/loop.py has them.
 TICK_MS = 8_000

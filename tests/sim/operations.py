@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from world import World, digest_of
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired
@@ -21,6 +20,7 @@ from emp_orch.store.fleet.commands import Command, CommandVerb
 from emp_orch.store.fleet.leader import NotLeader
 from sim.line import Line
 from sim.redis import FLEET
+from support.fleet.world import World, digest_of
 
 if TYPE_CHECKING:
     from sim.backend import SimBackend

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from msgspec import structs
-from world import World, digest_of
 
 from emp_orch.fleet.desired.machines import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
@@ -21,6 +20,7 @@ from emp_orch.store.fleet.commands import Command
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.fleet.requests import Request
+from support.fleet.world import World, digest_of
 
 LEASE_MS = 10_000
 FLEET = "f"

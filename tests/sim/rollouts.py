@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from world import BROKEN, BROKEN_PACKAGE, Host, World
-
 from emp_orch.fleet.desired.machines import DesiredMachine, ProgramKind
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import MachineId
@@ -17,6 +15,7 @@ from emp_orch.fleet.model.observed import InstanceState, Observed
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.round import Inputs, Round
+from support.fleet.world import BROKEN, BROKEN_PACKAGE, Host, World
 
 # What a generation makes of a machine that is in order with the one before.
 _CHANGED = {"config-behind", "generation-behind", "container-outdated", "worker-outdated"}

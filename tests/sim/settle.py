@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from world import BROKEN, TICKS_PER_OFFSET, digest_of
-
 from emp_orch.fleet.desired.containers import container_hash
 from emp_orch.fleet.desired.machines import ProgramKind, machine_of
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
@@ -11,6 +9,7 @@ from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.model.observed import MachineStatus, ProgramState
 from sim.node import Node
 from sim.simulation import Simulation
+from support.fleet.world import BROKEN, TICKS_PER_OFFSET, digest_of
 
 # The slowest way: a lost command is taken for lost, then attempts at most a minute apart, for each machine in turn.
 MAX_S = 1_500

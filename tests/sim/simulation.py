@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import msgspec
 from msgspec import structs
-from world import TICK_MS, TICKS_PER_OFFSET, Command, Host, World, fresh_host
 
 from emp_orch.control.apply.generation import as_desired
 from emp_orch.fleet.drift.kinds import Desired
@@ -27,6 +26,7 @@ from sim import fleets
 from sim.node import Node
 from sim.redis import FLEET, SimRedis
 from sim.watch import Watch
+from support.fleet.world import TICK_MS, TICKS_PER_OFFSET, Command, Host, World, fresh_host
 
 _VERBS = {
     CommandVerb.APPLY_CONFIG: Verb.SEND_CONFIG,

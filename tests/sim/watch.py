@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec import structs
-from world import TICK_MS, TICKS_PER_OFFSET, World
 
 from emp_orch.fleet.desired.machines import DesiredMachine, worker_id
 from emp_orch.fleet.drift.incremental import in_full
@@ -25,6 +24,7 @@ from emp_orch.fleet.round import Inputs, Round, decide
 from sim.ledger import Ledger
 from sim.redis import SimRedis
 from sim.rollouts import RolloutWatch
+from support.fleet.world import TICK_MS, TICKS_PER_OFFSET, World
 
 if TYPE_CHECKING:
     from sim.node import Node

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import COMFYUI, env, fleet, machine, service
 from msgspec import structs
 
 from emp_orch.errors import EmpError
@@ -12,6 +11,7 @@ from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.slots_of_allotment import lacking
 from emp_orch.fleet.model.fleet import Fleet, GpuKind, Gpus, Machine, ProgramName, RuntimeKind, SecretRef
 from emp_orch.machine.boot.box_gpus import as_allotted
+from support.fleet.fleets import COMFYUI, env, fleet, machine, service
 
 A, B, C = "GPU-8932f937-d72c-4106", "GPU-1c2d", "MIG-9a1b"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleet_support import COMFYUI, NOW_MS, SIMULATION, look, one, report, wish, worker
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import worker_id
@@ -17,6 +16,7 @@ from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.policy.memory import Memory, Onset
 from emp_orch.fleet.round import Inputs, Round, decide
+from support.fleet.fleets import COMFYUI, NOW_MS, SIMULATION, look, one, report, wish, worker
 
 M = one([SIMULATION, COMFYUI], num_gpus=2, machine_id="m")
 TIMEOUT_MS = 600_000

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from comfyui_support import ALL, OLD, make_checkout, make_python
 
 from emp_orch.comfyui import models, options
 from emp_orch.comfyui.checkout import NotUsable, look
 from emp_orch.comfyui.slot import Slot, command, environment, prepare
 from emp_orch.errors import EmpError
+from support.comfyui.checkout import ALL, OLD, make_checkout, make_python
 
 
 def refusal(path: Path, python: str | None = None) -> tuple[str, str, str]:

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet_support import fleet, machine
 
 from emp_orch.control.apply import generation as generations
 from emp_orch.layout import Layout
 from emp_orch.store.fleet.generations import Generation
+from support.fleet.fleets import fleet, machine
 
 
 def _offered(folder: Path, words: str, begun: str = "") -> list[str]:

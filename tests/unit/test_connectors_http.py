@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from connector_support import job_of
 
 from emp_orch.connectors.base import MAX_MESSAGE, RunFailed
 from emp_orch.connectors.http.answers import Phase, body_for, look_at, pick, refusal, seconds_to_wait, words_of
@@ -12,6 +11,7 @@ from emp_orch.errors import UsageError
 from emp_orch.options.base import CannotLoad
 from emp_orch.options.http import filled, headers_of, options_of
 from emp_orch.worker.config import ServiceBinding, with_options
+from support.worker.connector import job_of
 
 
 @pytest.mark.parametrize(

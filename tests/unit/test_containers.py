@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from compose_support import container
-from fleet_support import COMFYUI, SIMULATION, one, service
 
 from emp_orch.fleet.desired.containers import container_hash
 from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
 from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, ProgramName, ServiceName, Volume, WorkerSpec
 from emp_orch.images import MACHINE_IMAGE, built_here
+from support.docker.compose import container
+from support.fleet.fleets import COMFYUI, SIMULATION, one, service
 
 SERVICES = [SIMULATION, COMFYUI]
 PUBLISHED = (ServiceName("comfyui"),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleet_support import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import (
@@ -35,6 +34,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerSpec,
 )
 from emp_orch.worker.config import ServiceBinding, parse_binding, with_options
+from support.fleet.fleets import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
 
 
 def text(m: DesiredMachine) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from comfyui_support import OLD, make_checkout
-from fleet_support import fleet, machine, service
 
 from emp_orch.control.doctor.checks.checkouts import CHECKS, CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.facts.gather import Facts, gather
 from emp_orch.control.doctor.model import Problem
 from emp_orch.fleet.model.fleet import Checkout, Fleet, GpuKind, Gpus, RuntimeKind, Scale
 from emp_orch.layout import Layout
+from support.comfyui.checkout import OLD, make_checkout
+from support.fleet.fleets import fleet, machine, service
 
 (CHECK,) = CHECKS
 

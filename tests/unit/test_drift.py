@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleet_support import COMFYUI, NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish, worker
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, worker_id
@@ -34,6 +33,7 @@ from emp_orch.fleet.model.observed import (
 )
 from emp_orch.fleet.model.package import Build, WorkerPackage
 from emp_orch.fleet.plan import operations
+from support.fleet.fleets import COMFYUI, NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish, worker
 
 M = one([SIMULATION, COMFYUI])
 # As M was before: without comfyui.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fleet_support import COMFYUI, NOW_MS, SIMULATION, look, one, report, service, wish, worker
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import DesiredMachine, worker_id
@@ -22,6 +21,7 @@ from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.policy.memory import Attempt, Memory
 from emp_orch.fleet.round import Inputs, Round, decide
+from support.fleet.fleets import COMFYUI, NOW_MS, SIMULATION, look, one, report, service, wish, worker
 
 EXPORTER = service("exporter")
 # Two slots, each with a service of its own, one service for both, and a helper that no worker needs.

@@ -7,17 +7,17 @@ tests/docker has Compose itself read them.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_support import container, control_text, placed, placed_control, read, text
-from fleet_support import COMFYUI, SIMULATION, service
 
 from emp_orch import __version__
 from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, ServiceName, Stop, Volume, WorkerSpec
+from support.docker.compose import container, control_text, placed, placed_control, read, text
+from support.fleet.fleets import COMFYUI, SIMULATION, service
+from support.tree import TESTS
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = TESTS / "golden"
 
 TWO = [
     placed(

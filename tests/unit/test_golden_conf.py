@@ -9,16 +9,17 @@ import os
 from pathlib import Path
 
 import pytest
-from fleet_support import HEALTH, install, one, service
-from supervisor_support import launch_of, parse, programs
 
 from emp_orch import resources
 from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
 from emp_orch.fleet.model.fleet import Checkout, ModelSection, Scale, SecretRef, Stop, WorkerSpec
 from emp_orch.manifest import load_text
 from emp_orch.render.supervisord import render_control, render_machine
+from support.fleet.fleets import HEALTH, install, one, service
+from support.machine.supervisor_conf import launch_of, parse, programs
+from support.tree import ROOT, TESTS
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = TESTS / "golden"
 
 
 def default_machine(num_gpus: int) -> DesiredMachine:
@@ -201,5 +202,5 @@ def test_a_checkout_arrives_as_it_is() -> None:
 def test_it_is_the_same_on_every_host(name: str) -> None:
     """No path of this host, and no character that another locale would read otherwise."""
     assert TEXTS[name].isascii()
-    assert str(Path(__file__).parent.parent.parent) not in TEXTS[name]
+    assert str(ROOT) not in TEXTS[name]
     assert str(Path.home()) + "/" not in TEXTS[name]

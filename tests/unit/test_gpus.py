@@ -8,12 +8,12 @@ import threading
 
 import pynvml
 import pytest
-from gpu_support import MIB, Nvml
 
 from emp_orch.host import gpus
 from emp_orch.host.gpus import Broken, Gpu, Look, NoDriver
 from emp_orch.machine.agent import gpus as machine_gpus
 from emp_orch.machine.agent.gpus import GpuHistory, Gpus
+from support.host.gpus import MIB, Nvml
 
 A = Gpu(index=0, name="NVIDIA GeForce RTX 4090", memory_bytes=24564 * MIB, uuid="GPU-aaaa")
 B = Gpu(index=1, name="NVIDIA L4", memory_bytes=23034 * MIB, uuid="GPU-bbbb")

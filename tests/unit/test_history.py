@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine
 from msgspec import structs
 
 from emp_orch.errors import EmpError
@@ -12,6 +11,7 @@ from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.fleet.plan.changes import changed
 from emp_orch.store.fleet.generations import Generation, decode, with_changes
+from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, fleet, machine
 
 M = machine("m", services=["simulation", "comfyui"], num_gpus=1)
 SPARE = machine("spare", num_gpus=0)

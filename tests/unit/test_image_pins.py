@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from compose_support import container, placed, services_of
-from fleet_support import OLD_MS, fleet, look, machine, wish
 from msgspec import structs
 
 from emp_orch.control.apply.generation import digest
@@ -18,6 +16,8 @@ from emp_orch.fleet.plan.changes import changed
 from emp_orch.images import built_here, kept_name
 from emp_orch.runtimes.compose.folder import same_container
 from emp_orch.runtimes.compose.images import Pulling, digest_of
+from support.docker.compose import container, placed, services_of
+from support.fleet.fleets import OLD_MS, fleet, look, machine, wish
 
 NAME = "registry.example.com:5000/farm:1.4"
 OLD_ID, NEW_ID = "sha256:" + "a1" * 32, "sha256:" + "b2" * 32

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from comfyui_support import make_checkout, make_python
 
 from emp_orch.cli.apply.init import Slots, slots
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.model.fleet import Checkout, Fleet, GpuKind
 from emp_orch.host.gpus import Broken, Gpu, Look, NoDriver
 from emp_orch.manifest import load_text
+from support.comfyui.checkout import make_checkout, make_python
 
 
 def card(index: int) -> Gpu:

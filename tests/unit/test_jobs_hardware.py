@@ -8,7 +8,6 @@ from typing import Any
 
 import pynvml
 import pytest
-from gpu_support import Nvml
 
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.worker.config import WorkerConfig
@@ -22,6 +21,7 @@ from emp_orch.worker.services.hardware import (
     visible_devices,
 )
 from emp_orch.worker.state import WorkerState
+from support.host.gpus import Nvml
 
 MIB = 1 << 20
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emp_orch.jobs.matching import isolation
 from emp_orch.jobs.matching.isolation import Isolation, customer_reason, workflow_reason
+from support.tree import ROOT
 
 NONE, LOOSE, STRICT = (None, Isolation.LOOSE), ("c", Isolation.LOOSE), ("c", Isolation.STRICT)
 UNLISTED = "customer: the job names none, the worker takes only jobs of customers it allows"
@@ -80,7 +80,7 @@ def test_a_worker_whose_workflows_do_not_fit_takes_no_job(workflows: object) -> 
 
 
 def test_the_guide_has_the_same_tables() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+    guide = (ROOT / "docs" / "jobs.md").read_text()
     rows = [line for line in str(isolation.__doc__).splitlines() if line.startswith("|")]
     assert len(rows) == 14
     assert [row for row in rows if row not in guide] == []

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from compose_support import container, placed, services_of
-from fleet_support import fleet, machine
 
 from emp_orch import __version__
 from emp_orch.cli.output import join_lines
@@ -22,6 +20,8 @@ from emp_orch.store.queue.lua import jobs, prelude, upkeep
 from emp_orch.store.reports import reports
 from emp_orch.urls import with_login
 from emp_orch.web.rate import Rate
+from support.docker.compose import container, placed, services_of
+from support.fleet.fleets import fleet, machine
 
 
 def test_both_lines_hold_all_that_the_box_needs() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_support import NOW_MS, SIMULATION, look, one, report, wish
 from msgspec import structs
 from test_story import FATAL_KEY, OPS, PROGRAM, START_KEY, World, fatal
 
@@ -24,6 +23,7 @@ from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.journal_reads import Wanted, wanted
 from emp_orch.store.fleet.rounds import Kept, Recorded, pack, unpack
 from emp_orch.store.fleet.stories import Explained
+from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, wish
 
 M = one([SIMULATION])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fleet_support import NOW_MS, SIMULATION, look, one, report, running, wish
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import DesiredMachine
@@ -26,6 +25,7 @@ from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.policy.memory import Attempt, Memory, Rollout, ended
 from emp_orch.fleet.round import Inputs, Round, decide
+from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, running, wish
 
 MINUTE_MS = 60_000
 FLEET = tuple(one([SIMULATION], machine_id=f"m{n}") for n in range(8))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 
 from emp_orch.monitor.static_files import ROOT, load
+from support.tree import TESTS
 
 OWN = [p for p in ROOT.rglob("*") if p.suffix in (".js", ".html", ".css") and "vendor" not in p.parts]
 
@@ -21,7 +21,7 @@ def test_vendored_files_are_as_published() -> None:
 
 
 def test_what_only_tests_use_is_as_published_too() -> None:
-    vendor = Path(__file__).parent.parent / "browser" / "vendor"
+    vendor = TESTS / "browser" / "vendor"
     for name, about in json.loads((vendor / "vendored.json").read_text()).items():
         assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == about["sha256"]
         assert (vendor / f"{about['package']}.LICENSE").is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import COMFYUI, SETUP, SIMULATION, fleet, machine
 
 from emp_orch.errors import UsageError
 from emp_orch.fleet.desired.machines import desired_machines
@@ -11,6 +10,7 @@ from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.names import Name, Names, UnknownName, names_of
 from emp_orch.fleet.plan.operations import Verb, operation_key
+from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, fleet, machine
 
 # Names that could be taken for another's: of a log, a worker, a part of the control plane, a service.
 MACHINES = ("m", "m-worker-0", "machine-m", "api", "comfyui", "x")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import one, report
 
 from emp_orch.api.one_box import Boxes, refuse_second
 from emp_orch.store.acl.joining import Asking
 from emp_orch.web.errors import Refused
+from support.fleet.fleets import one, report
 
 A, B = "a" * 32, "b" * 32
 MINE, OTHER, OLD = Asking(box=A, host="here"), Asking(box=B, host="there"), Asking()

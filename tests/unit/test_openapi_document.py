@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_support import Stack
 
 from emp_orch.api.app import build_app, build_context
 from emp_orch.api.routes import ROUTES
 from emp_orch.api.views.openapi import document
 from emp_orch.api.views.route import Kind, Opens, Route
+from support.http.stack import Stack
 
 SAID = document(ROUTES, token=True)
 ERROR = {"$ref": "#/components/schemas/Error"}

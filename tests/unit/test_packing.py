@@ -17,8 +17,7 @@ from emp_orch.store.acl.machine_scripts import FORMER, own_texts
 from emp_orch.store.queue.scripts import digest_of
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import FORGET, PUT
-
-ROOT = Path(__file__).resolve().parents[2]
+from support.tree import ROOT
 
 
 def _tree(root: Path, files: dict[str, str]) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import fleet, machine
 
 from emp_orch.control.apply.earlier_generations import refuse_others
 from emp_orch.errors import EmpError
 from emp_orch.store.fleet.generations import KEPT, Generation
+from support.fleet.fleets import fleet, machine
 
 
 def _generation(number: int, at_ms: int = 5) -> Generation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import COMFYUI, NOW_MS, OLD_MS, SIMULATION, fleet, look, machine, one, report, running, service, wish
 from msgspec import structs
 
 from emp_orch.control.apply.generation import as_desired
@@ -14,6 +13,20 @@ from emp_orch.fleet.model.observed import Instance, InstanceState, Observed
 from emp_orch.fleet.plan import operations
 from emp_orch.fleet.plan.operations import Effect, MachineChange, Operation, Verb
 from emp_orch.store.fleet.generations import Generation
+from support.fleet.fleets import (
+    COMFYUI,
+    NOW_MS,
+    OLD_MS,
+    SIMULATION,
+    fleet,
+    look,
+    machine,
+    one,
+    report,
+    running,
+    service,
+    wish,
+)
 
 M = one([SIMULATION, COMFYUI], num_gpus=2)
 

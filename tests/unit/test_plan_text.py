@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleet_support import COMFYUI, SIMULATION, fleet, machine
 from msgspec import structs
 
 from emp_orch.control.apply.plan_text import plan_lines
@@ -15,6 +14,7 @@ from emp_orch.fleet.desired.inherits import InheritChange
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.plan.operations import Effect, MachineChange
 from emp_orch.settings import Listen, Settings
+from support.fleet.fleets import COMFYUI, SIMULATION, fleet, machine
 
 LISTEN = Listen(host="127.0.0.1", port=1)
 PROPOSAL = Proposal(

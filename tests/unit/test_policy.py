@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleet_support import NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import DesiredMachine
@@ -18,6 +17,7 @@ from emp_orch.fleet.policy import gate
 from emp_orch.fleet.policy import memory as memories
 from emp_orch.fleet.policy.gate import Decision, Situation
 from emp_orch.fleet.policy.memory import Attempt, Memory
+from support.fleet.fleets import NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish
 
 A, B, C = (one([SIMULATION], machine_id=name) for name in "abc")
 OLD_A, OLD_B, OLD_C = (one([], machine_id=name) for name in "abc")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from queue_support import job
 
 from emp_orch.jobs.document.model import Result
 from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.queue.claim import Claimed, Waiting
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob
+from support.redis.server import job
 
 ABLE = {"services": ["simulation"]}
 

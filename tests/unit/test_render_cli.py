@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from compose_support import read
+
+from support.docker.compose import read
 
 TEXT = """\
 version: 1

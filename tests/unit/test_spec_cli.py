@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from comfyui_support import make_checkout, make_python
 
 from emp_orch.manifest import load_text
+from support.comfyui.checkout import make_checkout, make_python
 
 BAD = "version: 1\nname: f\nmachines:\n  m: {services: [], num_gpus: two}\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fleet_support import wish
 from msgspec import structs
 
 from emp_orch.control.apply.publish import _refuse_to_wait
@@ -14,6 +13,7 @@ from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.policy.standstill import ANSWERS_AGAIN_MS, STANDS_MS, standstill
 from emp_orch.fleet.round import Item
 from emp_orch.store.fleet.status import FleetStatus, RolloutStatus
+from support.fleet.fleets import wish
 
 NOW_MS = 1_000_000
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from http_support import fleet_of
 
 from emp_orch.cli.commands.status import as_document, screen
 from emp_orch.cli.output.holds import who_holds
@@ -29,6 +28,7 @@ from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings
 from emp_orch.store.fleet.status import BreakerStatus, RolloutStatus
+from support.http.stack import fleet_of
 
 NOW = 1_000_000
 SETTINGS = Settings(

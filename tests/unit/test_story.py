@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleet_support import NOW_MS, SIMULATION, look, one, report, running, wish
 from msgspec import Struct, structs
 
 from emp_orch.fleet.drift.kinds import CONTROL, Drift, Kind
@@ -17,6 +16,7 @@ from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.gate import NEEDS_A_PERSON, Hold
 from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, Item, Round, decide
+from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, running, wish
 
 M = one([SIMULATION])
 PROGRAM = next(p.name for p in M.programs if p.service == "simulation" and not p.kind.once)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from fleet_support import machine
 from msgspec import structs
 
 from emp_orch.cli.commands.exec import exec_
@@ -18,6 +17,7 @@ from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.layout import Layout
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress
+from support.fleet.fleets import machine
 
 
 def test_no_secret_is_given() -> None:

@@ -8,7 +8,6 @@ import sys
 
 import msgspec
 import pytest
-from fleet_support import COMFYUI, SETUP, SIMULATION, one, report
 
 from emp_orch.fleet.desired.machines import DesiredProgram
 from emp_orch.fleet.model.fleet import ProgramName
@@ -22,6 +21,7 @@ from emp_orch.machine.health.ports import Asked, in_trouble, to_look_at, verdict
 from emp_orch.machine.listener import SupervisorEvent, parse_pairs
 from emp_orch.procident import ancestors
 from emp_orch.store.redis.client import address
+from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, one, report
 
 M = one([SIMULATION, COMFYUI, SETUP])
 S = ProgramState

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from comfyui_client import Client, Make
-from comfyui_service import ComfyService, running, this_python, twin_checkout
-from queue_support import until
 
 from emp_orch.services.simulation.versions import NEWEST, VERSIONS, Version
+from support.comfyui.client import Client, Make
+from support.comfyui.service import ComfyService, running, this_python, twin_checkout
+from support.redis.server import until
 
 REAL = os.environ.get("COMFYUI", "")
 

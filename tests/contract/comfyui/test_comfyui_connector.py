@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_client import Client, Make, Workflow
-from comfyui_service import ComfyService, running
-from comfyui_workflows import a_color, color_of, first_color_of, image, node, saved, test_node
-from connector_support import Stage, job_of
-from queue_support import until
 
 from emp_orch.connectors.base import InputFile, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI
@@ -23,6 +18,11 @@ from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.document.model import Result
 from emp_orch.services.simulation import png
 from emp_orch.services.simulation.versions import Version
+from support.comfyui.client import Client, Make, Workflow
+from support.comfyui.service import ComfyService, running
+from support.comfyui.workflows import a_color, color_of, first_color_of, image, node, saved, test_node
+from support.redis.server import until
+from support.worker.connector import Stage, job_of
 
 
 @pytest.fixture

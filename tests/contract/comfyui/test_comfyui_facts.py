@@ -8,9 +8,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from comfyui_client import Client, Make, hear
-from comfyui_service import ComfyService
-from comfyui_workflows import a_color, color_of, node, saved, test_node
+
+from support.comfyui.client import Client, Make, hear
+from support.comfyui.service import ComfyService
+from support.comfyui.workflows import a_color, color_of, node, saved, test_node
 
 
 async def test_system_stats_tell_how_it_was_started(client: Client, service: ComfyService) -> None:

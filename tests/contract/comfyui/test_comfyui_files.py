@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
-from comfyui_client import Client, Make
-from comfyui_service import ComfyService, running
-from comfyui_workflows import a_color, color_of, first_color_of, node, saved
 
 from emp_orch.services.simulation import png
+from support.comfyui.client import Client, Make
+from support.comfyui.service import ComfyService, running
+from support.comfyui.workflows import a_color, color_of, first_color_of, node, saved
 
 SOLID = png.Picture(width=4, height=4, rgb=bytes.fromhex("c04020") * 16)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from comfyui_client import Client, Workflow, hear
-from comfyui_workflows import a_color, color_of, image, node, saved, test_node
+
+from support.comfyui.client import Client, Workflow, hear
+from support.comfyui.workflows import a_color, color_of, image, node, saved, test_node
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 

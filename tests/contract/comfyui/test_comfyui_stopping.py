@@ -7,9 +7,10 @@ import time
 
 import aiohttp
 import pytest
-from comfyui_client import Client, Make, hear
-from comfyui_service import running
-from comfyui_workflows import a_color, node, saved, test_node
+
+from support.comfyui.client import Client, Make, hear
+from support.comfyui.service import running
+from support.comfyui.workflows import a_color, node, saved, test_node
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 

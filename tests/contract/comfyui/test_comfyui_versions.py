@@ -6,11 +6,11 @@ import uuid
 
 import msgspec
 import pytest
-from comfyui_client import Client, hear
-from comfyui_workflows import a_color, saved, test_node
 
 from emp_orch.services.simulation import png
 from emp_orch.services.simulation.versions import PromptIds, Version
+from support.comfyui.client import Client, hear
+from support.comfyui.workflows import a_color, saved, test_node
 
 pytestmark = pytest.mark.each_version
 

@@ -1,0 +1,1 @@
+"""What tests have in common, by subject. Nothing here is collected; `tests/` is on the path (pyproject.toml)."""

@@ -1,0 +1,1 @@
+"""Fleets and observations for the pure rooms, and the simulated world."""

@@ -1,0 +1,1 @@
+"""The API and the page as real processes, and clients that read them."""

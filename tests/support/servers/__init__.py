@@ -1,0 +1,1 @@
+"""Servers that are not emp's: an S3 store, a proxy."""

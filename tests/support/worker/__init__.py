@@ -1,0 +1,1 @@
+"""Real workers and services as processes; runs to give to a connector."""

@@ -1,0 +1,81 @@
+"""A connector that shows the pictures a test gives it, and a job that a worker runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from emp_orch.connectors.base import Run
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
+from emp_orch.jobs.document.model import Result
+from emp_orch.store.artifacts.previews import Previews
+from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.queue.claim import Claimed, Claims
+from emp_orch.store.queue.submit import Queue
+from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.run.job import Assignment, Done, JobRun
+from support.http.stack import Producer
+from support.redis.server import job
+
+
+class Painter:
+    """Shows what a test puts into `shown`, and ends at its end."""
+
+    kind = "painter"
+
+    def __init__(self) -> None:
+        self.shown: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
+
+    async def probe(self) -> ConnectorReport:
+        return ConnectorReport(status=ConnectorStatus.IDLE)
+
+    async def run(self, run: Run) -> Result:
+        while (one := await self.shown.get()) is not None:
+            await run.preview(*one)
+        return Result()
+
+    async def cancel(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@asynccontextmanager
+async def painting(producer: Producer, folder: Path, painter: Painter) -> AsyncIterator[str]:
+    """A job that a worker runs; at the end of the block it completes."""
+    config = WorkerConfig(
+        machine_id=MachineId("m"),
+        gpu=0,
+        services=(),
+        capabilities={},
+        drain_timeout_s=0.0,
+        job_timeout_s=60.0,
+        lease_s=30.0,
+        heartbeat_s=1.0,
+        probe_s=1.0,
+        artifacts="",
+    )
+    queue = Queue(producer.redis, producer.keys)
+    claims = Claims(producer.redis, producer.keys, "m-worker-0", lease_s=30)
+    job_id = (await queue.submit(job())).job_id
+    claim = await claims.claim_or_wait({"services": ["simulation"]})
+    assert isinstance(claim, Claimed)
+    given = Assignment(
+        claim=claim,
+        connector=painter,
+        binding=ServiceBinding(service="simulation", connector="painter", url="http://127.0.0.1:1"),
+        artifacts=Artifacts(local_url(folder)),
+        previews=Previews(producer.redis, producer.keys),
+    )
+    run = asyncio.create_task(JobRun(claims, given, config, asyncio.Event()).run())
+    try:
+        yield job_id
+        painter.shown.put_nowait(None)
+        outcome = await run
+        assert isinstance(outcome, Done)
+        await claims.completed(claim, outcome.result)
+    finally:
+        run.cancel()
+        await claims.aclose()
