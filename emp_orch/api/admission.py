@@ -1,4 +1,4 @@
-"""So many downloads or uploads at once, and no more: whoever finds no place is told when to come again."""
+"""So many downloads or uploads at once, and no more: one too many is told when to come again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ UPLOADS_OF_ONE = 8
 RETRY_AFTER_S = 2
 
 
-class Places:
-    """One process' own, for what is called `what`; `each` at most for one who asks."""
+class ConcurrencyLimit:
+    """One process' own, for what is called `what`: `most` at once, `each` at most of one who asks."""
 
-    def __init__(self, places: int, what: str, *, each: int = 0) -> None:
-        self._free = places
+    def __init__(self, most: int, what: str, *, each: int = 0) -> None:
+        self._free = most
         self._what = what
-        self._each = each or places
+        self._each = each or most
         self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def place(self, who: str = "") -> Iterator[None]:
+    def admit(self, who: str = "") -> Iterator[None]:
         """Raises Refused (429) when there is none."""
         if self._free == 0 or self._taken[who] == self._each:
             headers = {"Retry-After": str(RETRY_AFTER_S)}

@@ -14,7 +14,7 @@ from aiohttp import web
 from redis.exceptions import ResponseError
 
 from emp_orch import __version__, again
-from emp_orch.api.admission import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, Places
+from emp_orch.api.admission import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, ConcurrencyLimit
 from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.ended_jobs import EndedJobs
 from emp_orch.api.handlers.job_submit import MAX_LIST_BYTES
@@ -116,8 +116,8 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         startup=StartupChannel(redis, keys),
         stats=stats,
         ended=EndedJobs(),
-        downloads=Places(DOWNLOADS, "downloads"),
-        uploads=Places(UPLOADS, "uploads", each=UPLOADS_OF_ONE),
+        downloads=ConcurrencyLimit(DOWNLOADS, "downloads"),
+        uploads=ConcurrencyLimit(UPLOADS, "uploads", each=UPLOADS_OF_ONE),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from emp_orch.api.admission import Places
+from emp_orch.api.admission import ConcurrencyLimit
 from emp_orch.api.ended_jobs import EndedJobs
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.stream.hub import Hub
@@ -51,8 +51,8 @@ class Context:
     previews: PreviewHub
     startup: StartupChannel
     stats: ApiStats
-    downloads: Places
-    uploads: Places
+    downloads: ConcurrencyLimit
+    uploads: ConcurrencyLimit
 
 
 CONTEXT = web.AppKey("context", Context)

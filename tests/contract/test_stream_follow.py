@@ -11,7 +11,7 @@ import pytest
 
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.stream.changes import Follower
-from emp_orch.api.stream.snapshot import Book
+from emp_orch.api.stream.snapshot import Snapshot
 from emp_orch.api.views.fleet import State
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
@@ -44,7 +44,7 @@ class Scene:
         self.jobs_changed = True
         self.emptied = 0
         self.follower = Follower(r, self.keys, self.reader, self.ask_jobs)
-        self.book, self.mirror = Book(), Mirror()
+        self.snapshot, self.mirror = Snapshot(), Mirror()
 
     def ask_jobs(self) -> bool:
         changed, self.jobs_changed = self.jobs_changed, False
@@ -54,9 +54,9 @@ class Scene:
         return await StateReader(self.r, self.keys, FLEET, self.queue, ApiStats()).read()
 
     async def look(self) -> None:
-        delta = self.book.take(await self.follower.look(), "")
+        delta = self.snapshot.take(await self.follower.look(), "")
         if self.mirror.revision is None:
-            self.mirror.snapshot({"revision": self.book.revision, "data": json.loads(self.book.whole())})
+            self.mirror.snapshot({"revision": self.snapshot.revision, "data": json.loads(self.snapshot.whole())})
         elif delta is not None:
             self.mirror.delta(json.loads(delta))
 
@@ -64,7 +64,7 @@ class Scene:
         await self.look()
         truth = steady(*parted(json.loads(msgspec.json.encode(await self.whole()))))
         assert self.mirror.known == truth
-        assert steady(*parted(json.loads(self.book.whole()))) == truth
+        assert steady(*parted(json.loads(self.snapshot.whole()))) == truth
 
     # what happens
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from emp_orch.api.stream.snapshot import TABLES, Book, Seen, seen_whole
+from emp_orch.api.stream.snapshot import TABLES, Seen, Snapshot, seen_whole
 from emp_orch.api.views.fleet import (
     ApiView,
     CountsView,
@@ -118,42 +118,42 @@ def plain(state: State) -> dict[str, Any]:
 
 @given(st.lists(states(), min_size=1, max_size=6), st.lists(st.booleans()), st.frozensets(st.sampled_from(IDS)))
 def test_snapshot_and_deltas_are_the_whole_state(found: list[State], whole: list[bool], also: frozenset[str]) -> None:
-    book, mirror, before = Book(), Mirror(), found[0]
-    book.take(seen_whole(before), NOW)
-    mirror.snapshot({"revision": book.revision, "data": json.loads(book.whole())})
+    snapshot, mirror, before = Snapshot(), Mirror(), found[0]
+    snapshot.take(seen_whole(before), NOW)
+    mirror.snapshot({"revision": snapshot.revision, "data": json.loads(snapshot.whole())})
     for number, state in enumerate(found[1:]):
         known = mirror.known
         by_change = number < len(whole) and not whole[number]
         seen = by_changes(before, state, also) if by_change else seen_whole(state)
-        revision = book.revision
-        delta = book.take(seen, NOW)
+        revision = snapshot.revision
+        delta = snapshot.take(seen, NOW)
         # It is a revision if, and only if, something differs that means something.
         assert (delta is not None) == (steady(*parted(plain(state))) != known)
-        assert book.revision == revision + (delta is not None)
+        assert snapshot.revision == revision + (delta is not None)
         if delta is not None:
             document = json.loads(delta)
             assert (document["base"], document["revision"]) == (revision, revision + 1)
             assert not {k for k, v in {**document["set"], **document["gone"]}.items() if not v}
             mirror.delta(document)
         assert mirror.known == steady(*parted(plain(state)))
-        assert steady(*parted(json.loads(book.whole()))) == mirror.known
+        assert steady(*parted(json.loads(snapshot.whole()))) == mirror.known
         before = state
 
 
 @given(st.lists(states(), min_size=2, max_size=4))
 def test_the_snapshot_is_the_state_in_its_order(found: list[State]) -> None:
-    book = Book()
+    snapshot = Snapshot()
     for state in found:
-        book.take(seen_whole(state), NOW)
-        assert json.loads(book.whole()) == plain(state)
-        assert msgspec.json.decode(book.whole(), type=State) == state
+        snapshot.take(seen_whole(state), NOW)
+        assert json.loads(snapshot.whole()) == plain(state)
+        assert msgspec.json.decode(snapshot.whole(), type=State) == state
 
 
 @given(states(), states())
 def test_a_delta_holds_only_what_differs(before: State, after: State) -> None:
-    book = Book()
-    book.take(seen_whole(before), NOW)
-    delta = book.take(seen_whole(after), NOW)
+    snapshot = Snapshot()
+    snapshot.take(seen_whole(before), NOW)
+    delta = snapshot.take(seen_whole(after), NOW)
     told = json.loads(delta) if delta else {"set": {}, "gone": {}}
     had, had_rest = steady(*parted(plain(before)))
     has, has_rest = steady(*parted(plain(after)))

@@ -69,7 +69,7 @@ async def restart_program(request: web.Request) -> web.Response:
 
 async def forget_machine(request: web.Request) -> web.Response:
     ctx, machine_id = context(request), name_in_path(request, "id")
-    machine = _known_machine(await ctx.reader.read(), machine_id)
+    machine = _reported_machine(await ctx.reader.read(), machine_id)
     if machine is None:
         raise Refused(404, f"machine {machine_id} has not reported: there is nothing to forget")
     if not machine.stale and machine.status != "offline":
@@ -82,11 +82,11 @@ def _named(state: State, *words: str) -> Name:
     programs: dict[str, set[str]] = {str(m.machine_id): set(m.programs) for m in state.machines}
     for wanted in state.fleet.machines:
         programs.setdefault(wanted.id, set()).update(wanted.programs)
-    with _known_names():
+    with _unknown_is_404():
         return Names(programs, lambda machine: sorted(programs[machine])).find(words)
 
 
-def _known_machine(state: State, machine_id: str) -> MachineView | None:
+def _reported_machine(state: State, machine_id: str) -> MachineView | None:
     """Its report, or None when it is only desired. Raises Refused (404) when it is neither."""
     found = next((m for m in state.machines if m.machine_id == machine_id), None)
     if found is None and machine_id not in {m.id for m in state.fleet.machines}:
@@ -130,7 +130,7 @@ async def _outcome(subscription: Subscription, request_id: str) -> RequestDone |
 
 async def pause_reconciler(request: web.Request) -> web.Response:
     asked = await body(request, ScopeBody, empty=ScopeBody())
-    with _known_names():
+    with _unknown_is_404():
         pause = await _orders(request).pause(_scope(asked), reason=asked.reason, by=asked.by)
     told = {"scope": pause.scope, "reason": pause.reason, "by": pause.by, "at": pause.at}
     return answer({"paused": True, **told})
@@ -140,7 +140,7 @@ async def drain_machine(request: web.Request) -> web.Response:
     """The machine's workers finish their jobs and end; `resume` brings them back."""
     machine_id = name_in_path(request, "id")
     asked = await body(request, DrainBody, empty=DrainBody())
-    with _known_names():
+    with _unknown_is_404():
         drain = await _orders(request).drain(machine_id, reason=asked.reason, by=asked.by)
     return answer({"draining": machine_id, "reason": drain.reason, "by": drain.by, "at": drain.at})
 
@@ -148,7 +148,7 @@ async def drain_machine(request: web.Request) -> web.Response:
 async def resume_reconciler(request: web.Request) -> web.Response:
     """Lift what stands on the scope; for the whole fleet an open breaker too."""
     asked = await body(request, ScopeBody, empty=ScopeBody())
-    with _known_names():
+    with _unknown_is_404():
         done = await _orders(request).resume(_scope(asked), by=asked.by)
     left = [o.key for o in done.left]
     told = {"lifted": done.lifted, "closes_breaker": done.closes_breaker, "left": left}
@@ -165,7 +165,7 @@ def _scope(asked: ScopeBody) -> Scope:
 
 
 @contextmanager
-def _known_names() -> Iterator[None]:
+def _unknown_is_404() -> Iterator[None]:
     """Who names what is not there gets 404."""
     try:
         yield

@@ -27,7 +27,7 @@ async def package(request: web.Request) -> web.StreamResponse:
         raise Refused(404, "there is no worker package of that digest", hint="`emp apply` makes this emp's")
     if has_it(request, digest):
         return _response(304, digest)
-    with context(request).downloads.place():
+    with context(request).downloads.admit():
         return await _send(request, path, digest)
 
 

@@ -66,7 +66,7 @@ async def put_output(request: web.Request) -> web.Response:
         raise Refused(
             413, f"{name} was not saved: it is larger than {MAX_OUTPUT_BYTES} bytes, the most one output may have"
         )
-    with ctx.uploads.place(machine), _stored(ctx):
+    with ctx.uploads.admit(machine), _stored(ctx):
         kind = request.headers.get("Content-Type", "")
         output = await ctx.artifacts.run(job_id, run).save(name, kind, _body(request, size))
     return answer(msgspec.to_builtins(output), status=201)

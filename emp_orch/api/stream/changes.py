@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from emp_orch.api.state import StateReader, fleet_view, reconciler_view
-from emp_orch.api.stream.observed import Known
+from emp_orch.api.stream.observed import ObservedState
 from emp_orch.api.stream.snapshot import Seen, seen_whole
 from emp_orch.api.views.jobs import JobsView
 from emp_orch.store.redis.client import Client
@@ -29,7 +29,7 @@ class Follower:
         self._keys = keys
         self._reader = reader
         self._jobs_changed = jobs_changed
-        self._known: Known | None = None
+        self._observed: ObservedState | None = None
         self._seq = 0
         self._whole_at_s = 0.0
         self._jobs_at_s = 0.0
@@ -37,11 +37,11 @@ class Follower:
 
     def lost(self) -> None:
         """What came meanwhile was missed: the next look reads all."""
-        self._known = None
+        self._observed = None
 
     async def look(self, *, whole: bool = False) -> Seen:
         """What differs from the last look, and perhaps more. Raises what redis-py raises when Redis is away."""
-        known = self._known
+        known = self._observed
         now_s = monotonic()
         # Of all that was read within a few times what it took to read it, nothing is read again.
         if whole and now_s - self._whole_at_s < 10 * self.whole_took_s:
@@ -76,7 +76,7 @@ class Follower:
         return seen
 
     async def _whole(self) -> Seen:
-        self._known = None
+        self._observed = None
         began_s = monotonic()
         self._jobs_changed()
         seq = await current_seq(self._r, self._keys)
@@ -84,7 +84,7 @@ class Follower:
         number = found.state.fleet.generation
         mark = await self._reader.mark(number)
         # Of a generation that came meanwhile nothing is known: the next look reads all again.
-        self._known = Known(found, mark if mark.startswith(f"{number} ") else "")
+        self._observed = ObservedState(found, mark if mark.startswith(f"{number} ") else "")
         self._seq = seq
         self._whole_at_s = self._jobs_at_s = monotonic()
         self.whole_took_s = self._whole_at_s - began_s

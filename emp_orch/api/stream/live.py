@@ -1,4 +1,4 @@
-"""Keeps the book of the state, and pushes what changed to live clients, at most ten times a second.
+"""Keeps the snapshot of the state, and pushes what changed to live clients, at most ten times a second.
 
 Events wake it early; once a second it looks anyhow, because silence (a machine gone quiet) sends no event. While no
 live client listens it rests, and looks when somebody asks.
@@ -15,7 +15,7 @@ from emp_orch.api.stream.changes import Follower
 from emp_orch.api.stream.frames import Batch, Frame, Large
 from emp_orch.api.stream.gzipped import Text
 from emp_orch.api.stream.hub import Hub
-from emp_orch.api.stream.snapshot import Book
+from emp_orch.api.stream.snapshot import Snapshot
 from emp_orch.api.views.fleet import ReconcilerView
 from emp_orch.store.redis.client import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339
@@ -55,7 +55,7 @@ class LiveState:
     def __init__(self, hub: Hub, follower: Follower) -> None:
         self._hub = hub
         self._follower = follower
-        self._book = Book()
+        self._snapshot = Snapshot()
         self._lock = asyncio.Lock()
         self._begun = 0
         self._ended: tuple[int, BaseException | None] = (0, None)
@@ -71,7 +71,7 @@ class LiveState:
 
     @property
     def revision(self) -> int:
-        return self._book.revision
+        return self._snapshot.revision
 
     async def run(self) -> None:
         """Look for ever while there are live clients."""
@@ -157,7 +157,7 @@ class LiveState:
         self._looked = began
         if seen.system_stats is not None:
             self._reconciler = seen.system_stats.reconciler
-        delta = self._book.take(seen, rfc3339(now_ms()))
+        delta = self._snapshot.take(seen, rfc3339(now_ms()))
         if delta is not None:
             frame = Frame(DELTA, delta)
             self._keep(frame)
@@ -178,7 +178,7 @@ class LiveState:
         follow it. `timestamp` is the time that the snapshot itself tells of."""
         told = self._told
         if told is None or (self._since and not live) or monotonic() - told.at_s > SNAPSHOT_S:
-            whole = Text(self._book.whole())
+            whole = Text(self._snapshot.whole())
             at_ms, at_s = self._looked
             told = self._told = _Told(self.revision, rfc3339(at_ms), at_s, whole)
             self._since, self._since_bytes = [], 0
@@ -187,4 +187,4 @@ class LiveState:
 
     def state(self) -> bytes:
         """`State` as of the last look, encoded."""
-        return self._book.whole()
+        return self._snapshot.whole()

@@ -36,7 +36,7 @@ class _Rows(Generic[V]):
             self.by_status[row.status] += 1
 
 
-class Known:
+class ObservedState:
     """`mark` tells the generation from any other. Nothing in here waits, so it is of one look or of the next."""
 
     def __init__(self, whole: Whole, mark: str) -> None:
@@ -61,7 +61,7 @@ class Known:
         for w in state.workers:
             self.slots.setdefault(w.machine_id, {})[w.worker_id] = w.gpu
 
-    def place(self, key: str, row: WorkerView | None) -> Iterator[str]:
+    def move_worker(self, key: str, row: WorkerView | None) -> Iterator[str]:
         """Note where worker `key` is now; the machines whose list of workers is another."""
         old = self.workers.rows.get(key)
         was = None if old is None else (old.machine_id, old.gpu)
@@ -95,7 +95,7 @@ class Known:
         for key in workers:
             found = reports.workers.get(WorkerId(key))
             row = None if found is None else worker_view(found, now_ms, self.stale_ms)
-            crowds.update(self.place(key, row))
+            crowds.update(self.move_worker(key, row))
             self.workers.put(key, row)
             told_workers[key] = row
         told_machines: dict[str, MachineView | None] = {}

@@ -115,7 +115,7 @@ class Table(Generic[V]):
         return b"[" + b",".join(map(self._bytes.__getitem__, self._rows)) + b"]"
 
 
-class Book:
+class Snapshot:
     """`revision` rises by one with every delta."""
 
     def __init__(self) -> None:
