@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from emp_orch.fleet.drift.kinds import BEHIND, UNHEARD, Desired, Drift, Kind, grace_ms
 from emp_orch.fleet.drift.table import diff
-from emp_orch.fleet.journal import entries as chronicle
+from emp_orch.fleet.journal import entries as journal
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
@@ -81,7 +81,7 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     desired, now_ms = inputs.desired, inputs.observed.now_ms
     found = diff(desired, inputs.observed) if drifts is None else drifts
     before = up_to(inputs.memory, now_ms)
-    onsets, entries = chronicle.onsets(found, before.onsets, now_ms)
+    onsets, entries = journal.onsets(found, before.onsets, now_ms)
     going_on = rollout.step(found, desired, before, now_ms)
     memory = _noted(inputs, found, structs.replace(before, onsets=onsets), going_on)
     planned = plan(
@@ -113,13 +113,13 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     memory = settled(memory, frozenset(o.key for o in escalated.operations), now_ms, desired.limits.window_ms)
     by_key = {o.key: o for o in escalated.operations}
     actions = {d.key: o for d in found if (o := _action(d, desired, escalated, by_key)) is not None}
-    onsets, decisions = chronicle.decided(onsets, {k: o.key for k, o in actions.items()}, decision)
+    onsets, decisions = journal.decided(onsets, {k: o.key for k, o in actions.items()}, decision)
     memory = structs.replace(memory, onsets=onsets)
     return Round(
         operations=escalated.operations,
         decision=decision,
         items=tuple(_item(d, actions.get(d.key), memory, decision) for d in found),
-        entries=(*entries, *chronicle.standing(before, memory), *decisions),
+        entries=(*entries, *journal.policy_entries(before, memory), *decisions),
         memory=memory,
         rollback=rollout.going_back(memory.rollout, desired),
     )

@@ -10,7 +10,7 @@ from msgspec import structs
 from test_convergence import FAULTS, STEADY, Case, cases, desired_of, ghost, heal, strike
 
 from emp_orch.fleet.desired.machines import machine_of, worker_id
-from emp_orch.fleet.drift.incremental import DriftBook
+from emp_orch.fleet.drift.incremental import IncrementalDiff
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
@@ -32,7 +32,7 @@ class Watcher:
 
     world: World
     desired: Desired
-    book: DriftBook = field(default_factory=DriftBook)
+    book: IncrementalDiff = field(default_factory=IncrementalDiff)
     last: Observed | None = None
 
     def look(self, memory: Memory) -> Observed:

@@ -130,7 +130,7 @@ MUTANTS = (
     _one("what is unknown is restarted", "unknown", "fleet.policy.gate", "    _unknown,\n", ""),
     _one(
         *("what cannot be read is silent", "unknown", "fleet.drift.table"),
-        *("if not gone and seen_ms is not None and fresh(seen_ms, machine.id, desired, observed):", "if False:"),
+        *("if not gone and seen_ms is not None and may_be_alive(seen_ms, machine.id, desired, observed):", "if False:"),
     ),
     _one(
         *("an outage is silence", "silence", "control.reconciler.observe"),

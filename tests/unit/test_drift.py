@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, worker_id
-from emp_orch.fleet.drift.liveness import Sight
+from emp_orch.fleet.drift.liveness import Visibility
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Desired, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
 from emp_orch.fleet.model.observed import (
@@ -1037,7 +1037,7 @@ def test_a_machine_that_was_out_of_sight_gets_the_time_to_be_heard(observed: Obs
 
 def test_who_was_out_of_sight_is_known_from_one_look_to_the_next() -> None:
     unknown = {M.id: Instance(machine_id=M.id, state=InstanceState.UNKNOWN)}
-    sight = Sight()
+    sight = Visibility()
     old = look(M, **HOUR_OLD, instances=unknown)
     assert sight.after(old, UP).back_ms == {}
     seen = sight.after(look(M, **HOUR_OLD, now_ms=NOW_MS + 1_000), UP)

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from emp_orch.fleet.drift.kinds import CONTROL, Drift, Kind
 from emp_orch.fleet.journal.advice import advice
 from emp_orch.fleet.journal.entries import TYPES, Entry, concerns, kind_of, machine_of, subject_of
-from emp_orch.fleet.journal.story import Story, meant, story
+from emp_orch.fleet.journal.story import DriftStory, drift_story, meant
 from emp_orch.fleet.model.observed import Instance, InstanceState, Observed, ProgramReport, ProgramState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.gate import NEEDS_A_PERSON, Hold
@@ -62,10 +62,10 @@ class World:
     def _note(self, entries: list[Entry]) -> None:
         self.journal += [Note(self.now_ms, t, d) for t, d in entries]
 
-    def story(self, key: str) -> Story:
+    def drift_story(self, key: str) -> DriftStory:
         assert self.last is not None
         now = next((i for i in self.last.items if i.drift.key == key), None)
-        found = story(key, now, self.journal)
+        found = drift_story(key, now, self.journal)
         assert found is not None
         return found
 
@@ -141,7 +141,7 @@ def test_a_drift_whose_beginning_fell_out_of_the_journal() -> None:
     world.round(look(M), after_ms=2_000)
     last = world.story(FATAL_KEY).last
     assert (last.opened_ms, last.healed_after_ms) == (NOW_MS, 2_000)
-    assert story("program-fatal/m/other", None, world.journal) is None
+    assert drift_story("program-fatal/m/other", None, world.journal) is None
 
 
 def test_people_s_words_are_in_the_journal_and_hold() -> None:
@@ -196,7 +196,7 @@ def test_entries_of_any_shape_are_read() -> None:
     for data in ({}, {"key": 7, "machine_id": None}, {"operation": "x"}, {"machines": 3}):
         assert (kind_of(data), subject_of(data), concerns(data, "m")) == ("", "", False)
         assert concerns(data, "")
-    assert story("a/b/c", None, [Note(1, t, {"key": "a/b/c", "operation": []}) for t in TYPES]) is not None
+    assert drift_story("a/b/c", None, [Note(1, t, {"key": "a/b/c", "operation": []}) for t in TYPES]) is not None
     quarantined = {"operation": START_KEY, "reason": "x"}
     assert (machine_of(quarantined), subject_of(quarantined)) == ("m", PROGRAM)
     assert concerns({"machines": ["m", "n"]}, "n") and concerns({"key": FATAL_KEY}, "", PROGRAM)

@@ -19,7 +19,7 @@ from emp_orch.store.fleet import journal_reads
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.fleet.generations import list_generations, with_changes
 from emp_orch.store.fleet.journal_reads import wanted
-from emp_orch.store.fleet.stories import Stories
+from emp_orch.store.fleet.stories import DriftStories
 from emp_orch.store.redis.client import TRANSIENT, time_ms
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import rfc3339
@@ -165,7 +165,7 @@ async def drift_story(request: web.Request) -> web.Response:
     """One drift: what stands, what was decided and tried, former times; also of one that has closed."""
     ctx = context(request)
     parts = [name_in_path(request, field) for field in ("kind", "machine_id", "subject")]
-    stories = Stories(ctx.redis, ctx.keys, ctx.settings.fleet)
+    stories = DriftStories(ctx.redis, ctx.keys, ctx.settings.fleet)
     found = await stories.of("/".join(parts), await ctx.reader.status())
     if found is None:
         raise Refused(404, f"no drift {'/'.join(parts)} stands, and the journal has none")

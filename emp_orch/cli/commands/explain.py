@@ -84,12 +84,12 @@ async def _read(directory: Path, settings: Settings, r: Client, words: tuple[str
     from emp_orch.control.host.fileline import quoted
     from emp_orch.store.fleet.generations import read_generation
     from emp_orch.store.fleet.status import read_status
-    from emp_orch.store.fleet.stories import Stories
+    from emp_orch.store.fleet.stories import DriftStories
     from emp_orch.store.redis.client import time_ms
     from emp_orch.store.redis.keys import Keys
 
     keys = Keys(settings.prefix)
-    stories = Stories(r, keys, settings.fleet)
+    stories = DriftStories(r, keys, settings.fleet)
     status = await read_status(r, keys, settings.fleet)
     found = await stories.meant(words, status)
     name = None if found or not words else _name(directory, words)

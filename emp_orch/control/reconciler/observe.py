@@ -12,7 +12,7 @@ from msgspec import structs
 from emp_orch.fleet.desired.machines import machine_of
 from emp_orch.fleet.drift.incremental import Attention, bounded
 from emp_orch.fleet.drift.kinds import Desired
-from emp_orch.fleet.drift.liveness import Sight
+from emp_orch.fleet.drift.liveness import Visibility
 from emp_orch.fleet.model.fleet import MachineId, RuntimeKind, WorkerId
 from emp_orch.fleet.model.observed import UNSEEN, Changed, DamagedKey, Instance, Malformed, Observed, ProgramReport
 from emp_orch.fleet.model.package import Build
@@ -72,7 +72,7 @@ class Observer:
         self._since_ms: int | None = None if fresh else 0
         self._seq = 0
         self._last: Observed | None = None
-        self._sight = Sight()
+        self._sight = Visibility()
         self._desired: Desired | None = None
         self._full_at_s = 0.0
         self._ahead_ms: int | None = None
@@ -81,7 +81,7 @@ class Observer:
         """Reading failed: what is silent from now on may only be silent to us."""
         self._since_ms = None
         self._last = None
-        self._sight = Sight()
+        self._sight = Visibility()
 
     async def look(self, desired: Desired | None = None) -> Observed:
         """All there is; of those that `desired` names whatever else there may be."""

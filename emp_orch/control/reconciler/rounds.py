@@ -11,7 +11,7 @@ from emp_orch.control.reconciler.backend import Backend
 from emp_orch.control.reconciler.desired import Desire
 from emp_orch.control.reconciler.requests import as_operation
 from emp_orch.errors import EmpError
-from emp_orch.fleet.drift.incremental import Attention, DriftBook
+from emp_orch.fleet.drift.incremental import Attention, IncrementalDiff
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import MachineId
@@ -34,7 +34,7 @@ class Reconciler:
         # Drawn once: what is shown as the next attempt must not move from round to round.
         self._jitter = jitter
         self._desire = Desire(redis)
-        self._book = DriftBook()
+        self._diff = IncrementalDiff()
         self._memory = Memory()
         self._mandate: Mandate | None = None
         self._running: set[str] = set()
@@ -68,14 +68,14 @@ class Reconciler:
             closes_breaker=closes_breaker,
             jitter=self._jitter,
         )
-        done = decide(inputs, self._book.diff(desired, observed))
+        done = decide(inputs, self._diff.diff(desired, observed))
         await self._act(inputs, done, mandate)
         return done
 
     def _attention(self) -> Attention:
         """Of whom the look must tell all: who drifts, and on whom something was tried lately."""
         tried = {MachineId(key.split("/", 2)[1]) for key in self._memory.attempts}
-        attention = self._book.attention
+        attention = self._diff.attention
         return structs.replace(attention, machines=attention.machines | tried)
 
     async def _lead(self) -> Mandate | None:
@@ -153,7 +153,7 @@ class Reconciler:
 
     def lost(self) -> None:
         """Nothing is seen: what was known of the world is to be learnt anew."""
-        self._book = DriftBook()
+        self._diff = IncrementalDiff()
 
     async def _requests(
         self, desired: Desired, observed: Observed, mandate: Mandate

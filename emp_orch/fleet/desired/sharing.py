@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.desired.machines import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
-from emp_orch.fleet.drift.liveness import fresh
+from emp_orch.fleet.drift.liveness import may_be_alive
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import ConnectorReport, Observed, WorkerReport
 
@@ -21,7 +21,8 @@ def shared_folders(machine: DesiredMachine, desired: Desired, observed: Observed
     reports = [
         seen.report
         for worker in machine.workers
-        if (seen := observed.workers.get(worker)) is not None and fresh(seen.seen_ms, machine.id, desired, observed)
+        if (seen := observed.workers.get(worker)) is not None
+        and may_be_alive(seen.seen_ms, machine.id, desired, observed)
     ]
     services = dict.fromkeys(name for report in reports for name in report.connector_statuses)
     return [d for service in services if (d := _shared(machine, service, reports)) is not None]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram
 from emp_orch.fleet.drift.kinds import Desired
-from emp_orch.fleet.drift.liveness import recent
+from emp_orch.fleet.drift.liveness import is_alive
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import (
     ConnectorStatus,
@@ -31,14 +31,14 @@ def heard_workers(machine: DesiredMachine, desired: Desired, observed: Observed)
     """What the machine's workers say that are known to be alive."""
     for wid in machine.workers:
         seen = observed.workers.get(wid)
-        if seen is not None and seen.report.machine_id == machine.id and recent(seen.seen_ms, desired, observed):
+        if seen is not None and seen.report.machine_id == machine.id and is_alive(seen.seen_ms, desired, observed):
             yield seen.report
 
 
 def working(machine: DesiredMachine, desired: Desired, observed: Observed) -> tuple[int, ...]:
     """The slots whose worker is at a job, or could take one: a service that it uses runs and answers it."""
     seen = observed.machines.get(machine.id)
-    if seen is None or not recent(seen.seen_ms, desired, observed):
+    if seen is None or not is_alive(seen.seen_ms, desired, observed):
         return ()
     return tuple(w.gpu for w in heard_workers(machine, desired, observed) if _works(w, machine, seen.report))
 

@@ -17,7 +17,7 @@ FORGED = "somebody who can write in Redis gave orders there; the machine refused
 TWO_AGENTS = "two agents report as this machine; stop the one that does not belong"
 
 
-def beside(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed) -> list[Drift]:
+def conflicts(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed) -> list[Drift]:
     """What a machine that reports says of itself, beyond its programs."""
     report = seen.report
 

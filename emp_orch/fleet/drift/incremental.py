@@ -48,7 +48,7 @@ def in_full(observed: Observed, stale_after_ms: int) -> Observed:
 
 
 # Machines and workers that nobody wants, of whom is told: their number is the choice of whoever reports.
-MAX_STRANGERS = 1_000
+MAX_UNWANTED = 1_000
 
 
 def bounded(observed: Observed, desired: Desired) -> Observed:
@@ -56,12 +56,12 @@ def bounded(observed: Observed, desired: Desired) -> Observed:
     others their number is told."""
     machines = few(observed.machines, desired.machines)
     workers = few(observed.workers, desired.workers)
-    malformed = observed.malformed[: len(desired.machines) + MAX_STRANGERS]
+    malformed = observed.malformed[: len(desired.machines) + MAX_UNWANTED]
     left_out = len(observed.machines) - len(machines) + len(observed.workers) - len(workers)
     left_out += len(observed.malformed) - len(malformed)
     if not left_out:
         return observed
-    many = DamagedKey(key="reports", expected=f"at most {MAX_STRANGERS} of strangers", found=f"{left_out} more")
+    many = DamagedKey(key="reports", expected=f"at most {MAX_UNWANTED} of strangers", found=f"{left_out} more")
     return structs.replace(
         observed,
         machines=machines,
@@ -73,14 +73,14 @@ def bounded(observed: Observed, desired: Desired) -> Observed:
 
 def few(reports: dict[K, V], wanted: Collection[K]) -> dict[K, V]:
     """All that are wanted, and at most MAX_STRANGERS others."""
-    if len(reports) <= len(wanted) + MAX_STRANGERS:
+    if len(reports) <= len(wanted) + MAX_UNWANTED:
         return reports
-    strangers = sorted(i for i in reports if i not in wanted)[:MAX_STRANGERS]
-    kept = {*strangers, *(i for i in reports if i in wanted)}
+    unwanted = sorted(i for i in reports if i not in wanted)[:MAX_UNWANTED]
+    kept = {*unwanted, *(i for i in reports if i in wanted)}
     return {i: report for i, report in reports.items() if i in kept}
 
 
-class DriftBook:
+class IncrementalDiff:
     """What `diff` said last, by machine, and who is there that nobody wants. Owned by one reconciler."""
 
     def __init__(self) -> None:
@@ -119,10 +119,10 @@ class DriftBook:
                 self._drifts[machine_id] = drifts
             else:
                 self._drifts.pop(machine_id, None)
-        inside = [self._drifts[i] for i in sorted(self._drifts, key=desired.ranks.__getitem__)]
-        return assembled(inside, desired, self._strangers(observed))
+        by_machine = [self._drifts[i] for i in sorted(self._drifts, key=desired.ranks.__getitem__)]
+        return assembled(by_machine, desired, self._unwanted(observed))
 
-    def _strangers(self, observed: Observed) -> Observed:
+    def _unwanted(self, observed: Observed) -> Observed:
         """`observed` with none but those that nobody wants."""
         return structs.replace(
             observed,

@@ -21,15 +21,15 @@ MAX_RIVAL = 200
 NOBODY_WAS_HEARD = "nobody could be heard until just now"
 
 
-def recent(seen_ms: int, desired: Desired, observed: Observed) -> bool:
+def is_alive(seen_ms: int, desired: Desired, observed: Observed) -> bool:
     """Whether a subject last seen at `seen_ms` is known to be alive."""
     # Heard in the future means that Redis' clock was set back since.
     return abs(observed.now_ms - seen_ms) <= desired.stale_after_ms
 
 
-def fresh(seen_ms: int, machine_id: MachineId, desired: Desired, observed: Observed) -> bool:
+def may_be_alive(seen_ms: int, machine_id: MachineId, desired: Desired, observed: Observed) -> bool:
     """Whether a subject of that machine, last seen at `seen_ms`, may be alive: what nobody could hear is no silence."""
-    return any(recent(at, desired, observed) for at in (seen_ms, *listening_since(machine_id, observed)))
+    return any(is_alive(at, desired, observed) for at in (seen_ms, *listening_since(machine_id, observed)))
 
 
 def listening_since(machine_id: MachineId, observed: Observed) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def listening_since(machine_id: MachineId, observed: Observed) -> tuple[int, int
     return everybody_ms, observed.back_ms.get(machine_id, everybody_ms)
 
 
-class Sight:
+class Visibility:
     """Of which machines nothing can be known, and since when it can again. Owned by one observer."""
 
     def __init__(self) -> None:
@@ -66,9 +66,11 @@ def _unseen(observed: Observed) -> frozenset[MachineId]:
 def _unheard(observed: Observed, desired: Desired) -> frozenset[MachineId]:
     # Who is silent is among the changed at each look.
     asked = observed.machines if observed.changed is None else observed.changed.machines
-    silent = [i for i in asked if (m := observed.machines.get(i)) and not recent(m.seen_ms, desired, observed)]
+    silent = [i for i in asked if (m := observed.machines.get(i)) and not is_alive(m.seen_ms, desired, observed)]
     unread = [
-        MachineId(m.id) for m in observed.malformed if m.kind == "machine" and not recent(m.seen_ms, desired, observed)
+        MachineId(m.id)
+        for m in observed.malformed
+        if m.kind == "machine" and not is_alive(m.seen_ms, desired, observed)
     ]
     return frozenset((*silent, *unread))
 
@@ -87,10 +89,10 @@ def instance_of(machine: DesiredMachine, observed: Observed) -> Instance | None:
     return instance
 
 
-def heard(machine: DesiredMachine, desired: Desired, observed: Observed) -> SeenMachine | None:
+def live_report(machine: DesiredMachine, desired: Desired, observed: Observed) -> SeenMachine | None:
     """The machine's report, if it is recent and of its present life."""
     seen = observed.machines.get(machine.id)
-    if seen is None or not recent(seen.seen_ms, desired, observed):
+    if seen is None or not is_alive(seen.seen_ms, desired, observed):
         return None
     instance = instance_of(machine, observed)
     return None if instance is not None and _is_former(seen, instance, observed) else seen
@@ -114,7 +116,7 @@ def overwritten(seen: SeenMachine, instance: Instance, desired: Desired, observe
     """
     report, boot = seen.report, instance.boot_id
     ours = not boot or report.boot_id == boot or seen.seen_ms <= instance.started_ms + CLOCKS_MS
-    if ours or not recent(seen.seen_ms, desired, observed):
+    if ours or not is_alive(seen.seen_ms, desired, observed):
         return ""
     return f"{report.boot_id} on {report.host}"[:MAX_RIVAL]
 
@@ -127,13 +129,17 @@ def is_young(instance: Instance, observed: Observed) -> bool:
 def is_booting(machine: DesiredMachine, desired: Desired, observed: Observed) -> bool:
     """Whether the machine runs, was not heard yet, and has not had the time to be."""
     instance = instance_of(machine, observed)
-    if instance is None or instance.state is not InstanceState.RUNNING or heard(machine, desired, observed) is not None:
+    if (
+        instance is None
+        or instance.state is not InstanceState.RUNNING
+        or live_report(machine, desired, observed) is not None
+    ):
         return False
     if is_young(instance, observed):
         return True
     seen = observed.machines.get(machine.id)
     if seen is not None:
-        silent = not recent(seen.seen_ms, desired, observed)
-        return silent and fresh(seen.seen_ms, machine.id, desired, observed)
+        silent = not is_alive(seen.seen_ms, desired, observed)
+        return silent and may_be_alive(seen.seen_ms, machine.id, desired, observed)
     # With no record at all, Redis may have been emptied: everybody gets the time to report anew.
     return any(observed.now_ms - at < BOOT_GRACE_MS for at in listening_since(machine.id, observed))

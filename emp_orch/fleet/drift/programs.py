@@ -9,7 +9,7 @@ from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, Prog
 from emp_orch.fleet.drift import exits
 from emp_orch.fleet.drift.connectors import connector_drift, store_drift
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
-from emp_orch.fleet.drift.liveness import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, fresh, listening_since, recent
+from emp_orch.fleet.drift.liveness import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, is_alive, listening_since, may_be_alive
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.model.observed import (
     MachineReport,
@@ -267,10 +267,10 @@ def _classify_silence(
     """What can be said of a worker from when it was last heard, whatever it said."""
     if seen_ms < program.since_ms and _young(program, machine_id, observed):
         return Kind.WORKER_STARTING, "not heard since its restart", _why_young(program, observed)
-    if recent(seen_ms, desired, observed):
+    if is_alive(seen_ms, desired, observed):
         return None, "", ""
     silent = f"silent for {age(observed.now_ms - seen_ms)}"
-    if fresh(seen_ms, machine_id, desired, observed):
+    if may_be_alive(seen_ms, machine_id, desired, observed):
         return Kind.WORKER_STARTING, silent, NOBODY_WAS_HEARD
     return Kind.WORKER_STALE, silent, "it hangs"
 

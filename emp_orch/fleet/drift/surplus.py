@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.desired.machines import machine_of, worker_id
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
-from emp_orch.fleet.drift.liveness import fresh
+from emp_orch.fleet.drift.liveness import may_be_alive
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.observed import InstanceState, Observed
 
@@ -19,7 +19,7 @@ def surplus_workers(desired: Desired, observed: Observed) -> list[Drift]:
     unreadable = [(WorkerId(m.id), machine_of(m.id), m.seen_ms, "") for m in observed.malformed if m.kind == "worker"]
     found = []
     for wid, machine_id, seen_ms, status in sorted(readable + unreadable):
-        silent = not fresh(seen_ms, machine_id, desired, observed)
+        silent = not may_be_alive(seen_ms, machine_id, desired, observed)
         # A machine that is itself surplus takes its workers with it. A living one that cannot be read is a riddle.
         if is_wanted(wid, desired) or machine_id in surplus or not (silent or status):
             continue
@@ -76,7 +76,7 @@ def surplus_machines(desired: Desired, observed: Observed) -> list[Drift]:
 
 def _surplus_machine(machine_id: MachineId, seen_ms: int | None, desired: Desired, observed: Observed) -> Drift:
     seen = observed.machines.get(machine_id)
-    heard = seen_ms is not None and fresh(seen_ms, machine_id, desired, observed)
+    heard = seen_ms is not None and may_be_alive(seen_ms, machine_id, desired, observed)
     instance = observed.instances.get(machine_id)
     unknown = instance is None or instance.state is InstanceState.UNKNOWN
     stopped = instance is not None and instance.state is InstanceState.GONE

@@ -62,17 +62,17 @@ from emp_orch.fleet.desired.containers import another_image, container_hash, sho
 from emp_orch.fleet.desired.machines import DesiredMachine, machine_of
 from emp_orch.fleet.desired.sharing import shared_folders
 from emp_orch.fleet.drift import container_state
-from emp_orch.fleet.drift.conflicts import TWO_AGENTS, beside, control_plane
+from emp_orch.fleet.drift.conflicts import TWO_AGENTS, conflicts, control_plane
 from emp_orch.fleet.drift.kinds import UNHEARD, Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import (
     BOOT_GRACE_MS,
     NOBODY_WAS_HEARD,
     age,
-    fresh,
-    heard,
     instance_of,
     is_booting,
     is_young,
+    live_report,
+    may_be_alive,
     overwritten,
 )
 from emp_orch.fleet.drift.programs import Unreadable, program_drift, stopped_meanwhile, worker_drift
@@ -97,19 +97,19 @@ __all__ = ["BOOT_GRACE_MS", "Desired", "Drift", "Kind", "diff"]
 def diff(desired: Desired, observed: Observed) -> tuple[Drift, ...]:
     """Every difference, machines in the order of emp.yaml, then what is surplus."""
     unreadable = unreadable_of(observed)
-    inside = {i: judged(m, desired, observed, unreadable) for i, m in desired.machines.items()}
-    return assembled(inside.values(), desired, observed)
+    by_machine = {i: judged(m, desired, observed, unreadable) for i, m in desired.machines.items()}
+    return assembled(by_machine.values(), desired, observed)
 
 
 def unreadable_of(observed: Observed) -> Unreadable:
     return {(m.kind, m.id): m.seen_ms for m in observed.malformed}
 
 
-def assembled(inside: Iterable[Sequence[Drift]], desired: Desired, observed: Observed) -> tuple[Drift, ...]:
-    """The whole of what differs: `inside` is the drift of desired machines; of `observed` only strangers matter here,
-    and what cannot be read.
+def assembled(by_machine: Iterable[Sequence[Drift]], desired: Desired, observed: Observed) -> tuple[Drift, ...]:
+    """The whole of what differs: `by_machine` is the drift of desired machines; of `observed` only what nobody wants
+    matters, and what cannot be read.
     """
-    found = [d for drifts in inside for d in drifts]
+    found = [d for drifts in by_machine for d in drifts]
     found += control_plane(desired, observed)
     found += surplus_workers(desired, observed)
     found += surplus_machines(desired, observed)
@@ -147,24 +147,24 @@ def machine_drift(
     instance = instance_of(machine, observed)
     gone = instance is not None and instance.state is InstanceState.GONE
     seen_ms = unreadable.get(("machine", machine.id))
-    if not gone and seen_ms is not None and fresh(seen_ms, machine.id, desired, observed):
+    if not gone and seen_ms is not None and may_be_alive(seen_ms, machine.id, desired, observed):
         return []
     whole = _whole_machine(machine, instance, desired, observed, seen_ms)
     seen = observed.machines.get(machine.id)
     if seen is None:
         return [whole] if whole else []
-    if whole is not None and (whole.kind in UNHEARD or heard(machine, desired, observed) is None):
+    if whole is not None and (whole.kind in UNHEARD or live_report(machine, desired, observed) is None):
         return [whole]  # the report that is there may be a former life's
-    aside = [*beside(machine, seen, desired, observed), *shared_folders(machine, desired, observed)]
+    beside = [*conflicts(machine, seen, desired, observed), *shared_folders(machine, desired, observed)]
     if whole is not None:
         meanwhile = stopped_meanwhile(machine, seen, observed) if whole.kind is Kind.MACHINE_STARTING else ()
-        return [*aside, whole, *meanwhile]
+        return [*beside, whole, *meanwhile]
     programs = program_drift(machine, seen, observed.now_ms)
     ill = {d.program for d in programs if d.program is not None}
-    inside = [*programs, *worker_drift(machine, seen, desired, observed, unreadable, ill)]
-    if not inside and seen.report.status is not MachineStatus.READY:
-        return [*aside, _starting(machine, seen, observed.now_ms)]
-    return [*aside, *inside] if aside else inside
+    own = [*programs, *worker_drift(machine, seen, desired, observed, unreadable, ill)]
+    if not own and seen.report.status is not MachineStatus.READY:
+        return [*beside, _starting(machine, seen, observed.now_ms)]
+    return [*beside, *own] if beside else own
 
 
 def _starting(machine: DesiredMachine, seen: SeenMachine, now_ms: int) -> Drift:
@@ -196,7 +196,7 @@ def _why_away(machine_id: MachineId, seen_ms: int | None, desired: Desired, obse
         return "emp shut it out (`emp machine revoke`), and it may not join with what it was given"
     if not seen_ms:
         return "it has not joined, or was stopped in good order"
-    if fresh(seen_ms, machine_id, desired, observed):
+    if may_be_alive(seen_ms, machine_id, desired, observed):
         return NOBODY_WAS_HEARD
     return "its box is off, or cannot reach Redis; emp cannot start it"
 
@@ -267,7 +267,7 @@ def _whole_machine(
     if instance is not None and instance.state is InstanceState.GONE:
         return drift(Kind.MACHINE_MISSING, "running", "not running", instance.detail or "its supervisord does not run")
     seen_now = instance is not None and instance.state is not InstanceState.UNKNOWN
-    now = heard(machine, desired, observed)
+    now = live_report(machine, desired, observed)
     # What it is made from shows whether it says anything or not: one that crashes never will. Only where nobody could
     # be heard it may be at work.
     told = now is not None or _had_its_time(instance, machine, desired, observed)

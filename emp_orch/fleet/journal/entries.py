@@ -65,7 +65,7 @@ def decided(
     return told_now, entries
 
 
-def standing(before: Memory, after: Memory) -> list[Entry]:
+def policy_entries(before: Memory, after: Memory) -> list[Entry]:
     """Entries for the breaker, the rollout and the quarantine."""
     entries: list[Entry] = []
     was, now = before.breaker, after.breaker

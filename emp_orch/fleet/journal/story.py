@@ -68,7 +68,7 @@ class Occurrence(Struct, frozen=True, kw_only=True):
         return self.tries[-1] if self.tries and self.closed_ms is not None else None
 
 
-class Story(Struct, frozen=True, kw_only=True):
+class DriftStory(Struct, frozen=True, kw_only=True):
     """`now` is what stands, None for a drift that has closed. `earlier` are former times, the latest first."""
 
     key: str
@@ -84,7 +84,7 @@ class Story(Struct, frozen=True, kw_only=True):
         return kind, machine_id, subject
 
 
-def story(key: str, now: Item | None, entries: Iterable[Noted]) -> Story | None:
+def drift_story(key: str, now: Item | None, entries: Iterable[Noted]) -> DriftStory | None:
     """All that is known of drift `key`; None when nothing is. `entries`: the journal's, oldest first."""
     times = _occurrences(key, entries)
     if now is not None:
@@ -95,7 +95,7 @@ def story(key: str, now: Item | None, entries: Iterable[Noted]) -> Story | None:
     if not times:
         return None
     *before, last = times
-    return Story(key=key, now=now, last=last, earlier=tuple(reversed(before[-EARLIER:])), times=len(times))
+    return DriftStory(key=key, now=now, last=last, earlier=tuple(reversed(before[-EARLIER:])), times=len(times))
 
 
 def _occurrences(key: str, entries: Iterable[Noted]) -> list[Occurrence]:

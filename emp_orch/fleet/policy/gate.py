@@ -15,7 +15,7 @@ from msgspec import Struct
 from emp_orch.fleet.desired.machines import ProgramKind, worker_id
 from emp_orch.fleet.desired.slots import AT_WORK, at_job_on
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
-from emp_orch.fleet.drift.liveness import fresh, heard, is_booting
+from emp_orch.fleet.drift.liveness import is_booting, live_report, may_be_alive
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import InstanceState, MachineStatus, Observed
 from emp_orch.fleet.model.overrides import Override, pause_of
@@ -97,7 +97,7 @@ class Situation(Struct, frozen=True, kw_only=True, dict=True):
         return frozenset(
             m.id
             for m in self.observed.malformed
-            if m.kind == "machine" and fresh(m.seen_ms, MachineId(m.id), self.desired, self.observed)
+            if m.kind == "machine" and may_be_alive(m.seen_ms, MachineId(m.id), self.desired, self.observed)
         )
 
     @cached_property
@@ -342,13 +342,13 @@ def _out_of_sight(machine_id: MachineId, s: Situation) -> bool:
     for it, and nobody waits for it to take that."""
     instance = s.observed.instances.get(machine_id)
     unknown = instance is None or instance.state is InstanceState.UNKNOWN
-    return unknown and heard(s.desired.machines[machine_id], s.desired, s.observed) is None
+    return unknown and live_report(s.desired.machines[machine_id], s.desired, s.observed) is None
 
 
 def _comes_back(machine_id: MachineId, s: Situation) -> bool:
     """Whether the machine is on its way to ready."""
     machine = s.desired.machines[machine_id]
-    seen = heard(machine, s.desired, s.observed)
+    seen = live_report(machine, s.desired, s.observed)
     if seen is None:
         return is_booting(machine, s.desired, s.observed)
     return seen.report.status is not MachineStatus.READY and not seen.report.error
@@ -358,7 +358,7 @@ def _unfinished(machine_id: MachineId, s: Situation) -> bool:
     """Whether the machine was sent this generation and is not in order with it yet, whatever status it tells."""
     if machine_id not in s.memory.rollout.touched or machine_id in s.broken:
         return False
-    seen = heard(s.desired.machines[machine_id], s.desired, s.observed)
+    seen = live_report(s.desired.machines[machine_id], s.desired, s.observed)
     return not seen.report.error if seen is not None else machine_id in s.unread
 
 
@@ -392,7 +392,7 @@ def _disrupts(operation: Operation, s: Situation) -> bool:
 
 def _serves(operation: Operation, s: Situation) -> bool:
     machine = s.desired.machines.get(operation.machine_id)
-    seen = heard(machine, s.desired, s.observed) if machine else None
+    seen = live_report(machine, s.desired, s.observed) if machine else None
     return seen is not None and seen.report.status is MachineStatus.READY
 
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from emp_orch.fleet.drift.exits import words_of
 from emp_orch.fleet.journal.advice import advice
-from emp_orch.fleet.journal.story import Story, closed_keys, meant, story
+from emp_orch.fleet.journal.story import DriftStory, closed_keys, drift_story, meant
 from emp_orch.store.fleet.journal_reads import MAX_SCANNED, Wanted, page
 from emp_orch.store.fleet.status import FleetStatus
 from emp_orch.store.redis.client import Client
@@ -20,12 +20,12 @@ class Explained(Struct, frozen=True, kw_only=True):
     """A story with what a person can do about it; nothing for a drift that has closed. `words`: the last lines of the
     program that it is about, where its cause does not have all of them."""
 
-    story: Story
+    story: DriftStory
     can_do: tuple[str, ...]
     words: tuple[str, ...] = ()
 
 
-class Stories:
+class DriftStories:
     """Stories of one fleet's drift. The journal is read to its beginning, which its cap bounds."""
 
     def __init__(self, r: Client, keys: Keys, fleet: str) -> None:
@@ -38,7 +38,7 @@ class Stories:
         item = next((i for i in status.drift if i.drift.key == key), None) if status else None
         machine_id = [*key.split("/", 2), ""][1]
         about = await page(self._r, self._keys, self._fleet, Wanted(machine_id=machine_id), MAX_SCANNED)
-        found = story(key, item, about.entries)
+        found = drift_story(key, item, about.entries)
         if found is None:
             return None
         can_do = advice(item, status.overrides) if item and status else ()
