@@ -62,7 +62,7 @@ class World:
     def _note(self, entries: list[Entry]) -> None:
         self.journal += [Note(self.now_ms, t, d) for t, d in entries]
 
-    def drift_story(self, key: str) -> DriftStory:
+    def story(self, key: str) -> DriftStory:
         assert self.last is not None
         now = next((i for i in self.last.items if i.drift.key == key), None)
         found = drift_story(key, now, self.journal)
