@@ -22,8 +22,8 @@ from bench.queue.server import BenchRedis, free_port
 from bench.reconcile.children import Failed, daemon, environment
 from bench.reconcile.contenders import EMP, MACHINE, SLOTS, STARTS, Ground, slot_name
 from bench.reconcile.pulses import Pulse, Pulses
-from emp_orch.fleet.desired.machines import worker_id
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import WorkerReport, WorkerStatus
 from emp_orch.store.fleet.events import decode, entries_of
 from emp_orch.store.redis.keys import Keys

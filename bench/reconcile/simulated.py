@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from emp_orch import __version__, manifest
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
+from emp_orch.fleet.desired.machines import config_hash
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import Fleet, MachineId, WorkerId
 from emp_orch.fleet.model.observed import (
     ConnectorReport,

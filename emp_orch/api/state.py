@@ -29,12 +29,14 @@ from emp_orch.api.views.fleet import (
 )
 from emp_orch.api.views.jobs import JobsView, read_jobs
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import desired_machines, worker_id
+from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.drift.incremental import few
 from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import Malformed, SeenMachine, SeenWorker
-from emp_orch.fleet.model.overrides import Override, fleet_pause
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.policy.item import Item
+from emp_orch.fleet.policy.pauses import fleet_pause
 from emp_orch.jobs.outcome.losses import Loss
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.generations import Generation, generation_mark, read_generation

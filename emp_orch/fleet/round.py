@@ -17,7 +17,8 @@ from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key, plan, remedy
 from emp_orch.fleet.policy import breaker, budget, rollout
-from emp_orch.fleet.policy.gate import Decision, Hold, Situation, busy_at, describe, gate
+from emp_orch.fleet.policy.gate import Decision, Situation, busy_at, describe, gate
+from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.memory import (
     REPORT_LAG_MS,
     Memory,
@@ -46,23 +47,6 @@ class Inputs(Struct, frozen=True, kw_only=True):
     running: frozenset[str] = frozenset()
     closes_breaker: bool = False
     jitter: float = 0.0
-
-
-class Item(Struct, frozen=True, kw_only=True):
-    """A drift with what is done about it. `action` is the operation it leads to, in words, `operation` its key; `held`
-    says why there is none now, `hold` which policy says so, `failed` why the last attempt did not do it.
-    """
-
-    drift: Drift
-    since_ms: int
-    action: str
-    operation: str = ""
-    attempts: int = 0
-    last_attempt_ms: int | None = None
-    next_attempt_ms: int | None = None
-    held: str = ""
-    hold: Hold | None = None
-    failed: str = ""
 
 
 class Round(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from emp_orch.fleet.desired.artifacts import THROUGH_API
 from emp_orch.fleet.desired.containers import OWN, container_hash
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.render.box import Box, box_of
 from emp_orch.render.quoting import compose_text
 

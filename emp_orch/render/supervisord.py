@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from msgspec import Struct
 
 from emp_orch.environments import of_store
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.render.quoting import word
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import json, structs
 
-from emp_orch.fleet.desired.machines import worker_id
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import MachineReport
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.redis.client import Client, client, time_ms

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue

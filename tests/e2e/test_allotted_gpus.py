@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emp_orch.fleet.desired.allotment import variables
+from emp_orch.fleet.model.allotment import variables
 from support.stack.box import BOX, Box
 from support.stack.stack import Stack, until
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from emp_orch.cli.main import cli
 from emp_orch.cli.output.names import known_names
 from emp_orch.control.logs.files import CONTROL
-from emp_orch.fleet.model.names import Name, Names
+from emp_orch.fleet.names import Name, Names
 from emp_orch.runtimes.process.supervisor import Supervisor
 from support.stack.stack import MACHINE, Stack, until
 

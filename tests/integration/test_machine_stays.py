@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import SecretRef, Stop
 from emp_orch.machine.healthcheck import verdict
 from emp_orch.procident import ProcessIdentity, alive

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.fleet.desired.allotment import CUDA, HIP, NVIDIA, ROCR, SLURM, Allotment, read, variables
+from emp_orch.fleet.model.allotment import CUDA, HIP, NVIDIA, ROCR, SLURM, Allotment, read, variables
 
 WORDS = st.one_of(
     st.integers(-2, 9).map(str), st.sampled_from(["GPU-a", "GPU-ab", "GPU-b", "MIG-1", "", "x", "0-3", "none", "all"])

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emp_orch.fleet.desired.machines import DesiredMachine, ProgramKind, desired_machine, machine_of, worker_id
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine, ProgramKind
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model.ids import machine_of, worker_id
 from emp_orch.fleet.model.observed import (
     InstanceState,
     MachineReport,

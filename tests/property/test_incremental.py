@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 from test_convergence import FAULTS, STEADY, Case, cases, desired_of, ghost, heal, strike
 
-from emp_orch.fleet.desired.machines import machine_of, worker_id
 from emp_orch.fleet.drift.incremental import IncrementalDiff
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.ids import machine_of, worker_id
 from emp_orch.fleet.model.observed import Changed, Observed
 from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, decide

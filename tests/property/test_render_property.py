@@ -7,7 +7,8 @@ import signal as signals
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import EnvValue, Scale, SecretRef, Service, Stop
 from emp_orch.machine.launch import Launch
 from emp_orch.render.supervisord import render_machine

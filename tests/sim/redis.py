@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import MachineId

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emp_orch.fleet.desired.machines import DesiredMachine, ProgramKind
+from emp_orch.fleet.desired.values import DesiredMachine, ProgramKind
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import InstanceState, Observed

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from emp_orch.fleet.desired.containers import container_hash
-from emp_orch.fleet.desired.machines import ProgramKind, machine_of
+from emp_orch.fleet.desired.values import ProgramKind
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.table import diff
+from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import MachineStatus, ProgramState
 from sim.node import Node
 from sim.simulation import Simulation

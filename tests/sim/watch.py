@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine, worker_id
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.incremental import in_full
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import BOOT_GRACE_MS
 from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import InstanceState, MachineStatus, WorkerStatus
 from emp_orch.fleet.model.overrides import OverrideKind
 from emp_orch.fleet.plan.operations import Operation, Verb

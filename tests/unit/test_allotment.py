@@ -6,9 +6,9 @@ import pytest
 from msgspec import structs
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.allotment import Allotment, read
 from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.slots_of_allotment import lacking
+from emp_orch.fleet.model.allotment import Allotment, read
 from emp_orch.fleet.model.fleet import Fleet, GpuKind, Gpus, Machine, ProgramName, RuntimeKind, SecretRef
 from emp_orch.machine.boot.box_gpus import as_allotted
 from support.fleet.fleets import COMFYUI, env, fleet, machine, service

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import worker_id
 from emp_orch.fleet.drift.kinds import Drift, Kind
 from emp_orch.fleet.journal.advice import advice
 from emp_orch.fleet.model.fleet import ProgramName
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, Observed, WorkerStatus
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.gate import Hold

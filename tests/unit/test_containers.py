@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from emp_orch.fleet.desired.containers import container_hash
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
+from emp_orch.fleet.desired.machines import config_hash
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, ProgramName, ServiceName, Volume, WorkerSpec
 from emp_orch.images import MACHINE_IMAGE, built_here
 from support.docker.compose import container

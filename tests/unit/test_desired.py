@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import (
-    DesiredMachine,
-    DesiredProgram,
-    config_hash,
-    desired_machines,
-    machine_of,
-    worker_id,
-    worker_program,
-)
+from emp_orch.fleet.desired.machines import config_hash, desired_machines
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram
 from emp_orch.fleet.model.fleet import (
     Checkout,
     DockerHost,
@@ -33,6 +26,7 @@ from emp_orch.fleet.model.fleet import (
     Volume,
     WorkerSpec,
 )
+from emp_orch.fleet.model.ids import machine_of, worker_id, worker_program
 from emp_orch.worker.config import ServiceBinding, parse_binding, with_options
 from support.fleet.fleets import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, worker_id
+from emp_orch.fleet.desired.machines import config_hash
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.liveness import Visibility
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Desired, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine, worker_id
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import ProgramName
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from emp_orch import resources
-from emp_orch.fleet.desired.machines import DesiredMachine, desired_machine
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import Checkout, ModelSection, Scale, SecretRef, Stop, WorkerSpec
 from emp_orch.manifest import load_text
 from emp_orch.render.supervisord import render_control, render_machine

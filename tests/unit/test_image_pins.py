@@ -7,7 +7,8 @@ from msgspec import structs
 
 from emp_orch.control.apply.generation import digest
 from emp_orch.fleet.desired.containers import container_hash, images_moved
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine
+from emp_orch.fleet.desired.machines import config_hash, desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Kind, diff
 from emp_orch.fleet.model.fleet import Fleet, ImageThere, RuntimeKind
 from emp_orch.fleet.model.observed import ContainerState, Instance, InstanceState, Observed

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import (
@@ -19,11 +19,12 @@ from emp_orch.fleet.model.observed import (
     SeenMachine,
     WorkerStatus,
 )
-from emp_orch.fleet.model.overrides import Override, OverrideKind, drained
+from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.gate import Hold
 from emp_orch.fleet.policy.memory import Attempt, Memory, Rollout, ended
+from emp_orch.fleet.policy.pauses import drained
 from emp_orch.fleet.round import Inputs, Round, decide
 from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, running, wish
 

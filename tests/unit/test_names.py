@@ -8,7 +8,7 @@ from emp_orch.errors import UsageError
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import MachineId
-from emp_orch.fleet.model.names import Name, Names, UnknownName, names_of
+from emp_orch.fleet.names import Name, Names, UnknownName, names_of
 from emp_orch.fleet.plan.operations import Verb, operation_key
 from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, fleet, machine
 

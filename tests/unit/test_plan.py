@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from emp_orch.control.apply.generation import as_desired
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, RuntimeKind, Scale, WorkerId
 from emp_orch.fleet.model.observed import Instance, InstanceState, Observed

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Desired, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.model.observed import Instance, InstanceState, MachineStatus, Observed

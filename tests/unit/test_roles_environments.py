@@ -6,7 +6,7 @@ import pytest
 
 from emp_orch import environments
 from emp_orch.environments import CONTROL, MACHINE, of_daemon, of_role, of_store, passes
-from emp_orch.fleet.desired.allotment import NVIDIA, OBEYED
+from emp_orch.fleet.model.allotment import NVIDIA, OBEYED
 from emp_orch.host.proxies import proxy_for
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 

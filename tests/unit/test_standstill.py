@@ -10,8 +10,8 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.standstill import ANSWERS_AGAIN_MS, STANDS_MS, standstill
-from emp_orch.fleet.round import Item
 from emp_orch.store.fleet.status import FleetStatus, RolloutStatus
 from support.fleet.fleets import wish
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram
 from emp_orch.fleet.desired.startup import has_failed, is_up, phases, side_by_side
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram
 from emp_orch.fleet.model.fleet import ProgramName, Scale, Service
 from emp_orch.fleet.model.observed import ProgramReport, ProgramState
 from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, install, one, service

@@ -22,8 +22,9 @@ from emp_orch.fleet.model.observed import (
     WorkerReport,
     WorkerStatus,
 )
-from emp_orch.fleet.model.overrides import Override, OverrideKind, drained
+from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.pauses import drained
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Listen, Settings

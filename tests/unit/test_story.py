@@ -14,8 +14,9 @@ from emp_orch.fleet.journal.story import DriftStory, drift_story, meant
 from emp_orch.fleet.model.observed import Instance, InstanceState, Observed, ProgramReport, ProgramState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.gate import NEEDS_A_PERSON, Hold
+from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.memory import Memory, ended
-from emp_orch.fleet.round import Inputs, Item, Round, decide
+from emp_orch.fleet.round import Inputs, Round, decide
 from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, running, wish
 
 M = one([SIMULATION])

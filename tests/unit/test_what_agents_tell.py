@@ -9,7 +9,7 @@ import sys
 import msgspec
 import pytest
 
-from emp_orch.fleet.desired.machines import DesiredProgram
+from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineReport, ProgramReport, ProgramState, WorkerReport
 from emp_orch.host.ports import Holder

@@ -14,7 +14,7 @@ from emp_orch.api.context import answer, context
 from emp_orch.api.stream.hub import Subscription
 from emp_orch.api.views.fleet import MachineView, State
 from emp_orch.api.views.query import body, name_in_path, whole_number
-from emp_orch.fleet.model.names import Name, Names, UnknownName
+from emp_orch.fleet.names import Name, Names, UnknownName
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.fleet.orders import Orders, Scope
 from emp_orch.store.fleet.requests import Request, Verb, ask

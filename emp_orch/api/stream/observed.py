@@ -13,7 +13,7 @@ from emp_orch.api.stream.snapshot import Seen
 from emp_orch.api.views.fleet import DriftView, MachineView, WorkerView
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.policy.item import Item
 from emp_orch.store.fleet.status import FleetStatus
 from emp_orch.store.reports.changes import Changes
 from emp_orch.store.reports.reports import Reports

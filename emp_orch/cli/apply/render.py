@@ -66,7 +66,7 @@ def _on_allotted(fleet: Fleet) -> Fleet:
     """`fleet` on the GPUs that this shell was allotted, as an apply from here would have it."""
     from msgspec import structs
 
-    from emp_orch.fleet.desired import allotment
+    from emp_orch.fleet.model import allotment
     from emp_orch.fleet.model.hosts import LOCAL, is_here
     from emp_orch.host import gpus
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machines
+from emp_orch.fleet.desired.machines import config_hash, desired_machines
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet
 from emp_orch.fleet.model.hosts import HOST_GATEWAY, is_here, is_loopback
 from emp_orch.layout import Layout

@@ -13,7 +13,7 @@ from emp_orch.cli.output.complete import names
 from emp_orch.errors import UsageError
 
 if TYPE_CHECKING:
-    from emp_orch.fleet.model.names import Name
+    from emp_orch.fleet.names import Name
     from emp_orch.settings import Settings
     from emp_orch.store.fleet.stories import Explained
     from emp_orch.store.redis.client import Client
@@ -118,7 +118,7 @@ async def _read(directory: Path, settings: Settings, r: Client, words: tuple[str
 def _name(directory: Path, words: tuple[str, ...]) -> Name | None:
     """What is named, where it is no drift; None for what is nothing of this fleet either."""
     from emp_orch.cli.output.names import known_names
-    from emp_orch.fleet.model.names import UnknownName
+    from emp_orch.fleet.names import UnknownName
     from emp_orch.layout import Layout
 
     known = known_names(Layout(directory))

@@ -110,7 +110,7 @@ def _show(layout: Layout, wanted: tuple[str, ...], count: int, follow: bool, as_
 def _tell_end(layout: Layout, wanted: tuple[str, ...]) -> None:
     """Of the one program that is shown and does not run: how it ended. Its own log need not say anything."""
     from emp_orch.fleet.drift.exits import told
-    from emp_orch.fleet.model.names import LOG_PREFIX
+    from emp_orch.fleet.names import LOG_PREFIX
     from emp_orch.procident import alive, recorded
     from emp_orch.runtimes.process import exit_files
 

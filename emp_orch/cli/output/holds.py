@@ -11,7 +11,7 @@ from emp_orch.cli.output.text import age
 if TYPE_CHECKING:
     from emp_orch.control.status.inspect import Difference, DriftNow
     from emp_orch.fleet.model.overrides import Override
-    from emp_orch.fleet.round import Item
+    from emp_orch.fleet.policy.item import Item
     from emp_orch.jobs.outcome.losses import Loss
     from emp_orch.store.fleet.status import BreakerStatus, RolloutStatus
 

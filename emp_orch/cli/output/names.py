@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from emp_orch.errors import UsageError
 
 if TYPE_CHECKING:
-    from emp_orch.fleet.model.names import Name, Names
+    from emp_orch.fleet.names import Name, Names
     from emp_orch.layout import Layout
 
 
@@ -18,7 +18,7 @@ def known_names(layout: Layout) -> Names | None:
     nothing was applied."""
     from emp_orch.control.apply.generation import kept
     from emp_orch.control.logs.files import CONTROL
-    from emp_orch.fleet.model.names import names_of
+    from emp_orch.fleet.names import names_of
 
     generation = kept(layout)
     if generation is None:
@@ -36,7 +36,7 @@ def named(directory: Path, *words: str | None) -> Name:
     """The machine or program that `words` mean. Without a fleet they are taken as they are: the command says what is
     missing. Raises UnknownName.
     """
-    from emp_orch.fleet.model.names import Name
+    from emp_orch.fleet.names import Name
     from emp_orch.layout import Layout
 
     given = [word for word in words if word is not None]
@@ -74,7 +74,7 @@ def lasting(directory: Path, word: str, *, what: str = "") -> str:
     """The machine that `word` means; `word` itself where nobody is called so, as a machine that was forgotten, or the
     name of replicas. With `what`, as machine_named, for programs.
     """
-    from emp_orch.fleet.model.names import UnknownName
+    from emp_orch.fleet.names import UnknownName
 
     try:
         return machine_named(directory, word, what=what) if what else named(directory, word).machine
@@ -85,7 +85,7 @@ def lasting(directory: Path, word: str, *, what: str = "") -> str:
 def components(layout: Layout, words: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """`words` as components of `emp logs`, of which those `known` have files: `m comfyui-gpu0` is one where `m` is a
     machine. What nobody is called stays as it is."""
-    from emp_orch.fleet.model.names import LOG_PREFIX
+    from emp_orch.fleet.names import LOG_PREFIX
 
     names = known_names(layout)
     found: list[str] = []
@@ -104,7 +104,7 @@ def components(layout: Layout, words: Sequence[str], known: Sequence[str]) -> tu
 
 
 def _component(name: Name) -> str:
-    from emp_orch.fleet.model.names import LOG_PREFIX
+    from emp_orch.fleet.names import LOG_PREFIX
 
     # What supervisord says is the machine's own log.
     return LOG_PREFIX + (name.machine if name.program == "supervisord" else name.text)

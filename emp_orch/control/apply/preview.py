@@ -19,7 +19,8 @@ from emp_orch.control.plane.supervisord_plane import Age
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.desired.containers import images_moved
 from emp_orch.fleet.desired.inherits import inherited_keys
-from emp_orch.fleet.desired.machines import DesiredMachine, desired_machines
+from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import ImageThere, MachineId
 from emp_orch.fleet.model.observed import InstanceState

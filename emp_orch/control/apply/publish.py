@@ -28,11 +28,11 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 from emp_orch.fleet.model.observed import Observed
-from emp_orch.fleet.model.overrides import drained
 from emp_orch.fleet.model.package import Build
 from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.item import Item
+from emp_orch.fleet.policy.pauses import drained
 from emp_orch.fleet.policy.standstill import standstill
-from emp_orch.fleet.round import Item
 from emp_orch.host.freespace import refuse_full
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of

@@ -13,7 +13,7 @@ from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError, WaitTimeout
 from emp_orch.fleet.drift.kinds import ASIDE, Drift, Kind
 from emp_orch.fleet.drift.leftovers import Left
-from emp_orch.fleet.model.names import Name
+from emp_orch.fleet.names import Name
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.fleet import requests

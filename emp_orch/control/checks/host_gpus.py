@@ -9,9 +9,9 @@ from msgspec import structs
 from emp_orch.control.apply import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.errors import EmpError, UsageError
-from emp_orch.fleet.desired import allotment
-from emp_orch.fleet.desired.allotment import Allotment
 from emp_orch.fleet.desired.slots_of_allotment import lacking
+from emp_orch.fleet.model import allotment
+from emp_orch.fleet.model.allotment import Allotment
 from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.host import gpus
 from emp_orch.layout import Layout

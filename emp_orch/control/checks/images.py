@@ -13,8 +13,8 @@ from msgspec import structs
 
 from emp_orch.control.apply.proposal import Proposal
 from emp_orch.errors import EmpError, Unreachable
-from emp_orch.fleet.desired.containers import DesiredContainer
 from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.desired.values import DesiredContainer
 from emp_orch.fleet.model.fleet import Fleet, ImageThere
 from emp_orch.fleet.plan.operations import Effect
 from emp_orch.images import built_here

@@ -7,7 +7,8 @@ from redis import exceptions as rexc
 from emp_orch.control.upkeep.evictions import evictions
 from emp_orch.control.upkeep.replicas import replicas
 from emp_orch.errors import Unreachable, UsageError
-from emp_orch.fleet.desired.machines import ProgramKind, desired_machines
+from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.desired.values import ProgramKind
 from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.settings import Settings
 from emp_orch.store.acl.rights import lacking

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.drift.leftovers import Left
 from emp_orch.fleet.model.fleet import AGENT
-from emp_orch.fleet.model.names import LOG_PREFIX
+from emp_orch.fleet.names import LOG_PREFIX
 from emp_orch.layout import Layout
 from emp_orch.runtimes.process.supervisor_log import LeftLine, Place, left_since, place_of
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from itertools import chain
 
-from emp_orch.fleet.desired.machines import machine_of
+from emp_orch.fleet.desired.workers import KnownWorker, known_workers
 from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import Observed
-from emp_orch.fleet.model.workers import KnownWorker, known_workers
 from emp_orch.jobs.matching.offers import Offers, digests_in
 from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.jobs.matching.workable import DesiredWorker, Unworkable, judge_all

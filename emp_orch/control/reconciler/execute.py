@@ -11,7 +11,8 @@ from typing import assert_never
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
+from emp_orch.fleet.desired.machines import config_hash
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 from emp_orch.fleet.plan.operations import Operation, Verb

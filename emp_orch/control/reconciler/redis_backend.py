@@ -23,9 +23,10 @@ from emp_orch.fleet.drift.incremental import Attention, in_full
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.observed import DamagedKey, Observed
-from emp_orch.fleet.model.overrides import Override, fleet_pause
+from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation
 from emp_orch.fleet.policy.memory import Memory
+from emp_orch.fleet.policy.pauses import fleet_pause
 from emp_orch.fleet.policy.rollout import broken_by_it
 from emp_orch.fleet.round import Inputs, Round
 from emp_orch.layout import Layout

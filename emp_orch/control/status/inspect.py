@@ -11,10 +11,11 @@ from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.table import Desired, Drift, diff
 from emp_orch.fleet.model.observed import Observed
-from emp_orch.fleet.model.overrides import Override, drained, fleet_pause
+from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, plan
 from emp_orch.fleet.policy.gate import Hold
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.policy.item import Item
+from emp_orch.fleet.policy.pauses import drained, fleet_pause
 from emp_orch.layout import Layout
 from emp_orch.runtimes import Runtimes, runtimes_of
 from emp_orch.runtimes.keys.signing import SigningKey

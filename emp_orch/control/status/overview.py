@@ -22,8 +22,9 @@ from emp_orch.control.plane.parts import why_down
 from emp_orch.control.plane.supervisord_plane import Plane
 from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine, desired_machines
+from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.desired.startup import is_up
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift import container_state
 from emp_orch.fleet.drift.liveness import is_booting
 from emp_orch.fleet.drift.table import Drift, Kind

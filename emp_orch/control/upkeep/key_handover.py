@@ -11,7 +11,7 @@ import logging
 
 from emp_orch.control.reconciler.execute import Executor
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey

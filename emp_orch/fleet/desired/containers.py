@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
-from emp_orch.fleet.model.fleet import GpuKind, ImageThere, Limits, Machine, Volume
+from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine
+from emp_orch.fleet.model.fleet import GpuKind, ImageThere, Machine
 from emp_orch.fleet.model.hosts import host_of
-from emp_orch.images import MACHINE_IMAGE, kept_name
+from emp_orch.images import MACHINE_IMAGE
 
 # The machine's own volume, in its container.
 HOME = "/var/lib/emp"
 # The volume beside it, with what is emp's own: its services do not reach into that.
 OWN = "/var/lib/emp-own"
-
-if TYPE_CHECKING:
-    from emp_orch.fleet.desired.machines import DesiredMachine
-
-
-class DesiredContainer(Struct, frozen=True, kw_only=True):
-    """`publish` are ports published on the loopback address of `host`, under their own numbers.
-
-    `gpus` are the ids of the devices reserved for it; empty with gpus none. `image_id` is what `image` means on `host`
-    in this generation, `image_digest` by what it can be pulled again: empty where nobody knows.
-    """
-
-    host: str
-    image: str
-    publish: tuple[int, ...]
-    gpus: tuple[str, ...]
-    volumes: tuple[Volume, ...]
-    limits: Limits
-    image_id: str = ""
-    image_digest: str = ""
-
-    @property
-    def made_from(self) -> str:
-        """The name by which its host has the very image."""
-        return kept_name(self.image, self.image_id) if self.image_id else self.image
 
 
 def desired_container(

@@ -12,7 +12,7 @@ from emp_orch import environments
 from emp_orch.fleet.model.fleet import Fleet, ProgramName, RuntimeKind, SecretRef
 
 if TYPE_CHECKING:
-    from emp_orch.fleet.desired.machines import DesiredProgram
+    from emp_orch.fleet.desired.values import DesiredProgram
 
 
 # As a program names one in its last words: KeyError: 'HF_TOKEN'.

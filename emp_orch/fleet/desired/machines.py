@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from functools import partial
-from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from emp_orch.environments import of_store
-from emp_orch.fleet.desired.allotment import CUDA, SLOT
 from emp_orch.fleet.desired.artifacts import THROUGH_API, through_api
-from emp_orch.fleet.desired.containers import DesiredContainer, desired_container, device_inside, device_of, unpinned
+from emp_orch.fleet.desired.containers import desired_container, device_inside, device_of, unpinned
 from emp_orch.fleet.desired.slots_of_allotment import allotment_of, give, reserving
+from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.model.allotment import CUDA, SLOT
 from emp_orch.fleet.model.builtins import EMP, preparing, serving
 from emp_orch.fleet.model.fleet import (
     EnvValue,
@@ -29,90 +28,20 @@ from emp_orch.fleet.model.fleet import (
     JobsSpec,
     Machine,
     MachineId,
-    Origin,
     ProgramName,
     RuntimeKind,
     Scale,
     SecretRef,
     Service,
-    ServiceName,
     Stop,
-    WorkerId,
 )
+from emp_orch.fleet.model.ids import worker_program
 
 SHARED_SETUP = ProgramName("shared-setup")
 # A worker's stop must outlast its drain, so that the result of the last job is still written.
 WORKER_STOP_MARGIN_S = 5.0
 # Connectors of services that have no models or node classes.
 _TELLS_NOTHING = frozenset({"simulation", "http"})
-
-
-class ProgramKind(StrEnum):
-    SETUP = "setup"
-    INSTALLER = "installer"
-    SERVICE = "service"
-    WORKER = "worker"
-
-    @property
-    def once(self) -> bool:
-        """Whether the program runs to its end (exit 0) instead of staying up."""
-        return self in (ProgramKind.SETUP, ProgramKind.INSTALLER)
-
-
-class DesiredProgram(Struct, frozen=True, kw_only=True):
-    """One supervisord process. `argv[0]` may be EMP. `port` is the one it listens on, slot included.
-
-    `after` names the programs that must be up before this one starts.
-    """
-
-    name: ProgramName
-    kind: ProgramKind
-    service: ServiceName | None
-    slot: int | None
-    port: int | None
-    argv: tuple[str, ...]
-    env: dict[str, EnvValue]
-    cwd: str | None
-    creates: str | None
-    health: Health | None
-    stop: Stop
-    start_s: float
-    after: tuple[ProgramName, ...]
-    origin: Origin
-
-
-class DesiredMachine(Struct, frozen=True, kw_only=True):
-    """What one machine should run. `programs` are in start-up order. A `drained` one runs no workers for now.
-
-    `capabilities` are those that emp.yaml gives its workers. `needs_gpus`: each slot wants a device of its own.
-    `container` is None for a machine that is none. `job_timeout_s`: how long its workers let a job run. `warmups`: file
-    within the machine's folder → its text.
-    """
-
-    id: MachineId
-    runtime: RuntimeKind
-    num_gpus: int
-    services: tuple[ServiceName, ...]
-    programs: tuple[DesiredProgram, ...]
-    health_port: int
-    labels: dict[str, str]
-    drain_timeout_s: float
-    capabilities: dict[str, Any]
-    needs_gpus: bool
-    origin: Origin
-    drained: bool = False
-    container: DesiredContainer | None = None
-    job_timeout_s: float = 0.0
-    warmups: dict[str, str] = {}
-
-    def program(self, name: ProgramName) -> DesiredProgram | None:
-        return next((p for p in self.programs if p.name == name), None)
-
-    @property
-    def workers(self) -> dict[WorkerId, ProgramName]:
-        """The workers this machine should have, and the program of each."""
-        slots = 0 if self.drained else self.num_gpus
-        return {worker_id(self.id, slot): worker_program(slot) for slot in range(slots)}
 
 
 def secrets_of(machine: DesiredMachine) -> frozenset[str]:
@@ -124,19 +53,6 @@ def needed_secrets(machine: DesiredMachine, values: Mapping[str, str]) -> dict[s
     """Of `values`, by key, those that this machine's programs name, and no other."""
     keys = secrets_of(machine)
     return {key: value for key, value in values.items() if key in keys}
-
-
-def worker_id(machine_id: MachineId, slot: int) -> WorkerId:
-    return WorkerId(f"{machine_id}-worker-{slot}")
-
-
-def machine_of(worker: str) -> MachineId:
-    """The machine that a worker's id names; empty when it is not the id of a worker."""
-    return MachineId(worker.rpartition("-worker-")[0])
-
-
-def worker_program(slot: int) -> ProgramName:
-    return ProgramName(f"redis-worker-gpu{slot}")
 
 
 def config_hash(machine: DesiredMachine) -> str:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from emp_orch.fleet.desired.allotment import CUDA, OBEYED, Allotment, read
+from emp_orch.fleet.model.allotment import CUDA, OBEYED, Allotment, read
 from emp_orch.fleet.model.fleet import EnvValue, Fleet, GpuKind, Machine, RuntimeKind
 from emp_orch.fleet.model.hosts import host_of
 
 if TYPE_CHECKING:
-    from emp_orch.fleet.desired.machines import DesiredMachine
+    from emp_orch.fleet.desired.values import DesiredMachine
 
 
 def allotment_of(fleet: Fleet, machine: Machine) -> Allotment | None:

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model.observed import ProgramReport, ProgramState
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emp_orch.fleet.desired.containers import short_id
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.exits import why_gone
 from emp_orch.fleet.drift.kinds import CONTROL, Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import AGENT, ProgramName, RuntimeKind

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram
-from emp_orch.fleet.desired.slots import service_program
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram
 from emp_orch.fleet.drift.kinds import Drift, Kind
+from emp_orch.fleet.drift.slots import service_program
 from emp_orch.fleet.model.fleet import ProgramName, WorkerId
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, Occupant, WorkerReport
 

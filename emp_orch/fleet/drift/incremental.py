@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet.desired.machines import machine_of
 from emp_orch.fleet.drift.kinds import Desired, Drift
 from emp_orch.fleet.drift.surplus import is_wanted
 from emp_orch.fleet.drift.table import assembled, judged, unreadable_of
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import DamagedKey, Observed
 
 K = TypeVar("K", bound=str)

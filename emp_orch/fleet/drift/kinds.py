@@ -8,7 +8,8 @@ from functools import cached_property
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash
+from emp_orch.fleet.desired.machines import config_hash
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import MachineId, Origin, ProgramName, WorkerId
 from emp_orch.fleet.model.limits import Limits
 from emp_orch.fleet.model.package import WorkerPackage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import UNSEEN, Instance, InstanceState, Observed, SeenMachine

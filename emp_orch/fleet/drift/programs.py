@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift import exits
 from emp_orch.fleet.drift.connectors import connector_drift, store_drift
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.desired.machines import machine_of, worker_id
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import may_be_alive
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.ids import machine_of, worker_id
 from emp_orch.fleet.model.observed import InstanceState, Observed
 
 

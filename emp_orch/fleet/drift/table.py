@@ -59,8 +59,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import structs
 
 from emp_orch.fleet.desired.containers import another_image, container_hash, short_id, unmounted
-from emp_orch.fleet.desired.machines import DesiredMachine, machine_of
-from emp_orch.fleet.desired.sharing import shared_folders
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift import container_state
 from emp_orch.fleet.drift.conflicts import TWO_AGENTS, conflicts, control_plane
 from emp_orch.fleet.drift.kinds import UNHEARD, Desired, Drift, Kind
@@ -76,8 +75,10 @@ from emp_orch.fleet.drift.liveness import (
     overwritten,
 )
 from emp_orch.fleet.drift.programs import Unreadable, program_drift, stopped_meanwhile, worker_drift
+from emp_orch.fleet.drift.sharing import shared_folders
 from emp_orch.fleet.drift.surplus import surplus_machines, surplus_workers
 from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import (
     UNSEEN,
     ContainerState,

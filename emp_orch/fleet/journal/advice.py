@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from emp_orch.fleet.drift.kinds import CONTROL, Drift, Kind
-from emp_orch.fleet.model.overrides import Override, pause_at
+from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.policy.gate import Hold
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.policy.item import Item
+from emp_orch.fleet.policy.pauses import pause_at
 
 SHARED_FOLDERS = (
     "`builtin: comfyui` gives each slot folders of its own; in a command of your own: --output-directory and"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import Struct, structs
 
 from emp_orch.fleet.journal.entries import number, said
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.policy.item import Item
 
 # Earlier occurrences of the same drift that are told; the journal has them all.
 EARLIER = 5

@@ -12,7 +12,7 @@ from typing import Any, NewType
 
 from msgspec import Struct
 
-from emp_orch.fleet.desired.allotment import Allotment
+from emp_orch.fleet.model.allotment import Allotment
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.roles import Role
 

@@ -11,9 +11,10 @@ from enum import StrEnum
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet.desired.containers import DesiredContainer, another_image, container_hash, image_moved, unpinned
+from emp_orch.fleet.desired.containers import another_image, container_hash, image_moved, unpinned
 from emp_orch.fleet.desired.inherits import InheritChange, inherit_changes
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, config_hash
+from emp_orch.fleet.desired.machines import config_hash
+from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, DesiredProgram
 from emp_orch.fleet.drift.kinds import BEHIND
 from emp_orch.fleet.drift.table import Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId, Origin, ProgramName, WorkerId

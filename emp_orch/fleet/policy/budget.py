@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-from emp_orch.fleet.desired.slots import working
 from emp_orch.fleet.drift.kinds import Desired
+from emp_orch.fleet.drift.slots import working
 from emp_orch.fleet.model.observed import Observed, ProgramState
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key
 from emp_orch.fleet.policy.memory import REPORT_LAG_MS, Memory

@@ -12,16 +12,18 @@ from functools import cached_property
 
 from msgspec import Struct
 
-from emp_orch.fleet.desired.machines import ProgramKind, worker_id
-from emp_orch.fleet.desired.slots import AT_WORK, at_job_on
+from emp_orch.fleet.desired.values import ProgramKind
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import is_booting, live_report, may_be_alive
+from emp_orch.fleet.drift.slots import AT_WORK, at_job_on
 from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import InstanceState, MachineStatus, Observed
-from emp_orch.fleet.model.overrides import Override, pause_of
+from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key
 from emp_orch.fleet.policy import rollout
 from emp_orch.fleet.policy.memory import COMMANDS, REPORT_LAG_MS, Attempt, Memory
+from emp_orch.fleet.policy.pauses import pause_of
 
 BACKOFF_BASE_MS = 2_000
 BACKOFF_CAP_MS = 60_000

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.machine.agent.programs import Programs
 from emp_orch.machine.boot.folder import MachineFolder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired import allotment
-from emp_orch.fleet.desired.machines import DesiredMachine
 from emp_orch.fleet.desired.slots_of_allotment import give, too_few
+from emp_orch.fleet.desired.values import DesiredMachine
+from emp_orch.fleet.model import allotment
 from emp_orch.fleet.model.fleet import RuntimeKind
 from emp_orch.host import gpus
 from emp_orch.store.fleet.configs import MachineConfig

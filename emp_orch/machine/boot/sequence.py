@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.desired.startup import Phase, has_failed, is_up, side_by_side
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift.exits import why_gone
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineStatus, ProgramState

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from emp_orch.fleet.desired.machines import DesiredProgram
+from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.landlock import within
 from emp_orch.machine.apart import fence, workplace

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from emp_orch.fleet.desired.machines import DesiredProgram
+from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import Health
 from emp_orch.host import ports
 from emp_orch.host.ports import LOOPBACK

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import ProgramReport, ProgramState
 from emp_orch.host import ports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from emp_orch.fleet.desired.machines import DesiredProgram
+from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import Health
 from emp_orch.fleet.model.observed import ProgramState
 from emp_orch.machine.agent.programs import Programs

@@ -10,7 +10,8 @@ from typing import Any, cast
 from docker.errors import NotFound
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.containers import DesiredContainer, short_id
+from emp_orch.fleet.desired.containers import short_id
+from emp_orch.fleet.desired.values import DesiredContainer
 from emp_orch.fleet.model.fleet import ImageThere
 from emp_orch.fleet.model.hosts import image_build
 from emp_orch.images import built_here, kept_name, last_name, repository

@@ -21,7 +21,8 @@ import msgspec
 from emp_orch import logmodes, marks
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.containers import HOME, OWN, unmounted
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, needed_secrets
+from emp_orch.fleet.desired.machines import config_hash, needed_secrets
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.container_state import PAUSED, RUNNING
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.hosts import EVERYWHERE, HOST_GATEWAY

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Instance
 from emp_orch.layout import Layout

@@ -18,7 +18,8 @@ import msgspec
 
 from emp_orch import environments, logmodes, marks
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine, needed_secrets
+from emp_orch.fleet.desired.machines import needed_secrets
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Instance, InstanceState
 from emp_orch.isolation import python

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.seals import OrdersKey, Seal, Stamp, for_config
 from emp_orch.store.fleet.leader import Mandate

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
-from emp_orch.fleet.model.names import UnknownName, names_of
 from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.names import UnknownName, names_of
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.generations import read_generation

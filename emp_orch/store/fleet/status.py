@@ -8,7 +8,7 @@ from msgspec import Struct
 from emp_orch.errors import Damaged
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.model.package import Build
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.policy.item import Item
 from emp_orch.jobs.outcome.losses import Loss
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client

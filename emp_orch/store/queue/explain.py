@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
+from emp_orch.fleet.desired.workers import known_workers
 from emp_orch.fleet.model.observed import SeenWorker
-from emp_orch.fleet.model.workers import known_workers
 from emp_orch.jobs.document.model import JobSummary
 from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.matching.explain import Candidate, Explanation, Standing, explain, why_waiting

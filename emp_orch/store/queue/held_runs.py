@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.desired.machines import machine_of
+from emp_orch.fleet.model.ids import machine_of
 from emp_orch.jobs.document.states import HELD
 from emp_orch.store.queue.claim import run_name
 from emp_orch.store.queue.scripts import Call

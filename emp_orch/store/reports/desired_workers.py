@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from emp_orch.fleet.desired.workers import KnownWorker, known_workers
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.observed import ProgramState, SeenMachine, SeenWorker
-from emp_orch.fleet.model.workers import KnownWorker, known_workers
 from emp_orch.jobs.matching.workable import DesiredWorker
 from emp_orch.store.fleet.generations import Generation
 

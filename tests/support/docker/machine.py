@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.images import MACHINE_IMAGE
 from emp_orch.store.redis.client import Client
 from support.docker.engine import Engine

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine, worker_id
+from emp_orch.fleet.desired.machines import config_hash, desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import (
     BreakerSpec,
@@ -32,6 +33,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerId,
     WorkerSpec,
 )
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.limits import limits_of
 from emp_orch.fleet.model.observed import (
     Instance,

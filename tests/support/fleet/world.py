@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from emp_orch.fleet.desired.containers import container_hash
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind, config_hash, machine_of
+from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.startup import has_failed, is_up, phases
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import (
     ConnectorReport,
     ConnectorStatus,

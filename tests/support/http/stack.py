@@ -54,7 +54,7 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.model.package import WorkerPackage
-from emp_orch.fleet.round import Item
+from emp_orch.fleet.policy.item import Item
 from emp_orch.layout import Layout
 from emp_orch.roles import Role
 from emp_orch.seals import KEY_BYTES, Seal

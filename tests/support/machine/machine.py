@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from emp_orch.fleet.desired.machines import DesiredMachine, config_hash, desired_machine
+from emp_orch.fleet.desired.machines import config_hash, desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import AGENT, ProgramName, Service
 from emp_orch.fleet.model.observed import MachineReport, ProgramReport, ProgramState
 from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded, spawn_daemon

@@ -12,7 +12,7 @@ from emp_orch.control.doctor.facts.logs import last_line
 from emp_orch.control.doctor.facts.redis import BOOT_EVENTS
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
 from emp_orch.control.status.inspect import Difference
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift.exits import told
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName, RuntimeKind

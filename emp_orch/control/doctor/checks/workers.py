@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from emp_orch.control.doctor.checks.machines import log_of, program_of, program_problem, running
 from emp_orch.control.doctor.facts.gather import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.journal.advice import SHARED_FOLDERS
 from emp_orch.fleet.model.fleet import WorkerId

@@ -34,7 +34,8 @@ from emp_orch.control.host.orphans import Orphan, machine_folders, orphans
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import DesiredMachine, desired_machines
+from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import Fleet, MachineId
 from emp_orch.fleet.model.observed import Instance, InstanceState
 from emp_orch.host import sessions

@@ -18,9 +18,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from msgspec import Struct
 
 from emp_orch.errors import UsageError
-from emp_orch.fleet.desired.machines import desired_machine, machine_of, worker_id, worker_program
+from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import Fleet, MachineId
+from emp_orch.fleet.model.ids import machine_of, worker_id, worker_program
 from emp_orch.fleet.plan.operations import Verb, operation_key
 
 # As emp's own logs call a machine.

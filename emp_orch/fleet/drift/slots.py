@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emp_orch.fleet.desired.machines import DesiredMachine, DesiredProgram
+from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.drift.liveness import is_alive
 from emp_orch.fleet.model.fleet import ProgramName

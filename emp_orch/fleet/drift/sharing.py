@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.desired.machines import DesiredMachine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import may_be_alive
 from emp_orch.fleet.model.fleet import ProgramName
