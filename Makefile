@@ -17,7 +17,7 @@ TOGETHER ?= 8
 # How many requests `make fuzz-api` makes of each operation of the API.
 EXAMPLES ?= 1000
 
-.PHONY: up down status check test fuzz fuzz-api test-system lock audit wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
+.PHONY: up down status check test fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
 
 ## Users
 
@@ -83,6 +83,10 @@ fuzz-api: $(VENV)/.dev
 # Ends with 1 where something is found, with 3 where nothing is and the advisory service could not be asked.
 audit: $(VENV)/.dev
 	@$(BIN)/python -m audit
+
+# build/docs/site: opens from the folder, searches without a network. Ends with 1 where a link leads nowhere.
+docs: $(VENV)/.dev
+	@$(BIN)/python -m docs_site
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel

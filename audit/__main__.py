@@ -31,7 +31,7 @@ def main() -> int:
     page = vendored.vendored(vendored.PAGE)
     status = _told(f"licences of {len(locked)} locked packages", licences.faults(locked, known))
     status |= _told("licences of what the page brings", licences.faults_vendored(page, known))
-    for folder in (vendored.PAGE, vendored.TESTS):
+    for folder in (vendored.PAGE, vendored.TESTS, vendored.DOCS):
         status |= _told(f"files in {folder.relative_to(folder.parents[2])}", vendored.faults(folder))
     status |= _told("Dockerfiles", dockerfiles.faults(dockerfiles.dockerfiles()))
     try:

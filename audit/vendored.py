@@ -11,6 +11,7 @@ from audit.lock import ROOT
 
 PAGE = ROOT / "emp_orch" / "monitor" / "static" / "vendor"
 TESTS = ROOT / "tests" / "browser" / "vendor"
+DOCS = ROOT / "docs_site" / "static" / "vendor"
 MANIFEST = "vendored.json"
 
 

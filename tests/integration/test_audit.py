@@ -108,7 +108,7 @@ def test_what_was_read_holds_for_that_version_and_for_what_is_locked() -> None:
 # --- what the page and its tests bring
 
 
-@pytest.mark.parametrize("folder", [vendored.PAGE, vendored.TESTS])
+@pytest.mark.parametrize("folder", [vendored.PAGE, vendored.TESTS, vendored.DOCS])
 def test_vendored_files_are_as_the_manifest_has_them(folder: Path) -> None:
     assert vendored.faults(folder) == []
 
