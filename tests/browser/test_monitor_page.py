@@ -135,7 +135,7 @@ async def test_a_module_that_did_not_come_is_fetched_again(
 ) -> None:
     await populate(producer)
     # As when the monitor is restarted just while it is asked.
-    await watched.page.route("**/js/store.js", lambda route: route.abort("connectionreset"), times=2)
+    await watched.page.route("**/js/state/store.js", lambda route: route.abort("connectionreset"), times=2)
     await watched.page.goto(http_stack.monitor)
     await expect(watched.page.locator("#connection")).to_have_text("live", timeout=SOON_MS)
 

@@ -1,12 +1,12 @@
-import { History } from "./history.js";
-import { html, render } from "./html.js";
-import { listen } from "./keys.js";
-import { here } from "./route.js";
-import { Store } from "./store.js";
-import { Stream } from "./stream.js";
-import { serverNow } from "./time.js";
-import { ui } from "./ui.js";
-import { App } from "./view/app.js";
+import { History } from "./state/history.js";
+import { html, render } from "./ui/html.js";
+import { listen } from "./ui/keys.js";
+import { here } from "./ui/route.js";
+import { Store } from "./state/store.js";
+import { Stream } from "./net/stream.js";
+import { serverNow } from "./state/time.js";
+import { ui } from "./ui/dialogs.js";
+import { App } from "./views/app.js";
 
 // Changes come in bursts: this long they are gathered before the page is drawn again.
 const SPACING_MS = 100;

@@ -1,0 +1,103 @@
+import { Component, html } from "../../ui/html.js";
+import { href } from "../../ui/route.js";
+import { sameItems } from "../../state/same.js";
+import { since, Time } from "../../state/time.js";
+import { Badge } from "../parts/badge.js";
+import { programWord, ProgramBadge } from "./program.js";
+import { Slot } from "./slot.js";
+
+// One machine. Drawn again only when something of its own changed.
+export class Card extends Component {
+  shouldComponentUpdate(next) {
+    const now = this.props;
+    return (
+      now.machine !== next.machine || now.desired !== next.desired || now.workers !== next.workers ||
+      now.drift !== next.drift || !sameItems(now.jobs, next.jobs)
+    );
+  }
+
+  render({ id, machine, desired, workers, drift, jobs, status }) {
+    if (!machine) return html`<${Absent} id=${id} desired=${desired} drift=${drift} status=${status} />`;
+    return html`
+      <article class=${`card ${machine.stale ? "is-stale" : ""}`} data-machine=${id} data-nav tabindex="-1" aria-label=${`machine ${id}`}>
+        <header>
+          <h3><a href=${href("machines", id)} data-open>${id}</a></h3>
+          <${Badge} word=${status} title=${machine.stale ? `last reported ${machine.reported_status}` : ""} />
+        </header>
+        <${Facts} machine=${machine} desired=${desired} />
+        <${Trouble} machine=${machine} desired=${desired} drift=${drift} />
+        <${Slots} machine=${machine} desired=${desired} workers=${workers} jobs=${jobs} />
+        <${Programs} machine=${machine} desired=${desired} />
+      </article>
+    `;
+  }
+}
+
+export function Facts({ machine, desired }) {
+  const restarts = Object.values(machine.programs).reduce((n, p) => n + (p.restarts ?? 0), 0);
+  const words = [
+    machine.host && `on ${machine.host}`,
+    desired?.runtime,
+    `generation ${machine.generation}`,
+    `${restarts} restart${restarts === 1 ? "" : "s"}`,
+    `agent ${machine.agent_version}`,
+  ].filter(Boolean);
+  return html`<p class="facts">
+    ${machine.stale ? null : html`up <${Time} at=${machine.started_at} words=${since} />${" · "}`}${words.join(" · ")}
+  </p>`;
+}
+
+export const Trouble = ({ machine, desired, drift }) => html`
+  ${machine.stale ? html`<p class="problem">Silent: last heard <${Time} at=${machine.last_seen} /></p>` : null}
+  ${machine.error ? html`<p class="problem">${machine.error}</p>` : null}
+  ${desired ? null : html`<p class="note">emp.yaml does not name this machine.</p>`}
+  <${Differences} drift=${drift} />
+`;
+
+const Differences = ({ drift }) =>
+  drift.length
+    ? html`<p class="note"><a href=${href("drift", "", { machine: drift[0].machine_id })}>${drift.length} difference${drift.length === 1 ? "" : "s"}</a>: ${drift[0].subject} ${drift[0].observed}${drift.length > 1 ? " …" : ""}</p>`
+    : null;
+
+export function Slots({ machine, desired, workers, jobs }) {
+  const slots = Math.max(machine.num_gpus, desired?.num_gpus ?? 0, ...workers.map((w) => w.gpu + 1));
+  const bySlot = new Map(workers.map((w) => [w.gpu, w]));
+  const byId = new Map(jobs.map((j) => [j.job_id, j]));
+  const programs = Object.entries(machine.programs);
+  return html`<div class="slots">
+    ${Array.from({ length: Math.min(slots, 64) }, (_, gpu) => {
+      const worker = bySlot.get(gpu);
+      const own = programs.filter(([name]) => name.endsWith(`-gpu${gpu}`));
+      return html`<${Slot} key=${gpu} gpu=${gpu} info=${machine.gpus.find((g) => g.index === gpu)} worker=${worker}
+        job=${worker && byId.get(worker.current_job_id)} programs=${own} />`;
+    })}
+  </div>`;
+}
+
+// Those that belong to no slot: the slots show their own.
+function Programs({ machine, desired }) {
+  const names = [...new Set([...(desired?.programs ?? []), ...Object.keys(machine.programs)])].filter(
+    (name) => !/-gpu\d+$/.test(name) || !machine.programs[name],
+  );
+  if (!names.length) return null;
+  return html`
+    <ul class="programs" aria-label=${machine.stale ? "Programs as last reported" : "Programs"}>
+      ${machine.stale ? html`<li class="muted small as-reported">as last reported:</li>` : null}
+      ${names.map((name) => html`<${ProgramBadge} key=${name} name=${name} program=${machine.programs[name]} word=${programWord(machine.programs[name])} />`)}
+    </ul>
+  `;
+}
+
+const Absent = ({ id, desired, drift, status }) => html`
+  <article class="card absent" data-machine=${id} data-nav tabindex="-1" aria-label=${`machine ${id}`}>
+    <header>
+      <h3><a href=${href("machines", id)} data-open>${id}</a></h3>
+      <${Badge} word=${status} />
+    </header>
+    <p class="facts">
+      ${desired.runtime} · ${desired.num_gpus} GPU slot${desired.num_gpus === 1 ? "" : "s"} · wanted by <code>${desired.origin}</code>
+    </p>
+    <p class="note">It has never reported, or was forgotten.</p>
+    <${Differences} drift=${drift} />
+  </article>
+`;
