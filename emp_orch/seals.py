@@ -92,8 +92,8 @@ class Stamp(Struct, frozen=True, kw_only=True, order=True):
 NEVER = Stamp()
 
 
-class OrdersKey(Struct, frozen=True, kw_only=True):
-    """What a machine is given to know its orders by, in a private file: never through Redis.
+class CommandKey(Struct, frozen=True, kw_only=True):
+    """What a machine is given to know its commands by, in a private file: never through Redis.
 
     `key` in hexadecimal. What is stamped before `since` is void: whoever gave the file said newer things already.
     """

@@ -23,7 +23,7 @@ SECRETS_MOUNTED = "/run/secrets"
 REDIS_SECRET = "hub_redis_url"  # noqa: S105  # a file's name
 VALUES_SECRET = "secrets.json"  # noqa: S105
 API_SECRET = "api.json"  # noqa: S105
-ORDERS_SECRET = "orders.json"  # noqa: S105
+COMMAND_KEY_SECRET = "orders.json"  # noqa: S105
 
 
 class Placed(Struct, frozen=True, kw_only=True):
@@ -128,7 +128,7 @@ def _environment(placed: Placed) -> tuple[tuple[str, str], ...]:
         ("EMP_REDIS_PREFIX", placed.prefix),
         ("EMP_ARTIFACTS_URL", THROUGH_API if through_api else placed.artifacts_url),
         ("EMP_SECRETS", f"{where}/{VALUES_SECRET}"),
-        ("EMP_ORDERS", f"{where}/{ORDERS_SECRET}"),
+        ("EMP_ORDERS", f"{where}/{COMMAND_KEY_SECRET}"),
         *((("EMP_API", f"{where}/{API_SECRET}"),) if placed.api else ()),
         *logs,
     )
@@ -138,7 +138,7 @@ def _secrets(placed: Placed) -> tuple[tuple[str, str], ...]:
     """The name of each secret in the container, and its file on the host."""
     if placed.secrets is None:
         return ()
-    names = (REDIS_SECRET, VALUES_SECRET, ORDERS_SECRET, *((API_SECRET,) if placed.api else ()))
+    names = (REDIS_SECRET, VALUES_SECRET, COMMAND_KEY_SECRET, *((API_SECRET,) if placed.api else ()))
     return tuple((name, f"{placed.secrets}/{name}") for name in names)
 
 

@@ -14,11 +14,11 @@ class Runtime(Protocol):
     """A way to run machines. Its calls may take as long as a machine's drain; they raise EmpError."""
 
     async def start(
-        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, command_key: bytes
     ) -> None:
         """Start `machine`, as `generation` has it; one that runs already is left alone, but for what only a new
-        container can change. `secrets` are the resolved references it needs, `orders` the content of the file with the
-        key that it knows its orders by.
+        container can change. `secrets` are the resolved references it needs, `command_key` the content of the
+        file with the key that it knows its commands by.
         """
         ...
 
@@ -32,9 +32,11 @@ class Runtime(Protocol):
         """Stop the machine and everything it started: in good order first, by force after its drain timeout."""
         ...
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
-        """Give a machine that runs the values its programs need from their next start on, and `orders`, where that is
-        not empty, to know its orders by from now on.
+    async def put_secrets(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, command_key: bytes = b""
+    ) -> None:
+        """Give a machine that runs the values its programs need from their next start on, and `command_key`, where that
+        is not empty, to know its commands by from now on.
         """
         ...
 

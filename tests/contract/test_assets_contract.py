@@ -16,7 +16,7 @@ from emp_orch.jobs.document.states import ENDED
 from emp_orch.jobs.document.submission import BadSubmission, Submission
 from emp_orch.jobs.matching.requirements import Requirements
 from emp_orch.settings import InputLimits
-from emp_orch.store.artifacts.asset_retention import QUEUED_MS, AssetCare
+from emp_orch.store.artifacts.asset_retention import QUEUED_MS, AssetRetention
 from emp_orch.store.artifacts.assets import Assets, NoSuchAsset, TooLarge
 from emp_orch.store.artifacts.job_inputs import InputsGone, JobInputs
 from emp_orch.store.artifacts.store import Artifacts, CannotRead, local_url
@@ -52,8 +52,8 @@ def assets(store: Artifacts, r: Client) -> Assets:
 
 
 @pytest.fixture
-def care(store: Artifacts, r: Client) -> AssetCare:
-    return AssetCare(store, r, KEYS)
+def retention(store: Artifacts, r: Client) -> AssetRetention:
+    return AssetRetention(store, r, KEYS)
 
 
 def files_of(store: Artifacts) -> list[str]:
@@ -128,42 +128,42 @@ async def test_a_file_that_somebody_deleted_is_written_anew(store: Artifacts, as
 
 
 async def test_what_nobody_needs_goes_after_its_time(
-    r: Client, store: Artifacts, assets: Assets, care: AssetCare
+    r: Client, store: Artifacts, assets: Assets, retention: AssetRetention
 ) -> None:
     old = await assets.save("a", chunks_of(b"old"), most=10)
     new = await assets.save("b", chunks_of(b"new"), most=10)
     await age(r, old.asset, HOUR_S + 1)
-    assert await care.expire(HOUR_S, await time_ms(r)) == 1
+    assert await retention.expire(HOUR_S, await time_ms(r)) == 1
     assert files_of(store) == [new.asset.removeprefix("sha256:")]
     assert not await assets.touch(old.asset) and await assets.touch(new.asset)
     again = await assets.save("a", chunks_of(b"old"), most=10)
     assert again.created and await content(assets, again.asset) == b"old"
 
 
-async def test_an_unfinished_job_keeps_its_assets(r: Client, assets: Assets, care: AssetCare) -> None:
+async def test_an_unfinished_job_keeps_its_assets(r: Client, assets: Assets, retention: AssetRetention) -> None:
     queue, inputs = Queue(r, KEYS), JobInputs(assets, LIMITS)
     kept = await assets.save("a", chunks_of(b"x"), most=10)
     (asked,) = await inputs.placed([job("j", photo=InputSource(asset=kept.asset))])
     await queue.submit(asked)
     await age(r, kept.asset, 2 * HOUR_S)
-    assert await care.expire(HOUR_S, await time_ms(r)) == 0
+    assert await retention.expire(HOUR_S, await time_ms(r)) == 0
     assert (await queue.get("j")).inputs == {"photo": InputSource(asset=kept.asset, size=1)}
     await queue.cancel("j")
-    assert await care.expire(HOUR_S, await time_ms(r)) == 0, "it was needed a moment ago"
+    assert await retention.expire(HOUR_S, await time_ms(r)) == 0, "it was needed a moment ago"
     await age(r, kept.asset, 2 * HOUR_S)
-    assert await care.expire(HOUR_S, await time_ms(r)) == 1
+    assert await retention.expire(HOUR_S, await time_ms(r)) == 1
     await queue.purge(ENDED)
     assert not await r.exists(KEYS.jobs_inputs)
 
 
-async def test_a_job_that_was_never_queued_keeps_nothing(r: Client, assets: Assets, care: AssetCare) -> None:
+async def test_a_job_that_was_never_queued_keeps_nothing(r: Client, assets: Assets, retention: AssetRetention) -> None:
     kept = await assets.save("a", chunks_of(b"x"), most=10)
     assert await assets.named("never", [kept.asset]) == []
     await age(r, kept.asset, 2 * HOUR_S)
-    assert await care.expire(HOUR_S, await time_ms(r)) == 0, "it may be on its way"
+    assert await retention.expire(HOUR_S, await time_ms(r)) == 0, "it may be on its way"
     await r.hset(KEYS.jobs_inputs, "never", f"{await time_ms(r) - QUEUED_MS - 1} {kept.asset}")
     await age(r, kept.asset, 2 * HOUR_S)
-    assert await care.expire(HOUR_S, await time_ms(r)) == 1
+    assert await retention.expire(HOUR_S, await time_ms(r)) == 1
     assert not await r.exists(KEYS.jobs_inputs)
 
 
@@ -176,7 +176,7 @@ async def test_another_job_of_the_same_id_takes_nothing_from_the_first(r: Client
 
 
 async def test_giving_waits_while_it_is_deleted_and_takes_over_from_the_dead(
-    r: Client, assets: Assets, care: AssetCare
+    r: Client, assets: Assets, retention: AssetRetention
 ) -> None:
     asset = digest_of(b"x")
     now = await time_ms(r)
@@ -190,15 +190,15 @@ async def test_giving_waits_while_it_is_deleted_and_takes_over_from_the_dead(
     await r.zadd(KEYS.assets_moving, {other: now - MOVING_MS - 1})
     assert (await assets.save("a", chunks_of(b"y"), most=10)).created
     await r.zadd(KEYS.assets_moving, {digest_of(b"z"): now - MOVING_MS - 1, "../../x": 1})
-    await care.expire(HOUR_S, now)
+    await retention.expire(HOUR_S, now)
     assert not await r.exists(KEYS.assets_moving)
 
 
-async def test_giving_and_deleting_at_once_lose_nothing(r: Client, assets: Assets, care: AssetCare) -> None:
+async def test_giving_and_deleting_at_once_lose_nothing(r: Client, assets: Assets, retention: AssetRetention) -> None:
     async def expire() -> None:
         for _ in range(20):
             await age(r, digest_of(b"x"), 2 * HOUR_S)
-            await care.expire(HOUR_S, await time_ms(r))
+            await retention.expire(HOUR_S, await time_ms(r))
 
     async def give() -> None:
         for _ in range(20):

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from emp_orch.fleet.desired.machines import config_hash
-from emp_orch.seals import KEY_BYTES, OrdersKey
+from emp_orch.seals import KEY_BYTES, CommandKey
 from emp_orch.store.fleet import commands, configs, journal
-from emp_orch.store.fleet.commands import Command, CommandVerb, Order
+from emp_orch.store.fleet.commands import Command, CommandVerb, StampedCommand
 from emp_orch.store.fleet.configs import MachineConfig
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.leader import Elsewhere, Leadership, Mandate, NotLeader
@@ -156,8 +156,8 @@ def _status(mandate: Mandate) -> FleetStatus:
     )
 
 
-KEY = OrdersKey(fleet="f", machine=M, key="ab" * KEY_BYTES)
-ORDER = Order(seq="s", verb=CommandVerb.RESTART_PROGRAM, program="simulation")
+KEY = CommandKey(fleet="f", machine=M, key="ab" * KEY_BYTES)
+ORDER = Command(seq="s", verb=CommandVerb.RESTART_PROGRAM, program="simulation")
 CONFIG = MachineConfig(generation=1, digest=config_hash(MACHINE), supervisord="[supervisord]\n", machine=MACHINE)
 
 Write = Callable[[Client, Mandate], Awaitable[None]]
@@ -228,7 +228,7 @@ async def test_what_the_leader_writes_is_read_back(r: Client) -> None:
     entries = [("drift_opened", {"n": n}) for n in range(journal.AT_ONCE + 2)]
     await journal.write(r, KEYS, mandate, [*entries, ("drift_closed", {"text": 'ü "quoted"\n'})])
     ((_, text),) = await commands.commands_after(r, KEYS, M, "0-0", block_ms=10)
-    assert commands.opened(text, KEY) == Command(
+    assert commands.opened(text, KEY) == StampedCommand(
         epoch=mandate.epoch, count=1, seq="s", verb=CommandVerb.RESTART_PROGRAM, program="simulation"
     )
     assert await configs.read_config(r, KEYS, KEY) == CONFIG

@@ -18,11 +18,11 @@ from emp_orch.fleet.model.observed import (
     WorkerReport,
     WorkerStatus,
 )
-from emp_orch.machine.agent.commands import Orders
+from emp_orch.machine.agent.commands import CommandFollower
 from emp_orch.machine.agent.trust import Floor, Trust
-from emp_orch.seals import KEY_BYTES, OrdersKey, Seal, Stamp, for_command
+from emp_orch.seals import KEY_BYTES, CommandKey, Seal, Stamp, for_command
 from emp_orch.store.fleet import commands, requests
-from emp_orch.store.fleet.commands import Command, CommandVerb, Order
+from emp_orch.store.fleet.commands import Command, CommandVerb, StampedCommand
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.leader import Leadership, Mandate
 from emp_orch.store.redis.client import Client, WriteRefused, connected, time_ms
@@ -34,7 +34,7 @@ KEYS = Keys("t:")
 SEAL = Seal(bytes(KEY_BYTES))
 M = MachineId("m1")
 W = WorkerId("m1-worker-0")
-KEY = OrdersKey(fleet="f", machine=M, key="ab" * KEY_BYTES)
+KEY = CommandKey(fleet="f", machine=M, key="ab" * KEY_BYTES)
 
 
 def machine(status: MachineStatus = MachineStatus.READY) -> MachineReport:
@@ -217,10 +217,10 @@ class Machine:
     """The agent's side of the command stream, with what it carried out."""
 
     def __init__(self, r: Client, *, last: str, epoch: int = 0) -> None:
-        self.done: list[Command] = []
+        self.done: list[StampedCommand] = []
         self.caught_up = 0
         self.trust = Trust(lambda: KEY, Floor(key=KEY.seal.name, stamp=Stamp(epoch=epoch)))
-        self.orders = Orders(
+        self.commands = CommandFollower(
             r,
             KEYS,
             M,
@@ -234,20 +234,20 @@ class Machine:
     async def _catch_up(self) -> None:
         self.caught_up += 1
 
-    async def _carry_out(self, command: Command) -> None:
+    async def _carry_out(self, command: StampedCommand) -> None:
         self.done.append(command)
 
 
 async def _order(r: Client, epoch: int, seq: str) -> None:
     """A command as a leader of that epoch would have sent it, had Redis not refused the older one."""
     count = ord(seq)
-    command = Command(epoch=epoch, count=count, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
+    command = StampedCommand(epoch=epoch, count=count, seq=seq, verb=CommandVerb.RESTART_PROGRAM, program="simulation")
     sealed = KEY.seal.sealed(for_command("f", M), msgspec.json.encode(command))
     await r.xadd(KEYS.commands(M), {"command": sealed})
 
 
 async def _send(r: Client, mandate: Mandate, seq: str, *, count: int = 1) -> None:
-    order = Order(verb=CommandVerb.APPLY_CONFIG, seq=seq)
+    order = Command(verb=CommandVerb.APPLY_CONFIG, seq=seq)
     await commands.send(r, KEYS, mandate, M, order, seal=KEY.seal, count=count)
 
 
@@ -260,7 +260,7 @@ async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:
     for epoch, seq in ((2, "a"), (1, "b"), (2, "c")):
         await _order(r, epoch, seq)
     await r.xadd(KEYS.commands(M), {"command": KEY.seal.sealed(for_command("f", M), b'{"verb":"nonsense"}')})
-    running = asyncio.create_task(agent.orders.run())
+    running = asyncio.create_task(agent.commands.run())
 
     async def told() -> list[str]:
         return [e.data["operation"] for e in await Events(r, KEYS).recent(10) if e.type == "command_done"]
@@ -285,7 +285,7 @@ async def test_a_stream_that_ends_before_the_agents_place_is_read_anew(
     mandate = await Leadership(r, KEYS, "f", "one", ttl_ms=60_000).acquire()
     assert isinstance(mandate, Mandate)
     await _send(r, mandate, "a")
-    running = asyncio.create_task(agent.orders.run())
+    running = asyncio.create_task(agent.commands.run())
 
     async def answered() -> list[str]:
         return await _acks(r)
@@ -300,7 +300,7 @@ async def test_a_new_life_does_not_carry_out_commands_to_the_last(r: Client) -> 
     assert isinstance(mandate, Mandate)
     await _send(r, mandate, "old")
     agent = Machine(r, last="")
-    running = asyncio.create_task(agent.orders.run())
+    running = asyncio.create_task(agent.commands.run())
 
     async def caught_up() -> int:
         return agent.caught_up

@@ -16,7 +16,7 @@ import redis
 
 from emp_orch.procident import ProcessIdentity, alive
 from emp_orch.runtimes.process.supervisor import Supervisor
-from emp_orch.store.fleet.commands import Command
+from emp_orch.store.fleet.commands import StampedCommand
 from emp_orch.store.fleet.events import decode
 from emp_orch.store.fleet.status import FleetStatus
 from support.stack.stack import MACHINE, Stack, until
@@ -79,7 +79,7 @@ class Fleet:
 
     def command_epochs(self) -> list[int]:
         entries = self.r.xrange(f"machine:{MACHINE}:commands")
-        return [msgspec.json.decode(fields["command"], type=Command).epoch for _, fields in entries]
+        return [msgspec.json.decode(fields["command"], type=StampedCommand).epoch for _, fields in entries]
 
     def startups(self) -> int:
         """How often the machine began to start."""

@@ -252,7 +252,7 @@ async def test_the_next_job_is_numbered_after_all_others(world: World) -> None:
         await queue.submit(job())
     damaged = await contract.look(world.r, world.keys, FLEET)
     assert [d.key for d in damaged] == [world.keys.jobs_seq]
-    await contract.put_aside(world.r, world.keys, FLEET, damaged)
+    await contract.quarantine(world.r, world.keys, FLEET, damaged)
     first = await queue.submit(job(id="first"))
     page = await queue.list(limit=1)
     assert [j.id for j in page.jobs] == [first.job_id]

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.plan.operations import Operation, Verb
-from emp_orch.store.fleet.commands import Command, CommandVerb
+from emp_orch.store.fleet.commands import CommandVerb, StampedCommand
 from emp_orch.store.fleet.leader import NotLeader
 from sim.line import Line
 from sim.redis import FLEET
@@ -161,6 +161,6 @@ class Operations:
         self._line.check()
         operation = one.operation
         verb, count = _COMMANDS[operation.verb], next(self._counts)
-        command = Command(epoch=one.epoch, count=count, seq=operation.key, verb=verb, program=operation.program)
+        command = StampedCommand(epoch=one.epoch, count=count, seq=operation.key, verb=verb, program=operation.program)
         self._line.redis.send(operation.machine_id, command, one.epoch)
         return True

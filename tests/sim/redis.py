@@ -16,7 +16,7 @@ from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.policy.memory import Memory
-from emp_orch.store.fleet.commands import Command
+from emp_orch.store.fleet.commands import StampedCommand
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.fleet.requests import Request
@@ -43,7 +43,7 @@ class SimRedis:
     memory: Memory | None = None
     journal: list[Entry] = field(default_factory=list)
     # Each machine's stream: (id, command), ids rising with the clock.
-    streams: dict[MachineId, list[tuple[int, Command]]] = field(default_factory=dict)
+    streams: dict[MachineId, list[tuple[int, StampedCommand]]] = field(default_factory=dict)
     asked: int = 0
     # Until when the lease may be held by one who does not know that it lost it: Redis forgot it, or its clock ran.
     broken_until_ms: int = 0
@@ -99,7 +99,7 @@ class SimRedis:
         self.fence(epoch)
         self.world.configs[machine.id] = (machine, desired.generation, digest_of(desired))
 
-    def send(self, machine_id: MachineId, command: Command, epoch: int) -> None:
+    def send(self, machine_id: MachineId, command: StampedCommand, epoch: int) -> None:
         self.fence(epoch)
         stream = self.streams.setdefault(machine_id, [])
         stream.append((max(self.world.redis_ms, stream[-1][0] + 1 if stream else 0), command))

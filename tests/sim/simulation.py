@@ -13,9 +13,9 @@ from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.plan.operations import Verb
-from emp_orch.machine.agent.commands import Orders
+from emp_orch.machine.agent.commands import CommandFollower
 from emp_orch.machine.agent.trust import Floor, Trust
-from emp_orch.seals import KEY_BYTES, OrdersKey, Stamp, for_command
+from emp_orch.seals import KEY_BYTES, CommandKey, Stamp, for_command
 from emp_orch.store.fleet import commands
 from emp_orch.store.fleet.commands import CommandVerb
 from emp_orch.store.fleet.generations import Generation
@@ -54,8 +54,8 @@ class Agent:
         self.epoch = epoch
         self.deaf_until_ms = 0
         nothing: Any = None
-        key = self._key = OrdersKey(fleet=FLEET, machine=host.machine.id, key="ab" * KEY_BYTES)
-        self._orders = Orders(
+        key = self._key = CommandKey(fleet=FLEET, machine=host.machine.id, key="ab" * KEY_BYTES)
+        self._commands = CommandFollower(
             nothing,
             Keys(),
             host.machine.id,
@@ -68,14 +68,14 @@ class Agent:
 
     async def _catch_up(self) -> None: ...
 
-    async def _carry_out(self, command: commands.Command) -> None:
+    async def _carry_out(self, command: commands.StampedCommand) -> None:
         program = ProgramName(command.program) if command.program else None
         self.host.orders.append(Command(key=command.seq, verb=_VERBS[command.verb], program=program))
 
-    def hear(self, command: commands.Command) -> commands.Ack | None:
+    def hear(self, command: commands.StampedCommand) -> commands.Ack | None:
         """What it says to a command; None to one that was said before."""
         purpose = for_command(self._key.fleet, self._key.machine)
-        answer = self._orders._answer(self._key.seal.sealed(purpose, msgspec.json.encode(command)).decode())
+        answer = self._commands._answer(self._key.seal.sealed(purpose, msgspec.json.encode(command)).decode())
         try:
             answer.send(None)
         except StopIteration as done:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_orch.machine.agent.trust import Floor, OutOfDate, Trust
-from emp_orch.seals import KEY_BYTES, Forged, OrdersKey, OtherKey, Seal, Stamp, for_command
-from emp_orch.store.fleet.commands import Command, CommandVerb
+from emp_orch.seals import KEY_BYTES, CommandKey, Forged, OtherKey, Seal, Stamp, for_command
+from emp_orch.store.fleet.commands import CommandVerb, StampedCommand
 
 SEAL = Seal(b"k" * KEY_BYTES)
-KEY = OrdersKey(fleet="f", machine="m", key=SEAL.hex())
+KEY = CommandKey(fleet="f", machine="m", key=SEAL.hex())
 OBJECTS = st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=20), min_size=1, max_size=4)
 
 
@@ -51,7 +51,7 @@ def test_a_seal_is_for_one_purpose_and_of_one_key() -> None:
 
 
 def _said(epoch: int, count: int) -> str:
-    command = Command(epoch=epoch, count=count, seq="s", verb=CommandVerb.STOP_PROGRAM, program="p")
+    command = StampedCommand(epoch=epoch, count=count, seq="s", verb=CommandVerb.STOP_PROGRAM, program="p")
     return SEAL.sealed(for_command("f", "m"), msgspec.json.encode(command)).decode()
 
 
@@ -93,8 +93,8 @@ async def test_who_forges_under_other_keys_holds_nothing_up() -> None:
 
 async def test_a_key_that_is_on_its_way_is_waited_for() -> None:
     keys = [KEY] * 3
-    other = OrdersKey(fleet="f", machine="m", key=(b"o" * KEY_BYTES).hex())
-    command = Command(epoch=1, count=1, seq="s", verb=CommandVerb.START_PROGRAM)
+    other = CommandKey(fleet="f", machine="m", key=(b"o" * KEY_BYTES).hex())
+    command = StampedCommand(epoch=1, count=1, seq="s", verb=CommandVerb.START_PROGRAM)
     text = other.seal.sealed(for_command("f", "m"), msgspec.json.encode(command)).decode()
     trust = Trust(lambda: keys.pop() if keys else other, Floor())
     assert (await trust.command(text)).verb == "start_program"

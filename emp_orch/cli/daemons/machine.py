@@ -73,9 +73,9 @@ def run(
     invitation = invitation_of(os.environ, api=api, token_file=token_file)
     folder, logs = (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute()
     if stay:
-        from emp_orch.machine.boot.foreground import stay_above
+        from emp_orch.machine.boot.foreground import run_in_foreground
 
-        stay_above(machine_id, folder, logfile=own_log(machine_id, logs))
+        run_in_foreground(machine_id, folder, logfile=own_log(machine_id, logs))
     start(machine_id, folder, logs, invitation)
 
 

@@ -11,7 +11,7 @@ from emp_orch import settings as settings_files
 from emp_orch.control.host.left_behind import LeftBehind
 from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError, WaitTimeout
-from emp_orch.fleet.drift.kinds import ASIDE, Drift, Kind
+from emp_orch.fleet.drift.kinds import BESIDE, Drift, Kind
 from emp_orch.fleet.drift.leftovers import Left
 from emp_orch.fleet.names import Name
 from emp_orch.layout import Layout
@@ -85,7 +85,7 @@ async def _ask(layout: Layout, name: Name) -> Answer:
 
 
 # These stand for as long as what made them does, whatever is restarted.
-_NOT_BY_THIS = ASIDE - {Kind.CONNECTOR_BROKEN}
+_NOT_BY_THIS = BESIDE - {Kind.CONNECTOR_BROKEN}
 
 
 def _of(name: Name, found: Difference) -> list[Drift]:

@@ -17,4 +17,4 @@ async def repair(layout: Layout) -> list[str]:
     machines = [m.id for m in kept.fleet.machines] if kept else []
     async with client.connected(settings.redis_url, owner=settings.redis_owner) as r:
         damaged = await contract.look(r, keys, settings.fleet, machines)
-        return await contract.put_aside(r, keys, settings.fleet, damaged)
+        return await contract.quarantine(r, keys, settings.fleet, damaged)

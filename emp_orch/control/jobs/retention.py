@@ -7,7 +7,7 @@ from typing import cast
 
 from emp_orch.fleet.model.fleet import InputsSpec, JobsSpec
 from emp_orch.jobs.document.states import ENDED
-from emp_orch.store.artifacts.asset_retention import AssetCare
+from emp_orch.store.artifacts.asset_retention import AssetRetention
 from emp_orch.store.artifacts.store import Artifacts, CannotStore
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
@@ -31,7 +31,7 @@ class Retention:
         self._keys = keys
         self._queue = queue
         self._artifacts = artifacts
-        self._assets = AssetCare(artifacts, r, keys)
+        self._assets = AssetRetention(artifacts, r, keys)
         self._next_ms = 0
         self._assets_next_ms = 0
         self._age_s = 0.0

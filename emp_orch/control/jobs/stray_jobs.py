@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.store.queue.positions import Places
+from emp_orch.store.queue.positions import Positions
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 
@@ -25,7 +25,7 @@ class StrayJobs:
     """Counts places each ten seconds. Only where some are missing it looks at the jobs, a part of them in each tick."""
 
     def __init__(self, r: Client, keys: Keys, write: Callable[[list[Entry]], Awaitable[None]]) -> None:
-        self._places = Places(r, keys)
+        self._places = Positions(r, keys)
         self._write = write
         self._next_ms = 0
         self._cursor: str | None = None

@@ -53,7 +53,7 @@ class Backend(Protocol):
         ...
 
     def tend_keys(self, desired: Desired, mandate: Mandate) -> None:
-        """See that every machine has the key that its orders are sealed by."""
+        """See that every machine has the key that its commands are sealed by."""
         ...
 
     def begin(self, operation: Operation, desired: Desired, mandate: Mandate) -> None:

@@ -74,7 +74,7 @@ class Executor:
             case Verb.REMOVE_MACHINE:
                 await self._remove(operation, mandate)
             case Verb.SEND_CONFIG:
-                await self.renew_orders(_known(machine, operation), desired, mandate)
+                await self.renew_command_key(_known(machine, operation), desired, mandate)
                 await self._send(operation, CommandVerb.APPLY_CONFIG, mandate)
                 return False
             case Verb.START_PROGRAM:
@@ -107,7 +107,7 @@ class Executor:
         secrets = self._secrets()
         self._assure(mandate)
         await runtime.start(
-            machine, secrets, generation=desired.generation, orders=self._orders(machine, stamp, mandate)
+            machine, secrets, generation=desired.generation, command_key=self._command_key(machine, stamp, mandate)
         )
 
     async def _stop_everywhere(self, machine: DesiredMachine, mandate: Mandate) -> None:
@@ -152,13 +152,13 @@ class Executor:
         self._assure(mandate)
         await reports.forget_machine(self._r, self._keys, machine_id, seen_ms=None)
 
-    async def renew_orders(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> None:
-        """Give `machine` the key that its orders are sealed by, and write what it is to run. Raises as `run`."""
+    async def renew_command_key(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> None:
+        """Give `machine` the key that its commands are sealed by, and write what it is to run. Raises as `run`."""
         since = Stamp(epoch=mandate.epoch)
-        await self._put_secrets(machine, mandate, orders=self._orders(machine, since, mandate))
+        await self._put_secrets(machine, mandate, command_key=self._command_key(machine, since, mandate))
         await self._write_config(machine, desired, mandate)
 
-    def _orders(self, machine: DesiredMachine, since: Stamp, mandate: Mandate) -> bytes:
+    def _command_key(self, machine: DesiredMachine, since: Stamp, mandate: Mandate) -> bytes:
         """The machine's key, as its runtime is to hand it over."""
         return msgspec.json.encode(self._key_of(mandate.fleet).handed(machine.id, since=since))
 
@@ -181,7 +181,7 @@ class Executor:
         to, key, program, why = operation.machine_id, operation.key, operation.program, operation.cause
         seal = self._key_of(mandate.fleet).machine(to)
         async with self._turns.setdefault(to, asyncio.Lock()):
-            said = commands.Order(verb=verb, seq=key, program=program, cause=why)
+            said = commands.Command(verb=verb, seq=key, program=program, cause=why)
             await commands.send(self._r, self._keys, mandate, to, said, seal=seal, count=next(self._counts))
 
     def _key_of(self, fleet: str) -> SigningKey:
@@ -195,11 +195,11 @@ class Executor:
             raise EmpError(f"{machine.id}: this emp cannot start machines of runtime {machine.runtime} yet")
         return runtime
 
-    async def _put_secrets(self, machine: DesiredMachine | None, mandate: Mandate, *, orders: bytes = b"") -> None:
+    async def _put_secrets(self, machine: DesiredMachine | None, mandate: Mandate, *, command_key: bytes = b"") -> None:
         """What a running machine's programs need may have come with this generation."""
         if machine is not None:
             self._assure(mandate)
-            await self._runtime(machine).put_secrets(machine, self._secrets(), orders=orders)
+            await self._runtime(machine).put_secrets(machine, self._secrets(), command_key=command_key)
 
     def _secrets(self) -> dict[str, str]:
         """Values of secret references, as the last apply resolved them."""

@@ -72,7 +72,7 @@ class KeyHandover:
     async def _one(self, machine: DesiredMachine, desired: Desired, mandate: Mandate) -> str:
         """Why it did not work; empty when it did."""
         try:
-            await self._executor.renew_orders(machine, desired, mandate)
+            await self._executor.renew_command_key(machine, desired, mandate)
         except NotLeader:
             raise
         except (EmpError, *TRANSIENT) as e:

@@ -24,7 +24,7 @@ from emp_orch.settings import Settings, write_private
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.fleet.status import RedisStatus
 from emp_orch.store.queue.losses import Losses
-from emp_orch.store.queue.positions import Places
+from emp_orch.store.queue.positions import Positions
 from emp_orch.store.redis.client import TRANSIENT, Client, address, within
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports import contract
@@ -61,7 +61,7 @@ class RedisWatch:
         self.damaged: tuple[DamagedKey, ...] = ()
         self._r, self._keys, self._fleet = r, keys, settings.fleet
         self._losses = Losses(r, keys, settings.fleet)
-        self._places = Places(r, keys)
+        self._places = Positions(r, keys)
         self._path = layout.counted
         self._place = place_of(settings)
         self._write = write
@@ -123,7 +123,7 @@ class RedisWatch:
         found = await contract.look(self._r, self._keys, self._fleet)
         heals = [one for one in found if one.heals]
         if heals:
-            done = await contract.put_aside(self._r, self._keys, self._fleet, heals)
+            done = await contract.quarantine(self._r, self._keys, self._fleet, heals)
             for one, words in zip(heals, done, strict=True):
                 log.error("%s had %s where emp keeps %s; %s", one.key, one.found, one.expected, words)
             with suppress(NotLeader):

@@ -68,7 +68,7 @@ class Kind(StrEnum):
 
 
 # These stand beside what is right or wrong in the machine otherwise: they neither hide it nor hold up a rollout.
-ASIDE = frozenset(
+BESIDE = frozenset(
     {
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
         *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED, Kind.DISK_FULL),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from emp_orch.fleet.drift.kinds import ASIDE, BEHIND, Desired, Drift, Kind
+from emp_orch.fleet.drift.kinds import BEHIND, BESIDE, Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.breaker import FAILURES
@@ -28,7 +28,7 @@ def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: in
         rollout = Rollout(generation=desired.generation, progress_ms=now_ms, good=rollout.good, ill=_ill(memory))
     # A box that is off says nothing of a generation, and nobody here could bring it along.
     away = {d.machine_id for d in drifts if d.kind is Kind.MACHINE_AWAY}
-    drifting = {d.machine_id for d in drifts if d.machine_id in desired.machines and d.kind not in ASIDE} - away
+    drifting = {d.machine_id for d in drifts if d.machine_id in desired.machines and d.kind not in BESIDE} - away
     # Not in order for as long as it must be: the generation may well be why.
     relapsed = rollout.settling.keys() & drifting
     candidates = rollout.pending | relapsed | {d.machine_id for d in drifts if d.kind in _LACKS}

@@ -19,7 +19,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import AGENT, ProgramName
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.machine.agent.carry_out import CarryOut
-from emp_orch.machine.agent.commands import Orders
+from emp_orch.machine.agent.commands import CommandFollower
 from emp_orch.machine.agent.exits import is_unasked_end, with_end
 from emp_orch.machine.agent.parts import make_parts
 from emp_orch.machine.agent.report import SelfReport, build_in
@@ -89,11 +89,11 @@ class Agent:
         try:
             async with self._group as group:
                 await parts.watch.refresh_all()
-                parts.last_ends.missed(p.name for p in machine.programs if p.kind.once)
+                parts.last_exits.missed(p.name for p in machine.programs if p.kind.once)
                 ending = group.create_task(self._until_told(), name="events")
                 tasks = [
                     group.create_task(parts.link.run(), name="link"),
-                    group.create_task(self._orders().run(), name="orders"),
+                    group.create_task(self._follow_commands().run(), name="orders"),
                     group.create_task(parts.watch.run(), name="watch"),
                     group.create_task(parts.gpus.run(), name="gpus"),
                     group.create_task(parts.disk.run(), name="disk"),
@@ -114,9 +114,9 @@ class Agent:
                 async with client.within(WITHDRAW_S):
                     await parts.link.withdraw()
 
-    def _orders(self) -> Orders:
+    def _follow_commands(self) -> CommandFollower:
         parts, carry_out = self._parts, CarryOut(self._parts, self._takeover, self._stop.set)
-        return Orders(
+        return CommandFollower(
             parts.r,
             parts.keys,
             parts.kept.machine.id,
@@ -178,7 +178,7 @@ class Agent:
         parts = self._parts
         program = parts.kept.machine.program(name)
         if is_unasked_end(event, once=program is not None and program.kind.once):
-            parts.last_ends.ended(name, int(event.fields.get("pid", 0)))
+            parts.last_exits.ended(name, int(event.fields.get("pid", 0)))
             ends = with_end(parts.programs.ends_ms.get(name, ()), int(time.time() * 1000))
             parts.kept.remember_ends({**parts.programs.ends_ms, name: ends})
 

@@ -10,7 +10,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import AGENT, ProgramName
 from emp_orch.machine.agent.parts import Parts
 from emp_orch.machine.agent.takeover import Takeover
-from emp_orch.store.fleet.commands import Command, CommandVerb
+from emp_orch.store.fleet.commands import CommandVerb, StampedCommand
 
 log = logging.getLogger("agent")
 
@@ -24,7 +24,7 @@ class CarryOut:
         self._stop = stop
         self._outdated = False
 
-    async def command(self, command: Command) -> None:
+    async def command(self, command: StampedCommand) -> None:
         """Carry `command` out. Raises EmpError."""
         supervisor = self._parts.supervisor
         match command.verb:
@@ -36,7 +36,7 @@ class CarryOut:
                 self._outdated = True
             case CommandVerb.RESTART_PROGRAM:
                 name = await self._about_to_start(command)
-                self._parts.last_ends.asked(name, command.cause)
+                self._parts.last_exits.asked(name, command.cause)
                 await supervisor.restart(name)
             case CommandVerb.STOP_PROGRAM:
                 name = self._known(command.program)
@@ -52,7 +52,7 @@ class CarryOut:
             log.info("asked to end: the next agent runs the emp that is here now")
             self._stop()
 
-    async def _about_to_start(self, command: Command) -> ProgramName:
+    async def _about_to_start(self, command: StampedCommand) -> ProgramName:
         name = self._known(command.program)
         await self._takeover.fetch_secrets(self._parts.kept.config)
         await self._parts.kept.hold(name, False)

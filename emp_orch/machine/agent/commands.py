@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from emp_orch.errors import EmpError
 from emp_orch.machine.agent.trust import NoKey, OutOfDate, Trust
 from emp_orch.seals import Forged
-from emp_orch.store.fleet.commands import Ack, Command, acknowledge, commands_after, latest_command
+from emp_orch.store.fleet.commands import Ack, StampedCommand, acknowledge, commands_after, latest_command
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys
@@ -23,12 +23,12 @@ RETRY_S = 0.5
 NOTHING = (0, 0)
 
 
-def _place(entry_id: str) -> tuple[int, int]:
+def _position(entry_id: str) -> tuple[int, int]:
     ms, _, n = entry_id.partition("-")
     return int(ms), int(n or 0)
 
 
-class Orders:
+class CommandFollower:
     """Follows one machine's command stream from `last`; `remember(last)` keeps the place, and the floor of `trust`,
     across restarts. `answered()` is called after each command, once it is acknowledged.
 
@@ -44,7 +44,7 @@ class Orders:
         last: str,
         trust: Trust,
         catch_up: Callable[[], Awaitable[None]],
-        carry_out: Callable[[Command], Awaitable[None]],
+        carry_out: Callable[[StampedCommand], Awaitable[None]],
         remember: Callable[[str], None],
         answered: Callable[[], None] = lambda: None,
     ) -> None:
@@ -73,7 +73,7 @@ class Orders:
                     await self._one(entry_id, text)
                 self._told = ""
                 if not batch:
-                    await self._find_place()
+                    await self._find_position()
             except TRANSIENT as e:
                 log.warning("commands cannot be read: %s", e)
                 await asyncio.sleep(RETRY_S)
@@ -86,10 +86,10 @@ class Orders:
                 log.error("the configuration in Redis was not taken over: %s", e.message)
                 await asyncio.sleep(RETRY_S)
 
-    async def _find_place(self) -> None:
+    async def _find_position(self) -> None:
         """A stream that ends before our place is another: Redis was emptied, and its clock set back. Read all of it."""
         latest = await latest_command(self._r, self._keys, self._machine_id)
-        if NOTHING < _place(latest) < _place(self._last):
+        if NOTHING < _position(latest) < _position(self._last):
             self._last = "0-0"
             self._remember(self._last)
 
@@ -123,7 +123,7 @@ class Orders:
             return Ack(seq="", ok=False, error=e.message)
         return await self._carried_out(command)
 
-    async def _carried_out(self, command: Command) -> Ack:
+    async def _carried_out(self, command: StampedCommand) -> Ack:
         log.info("command %s %s (epoch %d)", command.verb, command.program or "", command.epoch)
         try:
             await self._carry_out(command)

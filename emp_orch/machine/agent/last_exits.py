@@ -35,7 +35,7 @@ from emp_orch.urls import passwords_of
 log = logging.getLogger("agent")
 
 
-class LastEnds:
+class LastExits:
     """Keeps `programs.last_ends`. One agent's, on its loop: each look reads a few kilobytes."""
 
     def __init__(self, folder: MachineFolder, programs: Programs) -> None:
@@ -55,7 +55,7 @@ class LastEnds:
         self._boot_ms = started_ms(supervisord) if supervisord else 0
         for name, end in exit_files.known(folder.root).items():
             if end.at_ms >= self._boot_ms:
-                programs.last_ends[ProgramName(name)] = end
+                programs.last_exits[ProgramName(name)] = end
             else:
                 exit_files.forget(folder.root, name)
 
@@ -64,7 +64,7 @@ class LastEnds:
         end = self._look_up(name, pid) or ProgramEnd(at_ms=int(time.time() * 1000), pid=pid)
         if (memory := self.memory.lately()) is not None:
             end = structs.replace(end, memory=memory)
-        self._programs.last_ends[name] = end
+        self._programs.last_exits[name] = end
         try:
             exit_files.leave(self._folder.root, name, end)
         except OSError as e:
@@ -86,8 +86,8 @@ class LastEnds:
 
     def keep_only(self, names: Iterable[ProgramName]) -> None:
         """Forget the ends of programs that are others now, or gone."""
-        for name in set(self._programs.last_ends) - set(names):
-            del self._programs.last_ends[name]
+        for name in set(self._programs.last_exits) - set(names):
+            del self._programs.last_exits[name]
             exit_files.forget(self._folder.root, name)
 
     def _look_up(self, name: ProgramName, pid: int) -> ProgramEnd | None:

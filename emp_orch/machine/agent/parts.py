@@ -9,7 +9,7 @@ from emp_orch.fleet.model.observed import MachineReport
 from emp_orch.machine.agent.disk import Disk
 from emp_orch.machine.agent.gpus import Gpus
 from emp_orch.machine.agent.kept import Kept
-from emp_orch.machine.agent.last_exits import LastEnds
+from emp_orch.machine.agent.last_exits import LastExits
 from emp_orch.machine.agent.link import Link
 from emp_orch.machine.agent.programs import Programs, packages_in_use
 from emp_orch.machine.agent.trust import Trust, read_key
@@ -37,7 +37,7 @@ class Parts:
     programs: Programs
     kept: Kept
     trust: Trust
-    last_ends: LastEnds
+    last_exits: LastExits
     commands: Commands
     link: Link
     packages: Packages
@@ -60,10 +60,10 @@ def make_parts(
     machine_id = config.machine.id
     supervisor, programs = Supervisor(folder.root), Programs()
     kept = Kept(folder, config, programs, boot_id)
-    last_ends = LastEnds(folder, programs)
+    last_exits = LastExits(folder, programs)
     link = Link(r, keys, machine_id, report, renewal.refused if renewal else None)
     trust = Trust(
-        lambda: read_key(folder.orders, machine_id),
+        lambda: read_key(folder.command_key, machine_id),
         kept.state.floor,
         renew=renewal.renew if renewal else None,
         changed=link.dirty,
@@ -85,8 +85,8 @@ def make_parts(
         programs=programs,
         kept=kept,
         trust=trust,
-        last_ends=last_ends,
-        commands=Commands(folder, last_ends.secrets),
+        last_exits=last_exits,
+        commands=Commands(folder, last_exits.secrets),
         link=link,
         packages=packages,
         gpus=Gpus(link.dirty),

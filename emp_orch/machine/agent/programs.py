@@ -27,7 +27,7 @@ class Programs:
         self.reports: dict[ProgramName, ProgramReport] = {}
         self.offset_ms = 0
         self.ends_ms: dict[ProgramName, tuple[int, ...]] = {}
-        self.last_ends: dict[ProgramName, ProgramEnd] = {}
+        self.last_exits: dict[ProgramName, ProgramEnd] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -100,7 +100,7 @@ class Programs:
 
     def _told_end(self, info: ProcessInfo, state: ProgramState) -> ProgramEnd | None:
         """Its last end, while it is of any use: always for one that is down, for a while for one that runs again."""
-        end = self.last_ends.get(ProgramName(info.name))
+        end = self.last_exits.get(ProgramName(info.name))
         if end is None or (state in _STARTED and info.now * 1000 - end.at_ms > END_TOLD_MS):
             return None
         return structs.replace(end, at_ms=end.at_ms + self.offset_ms)

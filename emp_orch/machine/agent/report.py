@@ -36,7 +36,7 @@ class SelfReport:
     def now(self) -> MachineReport:
         """The report as it stands."""
         parts, kept = self._parts, self._parts.kept
-        parts.last_ends.memory.look()
+        parts.last_exits.memory.look()
         return MachineReport(
             machine_id=kept.machine.id,
             status=self.status,

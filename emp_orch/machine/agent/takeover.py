@@ -82,4 +82,4 @@ class Takeover:
             stopped=tuple(n for n in kept.state.stopped if n in names),
         )
         kept.remember_ends({n: e for n, e in self._parts.programs.ends_ms.items() if n not in replaced})
-        self._parts.last_ends.keep_only(names - replaced)
+        self._parts.last_exits.keep_only(names - replaced)

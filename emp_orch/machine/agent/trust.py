@@ -17,15 +17,15 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.seals import Forged, OrdersKey, OtherKey, Stamp
-from emp_orch.store.fleet.commands import Command, opened
+from emp_orch.seals import CommandKey, Forged, OtherKey, Stamp
+from emp_orch.store.fleet.commands import StampedCommand, opened
 from emp_orch.store.fleet.configs import MachineConfig, read_config
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 
 log = logging.getLogger("agent")
 
-# So long after the last one the report tells of forged orders.
+# So long after the last one the report tells of forged commands.
 TOLD_S = 600.0
 # Between two questions to the API for another key.
 ASK_S = 60.0
@@ -46,13 +46,13 @@ class OutOfDate(Forged):
     the epochs before its own.
     """
 
-    def __init__(self, command: Command, lowest: Stamp) -> None:
+    def __init__(self, command: StampedCommand, lowest: Stamp) -> None:
         super().__init__(f"epoch {command.epoch} is older than {lowest.epoch}", hint=ANEW)
         self.command = command
 
 
 class NoKey(EmpError):
-    """The machine was given no key: it takes no orders from Redis."""
+    """The machine was given no key: it takes no commands from Redis."""
 
 
 class Floor(Struct, frozen=True, kw_only=True):
@@ -62,10 +62,10 @@ class Floor(Struct, frozen=True, kw_only=True):
     stamp: Stamp = Stamp()
 
 
-def read_key(path: Path, machine_id: str) -> OrdersKey:
+def read_key(path: Path, machine_id: str) -> CommandKey:
     """Raises NoKey."""
     try:
-        key = msgspec.json.decode(path.read_bytes(), type=OrdersKey)
+        key = msgspec.json.decode(path.read_bytes(), type=CommandKey)
         bool(key.seal)  # one that is none is found here
     except FileNotFoundError:
         raise NoKey(f"there is no {path}: {machine_id} has no key to know its orders by", hint=_HINT) from None
@@ -91,7 +91,7 @@ class Trust:
 
     def __init__(
         self,
-        key: Callable[[], OrdersKey],
+        key: Callable[[], CommandKey],
         floor: Floor,
         *,
         renew: Callable[[], Awaitable[object]] | None = None,
@@ -115,10 +115,10 @@ class Trust:
             return ""
         return f"{_times(self._forged)}; the last: {self._last}"
 
-    async def command(self, text: str) -> Command:
+    async def command(self, text: str) -> StampedCommand:
         """The command in `text`, to be carried out now. Raises Forged, NoKey, EmpError for one that does not fit."""
 
-        async def look(key: OrdersKey) -> Command:
+        async def look(key: CommandKey) -> StampedCommand:
             found = opened(text, key)
             lowest = self._lowest(key)
             if found.stamp <= lowest:
@@ -133,7 +133,7 @@ class Trust:
     async def config(self, r: Client, keys: Keys, in_force: MachineConfig | None) -> MachineConfig | None:
         """The configuration in Redis; None when nobody wrote one. Raises Forged, NoKey, EmpError for a damaged one."""
 
-        async def look(key: OrdersKey) -> MachineConfig | None:
+        async def look(key: CommandKey) -> MachineConfig | None:
             found = await read_config(r, keys, key)
             if found is None:
                 return None
@@ -149,11 +149,11 @@ class Trust:
 
         return await self._judged(look)
 
-    def _lowest(self, key: OrdersKey) -> Stamp:
+    def _lowest(self, key: CommandKey) -> Stamp:
         """What is not newer is void. A new key begins anew: that is the way out of a fence that was lost."""
         return max(key.since, self.floor.stamp) if self.floor.key == key.seal.name else key.since
 
-    async def _judged(self, look: Callable[[OrdersKey], Awaitable[T]]) -> T:
+    async def _judged(self, look: Callable[[CommandKey], Awaitable[T]]) -> T:
         key = await self._read()
         try:
             return await look(key)
@@ -172,14 +172,14 @@ class Trust:
             self._tell(e)
             raise
 
-    async def _read(self) -> OrdersKey:
+    async def _read(self) -> CommandKey:
         try:
             return self._key()
         except NoKey:
             await self._ask()
             return self._key()
 
-    async def _renewed(self, key: OrdersKey) -> OrdersKey | None:
+    async def _renewed(self, key: CommandKey) -> CommandKey | None:
         """Another key than `key`: one may be on its way, a rotation hands it over within moments. It is waited for once
         in a while: who forges must not keep us from what is not forged.
         """

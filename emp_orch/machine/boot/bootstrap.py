@@ -166,7 +166,7 @@ async def _in_redis(
     machine_id: str, folder: MachineFolder, url: str, kept: MachineConfig | None
 ) -> MachineConfig | None:
     """What Redis has for the machine, if its own fleet wrote that; what it has else is told, and passed over."""
-    trust = Trust(lambda: read_key(folder.orders, machine_id), folder.read_state("").floor)
+    trust = Trust(lambda: read_key(folder.command_key, machine_id), folder.read_state("").floor)
     try:
         async with client.connected(url, owner=client.told_owner()) as r:
             return await trust.config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), kept)

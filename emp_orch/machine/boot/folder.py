@@ -78,8 +78,8 @@ class MachineFolder:
         return self.root / REDIS_FILE
 
     @property
-    def orders(self) -> Path:
-        """The key that the machine knows its orders by (trust.py), 0600. EMP_ORDERS names another file."""
+    def command_key(self) -> Path:
+        """The key that the machine knows its commands by (trust.py), 0600. EMP_ORDERS names another file."""
         return Path(os.environ.get("EMP_ORDERS") or self.root / "orders.json")
 
     @property

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emp_orch.machine.boot.bootstrap import make, mark_of
-from emp_orch.machine.boot.log_relay import Echo
+from emp_orch.machine.boot.log_relay import LogRelay
 from emp_orch.marks import Mark
 from emp_orch.procident import ProcessIdentity, alive, identify, on_end, recorded, send
 from emp_orch.runtimes.process.stop import end_left, end_machine
@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HURRIED_S = 10.0
 
 
-def stay_above(machine_id: str, root: Path, *, logfile: Path) -> None:
+def run_in_foreground(machine_id: str, root: Path, *, logfile: Path) -> None:
     """Fork: return in the child, which is to become supervisord of `root`; in the parent stay until it has ended.
 
     The parent leaves by SystemExit with supervisord's exit code. `logfile` is what supervisord writes.
@@ -39,7 +39,7 @@ def stay_above(machine_id: str, root: Path, *, logfile: Path) -> None:
     _end_former(root, mark)
     asked: list[int] = []
     before = {sig: signal.signal(sig, lambda sig, _: asked.append(sig)) for sig in SIGNALS}
-    echo = Echo(logfile)  # from where the log ends now
+    relay = LogRelay(logfile)  # from where the log ends now
     child = os.fork()
     if child == 0:
         for sig, handler in before.items():
@@ -48,10 +48,10 @@ def stay_above(machine_id: str, root: Path, *, logfile: Path) -> None:
         return
     who = identify(child)
     if who is not None:
-        asyncio.run(_until_end(root, mark, who, echo, asked))
+        asyncio.run(_until_end(root, mark, who, relay, asked))
         end_left(root, mark)
     _, status = os.waitpid(child, 0)
-    echo.rest()
+    relay.rest()
     code = os.waitstatus_to_exitcode(status)
     sys.exit(code if code >= 0 else 128 - code)
 
@@ -63,7 +63,7 @@ def _end_former(root: Path, mark: Mark) -> None:
         end_left(root, mark)
 
 
-async def _until_end(root: Path, mark: Mark, who: ProcessIdentity, echo: Echo, asked: list[int]) -> None:
+async def _until_end(root: Path, mark: Mark, who: ProcessIdentity, relay: LogRelay, asked: list[int]) -> None:
     """Until supervisord, which is `who`, has ended: by itself, or as the signals ask."""
     ended = asyncio.Event()
     signals = asyncio.Semaphore(0)
@@ -71,7 +71,7 @@ async def _until_end(root: Path, mark: Mark, who: ProcessIdentity, echo: Echo, a
         for _ in asked:
             signals.release()
         async with asyncio.TaskGroup() as group:
-            telling = group.create_task(echo.run(), name="log")
+            telling = group.create_task(relay.run(), name="log")
             ending = group.create_task(_end_as_asked(root, mark, who, signals), name="ending")
             await ended.wait()
             ending.cancel()

@@ -151,7 +151,7 @@ class Membership:
             write_private(self._path, msgspec.json.encode(kept))
             write_private(self._folder.secrets, msgspec.json.encode(kept.answer.secrets))
             if kept.answer.orders is not None:
-                write_private(self._folder.orders, msgspec.json.encode(kept.answer.orders))
+                write_private(self._folder.command_key, msgspec.json.encode(kept.answer.orders))
             # The way to worker packages.
             access = {"url": kept.api, "token": kept.answer.token}
             write_private(self._folder.root / "api.json", msgspec.json.encode(access))

@@ -13,7 +13,7 @@ POLL_S = 0.25
 CHUNK = 65536
 
 
-class Echo:
+class LogRelay:
     """What is written to `path` from now on, over its rotations; `rest` repeats what has come since."""
 
     def __init__(self, path: Path) -> None:

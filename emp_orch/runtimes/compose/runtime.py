@@ -30,7 +30,7 @@ from emp_orch.fleet.model.observed import Instance, InstanceState
 from emp_orch.layout import Layout
 from emp_orch.render.compose import (
     API_SECRET,
-    ORDERS_SECRET,
+    COMMAND_KEY_SECRET,
     REDIS_SECRET,
     VALUES_SECRET,
     Placed,
@@ -90,10 +90,10 @@ class ComposeRuntime:
     # -- the Runtime protocol
 
     async def start(
-        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, command_key: bytes
     ) -> None:
         await self._vacate(machine)
-        await asyncio.to_thread(self._start, machine, secrets, generation, orders)
+        await asyncio.to_thread(self._start, machine, secrets, generation, command_key)
 
     async def prepare(self, machine: DesiredMachine) -> None:
         wanted = machine.container
@@ -107,12 +107,14 @@ class ComposeRuntime:
             timeout_s = self._drain_s(view, machine_id) + STOP_MARGIN_S
             await asyncio.to_thread(_with_time(view.engine, timeout_s).stop, found.container.id, timeout_s=timeout_s)
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
+    async def put_secrets(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, command_key: bytes = b""
+    ) -> None:
         view = self._views.get(machine.container.host) if machine.container else None
         folder = HostFolder(self._layout, view.host.name) if view else None
         if view is not None and folder is not None and folder.secrets(machine.id).is_dir():
-            await asyncio.to_thread(self._write_secrets, folder, view.host, machine, secrets, orders)
-            if not view.host.here and orders:
+            await asyncio.to_thread(self._write_secrets, folder, view.host, machine, secrets, command_key)
+            if not view.host.here and command_key:
                 await asyncio.to_thread(self._put_files, view, folder, machine.id)
 
     async def instances(self) -> dict[MachineId, Instance]:
@@ -226,7 +228,7 @@ class ComposeRuntime:
                     await asyncio.to_thread(engine.stop, left.container.id, timeout_s=timeout_s)
                 await asyncio.to_thread(self._remove, view, folder, machine.id)
 
-    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], generation: int, orders: bytes) -> None:
+    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], generation: int, command_key: bytes) -> None:
         wanted = machine.container
         view = self._views.get(wanted.host) if wanted else None
         if wanted is None or view is None:
@@ -236,7 +238,7 @@ class ComposeRuntime:
         with folder.writing():
             # Known from here on: also while its host cannot be reached.
             self._place(folder, view, machine, generation)
-            self._write_secrets(folder, view.host, machine, secrets, orders)
+            self._write_secrets(folder, view.host, machine, secrets, command_key)
             if view.host.here:
                 self._share(machine)
             self._write_compose(folder)
@@ -324,7 +326,7 @@ class ComposeRuntime:
         host: EngineAddress,
         machine: DesiredMachine,
         secrets: Mapping[str, str],
-        orders: bytes,
+        command_key: bytes,
     ) -> None:
         """0600 files of the container's user, in place: the container has them mounted."""
         root = folder.secrets(machine.id)
@@ -333,8 +335,8 @@ class ComposeRuntime:
             REDIS_SECRET: self._logins.way(machine.id, self._settings.container_redis_url).encode(),
             VALUES_SECRET: msgspec.json.encode(needed_secrets(machine, secrets)),
         }
-        if orders:
-            files[ORDERS_SECRET] = orders
+        if command_key:
+            files[COMMAND_KEY_SECRET] = command_key
         if url := self._api_url(host):
             token = JoinTokens(self._layout).issue(self._settings.fleet, machine.id, expires_s=None)
             files[API_SECRET] = msgspec.json.encode({"url": url, "token": token})
@@ -398,7 +400,7 @@ def _volume_of(container: Container) -> str:
 def _forget_secrets(engine: Engine, container: Container) -> None:
     """Empty the secrets in a stopped machine's volume: the next start hands them over again."""
     uid, gid = (int(part) for part in container_user().split(":"))
-    names = (REDIS_SECRET, VALUES_SECRET, API_SECRET, ORDERS_SECRET)
+    names = (REDIS_SECRET, VALUES_SECRET, API_SECRET, COMMAND_KEY_SECRET)
     engine.put_files(container.id, _volume_of(container), "secrets", dict.fromkeys(names, b""), uid=uid, gid=gid)
 
 

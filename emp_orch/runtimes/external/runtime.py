@@ -26,7 +26,7 @@ class ExternalRuntime:
         self._layout = layout
 
     async def start(
-        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, command_key: bytes
     ) -> None:
         _cannot(machine.id, "start")
 
@@ -36,7 +36,9 @@ class ExternalRuntime:
     async def stop(self, machine_id: MachineId) -> None:
         _cannot(machine_id, "stop")
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
+    async def put_secrets(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, command_key: bytes = b""
+    ) -> None:
         """Nothing: values and keys never go through Redis. The box asks the API for them (machine/boot/join.py)."""
 
     async def instances(self) -> dict[MachineId, Instance]:

@@ -1,6 +1,6 @@
 """The fleet's key, `.emp/control/signing.key`, 0600: the control plane seals with what is made from it (seals.py).
 
-It never leaves this folder. A machine is given a key of its own made from it, so that it can forge nobody's orders but
+It never leaves this folder. A machine is given a key of its own made from it, to forge nobody's commands but
 those to itself. A reconciler on another host needs the same file.
 """
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 from emp_orch.procident import locked
-from emp_orch.seals import KEY_BYTES, NEVER, OrdersKey, Seal, Stamp
+from emp_orch.seals import KEY_BYTES, NEVER, CommandKey, Seal, Stamp
 from emp_orch.settings import write_private
 
 
@@ -43,12 +43,12 @@ class SigningKey:
         return None if self._stat() is None else self.control()
 
     def machine(self, machine_id: str) -> Seal:
-        """For orders to one machine. Raises EmpError as above."""
+        """For commands to one machine. Raises EmpError as above."""
         return self._master().derived(f"machine {self._fleet}/{machine_id}")
 
-    def handed(self, machine_id: str, since: Stamp = NEVER) -> OrdersKey:
+    def handed(self, machine_id: str, since: Stamp = NEVER) -> CommandKey:
         """What a machine is given. Raises EmpError as above."""
-        return OrdersKey(fleet=self._fleet, machine=machine_id, key=self.machine(machine_id).hex(), since=since)
+        return CommandKey(fleet=self._fleet, machine=machine_id, key=self.machine(machine_id).hex(), since=since)
 
     def rotate(self) -> None:
         """Draw the key anew: whatever was sealed so far is void. Raises EmpError as above."""

@@ -46,9 +46,9 @@ class ProcessRuntime:
         self._children: dict[MachineId, subprocess.Popen[bytes]] = {}
 
     async def start(
-        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, orders: bytes
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, generation: int, command_key: bytes
     ) -> None:
-        await asyncio.to_thread(self._start, machine, secrets, orders)
+        await asyncio.to_thread(self._start, machine, secrets, command_key)
 
     async def remove(self, machine_id: MachineId) -> None:
         self._assure_home()
@@ -75,7 +75,7 @@ class ProcessRuntime:
                 hint="nothing is done to machines; `emp down` where the folder is now ends what runs",
             )
 
-    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], orders: bytes) -> None:
+    def _start(self, machine: DesiredMachine, secrets: Mapping[str, str], command_key: bytes) -> None:
         self._assure_home()
         root = self._layout.machine(machine.id)
         try:
@@ -87,7 +87,7 @@ class ProcessRuntime:
             if _lives(root):
                 return
             end_left(root, self._mark(machine.id))
-            self._write_secrets(machine, secrets, orders)
+            self._write_secrets(machine, secrets, command_key)
             self._spawn(machine.id, root)
 
     def _spawn(self, machine_id: MachineId, root: Path) -> None:
@@ -120,17 +120,19 @@ class ProcessRuntime:
     def _mark(self, machine_id: MachineId) -> marks.Mark:
         return marks.of_folder(self._layout.root).of(machine_id, marks.SUPERVISORD)
 
-    async def put_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], *, orders: bytes = b"") -> None:
+    async def put_secrets(
+        self, machine: DesiredMachine, secrets: Mapping[str, str], *, command_key: bytes = b""
+    ) -> None:
         self._assure_home()
         if self._layout.machine(machine.id).is_dir():
-            await asyncio.to_thread(self._write_secrets, machine, secrets, orders)
+            await asyncio.to_thread(self._write_secrets, machine, secrets, command_key)
 
-    def _write_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], orders: bytes) -> None:
+    def _write_secrets(self, machine: DesiredMachine, secrets: Mapping[str, str], command_key: bytes) -> None:
         path = self._layout.machine(machine.id) / "secrets.json"
         try:
             write_private(path, msgspec.json.encode(needed_secrets(machine, secrets)))
-            if orders:
-                write_private(path.with_name("orders.json"), orders)
+            if command_key:
+                write_private(path.with_name("orders.json"), command_key)
             if self._settings is not None:
                 api = self._settings.api
                 access = {"url": api.url, "token": api.token or "", "owner": self._settings.uid}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from emp_orch.seals import OrdersKey
+from emp_orch.seals import CommandKey
 from emp_orch.store.fleet.configs import MachineConfig
 
 # The identity of a box: of its folder, made there once.
@@ -42,4 +42,4 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
     token: str
     config: MachineConfig
     secrets: dict[str, str]
-    orders: OrdersKey | None = None
+    orders: CommandKey | None = None

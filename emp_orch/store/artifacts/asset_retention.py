@@ -23,7 +23,7 @@ _SCAN = 500
 _AT_ONCE = 500
 
 
-class AssetCare:
+class AssetRetention:
     """The retention of one fleet's assets."""
 
     def __init__(self, store: Artifacts, r: Client, keys: Keys) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.seals import OrdersKey, Seal, Stamp, for_command
+from emp_orch.seals import CommandKey, Seal, Stamp, for_command
 from emp_orch.store.fleet.events import entries_of
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client, blocking
@@ -36,7 +36,7 @@ class CommandVerb(StrEnum):
     STOP_PROGRAM = "stop_program"
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class Command(Struct, frozen=True, kw_only=True):
     """`seq` is the operation's key, given back in the ack. `program` is set for the program verbs. `cause`: why."""
 
     seq: str
@@ -45,8 +45,8 @@ class Order(Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-class Command(Order, frozen=True, kw_only=True):
-    """An order as it is sent: by whose epoch, and the how manyth of it."""
+class StampedCommand(Command, frozen=True, kw_only=True):
+    """A command as it is sent: by whose epoch, and the how manyth of it."""
 
     epoch: int
     count: int = 0
@@ -63,21 +63,21 @@ class Ack(Struct, frozen=True, kw_only=True):
 
 
 async def send(
-    r: Client, keys: Keys, mandate: Mandate, machine_id: str, order: Order, *, seal: Seal, count: int
+    r: Client, keys: Keys, mandate: Mandate, machine_id: str, command: Command, *, seal: Seal, count: int
 ) -> None:
     """Append a command under the epoch of `mandate`. Raises NotLeader when that does not stand any more.
 
     `seal`: the machine's. `count` rises from command to command of one epoch, in the order in which they are sent.
     """
-    command = Command(
+    stamped = StampedCommand(
         epoch=mandate.epoch,
         count=count,
-        seq=order.seq,
-        verb=order.verb,
-        program=order.program,
-        cause=order.cause[:MAX_CAUSE],
+        seq=command.seq,
+        verb=command.verb,
+        program=command.program,
+        cause=command.cause[:MAX_CAUSE],
     )
-    sealed = seal.sealed(for_command(mandate.fleet, machine_id), msgspec.json.encode(command))
+    sealed = seal.sealed(for_command(mandate.fleet, machine_id), msgspec.json.encode(stamped))
     args: list[str | bytes | int] = [MAX_COMMANDS, sealed]
     await write(r, keys, mandate, _SEND, to=[keys.commands(machine_id)], args=args)
 
@@ -103,10 +103,10 @@ async def commands_after(r: Client, keys: Keys, machine_id: str, after: str, *, 
     return [(entry_id, fields.get("command", "")) for entry_id, fields in entries_of(answer)]
 
 
-def opened(text: str, key: OrdersKey) -> Command:
+def opened(text: str, key: CommandKey) -> StampedCommand:
     """The command in `text`, for the machine that has `key`. Raises Forged, EmpError for one that does not fit."""
     document = key.seal.opened(for_command(key.fleet, key.machine), text, "a command")
     try:
-        return msgspec.json.decode(document, type=Command)
+        return msgspec.json.decode(document, type=StampedCommand)
     except DAMAGED as e:
         raise EmpError(f"not a command: {e}", hint="is the reconciler's emp newer than this machine's?") from e

@@ -8,7 +8,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.package import WorkerPackage
-from emp_orch.seals import OrdersKey, Seal, Stamp, for_config
+from emp_orch.seals import CommandKey, Seal, Stamp, for_config
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED
@@ -56,7 +56,7 @@ async def write_config(r: Client, keys: Keys, mandate: Mandate, config: MachineC
     await write(r, keys, mandate, _WRITE, to=[keys.config(machine_id)], args=[text])
 
 
-async def read_config(r: Client, keys: Keys, key: OrdersKey) -> MachineConfig | None:
+async def read_config(r: Client, keys: Keys, key: CommandKey) -> MachineConfig | None:
     """The configuration meant for the machine that has `key`; None when nobody wrote one. Raises Forged."""
     where = keys.config(key.machine)
     text = await r.get(where)

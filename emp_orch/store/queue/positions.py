@@ -21,7 +21,7 @@ class Taken(Struct, frozen=True, kw_only=True):
     blind: tuple[str, ...]
 
 
-class Places:
+class Positions:
     """Of one queue. Raises what redis-py raises when Redis is away."""
 
     def __init__(self, r: Client, keys: Keys) -> None:

@@ -115,7 +115,7 @@ class Keys:
     def journal(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:journal")
 
-    def aside(self, key: str, at_ms: int) -> str:
+    def quarantined(self, key: str, at_ms: int) -> str:
         """The other name of a key that was not emp's, put aside at that time; for a week."""
         return self._k(f"damaged:{at_ms}:{key}")
 

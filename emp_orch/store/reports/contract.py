@@ -19,7 +19,7 @@ from emp_orch.store.redis.keys import Keys
 
 # A stream that is so far ahead of Redis' clock was not written by emp, whatever the clock did.
 AHEAD_MS = 24 * 3_600_000
-ASIDE_S = 7 * 24 * 3600
+QUARANTINE_S = 7 * 24 * 3600
 MAX_PARTS = 100_000
 MAX_ENTRIES = 400_000
 _UNBOUNDED = 2**63
@@ -144,7 +144,7 @@ def _sized(key: str, wanted: Expected, size: int) -> DamagedKey:
 
 # KEYS[1] what is not emp's, KEYS[2] its other name. ARGV[1] for how long that is kept, s; ARGV[2] up to which id (ms)
 # its entries are kept under the old name, '' for none. Returns how many were.
-_PUT_ASIDE = """
+_QUARANTINE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('RENAME', KEYS[1], KEYS[2])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
@@ -155,7 +155,7 @@ return #kept
 """
 
 
-async def put_aside(r: Client, keys: Keys, fleet: str, damaged: Iterable[DamagedKey]) -> list[str]:
+async def quarantine(r: Client, keys: Keys, fleet: str, damaged: Iterable[DamagedKey]) -> list[str]:
     """Give each of `damaged` another name, so that emp goes on without it; what was done, in words.
 
     A stream keeps what it has up to now. A lease gets an end.
@@ -168,12 +168,12 @@ async def put_aside(r: Client, keys: Keys, fleet: str, damaged: Iterable[Damaged
             await r.pexpire(key, 10_000)
             done.append(f"{key} ends in 10 s unless its holder lives")
             continue
-        aside = keys.aside(key, now_ms)
+        quarantined = keys.quarantined(key, now_ms)
         whole = key in wanted and wanted[key].kept and damage.heals
-        kept = await r.eval(_PUT_ASIDE, 2, key, aside, ASIDE_S, f"{now_ms}-0" if whole else "")
+        kept = await r.eval(_QUARANTINE, 2, key, quarantined, QUARANTINE_S, f"{now_ms}-0" if whole else "")
         if key == keys.jobs_seq:
             await _numbered_on(r, keys)
-        done.append(f"{key} is {aside} now, for a week" + (f"; {kept} of its entries were kept" if kept else ""))
+        done.append(f"{key} is {quarantined} now, for a week" + (f"; {kept} of its entries were kept" if kept else ""))
     return done
 
 

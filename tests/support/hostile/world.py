@@ -134,7 +134,7 @@ class World:
         r, keys = self.r, self.keys
         mandate = await self.producer.mandate("elsewhere:1:1")
         machine = desired_machine(self.fleet, self.fleet.machines[0])
-        order = commands.Order(verb=commands.CommandVerb.RESTART_PROGRAM, seq="1", program="comfyui-gpu0")
+        order = commands.Command(verb=commands.CommandVerb.RESTART_PROGRAM, seq="1", program="comfyui-gpu0")
         seal = self.signing.machine("box-1")
         await commands.send(r, keys, mandate, "box-1", order, seal=seal, count=1)
         await commands.acknowledge(r, keys, "box-1", commands.Ack(seq="1", ok=True))

@@ -20,8 +20,8 @@ from emp_orch.procident import ProcessIdentity, alive, end_recorded, recorded, s
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.process.supervisor import Supervisor
-from emp_orch.seals import KEY_BYTES, OrdersKey
-from emp_orch.store.fleet.commands import Ack, CommandVerb, Order, send
+from emp_orch.seals import KEY_BYTES, CommandKey
+from emp_orch.store.fleet.commands import Ack, Command, CommandVerb, send
 from emp_orch.store.fleet.configs import MachineConfig, write_config
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.leader import Leadership, Mandate
@@ -63,7 +63,7 @@ class Box:
         self._url = url
         self._generation = 0
         self._commands = 0
-        self._key = OrdersKey(fleet="f", machine=M, key=secrets.token_hex(KEY_BYTES))
+        self._key = CommandKey(fleet="f", machine=M, key=secrets.token_hex(KEY_BYTES))
 
     async def write(self, machine: DesiredMachine) -> None:
         """Write what it is to run."""
@@ -134,7 +134,7 @@ class Box:
         """Send a command and wait for its answer."""
         self._commands += 1
         seq = str(self._commands)
-        order = Order(verb=verb, seq=seq, program=program)
+        order = Command(verb=verb, seq=seq, program=program)
         await send(self._r, KEYS, await self._mandate(), M, order, seal=self._key.seal, count=self._commands)
 
         async def answer() -> Ack | None:
