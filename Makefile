@@ -55,6 +55,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python -m audit.lua
 	$(BIN)/pytest -q -n $(JOBS) -m "not deep" tests/unit tests/property
 
 test-system:

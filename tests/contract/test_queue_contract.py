@@ -12,9 +12,8 @@ from emp_orch.jobs.document.model import Crash, JobError, Output, Progress, Resu
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.queue import trim
+from emp_orch.store.queue import limits, trim
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, Waiting
-from emp_orch.store.queue.lua import prelude
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, NotNow, Queue
 from emp_orch.store.redis.client import Client
@@ -194,7 +193,7 @@ async def test_the_baton_reaches_a_waiting_worker(r: Client, queue: Queue) -> No
 
 
 async def test_a_dead_workers_wake_goes_to_another(r: Client, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prelude, "WAKE_ANSWER_MS", 1)
+    monkeypatch.setattr(limits, "WAKE_ANSWER_MS", 1)
     quick = Queue(r, KEYS)
     await quick.submit(job(id="first"))
     dead, alive = worker(r, "1-dead"), worker(r, "2-alive")
@@ -443,7 +442,7 @@ async def test_no_worker_forgets_what_the_fleet_keeps(r: Client, monkeypatch: py
 
 
 async def test_unused_lanes_are_forgotten_and_come_back(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prelude, "LANE_KEPT_MS", -1)
+    monkeypatch.setattr(limits, "LANE_KEPT_MS", -1)
     queue, mine = Queue(r, KEYS), worker(r)
     await queue.submit(job(id="a"))
     await Reaper(r, KEYS).reap()

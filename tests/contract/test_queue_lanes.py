@@ -16,9 +16,9 @@ from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.jobs.matching.requirements import lane_of
 from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.fleet.events import Events
+from emp_orch.store.queue import limits
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef, Waiting
 from emp_orch.store.queue.explain import Explainer
-from emp_orch.store.queue.lua import prelude
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.queue.submit import BATCH, CancelOutcome, NoSuchJob, NotNow, Queue
@@ -433,7 +433,7 @@ async def test_what_a_run_saved_before_it_went_wrong_is_deleted_some_day(
 async def test_who_died_while_it_waited_goes_with_its_class(
     r: Client, queue: Queue, hire: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prelude, "CLASS_KEPT_MS", -1)
+    monkeypatch.setattr(limits, "CLASS_KEPT_MS", -1)
     await idle(hire("dead"))
     await Reaper(r, KEYS).reap()
     assert not await r.keys(f"{KEYS.prefix}*waiting*") and not await r.keys(KEYS.waiting_in("*"))
@@ -506,7 +506,7 @@ async def test_a_lane_that_was_forgotten_and_came_back_unworkable_is_given_to_no
     r: Client, hire: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a class noted of where a forgotten lane began is noted no more when the lane is matched again."""
-    monkeypatch.setattr(prelude, "LANE_KEPT_MS", -1)
+    monkeypatch.setattr(limits, "LANE_KEPT_MS", -1)
     queue, mine, reaper = Queue(r, KEYS), hire("w"), Reaper(r, KEYS)
     other = {"negative": {"gpu": 9}}
     await queue.submit_many([job(id="a", priority=5), job(id="b", priority=5), job(id="gone", requirements=other)])

@@ -29,17 +29,17 @@ LONG = '{"prompt": "a fox", "steps": 300}'
 
 def says(release: Release, words: str) -> None:
     """The next release: all that its workers and agents send to Redis are other texts."""
-    for name, old in (("queue_prelude", 'return f"{lines'), ("reports", '_CHANGED = """\n')):
-        text = (ROOT / "emp_orch" / "store" / f"{name}.py").read_text()
-        assert text.count(old) == 1, name
-        new = old.replace('f"', f'f"-- {words}\\n') if old.startswith("return") else f"{old}-- {words}\n"
-        (release.root / "emp_orch" / "store" / f"{name}.py").write_text(text.replace(old, new))
+    loader = Path("emp_orch", "store", "redis", "lua.py")
+    text = (ROOT / loader).read_text()
+    old = 'return "\\n".join(["", '
+    assert text.count(old) == 1
+    (release.root / loader).write_text(text.replace(old, f'{old}"-- {words}", '))
 
 
 def leaves_no_scripts(release: Release, *, leaves: bool) -> None:
     """An emp from before packages brought their scripts."""
-    path = release.root / "emp_orch" / "control" / "packing.py"
-    lines = (ROOT / "emp_orch" / "control" / "packing.py").read_text().splitlines(keepends=True)
+    path = release.root / "emp_orch" / "control" / "plane" / "packing.py"
+    lines = (ROOT / "emp_orch" / "control" / "plane" / "packing.py").read_text().splitlines(keepends=True)
     (at,) = [n for n, line in enumerate(lines) if "package_scripts.keep(" in line]
     path.write_text("".join(lines if leaves else [*lines[:at], *lines[at + 1 :]]))
 

@@ -41,12 +41,18 @@ class Installed:
 
     def _read(self) -> None:
         try:
-            stamp = builds.stamp()
+            stamp = _stamp()
             if stamp == self._stamp:
                 return
             build = Build(emp=digest_of(pack(MODULES, data_files())), supervision=builds.supervision_digest())
             # What changed while it was read is read again the next time.
-            self._stamp, self._build = (stamp, build) if builds.stamp() == stamp else (None, None)
+            self._stamp, self._build = (stamp, build) if _stamp() == stamp else (None, None)
         except (OSError, StopIteration) as e:
             log.warning("emp's own files cannot be read: %s", e)
             self._stamp = self._build = None
+
+
+def _stamp() -> object:
+    """As `builds.stamp`, of the Lua scripts too. Raises OSError."""
+    scripts = ((str(path), path.stat()) for path in MODULES.rglob("*.lua"))
+    return builds.stamp(), sorted((path, s.st_mtime_ns, s.st_size) for path, s in scripts)

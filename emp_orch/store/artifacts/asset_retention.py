@@ -7,14 +7,13 @@ from typing import cast
 
 from emp_orch.jobs.document.inputs import is_digest
 from emp_orch.jobs.document.states import ENDED
-from emp_orch.store.artifacts.assets import Assets, NoSuchAsset
+from emp_orch.store.artifacts.assets import MOVING_MS, Assets, NoSuchAsset
 from emp_orch.store.artifacts.store import Artifacts
-from emp_orch.store.queue.lua.assets import TAKE
-from emp_orch.store.queue.lua.prelude import MOVING_MS, compose
 from emp_orch.store.queue.reads import JobReads
 from emp_orch.store.queue.scripts import Script
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 # A job is queued within this time of naming its assets.
 QUEUED_MS = 600_000
@@ -32,7 +31,7 @@ class AssetRetention:
         self._r = r
         self._keys = keys
         self._reads = JobReads(r, keys)
-        self._take = Script(r.execute_command, compose(keys, TAKE))
+        self._take = Script(r.execute_command, script("artifacts/take", keys))
 
     async def expire(self, keep_s: float, now_ms: int) -> int:
         """Delete what was neither given nor named for so long and no unfinished job names; how many."""

@@ -1,7 +1,7 @@
 """Assets: files given to jobs, kept in the artifact store under the digest of their content.
 
 A file lies at `.assets/{sha256}`, which no job's folder can be called. `assets` in Redis says which are there and when
-each was last given or named, `jobs:inputs` which jobs name them; queue/lua says how they are put there and deleted.
+each was last given or named, `jobs:inputs` which jobs name them; artifacts/lua says how they are put there and deleted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from emp_orch.errors import EmpError
 from emp_orch.jobs.document.inputs import is_digest
 from emp_orch.store.artifacts.run import Writing
 from emp_orch.store.artifacts.store import Artifacts, CannotRead, CannotStore, NoSuchArtifact, without_login
-from emp_orch.store.queue.lua.assets import ARRIVE, NAME, SETTLE
-from emp_orch.store.queue.lua.prelude import MOVING_MS, compose
 from emp_orch.store.queue.scripts import Script
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 FOLDER = ".assets"
+# Who puts an asset's file into its place or deletes it, and says nothing for so long, is gone.
+MOVING_MS = 60_000
 _WAIT_S = 0.05
 _WRITE_BYTES = 256 * 1024
 
@@ -61,9 +62,9 @@ class Assets:
         self._store = store
         self._r = r
         self._keys = keys
-        self._arrive = Script(r.execute_command, compose(keys, ARRIVE))
-        self._settle = Script(r.execute_command, compose(keys, SETTLE))
-        self._name = Script(r.execute_command, compose(keys, NAME))
+        self._arrive = Script(r.execute_command, script("artifacts/arrive", keys, {"MOVING_MS": MOVING_MS}))
+        self._settle = Script(r.execute_command, script("artifacts/settle", keys))
+        self._name = Script(r.execute_command, script("artifacts/name", keys))
 
     # giving
 

@@ -21,12 +21,12 @@ from emp_orch.store.redis.client import Client, blocking
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.fencing import write
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 MAX_COMMANDS = 1_000
 MAX_CAUSE = 500
 
-# KEYS[3] the machine's commands. ARGV[3] length of the stream, ARGV[4] the command.
-_SEND = "redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'command', ARGV[4])"
+_SEND = script("fleet/send")
 
 
 class CommandVerb(StrEnum):

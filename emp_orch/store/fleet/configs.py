@@ -14,11 +14,10 @@ from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.fencing import write
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
-# KEYS[3] the machine's configuration. ARGV[3] its text.
-_WRITE = "redis.call('SET', KEYS[3], ARGV[3])"
-# KEYS[3…] all that is kept for a machine.
-_REMOVE = "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end"
+_WRITE = script("fleet/write")
+_REMOVE = script("fleet/remove")
 
 
 class MachineConfig(Struct, frozen=True, kw_only=True):

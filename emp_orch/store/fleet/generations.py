@@ -19,6 +19,7 @@ from emp_orch.seals import Forged, Seal, for_generation
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, MAX_FLEET_BYTES, REPAIR, decoder
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 KEPT = 50
 # The number and the time are in them.
@@ -46,16 +47,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     emp: str = ""
 
 
-# KEYS[1] current number, KEYS[2] the new spec, KEYS[3] the one that falls out. ARGV[1] number, ARGV[2] spec.
-# Returns 1, or 0 when the current number is not ARGV[1] − 1: somebody else applied meanwhile.
-_PUBLISH = """
-local current = tonumber(redis.call('GET', KEYS[1]) or '0')
-if current ~= tonumber(ARGV[1]) - 1 then return 0 end
-redis.call('SET', KEYS[2], ARGV[2])
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[3])
-return 1
-"""
+_PUBLISH = script("fleet/publish")
 
 _decode = decoder(Generation, MAX_FLEET_BYTES)
 
@@ -123,10 +115,10 @@ def decode(text: str | bytes, where: str) -> Generation:
 async def publish(r: Client, keys: Keys, generation: Generation, seal: Seal) -> bool:
     """Make `generation` the current one, if its number follows the current number."""
     name = generation.fleet.name
-    script = r.register_script(_PUBLISH)
+    publish_it = r.register_script(_PUBLISH)
     number = generation.number
     return bool(
-        await script(
+        await publish_it(
             keys=[keys.generation(name), keys.spec(name, number), keys.spec(name, number - KEPT)],
             args=[number, seal.sealed(for_generation(name), msgspec.json.encode(generation))],
         )

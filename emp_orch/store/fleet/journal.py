@@ -11,17 +11,13 @@ from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis import fencing
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 MAX_ENTRIES = 20_000
 # In one script: nobody else is served meanwhile.
 AT_ONCE = 500
 
-# KEYS[3] the journal. ARGV[3] its length, then type and data of each entry.
-_APPEND = """
-for i = 4, #ARGV, 2 do
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'type', ARGV[i], 'data', ARGV[i + 1])
-end
-"""
+_APPEND = script("fleet/append")
 
 
 async def write(r: Client, keys: Keys, mandate: Mandate, entries: list[tuple[str, dict[str, Any]]]) -> None:

@@ -15,56 +15,15 @@ from emp_orch.errors import EmpError
 from emp_orch.store.fleet.events import MAX_EVENTS, encode
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 # Of the lease's time, kept back for clocks that differ in rate and for the way from a check to the act.
 MARGIN = 0.1
 # No lease is longer: one that is was written by somebody else, or lost its end.
 MAX_LEASE_MS = 3_600_000
 
-# An epoch is at least the time (ms), so it rises also in a Redis that was emptied and forgot the last one:
-# agents keep the highest they have seen, and refuse what is below. One that is no such number counts as forgotten, and
-# so does one that is far ahead of the time and of what ARGV[1] knows: somebody wrote it, and it would leave none above.
-# A lease that has no end, or a far one, was not taken here: it ends with the time of one.
-# KEYS[1] lease, KEYS[2] epoch. ARGV[1] who, ARGV[2] ttl in ms, ARGV[3] the highest epoch that ARGV[1] knows of: where
-# the clock was set back besides, the time alone is no more than agents have seen. What is no text counts as not there.
-# Returns {epoch, who, ttl} when ARGV[1] holds the lease now, else {'', holder, ms left, epoch}.
-_ACQUIRE = """
-local function text(key)
-  local found = redis.pcall('GET', key)
-  return type(found) == 'string' and found or false
-end
-local holder = text(KEYS[1])
-local known = text(KEYS[2]) or ''
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-if not string.match(known, '^%d+$') or #known > 15 then known = '' end
-if known ~= '' and tonumber(known) > math.max(now, tonumber(ARGV[3])) + 1000000000 then known = '' end
-if holder and holder ~= ARGV[1] then
-  local left = redis.call('PTTL', KEYS[1])
-  if left < 0 or left > 3600000 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-end
-if holder == ARGV[1] and known ~= '' then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return {known, holder, ARGV[2]}
-end
-if holder and holder ~= ARGV[1] then
-  return {'', holder, redis.call('PTTL', KEYS[1]), known ~= '' and known or '0'}
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-local highest = math.max(tonumber(known) or 0, tonumber(ARGV[3]))
-local epoch = math.max(highest + 1, now)
-redis.call('SET', KEYS[2], string.format('%.0f', epoch))
-return {string.format('%.0f', epoch), ARGV[1], ARGV[2]}
-"""
-
-# KEYS[1] lease, KEYS[2] events. ARGV[1] who, ARGV[2] type and ARGV[3] data of the event that tells it, ARGV[4] how many
-# events are kept. Gives the lease back if ARGV[1] holds it, and so wakes who stands by. Returns 1, else 0.
-_RELEASE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'type', ARGV[2], 'data', ARGV[3])
-return 1
-"""
+_ACQUIRE = script("fleet/acquire", limits={"MAX_LEASE_MS": MAX_LEASE_MS})
+_RELEASE = script("fleet/release")
 
 
 class NotLeader(EmpError):

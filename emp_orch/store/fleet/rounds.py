@@ -22,6 +22,7 @@ from emp_orch.store.redis import fencing
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, MAX_FLEET_BYTES, KeyDamaged, decoder
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 MAX_ROUNDS = 200
 # Read at once.
@@ -65,16 +66,13 @@ async def read_memory(r: Client, keys: Keys, fleet: str, seal: Seal) -> Memory |
     return found if found is not None and holds_together(found) else None
 
 
-# KEYS[3] the memory. ARGV[3] its text.
-_REMEMBER = "redis.call('SET', KEYS[3], ARGV[3])"
+_REMEMBER = script("fleet/write")
 
 
 async def write_memory(r: Client, keys: Keys, mandate: Mandate, memory: Memory, seal: Seal) -> None:
     """Raises NotLeader when `mandate` does not stand any more."""
     text = seal.sealed(for_memory(mandate.fleet), msgspec.json.encode(memory))
-    await fencing.write(
-        r, keys, mandate, "redis.call('SET', KEYS[3], ARGV[3])", to=[keys.memory(mandate.fleet)], args=[text]
-    )
+    await fencing.write(r, keys, mandate, _REMEMBER, to=[keys.memory(mandate.fleet)], args=[text])
 
 
 def pack(recorded: Recorded) -> str:
@@ -91,8 +89,7 @@ def unpack(text: str) -> Recorded | None:
         return None
 
 
-# KEYS[3] the rounds. ARGV[3] how many are kept, ARGV[4] the record, ARGV[5] the version of emp that wrote it.
-_RECORD = "redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], '*', 'round', ARGV[4], 'version', ARGV[5])"
+_RECORD = script("fleet/record")
 
 
 async def record(r: Client, keys: Keys, mandate: Mandate, packed: str) -> None:

@@ -15,9 +15,9 @@ from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, MAX_FLEET_BYTES, decoder
 from emp_orch.store.redis.fencing import write
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
-# KEYS[3] the status. ARGV[3] its text.
-_WRITE = "redis.call('SET', KEYS[3], ARGV[3])"
+_WRITE = script("fleet/write")
 
 
 class BreakerStatus(Struct, frozen=True, kw_only=True):

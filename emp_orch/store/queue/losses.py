@@ -18,37 +18,13 @@ from emp_orch.store.fleet.journal import MAX_ENTRIES
 from emp_orch.store.queue.scripts import Script
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 KEPT_MS = 24 * 3_600_000
 LOST = "jobs_lost"
 
-# KEYS: the mark, jobs, their sequence number, the fleet's last loss, then the ended jobs of each status.
-# Returns {now ms, since, looks, told, forgotten, seq, known, ended, last loss}; marks a Redis without a mark.
-_LOOK = """
-local t = redis.call('TIME')
-local now = string.format('%d', t[1] * 1000 + math.floor(t[2] / 1000))
-redis.call('HSETNX', KEYS[1], 'since', now)
-local mark = redis.call('HMGET', KEYS[1], 'since', 'looks', 'told', 'forgotten')
-local looks = (tonumber(mark[2]) or 0) + 1
-redis.call('HSET', KEYS[1], 'looks', string.format('%d', looks))
-local ended = 0
-for i = 5, #KEYS do ended = ended + redis.call('ZCARD', KEYS[i]) end
-local seq = tonumber(redis.call('GET', KEYS[3]) or '') or 0
-return {now, mark[1], looks, mark[3] or '', tonumber(mark[4] or '') or 0, seq, redis.call('HLEN', KEYS[2]), ended,
-  redis.call('GET', KEYS[4]) or ''}
-"""
-
-# KEYS: the mark, the fleet's last loss, its journal, the events. ARGV: the mark at the look, the new mark, the loss,
-# for how long it is kept, type and data of the entry, length of the journal and of the events.
-# Returns 1, or 0 when another has told it.
-_TELL = """
-if redis.call('HGET', KEYS[1], 'since') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'since', ARGV[2], 'told', ARGV[2])
-redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'type', ARGV[5], 'data', ARGV[6])
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], '*', 'type', ARGV[5], 'data', ARGV[6])
-return 1
-"""
+_LOOK = script("queue/losses/look")
+_TELL = script("queue/losses/tell")
 
 
 class Looked(Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@
 | assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
 | secrets:{id} | string | queue | what a job gave as secrets, JSON; from its submission to its end |
 | preview:{id} | channel | worker | pictures of a running job, while somebody looks |
-| jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue/lua/prelude.py |
+| jobs, job:{id}, lane:{sig}, heads, … | | queue | see below, docs/adr/0006 and store/queue/scripts.py |
 """
 
 from __future__ import annotations

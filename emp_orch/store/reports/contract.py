@@ -16,6 +16,7 @@ from emp_orch.store.queue.codec import place_of
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.damaged import MAX_FLEET_BYTES
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 
 # A stream that is so far ahead of Redis' clock was not written by emp, whatever the clock did.
 AHEAD_MS = 24 * 3_600_000
@@ -142,17 +143,7 @@ def _sized(key: str, wanted: Expected, size: int) -> DamagedKey:
     return DamagedKey(key=key, expected=f"at most {wanted.most} {what}", found=f"{size} {what}")
 
 
-# KEYS[1] what is not emp's, KEYS[2] its other name. ARGV[1] for how long that is kept, s; ARGV[2] up to which id (ms)
-# its entries are kept under the old name, '' for none. Returns how many were.
-_QUARANTINE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('RENAME', KEYS[1], KEYS[2])
-redis.call('EXPIRE', KEYS[2], ARGV[1])
-if ARGV[2] == '' then return 0 end
-local kept = redis.call('XRANGE', KEYS[2], '-', ARGV[2], 'COUNT', 50000)
-for _, entry in ipairs(kept) do redis.call('XADD', KEYS[1], entry[1], unpack(entry[2])) end
-return #kept
-"""
+_QUARANTINE = script("reports/quarantine")
 
 
 async def quarantine(r: Client, keys: Keys, fleet: str, damaged: Iterable[DamagedKey]) -> list[str]:

@@ -19,6 +19,7 @@ from emp_orch.store.queue.scripts import Call, Script
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.damaged import DAMAGED, decoder
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
 from emp_orch.store.reports.sizes import Weighed, large_ones, too_large, weigh
 
 R = TypeVar("R", MachineReport, WorkerReport)
@@ -34,70 +35,9 @@ AT_ONCE = 500
 # Under which there is no document.
 _NO_ID = ""
 
-# A document that is written or removed gets the next number of a counter. It begins at the time, so that after Redis
-# was emptied no number comes again, and who follows the changes sees that it began anew.
-_CHANGED = """
-local function changed()
-  local t = redis.call('TIME')
-  local begun = string.format('%.0f', t[1] * 1000000 + t[2])
-  redis.call('SET', KEYS[4], begun, 'NX')
-  local number = redis.pcall('INCR', KEYS[4])
-  if type(number) ~= 'number' then -- somebody else's: the numbers begin anew
-    redis.call('SET', KEYS[4], begun)
-    number = redis.call('INCR', KEYS[4])
-  end
-  redis.pcall('ZADD', KEYS[3], string.format('%.0f', number), KEYS[1] .. ' ' .. ARGV[1])
-end
-"""
-
-# KEYS[1] documents (hash), KEYS[2] seen (zset), KEYS[3] changed (zset), KEYS[4] its counter, KEYS[5] events. ARGV[1]
-# id, ARGV[2] document or '' for a heartbeat, ARGV[3] when this writer wrote last (what it was told) or '', then of each
-# event its type and data (JSON). Returns {now or 0, other}: 0 when a heartbeat found no document, and nothing was done;
-# other is the document that was there when somebody else wrote since ARGV[3], else nil.
-PUT = (
-    _CHANGED
-    + f"local MAX_EVENTS = {MAX_EVENTS}"
-    + """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local other = false
-local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or nil)
--- no two writes have one time, so that a second writer shows; further ahead the clock was set, or the time is damaged
-if before and before >= now and before < now + 100 then now = math.floor(before) + 1 end
-if before and ARGV[3] ~= '' and before ~= tonumber(ARGV[3]) then other = redis.call('HGET', KEYS[1], ARGV[1]) end
-if ARGV[2] ~= '' then
-  -- now and then a document goes out unchanged: that is no change
-  if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
-    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-    changed()
-  end
-elseif redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
-  return {0, false}
-end
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-for i = 4, #ARGV, 2 do
-  redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', MAX_EVENTS, '*', 'type', ARGV[i], 'data', ARGV[i + 1])
-end
-return {now, other}
-"""
-)
-
-# KEYS as above, without events. ARGV[1] id, ARGV[2] last seen (ms) the caller knows of, or '' for any.
-# Returns 1 when removed, 0 when the subject has reported since.
-FORGET = (
-    _CHANGED
-    + f"local FUTURE_MS = {FUTURE_MS}"
-    + """
-local seen = redis.call('ZSCORE', KEYS[2], ARGV[1])
-local t = redis.call('TIME')
-local latest = t[1] * 1000 + FUTURE_MS
-if ARGV[2] ~= '' and seen and tonumber(seen) > tonumber(ARGV[2]) and tonumber(seen) < latest then return 0 end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-changed()
-return 1
-"""
-)
+# Machines of older releases send just these texts: tests/unit/test_packing.py.
+PUT = script("reports/put", limits={"MAX_EVENTS": MAX_EVENTS})
+FORGET = script("reports/forget", limits={"FUTURE_MS": FUTURE_MS})
 
 
 def keys_of(keys: Keys, kind: str) -> list[str]:

@@ -21,7 +21,7 @@ from emp_orch.jobs.outcome.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.queue.claim import WAIT_S, Claimed, Lease, Waiting
-from emp_orch.store.queue.lua.prelude import WAIT_GRACE_MS, WAKE_ANSWER_MS
+from emp_orch.store.queue.limits import WAIT_GRACE_MS, WAKE_ANSWER_MS
 from emp_orch.store.queue.memory.jobs import Holding, Jobs, Outcome
 from emp_orch.store.queue.memory.wakes import Wakes
 from emp_orch.store.queue.reads import JobPage

@@ -1,0 +1,13 @@
+-- As next.lua, for a worker that waited or just started: it answers its wake, or hands it on. In two forms, for what
+-- such a worker needs is no little part of the whole.
+-- ARGV: worker, its class, token, lease ms, longest wait ms, how many it wants, number of finished jobs; for each: id,
+-- token, result (JSON).
+-- Answer: {statuses of the finished, 'stale'} when the class does not know all lanes; {statuses, 'wait', ms}; or
+-- {statuses, 'jobs', {id, document, earlier runs, assigned ms, error, payload, needs, crashes}, …}.
+-- Invariant: a job is taken out of its lane and leased in one script, to one worker.
+
+-- include finish_completed
+-- include answer_wake
+-- include take_jobs
+-- include hand_on_wake
+-- include wait
