@@ -41,7 +41,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerSpec,
 )
 from emp_orch.fleet.model.package import WorkerPackage
-from emp_orch.manifest.checks import comfyui, schema
+from emp_orch.manifest import comfyui, schema
 from emp_orch.manifest.text.problems import Path, Report
 from emp_orch.manifest.text.tree import Source
 from emp_orch.roles import Role

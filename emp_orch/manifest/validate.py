@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from emp_orch.manifest.checks import schema
+from emp_orch.manifest import schema
 from emp_orch.manifest.show import found
 from emp_orch.manifest.text.problems import Path, Report, did_you_mean, quoted
 from emp_orch.manifest.text.tree import Scalar, Source

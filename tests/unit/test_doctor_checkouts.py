@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emp_orch.control.doctor.checks.checkouts import CHECKS, CheckoutFacts, checkout_facts
+from emp_orch.control.doctor.checks.checkouts import CHECKS
+from emp_orch.control.doctor.facts.checkouts import CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.facts.gather import Facts, gather
 from emp_orch.control.doctor.model import Problem
 from emp_orch.fleet.model.fleet import Checkout, Fleet, GpuKind, Gpus, RuntimeKind, Scale

@@ -12,14 +12,15 @@ import pytest
 from test_status_text import difference, drift
 
 from emp_orch.cli.commands.doctor import as_document, text
-from emp_orch.control.doctor.checks.engines import EngineFacts
 from emp_orch.control.doctor.checks.machines import program_problem
 from emp_orch.control.doctor.examine import CHECKS, examine
+from emp_orch.control.doctor.facts.engines import EngineFacts
 from emp_orch.control.doctor.facts.gather import Answer, Facts, gather
 from emp_orch.control.doctor.facts.host import PathFacts
 from emp_orch.control.doctor.facts.logs import last_line
 from emp_orch.control.doctor.facts.redis import RedisFacts
-from emp_orch.control.doctor.model import Finding, Group, Level, Unknown
+from emp_orch.control.doctor.facts.unknown import Unknown
+from emp_orch.control.doctor.model import Finding, Group, Level
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport, ProgramState

@@ -27,8 +27,7 @@ from emp_orch.fleet.model.fleet import (
     ServiceName,
     Volume,
 )
-from emp_orch.manifest import ConfigError, environment, load, load_text
-from emp_orch.manifest.checks import schema
+from emp_orch.manifest import ConfigError, environment, load, load_text, schema
 from emp_orch.manifest.text.interpolate import plain_value
 
 HEAD = "version: 1\nname: f\n"

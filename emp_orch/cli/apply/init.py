@@ -182,7 +182,7 @@ def _write(folder: Path, text: str, *, force: bool) -> None:
 
 def _check_name(name: str) -> None:
     """A fleet's name as the schema wants it; said of the option, not of a line that nobody wrote."""
-    from emp_orch.manifest.checks import schema
+    from emp_orch.manifest import schema
 
     wanted = schema.sub("name")
     if not re.fullmatch(wanted["pattern"].removesuffix("$"), name):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emp_orch.cli.jobs.access import Access, fleet_queue, json_option, plain, print_job, short_json
+from emp_orch.cli.jobs.access import fleet_queue, json_option, plain, print_job, short_json
 from emp_orch.cli.jobs.fetch import output_line
+from emp_orch.cli.jobs.how import How, warn_of_strangers
 from emp_orch.cli.output.options import Duration
 from emp_orch.errors import EmpError, Exit, Unreachable, UsageError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from emp_orch.cli.jobs.sync import Ended
     from emp_orch.jobs.document.model import Job
 
-MAX_WARNED = 10
 # Options that make up one job, which -f reads from the file instead.
 _ONE = (
     "payload",
@@ -103,23 +102,6 @@ def submit(
     ctx.exit(code)
 
 
-class How:
-    """What is wanted beside the jobs. `start`, `once`: of a file, the number of its first job that is to be queued, and
-    whether ids are made from what jobs say. `sent` once something may be queued.
-    """
-
-    def __init__(
-        self, *, folder: Path, wait: bool, timeout_s: float | None, as_json: bool, start: int, once: bool
-    ) -> None:
-        self.folder = folder
-        self.wait = wait
-        self.timeout_s = timeout_s
-        self.as_json = as_json
-        self.start = start
-        self.once = once
-        self.sent = False
-
-
 def _asked(
     folder: Path,
     *,
@@ -169,21 +151,6 @@ def _asked(
 def _is_file(workflow: str) -> bool:
     """Whether --workflow names the file of a workflow, and not the workflow that the job belongs to."""
     return workflow == "-" or workflow.endswith(".json")
-
-
-async def warn_of_strangers(access: Access, services: Iterable[str], known: set[str]) -> None:
-    """Say on stderr which services the applied fleet does not have; `known` remembers what was said."""
-    import difflib
-
-    new = sorted(set(services) - known)
-    if not new:
-        return
-    known.update(new)
-    there = (await access.services.now()).connectors
-    for name in [n for n in new if there and n not in there][:MAX_WARNED]:
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else f" (it has {', '.join(there)})"
-        click.echo(f"emp: the applied fleet has no service {name!r}{hint}; jobs for it wait until it has", err=True)
 
 
 def _single(how: How, asked: dict[str, Any]) -> Exit:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from emp_orch.control.doctor.facts.unknown import Unknown
+
 if TYPE_CHECKING:
     from emp_orch.control.doctor.facts.gather import Facts
 
@@ -31,13 +33,6 @@ class Group(StrEnum):
     DOCKER = "Docker hosts"
     MACHINES = "machines"
     WORKERS = "workers"
-
-
-class Unknown(Struct, frozen=True, kw_only=True):
-    """A fact that could not be had, and why. `hint`: the way out, where whoever failed knows one."""
-
-    reason: str
-    hint: str = ""
 
 
 class Cannot(Exception):

@@ -1,15 +1,15 @@
-"""`builtin: comfyui` in emp.yaml: its own keys, and whether this host holds what they name."""
+"""`builtin: comfyui` in emp.yaml: whether its keys fit each other, and this host holds what they name."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emp_orch.comfyui import checkout, options
-from emp_orch.fleet.model.fleet import Checkout, Fleet, Machine, ModelSection, RuntimeKind, Scale, Service
-from emp_orch.manifest.checks import schema
+from emp_orch.fleet.model.fleet import Checkout, Fleet, Machine, RuntimeKind, Scale, Service
+from emp_orch.manifest.comfyui import COMFYUI, KEYS
 from emp_orch.manifest.show import found
 from emp_orch.manifest.text.problems import Path as Place
 from emp_orch.manifest.text.problems import Report
@@ -17,38 +17,6 @@ from emp_orch.manifest.text.tree import Sequence, Source
 
 if TYPE_CHECKING:
     from emp_orch.manifest.build import Built
-
-COMFYUI = "comfyui"
-KEYS = ("path", "python", "args", "models")
-
-
-def read(d: dict[str, Any]) -> Checkout | None:
-    """What a service's own keys say, defaults filled in; None when it is no builtin comfyui."""
-    if d["builtin"] != COMFYUI:
-        return None
-    models = d["models"]
-    folders = [models] if isinstance(models, str) else models if isinstance(models, list) else []
-    return Checkout(
-        path=d["path"] or "",
-        python=d["python"] or None,
-        args=tuple(str(word) for word in d["args"]),
-        model_folders=tuple(folders),
-        model_sections=tuple(_section(n, s) for n, s in models.items()) if isinstance(models, dict) else (),
-    )
-
-
-def patient(raw: dict[str, Any]) -> dict[str, Any] | None:
-    """The health check that a service asks for, where its `command` starts ComfyUI: what it leaves open fits that."""
-    if raw.get("health") is None:
-        return None
-    filled: dict[str, Any] = schema.fill(schema.sub("services", "*"), {**raw, "builtin": COMFYUI})["health"]
-    return filled
-
-
-def _section(name: str, d: dict[str, Any]) -> ModelSection:
-    return ModelSection(
-        name=name, paths=tuple((key, "\n".join(v) if isinstance(v, list) else v) for key, v in d.items())
-    )
 
 
 def check(built: Built, source: Source, report: Report) -> None:

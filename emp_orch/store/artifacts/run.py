@@ -9,14 +9,11 @@ import secrets
 import threading
 from collections.abc import AsyncIterable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.outputs import safe_content_type, safe_name, unique_name
 from emp_orch.store.artifacts.url import CannotStore, NoSuchArtifact
-
-if TYPE_CHECKING:
-    from emp_orch.store.artifacts.store import Artifacts
 
 MAX_OUTPUT_BYTES = 1024**3
 # Small chunks are gathered to this before a thread is asked to write them.
@@ -31,10 +28,20 @@ def too_large(file: str) -> CannotStore:
     )
 
 
+class Store(Protocol):
+    """What a run's folder needs of the store that it is in."""
+
+    def writing(self, *folder: str) -> Writing: ...
+
+    def cannot_store(self, cause: Exception, what: str) -> CannotStore: ...
+
+    async def through(self, work: Callable[..., Any], *args: Any) -> Any: ...
+
+
 class RunFolder:
     """One run's outputs; nothing else is ever written through it."""
 
-    def __init__(self, store: Artifacts, job_id: str, run: str) -> None:
+    def __init__(self, store: Store, job_id: str, run: str) -> None:
         self._store = store
         self._job_id = job_id
         self._run = run

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from emp_orch import __version__
 from emp_orch.control.doctor.facts.gather import Facts
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
+from emp_orch.control.doctor.facts.unknown import Unknown
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, known, revive
 
 
 def _health(facts: Facts) -> Iterator[Problem]:

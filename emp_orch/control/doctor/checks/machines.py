@@ -10,7 +10,8 @@ from emp_orch import __version__
 from emp_orch.control.doctor.facts.gather import Facts
 from emp_orch.control.doctor.facts.logs import last_line
 from emp_orch.control.doctor.facts.redis import BOOT_EVENTS
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known
+from emp_orch.control.doctor.facts.unknown import Unknown
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
 from emp_orch.control.status.inspect import Difference
 from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift.exits import told

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from emp_orch.control.doctor.facts.gather import Facts
 from emp_orch.control.doctor.facts.logs import last_line
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, count, known, revive
+from emp_orch.control.doctor.facts.unknown import Unknown
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known, revive
 from emp_orch.control.host.orphans import SUPERVISORD
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet

@@ -7,7 +7,8 @@ from typing import Any
 
 from emp_orch.control.checks.redis_fitness import connections
 from emp_orch.control.doctor.facts.gather import Facts
-from emp_orch.control.doctor.model import Check, Group, Level, Problem, Unknown, known, revive
+from emp_orch.control.doctor.facts.unknown import Unknown
+from emp_orch.control.doctor.model import Check, Group, Level, Problem, known, revive
 from emp_orch.control.upkeep.replicas import replicas_in
 from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.store.fleet.generations import Generation
