@@ -17,10 +17,10 @@ from msgspec import Struct
 
 from bench.reconcile.children import questions, reply
 from bench.reconcile.simulated import FLEET, settings_of
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.control.host import identity
+from emp_orch.control.leader.leadership import Lead
 from emp_orch.control.reconciler.daemon import built
-from emp_orch.control.reconciler.leadership import Lead
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.rounds import Reconciler
 from emp_orch.fleet.drift.table import diff

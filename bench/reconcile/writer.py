@@ -18,7 +18,7 @@ from redis.commands.core import AsyncScript
 
 from bench.reconcile import simulated
 from bench.reconcile.children import questions, reply
-from emp_orch.control.apply.generation import as_desired, digest
+from emp_orch.control.host.generation import as_desired, digest
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId

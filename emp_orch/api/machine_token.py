@@ -7,7 +7,7 @@ import time
 from aiohttp import web
 
 from emp_orch.api.context import context
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 
 
 def bearer(request: web.Request) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from support.docker.engine import Engine
 from support.docker.registry import PASSWORD, USER, Registry
 from support.stack.stack import Stack, until

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from emp_orch.control.plane.packing import keep_own, own_package
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from support.http.stack import Stack
 
 # One of this host, and one that it does not have: an engine's bridge may come later than the API.

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.leader.leadership import Lead
 from emp_orch.store.fleet.leader import Mandate, NotLeader
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys

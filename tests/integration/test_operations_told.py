@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from emp_orch.control.reconciler.execute import Executor
+from emp_orch.control.leader.execute import Executor
 from emp_orch.control.reconciler.operations import Operations
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import MachineId, WorkerId

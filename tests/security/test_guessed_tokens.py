@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.web.rate import Rates
 from support.http.stack import Stack
 

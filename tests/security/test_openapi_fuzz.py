@@ -23,7 +23,7 @@ from schemathesis.specs.openapi import checks
 from emp_orch.api.routes import ROUTES
 from emp_orch.api.views.openapi import document
 from emp_orch.api.views.route import Kind, Opens
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from support.stack.stack import MACHINE, Stack
 
 EXAMPLES = int(os.environ.get("EMP_FUZZ_API", "10"))

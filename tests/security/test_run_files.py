@@ -16,7 +16,7 @@ from yarl import URL
 from emp_orch.api.admission import UPLOADS_OF_ONE
 from emp_orch.jobs.document.model import InputSource, Output, Result
 from emp_orch.jobs.document.submission import parse_submission
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES
 from emp_orch.store.artifacts.store import Artifacts

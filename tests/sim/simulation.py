@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import structs
 
-from emp_orch.control.apply.generation import as_desired
+from emp_orch.control.host.generation import as_desired
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName
 from emp_orch.fleet.model.overrides import Override, OverrideKind

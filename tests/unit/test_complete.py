@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.layout import Layout
 from emp_orch.store.fleet.generations import Generation
 from support.fleet.fleets import fleet, machine

@@ -11,8 +11,8 @@ import pytest
 from emp_orch.fleet.drift.exits import MAX_LINE, MAX_LINES, how, how_in_short, lasted, told
 from emp_orch.fleet.model.observed import ProgramEnd
 from emp_orch.lifemark import leave_log_mark
+from emp_orch.runtimes.last_words import HIDDEN, REMOVED_LINE, Place, began, last_words, redacted, shown
 from emp_orch.runtimes.process import exit_files
-from emp_orch.runtimes.process.last_words import HIDDEN, REMOVED_LINE, Place, began, last_words, redacted, shown
 from emp_orch.runtimes.process.supervisor import ProcessInfo
 from emp_orch.runtimes.process.supervisor_log import LoggedEnd, last_end
 

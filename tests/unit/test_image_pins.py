@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from emp_orch.control.apply.generation import digest
+from emp_orch.control.host.generation import digest
 from emp_orch.fleet.desired.containers import container_hash, images_moved
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.desired.values import DesiredMachine

@@ -11,7 +11,7 @@ import pytest
 
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 
 NOW_S = 1_000_000.0
 LATER_S = int(NOW_S) + 60

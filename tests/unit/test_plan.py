@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from emp_orch.control.apply.generation import as_desired
+from emp_orch.control.host.generation import as_desired
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, RuntimeKind, Scale, WorkerId

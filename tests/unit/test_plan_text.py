@@ -8,8 +8,7 @@ import pytest
 from msgspec import structs
 
 from emp_orch.control.apply.plan_text import plan_lines
-from emp_orch.control.apply.preview import Preview
-from emp_orch.control.apply.proposal import Proposal
+from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.fleet.desired.inherits import InheritChange
 from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.plan.operations import Effect, MachineChange

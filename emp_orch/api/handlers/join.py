@@ -25,8 +25,8 @@ from emp_orch.fleet.model.fleet import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
-from emp_orch.runtimes.external.join_tokens import JoinTokens
 from emp_orch.runtimes.keys import package_scripts
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.keys.logins import MachineLogins
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.joining import Asking, JoinAnswer

@@ -18,8 +18,7 @@ from emp_orch.errors import UsageError
 
 if TYPE_CHECKING:
     from emp_orch.control.apply.planfile import PlanFile
-    from emp_orch.control.apply.preview import Preview
-    from emp_orch.control.apply.proposal import Proposal
+    from emp_orch.control.checks.proposed import Preview, Proposal
     from emp_orch.layout import Layout
 
 

@@ -19,9 +19,8 @@ from emp_orch.errors import Exit, UsageError, WaitTimeout
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
-    from emp_orch.control.apply.preview import Preview
-    from emp_orch.control.apply.proposal import Proposal
     from emp_orch.control.apply.publish import Session
+    from emp_orch.control.checks.proposed import Preview, Proposal
     from emp_orch.fleet.drift.table import Drift
     from emp_orch.fleet.model.observed import Observed
     from emp_orch.layout import Layout

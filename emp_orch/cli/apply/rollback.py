@@ -17,7 +17,7 @@ from emp_orch.cli.output.options import Duration
 from emp_orch.cli.output.progress import Progress
 
 if TYPE_CHECKING:
-    from emp_orch.control.apply.proposal import Proposal
+    from emp_orch.control.checks.proposed import Proposal
     from emp_orch.layout import Layout
 
 MAX_GPUS = 64  # as the schema says of num_gpus

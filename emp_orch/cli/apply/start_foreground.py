@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from emp_orch.control.apply import generation as generations
 from emp_orch.control.apply.down import bring_down, longest_s
 from emp_orch.control.apply.starting import start as bring_up
+from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.foreground import End, ServiceManager
 from emp_orch.control.plane.foreground import stay as stay_beside

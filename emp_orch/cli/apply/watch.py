@@ -18,7 +18,7 @@ from emp_orch.cli.output.progress import Progress
 from emp_orch.errors import EmpError, Exit, UsageError
 
 if TYPE_CHECKING:
-    from emp_orch.control.apply.proposal import Proposal
+    from emp_orch.control.checks.proposed import Proposal
     from emp_orch.control.host.filewatch import FileWatch
     from emp_orch.layout import Layout
 

@@ -11,7 +11,7 @@ import click
 from emp_orch.errors import Exit
 
 if TYPE_CHECKING:
-    from emp_orch.control.plane.boot import Boot, Systemd
+    from emp_orch.control.apply.boot import Boot, Systemd
     from emp_orch.layout import Layout
 
 _WHICH = click.option(
@@ -84,7 +84,7 @@ def _layout(directory: Path) -> Layout:
 
 
 def _manager(directory: Path, system: bool | None) -> Systemd:
-    from emp_orch.control.plane.boot import Systemd
+    from emp_orch.control.apply.boot import Systemd
     from emp_orch.host import ownership
 
     ownership.refuse_copies(directory)

@@ -42,7 +42,7 @@ def join(directory: Path, machine_id: str, plain: bool, api_url: str | None, exp
     from emp_orch import settings as settings_files
     from emp_orch.cli.output import join_lines
     from emp_orch.layout import Layout
-    from emp_orch.runtimes.external.join_tokens import JoinTokens
+    from emp_orch.runtimes.keys.join_tokens import JoinTokens
     from emp_orch.web.guard import is_loopback
 
     layout = Layout(directory)
@@ -72,7 +72,7 @@ def revoke(directory: Path, machine_id: str) -> None:
 
     from emp_orch import settings as settings_files
     from emp_orch.layout import Layout
-    from emp_orch.runtimes.external.join_tokens import JoinTokens
+    from emp_orch.runtimes.keys.join_tokens import JoinTokens
     from emp_orch.store.acl import users
     from emp_orch.store.redis import client
     from emp_orch.store.redis.keys import Keys
@@ -98,7 +98,7 @@ def revoke(directory: Path, machine_id: str) -> None:
 
 def _external(layout: Layout, settings: Settings, machine_id: str) -> tuple[Fleet, Machine]:
     """The fleet that was applied, and its machine. Raises UsageError when that has no such external one."""
-    from emp_orch.control.apply.generation import kept
+    from emp_orch.control.host.generation import kept
     from emp_orch.fleet.model.fleet import RuntimeKind
 
     generation = kept(layout)

@@ -13,8 +13,8 @@ from redis import exceptions as rexc
 
 from emp_orch.cli.jobs.access import Access, fleet_queue, plural
 from emp_orch.cli.jobs.file import Placed, Source, opened
-from emp_orch.cli.jobs.inputs import placed as with_inputs
 from emp_orch.cli.jobs.how import How, warn_of_strangers
+from emp_orch.cli.jobs.inputs import placed as with_inputs
 from emp_orch.cli.jobs.wait import Batch
 from emp_orch.errors import EmpError, Exit, UsageError
 from emp_orch.jobs.document.states import JobStatus

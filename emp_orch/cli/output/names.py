@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def known_names(layout: Layout) -> Names | None:
     """The names of the fleet in this folder, with those of machines that left it and may still run here; None when
     nothing was applied."""
-    from emp_orch.control.apply.generation import kept
+    from emp_orch.control.host.generation import kept
     from emp_orch.control.logs.files import CONTROL
     from emp_orch.fleet.names import names_of
 

@@ -14,9 +14,10 @@ from msgspec import structs
 
 from emp_orch import manifest
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
-from emp_orch.control.apply.proposal import Proposal, propose
+from emp_orch.control.apply.proposal import propose
 from emp_orch.control.checks.host_gpus import refuse_other_gpus
+from emp_orch.control.checks.proposed import Proposal
+from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet, Machine

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emp_orch.control.apply.preview import Preview
-from emp_orch.control.apply.proposal import Proposal
 from emp_orch.control.apply.token_text import token_lines
+from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.control.plane.supervisord_plane import Age
 from emp_orch.fleet.desired.inherits import InheritChange
 from emp_orch.fleet.plan.operations import Effect, MachineChange

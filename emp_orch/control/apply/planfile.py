@@ -9,10 +9,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from emp_orch.control.apply import generation as generations
 from emp_orch.control.apply.plan_text import plan_lines
-from emp_orch.control.apply.preview import Preview
-from emp_orch.control.apply.proposal import Proposal
+from emp_orch.control.checks.proposed import Preview, Proposal
+from emp_orch.control.host import generation as generations
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.drift.table import diff

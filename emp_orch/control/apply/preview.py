@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
-from emp_orch.control.apply.proposal import Proposal, program_secrets
+from emp_orch.control.apply.proposal import program_secrets
 from emp_orch.control.checks.host_gpus import in_words, refuse_too_few
 from emp_orch.control.checks.images import Tell, pinned
+from emp_orch.control.checks.proposed import Preview, Proposal
+from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.installed import own_build
 from emp_orch.control.plane.supervisord_plane import Age
@@ -22,9 +23,9 @@ from emp_orch.fleet.desired.inherits import inherited_keys
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
-from emp_orch.fleet.model.fleet import ImageThere, MachineId
+from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import InstanceState
-from emp_orch.fleet.plan.operations import Effect, MachineChange, changes
+from emp_orch.fleet.plan.operations import Effect, changes
 from emp_orch.host import ownership
 from emp_orch.layout import Layout
 from emp_orch.runtimes import all_instances, runtimes_of
@@ -35,39 +36,6 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.urls import without_login
 
 log = logging.getLogger("apply")
-
-
-class Preview(Struct, frozen=True, kw_only=True):
-    """What applying would do.
-
-    `number` is the generation in force (0: none); `same` says it asks for the same. `running` are the settings that
-    the daemons were last started with, None when none run. `rotated` are secrets whose values changed, by reference.
-    `removed` are the machines that this apply removes. `other_package`: workers that run get another version of emp.
-    `other_emp`: the generation in force was published by another emp. `plane_age`: whether the control plane that runs
-    is of another emp.
-    `images`: what the names of its containers' images mean on their hosts, as far as those have them and answer.
-    `gpus` says which of this host's GPUs are used, where somebody allots them now or did before.
-    """
-
-    number: int
-    same: bool
-    changes: tuple[MachineChange, ...]
-    plane_runs: bool
-    settings_change: bool
-    running: Settings | None
-    rotated: tuple[str, ...]
-    removed: tuple[MachineId, ...] = ()
-    other_package: bool = False
-    other_emp: bool = False
-    plane_age: Age = Age.NEW
-    gpus: str = ""
-    images: tuple[ImageThere, ...] = ()
-
-    @property
-    def nothing(self) -> bool:
-        """Whether there is nothing to do."""
-        runs_as_it_should = self.plane_runs and self.plane_age is Age.NEW and not self.settings_change
-        return self.same and runs_as_it_should and not (self.changes or self.rotated)
 
 
 def _desired(proposal: Proposal, *, prune: bool, allow_empty: bool) -> Desired:

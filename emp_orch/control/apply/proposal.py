@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from emp_orch import manifest
 from emp_orch import settings as settings_files
 from emp_orch.control.checks.addresses import door, reach
 from emp_orch.control.checks.host_gpus import allotted_here
+from emp_orch.control.checks.proposed import Proposal
 from emp_orch.control.plane.embedded_login import kept_password
 from emp_orch.control.plane.packing import own_package
 from emp_orch.environments import of_store
@@ -20,7 +21,6 @@ from emp_orch.fleet.desired.inherits import runs_processes
 from emp_orch.fleet.desired.machines import inherited
 from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
 from emp_orch.fleet.model.hosts import LOCAL, host_of, is_here
-from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.host import ownership, plainfile
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
@@ -30,25 +30,6 @@ from emp_orch.store.artifacts.store import Artifacts
 
 # A value travels in an environment, where one variable may have 128 KiB.
 MAX_SECRET = 128 * 1024
-
-
-class Proposal(Struct, frozen=True, kw_only=True):
-    """Everything that is needed to make a fleet so. `secrets` maps a reference's key to its value.
-
-    `source` is what the fleet is taken from, in words; `why` stands in the history. `base` is the generation that
-    must be in force still, None when any may be. `package` is what the workers run. `looks_up`: what the names of its
-    containers' images mean is looked up anew; `pull`: and what registries have of that name now is pulled first.
-    """
-
-    fleet: Fleet
-    settings: Settings
-    secrets: dict[str, str]
-    source: str
-    why: str
-    base: int | None = None
-    package: WorkerPackage | None = None
-    looks_up: bool = False
-    pull: bool = False
 
 
 def read_proposal(path: Path, environ: Mapping[str, str], *, here: bool = False) -> tuple[Layout, Proposal]:

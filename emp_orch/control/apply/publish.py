@@ -10,13 +10,12 @@ from msgspec import structs
 
 from emp_orch import openfiles
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
-from emp_orch.control.apply.preview import Preview
-from emp_orch.control.apply.proposal import Proposal
 from emp_orch.control.checks.engines import refuse_other_engines
 from emp_orch.control.checks.images import Tell, have_images
 from emp_orch.control.checks.ports import refuse_taken_ports
+from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.control.checks.store import refuse_store
+from emp_orch.control.host import generation as generations
 from emp_orch.control.host import identity
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.embedded_login import assure_password, claimed
@@ -36,7 +35,7 @@ from emp_orch.fleet.policy.standstill import standstill
 from emp_orch.host.freespace import refuse_full
 from emp_orch.layout import Layout
 from emp_orch.runtimes import runtimes_of
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.settings import Settings
 from emp_orch.store.acl.users import lacking, shared, withdraw

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
 from emp_orch.control.apply import publish as steps
 from emp_orch.control.apply.earlier_generations import standing
 from emp_orch.control.apply.preview import preview
-from emp_orch.control.apply.proposal import Proposal
+from emp_orch.control.checks.proposed import Proposal
+from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.errors import EmpError
 from emp_orch.host.ownership import refuse_to_apply

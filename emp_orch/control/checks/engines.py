@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from emp_orch import settings as settings_files
-from emp_orch.control.apply.proposal import Proposal
+from emp_orch.control.checks.proposed import Proposal
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.layout import Layout
 from emp_orch.settings import EngineAddress

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.desired.slots_of_allotment import lacking

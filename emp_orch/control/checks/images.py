@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from emp_orch.control.apply.proposal import Proposal
+from emp_orch.control.checks.proposed import Proposal
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.desired.values import DesiredContainer
@@ -21,7 +21,7 @@ from emp_orch.images import built_here
 from emp_orch.settings import EngineAddress
 
 if TYPE_CHECKING:
-    from emp_orch.control.apply.preview import Preview
+    from emp_orch.control.checks.proposed import Preview
 
 Tell = Callable[[str], None]
 

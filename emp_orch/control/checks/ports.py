@@ -7,8 +7,7 @@ from pathlib import Path
 
 from emp_orch import marks
 from emp_orch.adopted import FOLDER as ADOPTED
-from emp_orch.control.apply.preview import Preview
-from emp_orch.control.apply.proposal import Proposal
+from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.control.host.hosted import fleet_of
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import desired_machines

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.control.images.docker import Docker
 from emp_orch.errors import EmpError
 from emp_orch.images import (

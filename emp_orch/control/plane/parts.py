@@ -9,8 +9,8 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.drift import exits
 from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport, ProgramState
 from emp_orch.layout import Layout
+from emp_orch.runtimes.last_words import secrets_in
 from emp_orch.runtimes.process.exits import Logs, look_up
-from emp_orch.runtimes.process.last_words import secrets_in
 from emp_orch.runtimes.process.supervisor import ProcessInfo, Supervisor
 
 # A part that supervisord gave up does not come back by itself: there is no hurry.

@@ -38,8 +38,8 @@ from emp_orch.procident import (
 from emp_orch.render.quoting import in_double_quotes
 from emp_orch.render.supervisord import render_control
 from emp_orch.resources import read_text
+from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
 from emp_orch.runtimes.process import exit_files
-from emp_orch.runtimes.process.last_words import said_since, secrets_in, size_of
 from emp_orch.runtimes.process.stop import begun, end_left
 from emp_orch.runtimes.process.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Listen, Settings, write_private

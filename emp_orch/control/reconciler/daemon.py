@@ -13,10 +13,10 @@ from functools import partial
 from emp_orch import again
 from emp_orch.control.host import identity
 from emp_orch.control.jobs.upkeep import JobCare
+from emp_orch.control.leader.execute import Executor
+from emp_orch.control.leader.leadership import Lead
 from emp_orch.control.plane.installed import Installed
 from emp_orch.control.plane.parts import Parts
-from emp_orch.control.reconciler.execute import Executor
-from emp_orch.control.reconciler.leadership import Lead
 from emp_orch.control.reconciler.loop import Loop
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emp_orch.control.apply.generation import as_desired
+from emp_orch.control.host.generation import as_desired
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.policy.pauses import drained

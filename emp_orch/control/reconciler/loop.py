@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 
 from emp_orch import again
-from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.leader.leadership import Lead
 from emp_orch.control.reconciler.redis_backend import RedisBackend
 from emp_orch.control.reconciler.rounds import Reconciler
 from emp_orch.errors import EmpError

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
-from emp_orch.control.reconciler.execute import Executor
+from emp_orch.control.leader.execute import Executor
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry

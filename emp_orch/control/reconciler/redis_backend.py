@@ -10,12 +10,12 @@ from functools import partial
 from msgspec import structs
 from redis.exceptions import ResponseError
 
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.control.jobs.upkeep import JobCare
-from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.setbacks import Setbacks
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
-from emp_orch.control.reconciler.setbacks import Setbacks
 from emp_orch.control.upkeep.key_handover import KeyHandover
 from emp_orch.control.upkeep.redis_watch import RedisWatch
 from emp_orch.errors import Damaged, EmpError

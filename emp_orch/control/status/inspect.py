@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.parts import Parts
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError

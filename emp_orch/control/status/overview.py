@@ -15,7 +15,7 @@ from msgspec import Struct
 from redis.exceptions import RedisError
 
 from emp_orch import marks
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.control.host.orphans import Orphan, orphans
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.parts import why_down

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.model.fleet import Machine, MachineId, RuntimeKind
 from emp_orch.fleet.model.observed import Instance, InstanceState

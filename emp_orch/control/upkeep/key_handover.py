@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from emp_orch.control.reconciler.execute import Executor
+from emp_orch.control.leader.execute import Executor
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired

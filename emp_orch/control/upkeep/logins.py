@@ -10,8 +10,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
-from emp_orch.control.apply import generation as generations
-from emp_orch.control.reconciler.leadership import Lead
+from emp_orch.control.host import generation as generations
+from emp_orch.control.leader.leadership import Lead
 from emp_orch.control.upkeep.script_keeper import ScriptKeeper
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import RuntimeKind

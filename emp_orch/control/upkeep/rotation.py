@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
+from emp_orch.control.host import generation as generations
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey

@@ -25,10 +25,10 @@ from emp_orch.machine.agent.programs import Programs
 from emp_orch.machine.boot.folder import MachineFolder
 from emp_orch.machine.boot.redis_url import own_url
 from emp_orch.procident import identify, started_ms
+from emp_orch.runtimes.last_words import secrets_in
 from emp_orch.runtimes.process import exit_files
 from emp_orch.runtimes.process.exit_files import Asked
 from emp_orch.runtimes.process.exits import Logs, look_up
-from emp_orch.runtimes.process.last_words import secrets_in
 from emp_orch.store.artifacts.api_access import ApiAccess
 from emp_orch.urls import passwords_of
 

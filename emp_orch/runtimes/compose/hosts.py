@@ -25,7 +25,7 @@ from emp_orch.runtimes.compose.connection import EngineAway
 from emp_orch.runtimes.compose.containers import Container, Life, nanoseconds
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.runtimes.compose.images import id_of
-from emp_orch.runtimes.process.last_words import shown
+from emp_orch.runtimes.last_words import shown
 from emp_orch.settings import EngineAddress
 
 log = logging.getLogger("docker")

@@ -53,9 +53,9 @@ from emp_orch.runtimes.compose.folder import (
 )
 from emp_orch.runtimes.compose.hosts import Away, Found, HostView
 from emp_orch.runtimes.compose.images import have
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.keys.logins import MachineLogins
-from emp_orch.runtimes.process.last_words import secrets_in
+from emp_orch.runtimes.last_words import secrets_in
 from emp_orch.settings import EngineAddress, Settings, write_private
 from emp_orch.urls import passwords_of, without_login
 

@@ -16,7 +16,7 @@ from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Instance
 from emp_orch.layout import Layout
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 
 
 class ExternalRuntime:

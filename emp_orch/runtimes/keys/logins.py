@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from emp_orch.layout import Layout
 from emp_orch.redis_users import user_of
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.settings import Settings
 from emp_orch.urls import database_of, with_login
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from emp_orch.fleet.model.observed import ProgramEnd
-from emp_orch.runtimes.process.last_words import began, last_words
+from emp_orch.runtimes.last_words import began, last_words
 from emp_orch.runtimes.process.supervisor_log import last_end
 
 

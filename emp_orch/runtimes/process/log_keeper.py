@@ -16,7 +16,7 @@ from pathlib import Path
 from emp_orch import logmodes
 from emp_orch.host.inotify import REMOVED, Inotify
 from emp_orch.procident import ProcessIdentity, alive, send
-from emp_orch.runtimes.process.last_words import REMOVED_LINE
+from emp_orch.runtimes.last_words import REMOVED_LINE
 
 log = logging.getLogger(__name__)
 

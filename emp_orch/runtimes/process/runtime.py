@@ -26,7 +26,7 @@ from emp_orch.isolation import python
 from emp_orch.layout import Layout
 from emp_orch.procident import ProcessIdentity, alive, locked, recorded, spawn_daemon, started_ms
 from emp_orch.runtimes.keys.logins import REDIS_FILE, URL_FILE, MachineLogins
-from emp_orch.runtimes.process.last_words import said_since, secrets_in, size_of
+from emp_orch.runtimes.last_words import said_since, secrets_in, size_of
 from emp_orch.runtimes.process.stop import end_left, end_machine
 from emp_orch.settings import REDIS_OWNER, Settings, write_private
 from emp_orch.urls import without_login

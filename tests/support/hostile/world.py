@@ -17,9 +17,9 @@ from msgspec import structs
 from emp_orch.api.app import build_app, build_context, parts_of
 from emp_orch.api.context import Context
 from emp_orch.api.routes import ROUTES
-from emp_orch.control.apply.generation import keep
+from emp_orch.control.host.generation import keep
+from emp_orch.control.leader.leadership import Lead
 from emp_orch.control.reconciler.daemon import built
-from emp_orch.control.reconciler.leadership import Lead
 from emp_orch.control.reconciler.loop import Loop
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.model.fleet import Fleet, MachineId, RuntimeKind

@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from emp_orch.jobs.document.submission import parse_submission
-from emp_orch.runtimes.external.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.keys import Keys

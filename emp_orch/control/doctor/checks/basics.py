@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from emp_orch.control.apply import generation as generations
 from emp_orch.control.doctor.facts.gather import Facts
 from emp_orch.control.doctor.facts.unknown import Unknown
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, known
+from emp_orch.control.host import generation as generations
 from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.host.freespace import NEEDED_BYTES
 from emp_orch.settings import Settings

@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 
 from emp_orch import manifest, marks
 from emp_orch import settings as settings_files
-from emp_orch.control.apply import generation as generations
 from emp_orch.control.apply.proposal import read_proposal
 from emp_orch.control.doctor.facts.checkouts import CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.facts.engines import EngineFacts, engine_facts
@@ -30,6 +29,7 @@ from emp_orch.control.doctor.facts.host import (
 )
 from emp_orch.control.doctor.facts.redis import RedisFacts, read_redis, read_rights, run_id
 from emp_orch.control.doctor.facts.unknown import Unknown
+from emp_orch.control.host import generation as generations
 from emp_orch.control.host.orphans import Orphan, machine_folders, orphans
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.status.inspect import Difference, difference

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from emp_orch.control.apply import generation as generations
 from emp_orch.control.apply.down import longest_s
+from emp_orch.control.host import generation as generations
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.host.users import name_of
 from emp_orch.isolation import python
