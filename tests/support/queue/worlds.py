@@ -139,7 +139,7 @@ def slow_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the queue in Redis this module's times, wherever its modules have the names."""
     patched = set()
     for name, module in list(sys.modules.items()):
-        if name.startswith("emp_orch.store.") and "queue_memory" not in name and isinstance(module, ModuleType):
+        if name.startswith("emp_orch.store.") and ".queue.memory" not in name and isinstance(module, ModuleType):
             for constant, value in (("AVOID_MS", AVOID_MS), ("WAIT_S", WAIT_S)):
                 if hasattr(module, constant):
                     monkeypatch.setattr(module, constant, value)
