@@ -6,6 +6,8 @@ import re
 
 # The longest that anybody waits or looks back: thirty years.
 MOST_S = 1e9
+# The last millisecond that a date can be (the year 9999): what lies beyond is no time.
+MAX_MS = 253_402_300_799_999
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)\Z")
 _BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

@@ -57,7 +57,7 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import API_CONNECTIONS, TRANSIENT, Client, client, redacted, unreachable, within
 from emp_orch.store.redis.damaged import REPAIR, KeyDamaged
 from emp_orch.store.redis.key_errors import is_damage
-from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.keys import PROBE_MS, Keys
 from emp_orch.store.redis.pipelined import Pipelined
 from emp_orch.store.redis.refusals import refusal_of
 from emp_orch.web.callers import callers
@@ -69,7 +69,6 @@ from emp_orch.web.serve import listening, until_told_to_stop
 log = logging.getLogger(__name__)
 
 PRIMARY_EVERY_S = 5.0
-PROBE_MS = 1_000
 
 
 def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:

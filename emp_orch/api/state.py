@@ -31,12 +31,14 @@ from emp_orch.api.views.jobs import JobsView, read_jobs
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.drift.incremental import few
+from emp_orch.fleet.model.defaults import STALE_AFTER_S
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import Malformed, SeenMachine, SeenWorker
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.pauses import fleet_pause
+from emp_orch.fleet.policy.silence import is_silent
 from emp_orch.jobs.outcome.losses import Loss
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.generations import Generation, generation_mark, read_generation
@@ -48,12 +50,6 @@ from emp_orch.store.redis.damaged import MAX_FLEET_BYTES
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import Reports, read_reports
 from emp_orch.web.times import now_ms, rfc3339
-
-# While no generation says otherwise.
-STALE_AFTER_S = 10.0
-# The reconciler counts as silent after this many of its intervals, and not before SILENT_MIN_MS.
-SILENT_TICKS = 5
-SILENT_MIN_MS = 10_000
 
 OFFLINE = "offline"
 
@@ -324,7 +320,7 @@ def reconciler_view(status: FleetStatus | EmpError | None, now: int) -> Reconcil
         return ReconcilerView(alive=False, as_of=None, age_s=None, leader="", epoch=0, error=error)
     age_ms = max(0, now - status.at_ms)
     return ReconcilerView(
-        alive=age_ms <= max(SILENT_TICKS * status.interval_ms, SILENT_MIN_MS),
+        alive=not is_silent(age_ms, status.interval_ms),
         as_of=rfc3339(status.at_ms),
         age_s=age_ms / 1000,
         leader=status.leader,

@@ -22,6 +22,10 @@ OnPreview = Callable[[str, bytes], Awaitable[None]]
 
 # A service's words are kept up to this length.
 MAX_MESSAGE = 10_000
+# How long a service may be out of reach in the middle of a run.
+GONE_S = 15.0
+# How long it may take to say that it works.
+PROBE_TIMEOUT_S = 3.0
 # So many outputs of a failed run are kept.
 MAX_KEPT = 100
 

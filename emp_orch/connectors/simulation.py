@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import MALFORMED, Run, RunFailed
-from emp_orch.connectors.comfyui.run.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.base import MALFORMED, PROBE_TIMEOUT_S, Run, RunFailed
+from emp_orch.connectors.comfyui.run.client import ComfyClient
 from emp_orch.connectors.comfyui.run.protocol import Workflow
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus

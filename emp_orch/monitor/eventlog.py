@@ -19,6 +19,7 @@ from emp_orch.layout import Layout
 from emp_orch.loglines import LastingFile
 from emp_orch.monitor.sse_client import ServerSentEvent, StreamBroken, events_of
 from emp_orch.settings import Listen, Settings
+from emp_orch.web.limits import RETRY_FIRST_S, RETRY_MAX_S
 from emp_orch.web.serve import until_told_to_stop
 from emp_orch.web.times import now_ms, rfc3339
 
@@ -29,8 +30,6 @@ MAX_BYTES = 20 * 1024 * 1024
 KEPT = 3
 # Nobody reads the file sooner.
 EVERY_MS = 100
-RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
 # The stream says something every 15 s; this long a silence means that it is dead.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=40)
 

@@ -14,7 +14,7 @@ from emp_orch.images import built_here
 from emp_orch.render.quoting import docker_csv
 
 # What `emp machine --stay` takes beyond its programs: supervisord's own end, and time for those that must be killed.
-STOP_MARGIN_S = 60.0
+BOX_STOP_MARGIN_S = 60.0
 # What a service compiles there must run; Docker's own default is noexec.
 TMPFS = ("/tmp:mode=1777,exec",)  # noqa: S108
 LOG_OPTIONS = (("max-size", "20m"), ("max-file", "3"))
@@ -70,7 +70,7 @@ def box_of(machine: DesiredMachine, container: DesiredContainer, *, all_gpus: bo
 def stop_grace_s(machine: DesiredMachine) -> float:
     """How long the machine may take to stop in order: workers drain first, then its services end."""
     services = [p.stop.timeout_s for p in machine.programs if p.kind is not ProgramKind.WORKER]
-    return machine.drain_timeout_s + WORKER_STOP_MARGIN_S + max(services, default=0.0) + STOP_MARGIN_S
+    return machine.drain_timeout_s + WORKER_STOP_MARGIN_S + max(services, default=0.0) + BOX_STOP_MARGIN_S
 
 
 def docker_run(box: Box, *, name: str, volume: str, environment: dict[str, str]) -> list[str]:

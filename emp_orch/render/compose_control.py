@@ -12,7 +12,7 @@ from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 # Which of the daemons asks the engine for containers.
 _ENGINE_USER = "reconcile"
 # Beyond a daemon's own time to stop: that of writing its last lines.
-STOP_MARGIN_S = 5
+DAEMON_STOP_MARGIN_S = 5
 # What root's files need of the reconciler: machines run as another user, and share the artifacts with it.
 _ROOTS_OWN = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 
@@ -104,7 +104,7 @@ def _daemon(placed: PlacedControl, name: str, stop_s: int) -> _Part:
         caps=_ROOTS_OWN if engine and placed.user.startswith("0:") else (),
         health=_listens(*placed.addresses[name]) if name in placed.addresses else (),
         after=EMBEDDED_REDIS.name if placed.redis else "",
-        stop_s=stop_s + STOP_MARGIN_S,
+        stop_s=stop_s + DAEMON_STOP_MARGIN_S,
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-# The last millisecond that a date can be: reports may hold any number.
-MAX_MS = 253_402_300_799_999
+from emp_orch.units import MAX_MS
 
 
 def rfc3339(ms: int) -> str:

@@ -35,7 +35,7 @@ MAX_UNSENT = 1_000
 # What changes within so long is one report: a job begins with two changes and ends with two, and a short one is both.
 GATHER_S = 0.01
 # Of a reason that a report holds.
-MAX_WORDS = 500
+MAX_STORE_ERROR = 500
 _ANSWERS = frozenset({ConnectorStatus.IDLE, ConnectorStatus.ACTIVE})
 
 
@@ -83,7 +83,7 @@ class WorkerState:
 
     def set_store_error(self, why: str) -> None:
         """Why what jobs make cannot be saved; empty when it can. Without, no job is begun here."""
-        before, self._store_error = self._store_error, one_line(why)[:MAX_WORDS]
+        before, self._store_error = self._store_error, one_line(why)[:MAX_STORE_ERROR]
         if before != self._store_error:
             self.changed.set()
             self.able_changed.set()

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from emp_orch.connectors import base
 from emp_orch.connectors.base import Connector, Recovers, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI
 from emp_orch.connectors.comfyui.run import follow
@@ -179,7 +180,7 @@ async def test_a_service_that_restarts_lost_the_run(service: Service, stage: Sta
 async def test_a_service_that_stays_away_gives_the_job_back(
     service: Service, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "GONE_S", 0.2)
+    monkeypatch.setattr(base, "GONE_S", 0.2)
     async with simulation(service.url) as connector:
         running = await begun(connector, long(stage))
         service.daemon.kill()

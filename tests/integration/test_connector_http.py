@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from emp_orch.connectors import base
 from emp_orch.connectors.base import Recovers, RunFailed, StillRuns
 from emp_orch.connectors.http import connector as http_module
 from emp_orch.connectors.http.connector import Http
@@ -402,7 +403,7 @@ async def test_a_service_that_stumbles_is_asked_again(stage: Stage) -> None:
 async def test_a_service_that_is_away_for_long_gives_the_job_back(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_module, "GONE_S", 0.05)
+    monkeypatch.setattr(base, "GONE_S", 0.05)
     found = await poll_outcome(stage, Polled(RUNS, (502, {})))
     assert isinstance(found, JobError) and found.retryable and "502" in found.message
 

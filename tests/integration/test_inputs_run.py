@@ -16,7 +16,7 @@ from test_worker_cli_jobs import emp, write_settings
 from emp_orch import settings
 from emp_orch.layout import Layout
 from emp_orch.services.simulation import png
-from emp_orch.worker.run.job import INTERRUPT_S
+from emp_orch.worker.limits import INTERRUPT_S
 from support.redis.server import eventually, running_server
 from support.worker.processes import Bench, bench
 

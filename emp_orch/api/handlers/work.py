@@ -33,6 +33,7 @@ from emp_orch.store.queue.held_runs import HeldRuns
 from emp_orch.store.queue.submit import NoSuchJob
 from emp_orch.store.redis.client import within
 from emp_orch.web.errors import Refused
+from emp_orch.web.limits import STALL_S
 from emp_orch.web.ranges import span
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,6 @@ PATH = "/api/work"
 OUTPUT_PATH = f"{PATH}/{{id}}/{{run}}/outputs/{{name}}"
 INPUT_PATH = f"{PATH}/{{id}}/{{run}}/inputs/{{name}}"
 PATHS = frozenset({PATH, OUTPUT_PATH, INPUT_PATH})
-# Who sends or takes nothing for so long gives the place to others.
-STALL_S = 60.0
 
 
 async def check(request: web.Request) -> web.Response:

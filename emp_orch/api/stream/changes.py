@@ -12,11 +12,9 @@ from emp_orch.api.stream.snapshot import Seen, seen_whole
 from emp_orch.api.views.jobs import JobsView
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
-from emp_orch.store.reports.changes import changes_since, current_seq
+from emp_orch.store.reports.changes import FULL_EVERY_S, changes_since, current_seq
 from emp_orch.store.reports.reports import read_some
 
-# Whatever a look by changes might miss is seen after this time at the latest.
-FULL_EVERY_S = 60.0
 # Jobs are read again when an event speaks of one, and after this time: leases end without a word.
 JOBS_EVERY_S = 3.0
 

@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from emp_orch.api.stream.frames import START, Batch, Frame, parse_id
 from emp_orch.store.fleet.events import Event, Events
 from emp_orch.store.redis.client import TRANSIENT
+from emp_orch.web.limits import RETRY_FIRST_S, RETRY_MAX_S
 
 log = logging.getLogger(__name__)
 
 # What may wait for one client; all that are slow at the same time share it.
 MAX_PENDING_BYTES = 8 * 1024 * 1024
 BLOCK_MS = 5_000
-RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
 
 # Those that are counted. `jobs_submitted` is one for each lane of a batch.
 JOB_EVENTS = (

@@ -16,6 +16,7 @@ from emp_orch.store.artifacts.previews import read
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.web.errors import Refused
+from emp_orch.web.limits import POLL_S
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 LINGER_S = 5.0
 MAX_JOBS = 100
 RETRY_S = 1.0
-POLL_S = 10.0
 
 
 class Feed:

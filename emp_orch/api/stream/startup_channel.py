@@ -11,12 +11,9 @@ import msgspec
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys
+from emp_orch.web.limits import POLL_S, RETRY_FIRST_S, RETRY_MAX_S
 
 log = logging.getLogger(__name__)
-
-POLL_S = 10.0
-RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
 
 
 def describe(message: str) -> str:

@@ -15,14 +15,13 @@ import click
 
 from emp_orch.cli.output.options import refuse_stdin
 from emp_orch.errors import EmpError, Exit, UsageError
+from emp_orch.fleet.policy.silence import SILENT_MIN_MS
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
     from emp_orch.control.status.inspect import Difference
 
 
-# Longer without a tick than any interval makes sense for.
-SILENT_MS = 10_000
 # Programs whose last words are printed.
 MAX_SAID = 5
 
@@ -165,5 +164,5 @@ def _print(found: Difference) -> None:
         click.echo()
         for word, line in lines:
             click.echo(f"{word:<7} {one_line(line)}")
-    if found.status_age_ms is None or found.status_age_ms > SILENT_MS:
+    if found.status_age_ms is None or found.status_age_ms > SILENT_MIN_MS:
         click.echo("\nno reconciler is at work: see `emp status`, `emp logs reconcile`")

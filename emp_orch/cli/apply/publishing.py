@@ -205,12 +205,12 @@ async def _watch(
 
 async def _who_acts(layout: Layout) -> str:
     """What to expect after a wait that was in vain."""
-    from emp_orch.cli.apply.diff import SILENT_MS
     from emp_orch.cli.output.holds import who_holds
     from emp_orch.control.status.inspect import difference
+    from emp_orch.fleet.policy.silence import SILENT_MIN_MS
 
     found = await difference(layout)
-    if found.status_age_ms is None or found.status_age_ms > SILENT_MS:
+    if found.status_age_ms is None or found.status_age_ms > SILENT_MIN_MS:
         return "nobody carries this out: no reconciler is at work; see `emp logs reconcile` and `emp doctor`"
     if holds := who_holds(found):
         return one_line(holds)

@@ -13,13 +13,10 @@ import click
 
 from emp_orch.cli.output.complete import names
 from emp_orch.errors import UsageError
+from emp_orch.machine.launch import CANNOT_RUN, NOT_FOUND
 
 if TYPE_CHECKING:
     from emp_orch.control.status.exec import Visit
-
-# As shells say it.
-NOT_FOUND = 127
-CANNOT_RUN = 126
 
 
 @click.command(

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from emp_orch.connectors.base import MALFORMED, Run, RunFailed
+from emp_orch.connectors.base import MALFORMED, PROBE_TIMEOUT_S, Run, RunFailed
 from emp_orch.connectors.comfyui.files.inputs import Inputs, referring
-from emp_orch.connectors.comfyui.run.client import PROBE_TIMEOUT_S, ComfyClient
+from emp_orch.connectors.comfyui.run.client import ComfyClient
 from emp_orch.connectors.comfyui.run.extra import extra_data_of
 from emp_orch.connectors.comfyui.run.protocol import Workflow, parse_workflow
 from emp_orch.connectors.comfyui.server.catalog import Catalog

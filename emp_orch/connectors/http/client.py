@@ -20,7 +20,7 @@ NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 # An answer that is read as a whole; outputs are streamed.
 MAX_ANSWER_BYTES = 16 * 1024**2
 # Shorter ones are words, as `Bearer` is.
-MIN_SECRET = 8
+MIN_HIDDEN_WORD = 8
 _CONNECT_S = 5.0
 _USE = "use http://HOST:PORT"
 _READ_S = 60.0
@@ -131,7 +131,7 @@ class Requests:
 
 def _forms_of(secrets: Sequence[str]) -> tuple[bytes, ...]:
     """How secrets may stand in an answer: whole or a word of them, plain or as JSON. Longest first."""
-    words = {word for secret in secrets for word in (secret, *secret.split()) if len(word) >= MIN_SECRET}
+    words = {word for secret in secrets for word in (secret, *secret.split()) if len(word) >= MIN_HIDDEN_WORD}
     found = {form.encode(errors="surrogateescape") for word in words for form in (word, json_module.dumps(word)[1:-1])}
     return tuple(sorted(found, key=len, reverse=True))
 

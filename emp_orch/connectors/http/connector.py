@@ -14,7 +14,8 @@ from typing import Any, assert_never
 import aiohttp
 import msgspec
 
-from emp_orch.connectors.base import Run, RunFailed, StillRuns
+from emp_orch.connectors import base
+from emp_orch.connectors.base import PROBE_TIMEOUT_S, Run, RunFailed, StillRuns
 from emp_orch.connectors.http.answers import Look, Phase, body_for, json_of, look_at, pick, refusal, seconds_to_wait
 from emp_orch.connectors.http.answers import failure as failure_of
 from emp_orch.connectors.http.client import NETWORK, Requests, base_url, is_json, name_of
@@ -23,11 +24,8 @@ from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.document.model import Job, Output, Progress, Result
 from emp_orch.options.http import filled, headers_of, options_of, secrets_of
 
-PROBE_TIMEOUT_S = 3.0
 POLL_TIMEOUT_S = 30.0
 CANCEL_TIMEOUT_S = 5.0
-# How long a service may be out of reach in the middle of a run.
-GONE_S = 15.0
 AGAIN_S = 0.5
 # A service that is full is asked again when it says so, if that is soon; else the job goes back to the queue.
 FULL_WAIT_S = 30.0
@@ -221,7 +219,7 @@ class Http:
                 asked_s = e.wait_s if isinstance(e, _Refused) else None
                 if isinstance(e, _Refused) and not e.error.retryable:
                     raise
-                if asked_s is None and loop.time() - heard > GONE_S:
+                if asked_s is None and loop.time() - heard > base.GONE_S:
                     raise
                 wait_s = asked_s or 0.0
             else:
@@ -280,7 +278,7 @@ class Http:
             raise RunFailed(f"{self._options.outputs_field} holds {type(link).__name__}, not links", retryable=False)
         url = self._requests.own(link)
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + GONE_S
+        give_up = loop.time() + base.GONE_S
         while True:
             try:
                 async with self._requests.ask("GET", url) as answer:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from emp_orch import settings as settings_files
 from emp_orch.control.host.hosted import Hosted, processes_of
 from emp_orch.control.host.marked import Find, end_marked
+from emp_orch.control.limits import PLANE_STOP_S
 from emp_orch.control.plane.container_plane import plane_of
-from emp_orch.control.plane.supervisord_plane import STOP_TIMEOUT_S
 from emp_orch.control.upkeep.logins import withdraw_all
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.desired.machines import desired_machines
@@ -35,7 +35,7 @@ MARGIN_S = 30.0
 def longest_s(fleet: Fleet) -> int:
     """How long `fleet` may take to end in order: its machines beside each other, then its control plane."""
     machines = max((stop_grace_s(m) for m in desired_machines(fleet).values()), default=0.0)
-    return round(machines + STOP_TIMEOUT_S + MARGIN_S)
+    return round(machines + PLANE_STOP_S + MARGIN_S)
 
 
 async def bring_down(layout: Layout, tell: Tell, *, volumes: bool = False) -> list[MachineId]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from emp_orch.control.limits import LOOK_AGAIN_MS
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, WorkerId
 from emp_orch.fleet.model.ids import worker_id, worker_program
@@ -21,9 +22,6 @@ from emp_orch.store.redis import client
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import read_some
-
-# How long a look waits for an event at most.
-LOOK_AGAIN_MS = 1_000
 
 _GONE = (ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATAL)
 

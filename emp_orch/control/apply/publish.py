@@ -17,6 +17,7 @@ from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.control.checks.store import refuse_store
 from emp_orch.control.host import generation as generations
 from emp_orch.control.host import identity
+from emp_orch.control.limits import LOOK_AGAIN_MS
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.embedded_login import assure_password, claimed
 from emp_orch.control.plane.installed import own_build
@@ -49,8 +50,6 @@ from emp_orch.store.redis.keys import Keys
 
 Look = Callable[[tuple[Drift, ...], Observed, FleetStatus | None], None]
 
-# How long a wait looks away at most when no event comes.
-LOOK_AGAIN_MS = 1_000
 # Of what is left to a person so much is named.
 SHOWN = 5
 

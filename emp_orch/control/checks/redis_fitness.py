@@ -14,9 +14,8 @@ from emp_orch.settings import Settings
 from emp_orch.store.acl.rights import lacking
 from emp_orch.store.redis import client
 from emp_orch.store.redis.client import API_CONNECTIONS, CONNECTIONS, RECONCILER_CONNECTIONS, Client
-from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.keys import PROBE_MS, Keys
 
-PROBE_MS = 1_000
 SCAN_COUNT = 10_000
 # `emp doctor` asks four things at the same time; every other command has fewer.
 COMMAND_CONNECTIONS = 4

@@ -12,7 +12,7 @@ from emp_orch.runtimes.compose.containers import Container
 from emp_orch.runtimes.compose.engine import Engine
 
 # How long each of its containers may take to end in order; nobody knows its drain any more.
-STOP_S = 90.0
+CONTAINER_STOP_S = 90.0
 
 
 class Abandoned(Struct, frozen=True, kw_only=True):
@@ -53,9 +53,9 @@ def abandoned(name: str) -> tuple[Engine, Abandoned] | None:
 def end(engine: Engine, fleet: Abandoned, *, volumes: bool) -> tuple[list[str], list[str]]:
     """Stop and remove its containers and networks, and its `volumes`: the machines that ran, the volumes removed."""
     containers = engine.containers(fleet.labels)
-    patient = Engine(engine.host, answer_s=STOP_S * 2)
+    patient = Engine(engine.host, answer_s=CONTAINER_STOP_S * 2)
     for container in containers:
-        patient.stop(container.id, timeout_s=STOP_S)
+        patient.stop(container.id, timeout_s=CONTAINER_STOP_S)
         engine.remove_container(container.id)
     for project in sorted({_project(c) for c in containers} - {""}):
         engine.remove_networks((f"com.docker.compose.project={project}",))

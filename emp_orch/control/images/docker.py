@@ -14,7 +14,7 @@ from emp_orch.host.proxies import for_engine
 
 ANSWER_S = 60.0
 # A base may have to be pulled.
-PULL_S = 1800.0
+BASE_PULL_S = 1800.0
 # Of what a build says, the end is searched for why it failed.
 LAST_LINES = 40
 
@@ -48,7 +48,7 @@ class Docker:
     def python(self, image: str, program: str) -> str:
         """What `program` prints under the python3 of `image`, which is pulled when it is not there."""
         argv = ("run", "--rm", "--network", "none", "--entrypoint", "python3", image, "-I", "-c", program)
-        done = self._do(*argv, timeout_s=PULL_S)
+        done = self._do(*argv, timeout_s=BASE_PULL_S)
         if done.returncode != 0:
             self.check()
             raise EmpError(

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from emp_orch.control.limits import MAX_ERROR
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.redis.damaged import KeyDamaged
 from emp_orch.store.redis.key_errors import is_damage
 
 log = logging.getLogger("reconcile")
 
-MAX_WORDS = 500
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Setbacks:
         except Exception as e:
             if isinstance(e, RedisError) and not is_damage(e):
                 raise
-            words = e.words if isinstance(e, KeyDamaged) else f"{type(e).__name__}: {e}"[:MAX_WORDS]
+            words = e.words if isinstance(e, KeyDamaged) else f"{type(e).__name__}: {e}"[:MAX_ERROR]
             if self._failing.get(what) != words:
                 log.warning("%s: %s; the rest goes on", what, words, exc_info=not is_damage(e))
             self._failing[what] = words

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from emp_orch import settings as settings_files
+from emp_orch.control.limits import PLANE_SILENCE_S, PLANE_STOP_S
 from emp_orch.control.plane import embedded
 from emp_orch.control.plane.supervisord_plane import ControlPlane, Plane
 from emp_orch.errors import EmpError, Unreachable
@@ -28,10 +29,8 @@ from emp_orch.settings import ControlContainers, EngineAddress, Listen, Settings
 PART = "emp.part"
 # A container that the engine had to start so often is not on its way up.
 GIVEN_UP_AFTER = 3
-SILENCE_S = 40
-STOP_S = 90
 # The client waits a little longer for a stop than the engine does.
-ANSWER_S = STOP_S + 30.0
+ANSWER_S = PLANE_STOP_S + 30.0
 
 _STATES = {"running": "RUNNING", "created": "STARTING", "paused": "STOPPED", "exited": "EXITED", "dead": "FATAL"}
 
@@ -167,14 +166,14 @@ class ContainerPlane(Plane):
         """One that was stopped by name stays so, over a restart of the engine too."""
         for container in await asyncio.to_thread(self._ours):
             if container.labels.get(PART) == name:
-                await asyncio.to_thread(self.engine.stop, container.id, timeout_s=SILENCE_S)
+                await asyncio.to_thread(self.engine.stop, container.id, timeout_s=PLANE_SILENCE_S)
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._down)
 
     def _down(self) -> None:
         if self.file.exists():
-            compose(self.engine.host, self.file, self._project, ["down", "--timeout", str(STOP_S)])
+            compose(self.engine.host, self.file, self._project, ["down", "--timeout", str(round(PLANE_STOP_S))])
         self.engine.remove_containers((f"emp.fleet={self._fleet}", f"emp.folder={self._folder}", PART))
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from emp_orch import builds, environments, logmodes, marks
 from emp_orch import settings as settings_files
+from emp_orch.control.limits import PLANE_SILENCE_S, PLANE_STOP_S
 from emp_orch.control.plane.embedded_login import keep_password
 from emp_orch.control.plane.parts import Ends, why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
@@ -45,12 +46,10 @@ from emp_orch.runtimes.process.supervisor import ProcessInfo, Supervisor
 from emp_orch.settings import Listen, Settings, write_private
 from emp_orch.store.redis import client
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 90.0
+SUPERVISORD_START_S = 30.0
 READY_TIMEOUT_S = 30.0
 POLL_S = 0.05
-SILENCE_TIMEOUT_S = 40.0
-ORPHAN_GRACE_S = 10.0
+PROGRAM_GRACE_S = 10.0
 
 
 class Age(StrEnum):
@@ -224,7 +223,7 @@ class ControlPlane(Plane):
             argv = python("-m", "emp_orch", "-C", str(self._layout.root), "control")
             self._log_size = size_of(log)
             env = environments.of_role(environments.CONTROL, os.environ)
-            self._child = spawn_daemon(argv, log=log, env=env, cwd=self._layout.root, timeout_s=START_TIMEOUT_S)
+            self._child = spawn_daemon(argv, log=log, env=env, cwd=self._layout.root, timeout_s=SUPERVISORD_START_S)
             self.refuse_ended()
             self._note_build()
             return True
@@ -269,24 +268,24 @@ class ControlPlane(Plane):
         who = self.identity()
         if who is not None:
             try:
-                async with asyncio.timeout(SILENCE_TIMEOUT_S):
+                async with asyncio.timeout(PLANE_SILENCE_S):
                     await self.supervisor.stop(name)
             except (TimeoutError, EmpError):
                 send(who, signal.SIGKILL)
-                await asyncio.to_thread(wait_end, who, STOP_TIMEOUT_S)
+                await asyncio.to_thread(wait_end, who, PLANE_STOP_S)
         await asyncio.to_thread(
-            end_recorded, [self._run / name], grace_s=ORPHAN_GRACE_S, also=lambda: begun(self._mark(name))
+            end_recorded, [self._run / name], grace_s=PROGRAM_GRACE_S, also=lambda: begun(self._mark(name))
         )
 
     async def stop(self) -> None:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
         who = self.identity()
         if who is not None:
-            await self.supervisor.end(who, drain_s=STOP_TIMEOUT_S, stop_s=STOP_TIMEOUT_S, keep=frozenset())
+            await self.supervisor.end(who, drain_s=PLANE_STOP_S, stop_s=PLANE_STOP_S, keep=frozenset())
         await asyncio.to_thread(self._end_programs)
 
     def _end_programs(self) -> None:
-        end_left(self._layout.control, self._mark(marks.SUPERVISORD), grace_s=ORPHAN_GRACE_S)
+        end_left(self._layout.control, self._mark(marks.SUPERVISORD), grace_s=PROGRAM_GRACE_S)
 
     def _mark(self, program: str) -> marks.Mark:
         return marks.of_folder(self._layout.root).of("", program)

@@ -24,7 +24,7 @@ TICK_S = 8.0
 # Between two ticks, and two looks for events, at least: a burst of events costs one of each.
 SETTLE_S = 0.05
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
-MAX_WORDS = 1_000
+MAX_TOLD_ERROR = 1_000
 
 
 # What workers and services are while nothing is wrong with them, by event.
@@ -93,7 +93,7 @@ class Loop:
                 told = e.message
                 await asyncio.sleep(self._backend.interval_s())
             except Exception as e:  # nobody foresaw it: it costs this round, and the next may not meet it
-                words = f"{type(e).__name__}: {e}"[:MAX_WORDS]
+                words = f"{type(e).__name__}: {e}"[:MAX_TOLD_ERROR]
                 if words != told:
                     log.exception("this round failed; the next looks at everything anew")
                 told = words

@@ -21,7 +21,14 @@ from emp_orch.runtimes.base import Runtime
 from emp_orch.runtimes.external.runtime import ExternalRuntime
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
-from emp_orch.store.reports.changes import Changes, began_anew, changes_since, current_seq, forget_old_changes
+from emp_orch.store.reports.changes import (
+    FULL_EVERY_S,
+    Changes,
+    began_anew,
+    changes_since,
+    current_seq,
+    forget_old_changes,
+)
 from emp_orch.store.reports.reports import Reports, read_reports, read_some
 
 Look = Callable[[], Awaitable[dict[str, ProgramReport]]]
@@ -32,8 +39,6 @@ V = TypeVar("V")
 
 # Redis' clock and ours may differ by so much more from one look to the next: an answer takes its time.
 JUMP_MS = 2_000
-# Whatever a look by changes might miss is seen after this time at the latest.
-FULL_EVERY_S = 60.0
 
 
 class Clock(Protocol):

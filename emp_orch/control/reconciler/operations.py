@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from emp_orch.control.leader.execute import Executor
+from emp_orch.control.limits import MAX_ERROR
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
@@ -18,7 +19,6 @@ from emp_orch.store.redis.client import TRANSIENT
 
 log = logging.getLogger("reconcile")
 
-MAX_WORDS = 500
 
 Write = Callable[[list[Entry]], Awaitable[None]]
 
@@ -80,7 +80,7 @@ class Operations:
         except Exception as e:  # nobody foresaw it: it is this operation that failed, and no other
             done = True
             log.exception("%s failed", operation.key)
-            outcome |= {"outcome": "failed", "error": f"{type(e).__name__}: {e}"[:MAX_WORDS]}
+            outcome |= {"outcome": "failed", "error": f"{type(e).__name__}: {e}"[:MAX_ERROR]}
         if self.listener is not None:
             if outcome.get("outcome") == "given up":
                 self.listener.given_up(operation.key)

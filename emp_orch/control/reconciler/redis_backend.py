@@ -14,6 +14,7 @@ from emp_orch.control.host import generation as generations
 from emp_orch.control.jobs.upkeep import JobCare
 from emp_orch.control.leader.leadership import Lead
 from emp_orch.control.leader.setbacks import Setbacks
+from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
 from emp_orch.control.upkeep.key_handover import KeyHandover
@@ -22,6 +23,7 @@ from emp_orch.errors import Damaged, EmpError
 from emp_orch.fleet.drift.incremental import Attention, in_full
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
+from emp_orch.fleet.model.defaults import RECONCILE_INTERVAL_S
 from emp_orch.fleet.model.observed import DamagedKey, Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation
@@ -44,9 +46,6 @@ from emp_orch.store.redis.key_errors import is_damage
 from emp_orch.store.redis.keys import Keys
 
 log = logging.getLogger("reconcile")
-
-DEFAULT_INTERVAL_S = 2.0
-MAX_WORDS = 500
 
 
 class RedisBackend:
@@ -115,7 +114,7 @@ class RedisBackend:
         words = e.message if isinstance(e, Damaged) else e.words
         if key not in self._damaged:
             log.warning("%s; generation %d stays in force", words, found.number)
-        self._damaged = {key: DamagedKey(key=key, expected="the generation in force", found=words[:MAX_WORDS])}
+        self._damaged = {key: DamagedKey(key=key, expected="the generation in force", found=words[:MAX_ERROR])}
         return found
 
     async def overrides(self) -> tuple[Override, ...]:
@@ -225,7 +224,7 @@ class RedisBackend:
 
     def interval_s(self) -> float:
         """The time between two rounds, as the generation in force says."""
-        return self._current.fleet.reconcile.interval_s if self._current else DEFAULT_INTERVAL_S
+        return self._current.fleet.reconcile.interval_s if self._current else RECONCILE_INTERVAL_S
 
     async def roll_back(self, number: int, why: str, mandate: Mandate) -> None:
         """Publish generation `number` again, unless somebody published another meanwhile."""

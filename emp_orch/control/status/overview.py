@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from emp_orch import marks
 from emp_orch.control.host import generation as generations
 from emp_orch.control.host.orphans import Orphan, orphans
+from emp_orch.control.limits import ASK_AT_ONCE, REDIS_DEADLINE_S
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.parts import why_down
 from emp_orch.control.plane.supervisord_plane import Plane
@@ -38,6 +39,7 @@ from emp_orch.fleet.model.observed import (
     ProgramState,
     SeenWorker,
 )
+from emp_orch.fleet.policy.silence import is_silent
 from emp_orch.host import ownership
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
@@ -50,13 +52,6 @@ from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis import client
 from emp_orch.store.redis.keys import Keys
-
-REDIS_DEADLINE_S = 4.0
-# supervisords asked at the same time when Redis is away.
-ASK_AT_ONCE = 16
-# A reconciler that has not ticked for this many intervals, and at least this long, is silent.
-SILENT_TICKS = 5
-SILENT_MIN_MS = 10_000
 
 
 class Verdict(StrEnum):
@@ -144,7 +139,7 @@ class Overview(Struct, frozen=True, kw_only=True):
         if self.difference is None:
             return False
         age_ms = self.difference.status_age_ms
-        return age_ms is None or age_ms > max(SILENT_MIN_MS, SILENT_TICKS * self.difference.interval_ms)
+        return age_ms is None or is_silent(age_ms, self.difference.interval_ms)
 
     @property
     def verdict(self) -> Verdict:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from emp_orch import procuse
 from emp_orch import settings as settings_files
+from emp_orch.control.limits import REDIS_DEADLINE_S
 from emp_orch.control.status.whereabouts import machines, unknown
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.model.fleet import Machine, MachineId, RuntimeKind
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from emp_orch.runtimes.compose.runtime import ComposeRuntime
 
 HERE = "this host"
-REDIS_DEADLINE_S = 4.0
 
 
 class Look(Struct, frozen=True, kw_only=True):

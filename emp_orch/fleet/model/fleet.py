@@ -13,6 +13,7 @@ from typing import Any, NewType
 from msgspec import Struct
 
 from emp_orch.fleet.model.allotment import Allotment
+from emp_orch.fleet.model.defaults import PIDS, STUCK_AFTER_S
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.roles import Role
 
@@ -183,7 +184,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     shm_bytes: int | None = None
     cpus: float | None = None
     swap_bytes: int | None = None
-    pids: int = 16_384
+    pids: int = PIDS
 
 
 class DockerTls(Struct, frozen=True, kw_only=True):
@@ -322,7 +323,7 @@ class ReconcileSpec(Struct, frozen=True, kw_only=True):
     breaker: BreakerSpec
     rollout: RolloutSpec
     # Generations of earlier versions do not say.
-    stuck_after_s: float = 30.0
+    stuck_after_s: float = STUCK_AFTER_S
 
 
 class ControlSpec(Struct, frozen=True, kw_only=True):

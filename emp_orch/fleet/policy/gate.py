@@ -32,7 +32,7 @@ IN_FLIGHT_MS = 120_000
 
 
 # What its connector, asked every few seconds, may take to hear a service again that was busy.
-ANSWERS_AGAIN_MS = 8_000
+HEARD_AGAIN_MS = 8_000
 
 
 class Hold(StrEnum):
@@ -209,7 +209,7 @@ def _at_a_job(operation: Operation, s: Situation) -> Held | None:
         why = f"{worker.worker_id} is at job {worker.current_job_id or '?'} on it"
     else:
         health_ms = int((program.health.interval_s + program.health.timeout_s) * 1000) if program.health else 0
-        until_ms = min(until_ms, busy_ms + ANSWERS_AGAIN_MS + health_ms)
+        until_ms = min(until_ms, busy_ms + HEARD_AGAIN_MS + health_ms)
     return None if now_ms >= until_ms else Held(operation=operation, by=Hold.BUSY, why=why, next_ms=until_ms)
 
 

@@ -22,7 +22,7 @@ MAX_INLINE_BYTES = 16 * 1024**2
 MAX_URL = 4096
 # Of all URLs of one job: they stand in its record, which lists read.
 MAX_URLS = 32 * 1024
-MAX_NAME = 400
+MAX_INPUT_NAME = 400
 MAX_FOLDERS = 8
 SOURCES = ("file", "url", "base64", "asset", "job")
 
@@ -97,8 +97,8 @@ def name_fault(name: object) -> str:
     """What is wrong with an input's name; empty when nothing is."""
     if not isinstance(name, str) or not name:
         return "expected a file's name"
-    if len(name) > MAX_NAME:
-        return f"longer than {MAX_NAME} characters"
+    if len(name) > MAX_INPUT_NAME:
+        return f"longer than {MAX_INPUT_NAME} characters"
     parts = name.split("/")
     if len(parts) > MAX_FOLDERS + 1:
         return f"more than {MAX_FOLDERS} folders deep"

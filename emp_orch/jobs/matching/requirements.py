@@ -12,10 +12,9 @@ from msgspec import Meta, Struct
 
 from emp_orch.jobs.matching.capability import holds, is_number, shown, touches
 from emp_orch.jobs.matching.isolation import Isolation, customer_reason, workflow_reason
-from emp_orch.jobs.matching.offers import SERVICE_OFFERS, Needs, Offers, both, lacking, offers_of
+from emp_orch.jobs.matching.offers import MAX_NAME, SERVICE_OFFERS, Needs, Offers, both, lacking, offers_of
 
-MAX_NAME = 256
-MAX_MODELS = 256
+MAX_REQUIRED_MODELS = 256
 MAX_GPU_MODELS = 32
 MAX_CUSTOM = 64
 MAX_AMOUNT = 1_000_000_000
@@ -62,7 +61,7 @@ class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     service: str
     hardware: Hardware = _NO_HARDWARE
-    models: Annotated[tuple[Name, ...], Meta(max_length=MAX_MODELS)] = ()
+    models: Annotated[tuple[Name, ...], Meta(max_length=MAX_REQUIRED_MODELS)] = ()
     customer: Name | None = None
     isolation: Isolation = Isolation.LOOSE
     workflow: Name | None = None

@@ -31,7 +31,7 @@ TOLD_S = 600.0
 ASK_S = 60.0
 # What is sealed by another key may be ahead of that key's file.
 ON_ITS_WAY_S, LOOK_S = 3.0, 0.25
-MAX_WORDS = 200
+MAX_FORGED = 200
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ class Trust:
     def _tell(self, e: Forged) -> None:
         before = self.words
         self._forged += 1
-        self._last = e.message[:MAX_WORDS]
+        self._last = e.message[:MAX_FORGED]
         self._told_until_s = time.monotonic() + TOLD_S
         if not before:
             log.error("refused: %s", e.message)

@@ -18,8 +18,8 @@ from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.layout import Layout
 from emp_orch.procident import locked
 from emp_orch.render.compose import Placed
+from emp_orch.runtimes.limits import UNKNOWN_DRAIN_S
 
-DEFAULT_DRAIN_S = 60.0
 # Who a container runs as when root applies: the image's own user.
 IMAGE_USER = 10001
 
@@ -39,7 +39,7 @@ class Known(Struct, frozen=True, kw_only=True):
     """What was placed on a host, kept in `.emp/hosts/HOST/machines/ID.json` so that the file can be written again."""
 
     placed: Placed  # as its container was made
-    drain_timeout_s: float = DEFAULT_DRAIN_S  # as last asked for
+    drain_timeout_s: float = UNKNOWN_DRAIN_S  # as last asked for
 
 
 class HostFolder:

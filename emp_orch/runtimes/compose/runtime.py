@@ -42,7 +42,6 @@ from emp_orch.runtimes.compose.connection import EngineAway
 from emp_orch.runtimes.compose.containers import Container
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.runtimes.compose.folder import (
-    DEFAULT_DRAIN_S,
     HostFolder,
     Known,
     container_user,
@@ -56,13 +55,11 @@ from emp_orch.runtimes.compose.images import have
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.keys.logins import MachineLogins
 from emp_orch.runtimes.last_words import secrets_in
+from emp_orch.runtimes.limits import STOP_MARGIN_S, UNKNOWN_DRAIN_S
 from emp_orch.settings import EngineAddress, Settings, write_private
 from emp_orch.urls import passwords_of, without_login
 
 log = logging.getLogger("docker")
-
-# Beyond a machine's drain: the time for its services and its supervisord to stop.
-STOP_MARGIN_S = 30.0
 
 
 class ComposeRuntime:
@@ -384,7 +381,7 @@ class ComposeRuntime:
     def _drain_s(self, view: HostView, machine_id: MachineId) -> float:
         """How long the machine's workers may take to finish, by what it was placed with."""
         known = HostFolder(self._layout, view.host.name).known().get(machine_id)
-        return known.drain_timeout_s if known else DEFAULT_DRAIN_S
+        return known.drain_timeout_s if known else UNKNOWN_DRAIN_S
 
 
 def _with_time(engine: Engine, timeout_s: float) -> Engine:

@@ -22,7 +22,7 @@ from emp_orch.procident import locked
 from emp_orch.settings import write_private
 
 VERSION = "emp1"
-KEY_BYTES = 32
+TOKEN_KEY_BYTES = 32
 # Far above what a name of 63 letters twice makes of it.
 MAX_TOKEN = 1_024
 
@@ -119,12 +119,12 @@ class JoinTokens:
             return kept
 
     def _new(self) -> _Kept:
-        return _Kept(key=secrets.token_hex(KEY_BYTES))
+        return _Kept(key=secrets.token_hex(TOKEN_KEY_BYTES))
 
     def _kept(self) -> _Kept | None:
         try:
             kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
-            if len(bytes.fromhex(kept.key)) != KEY_BYTES:
+            if len(bytes.fromhex(kept.key)) != TOKEN_KEY_BYTES:
                 raise ValueError("the key is too short")
         except FileNotFoundError:
             return None

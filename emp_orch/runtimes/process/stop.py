@@ -16,13 +16,11 @@ from emp_orch.adopted import adopted, forget
 from emp_orch.fleet.model.fleet import AGENT
 from emp_orch.marks import SUPERVISORD, Mark, Marked
 from emp_orch.procident import ProcessIdentity, end_recorded
+from emp_orch.runtimes.limits import STOP_MARGIN_S, UNKNOWN_DRAIN_S
 from emp_orch.runtimes.process.supervisor import Supervisor
 
 # What is left of a machine that has ended: until KILL.
 ORPHAN_GRACE_S = 5.0
-# Beyond a machine's drain: the time for its services to stop.
-STOP_MARGIN_S = 30.0
-DEFAULT_DRAIN_S = 60.0
 # After its programs were stopped, supervisord has only the agent left.
 SUPERVISORD_STOP_S = 20.0
 
@@ -81,4 +79,4 @@ def drain_timeout_s(root: Path) -> float:
     try:
         return msgspec.json.decode((root / "config.json").read_bytes(), type=_Config).machine.drain_timeout_s
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return DEFAULT_DRAIN_S
+        return UNKNOWN_DRAIN_S

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.jobs.document.inputs import is_digest
+from emp_orch.store.artifacts.limits import WRITE_BYTES
 from emp_orch.store.artifacts.run import Writing
 from emp_orch.store.artifacts.store import Artifacts, CannotRead, CannotStore, NoSuchArtifact, without_login
 from emp_orch.store.queue.scripts import Script
@@ -27,7 +28,6 @@ FOLDER = ".assets"
 # Who puts an asset's file into its place or deletes it, and says nothing for so long, is gone.
 MOVING_MS = 60_000
 _WAIT_S = 0.05
-_WRITE_BYTES = 256 * 1024
 
 
 class Asset(Struct, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ class Assets:
             if size > most:
                 raise TooLarge(name, most)
             held += chunk
-            if len(held) >= _WRITE_BYTES:
+            if len(held) >= WRITE_BYTES:
                 await self._asked(name, writing.write, bytes(held))
                 held.clear()
         if held:

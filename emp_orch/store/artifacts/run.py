@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.outputs import safe_content_type, safe_name, unique_name
+from emp_orch.store.artifacts.limits import WRITE_BYTES
 from emp_orch.store.artifacts.url import CannotStore, NoSuchArtifact
 
 MAX_OUTPUT_BYTES = 1024**3
-# Small chunks are gathered to this before a thread is asked to write them.
-_WRITE_BYTES = 256 * 1024
 
 
 def too_large(file: str) -> CannotStore:
@@ -85,7 +84,7 @@ class RunFolder:
             if size > MAX_OUTPUT_BYTES:
                 raise too_large(file)
             held += chunk
-            if len(held) >= _WRITE_BYTES:
+            if len(held) >= WRITE_BYTES:
                 await self._asked(file, writing.write, bytes(held))
                 held.clear()
         return bytes(held)

@@ -14,7 +14,8 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
 
 MAX_ENTRIES = 20_000
-# In one script: nobody else is served meanwhile.
+# Entries of one script or command: nobody else is served meanwhile. A filter may pass over many; the journal's cap
+# bounds how many commands that takes.
 AT_ONCE = 500
 
 _APPEND = script("fleet/append")

@@ -13,12 +13,10 @@ from emp_orch.errors import UsageError
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.journal.entries import TYPES, concerns, kind_of
 from emp_orch.store.fleet.events import Entries, Event, decode, entries_of
-from emp_orch.store.fleet.journal import MAX_ENTRIES
+from emp_orch.store.fleet.journal import AT_ONCE, MAX_ENTRIES
 from emp_orch.store.redis.client import Client, blocking
 from emp_orch.store.redis.keys import Keys
 
-# Entries of one command. A filter may pass over many; the journal's cap bounds how many commands that takes.
-AT_ONCE = 500
 BLOCK_MS = 15_000
 # Longer than the cap: XADD trims by whole nodes of the stream.
 MAX_SCANNED = MAX_ENTRIES + 1_000

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.workers import known_workers
+from emp_orch.fleet.model.defaults import STALE_AFTER_S
 from emp_orch.fleet.model.observed import SeenWorker
 from emp_orch.jobs.document.model import JobSummary
 from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
@@ -36,9 +37,6 @@ from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.desired_workers import desired_workers
 from emp_orch.store.reports.reports import Reports, read_reports
-
-# While no generation says otherwise.
-STALE_AFTER_S = 10.0
 
 
 class Workers(Struct, frozen=True, kw_only=True):

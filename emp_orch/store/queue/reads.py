@@ -20,7 +20,7 @@ from emp_orch.store.redis.keys import Keys
 
 CHUNK = 500
 # Of each damaged record.
-MAX_WORDS = 300
+MAX_DAMAGE = 300
 # How many different priorities of one lane are looked through for its oldest job.
 MAX_PRIORITIES = 16
 
@@ -132,7 +132,7 @@ class JobReads:
                 found.append(summary_from(job_id, text, state, unworkable))
             except JobDamaged as e:
                 if damaged is not None:
-                    damaged.append(e.message[:MAX_WORDS])
+                    damaged.append(e.message[:MAX_DAMAGE])
         return found
 
     async def page(self, wanted: Wanted, *, limit: int, offset: int) -> JobPage:

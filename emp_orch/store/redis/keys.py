@@ -31,6 +31,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# How long the probe of whether Redis takes writes stays there.
+PROBE_MS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:

@@ -16,6 +16,8 @@ from emp_orch.store.redis.lua import script
 MAX_CHANGES = 2_000
 # For so many numbers it is remembered what changed.
 KEPT_CHANGES = 100_000
+# Whatever a look by changes might miss is seen after this time at the latest.
+FULL_EVERY_S = 60.0
 # Of a counter that begins at the time in µs.
 MAX_DIGITS = 19
 

@@ -21,13 +21,12 @@ from emp_orch.store.redis.damaged import DAMAGED, decoder
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
 from emp_orch.store.reports.sizes import Weighed, large_ones, too_large, weigh
+from emp_orch.units import MAX_MS
 
 R = TypeVar("R", MachineReport, WorkerReport)
 
 # A document costs Redis little more than a heartbeat; written anew after so many, a damaged one lasts seconds.
 BEATS_PER_DOCUMENT = 4
-# The year 9999: what lies beyond is no time.
-MAX_MS = 253_402_300_799_999
 # A report is heard at Redis' own time; one that is so much later was not heard then.
 FUTURE_MS = 5_000
 # Of documents that are read a part at a time.

@@ -19,6 +19,7 @@ from emp_orch.errors import EmpError
 from emp_orch.host import sessions
 from emp_orch.plaintext import one_line
 from emp_orch.store.artifacts.api_access import ApiAccess, read_access
+from emp_orch.web.limits import STALL_S
 
 log = logging.getLogger("emp.worker")
 
@@ -26,8 +27,6 @@ log = logging.getLogger("emp.worker")
 AWAY_S = 600.0
 PAUSE_S = 0.5
 MAX_PAUSE_S = 10.0
-# How long nothing may be sent or heard, by one request.
-STALL_S = 60.0
 MAX_ANSWER_BYTES = 64 * 1024
 _MAX_WORDS = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=STALL_S)

@@ -19,12 +19,12 @@ from emp_orch.store.queue.claim import Claimed
 from emp_orch.store.queue.submit import NoSuchJob, Queue
 from emp_orch.store.redis.client import within
 from emp_orch.worker.files.input_urls import CannotFetch, UrlRules, fetch, kept_in_words
+from emp_orch.worker.limits import FILE_CHUNK
 from emp_orch.worker.state import AWAY
 
 # Tells whoever watches the job what is being fetched.
 Tell = Callable[[str], Awaitable[None]]
 
-_CHUNK = 512 * 1024
 _RETRY_S = 0.5
 
 
@@ -105,5 +105,5 @@ def _close(file: IO[bytes]) -> None:
 async def _again(file: IO[bytes]) -> AsyncIterator[bytes]:
     """The file from its beginning."""
     file.seek(0)
-    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+    while chunk := await asyncio.to_thread(file.read, FILE_CHUNK):
         yield chunk

@@ -27,8 +27,8 @@ from emp_orch.store.artifacts.input_sources import Content, NotGiven
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES, too_large
 from emp_orch.store.artifacts.store import CannotRead, CannotStore
 from emp_orch.worker.files.api_client import AWAY_S, MAX_PAUSE_S, PAUSE_S, ApiClient, Away, RefusedByApi
+from emp_orch.worker.limits import FILE_CHUNK
 
-_CHUNK = 512 * 1024
 # An output that is not larger never touches the disk.
 _SMALL_BYTES = 1024**2
 _FOREVER_NO = frozenset({400, 411, 413, 415})
@@ -145,7 +145,7 @@ class RemoteInputs:
                 async with self._client.request("GET", path, headers={"Range": f"bytes={at}-{stop - 1}"}) as answer:
                     if _tag(answer) != digest:
                         raise CannotRead("it became another file while it was read")
-                    async for chunk in answer.content.iter_chunked(_CHUNK):
+                    async for chunk in answer.content.iter_chunked(FILE_CHUNK):
                         at, heard_s, pause_s = at + len(chunk), loop.time(), PAUSE_S
                         hashed.update(chunk)
                         yield chunk
@@ -185,7 +185,7 @@ async def _keep(file: str, chunks: AsyncIterable[bytes], into: IO[bytes]) -> tup
 async def _again(file: IO[bytes]) -> AsyncIterator[bytes]:
     """The file from its beginning."""
     file.seek(0)
-    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+    while chunk := await asyncio.to_thread(file.read, FILE_CHUNK):
         yield chunk
 
 

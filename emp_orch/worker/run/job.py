@@ -31,6 +31,7 @@ from emp_orch.store.redis.client import redacted, within
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.files.input_urls import CannotFetch
 from emp_orch.worker.files.inputs import Inputs
+from emp_orch.worker.limits import INTERRUPT_S
 from emp_orch.worker.run import full_disk
 from emp_orch.worker.run.preview import Showing
 from emp_orch.worker.run.service_exits import TOLD_S, ServiceEnd, ServiceEnds
@@ -42,8 +43,6 @@ T = TypeVar("T")
 
 # Progress is published at most this often; the latest value wins.
 PROGRESS_EVERY_S = 0.25
-# How long a service may take to stop a run, before it is left to itself.
-INTERRUPT_S = 10.0
 RETRY_S = 0.5
 # How long a run waits at most until its id is on its way to Redis: an id before it may still be.
 SENT_S = 1.0

@@ -13,12 +13,12 @@ from emp_orch.connectors.sanitise import MAX_REPORT_CHARS, words
 from emp_orch.jobs.document.model import Job, Output
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.matching.requirements import Requirements
+from emp_orch.worker.limits import INTERRUPT_S
 
 log = logging.getLogger("emp.worker")
 
 FIRST_PAUSE_S = 5.0
 MAX_PAUSE_S = 300.0
-INTERRUPT_S = 10.0
 
 
 class _Nowhere:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from emp_orch.connectors import base
 from emp_orch.connectors.base import InputFile, RunFailed, StillRuns
 from emp_orch.connectors.comfyui import ComfyUI
-from emp_orch.connectors.comfyui.run import follow
 from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.document.model import Result
 from emp_orch.services.simulation import png
@@ -309,7 +309,7 @@ async def test_slots_that_share_a_folder_give_each_job_its_own_pictures(
 async def test_a_service_that_ends_under_its_run_fails_it(
     make: Make, stage_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "GONE_S", 2.0)
+    monkeypatch.setattr(base, "GONE_S", 2.0)
     with running(make()) as service:
         async with connected(service) as connector:
             stage = stage_of({"1": node("TestExit", status=3)})

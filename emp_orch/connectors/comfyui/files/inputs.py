@@ -33,7 +33,7 @@ log = logging.getLogger("emp.worker")
 
 # What a worker that was killed left, and how often that is looked for.
 LEFTOVERS_S = 24 * 3600.0
-LOOK_EVERY_S = 3600.0
+LEFT_INPUTS_EVERY_S = 3600.0
 _FOLDER = re.compile(r"emp-job-[A-Za-z0-9._-]+-\d+")
 _MAX_SAID = 500
 
@@ -160,7 +160,7 @@ class Inputs:
     async def remove_leftovers(self, folder: str) -> None:
         """Remove what lost workers left, now and then."""
         now = time.monotonic()
-        if folder and now - self._looked_at >= LOOK_EVERY_S:
+        if folder and now - self._looked_at >= LEFT_INPUTS_EVERY_S:
             self._looked_at = now
             before = time.time() - LEFTOVERS_S
             for name in await asyncio.to_thread(lambda: list(_leftovers(folder, before))):

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from emp_orch.connectors import base
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.run import follow
 from emp_orch.connectors.comfyui.run.attempt import Attempt, DoubtfulOutput
@@ -103,7 +104,7 @@ class Collector:
     async def _save_file(self, file: File, attempt: Attempt, *, cached: bool) -> Output:
         """Copy one file; begun again for a while when the connection breaks."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + follow.GONE_S
+        deadline = loop.time() + base.GONE_S
         query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
         while True:
             try:

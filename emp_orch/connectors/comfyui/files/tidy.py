@@ -25,7 +25,7 @@ log = logging.getLogger("emp.worker")
 # Copied files that are remembered; the oldest go early when there are more.
 MAX_FILES = 20_000
 # A look for leftovers: how often, through how much, and how much is removed at once.
-LOOK_EVERY_S = 3_600.0
+LEFT_OUTPUTS_EVERY_S = 3_600.0
 MAX_LOOKED_AT = 50_000
 MAX_DEPTH = 6
 MAX_REMOVED = 2_000
@@ -63,7 +63,7 @@ class Tidier:
 
     def due(self, now: float) -> bool:
         """Whether a sweep has something to do."""
-        return self._next_due(now) or now - self._looked_at >= LOOK_EVERY_S
+        return self._next_due(now) or now - self._looked_at >= LEFT_OUTPUTS_EVERY_S
 
     def _next_due(self, now: float) -> bool:
         if not self._copied:
@@ -80,7 +80,7 @@ class Tidier:
             folder = folders.of(copied.file.type)
             if folder and self._remove(folder, _relative(copied.file), size=copied.size):
                 removed += 1
-        if now - self._looked_at >= LOOK_EVERY_S and folders.output:
+        if now - self._looked_at >= LEFT_OUTPUTS_EVERY_S and folders.output:
             self._looked_at = now
             for path in _leftovers(folders.output, wall - self._how.leftovers_s):
                 removed += self._remove(folders.output, path)

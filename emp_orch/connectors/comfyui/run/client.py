@@ -29,7 +29,6 @@ from emp_orch.options.comfyui import Tidy
 
 log = logging.getLogger("emp.worker")
 
-PROBE_TIMEOUT_S = 3.0
 # The service forgets between two runs, and says of it nothing: so long it is left alone for that.
 FORGETS_S = 0.3
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
+from emp_orch.connectors import base
 from emp_orch.connectors.base import MALFORMED, RunFailed
 from emp_orch.connectors.comfyui.run.attempt import SENDS_PICTURES, Attempt
 from emp_orch.connectors.comfyui.run.progress import Costs, ProgressOfRun
@@ -15,15 +16,13 @@ from emp_orch.connectors.comfyui.run.protocol import Interrupted, Message, Recor
 from emp_orch.connectors.comfyui.run.record import Told
 from emp_orch.connectors.comfyui.server.requests import Server
 from emp_orch.connectors.http.client import NETWORK
+from emp_orch.jobs.document.preview import MAX_PREVIEW_BYTES
 
 # Without a message for so long, the history is looked at: a message can be lost with a connection.
 SILENCE_S = 5.0
 RECONNECT_S = 0.5
-# How long a service may be out of reach in the middle of a run.
-GONE_S = 15.0
-# Previews are passed on at most so often, and none that is larger.
+# Previews are passed on at most so often.
 PREVIEW_EVERY_S = 0.25
-MAX_PREVIEW_BYTES = 512 * 1024
 
 _OVER = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
 
@@ -123,7 +122,7 @@ class Follower:
     async def follow_again(self) -> Record:
         """The connection ended in the middle of a run: find out whether the run goes on."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + GONE_S
+        deadline = loop.time() + base.GONE_S
         self._attempt.cut = True
         while True:
             try:
@@ -133,7 +132,7 @@ class Follower:
                 async with await self._server.listen(self._attempt.client_id) as socket:
                     if record := await self.follow(socket):
                         return record
-                deadline = loop.time() + GONE_S
+                deadline = loop.time() + base.GONE_S
             except NETWORK:
                 if loop.time() > deadline:
                     raise

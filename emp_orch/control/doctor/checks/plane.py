@@ -11,6 +11,7 @@ from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, k
 from emp_orch.control.host.orphans import SUPERVISORD
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet
+from emp_orch.fleet.policy.silence import is_silent
 from emp_orch.procident import identify, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.settings import Settings
@@ -18,8 +19,6 @@ from emp_orch.store.artifacts.store import without_login
 
 # A start of a machine that takes longer than this hangs.
 START_MS = 120_000
-SILENT_MIN_MS = 10_000
-SILENT_TICKS = 5
 
 
 def _supervisord(facts: Facts) -> Iterator[Problem]:
@@ -134,7 +133,7 @@ def _reconciler(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             what="no reconciler has ever looked at this fleet", fix=revive(facts, "reconcile"), where="reconcile"
         )
-    elif age_ms > max(SILENT_MIN_MS, SILENT_TICKS * found.interval_ms):
+    elif is_silent(age_ms, found.interval_ms):
         yield Problem(
             what=f"the reconciler has been silent for {age_ms // 1000} s: nothing is repaired",
             fix=revive(facts, "reconcile"),

@@ -15,7 +15,7 @@ from emp_orch.fleet.model.hosts import host_of
 from emp_orch.images import MACHINE_IMAGE
 from emp_orch.settings import EngineAddress
 
-COMPOSE_S = 5.0
+COMPOSE_VERSION_S = 5.0
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ def _look(host: EngineAddress, images: set[str]) -> EngineFacts | Unknown:
 def _compose(command: list[str]) -> str:
     try:
         asked = subprocess.run(
-            [*command, "compose", "version"], capture_output=True, text=True, timeout=COMPOSE_S, check=False
+            [*command, "compose", "version"], capture_output=True, text=True, timeout=COMPOSE_VERSION_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as e:
         return f"docker compose: {e}"

@@ -31,6 +31,7 @@ from emp_orch.control.doctor.facts.redis import RedisFacts, read_redis, read_rig
 from emp_orch.control.doctor.facts.unknown import Unknown
 from emp_orch.control.host import generation as generations
 from emp_orch.control.host.orphans import Orphan, machine_folders, orphans
+from emp_orch.control.limits import ASK_AT_ONCE
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError
@@ -60,7 +61,6 @@ DEADLINE_S = 2.5
 HOSTS_S = 6.0
 # The package of a far store tries some times, for seconds, before it says what is wrong.
 FAR_STORE_S = 10.0
-ASK_AT_ONCE = 16
 
 T = TypeVar("T")
 

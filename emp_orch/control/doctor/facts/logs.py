@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 _END = 8 * 1024
-MAX_WORDS = 200
+MAX_LAST_WORDS = 200
 
 
 def last_line(log: Path) -> str:
-    """The last line of `log` that says anything, in at most MAX_WORDS characters; never its control characters."""
+    """The last line of `log` that says anything, in at most MAX_LAST_WORDS characters; never its control characters."""
     try:
         fd = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -22,4 +22,4 @@ def last_line(log: Path) -> str:
         os.close(fd)
     lines = [line.strip() for line in end.decode("utf-8", "replace").splitlines() if line.strip()]
     text = "".join(c for c in (lines[-1] if lines else "") if c.isprintable())
-    return text[:MAX_WORDS] or "it wrote nothing"
+    return text[:MAX_LAST_WORDS] or "it wrote nothing"
