@@ -14,7 +14,7 @@ import pytest
 import emp_orch
 from emp_orch.builds import IN_SUPERVISORD
 from emp_orch.fleet.model import defaults, fleet
-from emp_orch.manifest.checks import schema
+from emp_orch.manifest import schema
 from emp_orch.units import seconds, size
 
 PACKAGE = Path(emp_orch.__file__).parent
