@@ -14,13 +14,13 @@ import pytest
 import redis
 from msgspec import structs
 from redis import exceptions as rexc
-from test_worker_package import Release
 
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.machine_scripts import CHANGE_MS
 from emp_orch.store.fleet.generations import read_generation, restore
 from emp_orch.store.redis.client import connected
 from emp_orch.store.redis.keys import Keys
+from support.stack.release import Release
 from support.stack.stack import MACHINE, Stack, until
 from support.tree import ROOT
 

@@ -11,21 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from support.http.calls import get, post
 from support.http.sse import stream
 from support.http.stack import Producer, Stack, eventually
-
-
-async def post(api: aiohttp.ClientSession, path: str, status: int, body: Any = None) -> dict[str, Any]:
-    async with api.post(path, json=body) as response:
-        found: dict[str, Any] = await response.json()
-        assert response.status == status, found
-    return found
-
-
-async def get(api: aiohttp.ClientSession, path: str) -> Any:
-    async with api.get(path) as response:
-        assert response.status == 200, await response.text()
-        return (await response.json())["data"]
 
 
 async def test_submit_list_cancel_retry(api: aiohttp.ClientSession) -> None:

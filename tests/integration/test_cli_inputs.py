@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_worker_cli_jobs import emp, write_settings
 
 from emp_orch import settings
 from emp_orch.jobs.document.model import InputSource
@@ -19,6 +18,7 @@ from emp_orch.layout import Layout
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from support.redis.server import Server, running_server
+from support.worker.cli import emp, write_settings
 from support.worker.processes import KEYS
 
 WORKFLOW = '{"workflow": {"1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}}'

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_worker_cli_jobs import emp, write_settings
 
 from emp_orch import settings
 from emp_orch.cli.jobs.file import MAX_LINE
@@ -28,6 +27,7 @@ from emp_orch.store.queue.submit import NoSuchJob, Queue
 from emp_orch.store.redis.client import Client, client
 from support.http.stack import Producer, fleet_of
 from support.redis.server import Server, job, running_server, until
+from support.worker.cli import emp, write_settings
 from support.worker.processes import EMP, KEYS, Bench, bench
 
 

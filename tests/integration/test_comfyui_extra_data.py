@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from test_connector_worker import CONFIG
-from test_lost_jobs import FLEET, LONG_MS, leading
 from yarl import URL
 
 from emp_orch import manifest
@@ -27,7 +25,9 @@ from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.job import Assignment, JobRun, NotDone
 from support.redis.server import job, until
+from support.worker.config import CONFIG
 from support.worker.connector import serving
+from support.worker.lost_jobs import FLEET, LONG_MS, leading
 from support.worker.processes import KEYS, at
 
 CANARY = "comfyui-77e1c0a9d3"

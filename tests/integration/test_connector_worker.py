@@ -14,7 +14,6 @@ from aiohttp import web
 
 from emp_orch.connectors.base import Run
 from emp_orch.connectors.simulation import Simulation
-from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.document.model import Job, Result
 from emp_orch.jobs.document.states import ENDED, JobStatus
@@ -23,24 +22,12 @@ from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.claim import Adopted, Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
-from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.job import Assignment, Done, JobRun, Lost, NotDone
 from support.redis.server import Server, eventually, job, until
+from support.worker.config import CONFIG
 from support.worker.connector import job_of, serving
 from support.worker.processes import KEYS, Bench, known_by_its_service
-
-CONFIG = WorkerConfig(
-    machine_id=MachineId("m"),
-    gpu=0,
-    services=(),
-    capabilities={},
-    drain_timeout_s=0.0,
-    job_timeout_s=60.0,
-    lease_s=30.0,
-    heartbeat_s=1.0,
-    probe_s=1.0,
-    artifacts="",
-)
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_worker_cli_jobs import emp, write_settings
 
 from emp_orch import settings
 from emp_orch.layout import Layout
 from emp_orch.services.simulation import png
 from emp_orch.worker.limits import INTERRUPT_S
 from support.redis.server import eventually, running_server
+from support.worker.cli import emp, write_settings
 from support.worker.processes import Bench, bench
 
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "back"}}

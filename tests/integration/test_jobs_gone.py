@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
 from emp_orch.control.upkeep.redis_watch import RedisWatch
@@ -24,6 +23,7 @@ from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.redis.keys import Keys
 from support.redis.server import Server, job, running_server
+from support.worker.cli import write_settings
 
 MIB = 1024**2
 

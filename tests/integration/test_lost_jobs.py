@@ -27,16 +27,9 @@ from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
 from support.redis.server import Server, job, running_server, until
+from support.worker.lost_jobs import FLEET, LONG_MS, leading
 from support.worker.processes import KEYS, Bench, at, bench, known_by_its_service
 
-FLEET = """
-version: 1
-name: lost
-services: {simulation: {scale: per_machine, builtin: simulation, port: 8299}}
-machines: {m: {num_gpus: 1, services: [simulation]}}
-jobs: {lease: 1s}
-"""
-LONG_MS = 3_600_000
 PAYLOAD: dict[str, Any] = {"prompt": "x", "steps": 100}
 
 
@@ -65,10 +58,6 @@ def fleet(tmp_path: Path) -> Fleet:
     path = tmp_path / "emp.yaml"
     path.write_text(FLEET)
     return manifest.load(path, {})
-
-
-def leading() -> None:
-    """Nobody else cares for lost jobs here."""
 
 
 async def swept_until(r: Client, fleet: Fleet, artifacts: Artifacts, job_id: str, *statuses: JobStatus) -> Job:

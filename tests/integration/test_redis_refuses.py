@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
-from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
 from emp_orch.control.checks.redis_fitness import refuse_unfit
@@ -24,6 +23,7 @@ from emp_orch.store.redis.client import Client, client, drop_idle, unreachable
 from emp_orch.store.redis.keys import Keys
 from support.http.stack import fleet_of
 from support.redis.server import Server, eventually, running_server, until
+from support.worker.cli import write_settings
 
 MIB = 1024**2
 

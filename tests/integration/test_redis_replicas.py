@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
-from test_worker_cli_jobs import write_settings
 
 from emp_orch import settings
 from emp_orch.control.checks.redis_fitness import refuse_unfit
@@ -32,6 +31,7 @@ from emp_orch.store.redis.pipelined import Pipelined
 from support.http.stack import fleet_of
 from support.redis.endpoint import Endpoint
 from support.redis.server import Server, eventually, job, running_server, until
+from support.worker.cli import write_settings
 
 KEYS = Keys()
 

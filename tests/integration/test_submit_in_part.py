@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from test_worker_cli_jobs import emp, write_settings
 
 from emp_orch import settings
 from emp_orch.jobs.document.states import JobStatus
@@ -23,6 +22,7 @@ from emp_orch.store.redis.client import Client, client, drop_idle
 from emp_orch.store.redis.keys import Keys
 from support.http.stack import Stack
 from support.redis.server import Server, running_server
+from support.worker.cli import emp, write_settings
 from support.worker.processes import KEYS
 
 # Two batches of the queue's, of which only the first has room.

@@ -7,13 +7,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from test_api_jobs import get, post
 
 from emp_orch.jobs.document.submission import BadSubmission, parse_submission
 from emp_orch.jobs.matching.offers import Offers, digest_of, encoded
 from emp_orch.store.fleet.known_services import KnownServices
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue
+from support.http.calls import get, post
 from support.http.stack import FLEET, Producer, Stack, fleet_of
 from support.redis.server import until
 from support.worker.processes import EMP

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from emp_orch import settings
-from emp_orch.layout import Layout
 from support.redis.server import Server, eventually, free_port, running_server
-from support.worker.processes import EMP, KEYS, Bench, bench
+from support.worker.cli import emp, write_settings
+from support.worker.processes import Bench, bench
 
 
 @pytest.fixture(scope="module")
@@ -25,32 +23,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         made.worker(f"simulation=simulation@http://127.0.0.1:{port}")
         made.ready()
         yield made
-
-
-def write_settings(folder: Path, url: str) -> None:
-    layout = Layout(folder)
-    layout.control.mkdir(parents=True)
-    listen = settings.Listen(host="127.0.0.1", port=1)
-    settings.save(
-        layout,
-        settings.Settings(
-            fleet="f",
-            redis_url=url,
-            machine_redis_url=url,
-            embedded=False,
-            redis_port=0,
-            prefix=KEYS.prefix,
-            artifacts=layout.artifacts_url,
-            api=listen,
-            monitor=listen,
-        ),
-    )
-
-
-def emp(folder: Path, *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*EMP, "-C", str(folder), *argv], capture_output=True, text=True, timeout=60, input=stdin)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def test_submit_and_wait(stage: Bench) -> None:

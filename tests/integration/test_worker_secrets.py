@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_connector_worker import CONFIG
 
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
@@ -26,6 +25,7 @@ from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.job import Assignment, Done, JobRun, NotDone, Outcome
 from support.redis.server import job
+from support.worker.config import CONFIG
 from support.worker.processes import KEYS
 
 CANARY = "canary-9d2f4e6b"

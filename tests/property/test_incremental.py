@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
-from test_convergence import FAULTS, STEADY, Case, cases, desired_of, ghost, heal, strike
 
 from emp_orch.fleet.drift.incremental import IncrementalDiff
 from emp_orch.fleet.drift.kinds import Desired
@@ -17,6 +16,7 @@ from emp_orch.fleet.model.ids import machine_of, worker_id
 from emp_orch.fleet.model.observed import Changed, Observed
 from emp_orch.fleet.policy.memory import Memory, ended
 from emp_orch.fleet.round import Inputs, decide
+from support.fleet.cases import FAULTS, STEADY, Case, cases, desired_of, ghost, heal, strike
 from support.fleet.world import World, fresh_host
 
 TICKS = 60

@@ -9,7 +9,6 @@ from typing import Any
 import click
 import msgspec
 import pytest
-from test_status_text import difference, drift
 
 from emp_orch.cli.commands.doctor import as_document, text
 from emp_orch.control.doctor.checks.machines import program_problem
@@ -33,6 +32,7 @@ from emp_orch.runtimes.process.supervisor import ProcessInfo
 from emp_orch.settings import Listen, Settings
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.status import BreakerStatus, RolloutStatus
+from support.fleet.differences import difference, drift
 from support.fleet.fleets import COMFYUI, NOW_MS, fleet, look, one, report, wish
 
 SETTINGS = Settings(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from test_story import FATAL_KEY, OPS, PROGRAM, START_KEY, World, fatal
 
 from emp_orch.cli.output.explain_text import text
 from emp_orch.cli.output.journal_text import line, moment
@@ -24,6 +23,7 @@ from emp_orch.store.fleet.journal_reads import Wanted, wanted
 from emp_orch.store.fleet.rounds import Kept, Recorded, pack, unpack
 from emp_orch.store.fleet.stories import Explained
 from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, wish
+from support.fleet.rounds import FATAL_KEY, OPS, PROGRAM, START_KEY, World, fatal
 
 M = one([SIMULATION])
 

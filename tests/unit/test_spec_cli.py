@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from emp_orch.manifest import load_text
 from support.comfyui.checkout import make_checkout, make_python
+from support.stack.command import emp
 
 BAD = "version: 1\nname: f\nmachines:\n  m: {services: [], num_gpus: two}\n"
-
-
-def emp(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("NUM_GPUS", "HUB_REDIS_URL", "REDIS_URL")}
-    return subprocess.run(
-        [sys.executable, "-m", "emp_orch", *words],
-        cwd=folder,
-        env={**clean, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_init_then_validate(tmp_path: Path) -> None:

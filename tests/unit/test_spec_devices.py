@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_spec_cli import emp
 
 from emp_orch.fleet.model.fleet import GpuKind
 from emp_orch.host.gpus import Broken, Gpu, Look, NoDriver
 from emp_orch.manifest import load_text
 from emp_orch.manifest.checks.devices import notes_here
 from support.host.nvml_library import with_cards
+from support.stack.command import emp
 
 REAL = "  s: {scale: per_gpu, command: serve}\n"
 FAKE = "  s: {scale: per_gpu, builtin: simulation, port: 8188}\n"

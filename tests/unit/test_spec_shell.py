@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_spec_cli import emp
 
 from emp_orch.manifest.checks.shell import findings
+from support.stack.command import emp
 
 
 @pytest.mark.parametrize(
