@@ -75,11 +75,11 @@ test: test-system check
 
 # A quarter of an hour; in `make test` the same runs for seconds.
 fuzz: $(VENV)/.dev
-	EMP_FUZZ=$(CASES) EMP_FUZZ_SEED=$(SEED) EMP_FUZZ_TOGETHER=$(TOGETHER) $(BIN)/pytest -q --timeout 0 -n $(JOBS) tests/security/test_hostile_redis.py -k any_bytes
+	EMP_FUZZ=$(CASES) EMP_FUZZ_SEED=$(SEED) EMP_FUZZ_TOGETHER=$(TOGETHER) $(BIN)/pytest -q --timeout 0 -n $(JOBS) tests/security/redis/test_hostile_redis.py -k any_bytes
 
 # All that /openapi.json says, asked of a fleet's API, so many times for each operation.
 fuzz-api: $(VENV)/.dev
-	EMP_FUZZ_API=$(EXAMPLES) EMP_FUZZ_SEED=$(SEED) $(BIN)/pytest -q --timeout 3600 tests/security/test_openapi_fuzz.py
+	EMP_FUZZ_API=$(EXAMPLES) EMP_FUZZ_SEED=$(SEED) $(BIN)/pytest -q --timeout 3600 tests/security/api/test_openapi_fuzz.py
 
 # Ends with 1 where something is found, with 3 where nothing is and the advisory service could not be asked.
 audit: $(VENV)/.dev

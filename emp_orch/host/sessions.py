@@ -2,7 +2,7 @@
 
 What belongs to the fleet (API, monitor, services, the agents of machines) is reached straight, whatever the environment
 says of proxies. A request to what is outside goes the way that the environment names, by the options that `way_to`
-gives for it. tests/unit/test_one_session_place holds that nobody else makes a session.
+gives for it. tests/unit/host/test_one_session_place holds that nobody else makes a session.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rendered supervisord.conf files as text, and as supervisord's own parser reads them.
 
-`EMP_UPDATE_GOLDEN=1 pytest tests/unit/test_golden_conf.py` rewrites tests/golden/*.conf: read the diff.
+`EMP_UPDATE_GOLDEN=1 pytest tests/unit/render/test_golden_conf.py` rewrites tests/golden/*.conf: read the diff.
 """
 
 from __future__ import annotations

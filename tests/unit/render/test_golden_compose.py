@@ -1,6 +1,6 @@
 """The rendered compose.yaml files as text, and what they say.
 
-`EMP_UPDATE_GOLDEN=1 pytest tests/unit/test_golden_compose.py` rewrites tests/golden/compose-*.yaml: read the diff.
+`EMP_UPDATE_GOLDEN=1 pytest tests/unit/render/test_golden_compose.py` rewrites golden/compose-*.yaml: read the diff.
 tests/docker has Compose itself read them.
 """
 
