@@ -17,7 +17,8 @@ from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key, plan, remedy
 from emp_orch.fleet.policy import breaker, budget, rollout
-from emp_orch.fleet.policy.gate import Decision, Situation, busy_at, describe, gate
+from emp_orch.fleet.policy.gate import gate
+from emp_orch.fleet.policy.holds import Decision, describe
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.memory import (
     REPORT_LAG_MS,
@@ -31,6 +32,8 @@ from emp_orch.fleet.policy.memory import (
     tried,
     up_to,
 )
+from emp_orch.fleet.policy.policies import busy_at
+from emp_orch.fleet.policy.situation import Situation
 
 
 class Inputs(Struct, frozen=True, kw_only=True):

@@ -48,12 +48,12 @@ MUTANTS = (
         *("acts without the lease", "leader", "control.reconciler.rounds"),
         *("self._asked.clear()  # what was asked is the leader's to answer", "mandate = self._mandate"),
     ),
-    _one("pauses are not asked", "pause", "fleet.policy.gate", "    _paused,\n", ""),
-    _one("the breaker is not asked", "breaker", "fleet.policy.gate", "    _broken_circuit,\n", ""),
+    _one("pauses are not asked", "pause", "fleet.policy.policies", "    _paused,\n", ""),
+    _one("the breaker is not asked", "breaker", "fleet.policy.policies", "    _broken_circuit,\n", ""),
     _one(
         "the breaker never opens", "breaker", "fleet.policy.breaker", "if len(lately) < threshold(desired):", "if True:"
     ),
-    _one("quarantine is not asked", "quarantine", "fleet.policy.gate", "    _quarantined,\n", ""),
+    _one("quarantine is not asked", "quarantine", "fleet.policy.policies", "    _quarantined,\n", ""),
     _one(
         "no budget of a program",
         "budget",
@@ -66,9 +66,9 @@ MUTANTS = (
         *("a slot's trouble is its machine's", "own trouble", "fleet.desired.slots"),
         *("if worker.status in AT_WORK:\n        return True", "if True:\n        return False"),
     ),
-    _one("no job is waited for", "own trouble", "fleet.policy.gate", "    _at_a_job,\n", ""),
-    _one("no backoff", "backoff", "fleet.policy.gate", "    _backing_off,\n", ""),
-    _one("backoff does not double", "backoff", "fleet.policy.gate", "2 ** (max(1, count) - 1)", "1"),
+    _one("no job is waited for", "own trouble", "fleet.policy.policies", "    _at_a_job,\n", ""),
+    _one("no backoff", "backoff", "fleet.policy.policies", "    _backing_off,\n", ""),
+    _one("backoff does not double", "backoff", "fleet.policy.policies", "2 ** (max(1, count) - 1)", "1"),
     _one(
         "backoff is forgotten at once",
         "backoff",
@@ -124,10 +124,10 @@ MUTANTS = (
             Edit(
                 "fleet.drift.table", _GONE, "if instance is not None and instance.state is not InstanceState.RUNNING:"
             ),
-            Edit("fleet.policy.gate", "    _unknown,\n", ""),
+            Edit("fleet.policy.policies", "    _unknown,\n", ""),
         ),
     ),
-    _one("what is unknown is restarted", "unknown", "fleet.policy.gate", "    _unknown,\n", ""),
+    _one("what is unknown is restarted", "unknown", "fleet.policy.policies", "    _unknown,\n", ""),
     _one(
         *("what cannot be read is silent", "unknown", "fleet.drift.table"),
         *("if not gone and seen_ms is not None and may_be_alive(seen_ms, machine.id, desired, observed):", "if False:"),

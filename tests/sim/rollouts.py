@@ -13,7 +13,7 @@ from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import InstanceState, Observed
 from emp_orch.fleet.plan.operations import Operation, Verb
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.round import Inputs, Round
 from support.fleet.world import BROKEN, BROKEN_PACKAGE, Host, World
 

@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from emp_orch import __version__
 from emp_orch.api.context import Context, answer, context
-from emp_orch.api.state import drift_view, reconciler_view
 from emp_orch.api.stream.frames import parse_id
 from emp_orch.api.views.drift_story import story_view
 from emp_orch.api.views.query import name_in_path, name_in_query, only_known, whole_number
+from emp_orch.api.views.state import drift_view, reconciler_view
 from emp_orch.store.fleet import journal_reads
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.fleet.generations import list_generations, with_changes

@@ -233,7 +233,7 @@ def _say(drifts: tuple[Drift, ...], observed: Observed, status: FleetStatus | No
 def _waits(drifts: tuple[Drift, ...], status: FleetStatus | None) -> str:
     """What holds the first of them that something holds; empty when all is under way."""
     from emp_orch.cli.output.holds import waits
-    from emp_orch.fleet.policy.gate import Hold
+    from emp_orch.fleet.policy.holds import Hold
 
     keys = {d.key for d in drifts}
     items = [i for i in status.drift if i.drift.key in keys and i.hold] if status else []

@@ -12,7 +12,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, WorkerId
 from emp_orch.fleet.model.ids import worker_id, worker_program
 from emp_orch.fleet.model.observed import ProgramState, WorkerReport
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.pauses import drain_of
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.generations import read_generation

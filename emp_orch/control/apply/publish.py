@@ -29,7 +29,7 @@ from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.package import Build
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.pauses import drained
 from emp_orch.fleet.policy.standstill import standstill

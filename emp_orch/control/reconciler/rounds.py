@@ -17,8 +17,8 @@ from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.plan.operations import Operation
-from emp_orch.fleet.policy.gate import IN_FLIGHT_MS
 from emp_orch.fleet.policy.memory import Memory, ended
+from emp_orch.fleet.policy.situation import IN_FLIGHT_MS
 from emp_orch.fleet.round import Inputs, Round, decide
 from emp_orch.store.fleet.leader import Mandate, NotLeader
 from emp_orch.store.fleet.requests import Request, Verb

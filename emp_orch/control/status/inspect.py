@@ -13,7 +13,7 @@ from emp_orch.fleet.drift.table import Desired, Drift, diff
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, plan
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.pauses import drained, fleet_pause
 from emp_orch.layout import Layout

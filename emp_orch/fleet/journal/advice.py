@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.drift.kinds import CONTROL, Drift, Kind
 from emp_orch.fleet.model.overrides import Override
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.pauses import pause_at
 

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from emp_orch.fleet.drift.kinds import Drift
 from emp_orch.fleet.model.overrides import Override, OverrideKind
-from emp_orch.fleet.policy.gate import Decision
+from emp_orch.fleet.policy.holds import Decision
 from emp_orch.fleet.policy.memory import Memory, Onset
 
 Entry = tuple[str, dict[str, Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from emp_orch.fleet.drift.kinds import Drift
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 
 
 class Item(Struct, frozen=True, kw_only=True):

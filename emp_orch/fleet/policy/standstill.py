@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emp_orch.fleet.drift.kinds import BEHIND, Drift, Kind
-from emp_orch.fleet.policy.gate import NEEDS_A_PERSON, Hold
+from emp_orch.fleet.policy.holds import NEEDS_A_PERSON, Hold
 from emp_orch.fleet.policy.item import Item
 
 # What only a person can mend may also have been seen in the midst of a start: it must have stood for so long.

@@ -20,7 +20,7 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.model.overrides import Override, OverrideKind
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.pauses import drained
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout

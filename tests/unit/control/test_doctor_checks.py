@@ -25,7 +25,7 @@ from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport, ProgramState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.package import WorkerPackage
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.host.ports import Holder
 from emp_orch.layout import Layout
 from emp_orch.runtimes.process.supervisor import ProcessInfo

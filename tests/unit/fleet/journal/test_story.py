@@ -11,7 +11,7 @@ from emp_orch.fleet.journal.entries import TYPES, concerns, kind_of, machine_of,
 from emp_orch.fleet.journal.story import drift_story, meant
 from emp_orch.fleet.model.observed import Instance, InstanceState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
-from emp_orch.fleet.policy.gate import NEEDS_A_PERSON, Hold
+from emp_orch.fleet.policy.holds import NEEDS_A_PERSON, Hold
 from emp_orch.fleet.policy.item import Item
 from support.fleet.fleets import NOW_MS, look, running
 from support.fleet.rounds import FATAL_KEY, OPS, PROGRAM, START_KEY, M, Note, World, fatal

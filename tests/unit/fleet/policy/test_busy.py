@@ -13,7 +13,7 @@ from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, Observed, WorkerStatus
 from emp_orch.fleet.plan.operations import Operation, Verb
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.memory import Memory, Onset
 from emp_orch.fleet.round import Inputs, Round, decide
 from support.fleet.fleets import COMFYUI, NOW_MS, SIMULATION, look, one, report, wish, worker

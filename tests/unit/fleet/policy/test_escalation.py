@@ -19,7 +19,7 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.plan.operations import Operation, Verb
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.memory import Attempt, Memory
 from emp_orch.fleet.round import Inputs, Round, decide
 from support.fleet.fleets import COMFYUI, NOW_MS, SIMULATION, look, one, report, service, wish, worker

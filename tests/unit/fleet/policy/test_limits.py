@@ -22,7 +22,7 @@ from emp_orch.fleet.model.observed import (
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.fleet.plan.operations import Operation, Verb
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.memory import Attempt, Memory, Rollout, ended
 from emp_orch.fleet.policy.pauses import drained
 from emp_orch.fleet.round import Inputs, Round, decide

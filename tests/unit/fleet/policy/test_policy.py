@@ -13,10 +13,12 @@ from emp_orch.fleet.model.fleet import MachineId, ProgramName
 from emp_orch.fleet.model.observed import Instance, InstanceState, MachineStatus, Observed
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.plan.operations import Operation, Verb, plan, remedy
-from emp_orch.fleet.policy import gate
 from emp_orch.fleet.policy import memory as memories
-from emp_orch.fleet.policy.gate import Decision, Situation
+from emp_orch.fleet.policy.gate import gate
+from emp_orch.fleet.policy.holds import Decision, describe
 from emp_orch.fleet.policy.memory import Attempt, Memory
+from emp_orch.fleet.policy.policies import backoff_ms
+from emp_orch.fleet.policy.situation import IN_FLIGHT_MS, Situation
 from support.fleet.fleets import NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish
 
 A, B, C = (one([SIMULATION], machine_id=name) for name in "abc")
@@ -41,7 +43,7 @@ def gated(
         running=frozenset(),
         jitter=0.0,
     )
-    return operations, gate.gate(operations, situation)
+    return operations, gate(operations, situation)
 
 
 def said(desired: Desired, observed: Observed, attempts: Attempts | None = None, *overrides: Override) -> list[str]:
@@ -81,8 +83,8 @@ def gone(*ids: str) -> dict[MachineId, Instance]:
     [(0, 2_000), (1, 2_000), (2, 4_000), (3, 8_000), (4, 16_000), (5, 32_000), (6, 60_000), (7, 60_000), (99, 60_000)],
 )
 def test_backoff_doubles_to_a_cap(count: int, pause_ms: int) -> None:
-    assert gate.backoff_ms(count, 0.0) == pause_ms
-    assert gate.backoff_ms(count, 1.0) == pause_ms * 9 // 10
+    assert backoff_ms(count, 0.0) == pause_ms
+    assert backoff_ms(count, 1.0) == pause_ms * 9 // 10
 
 
 def test_backoff_says_how_often_it_was_tried_and_when_it_will_be_again() -> None:
@@ -149,7 +151,7 @@ def test_what_has_healed_is_forgotten(before: Attempts, needed: tuple[Operation,
 
 def test_an_operation_under_way_is_not_begun_again_until_it_is_taken_for_lost() -> None:
     observed, key = outdated(OLD_A), "send-configuration/a"
-    lost_ms = gate.IN_FLIGHT_MS + 30_000  # a's drain
+    lost_ms = IN_FLIGHT_MS + 30_000  # a's drain
     assert said(NEW, observed, {key: attempt(1, 5_000, in_flight=True)}) == [f"hold {key}: under way"]
     assert said(NEW, observed, {key: attempt(1, lost_ms - 1, in_flight=True)}) == [f"hold {key}: under way"]
     assert said(NEW, observed, {key: attempt(1, lost_ms, in_flight=True)}) == [f"run {key}"]
@@ -357,7 +359,7 @@ def told(
     _, decision = gated(wanted, observed, memory)
     found = []
     for d in drifts:
-        action, held, next_ms = gate.describe(d, remedy(d, wanted), decision)
+        action, held, next_ms = describe(d, remedy(d, wanted), decision)
         found.append((str(d.kind), action, held, "" if next_ms is None else f"{next_ms - NOW_MS} ms"))
     return found
 

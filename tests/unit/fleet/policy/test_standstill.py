@@ -9,7 +9,7 @@ from emp_orch.control.apply.publish import _refuse_to_wait
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId
-from emp_orch.fleet.policy.gate import Hold
+from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.standstill import ANSWERS_AGAIN_MS, STANDS_MS, standstill
 from emp_orch.store.fleet.status import FleetStatus, RolloutStatus
