@@ -59,13 +59,13 @@ def gather(source: Path) -> None:
 
 
 def _config(source: Path) -> str:
-    """site.yml, with each page of docs/ that its navigation does not name as one more guide."""
+    """site.yml, with each page of docs/ that its navigation does not name under "Inside"."""
     text = (HERE / "site.yml").read_text(encoding="utf-8")
     settings, _, order = text.partition("\nnav:\n")
     nav: list[dict[str, Any]] = yaml.safe_load(order)
     named = {page for entry in nav for group in entry.values() for page in _leaves(group)}
-    guides = next(entry["Guides"] for entry in nav if "Guides" in entry)
-    guides += [path.name for path in sorted(source.glob("*.md")) if path.name not in named]
+    inside = next(entry["Inside"] for entry in nav if "Inside" in entry)
+    inside += [path.name for path in sorted(source.glob("*.md")) if path.name not in named]
     # The settings stay text: they hold a tag that safe_load does not know.
     return settings + "\n" + yaml.safe_dump({"nav": nav}, allow_unicode=True, sort_keys=False)
 

@@ -18,6 +18,8 @@ DOCS = ROOT / "docs"
 BESIDE = {"ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"}
 FRONT = {"README.md": "index.md"}
 
+_ITEM = re.compile(r"- |\d+\. ")
+_ROW = re.compile(r"\|")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _LINK = re.compile(r"(?P<code>`[^`]*`)|(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 
@@ -46,11 +48,20 @@ def relinked(text: str, *, file: str, pages: Mapping[str, str]) -> str:
     """`text` of `file` (a path in the checkout) with each link as the site needs it. Code is left alone."""
     lines, fence = [], ""
     for line in text.splitlines():
+        if not fence and _begins_block(line, lines[-1] if lines else ""):
+            lines.append("")
         mark = _FENCE.match(line)
         if mark is not None and fence in ("", mark[1]):
             fence = "" if fence else mark[1]
         lines.append(line if fence or mark is not None else _LINK.sub(lambda m: _link(m, file, pages), line))
     return "\n".join(lines) + "\n"
+
+
+def _begins_block(line: str, before: str) -> bool:
+    """Whether a list or table begins right under a line of text: GitHub sees it there, the builder does not."""
+    return any(kind.match(line) and before.strip() and not kind.match(before) for kind in (_ITEM, _ROW)) and not (
+        before.startswith((" ", "#", "```"))
+    )
 
 
 def _link(link: re.Match[str], file: str, pages: Mapping[str, str]) -> str:

@@ -141,6 +141,19 @@ def test_a_link_from_another_folder_is_relative_to_its_page() -> None:
     assert pages.relinked("[j](../jobs.md)", file="docs/adr/0001-a.md", pages=PAGES) == "[j](../jobs.md)\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Such:\n- a\n- b", "Such:\n\n- a\n- b"),
+        ("- a\n  more\n- b", "- a\n  more\n- b"),
+        ("**T**\n| a |\n|---|", "**T**\n\n| a |\n|---|"),
+        ("```\nx\n- a\n```", "```\nx\n- a\n```"),
+    ],
+)
+def test_a_list_under_a_line_of_text_is_a_list(text: str, said: str) -> None:
+    assert pages.relinked(text, file="docs/jobs.md", pages=PAGES) == said + "\n"
+
+
 def site(folder: Path, **html: str) -> Path:
     for name, text in html.items():
         (folder / f"{name}.html").write_text(text)
