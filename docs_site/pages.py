@@ -46,7 +46,8 @@ def page_of_each_file() -> dict[str, str]:
 
 def relinked(text: str, *, file: str, pages: Mapping[str, str]) -> str:
     """`text` of `file` (a path in the checkout) with each link as the site needs it. Code is left alone."""
-    lines, fence = [], ""
+    lines: list[str] = []
+    fence = ""
     for line in text.splitlines():
         if not fence and _begins_block(line, lines[-1] if lines else ""):
             lines.append("")
