@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def keys_below(schema: Any, found: set[str]) -> set[str]:
         for part in schema:
             keys_below(part, found)
     return found
+
+
+# --- guides
+
+OURS = "audit|bench|containers|docs|docs_site|emp_orch|schema|templates|tests"
+
+
+@pytest.mark.parametrize("guide", sorted(pages.DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_every_file_that_a_guide_names_is_there(guide: Path) -> None:
+    named = re.findall(rf"(?<![\w/.:-])(?:{OURS})/[\w./*-]*\w", guide.read_text())
+    assert [name for name in named if not (any(pages.ROOT.glob(name)) or any(pages.ROOT.glob(f"{name}.py")))] == []
 
 
 # --- emp.yaml
