@@ -72,8 +72,10 @@ def worker(
     from emp_orch.store.artifacts.api_access import access_file
     from emp_orch.store.artifacts.store import local_url
     from emp_orch.worker.config import (
+        UrlRules,
         WorkerConfig,
         check_machine_id,
+        machine_folder,
         parse_binding,
         store_url,
         with_discovery,
@@ -81,8 +83,6 @@ def worker(
         with_warmups,
     )
     from emp_orch.worker.daemon import run_worker
-    from emp_orch.worker.files.input_urls import UrlRules
-    from emp_orch.worker.run.service_exits import machine_folder
 
     url = own_url()
     if not url:

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, PROBE_TIMEOUT_S, Run, RunFailed
-from emp_orch.connectors.comfyui.run.client import ComfyClient
-from emp_orch.connectors.comfyui.run.protocol import Workflow
+from emp_orch.connectors.comfyui.client import ComfyClient
+from emp_orch.connectors.comfyui.server.protocol import Workflow
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.document.model import Job, Result

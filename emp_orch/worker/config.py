@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,16 @@ from msgspec import Struct, structs
 from emp_orch.errors import UsageError
 from emp_orch.fleet.desired.artifacts import THROUGH_API
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
-from emp_orch.worker.files.input_urls import UrlRules
 
 MAX_DISCOVER_S = 10_000_000.0
 _SPEC = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<connector>[A-Za-z0-9._-]+)@(?P<url>.+)")
+
+
+class UrlRules(Struct, frozen=True, kw_only=True):
+    """`jobs.inputs` of emp.yaml, as far as it is about URLs. Without hosts, none is fetched."""
+
+    hosts: tuple[str, ...] = ()
+    max_bytes: int = 0
 
 
 class ServiceBinding(Struct, frozen=True, kw_only=True):
@@ -137,3 +144,9 @@ def check_machine_id(text: str) -> MachineId:
     if not text.strip() or text.strip().casefold() in ("unknown", "undefined", "null", "none"):
         raise UsageError(f"{text!r} is not a machine's id", hint="name the machine with --machine or MACHINE_ID")
     return MachineId(text.strip())
+
+
+def machine_folder() -> Path | None:
+    """The folder of the machine that this worker belongs to; None for one that belongs to none here."""
+    named = os.environ.get("EMP_MACHINE_DIR")
+    return Path(named) if named else None

@@ -32,13 +32,13 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.one_line import OneLine
 from emp_orch.store.redis.pipelined import Pipelined
 from emp_orch.store.reports.reports import read_worker
-from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.away import AWAY
+from emp_orch.worker.config import ServiceBinding, WorkerConfig, machine_folder
 from emp_orch.worker.files.inputs import Inputs
-from emp_orch.worker.files.store import StoreWatch, store_of
-from emp_orch.worker.run.job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome, Saves
-from emp_orch.worker.run.service_exits import machine_folder
+from emp_orch.worker.files.store import Saves, StoreWatch, store_of
+from emp_orch.worker.run.job import Assignment, Cancelled, Done, JobRun, Lacks, Lost, NotDone, Outcome
 from emp_orch.worker.services.readiness import Readiness
-from emp_orch.worker.state import AWAY, Reporter, WorkerState
+from emp_orch.worker.state import Reporter, WorkerState
 
 log = logging.getLogger("emp.worker")
 

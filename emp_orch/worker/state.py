@@ -11,7 +11,6 @@ from collections import deque
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
 
 from emp_orch import __version__
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, WorkerReport, WorkerStatus
@@ -22,14 +21,13 @@ from emp_orch.store.queue.scripts import Call
 from emp_orch.store.redis.client import Client, time_ms, within
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import worker_writer
+from emp_orch.worker.away import AWAY
 from emp_orch.worker.config import WorkerConfig
-from emp_orch.worker.run.occupancy import Occupied
 from emp_orch.worker.services.hardware import find_hardware, merged
+from emp_orch.worker.services.occupancy import Occupied
 
 log = logging.getLogger("emp.worker")
 
-# Redis that is away, restarting, full or refusing: the worker goes on and tries again.
-AWAY = (RedisError, OSError)
 # Events kept for a Redis that is away; the oldest go first.
 MAX_UNSENT = 1_000
 # What changes within so long is one report: a job begins with two changes and ends with two, and a short one is both.

@@ -10,12 +10,12 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import MALFORMED, PROBE_TIMEOUT_S, Run, RunFailed
+from emp_orch.connectors.comfyui.client import ComfyClient
 from emp_orch.connectors.comfyui.files.inputs import Inputs, referring
-from emp_orch.connectors.comfyui.run.client import ComfyClient
 from emp_orch.connectors.comfyui.run.extra import extra_data_of
-from emp_orch.connectors.comfyui.run.protocol import Workflow, parse_workflow
 from emp_orch.connectors.comfyui.server.catalog import Catalog
 from emp_orch.connectors.comfyui.server.folders import Folders, cwd_behind, folders_of
+from emp_orch.connectors.comfyui.server.protocol import Workflow, parse_workflow
 from emp_orch.connectors.comfyui.server.restarts import Watch
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus

@@ -19,13 +19,13 @@ from typing import IO, Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
-from msgspec import Struct
 from yarl import URL
 
 from emp_orch.errors import EmpError
 from emp_orch.host import sessions
 from emp_orch.jobs.document.input_hosts import SETTING, is_named, is_public, refusal
 from emp_orch.jobs.document.inputs import shown_url
+from emp_orch.worker.config import UrlRules
 
 FETCH_S = 600.0
 _CONNECT_S = 10.0
@@ -33,13 +33,6 @@ _READ_S = 60.0
 _MAX_REDIRECTS = 5
 _CHUNK = 256 * 1024
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
-
-
-class UrlRules(Struct, frozen=True, kw_only=True):
-    """`jobs.inputs` of emp.yaml, as far as it is about URLs. Without hosts, none is fetched."""
-
-    hosts: tuple[str, ...] = ()
-    max_bytes: int = 0
 
 
 class CannotFetch(EmpError):

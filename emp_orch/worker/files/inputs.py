@@ -18,9 +18,10 @@ from emp_orch.store.artifacts.store import Artifacts, CannotRead, NoSuchArtifact
 from emp_orch.store.queue.claim import Claimed
 from emp_orch.store.queue.submit import NoSuchJob, Queue
 from emp_orch.store.redis.client import within
-from emp_orch.worker.files.input_urls import CannotFetch, UrlRules, fetch, kept_in_words
+from emp_orch.worker.away import AWAY
+from emp_orch.worker.config import UrlRules
+from emp_orch.worker.files.input_urls import CannotFetch, fetch, kept_in_words
 from emp_orch.worker.limits import FILE_CHUNK
-from emp_orch.worker.state import AWAY
 
 # Tells whoever watches the job what is being fetched.
 Tell = Callable[[str], Awaitable[None]]

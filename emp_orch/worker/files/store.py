@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from msgspec import Struct
 
@@ -21,11 +21,10 @@ from emp_orch.store.queue.scripts import Call
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.worker.config import machine_folder
 from emp_orch.worker.files.api_client import ApiClient
 from emp_orch.worker.files.inputs import Finds, StoredInputs
 from emp_orch.worker.files.remote_artifacts import RemoteArtifacts, RemoteInputs
-from emp_orch.worker.run.job import Saves
-from emp_orch.worker.run.service_exits import machine_folder
 from emp_orch.worker.state import WorkerState
 
 log = logging.getLogger("emp.worker")
@@ -36,6 +35,14 @@ AGAIN_S = 10.0
 
 async def _nothing() -> None:
     """There is nothing to close."""
+
+
+class Saves(Protocol):
+    """Where runs' outputs go: store/artifacts/store, or the API (remote_artifacts)."""
+
+    def run(self, job_id: str, run: str) -> Sink: ...
+
+    async def check(self) -> None: ...
 
 
 class Store(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -28,14 +28,15 @@ from emp_orch.store.artifacts.previews import Previews
 from emp_orch.store.artifacts.store import CannotStore
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef
 from emp_orch.store.redis.client import redacted, within
+from emp_orch.worker.away import AWAY
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.files.input_urls import CannotFetch
 from emp_orch.worker.files.inputs import Inputs
+from emp_orch.worker.files.store import Saves
 from emp_orch.worker.limits import INTERRUPT_S
 from emp_orch.worker.run import full_disk
 from emp_orch.worker.run.preview import Showing
 from emp_orch.worker.run.service_exits import TOLD_S, ServiceEnd, ServiceEnds
-from emp_orch.worker.state import AWAY
 
 log = logging.getLogger("emp.worker")
 
@@ -128,14 +129,6 @@ class Assignment:
     def named(self, ref: str) -> RunRef:
         """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
         return RunRef(connector=self.binding.connector, url=redacted(self.binding.url), ref=ref)
-
-
-class Saves(Protocol):
-    """Where runs' outputs go: store/artifacts/store, or the API (remote_artifacts)."""
-
-    def run(self, job_id: str, run: str) -> Sink: ...
-
-    async def check(self) -> None: ...
 
 
 class _Noting:

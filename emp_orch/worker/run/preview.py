@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from emp_orch.jobs.document.preview import Preview, is_shown
 from emp_orch.store.artifacts.previews import Previews
-from emp_orch.worker.state import AWAY
+from emp_orch.worker.away import AWAY
 
 log = logging.getLogger("emp.worker")
 

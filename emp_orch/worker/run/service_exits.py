@@ -7,7 +7,6 @@ itself. docs/adr/0016.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
@@ -96,9 +95,3 @@ class ServiceEnds:
             if (end := self.found()) is not None:
                 return end
             await asyncio.sleep(LOOK_S)
-
-
-def machine_folder() -> Path | None:
-    """The folder of the machine that this worker belongs to; None for one that belongs to none here."""
-    named = os.environ.get("EMP_MACHINE_DIR")
-    return Path(named) if named else None

@@ -13,9 +13,9 @@ from emp_orch.connectors.base import Connector, RunFailed, Tells
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.matching.offers import Needs, Offers, digest_of, encoded, lacking, missing
 from emp_orch.store.queue.offers import TooLarge
+from emp_orch.worker.away import AWAY
 from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.services.warmup import WarmUp
-from emp_orch.worker.state import AWAY
 
 log = logging.getLogger("emp.worker")
 

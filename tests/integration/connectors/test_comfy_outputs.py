@@ -10,8 +10,7 @@ import pytest
 from aiohttp import web
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui import ComfyUI
-from emp_orch.connectors.comfyui.run import client
+from emp_orch.connectors.comfyui import ComfyUI, client
 from emp_orch.connectors.comfyui.run.isolation import mark_of
 from support.comfyui.peer import WORKFLOW, Original, run_on, saved_as, workflow
 from support.redis.server import until

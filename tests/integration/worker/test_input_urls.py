@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from emp_orch.worker.files.input_urls import CannotFetch, UrlRules, fetch
+from emp_orch.worker.config import UrlRules
+from emp_orch.worker.files.input_urls import CannotFetch, fetch
 from support.worker.connector import serving
 
 MAX = 1000

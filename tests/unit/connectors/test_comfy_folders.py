@@ -10,8 +10,8 @@ import pytest
 
 from emp_orch.connectors.comfyui.files.tidy import Tidier
 from emp_orch.connectors.comfyui.run.isolation import mark_of
-from emp_orch.connectors.comfyui.run.protocol import File
 from emp_orch.connectors.comfyui.server.folders import Folders, folders_of
+from emp_orch.connectors.comfyui.server.protocol import File
 from emp_orch.options.base import CannotLoad
 from emp_orch.options.comfyui import Options, Tidy, options_of
 

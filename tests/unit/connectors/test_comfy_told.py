@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from emp_orch.connectors.comfyui.run.protocol import Message, Record
 from emp_orch.connectors.comfyui.run.record import Told
+from emp_orch.connectors.comfyui.server.protocol import Message, Record
 
 WORKFLOW = {"1": {"class_type": "EmptyImage"}, "2": {"class_type": "SaveImage"}}
 IMAGES = {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}

@@ -5,7 +5,7 @@ import pytest
 
 from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.run.progress import Costs, ProgressOfRun
-from emp_orch.connectors.comfyui.run.protocol import (
+from emp_orch.connectors.comfyui.server.protocol import (
     Message,
     Record,
     Status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, Occupant
-from emp_orch.worker.run.occupancy import FOREIGN_S, Occupied
+from emp_orch.worker.services.occupancy import FOREIGN_S, Occupied
 
 TIMEOUT_S = 600.0
 

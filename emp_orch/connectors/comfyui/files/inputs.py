@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import InputFile, Run, RunFailed
-from emp_orch.connectors.comfyui.run.protocol import Interrupted, Workflow
+from emp_orch.connectors.comfyui.server.protocol import Interrupted, Workflow
 from emp_orch.connectors.comfyui.server.session import Session, whole
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.errors import EmpError

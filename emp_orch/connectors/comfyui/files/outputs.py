@@ -19,7 +19,7 @@ from emp_orch.connectors.base import RunFailed
 from emp_orch.connectors.comfyui.run import follow
 from emp_orch.connectors.comfyui.run.attempt import Attempt, DoubtfulOutput
 from emp_orch.connectors.comfyui.run.isolation import Marks, owner, plain
-from emp_orch.connectors.comfyui.run.protocol import File, Record, files_of, texts_of
+from emp_orch.connectors.comfyui.server.protocol import File, Record, files_of, texts_of
 from emp_orch.connectors.comfyui.server.requests import Server
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.connectors.outputs import body_of, content_type_of, once

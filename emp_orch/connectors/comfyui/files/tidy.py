@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from msgspec import Struct
 
 from emp_orch.connectors.comfyui.run.isolation import is_marked
-from emp_orch.connectors.comfyui.run.protocol import File
 from emp_orch.connectors.comfyui.server.folders import Folders
+from emp_orch.connectors.comfyui.server.protocol import File
 from emp_orch.options.comfyui import Tidy
 
 log = logging.getLogger("emp.worker")

@@ -9,7 +9,7 @@ from typing import Any
 
 from emp_orch.connectors.base import Run, RunFailed
 from emp_orch.connectors.comfyui.run.isolation import mark_of, marked, marks_in
-from emp_orch.connectors.comfyui.run.protocol import File, Workflow
+from emp_orch.connectors.comfyui.server.protocol import File, Workflow
 from emp_orch.connectors.outputs import once
 from emp_orch.jobs.document.model import Output
 

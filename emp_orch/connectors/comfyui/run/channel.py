@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from emp_orch.connectors.base import MALFORMED
-from emp_orch.connectors.comfyui.run.protocol import Message
+from emp_orch.connectors.comfyui.server.protocol import Message
 from emp_orch.connectors.comfyui.server.session import Session
 from emp_orch.connectors.http.client import NETWORK
 

@@ -12,8 +12,8 @@ from emp_orch.connectors import base
 from emp_orch.connectors.base import MALFORMED, RunFailed
 from emp_orch.connectors.comfyui.run.attempt import SENDS_PICTURES, Attempt
 from emp_orch.connectors.comfyui.run.progress import Costs, ProgressOfRun
-from emp_orch.connectors.comfyui.run.protocol import Interrupted, Message, Record, node_failure, picture_of
 from emp_orch.connectors.comfyui.run.record import Told
+from emp_orch.connectors.comfyui.server.protocol import Interrupted, Message, Record, node_failure, picture_of
 from emp_orch.connectors.comfyui.server.requests import Server
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.jobs.document.preview import MAX_PREVIEW_BYTES

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from emp_orch.connectors.comfyui.run.protocol import Workflow
+from emp_orch.connectors.comfyui.server.protocol import Workflow
 
 # What a saving node calls the beginning of its files' names; ComfyUI's own and nearly all others.
 PREFIX = "filename_prefix"

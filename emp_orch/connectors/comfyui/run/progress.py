@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emp_orch.connectors.base import OnProgress
-from emp_orch.connectors.comfyui.run.protocol import Message, Workflow
+from emp_orch.connectors.comfyui.server.protocol import Message, Workflow
 from emp_orch.jobs.document.model import Progress
 
 # More is no count of steps; integers of JSON may be too large to divide or to write.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emp_orch.connectors.comfyui.run.protocol import Message, Record, Status, Workflow
+from emp_orch.connectors.comfyui.server.protocol import Message, Record, Status, Workflow
 
 
 class Told:

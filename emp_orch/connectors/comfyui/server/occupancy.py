@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui.run.protocol import QueueState
+from emp_orch.connectors.comfyui.server.protocol import QueueState
 from emp_orch.connectors.comfyui.server.session import Session, TooLarge
 from emp_orch.connectors.sanitise import words
 from emp_orch.fleet.model.observed import Occupant

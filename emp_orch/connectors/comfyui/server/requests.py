@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui.run.protocol import Queued, QueueState, Record, refusal
+from emp_orch.connectors.comfyui.server.protocol import Queued, QueueState, Record, refusal
 from emp_orch.connectors.comfyui.server.session import POST_S, Session
 from emp_orch.jobs.document.outputs import is_safe_id
 

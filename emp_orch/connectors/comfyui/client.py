@@ -18,9 +18,16 @@ from emp_orch.connectors.comfyui.run.channel import Channel
 from emp_orch.connectors.comfyui.run.follow import Follower
 from emp_orch.connectors.comfyui.run.isolation import mark_of, marks_in
 from emp_orch.connectors.comfyui.run.progress import Costs
-from emp_orch.connectors.comfyui.run.protocol import Interrupted, OutOfMemory, Record, Workflow, check, partly_refused
 from emp_orch.connectors.comfyui.server.folders import Folders
 from emp_orch.connectors.comfyui.server.occupancy import Occupancy
+from emp_orch.connectors.comfyui.server.protocol import (
+    Interrupted,
+    OutOfMemory,
+    Record,
+    Workflow,
+    check,
+    partly_refused,
+)
 from emp_orch.connectors.comfyui.server.requests import Server
 from emp_orch.connectors.comfyui.server.session import TooLarge
 from emp_orch.connectors.http.client import NETWORK
