@@ -17,6 +17,11 @@ from emp_orch import __version__, again
 from emp_orch.api.admission import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, ConcurrencyLimit
 from emp_orch.api.context import CONTEXT, Context
 from emp_orch.api.ended_jobs import EndedJobs
+from emp_orch.api.feed.changes import Follower
+from emp_orch.api.feed.hub import Hub
+from emp_orch.api.feed.live import LiveState
+from emp_orch.api.feed.preview_hub import PreviewHub
+from emp_orch.api.feed.startup_channel import StartupChannel
 from emp_orch.api.handlers.job_submit import MAX_LIST_BYTES
 from emp_orch.api.handlers.join import (
     ADDRESSES,
@@ -35,11 +40,6 @@ from emp_orch.api.handlers.packages import package
 from emp_orch.api.one_box import Boxes
 from emp_orch.api.routes import ROUTES, WORK, roles_of
 from emp_orch.api.state import ApiStats, StateReader
-from emp_orch.api.stream.changes import Follower
-from emp_orch.api.stream.hub import Hub
-from emp_orch.api.stream.live import LiveState
-from emp_orch.api.stream.preview_hub import PreviewHub
-from emp_orch.api.stream.startup_channel import StartupChannel
 from emp_orch.api.views.openapi import DOCUMENT, encoded
 from emp_orch.api.views.query import only_known
 from emp_orch.api.views.route import Handler, Kind, Route

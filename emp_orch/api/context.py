@@ -10,11 +10,11 @@ from aiohttp import web
 
 from emp_orch.api.admission import ConcurrencyLimit
 from emp_orch.api.ended_jobs import EndedJobs
+from emp_orch.api.feed.hub import Hub
+from emp_orch.api.feed.live import LiveState
+from emp_orch.api.feed.preview_hub import PreviewHub
+from emp_orch.api.feed.startup_channel import StartupChannel
 from emp_orch.api.state import ApiStats, StateReader
-from emp_orch.api.stream.hub import Hub
-from emp_orch.api.stream.live import LiveState
-from emp_orch.api.stream.preview_hub import PreviewHub
-from emp_orch.api.stream.startup_channel import StartupChannel
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.artifacts.assets import Assets

@@ -12,8 +12,8 @@ from aiohttp import content_disposition_filename, parse_content_disposition, web
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from emp_orch.api.feed.frames import Batch, Frame
 from emp_orch.api.handlers.artifacts import _shown
-from emp_orch.api.stream.frames import Batch, Frame
 from emp_orch.api.stream.sse import HEADERS
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.outputs import safe_name

@@ -14,7 +14,7 @@ from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.plan.operations import Verb
 from emp_orch.machine.agent.commands import CommandFollower
-from emp_orch.machine.agent.trust import Floor, Trust
+from emp_orch.machine.home.trust import Floor, Trust
 from emp_orch.seals import KEY_BYTES, CommandKey, Stamp, for_command
 from emp_orch.store.fleet import commands
 from emp_orch.store.fleet.commands import CommandVerb

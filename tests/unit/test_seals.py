@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.machine.agent.trust import Floor, OutOfDate, Trust
+from emp_orch.machine.home.trust import Floor, OutOfDate, Trust
 from emp_orch.seals import KEY_BYTES, CommandKey, Forged, OtherKey, Seal, Stamp, for_command
 from emp_orch.store.fleet.commands import CommandVerb, StampedCommand
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import answer, context
-from emp_orch.api.stream.hub import Subscription
+from emp_orch.api.feed.hub import Subscription
 from emp_orch.api.views.fleet import MachineView, State
 from emp_orch.api.views.query import body, name_in_path, whole_number
 from emp_orch.fleet.names import Name, Names, UnknownName

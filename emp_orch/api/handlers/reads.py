@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from emp_orch import __version__
 from emp_orch.api.context import Context, answer, context
-from emp_orch.api.stream.frames import parse_id
+from emp_orch.api.feed.frames import parse_id
 from emp_orch.api.views.drift_story import story_view
 from emp_orch.api.views.query import name_in_path, name_in_query, only_known, whole_number
 from emp_orch.api.views.state import drift_view, reconciler_view

@@ -19,9 +19,9 @@ import msgspec
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
+from emp_orch.api.feed.frames import Batch, Frame, parse_id
+from emp_orch.api.feed.hub import Subscription
 from emp_orch.api.handlers.jobs import job_errors
-from emp_orch.api.stream.frames import Batch, Frame, parse_id
-from emp_orch.api.stream.hub import Subscription
 from emp_orch.api.stream.sse import COMMENT_S, RETRY_MS, SseStream
 from emp_orch.api.views.jobs import job_detail
 from emp_orch.api.views.query import name_in_path, one_of

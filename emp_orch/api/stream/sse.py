@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
+from emp_orch.api.feed.frames import START, Batch, Frame, parse_id
+from emp_orch.api.feed.gzipped import HEADER, deflated
+from emp_orch.api.feed.hub import Subscription
+from emp_orch.api.feed.live import HEARTBEAT
 from emp_orch.api.state import ApiStats
-from emp_orch.api.stream.frames import START, Batch, Frame, parse_id
-from emp_orch.api.stream.gzipped import HEADER, deflated
-from emp_orch.api.stream.hub import Subscription
-from emp_orch.api.stream.live import HEARTBEAT
 from emp_orch.api.views.query import one_of, whole_number
 from emp_orch.store.redis.client import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339

@@ -18,8 +18,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import Context, context
+from emp_orch.api.feed.frames import Frame
 from emp_orch.api.handlers.job_submit import taken
-from emp_orch.api.stream.frames import Frame
 from emp_orch.api.stream.job_stream import job_frame
 from emp_orch.api.stream.ws_common import message, opened, read_messages, run_socket
 from emp_orch.errors import EmpError

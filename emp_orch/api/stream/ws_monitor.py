@@ -13,7 +13,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.stream.frames import Batch
+from emp_orch.api.feed.frames import Batch
 from emp_orch.api.stream.sse import pump
 from emp_orch.api.stream.ws_common import message, opened, read_messages, run_socket
 

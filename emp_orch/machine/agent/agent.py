@@ -25,11 +25,11 @@ from emp_orch.machine.agent.parts import make_parts
 from emp_orch.machine.agent.report import SelfReport, build_in
 from emp_orch.machine.agent.start_up import StartUp
 from emp_orch.machine.agent.takeover import Takeover
-from emp_orch.machine.boot import folder as folders
-from emp_orch.machine.boot.folder import MachineFolder
 from emp_orch.machine.boot.join import JOINED, Membership, Renewal
 from emp_orch.machine.boot.redis_url import own_url
 from emp_orch.machine.health.server import health_app, serve
+from emp_orch.machine.home import folder as folders
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.listener import SupervisorEvent, supervisor_events
 from emp_orch.procident import identify
 from emp_orch.runtimes.process.log_keeper import keep_logs

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from emp_orch.errors import EmpError
-from emp_orch.machine.agent.trust import NoKey, OutOfDate, Trust
+from emp_orch.machine.home.trust import NoKey, OutOfDate, Trust
 from emp_orch.seals import Forged
 from emp_orch.store.fleet.commands import Ack, StampedCommand, acknowledge, commands_after, latest_command
 from emp_orch.store.fleet.events import Events

@@ -10,8 +10,8 @@ from msgspec import structs
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.fleet import ProgramName
-from emp_orch.machine.agent.programs import Programs
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
+from emp_orch.machine.home.programs import Programs
 from emp_orch.store.fleet.configs import MachineConfig
 
 log = logging.getLogger("agent")

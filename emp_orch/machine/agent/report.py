@@ -13,7 +13,7 @@ from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.fleet.model.package import Build
 from emp_orch.machine.agent.parts import Parts
 from emp_orch.machine.apart import SERVICES_FOLDER, why_together
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.packing import own_digest
 
 

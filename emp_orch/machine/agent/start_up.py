@@ -13,10 +13,10 @@ from emp_orch.fleet.model.fleet import AGENT
 from emp_orch.host import sessions
 from emp_orch.machine.agent.parts import Parts
 from emp_orch.machine.agent.report import SelfReport
-from emp_orch.machine.boot.box_gpus import as_allotted
 from emp_orch.machine.boot.sequence import Sequence
 from emp_orch.machine.health import ports, probes
 from emp_orch.machine.health.checks import check_of
+from emp_orch.machine.home.box_gpus import as_allotted
 
 log = logging.getLogger("agent")
 

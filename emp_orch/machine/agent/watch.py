@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import ProgramName
-from emp_orch.machine.agent.programs import Programs
+from emp_orch.machine.home.programs import Programs
 from emp_orch.runtimes.process.supervisor import Supervisor
 
 RESYNC_S = 10.0

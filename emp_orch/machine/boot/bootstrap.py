@@ -18,11 +18,11 @@ from emp_orch import logmodes, marks
 from emp_orch.errors import EmpError
 from emp_orch.isolation import python
 from emp_orch.machine import apart
-from emp_orch.machine.agent.trust import Trust, read_key
 from emp_orch.machine.boot import moved
-from emp_orch.machine.boot.folder import MachineFolder
 from emp_orch.machine.boot.join import JOINED, Invitation, Membership
 from emp_orch.machine.boot.redis_url import given_url
+from emp_orch.machine.home.folder import MachineFolder
+from emp_orch.machine.home.trust import Trust, read_key
 from emp_orch.procident import alive, become, recorded
 from emp_orch.render.quoting import in_double_quotes
 from emp_orch.runtimes.keys.logins import URL_FILE

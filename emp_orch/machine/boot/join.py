@@ -20,7 +20,7 @@ from msgspec import Struct
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.host import sessions
 from emp_orch.machine.boot.box_id import box_of, unwritable
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.plaintext import one_line
 from emp_orch.settings import write_private
 from emp_orch.store.acl.joining import Asking, JoinAnswer

@@ -10,7 +10,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 
 _MOVED = ("join.json", "box.json")
 _SECRET = ("hub_redis_url", "secrets.json", "orders.json", "api.json")

@@ -17,7 +17,7 @@ from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, Progra
 from emp_orch.fleet.drift.exits import why_gone
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineStatus, ProgramState
-from emp_orch.machine.agent.programs import Programs
+from emp_orch.machine.home.programs import Programs
 from emp_orch.runtimes.process.supervisor import Supervisor
 
 log = logging.getLogger("agent")

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from emp_orch.host.freespace import refuse_full
-from emp_orch.machine.boot import folder as folders
+from emp_orch.machine.home import folder as folders
 
 
 def shared_setup() -> str:

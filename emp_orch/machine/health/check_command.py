@@ -23,7 +23,7 @@ from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.landlock import within
 from emp_orch.machine.apart import fence, workplace
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.runtimes.last_words import shown
 
 # Which run of a check a process belongs to, in its environment.

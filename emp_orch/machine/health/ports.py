@@ -12,7 +12,7 @@ from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import ProgramReport, ProgramState
 from emp_orch.host import ports
 from emp_orch.host.ports import Holder
-from emp_orch.machine.agent.programs import Programs
+from emp_orch.machine.home.programs import Programs
 from emp_orch.procident import ancestors, identify
 
 # The pause between two looks doubles while they find the same.

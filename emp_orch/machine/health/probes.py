@@ -7,8 +7,8 @@ import asyncio
 from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import Health
 from emp_orch.fleet.model.observed import ProgramState
-from emp_orch.machine.agent.programs import Programs
 from emp_orch.machine.health.checks import Check
+from emp_orch.machine.home.programs import Programs
 
 # While a program starts, it is asked this often, so that "started" is told as soon as it is true.
 STARTING_INTERVAL_S = 0.1

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.package import WorkerPackage, in_short
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.package.disk import PackageDisk
 from emp_orch.machine.package.fetch import FetchError, fetch
 from emp_orch.packing import own_archive, own_digest

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
+from emp_orch.api.feed.changes import Follower
+from emp_orch.api.feed.snapshot import Snapshot
 from emp_orch.api.state import ApiStats, StateReader
-from emp_orch.api.stream.changes import Follower
-from emp_orch.api.stream.snapshot import Snapshot
 from emp_orch.api.views.fleet import State
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus

@@ -19,7 +19,7 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.machine.agent.commands import CommandFollower
-from emp_orch.machine.agent.trust import Floor, Trust
+from emp_orch.machine.home.trust import Floor, Trust
 from emp_orch.seals import KEY_BYTES, CommandKey, Seal, Stamp, for_command
 from emp_orch.store.fleet import commands, requests
 from emp_orch.store.fleet.commands import Command, CommandVerb, StampedCommand

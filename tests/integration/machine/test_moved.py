@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.machine.boot.folder import MachineFolder
 from emp_orch.machine.boot.moved import take_over
+from emp_orch.machine.home.folder import MachineFolder
 
 SECRETS = ("hub_redis_url", "secrets.json", "orders.json", "api.json")
 EMPS = (*SECRETS, "supervisord.conf", "config.json", "agent.json", "join.json", "box.json", "run/agent", "packages/a/x")

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from emp_orch.fleet.model.package import WorkerPackage
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.package import fetch as package_fetch
 from emp_orch.machine.package import keep
 from emp_orch.machine.package.fetch import FetchError, fetch

@@ -1,4 +1,4 @@
-"""A snapshot and the deltas after it are the whole state, whatever states follow each other (api/stream/snapshot)."""
+"""A snapshot and the deltas after it are the whole state, whatever states follow each other (api/feed/snapshot)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from emp_orch.api.stream.snapshot import TABLES, Seen, Snapshot, seen_whole
+from emp_orch.api.feed.snapshot import TABLES, Seen, Snapshot, seen_whole
 from emp_orch.api.views.fleet import (
     ApiView,
     CountsView,

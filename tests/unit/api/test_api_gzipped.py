@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.stream.gzipped import HEADER, Text, deflated
+from emp_orch.api.feed.gzipped import HEADER, Text, deflated
 from emp_orch.api.stream.sse import accepts_gzip
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.stream.frames import Batch, Frame, parse_id
-from emp_orch.api.stream.hub import MAX_PENDING_BYTES, Subscription
+from emp_orch.api.feed.frames import Batch, Frame, parse_id
+from emp_orch.api.feed.hub import MAX_PENDING_BYTES, Subscription
 from emp_orch.monitor.sse_client import Parser
 from emp_orch.store.fleet.events import Event
 

@@ -15,9 +15,9 @@ from emp_orch.fleet.model.observed import MachineReport, ProgramReport, ProgramS
 from emp_orch.host.ports import Holder
 from emp_orch.machine.agent.exits import KEPT, is_unasked_end, with_end
 from emp_orch.machine.agent.rivals import RIVAL_S, Rival, Rivals
-from emp_orch.machine.boot.folder import AgentState
 from emp_orch.machine.health import ports
 from emp_orch.machine.health.ports import Asked, in_trouble, to_look_at, verdict
+from emp_orch.machine.home.folder import AgentState
 from emp_orch.machine.listener import SupervisorEvent, parse_pairs
 from emp_orch.procident import ancestors
 from emp_orch.store.redis.client import address

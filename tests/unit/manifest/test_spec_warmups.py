@@ -9,7 +9,7 @@ import pytest
 
 from emp_orch.fleet.desired.machines import config_hash, desired_machines
 from emp_orch.fleet.model.fleet import Fleet, MachineId
-from emp_orch.machine.boot.folder import MachineFolder
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.manifest.load import load
 from emp_orch.manifest.text.problems import ConfigError
 from emp_orch.store.fleet.configs import MachineConfig

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from emp_orch.api.stream.live import SNAPSHOT_S
+from emp_orch.api.feed.live import SNAPSHOT_S
 from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.monitor.sse_client import Parser
 from support.http.deltas import Mirror, parted, steady

@@ -10,7 +10,7 @@ from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.slots_of_allotment import lacking
 from emp_orch.fleet.model.allotment import Allotment, read
 from emp_orch.fleet.model.fleet import Fleet, GpuKind, Gpus, Machine, ProgramName, RuntimeKind, SecretRef
-from emp_orch.machine.boot.box_gpus import as_allotted
+from emp_orch.machine.home.box_gpus import as_allotted
 from support.fleet.fleets import COMFYUI, env, fleet, machine, service
 
 A, B, C = "GPU-8932f937-d72c-4106", "GPU-1c2d", "MIG-9a1b"

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 from msgspec import structs
 
+from emp_orch.api.feed.snapshot import Seen
 from emp_orch.api.state import Whole
-from emp_orch.api.stream.snapshot import Seen
 from emp_orch.api.views.fleet import DriftView, MachineView, WorkerView
 from emp_orch.api.views.state import drift_view, machine_view, worker_view
 from emp_orch.errors import EmpError

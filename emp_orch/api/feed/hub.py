@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from emp_orch.api.stream.frames import START, Batch, Frame, parse_id
+from emp_orch.api.feed.frames import START, Batch, Frame, parse_id
 from emp_orch.store.fleet.events import Event, Events
 from emp_orch.store.redis.client import TRANSIENT
 from emp_orch.web.limits import RETRY_FIRST_S, RETRY_MAX_S

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from emp_orch.api.stream.gzipped import Text, deflated
+from emp_orch.api.feed.gzipped import Text, deflated
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.redis.damaged import DAMAGED
 

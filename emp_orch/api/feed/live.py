@@ -11,11 +11,11 @@ import logging
 from time import monotonic
 from typing import NamedTuple
 
-from emp_orch.api.stream.changes import Follower
-from emp_orch.api.stream.frames import Batch, Frame, Large
-from emp_orch.api.stream.gzipped import Text
-from emp_orch.api.stream.hub import Hub
-from emp_orch.api.stream.snapshot import Snapshot
+from emp_orch.api.feed.changes import Follower
+from emp_orch.api.feed.frames import Batch, Frame, Large
+from emp_orch.api.feed.gzipped import Text
+from emp_orch.api.feed.hub import Hub
+from emp_orch.api.feed.snapshot import Snapshot
 from emp_orch.api.views.fleet import ReconcilerView
 from emp_orch.store.redis.client import TRANSIENT
 from emp_orch.web.times import now_ms, rfc3339

@@ -13,9 +13,9 @@ from msgspec import Meta, Struct
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import ProgramName
-from emp_orch.machine.agent.trust import Floor
 from emp_orch.machine.apart import SERVICES_FOLDER
-from emp_orch.machine.boot.box_gpus import supervisord_text
+from emp_orch.machine.home.box_gpus import supervisord_text
+from emp_orch.machine.home.trust import Floor
 from emp_orch.runtimes.keys.logins import REDIS_FILE
 from emp_orch.settings import write_private
 from emp_orch.store.artifacts.api_access import access_file

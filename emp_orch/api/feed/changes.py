@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
+from emp_orch.api.feed.observed import ObservedState
+from emp_orch.api.feed.snapshot import Seen, seen_whole
 from emp_orch.api.state import StateReader
-from emp_orch.api.stream.observed import ObservedState
-from emp_orch.api.stream.snapshot import Seen, seen_whole
 from emp_orch.api.views.jobs import JobsView
 from emp_orch.api.views.state import fleet_view, reconciler_view
 from emp_orch.store.redis.client import Client
