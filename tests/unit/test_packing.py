@@ -60,6 +60,7 @@ def test_a_wheel_packs_what_a_checkout_packs(tmp_path: Path) -> None:
     data = {p.relative_to(installed / "_data").as_posix(): p for p in (installed / "_data").rglob("*") if p.is_file()}
     assert {"emp.yaml", "schema/emp.schema.json", "templates/supervisord.conf.j2"} <= data.keys()
     assert pack(installed, data) == own
+    assert len(list(installed.rglob("*.lua"))) == len(list(resources.MODULES.rglob("*.lua"))) > 0
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert sorted(wheel["force-include"]) == sorted((*resources.DATA, "containers"))
 

@@ -47,6 +47,7 @@ def test_the_wheel_holds_what_emp_reads(wheel: Path) -> None:
     wanted = {"emp.yaml", "schema/emp.schema.json", "templates/supervisord.conf.j2", "templates/control.conf.j2"}
     assert {f"emp_orch/_data/{name}" for name in wanted} <= names
     assert "emp_orch/monitor/static/index.html" in names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "emp_orch").rglob("*.lua")} <= names
     assert not [n for n in names if n.startswith(("tests/", "audit/", "bench/"))]
 
 
