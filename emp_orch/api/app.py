@@ -51,8 +51,8 @@ from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.job_inputs import JobInputs
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.fleet.known_services import KnownServices
 from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.known_services import KnownServices
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import API_CONNECTIONS, TRANSIENT, Client, client, redacted, unreachable, within
 from emp_orch.store.redis.damaged import REPAIR, KeyDamaged

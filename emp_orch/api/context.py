@@ -21,8 +21,8 @@ from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.job_inputs import JobInputs
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.fleet.known_services import KnownServices
 from emp_orch.store.queue.explain import Explainer
+from emp_orch.store.queue.known_services import KnownServices
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys

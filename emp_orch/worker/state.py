@@ -17,9 +17,9 @@ from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, Work
 from emp_orch.jobs.matching.offers import SERVICE_OFFERS
 from emp_orch.plaintext import one_line
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.queue.scripts import Call
 from emp_orch.store.redis.client import Client, time_ms, within
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import Call
 from emp_orch.store.reports.reports import worker_writer
 from emp_orch.worker.away import AWAY
 from emp_orch.worker.config import WorkerConfig

@@ -14,8 +14,8 @@ from emp_orch.layout import Layout
 from emp_orch.packing import pack
 from emp_orch.runtimes.keys import package_scripts
 from emp_orch.store.acl.machine_scripts import FORMER, own_texts
-from emp_orch.store.queue.scripts import digest_of
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import digest_of
 from emp_orch.store.reports.reports import FORGET, PUT
 from support.tree import ROOT
 

@@ -31,9 +31,9 @@ from emp_orch.jobs.document.submission import (
 )
 from emp_orch.jobs.document.workflows import Services
 from emp_orch.store.artifacts.job_inputs import InputsGone
-from emp_orch.store.queue.confirmed import NotConfirmed
 from emp_orch.store.queue.submit import BATCH, Submitted
 from emp_orch.store.redis.client import TRANSIENT
+from emp_orch.store.redis.confirmed import NotConfirmed
 from emp_orch.store.redis.refusals import refusal_of
 from emp_orch.web.errors import Refused
 

@@ -19,8 +19,8 @@ from emp_orch.store.fleet import journal_reads
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.fleet.generations import list_generations, with_changes
 from emp_orch.store.fleet.journal_reads import wanted
-from emp_orch.store.fleet.stories import DriftStories
 from emp_orch.store.redis.client import TRANSIENT, time_ms
+from emp_orch.store.stories import DriftStories
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import rfc3339
 

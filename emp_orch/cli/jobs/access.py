@@ -18,8 +18,8 @@ from emp_orch.plaintext import shown_json
 if TYPE_CHECKING:
     from emp_orch.settings import Settings
     from emp_orch.store.fleet.events import Events
-    from emp_orch.store.fleet.known_services import KnownServices
     from emp_orch.store.queue.explain import Explainer
+    from emp_orch.store.queue.known_services import KnownServices
     from emp_orch.store.queue.submit import Queue
     from emp_orch.store.redis.client import Client
     from emp_orch.store.redis.keys import Keys
@@ -47,8 +47,8 @@ async def fleet_queue(folder: Path) -> AsyncIterator[Access]:
     from emp_orch import settings
     from emp_orch.layout import Layout
     from emp_orch.store.fleet.events import Events
-    from emp_orch.store.fleet.known_services import KnownServices
     from emp_orch.store.queue.explain import Explainer
+    from emp_orch.store.queue.known_services import KnownServices
     from emp_orch.store.queue.submit import Queue
     from emp_orch.store.redis.client import TRANSIENT, connected, unreachable
     from emp_orch.store.redis.keys import Keys

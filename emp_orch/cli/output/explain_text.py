@@ -12,7 +12,7 @@ from emp_orch.plaintext import one_line
 if TYPE_CHECKING:
     from emp_orch.fleet.journal.story import Occurrence, Try
     from emp_orch.fleet.policy.item import Item
-    from emp_orch.store.fleet.stories import Explained
+    from emp_orch.store.stories import Explained
 
 # Decisions and tries of one time that are told; --json has all.
 TOLD = 8

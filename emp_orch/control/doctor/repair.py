@@ -5,9 +5,9 @@ from __future__ import annotations
 from emp_orch import settings as settings_files
 from emp_orch.control.host import generation as generations
 from emp_orch.layout import Layout
+from emp_orch.store import contract
 from emp_orch.store.redis import client
 from emp_orch.store.redis.keys import Keys
-from emp_orch.store.reports import contract
 
 
 async def repair(layout: Layout) -> list[str]:

@@ -19,13 +19,13 @@ from emp_orch.fleet.policy.pauses import drained, fleet_pause
 from emp_orch.layout import Layout
 from emp_orch.runtimes import Runtimes, runtimes_of
 from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.store import contract
 from emp_orch.store.acl.rights import refused_write
 from emp_orch.store.fleet.overrides import read_overrides
 from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, RedisStatus, RolloutStatus, read_status
 from emp_orch.store.redis import client
 from emp_orch.store.redis.damaged import KeyDamaged
 from emp_orch.store.redis.keys import Keys
-from emp_orch.store.reports import contract
 
 
 class DriftNow(Struct, frozen=True, kw_only=True):

@@ -21,13 +21,13 @@ from emp_orch.fleet.model.observed import DamagedKey
 from emp_orch.jobs.outcome.losses import Count, How, Loss, lost
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings, write_private
+from emp_orch.store import contract
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.fleet.status import RedisStatus
 from emp_orch.store.queue.losses import Losses
 from emp_orch.store.queue.positions import Positions
 from emp_orch.store.redis.client import TRANSIENT, Client, address, within
 from emp_orch.store.redis.keys import Keys
-from emp_orch.store.reports import contract
 
 log = logging.getLogger("reconcile")
 

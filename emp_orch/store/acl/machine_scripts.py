@@ -18,9 +18,10 @@ from redis import exceptions as rexc
 from emp_orch.errors import EmpError
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.generations import KEPT, Generation, read_numbered
-from emp_orch.store.queue.scripts import all_texts, digest_of
+from emp_orch.store.queue.scripts import all_texts
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import digest_of
 from emp_orch.store.reports.reports import FORGET, PUT
 
 # PUT and FORGET of earlier releases: what agents of older images and boxes send. Whoever changes either in a later

@@ -10,10 +10,10 @@ from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.artifacts.assets import MOVING_MS, Assets, NoSuchAsset
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.reads import JobReads
-from emp_orch.store.queue.scripts import Script
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
+from emp_orch.store.redis.scripts import Script
 
 # A job is queued within this time of naming its assets.
 QUEUED_MS = 600_000

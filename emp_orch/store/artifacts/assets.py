@@ -19,10 +19,10 @@ from emp_orch.jobs.document.inputs import is_digest
 from emp_orch.store.artifacts.limits import WRITE_BYTES
 from emp_orch.store.artifacts.run import Writing
 from emp_orch.store.artifacts.store import Artifacts, CannotRead, CannotStore, NoSuchArtifact, without_login
-from emp_orch.store.queue.scripts import Script
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
+from emp_orch.store.redis.scripts import Script
 
 FOLDER = ".assets"
 # Who puts an asset's file into its place or deletes it, and says nothing for so long, is gone.

@@ -16,10 +16,10 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.seals import CommandKey, Seal, Stamp, for_command
 from emp_orch.store.fleet.events import entries_of
+from emp_orch.store.fleet.fencing import write
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client, blocking
 from emp_orch.store.redis.damaged import DAMAGED
-from emp_orch.store.redis.fencing import write
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
 

@@ -9,10 +9,10 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.seals import CommandKey, Seal, Stamp, for_config
+from emp_orch.store.fleet.fencing import write
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED
-from emp_orch.store.redis.fencing import write
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
 

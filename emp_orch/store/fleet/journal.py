@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import msgspec
 
+from emp_orch.store.fleet import fencing
 from emp_orch.store.fleet.events import Event, decode, encode
 from emp_orch.store.fleet.leader import Mandate
-from emp_orch.store.redis import fencing
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script

@@ -1,6 +1,6 @@
 """The leader's lease and its epoch: one reconciler acts at a time, and each new leader has a higher epoch.
 
-What a leader writes into Redis is fenced there (store/redis/fencing). For what Redis cannot fence (a machine's start),
+What a leader writes into Redis is fenced there (fencing). For what Redis cannot fence (a machine's start),
 `Leadership.assure` says whether the lease surely stands: by this host's own clock, which runs on while it sleeps.
 """
 

@@ -17,8 +17,8 @@ from emp_orch import __version__
 from emp_orch.fleet.policy.memory import Memory, holds_together
 from emp_orch.fleet.round import Inputs
 from emp_orch.seals import Forged, Seal, for_memory
+from emp_orch.store.fleet import fencing
 from emp_orch.store.fleet.leader import Mandate
-from emp_orch.store.redis import fencing
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, MAX_FLEET_BYTES, KeyDamaged, decoder
 from emp_orch.store.redis.keys import Keys

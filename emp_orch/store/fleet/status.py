@@ -10,10 +10,10 @@ from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.model.package import Build
 from emp_orch.fleet.policy.item import Item
 from emp_orch.jobs.outcome.losses import Loss
+from emp_orch.store.fleet.fencing import write
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, MAX_FLEET_BYTES, decoder
-from emp_orch.store.redis.fencing import write
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
 

@@ -23,11 +23,11 @@ from emp_orch.jobs.outcome.full_disk import is_of_full_disk
 from emp_orch.jobs.outcome.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
 from emp_orch.store.queue.codec import JobDamaged, claimed, place_of
-from emp_orch.store.queue.confirmed import Confirmed
 from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.queue.submit import AVOID_MS, FULL_DISK_AVOID_MS, MAX_REASON
 from emp_orch.store.queue.trim import Trim
 from emp_orch.store.redis.client import ANSWER_S, Client
+from emp_orch.store.redis.confirmed import Confirmed
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Bell, Pipelined

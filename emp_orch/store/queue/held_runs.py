@@ -5,8 +5,8 @@ from __future__ import annotations
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.jobs.document.states import HELD
 from emp_orch.store.queue.claim import run_name
-from emp_orch.store.queue.scripts import Call
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import Call
 
 _FIELDS = ("status", "worker_id", "token", "runs")
 

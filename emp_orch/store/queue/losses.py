@@ -15,10 +15,10 @@ from emp_orch.jobs.document.states import ENDED
 from emp_orch.jobs.outcome.losses import Count, Loss
 from emp_orch.store.fleet.events import MAX_EVENTS, encode
 from emp_orch.store.fleet.journal import MAX_ENTRIES
-from emp_orch.store.queue.scripts import Script
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
+from emp_orch.store.redis.scripts import Script
 
 KEPT_MS = 24 * 3_600_000
 LOST = "jobs_lost"

@@ -23,13 +23,14 @@ from emp_orch.jobs.document.submission import Submission
 from emp_orch.jobs.matching.offers import model_key
 from emp_orch.jobs.matching.requirements import Requirements, canonical, signature
 from emp_orch.store.queue.codec import encoded, job_from, place_of, stored
-from emp_orch.store.queue.confirmed import Confirmed
 from emp_orch.store.queue.reads import JobPage, JobReads, LaneView, Wanted
-from emp_orch.store.queue.scripts import Call, Calls, Scripts
+from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.queue.trim import Trim
 from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.confirmed import Confirmed
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import Call, Calls
 
 MAX_PAGE = 1_000
 # How long the worker that lost or failed a job is passed over, so that another can take it.

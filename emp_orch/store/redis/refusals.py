@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis import exceptions as rexc
 
-from emp_orch.store.queue.confirmed import NotConfirmed
+from emp_orch.store.redis.confirmed import NotConfirmed
 from emp_orch.store.redis.damaged import REPAIR, KeyDamaged
 from emp_orch.store.redis.pool import says_read_only
 from emp_orch.store.redis.sentinel import NoPrimary

@@ -15,11 +15,11 @@ from msgspec import Struct, structs
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.observed import MachineReport, Malformed, SeenMachine, SeenWorker, WorkerReport
 from emp_orch.store.fleet.events import MAX_EVENTS, encode
-from emp_orch.store.queue.scripts import Call, Script
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.damaged import DAMAGED, decoder
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script
+from emp_orch.store.redis.scripts import Call, Script
 from emp_orch.store.reports.sizes import Weighed, large_ones, too_large, weigh
 from emp_orch.units import MAX_MS
 

@@ -17,10 +17,10 @@ from emp_orch.store.artifacts.api_access import access_file
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.input_sources import Content
 from emp_orch.store.artifacts.store import Artifacts, BadArtifactsUrl, CannotRead, CannotStore
-from emp_orch.store.queue.scripts import Call
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import Call
 from emp_orch.worker.config import machine_folder
 from emp_orch.worker.files.api_client import ApiClient
 from emp_orch.worker.files.inputs import Finds, StoredInputs

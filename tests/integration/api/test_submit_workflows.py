@@ -10,7 +10,7 @@ import pytest
 
 from emp_orch.jobs.document.submission import BadSubmission, parse_submission
 from emp_orch.jobs.matching.offers import Offers, digest_of, encoded
-from emp_orch.store.fleet.known_services import KnownServices
+from emp_orch.store.queue.known_services import KnownServices
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.submit import Queue
 from support.http.calls import get, post

@@ -23,9 +23,9 @@ from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
 from emp_orch.store.queue.claim import Claimed, Claims
-from emp_orch.store.queue.confirmed import NotConfirmed
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import TRANSIENT, Client, client, unreachable
+from emp_orch.store.redis.confirmed import NotConfirmed
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Pipelined
 from support.http.stack import fleet_of

@@ -22,10 +22,10 @@ from emp_orch.control.doctor.repair import repair
 from emp_orch.control.plane.embedded import configuration
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.settings import save
+from emp_orch.store import contract
 from emp_orch.store.fleet.journal import recent
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import client, time_ms
-from emp_orch.store.reports import contract
 from emp_orch.store.reports.reports import FORGET, keys_of, read_reports
 from support.hostile.corpus import HIGHEST, KINDS, Case, Standing, edges, make, mutations, standing, wrong_types
 from support.hostile.world import BOXES, FLEET, World

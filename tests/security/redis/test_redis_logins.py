@@ -22,9 +22,9 @@ from emp_orch.control.plane.embedded_login import kept_password
 from emp_orch.redis_users import user_of
 from emp_orch.store.acl.machine_scripts import own_texts
 from emp_orch.store.acl.users import grant
-from emp_orch.store.queue.scripts import digest_of
 from emp_orch.store.redis.client import connected
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.scripts import digest_of
 from emp_orch.urls import with_login, without_login
 from support.redis.server import running_server
 from support.stack.stack import MACHINE, Stack, until

@@ -13,6 +13,7 @@ from redis.exceptions import NoPermissionError
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import DamagedKey
 from emp_orch.settings import Settings
+from emp_orch.store import contract
 from emp_orch.store.acl import users as scoped_access
 from emp_orch.store.acl.rights import Lacks, lacking, refused_write
 from emp_orch.store.fleet.events import MAX_EVENTS, Events
@@ -20,7 +21,6 @@ from emp_orch.store.redis import client
 from emp_orch.store.redis.damaged import KeyDamaged
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.refusals import Refusal
-from emp_orch.store.reports import contract
 
 # Of a machine's start-up: the first event and the last.
 BOOT_EVENTS = frozenset({"machine_startup", "startup_complete"})
