@@ -16,7 +16,7 @@ _SENTINEL = re.compile(r"(rediss?)\+sentinel://(?:([^/?#]*)@)?([^/?#@]*)(/[^?#]*
 _YES_NO = {"yes": True, "no": False, "true": True, "false": False}
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     host: str
     port: int
 
@@ -29,7 +29,7 @@ class SentinelUrl(NamedTuple):
 
     scheme: str
     login: str
-    sentinels: tuple[Place, ...]
+    sentinels: tuple[Endpoint, ...]
     name: str
     database: str
     options: tuple[tuple[str, str], ...]
@@ -78,7 +78,7 @@ def sentinel_url(url: str) -> SentinelUrl | None:
     return SentinelUrl(
         scheme=scheme,
         login=login,
-        sentinels=tuple(_place(place) for place in places.split(",")),
+        sentinels=tuple(_endpoint(place) for place in places.split(",")),
         name=unquote(name),
         database=database or "0",
         options=tuple(pair for pair in said if pair[0] not in _OF_SENTINELS),
@@ -88,7 +88,7 @@ def sentinel_url(url: str) -> SentinelUrl | None:
     )
 
 
-def _place(text: str) -> Place:
+def _endpoint(text: str) -> Endpoint:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
@@ -96,7 +96,7 @@ def _place(text: str) -> Place:
         host = port = None
     if not host or port == 0 or ("]" not in text and ":" in text and port is None):
         raise ValueError("expected sentinels as HOST:PORT,HOST:PORT in the URL, each with a port from 1 to 65535")
-    return Place(host, port or SENTINEL_PORT)
+    return Endpoint(host, port or SENTINEL_PORT)
 
 
 def hosts_of(url: str) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def hosts_of(url: str) -> tuple[str, ...]:
 def with_hosts(url: str, renamed: Callable[[str], str]) -> str:
     """`url` with each of its hosts as `renamed` says."""
     if (found := sentinel_url(url)) is not None:
-        places = ",".join(str(Place(renamed(place.host), place.port)) for place in found.sentinels)
+        places = ",".join(str(Endpoint(renamed(place.host), place.port)) for place in found.sentinels)
         return urlunsplit(_split(url)._replace(netloc=f"{found.login}@{places}" if found.login else places))
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -19,7 +19,7 @@ from bench.reconcile.children import questions, reply
 from bench.reconcile.simulated import FLEET, settings_of
 from emp_orch.control.host import generation as generations
 from emp_orch.control.host import identity
-from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.reconciler.daemon import built
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.rounds import Reconciler
@@ -58,10 +58,10 @@ class Clock:
 async def leading(url: str, layout: Layout) -> AsyncIterator[Reconciler]:
     """The reconciler as its daemon builds it, without the loop: it ticks when it is told."""
     r, keys = client(url), Keys()
-    lead = Lead(r, keys, FLEET, identity.own())
+    election = LeaderElection(r, keys, FLEET, identity.own())
     async with asyncio.TaskGroup() as group:
-        yield built(r, keys, layout, settings_of(url, layout), lead, group, wake=lambda: None)[0]
-    await lead.resign()
+        yield built(r, keys, layout, settings_of(url, layout), election, group, wake=lambda: None)[0]
+    await election.resign()
     await r.aclose()
 
 

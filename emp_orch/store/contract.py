@@ -1,6 +1,6 @@
 """What stands in Redis against what emp keeps there: types, last ids of streams, the lease's end, numbers, sizes.
 
-It is looked at with a few short commands, whatever the keys hold. `put_aside` is the way out: what is not emp's gets
+It is looked at with a few short commands, whatever the keys hold. `quarantine` is the way out: what is not emp's gets
 another name for a week, and whoever keeps that key writes it anew.
 """
 

@@ -58,7 +58,7 @@ class SimBackend:
     def world(self) -> World:
         return self.line.world
 
-    async def lead(self) -> Mandate | None:
+    async def acquire_lease(self) -> Mandate | None:
         asked_ms = self.world.now_ms
         epoch = await self.line.call(lambda: self.line.redis.acquire(self.who, self.highest))
         self.highest = max(self.highest, self.line.redis.epoch)

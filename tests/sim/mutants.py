@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     _one("no budget of a machine", "budget", "fleet.policy.budget", "restarts >= limits.machine_budget", "False"),
     _one(
-        *("a slot's trouble is its machine's", "own trouble", "fleet.desired.slots"),
+        *("a slot's trouble is its machine's", "own trouble", "fleet.drift.slots"),
         *("if worker.status in AT_WORK:\n        return True", "if True:\n        return False"),
     ),
     _one("no job is waited for", "own trouble", "fleet.policy.policies", "    _at_a_job,\n", ""),

@@ -128,7 +128,7 @@ def _last_words(found: Difference) -> None:
 
 
 def _print(found: Difference) -> None:
-    from emp_orch.cli.output.holds import standing, waits
+    from emp_orch.cli.output.holds import held_lines, waits
     from emp_orch.cli.output.text import age, table
 
     if not found.drift:
@@ -160,7 +160,7 @@ def _print(found: Difference) -> None:
         for d in held:
             again = "" if d.next_ms is None else f", next in {age(d.next_ms)}"
             click.echo(f"  {d.drift.subject}: {one_line(waits(d))}{again}")
-    if lines := standing(found):
+    if lines := held_lines(found):
         click.echo()
         for word, line in lines:
             click.echo(f"{word:<7} {one_line(line)}")

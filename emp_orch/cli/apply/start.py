@@ -42,9 +42,9 @@ def start(directory: Path, timeout: float, no_wait: bool, as_json: bool, foregro
     if foreground and as_json:
         raise UsageError("--json says how a start ended: not with --foreground")
     if foreground:
-        from emp_orch.cli.apply.start_foreground import stay
+        from emp_orch.cli.apply.start_foreground import run_in_foreground
 
-        stay(directory)
+        run_in_foreground(directory)
     else:
         asyncio.run(_start(directory, timeout, no_wait, as_json))
 

@@ -14,17 +14,17 @@ from emp_orch.control.apply.starting import start as bring_up
 from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.container_plane import plane_of
 from emp_orch.control.plane.foreground import End, ServiceManager
-from emp_orch.control.plane.foreground import stay as stay_beside
+from emp_orch.control.plane.foreground import until_asked as stay_beside
 from emp_orch.errors import EmpError
 from emp_orch.layout import Layout
 
 
-def stay(directory: Path) -> None:
+def run_in_foreground(directory: Path) -> None:
     """Bring the fleet up, stay, and bring it down when told. Raises EmpError when its control plane ended by itself."""
-    asyncio.run(_stay(Layout(directory), ServiceManager.taken_from(os.environ)))
+    asyncio.run(_run_in_foreground(Layout(directory), ServiceManager.taken_from(os.environ)))
 
 
-async def _stay(layout: Layout, manager: ServiceManager) -> None:
+async def _run_in_foreground(layout: Layout, manager: ServiceManager) -> None:
     asked = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, asked.set)

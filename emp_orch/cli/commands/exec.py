@@ -16,7 +16,7 @@ from emp_orch.errors import UsageError
 from emp_orch.machine.launch import CANNOT_RUN, NOT_FOUND
 
 if TYPE_CHECKING:
-    from emp_orch.control.status.exec import Visit
+    from emp_orch.control.status.exec import ExecCall
 
 
 @click.command(
@@ -40,7 +40,7 @@ def exec_(directory: Path, no_tty: bool, machine: str, command: tuple[str, ...])
     Exit: COMMAND's; 126 and 127 when it cannot be run or found; before it runs 1, 2 or 3 as of every command.
     """
     from emp_orch.cli.output.names import named
-    from emp_orch.control.status.exec import visit
+    from emp_orch.control.status.exec import exec_call
     from emp_orch.control.status.whereabouts import find
     from emp_orch.layout import Layout
 
@@ -48,12 +48,12 @@ def exec_(directory: Path, no_tty: bool, machine: str, command: tuple[str, ...])
     if not words:
         raise UsageError("no command was given", hint=f"for example: emp exec {machine} -- sh")
     layout = Layout(directory)
-    place = asyncio.run(find(layout, named(directory, machine).machine))
+    location = asyncio.run(find(layout, named(directory, machine).machine))
     terminal = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
-    become(visit(layout, place, words, terminal=terminal))
+    become(exec_call(layout, location, words, terminal=terminal))
 
 
-def become(wanted: Visit) -> NoReturn:
+def become(wanted: ExecCall) -> NoReturn:
     """Turn into the command, so that signals, streams and its exit code are its own."""
     program = wanted.argv[0]
     sys.stdout.flush()

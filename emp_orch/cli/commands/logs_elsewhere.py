@@ -43,10 +43,10 @@ def show(layout: Layout, machine: str, component: str, options: Sequence[str]) -
     """Become the machine's own `emp logs`. Raises as whereabouts.find."""
     from emp_orch.cli.commands.exec import become
     from emp_orch.control.logs.files import MACHINE
-    from emp_orch.control.status.exec import visit
+    from emp_orch.control.status.exec import exec_call
     from emp_orch.control.status.whereabouts import find
 
     program = component.partition("/")[2]
     name = f"{MACHINE}{machine}" + (f"/{program}" if program else "")
-    place = asyncio.run(find(layout, machine))
-    become(visit(layout, place, (*_EMP, name, *options), terminal=False))
+    location = asyncio.run(find(layout, machine))
+    become(exec_call(layout, location, (*_EMP, name, *options), terminal=False))

@@ -157,11 +157,11 @@ def _head(found: Overview) -> str:
 
 def _standing(found: Overview) -> list[str]:
     """What people and policies hold up."""
-    from emp_orch.cli.output.holds import standing
+    from emp_orch.cli.output.holds import held_lines
 
     if found.difference is None:
         return []
-    return [f"  {word:<7} {one_line(line)}" for word, line in standing(found.difference)]
+    return [f"  {word:<7} {one_line(line)}" for word, line in held_lines(found.difference)]
 
 
 def _plane(found: Overview) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 8
 
 
-def standing(found: Difference) -> list[tuple[str, str]]:
+def held_lines(found: Difference) -> list[tuple[str, str]]:
     """(word, sentence) for each, the widest first; empty when nothing is held up."""
     now_ms = found.observed.now_ms
     lines = [(str(o.kind), override_line(o, now_ms)) for o in found.overrides[:SHOWN]]

@@ -89,7 +89,7 @@ async def scaled(layout: Layout, name: str, slots: int, environ: Mapping[str, st
     return proposal, current
 
 
-async def standing(layout: Layout, environ: Mapping[str, str]) -> tuple[Proposal, Generation]:
+async def generation_in_force(layout: Layout, environ: Mapping[str, str]) -> tuple[Proposal, Generation]:
     """The generation in force proposed as it is, with the package that it names: to be brought up, not published.
 
     Raises UsageError when nothing was ever applied here, for a secret that has no value any more and where this shell

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from emp_orch import manifest
 from emp_orch import settings as settings_files
-from emp_orch.control.checks.addresses import door, reach
+from emp_orch.control.checks.addresses import api_addresses, redis_addresses
 from emp_orch.control.checks.host_gpus import allotted_here
 from emp_orch.control.checks.proposed import Proposal
 from emp_orch.control.plane.embedded_login import kept_password
@@ -82,14 +82,14 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
     ownership.refuse_copies(layout.root)
     known = settings_files.known(layout)
     hosts = _hosts(fleet, layout, known)
-    redis = reach(fleet, hosts, known, kept_password(layout))
+    redis = redis_addresses(fleet, hosts, known, kept_password(layout))
     return Settings(
         fleet=fleet.name,
         redis_url=redis.control,
         machine_redis_url=redis.machine,
         container_redis_url=redis.container,
         redis_listen=redis.listen,
-        door=door(fleet, hosts, known, redis.listen),
+        door=api_addresses(fleet, hosts, known, redis.listen),
         api_machine_url=fleet.api.machine_url.rstrip("/"),
         hosts=hosts,
         embedded=fleet.redis.url == EMBEDDED,

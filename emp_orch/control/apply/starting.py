@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
 from emp_orch.control.apply import publish as steps
-from emp_orch.control.apply.earlier_generations import standing
+from emp_orch.control.apply.earlier_generations import generation_in_force
 from emp_orch.control.apply.preview import preview
 from emp_orch.control.checks.proposed import Proposal
 from emp_orch.control.host import generation as generations
@@ -33,7 +33,7 @@ async def start(layout: Layout, environ: Mapping[str, str]) -> Started:
     refuse_to_apply(layout.root)
     ran: bool | None = None
     while True:
-        proposal, generation = await standing(layout, environ)
+        proposal, generation = await generation_in_force(layout, environ)
         plane = plane_of(layout)
         runs = plane.identity() is not None
         ran = runs if ran is None else ran

@@ -14,7 +14,7 @@ from emp_orch.settings import EngineAddress, Settings
 from emp_orch.urls import password_of, with_hosts, with_login
 
 
-class Reach(Struct, frozen=True, kw_only=True):
+class RedisAddresses(Struct, frozen=True, kw_only=True):
     """`listen` are addresses of this host that the embedded Redis listens on beside loopback."""
 
     control: str
@@ -23,7 +23,9 @@ class Reach(Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...]
 
 
-def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None, password: str) -> Reach:
+def redis_addresses(
+    fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None, password: str
+) -> RedisAddresses:
     """The URLs, with the password that the embedded Redis always has: `password` where one is kept.
 
     `known` are the settings in force: what was found out for them stands. Raises EmpError when the engine must be
@@ -32,7 +34,7 @@ def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None
     if fleet.redis.url != EMBEDDED:
         given = fleet.redis.machine_url
         container = given or _by_name(fleet.redis.url)
-        return Reach(control=fleet.redis.url, machine=given or fleet.redis.url, container=container, listen=())
+        return RedisAddresses(control=fleet.redis.url, machine=given or fleet.redis.url, container=container, listen=())
     known = known if known is not None and known.embedded else None
     listen = known.redis_listen if known else ()
     if _contained(fleet) and not listen and not fleet.redis.machine_url:
@@ -42,7 +44,7 @@ def reach(fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None
     if given and not password_of(given):  # another way to the same server
         given = with_login(given, "", password)
     container = given or f"redis://:{password}@{HOST_GATEWAY}:{fleet.redis.port}/0"
-    return Reach(control=url, machine=given or url, container=container, listen=listen)
+    return RedisAddresses(control=url, machine=given or url, container=container, listen=listen)
 
 
 def _by_name(url: str) -> str:
@@ -50,7 +52,7 @@ def _by_name(url: str) -> str:
     return with_hosts(url, lambda host: HOST_GATEWAY if is_loopback(host) else host)
 
 
-def door(
+def api_addresses(
     fleet: Fleet, hosts: tuple[EngineAddress, ...], known: Settings | None, listen: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The addresses of this host where its containers find the API, beside where it listens anyway.

@@ -9,7 +9,7 @@ from emp_orch.fleet.drift.leftovers import Left
 from emp_orch.fleet.model.fleet import AGENT
 from emp_orch.fleet.names import LOG_PREFIX
 from emp_orch.layout import Layout
-from emp_orch.runtimes.process.supervisor_log import LeftLine, Place, left_since, place_of
+from emp_orch.runtimes.process.supervisor_log import LeftoverLine, LogPosition, leftovers_since, log_end
 
 
 class LeftBehind:
@@ -17,15 +17,15 @@ class LeftBehind:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._places = {path: place_of(path) for path in layout.logs.glob(f"{LOG_PREFIX}*.log")}
+        self._places = {path: log_end(path) for path in layout.logs.glob(f"{LOG_PREFIX}*.log")}
 
     def found(self, machine: str | None = None, program: str | None = None) -> tuple[Left, ...]:
         """What was ended since: of all machines, of one, or of one program."""
         logs = sorted(self._layout.logs.glob(f"{LOG_PREFIX}{machine or '*'}.log"))
-        by_program: dict[tuple[str, str], list[LeftLine]] = {}
+        by_program: dict[tuple[str, str], list[LeftoverLine]] = {}
         for path in logs:
             name = path.stem.removeprefix(LOG_PREFIX)
-            for line in left_since(path, self._places.get(path, Place())):
+            for line in leftovers_since(path, self._places.get(path, LogPosition())):
                 if program in (None, line.program) and line.program != AGENT:
                     by_program.setdefault((name, line.program), []).append(line)
         return tuple(

@@ -10,7 +10,7 @@ from emp_orch.control.jobs.lane_verdicts import LaneVerdicts
 from emp_orch.control.jobs.lost_jobs import LostJobs
 from emp_orch.control.jobs.retention import Retention
 from emp_orch.control.jobs.stray_jobs import StrayJobs
-from emp_orch.control.leader.setbacks import Setbacks
+from emp_orch.control.leader.setbacks import Failures
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import JobsSpec
 from emp_orch.fleet.model.observed import Observed
@@ -24,7 +24,7 @@ from emp_orch.store.redis.keys import Keys
 log = logging.getLogger("reconcile")
 
 
-class JobCare:
+class JobUpkeep:
     """All of it together; what may take long runs beside the loop, in `group`. `write` takes entries of the journal.
     `secrets`: values by reference, as the last apply resolved them.
     """
@@ -39,7 +39,7 @@ class JobCare:
         secrets: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._r = r
-        self._setbacks = Setbacks()
+        self._failures = Failures()
         self._group = group
         queue = Queue(r, keys)
         self._lost = LostJobs(r, keys, artifacts, group, secrets)
@@ -74,10 +74,10 @@ class JobCare:
     async def tend(self, current: Generation, observed: Observed, still: Callable[[], None]) -> None:
         """Put back what stands nowhere, judge lanes, forget old jobs, delete what they left. `still` as above."""
         still()
-        past = self._setbacks.past
-        await past(self._strays.tend(observed.now_ms), "jobs without a place", None)
-        await past(self._verdicts.tend(current, observed), "verdicts on lanes", None)
-        await past(self._retention.tend(current.fleet.jobs, observed.now_ms), "retention", None)
+        tolerate = self._failures.tolerate
+        await tolerate(self._strays.tend(observed.now_ms), "jobs without a place", None)
+        await tolerate(self._verdicts.tend(current, observed), "verdicts on lanes", None)
+        await tolerate(self._retention.tend(current.fleet.jobs, observed.now_ms), "retention", None)
         if self._deleting is None or self._deleting.done():
             self._deleting = self._group.create_task(
                 self._delete(current.fleet.jobs, observed.now_ms), name="delete artifacts"

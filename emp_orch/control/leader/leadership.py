@@ -28,7 +28,7 @@ AFTER_END_S = 0.02
 MAX_DIGITS = 15
 
 
-class Lead:
+class LeaderElection:
     """`mandate` is None while another leads. While Redis is away it stays what it was, and `assure` knows better."""
 
     def __init__(

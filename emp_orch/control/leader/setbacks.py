@@ -19,13 +19,13 @@ log = logging.getLogger("reconcile")
 T = TypeVar("T")
 
 
-class Setbacks:
+class Failures:
     """Remembers what failed last, by part."""
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}
 
-    async def past(self, work: Awaitable[T], what: str, otherwise: T) -> T:
+    async def tolerate(self, work: Awaitable[T], what: str, otherwise: T) -> T:
         """What `work` gives; `otherwise` where it meets something in Redis that is not emp's, or an error that nobody
         foresaw. Raises what redis-py raises when Redis is away, and NotLeader."""
         try:

@@ -49,7 +49,7 @@ class ServiceManager:
             s.sendto(said.encode(), self._address)
 
 
-async def stay(plane: Plane, asked: asyncio.Event) -> End:
+async def until_asked(plane: Plane, asked: asyncio.Event) -> End:
     """Until `asked`, or until `plane` has ended and nobody started it again."""
     waiting = asyncio.create_task(asked.wait())
     try:

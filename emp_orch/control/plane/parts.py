@@ -50,7 +50,7 @@ def last_end(layout: Layout, part: str, *, since_ms: int = 0) -> ProgramEnd | No
     return look_up(logs, part, secrets_in(layout.secrets), since_ms=since_ms)
 
 
-class Ends:
+class PartExits:
     """The unasked ends of parts from now on. One may happen to any; a second one of the same part is no accident."""
 
     ENOUGH = 2

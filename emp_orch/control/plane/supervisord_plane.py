@@ -19,7 +19,7 @@ from emp_orch import builds, environments, logmodes, marks
 from emp_orch import settings as settings_files
 from emp_orch.control.limits import PLANE_SILENCE_S, PLANE_STOP_S
 from emp_orch.control.plane.embedded_login import keep_password
-from emp_orch.control.plane.parts import Ends, why_down
+from emp_orch.control.plane.parts import PartExits, why_down
 from emp_orch.errors import EmpError, Unreachable, WaitTimeout
 from emp_orch.fleet.model.package import Build
 from emp_orch.isolation import python
@@ -137,13 +137,13 @@ class Plane(ABC):
 
     async def wait_ready(self, settings: Settings) -> None:
         """Until Redis and the API answer. Raises EmpError naming what does not, with the end of its log."""
-        ends = Ends(self._layout)
+        ends = PartExits(self._layout)
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await self._wait(ends, lambda: _redis_answers(settings))
                 await self._wait(ends, lambda: _http_answers(settings, settings.api, "/ready"))
                 await self._wait(ends, lambda: _http_answers(settings, settings.monitor, "/"))
-                await self._wait(ends, self._all_stay)
+                await self._wait(ends, self._all_stay_up)
         except TimeoutError:
             down = [f"{i.name} {why}" for i in await self.programs() if (why := why_down(self._layout, i))]
             raise WaitTimeout(
@@ -151,14 +151,14 @@ class Plane(ABC):
                 hint=f"look into {self._layout.logs}, or run `emp doctor`",
             ) from None
 
-    async def _wait(self, ends: Ends, answers: Callable[[], Awaitable[bool]]) -> None:
+    async def _wait(self, ends: PartExits, answers: Callable[[], Awaitable[bool]]) -> None:
         """Until `answers`, or until some part turns out not to stay up: then EmpError."""
         while not await answers():
             self.refuse_ended()
             ends.refuse(await self.programs())
             await asyncio.sleep(POLL_S)
 
-    async def _all_stay(self) -> bool:
+    async def _all_stay_up(self) -> bool:
         """Whether no part is on its way up, or down again."""
         return not any(info.statename in ("STARTING", "BACKOFF", "FATAL") for info in await self.programs())
 

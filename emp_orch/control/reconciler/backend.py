@@ -22,7 +22,7 @@ class Backend(Protocol):
     Those with a mandate raise NotLeader when that does not stand any more.
     """
 
-    async def lead(self) -> Mandate | None:
+    async def acquire_lease(self) -> Mandate | None:
         """Take or renew the lease; None when another leads."""
         ...
 

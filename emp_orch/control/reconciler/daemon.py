@@ -12,9 +12,9 @@ from functools import partial
 
 from emp_orch import again
 from emp_orch.control.host import identity
-from emp_orch.control.jobs.upkeep import JobCare
+from emp_orch.control.jobs.upkeep import JobUpkeep
 from emp_orch.control.leader.execute import Executor
-from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.plane.installed import Installed
 from emp_orch.control.plane.parts import Parts
 from emp_orch.control.reconciler.loop import Loop
@@ -46,9 +46,9 @@ async def run_reconciler(layout: Layout, settings: Settings) -> None:
     name = f"emp:reconcile:{settings.fleet}"
     r = client.client(settings.redis_url, owner=settings.redis_owner, most=client.RECONCILER_CONNECTIONS, name=name)
     keys, who = Keys(settings.prefix), identity.own()
-    lead = Lead(r, keys, settings.fleet, who, epochs=layout.control / "epoch")
+    election = LeaderElection(r, keys, settings.fleet, who, epochs=layout.control / "epoch")
     log.info("reconciler of fleet %s: %s", settings.fleet, who)
-    work = asyncio.create_task(_reconcile(r, keys, layout, settings, lead))
+    work = asyncio.create_task(_reconcile(r, keys, layout, settings, election))
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, work.cancel)
@@ -57,16 +57,16 @@ async def run_reconciler(layout: Layout, settings: Settings) -> None:
             await work
     finally:
         with suppress(*TRANSIENT):
-            await lead.resign()
+            await election.resign()
         await r.aclose()
     log.info("reconciler stopped")
 
 
-async def _reconcile(r: Client, keys: Keys, layout: Layout, settings: Settings, lead: Lead) -> None:
+async def _reconcile(r: Client, keys: Keys, layout: Layout, settings: Settings, election: LeaderElection) -> None:
     """Build the parts and run them until cancelled."""
     async with asyncio.TaskGroup() as group:
-        reconciler, backend = built(r, keys, layout, settings, lead, group, wake=lambda: running.wake())
-        running = Loop(r, keys, reconciler, backend, lead)
+        reconciler, backend = built(r, keys, layout, settings, election, group, wake=lambda: running.wake())
+        running = Loop(r, keys, reconciler, backend, election)
         supervisord = recorded(layout.control / "run" / "supervisord")
         if supervisord is not None:  # none where its parts are containers
             group.create_task(keep_logs(supervisord, [layout.logs], above=layout.root), name="logs")
@@ -79,7 +79,7 @@ def built(
     keys: Keys,
     layout: Layout,
     settings: Settings,
-    lead: Lead,
+    election: LeaderElection,
     group: asyncio.TaskGroup,
     wake: Callable[[], None],
 ) -> tuple[Reconciler, RedisBackend]:
@@ -96,15 +96,15 @@ def built(
         group.create_task(again.for_ever(partial(runtime.watch, told), what, log), name=what)
 
     async def write(entries: list[Entry]) -> None:
-        await write_journal(r, keys, lead.required(), entries)
+        await write_journal(r, keys, election.required(), entries)
 
     keeper = LoginKeeper(
-        *(r, keys, logins, lead, ScriptKeeper(r, keys, layout)),
+        *(r, keys, logins, election, ScriptKeeper(r, keys, layout)),
         name=settings.fleet,
         generation=lambda: backend.in_force,
         runs=lambda: all_instances(runtimes),
     )
-    executor = Executor(r, keys, layout, runtimes, lead.assure)
+    executor = Executor(r, keys, layout, runtimes, election.assure)
     operations = Operations(executor, group, write=write, wake=wake, before=keeper.assure)
     # In a container our own emp is the image's, which no upgrade of this host's changes.
     installed = Installed().look if settings.containers is None else None
@@ -112,10 +112,10 @@ def built(
     for part, what in ((watch.keep, "watch Redis"), (watch.guard, "guard Redis")):
         group.create_task(again.for_ever(part, what, log), name=what)
     backend = RedisBackend(
-        *(r, keys, layout, settings.fleet, lead),
+        *(r, keys, layout, settings.fleet, election),
         Observer(r, keys, runtimes, fresh=True, parts=Parts(layout).look, installed=installed),
         operations,
-        JobCare(r, keys, Artifacts(settings.artifacts), group, write, partial(held_secrets, layout)),
+        JobUpkeep(r, keys, Artifacts(settings.artifacts), group, write, partial(held_secrets, layout)),
         watch,
         KeyHandover(layout, settings.fleet, executor, group),
     )

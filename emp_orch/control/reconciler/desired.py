@@ -9,7 +9,7 @@ from emp_orch.fleet.policy.pauses import drained
 from emp_orch.store.fleet.generations import Generation
 
 
-class Desire:
+class DesiredState:
     """Remembers the last answer: 1,000 machines are not resolved and hashed anew each round."""
 
     def __init__(self, redis: str = "") -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 
 from emp_orch import again
-from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.reconciler.redis_backend import RedisBackend
 from emp_orch.control.reconciler.rounds import Reconciler
 from emp_orch.errors import EmpError
@@ -46,11 +46,13 @@ def _is_before(one: str, other: str) -> bool:
 class Loop:
     """Drives one reconciler until it is cancelled."""
 
-    def __init__(self, r: Client, keys: Keys, reconciler: Reconciler, backend: RedisBackend, lead: Lead) -> None:
+    def __init__(
+        self, r: Client, keys: Keys, reconciler: Reconciler, backend: RedisBackend, election: LeaderElection
+    ) -> None:
         self._r = r
         self._reconciler = reconciler
         self._backend = backend
-        self._lead = lead
+        self._election = election
         self._events = Events(r, keys)
         self._woken = asyncio.Event()
         self._in_order = False  # as of the last round
@@ -61,7 +63,7 @@ class Loop:
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What is to run until cancelled."""
-        named = ((self._rounds, "rounds"), (self._listen, "events"), (self._lead.keep, "lease"))
+        named = ((self._rounds, "rounds"), (self._listen, "events"), (self._election.keep, "lease"))
         return tuple(again.for_ever(part, what, log) for part, what in named)
 
     async def _rounds(self) -> None:
@@ -84,7 +86,7 @@ class Loop:
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
             except NotLeader as e:
-                self._lead.stand_by(e)
+                self._election.stand_by(e)
                 self._reconciler.stand_by()
                 await self._pause()
             except EmpError as e:
@@ -103,7 +105,7 @@ class Loop:
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(self._lead.wait_s(self._backend.interval_s())):
+            async with asyncio.timeout(self._election.wait_s(self._backend.interval_s())):
                 await self._woken.wait()
         except TimeoutError:
             return

@@ -11,9 +11,9 @@ from msgspec import structs
 from redis.exceptions import ResponseError
 
 from emp_orch.control.host import generation as generations
-from emp_orch.control.jobs.upkeep import JobCare
-from emp_orch.control.leader.leadership import Lead
-from emp_orch.control.leader.setbacks import Setbacks
+from emp_orch.control.jobs.upkeep import JobUpkeep
+from emp_orch.control.leader.leadership import LeaderElection
+from emp_orch.control.leader.setbacks import Failures
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
@@ -57,10 +57,10 @@ class RedisBackend:
         keys: Keys,
         layout: Layout,
         fleet: str,
-        lead: Lead,
+        election: LeaderElection,
         observer: Observer,
         operations: Operations,
-        jobs: JobCare,
+        jobs: JobUpkeep,
         watch: RedisWatch,
         key_handover: KeyHandover,
     ) -> None:
@@ -68,7 +68,7 @@ class RedisBackend:
         self._keys = keys
         self._layout = layout
         self._fleet = fleet
-        self._lead = lead
+        self._election = election
         self._observer = observer
         self._operations = operations
         self._jobs = jobs
@@ -80,11 +80,11 @@ class RedisBackend:
         self._current: Generation | None = None
         self._remembered: Memory | None = None
         self._told: tuple[object, ...] = ()
-        self._setbacks = Setbacks()
+        self._failures = Failures()
         self._damaged: dict[str, DamagedKey] = {}
 
-    async def lead(self) -> Mandate | None:
-        return await self._lead.take()
+    async def acquire_lease(self) -> Mandate | None:
+        return await self._election.take()
 
     async def memory(self) -> Memory | None:
         return await rounds.read_memory(self._r, self._keys, self._fleet, self._signing.control())
@@ -133,17 +133,17 @@ class RedisBackend:
 
     async def requests(self) -> list[tuple[str, Request | None]]:
         asked = requests.pending(self._r, self._keys, self._fleet, self._signing.control(), self._once.fits)
-        return await self._setbacks.past(asked, "what people ask", [])
+        return await self._failures.tolerate(asked, "what people ask", [])
 
     async def answer(self, request_id: str, error: str, mandate: Mandate) -> None:
-        self._lead.assure(mandate)
+        self._election.assure(mandate)
         with suppress(*TRANSIENT):  # whoever asked sees the state itself
             await requests.answer(self._r, self._keys, self._fleet, request_id, error=error)
 
     async def tend_jobs(self, current: Generation | None, observed: Observed | None, mandate: Mandate) -> None:
-        still = partial(self._lead.assure, mandate)
+        still = partial(self._election.assure, mandate)
         if observed is None:
-            await self._setbacks.past(self._jobs.sweep(current, still), "lost jobs", None)
+            await self._failures.tolerate(self._jobs.sweep(current, still), "lost jobs", None)
         elif current is not None and not observed.blind:
             await self._jobs.tend(current, observed, still)
 
@@ -173,7 +173,7 @@ class RedisBackend:
         if done.memory != self._remembered:
             await rounds.write_memory(self._r, self._keys, mandate, done.memory, self._signing.control())
             self._remembered = done.memory
-        await self._setbacks.past(self._tell(inputs, done, status, mandate), "telling", None)
+        await self._failures.tolerate(self._tell(inputs, done, status, mandate), "telling", None)
 
     async def _tell(self, inputs: Inputs, done: Round, status: FleetStatus, mandate: Mandate) -> None:
         """What is good to know, and not worth a round: the journal, the record of a round, the event."""
@@ -183,7 +183,7 @@ class RedisBackend:
         ]
         await write_journal(self._r, self._keys, mandate, [*done.entries, *begun])
         if done.decision.run:
-            await self._setbacks.past(self._record(inputs, done, mandate), "the record of a round", None)
+            await self._failures.tolerate(self._record(inputs, done, mandate), "the record of a round", None)
         told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout, status.redis)
         if told != self._told:
             self._told = told
@@ -228,7 +228,7 @@ class RedisBackend:
 
     async def roll_back(self, number: int, why: str, mandate: Mandate) -> None:
         """Publish generation `number` again, unless somebody published another meanwhile."""
-        self._lead.assure(mandate)
+        self._election.assure(mandate)
         try:
             new = await generations.publish_again(self._r, self._keys, self._layout, self._fleet, number, why)
         except EmpError as e:

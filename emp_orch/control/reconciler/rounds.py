@@ -8,7 +8,7 @@ from contextlib import suppress
 from msgspec import structs
 
 from emp_orch.control.reconciler.backend import Backend
-from emp_orch.control.reconciler.desired import Desire
+from emp_orch.control.reconciler.desired import DesiredState
 from emp_orch.control.reconciler.requests import as_operation
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.incremental import Attention, IncrementalDiff
@@ -33,7 +33,7 @@ class Reconciler:
         self._backend = backend
         # Drawn once: what is shown as the next attempt must not move from round to round.
         self._jitter = jitter
-        self._desire = Desire(redis)
+        self._desired_state = DesiredState(redis)
         self._diff = IncrementalDiff()
         self._memory = Memory()
         self._mandate: Mandate | None = None
@@ -53,7 +53,7 @@ class Reconciler:
         if current is None:
             return None
         overrides = await self._backend.overrides()
-        desired = self._desire.of(current, overrides)
+        desired = self._desired_state.of(current, overrides)
         self._backend.tend_keys(desired, mandate)
         observed = await self._backend.look(desired, self._attention())
         await self._backend.tend_jobs(current, observed, mandate)
@@ -80,7 +80,7 @@ class Reconciler:
 
     async def _lead(self) -> Mandate | None:
         """The lease, held for this round; a new one begins with what the last leader remembered."""
-        mandate = await self._backend.lead()
+        mandate = await self._backend.acquire_lease()
         if mandate is None:
             self._asked.clear()  # what was asked is the leader's to answer
         elif mandate != self._mandate:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from emp_orch import marks
 from emp_orch import settings as settings_files
-from emp_orch.control.status.whereabouts import InContainer, OnHost, Place
+from emp_orch.control.status.whereabouts import InContainer, Location, OnHost
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import Machine
 from emp_orch.layout import Layout
@@ -32,7 +32,7 @@ _NOT_GIVEN = frozenset({"EMP_SECRETS", "EMP_API", "HUB_REDIS_URL_FILE", "EMP_STA
 _TELLING = 6
 
 
-class Visit(Struct, frozen=True, kw_only=True):
+class ExecCall(Struct, frozen=True, kw_only=True):
     """What is to be executed: `argv[0]` is looked for on PATH of `env`. `cwd` None: wherever we are."""
 
     argv: tuple[str, ...]
@@ -40,22 +40,22 @@ class Visit(Struct, frozen=True, kw_only=True):
     cwd: Path | None = None
 
 
-def visit(layout: Layout, place: Place, command: tuple[str, ...], *, terminal: bool) -> Visit:
+def exec_call(layout: Layout, location: Location, command: tuple[str, ...], *, terminal: bool) -> ExecCall:
     """How to run `command` where the machine is. Raises EmpError."""
-    match place:
+    match location:
         case OnHost():
-            env = _environment(place, layout)
-            return Visit(argv=command, env=env, cwd=place.home)
+            env = _environment(location, layout)
+            return ExecCall(argv=command, env=env, cwd=location.home)
         case InContainer():
             from emp_orch.runtimes.compose import command_line  # the Docker SDK takes its time to import
 
-            engine = place.engine.host
-            set_up = [w for k, v in _plain(place.machine).items() for w in ("--env", f"{k}={v}")]
+            engine = location.engine.host
+            set_up = [w for k, v in _plain(location.machine).items() for w in ("--env", f"{k}={v}")]
             options = ["--interactive", *(["--tty"] if terminal else []), *set_up]
-            argv = (*command_line.command(engine), "exec", *options, place.container_id, *command)
-            return Visit(argv=argv, env=command_line.environment(engine))
+            argv = (*command_line.command(engine), "exec", *options, location.container_id, *command)
+            return ExecCall(argv=argv, env=command_line.environment(engine))
         case _:
-            assert_never(place)
+            assert_never(location)
 
 
 def _plain(machine: Machine | None) -> dict[str, str]:
@@ -66,13 +66,13 @@ def _plain(machine: Machine | None) -> dict[str, str]:
     return {"NUM_GPUS": str(machine.num_gpus), **values}
 
 
-def _environment(place: OnHost, layout: Layout) -> dict[str, str]:
+def _environment(location: OnHost, layout: Layout) -> dict[str, str]:
     """What the machine's supervisord hands to programs, without secrets, with the caller's terminal."""
     try:
-        raw = Path(f"/proc/{place.pid}/environ").read_bytes()
+        raw = Path(f"/proc/{location.pid}/environ").read_bytes()
     except OSError as e:
         raise EmpError(
-            f"cannot read the environment of the machine's supervisord (pid {place.pid}): {e.strerror}",
+            f"cannot read the environment of the machine's supervisord (pid {location.pid}): {e.strerror}",
             hint="run as the user who applied this fleet",
         ) from e
     inherited = dict(v.split("=", 1) for v in os.fsdecode(raw).split("\0") if "=" in v)
@@ -81,8 +81,8 @@ def _environment(place: OnHost, layout: Layout) -> dict[str, str]:
     return {
         **without_secrets(inherited, names=names, values=values),
         **ours,
-        **_plain(place.machine),
-        **_json(place.home / "env.json"),
+        **_plain(location.machine),
+        **_json(location.home / "env.json"),
     }
 
 

@@ -41,7 +41,7 @@ class InContainer:
     container_id: str
 
 
-Place = OnHost | InContainer
+Location = OnHost | InContainer
 
 
 class NotRunning(EmpError):
@@ -52,7 +52,7 @@ class OutOfReach(EmpError):
     """The machine is a box of its own: it comes to us, and we cannot go to it."""
 
 
-async def find(layout: Layout, name: str) -> Place:
+async def find(layout: Layout, name: str) -> Location:
     """Where machine `name` runs. Raises UsageError when there is none, Unreachable when its Docker host is away,
     NotRunning, OutOfReach.
     """

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 
 from emp_orch.control.host import generation as generations
-from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.upkeep.script_keeper import ScriptKeeper
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import RuntimeKind
@@ -62,7 +62,7 @@ class LoginKeeper:
         r: Client,
         keys: Keys,
         logins: MachineLogins,
-        lead: Lead,
+        election: LeaderElection,
         scripts: ScriptKeeper,
         *,
         name: str,
@@ -72,7 +72,7 @@ class LoginKeeper:
         self._r = r
         self._keys = keys
         self._logins = logins
-        self._lead = lead
+        self._election = election
         self._scripts = scripts
         self._name = name
         self._generation = generation
@@ -111,7 +111,7 @@ class LoginKeeper:
 
     async def _look(self) -> bool:
         generation = self._generation()
-        if self._lead.mandate is None or generation is None:
+        if self._election.mandate is None or generation is None:
             self._granted.clear()  # another leader may have made others
             return True
         there = await users.granted(self._r, self._keys, self._name)

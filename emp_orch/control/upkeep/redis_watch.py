@@ -48,7 +48,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     count: Count
 
 
-def place_of(settings: Settings) -> str:
+def server_of(settings: Settings) -> str:
     """Which Redis holds the jobs, whatever port an embedded one has."""
     return f"{'embedded' if settings.embedded else address(settings.redis_url)} {settings.prefix}"
 
@@ -63,7 +63,7 @@ class RedisWatch:
         self._losses = Losses(r, keys, settings.fleet)
         self._places = Positions(r, keys)
         self._path = layout.counted
-        self._place = place_of(settings)
+        self._place = server_of(settings)
         self._write = write
         self._before = self._kept()
         self._saved: Count | None = None

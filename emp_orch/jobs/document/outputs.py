@@ -76,7 +76,7 @@ def url_holds_login(url: str) -> bool:
     return bool(at) and ":" in user
 
 
-def place_of(output: Recorded) -> tuple[str, str] | None:
+def location_of(output: Recorded) -> tuple[str, str] | None:
     """Run and file of a recorded output; None when the record is not one that a save makes."""
     run, separator, file = output.path.partition("/")
     fits = separator and is_safe_id(run) and is_safe_name(file)

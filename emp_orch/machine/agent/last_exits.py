@@ -36,7 +36,7 @@ log = logging.getLogger("agent")
 
 
 class LastExits:
-    """Keeps `programs.last_ends`. One agent's, on its loop: each look reads a few kilobytes."""
+    """Keeps `programs.last_exits`. One agent's, on its loop: each look reads a few kilobytes."""
 
     def __init__(self, folder: MachineFolder, programs: Programs) -> None:
         self._folder = folder

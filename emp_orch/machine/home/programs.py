@@ -20,7 +20,7 @@ END_TOLD_MS = 600_000
 class Programs:
     """The programs' reports. `offset_ms` turns this host's clock into Redis' (0 until Redis was heard).
 
-    `ends_ms` are the unasked ends of each, `last_ends` how the last of them came, by this host's clock.
+    `ends_ms` are the unasked ends of each, `last_exits` how the last of them came, by this host's clock.
     """
 
     def __init__(self) -> None:

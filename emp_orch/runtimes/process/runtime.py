@@ -84,7 +84,7 @@ class ProcessRuntime:
         except OSError as e:
             raise EmpError(f"cannot make {e.filename}: {e.strerror}", hint="check who owns the fleet's folder") from e
         with locked(root / ".lock"):
-            if _lives(root):
+            if _is_alive(root):
                 return
             end_left(root, self._mark(machine.id))
             self._write_secrets(machine, secrets, command_key)
@@ -112,7 +112,7 @@ class ProcessRuntime:
         size = size_of(log)
         child = spawn_daemon(argv, log=log, env=environment, cwd=root, timeout_s=START_TIMEOUT_S)
         self._children[machine_id] = child
-        if not _lives(root):
+        if not _is_alive(root):
             said = said_since(log, size, secrets_in(root / "secrets.json"))
             words = f"; last words: {said[-1]}" if said else ""
             raise EmpError(f"machine {machine_id} did not start (exit {child.poll()}){words}", hint=f"see {log}")
@@ -153,7 +153,7 @@ class ProcessRuntime:
         if who is not None and alive(who):
             await end_machine(root, who)
         # A drain takes long: what somebody started here meanwhile is another life, and not what was to be stopped.
-        again = partial(_lives_again, root, who)
+        again = partial(_is_alive_again, root, who)
         await asyncio.to_thread(end_left, root, self._mark(machine_id), unless=again)
         child = self._children.pop(machine_id, None)
         if child is not None:
@@ -203,12 +203,12 @@ def _delete(root: Path) -> None:
         raise EmpError(f"cannot remove {e.filename}: {e.strerror}", hint="check who owns the fleet's folder") from e
 
 
-def _lives(root: Path) -> bool:
+def _is_alive(root: Path) -> bool:
     who = recorded(root / "run" / "supervisord")
     return who is not None and alive(who)
 
 
-def _lives_again(root: Path, before: ProcessIdentity | None) -> bool:
+def _is_alive_again(root: Path, before: ProcessIdentity | None) -> bool:
     """Whether another supervisord lives here than `before`. It records itself before it starts a program."""
     now = recorded(root / "run" / "supervisord")
     return now is not None and now != before and alive(now)

@@ -106,14 +106,14 @@ def _ms(line: re.Match[str]) -> int:
     return int(time.mktime(time.strptime(line["at"], "%Y-%m-%d %H:%M:%S"))) * 1000 + int(line["ms"])
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class LogPosition(Struct, frozen=True, kw_only=True):
     """Where a log ended once; the default is before its first line."""
 
     inode: int = 0
     size: int = 0
 
 
-class LeftLine(Struct, frozen=True, kw_only=True):
+class LeftoverLine(Struct, frozen=True, kw_only=True):
     """What a program had left, which supervisord then ended: `count` processes, the first of them by name."""
 
     program: str
@@ -121,20 +121,22 @@ class LeftLine(Struct, frozen=True, kw_only=True):
     processes: tuple[Process, ...]
 
 
-def place_of(log: Path) -> Place:
+def log_end(log: Path) -> LogPosition:
     try:
         there = log.stat()
     except OSError:
-        return Place()
-    return Place(inode=there.st_ino, size=there.st_size)
+        return LogPosition()
+    return LogPosition(inode=there.st_ino, size=there.st_size)
 
 
-def left_since(log: Path, place: Place) -> list[LeftLine]:
+def leftovers_since(log: Path, place: LogPosition) -> list[LeftoverLine]:
     """What supervisord says since `place` that it ended beside programs. Blocks for a moment."""
     older = log.with_name(f"{log.name}.1")
-    text = _since(older, place) + _since(log, Place()) if place_of(older).inode == place.inode else _since(log, place)
+    text = (
+        _since(older, place) + _since(log, LogPosition()) if log_end(older).inode == place.inode else _since(log, place)
+    )
     return [
-        LeftLine(
+        LeftoverLine(
             program=line["program"] or "",
             count=int(line["count"]),
             processes=tuple(Process(name=p["name"], pid=int(p["pid"])) for p in _NAMED.finditer(line["names"])),
@@ -143,9 +145,9 @@ def left_since(log: Path, place: Place) -> list[LeftLine]:
     ]
 
 
-def _since(path: Path, place: Place) -> str:
+def _since(path: Path, place: LogPosition) -> str:
     """What stands in `path` after `place`, at most WINDOW of it."""
-    start = place.size if place_of(path).inode == place.inode else 0
+    start = place.size if log_end(path).inode == place.inode else 0
     try:
         with path.open("rb") as file:
             file.seek(max(start, path.stat().st_size - WINDOW))

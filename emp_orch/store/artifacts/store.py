@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from emp_orch.errors import EmpError
 from emp_orch.jobs.document.model import Output
-from emp_orch.jobs.document.outputs import is_safe_id, place_of
+from emp_orch.jobs.document.outputs import is_safe_id, location_of
 from emp_orch.store.artifacts.run import RunFolder, Writing
 from emp_orch.store.artifacts.url import (
     BadArtifactsUrl,
@@ -298,7 +298,7 @@ class Artifacts:
             raise CannotStore("it gives back other bytes than were written", retryable=True)
 
     def _checked(self, job_id: str, output: Output) -> tuple[str, str]:
-        place = place_of(output)
+        place = location_of(output)
         if place is None or not is_safe_id(job_id):
             raise NoSuchArtifact(f"the record of {output.name!r} of job {job_id!r} is damaged: {output.path!r}")
         return place

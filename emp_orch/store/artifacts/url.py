@@ -9,7 +9,7 @@ from typing import Any
 
 from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.images import STORES, way_to_store
-from emp_orch.jobs.document.outputs import Recorded, is_safe_id, place_of, url_holds_login
+from emp_orch.jobs.document.outputs import Recorded, is_safe_id, location_of, url_holds_login
 
 # How often s3fs begins anew what botocore has given up after some tries; its own five are minutes of silence.
 S3_TRIES = 2
@@ -43,7 +43,7 @@ def local_url(folder: Path) -> str:
 def local_path(url: str, job_id: str, output: Recorded) -> str | None:
     """Where an output of the store at `url` is on this host; None for a far store or a damaged record."""
     folder = url.partition("://")[2]
-    if not is_local(url) or not is_safe_id(job_id) or place_of(output) is None:
+    if not is_local(url) or not is_safe_id(job_id) or location_of(output) is None:
         return None
     return f"{os.path.normpath(folder)}/{job_id}/{output.path}"
 

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from emp_orch import settings
-from emp_orch.control.jobs.upkeep import JobCare
+from emp_orch.control.jobs.upkeep import JobUpkeep
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.jobs.document.model import Job
 from emp_orch.jobs.document.states import ENDED, JobStatus
@@ -46,7 +46,7 @@ async def care(r: Client, programs: Fleet) -> None:
     """Lost jobs are looked after as the reconciler does it; for ever."""
     declared = programs.declared
     async with asyncio.TaskGroup() as group:
-        caring = JobCare(r, KEYS, Artifacts(programs.artifacts), group, _unwritten)
+        caring = JobUpkeep(r, KEYS, Artifacts(programs.artifacts), group, _unwritten)
         while True:
             try:
                 await caring.sweep(declared, lambda: None)  # nobody else cares for them

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.store.fleet.leader import Mandate, NotLeader
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
@@ -18,7 +18,7 @@ KEYS = Keys("lead:")
 ONE, TWO = "elsewhere:1:1", "elsewhere:2:2"
 
 
-async def _leading(lead: Lead) -> Mandate:
+async def _leading(lead: LeaderElection) -> Mandate:
     mandate = await lead.take()
     assert mandate is not None
     return mandate
@@ -26,7 +26,7 @@ async def _leading(lead: Lead) -> Mandate:
 
 async def test_the_lease_is_kept_beside_the_work(r: Client) -> None:
     """An interval may be longer than the lease."""
-    one, two = Lead(r, KEYS, "f", ONE, lease_s=1.0), Lead(r, KEYS, "f", TWO, lease_s=1.0)
+    one, two = LeaderElection(r, KEYS, "f", ONE, lease_s=1.0), LeaderElection(r, KEYS, "f", TWO, lease_s=1.0)
     mandate = await _leading(one)
     over_ms = await time_ms(r) + 2_500
     keeping = asyncio.create_task(one.keep())
@@ -48,7 +48,7 @@ async def test_the_lease_is_kept_beside_the_work(r: Client) -> None:
 
 
 async def test_who_stands_by_looks_when_the_lease_would_end(r: Client) -> None:
-    one, two = Lead(r, KEYS, "f", ONE, lease_s=5.0), Lead(r, KEYS, "f", TWO)
+    one, two = LeaderElection(r, KEYS, "f", ONE, lease_s=5.0), LeaderElection(r, KEYS, "f", TWO)
     await _leading(one)
     assert one.wait_s(60.0) == 60.0
     assert await two.take() is None
@@ -58,7 +58,7 @@ async def test_who_stands_by_looks_when_the_lease_would_end(r: Client) -> None:
 
 async def test_who_leads_is_said_once(r: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "reconcile")
-    one, two = Lead(r, KEYS, "f", ONE), Lead(r, KEYS, "f", TWO)
+    one, two = LeaderElection(r, KEYS, "f", ONE), LeaderElection(r, KEYS, "f", TWO)
     await _leading(one)
     for _ in range(3):
         await two.take()

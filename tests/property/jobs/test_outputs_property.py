@@ -14,7 +14,7 @@ from emp_orch.jobs.document.outputs import (
     MAX_NAME_BYTES,
     is_safe_id,
     is_safe_name,
-    place_of,
+    location_of,
     safe_content_type,
     safe_name,
     unique_name,
@@ -66,7 +66,7 @@ def test_a_content_type_fits_into_a_header(text: str) -> None:
 @given(TEXT | st.tuples(TEXT, TEXT).map("/".join) | st.tuples(st.just("1-ab"), TEXT).map("/".join))
 def test_a_record_leads_into_its_run_or_nowhere(path: str) -> None:
     output = Output(name="a", content_type="text/plain", size=1, sha256="0" * 64, path=path)
-    place = place_of(output)
+    place = location_of(output)
     if place is not None:
         run, file = place
         assert is_safe_id(run) and f"{run}/{file}" == path

@@ -18,7 +18,7 @@ from emp_orch.api.app import build_app, build_context, parts_of
 from emp_orch.api.context import Context
 from emp_orch.api.routes import ROUTES
 from emp_orch.control.host.generation import keep
-from emp_orch.control.leader.leadership import Lead
+from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.reconciler.daemon import built
 from emp_orch.control.reconciler.loop import Loop
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
@@ -168,7 +168,7 @@ class World:
         """The reconciler and the API, as their daemons build them."""
         self.ctx: Context = build_context(self.settings, self.layout, client(self.url, most=7, tolerant=True))
         r = client(self.url, most=3)
-        lead = Lead(r, self.keys, FLEET, "elsewhere:2:2")
+        election = LeaderElection(r, self.keys, FLEET, "elsewhere:2:2")
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(r.aclose)
             stack.push_async_callback(self.ctx.redis.aclose)
@@ -178,7 +178,7 @@ class World:
             self.session = await stack.enter_async_context(aiohttp.ClientSession(base_url=api.url))
             group = await stack.enter_async_context(asyncio.TaskGroup())
             reconciler, backend = built(
-                r, self.keys, self.layout, self.settings, lead, group, wake=lambda: self.loop.wake()
+                r, self.keys, self.layout, self.settings, election, group, wake=lambda: self.loop.wake()
             )
             tick = reconciler.tick
 
@@ -189,7 +189,7 @@ class World:
 
             reconciler.tick = counted  # type: ignore[method-assign]
             self.backend, self.reconciler = backend, reconciler
-            self.loop = Loop(r, self.keys, reconciler, backend, lead)
+            self.loop = Loop(r, self.keys, reconciler, backend, election)
             parts = [*self.loop.parts(), *(part() for _, part in parts_of(self.ctx)[:-1]), self._beat()]
             self.tasks = [group.create_task(part) for part in parts]
             try:

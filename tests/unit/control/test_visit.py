@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from emp_orch.cli.commands.exec import exec_
-from emp_orch.control.status.exec import visit, without_secrets
+from emp_orch.control.status.exec import exec_call, without_secrets
 from emp_orch.control.status.whereabouts import InContainer
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model.fleet import SecretRef
@@ -53,7 +53,7 @@ def test_a_container_is_reached_through_its_engine(tmp_path: Path, terminal: boo
     place = InContainer(
         machine=structs.replace(machine("m", num_gpus=3), env=env), engine=Engine(address), container_id="c0ffee"
     )
-    wanted = visit(Layout(tmp_path), place, ("ls", "-l", "; rm"), terminal=terminal)
+    wanted = exec_call(Layout(tmp_path), place, ("ls", "-l", "; rm"), terminal=terminal)
     assert wanted.argv == (
         *(docker, "-H", "tcp://a.example.com:2376"),
         *("--tlsverify", "--tlscacert", "/t/ca.pem", "--tlscert", "/t/c.pem", "--tlskey", "/t/k.pem"),

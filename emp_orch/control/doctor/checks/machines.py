@@ -156,7 +156,7 @@ def _boot_events(facts: Facts) -> Iterator[Problem]:
 def _programs(facts: Facts) -> Iterator[Problem]:
     """Each program does what it is there for. Workers have a check of their own."""
     for machine_id, machine in facts.desired.items():
-        if facts.machine_lives(machine_id):
+        if facts.machine_is_alive(machine_id):
             for program in machine.programs:
                 if program.kind is not ProgramKind.WORKER:
                     yield from program_problem(facts, machine, program)
@@ -308,7 +308,7 @@ def _fine_apart(facts: Facts) -> str:
 
 def running(facts: Facts) -> list[MachineId]:
     """The desired machines that live."""
-    return [i for i in facts.desired if facts.machine_lives(i)]
+    return [i for i in facts.desired if facts.machine_is_alive(i)]
 
 
 def reporting(facts: Facts) -> list[tuple[MachineId, SeenMachine]]:

@@ -117,7 +117,7 @@ def _locks(facts: Facts) -> Iterator[Problem]:
         if who is None:
             continue
         age_ms = facts.now_ms - started_ms(who)
-        if age_ms > START_MS and not facts.machine_lives(machine_id):
+        if age_ms > START_MS and not facts.machine_is_alive(machine_id):
             yield Problem(
                 what=f"process {pid} holds the lock of {machine_id}, which does not run: its start hangs",
                 fix="emp down, then emp apply; emp logs reconcile",

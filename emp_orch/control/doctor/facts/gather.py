@@ -124,7 +124,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     def store_settings(self) -> Settings | Unknown:
         return _of_store(self.settings, self.wanted)
 
-    def machine_lives(self, machine_id: str) -> bool:
+    def machine_is_alive(self, machine_id: str) -> bool:
         instance = self.instances.get(MachineId(machine_id))
         return instance is not None and instance.state is InstanceState.RUNNING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emp_orch.fleet.drift.leftovers import Left, Process, told
-from emp_orch.runtimes.process.supervisor_log import last_end, left_since, place_of
+from emp_orch.runtimes.process.supervisor_log import last_end, leftovers_since, log_end
 
 NOON = "2026-11-29 12:00:00,001 INFO"
 LOG = f"""\
@@ -20,11 +20,11 @@ LOG = f"""\
 def test_the_log_tells_since_a_place(tmp_path: Path) -> None:
     log = tmp_path / "machine-a.log"
     log.write_text(LOG)
-    begun = place_of(log)
-    assert left_since(log, begun) == []
+    begun = log_end(log)
+    assert leftovers_since(log, begun) == []
     with log.open("a") as file:
         file.write(LOG)
-    first, late, rest = left_since(log, begun)
+    first, late, rest = leftovers_since(log, begun)
     assert (first.program, first.count, late.processes) == ("comfyui-gpu0", 7, (Process(name="late", pid=130),))
     assert [(p.name, p.pid) for p in first.processes[:3]] == [("python3", 123), ("sh", 124), ("nginx: a, b (c)", 9)]
     assert first.processes[-1] == Process(name="y", pid=2)
@@ -34,13 +34,13 @@ def test_the_log_tells_since_a_place(tmp_path: Path) -> None:
 def test_a_log_that_was_rotated_meanwhile_tells_all(tmp_path: Path) -> None:
     log = tmp_path / "machine-a.log"
     log.write_text(LOG)
-    begun = place_of(log)
+    begun = log_end(log)
     with log.open("a") as file:
         file.write(f"{NOON} left: 'a' with pid 7: 1 process: x (1)\n")
     log.rename(tmp_path / "machine-a.log.1")
     log.write_text(f"{NOON} left: 'b' with pid 8: 1 process: y (2)\n")
-    assert [line.program for line in left_since(log, begun)] == ["a", "b"]
-    assert [line.program for line in left_since(tmp_path / "none.log", place_of(tmp_path / "none.log"))] == []
+    assert [line.program for line in leftovers_since(log, begun)] == ["a", "b"]
+    assert [line.program for line in leftovers_since(tmp_path / "none.log", log_end(tmp_path / "none.log"))] == []
 
 
 def test_an_unasked_end_has_all_that_was_left(tmp_path: Path) -> None:
