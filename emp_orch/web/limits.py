@@ -8,4 +8,4 @@ STALL_S = 60.0
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 # Who waits for a message wakes as often as this, to see whether its connection lives.
-POLL_S = 10.0
+MESSAGE_POLL_S = 10.0

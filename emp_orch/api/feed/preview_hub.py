@@ -16,7 +16,7 @@ from emp_orch.store.artifacts.previews import read
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.web.errors import Refused
-from emp_orch.web.limits import POLL_S
+from emp_orch.web.limits import MESSAGE_POLL_S
 
 log = logging.getLogger(__name__)
 
@@ -130,5 +130,5 @@ class PreviewHub:
 
 
 async def _message(channel: PubSub) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = await channel.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
+    found: dict[str, Any] | None = await channel.get_message(ignore_subscribe_messages=True, timeout=MESSAGE_POLL_S)
     return found

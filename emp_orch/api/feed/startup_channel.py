@@ -11,7 +11,7 @@ import msgspec
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys
-from emp_orch.web.limits import POLL_S, RETRY_FIRST_S, RETRY_MAX_S
+from emp_orch.web.limits import MESSAGE_POLL_S, RETRY_FIRST_S, RETRY_MAX_S
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class StartupChannel:
                 async with self._r.pubsub() as channel:
                     await channel.subscribe(self._channel)
                     while True:
-                        message = await channel.get_message(timeout=POLL_S)
+                        message = await channel.get_message(timeout=MESSAGE_POLL_S)
                         delay_s = RETRY_FIRST_S
                         self._note(message)
             except TRANSIENT as e:

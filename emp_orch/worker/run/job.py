@@ -7,34 +7,29 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from emp_orch.connectors import sanitise
-from emp_orch.connectors.base import Connector, Recovers, Run, RunFailed, Sink
+from emp_orch.connectors.base import Recovers, Run, RunFailed, Sink
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.connectors.secrecy import kept_out_of_the_log
-from emp_orch.jobs.document.model import Crash, JobError, Output, Progress, Result
+from emp_orch.jobs.document.model import JobError, Output, Progress, Result
 from emp_orch.jobs.document.secrets import Redaction, Secrets, forgotten
-from emp_orch.jobs.matching.offers import Needs
 from emp_orch.jobs.outcome.retry import Cause
-from emp_orch.store.artifacts.previews import Previews
 from emp_orch.store.artifacts.store import CannotStore
-from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef
-from emp_orch.store.redis.client import redacted, within
+from emp_orch.store.queue.claim import Claims, Lease
+from emp_orch.store.redis.client import within
 from emp_orch.worker.away import AWAY
-from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.config import WorkerConfig
 from emp_orch.worker.files.input_urls import CannotFetch
-from emp_orch.worker.files.inputs import Inputs
-from emp_orch.worker.files.store import Saves
 from emp_orch.worker.limits import INTERRUPT_S
 from emp_orch.worker.run import full_disk
+from emp_orch.worker.run.assignment import Assignment
+from emp_orch.worker.run.outcome import Cancelled, Done, Lost, NotDone, Outcome
 from emp_orch.worker.run.preview import Showing
 from emp_orch.worker.run.service_exits import TOLD_S, ServiceEnd, ServiceEnds
 
@@ -47,41 +42,6 @@ PROGRESS_EVERY_S = 0.25
 RETRY_S = 0.5
 # How long a run waits at most until its id is on its way to Redis: an id before it may still be.
 SENT_S = 1.0
-
-
-class Done(Struct, frozen=True, kw_only=True):
-    result: Result
-
-
-class NotDone(Struct, frozen=True, kw_only=True):
-    """`crash`: the service ended during the run, and nobody else can have done it. `unsaved`: what it made could not be
-    saved.
-    """
-
-    cause: Cause
-    error: JobError
-    crash: Crash | None = None
-    unsaved: bool = False
-
-
-class Cancelled(Struct, frozen=True, kw_only=True):
-    """The run was stopped because someone asked for it. `reason`: what is to be said of that."""
-
-    reason: str = ""
-
-
-class Lost(Struct, frozen=True, kw_only=True):
-    """The lease is gone: the job is another's, or ended; nothing is to be recorded."""
-
-
-class Lacks(Struct, frozen=True, kw_only=True):
-    """The job needs what this worker's service does not have: it was not run, and is for others."""
-
-    needs: Needs
-    reason: str
-
-
-Outcome = Done | NotDone | Cancelled | Lost | Lacks
 
 
 class Stop(StrEnum):
@@ -105,30 +65,6 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
                 return await call()
         except AWAY:
             await asyncio.sleep(RETRY_S)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """One claim, the connector it runs on with its binding, where its inputs come from and its outputs go.
-
-    `machine`: the folder of the worker's machine, where word of a service's end is left. `earlier`: a run of this job
-    whose end nobody recorded; what became of it is asked before the job is run again. `folders`: where the service and
-    the worker write, as far as that is of this host.
-    """
-
-    claim: Claimed
-    connector: Connector
-    binding: ServiceBinding
-    artifacts: Saves
-    earlier: RunRef | None = None
-    machine: Path | None = None
-    previews: Previews | None = None
-    inputs: Inputs | None = None
-    folders: tuple[Path, ...] = ()
-
-    def named(self, ref: str) -> RunRef:
-        """What is recorded of a run that the service calls `ref`; a login in the URL is not."""
-        return RunRef(connector=self.binding.connector, url=redacted(self.binding.url), ref=ref)
 
 
 class _Noting:

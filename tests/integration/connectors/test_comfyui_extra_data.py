@@ -23,7 +23,9 @@ from emp_orch.store.queue.claim import Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
-from emp_orch.worker.run.job import Assignment, JobRun, NotDone
+from emp_orch.worker.run.assignment import Assignment
+from emp_orch.worker.run.job import JobRun
+from emp_orch.worker.run.outcome import NotDone
 from support.redis.server import job, until
 from support.worker.config import CONFIG
 from support.worker.connector import serving

@@ -23,7 +23,9 @@ from emp_orch.store.queue.claim import Adopted, Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding
-from emp_orch.worker.run.job import Assignment, Done, JobRun, Lost, NotDone
+from emp_orch.worker.run.assignment import Assignment
+from emp_orch.worker.run.job import JobRun
+from emp_orch.worker.run.outcome import Done, Lost, NotDone
 from support.redis.server import Server, eventually, job, until
 from support.worker.config import CONFIG
 from support.worker.connector import job_of, serving

@@ -21,7 +21,9 @@ from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.run.job import Assignment, Done, JobRun, NotDone, Outcome
+from emp_orch.worker.run.assignment import Assignment
+from emp_orch.worker.run.job import JobRun
+from emp_orch.worker.run.outcome import Done, NotDone, Outcome
 from support.redis.server import job
 from support.worker.processes import KEYS
 

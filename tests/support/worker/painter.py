@@ -16,7 +16,9 @@ from emp_orch.store.artifacts.store import Artifacts, local_url
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
-from emp_orch.worker.run.job import Assignment, Done, JobRun
+from emp_orch.worker.run.assignment import Assignment
+from emp_orch.worker.run.job import JobRun
+from emp_orch.worker.run.outcome import Done
 from support.http.stack import Producer
 from support.redis.server import job
 
