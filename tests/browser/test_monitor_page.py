@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -171,8 +172,8 @@ async def test_markup_from_machines_stays_text(watched: Watched, http_stack: Sta
     await populate(producer)
     await producer.worker("m1", 0, detail=evil, connector=ConnectorStatus.ERROR, job=evil)
     fatal = ProgramReport(state=ProgramState.FATAL, detail=evil)
-    await producer.machine(fleet_of("m1"), "m1", **{evil: fatal})
-    report = (await producer.redis.hget("machines", "m1")) or ""
+    await producer.machine(fleet_of("m1"), "m1", **cast(Any, {evil: fatal}))
+    report = str(await producer.redis.hget("machines", "m1"))
     await producer.redis.hset("machines", evil, report.replace('"m1"', f'"{evil}"', 1))
     await producer.redis.zadd("machines:seen", {evil: 1})
     await producer.status(await producer.drift(evil, evil, cause=evil, observed=evil, desired=evil, origin=evil))

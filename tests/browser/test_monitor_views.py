@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any, cast
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -301,7 +302,7 @@ async def test_markup_is_text_in_every_view(watched: Watched, http_stack: Stack,
     await producer.worker("m1", 0, detail=EVIL, connector=ConnectorStatus.ERROR, job=EVIL)
     end = ProgramEnd(at_ms=1, exit_status=3, lines=(EVIL, EVIL))
     fatal = ProgramReport(state=ProgramState.FATAL, detail=EVIL, port_taken_by=EVIL, last_end=end)
-    await producer.machine(fleet_of("m1"), "m1", **{EVIL: fatal})
+    await producer.machine(fleet_of("m1"), "m1", **cast(Any, {EVIL: fatal}))
     report = json.loads((await producer.redis.hget("machines", "m1")) or "{}")
     report.update(machine_id=EVIL, host=EVIL, agent_version=EVIL, error=EVIL)
     await producer.redis.hset("machines", EVIL, json.dumps(report))
@@ -363,7 +364,7 @@ async def test_a_thousand_machines_are_not_all_drawn(watched: Watched, http_stac
     fleet = fleet_of(*names, num_gpus=2)
     await producer.apply(fleet)
     await producer.machine(fleet, names[0])
-    report = (await producer.redis.hget("machines", names[0])) or ""
+    report = str(await producer.redis.hget("machines", names[0]))
     await producer.redis.hset("machines", mapping={n: report.replace(f'"{names[0]}"', f'"{n}"', 1) for n in names})
     now = int((await producer.redis.time())[0]) * 1000
     await producer.redis.zadd("machines:seen", dict.fromkeys(names, now))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from emp_orch.images import CONTROL_IMAGE
-from emp_orch.runtimes.compose.runtime import folder_digest
+from emp_orch.runtimes.compose.folder import folder_digest
 from support.docker.engine import BASE, Engine, emp_images
 from support.stack.stack import Stack, until
 

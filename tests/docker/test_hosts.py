@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def store_and_redis(root: Path, host: str, ports: tuple[int, int]) -> Iterator[N
     files = ["-i", host, "-p", str(ports[1]), "-d", str(root / "files"), "-w"]
     with running("redis-server", *redis, "--dir", str(root)), running(sys.executable, "-m", "pyftpdlib", *files):
         for port in ports:
-            until(f"who listens on {port}", lambda port=port: _listens(host, port))
+            until(f"who listens on {port}", partial(_listens, host, port))
         yield
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.values import DesiredMachine
+from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.submit import Queue
@@ -115,7 +116,9 @@ async def test_each_start_on_the_same_volume_is_a_boot_of_its_own(box: Container
             engine.docker("kill", box.id)
             engine.docker("start", box.id)
         again = await box.until(
-            lambda m: m.status is MachineStatus.READY and m.boot_id not in boots and running(m.programs["a"]),
+            lambda m: (
+                m.status is MachineStatus.READY and m.boot_id not in boots and running(m.programs[ProgramName("a")])
+            ),
             within_s=READY_S,
         )
         boots.append(again.boot_id)

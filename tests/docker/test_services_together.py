@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineStatus
 from emp_orch.store.redis.client import client
 from support.docker.engine import Engine
@@ -39,7 +40,9 @@ async def box(
 async def test_it_runs_and_says_whether_services_are_apart(box: tuple[Container, bool]) -> None:
     container, together = box
     await container.start(desired(service("a", command=("sh", "-c", READS))))
-    found = await container.until(lambda m: m.status is MachineStatus.READY and running(m.programs["a"]), within_s=90.0)
+    found = await container.until(
+        lambda m: m.status is MachineStatus.READY and running(m.programs[ProgramName("a")]), within_s=90.0
+    )
     assert ("has no Landlock, or a seccomp profile hides it" in found.together) is together
     assert (found.together == "") is not together
 

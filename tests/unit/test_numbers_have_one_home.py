@@ -107,7 +107,9 @@ def _number(value: Any) -> float:
     try:
         return seconds(value)
     except ValueError:
-        return float(size(value))
+        found = size(value)
+        assert found is not None
+        return float(found)
 
 
 def test_defaults_without_a_file_are_those_of_the_schema() -> None:

@@ -12,7 +12,18 @@ from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 
 DAEMONS = tuple(p.name for p in (*CONTROL_PROGRAMS, EMBEDDED_REDIS))
 ROLES = (*DAEMONS, MACHINE, CONTROL)
-FOR_ALL = ("PATH", "HOME", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR", "USER", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+FOR_ALL: tuple[str, ...] = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_TIME",
+    "TZ",
+    "TMPDIR",
+    "USER",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+)
 FOR_ALL = (*FOR_ALL, "PYTHONPATH", "PYTHONUNBUFFERED", "VIRTUAL_ENV", "EMP_DEBUG")
 FOR_DEVICES = (
     *OBEYED,

@@ -18,9 +18,9 @@ from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.document.model import Result
 from emp_orch.services.simulation import png
 from emp_orch.services.simulation.versions import Version
-from support.comfyui.client import Client, Make, Workflow
+from support.comfyui.client import Client, Make
 from support.comfyui.service import ComfyService, running
-from support.comfyui.workflows import a_color, color_of, first_color_of, image, node, saved, test_node
+from support.comfyui.workflows import Workflow, a_color, color_of, first_color_of, image, node, saved, test_node
 from support.redis.server import until
 from support.worker.connector import Stage, job_of
 

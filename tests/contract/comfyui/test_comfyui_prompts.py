@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from support.comfyui.client import Client, Workflow, hear
-from support.comfyui.workflows import a_color, color_of, image, node, saved, test_node
+from support.comfyui.client import Client, hear
+from support.comfyui.service import ComfyService
+from support.comfyui.workflows import Workflow, a_color, color_of, image, node, saved, test_node
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 
@@ -66,7 +67,9 @@ async def test_another_prefix_is_another_output(client: Client) -> None:
     assert record["outputs"]["2"]["images"][0]["filename"].startswith("second_")
 
 
-async def test_a_cached_file_that_is_gone_is_not_found_until_memory_is_freed(client: Client, service: object) -> None:
+async def test_a_cached_file_that_is_gone_is_not_found_until_memory_is_freed(
+    client: Client, service: ComfyService
+) -> None:
     workflow = saved(a_color(), prefix="gone")
     (file,) = (await client.run(workflow))["outputs"]["2"]["images"]
     (service.output / file["filename"]).unlink()

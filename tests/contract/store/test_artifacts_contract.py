@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,6 +158,10 @@ async def test_a_save_cancelled_twice_while_the_store_hangs_leaves_nothing(
         hangs.set()
         assert on.wait(20)
 
+    def after_a_while(write: Callable[[bytes], int], data: bytes) -> int:
+        hang()
+        return write(data)
+
     def slow_open(*args: Any, **kwargs: Any) -> Any:
         if step == "open":
             hang()
@@ -164,7 +169,7 @@ async def test_a_save_cancelled_twice_while_the_store_hangs_leaves_nothing(
         handles.append(handle)
         if step == "write":
             real_write = handle.write
-            handle = SimpleNamespace(write=lambda data: (hang(), real_write(data)), close=handle.close)
+            handle = SimpleNamespace(write=partial(after_a_while, real_write), close=handle.close)
         return handle
 
     monkeypatch.setattr(store._fs, "open", slow_open)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import exceptions as rexc
 
+from emp_orch.jobs.document.model import Job
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client, time_ms
@@ -61,5 +62,5 @@ async def test_what_a_worker_asks_takes_one_connection(one: OneLine, r: Client) 
     await Queue(r, KEYS).submit(job(id="a"))
     asked = [queue.get("a"), read_worker(one, KEYS, "w0"), Events(one, KEYS).append("x"), queue.counts()]
     found, *_ = await asyncio.gather(*asked * 1, *(queue.get("a") for _ in range(20)))
-    assert found is not None and found.id == "a"
+    assert isinstance(found, Job) and found.id == "a"
     assert [c["name"] for c in await r.client_list() if c["name"].startswith("emp:worker")] == ["emp:worker:w0"]

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis import exceptions as rexc
@@ -44,6 +45,8 @@ async def test_commands_that_go_out_together_are_answered_in_their_order(line: P
 
 
 async def test_an_error_is_its_callers_alone(line: Pipelined) -> None:
+    wrong: Any
+    right: Any
     wrong, right = await asyncio.gather(line.call("GET"), line.call("ECHO", "x"), return_exceptions=True)
     assert isinstance(wrong, rexc.ResponseError) and right == "x"
     with pytest.raises(rexc.ResponseError):
@@ -170,6 +173,7 @@ async def test_a_connection_that_is_lost_is_told_as_such_whatever_the_loop(serve
             for what in (line.call, r.execute_command):
                 await what("PING")
                 made = line._connection if what == line.call else r.connection_pool._available_connections[0]
+                assert made._writer is not None
                 transport = made._writer.transport
                 transport.abort()
                 while "closed=True" not in repr(transport):

@@ -52,7 +52,7 @@ async def test_who_follows_the_changes_sees_that_redis_was_emptied(r: Client) ->
     before = await current_seq(r, KEYS)
     await worker_writer(r, KEYS, W).write(worker(M, 0).report)
     changes = await changes_since(r, KEYS, before, stale_after_ms=10_000)
-    assert (changes.workers, changes.machines) == ({W}, frozenset())
+    assert (changes.workers, changes.machines) == (frozenset({W}), frozenset())
     assert changes.whole_since(before)
     await r.flushall()
     assert began_anew(before, await current_seq(r, KEYS))
@@ -76,7 +76,8 @@ async def test_who_was_heard_in_the_future_is_silent(r: Client, away_ms: int, si
     await r.zadd(KEYS.machines_seen, {M.id: at_ms})
     await r.zadd(KEYS.workers_seen, {W: at_ms})
     changes = await changes_since(r, KEYS, await current_seq(r, KEYS), stale_after_ms=10_000)
-    assert (changes.silent_machines, changes.silent_workers) == (({M.id}, {W}) if silent else (set(), set()))
+    expected = (frozenset({M.id}), frozenset({W})) if silent else (frozenset[str](), frozenset[str]())
+    assert (changes.silent_machines, changes.silent_workers) == expected
 
 
 @pytest.mark.parametrize("damage", ["{", "7", '{"machine_id": "m"}', "", '{"machine_id": 7}'])
@@ -88,7 +89,7 @@ async def test_a_damaged_document_is_named_and_made_whole_by_its_living_writer(r
     assert (bad.kind, bad.id) == ("machine", M.id)
     assert bad.error
     # Its writer is alive all the while, and seen to be.
-    assert bad.seen_ms == int(await r.zscore(KEYS.machines_seen, M.id))
+    assert bad.seen_ms == int(await r.zscore(KEYS.machines_seen, M.id) or 0)
     for _ in range(BEATS_PER_DOCUMENT + 1):
         await writer.write(report(M).report)
     seen = await read_reports(r, KEYS)

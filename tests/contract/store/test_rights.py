@@ -20,11 +20,11 @@ KEYS = Keys("mine:")
 @pytest.fixture
 async def admin(r: Client) -> AsyncIterator[Client]:
     yield r
-    await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
+    await r.execute_command("ACL", "DELUSER", "some")
 
 
 async def seen(admin: Client, server: Server, *rules: str) -> Lacks:
-    await admin.execute_command("ACL", "SETUSER", "some", "reset", "on", ">p/w", *rules)  # type: ignore[no-untyped-call]
+    await admin.execute_command("ACL", "SETUSER", "some", "reset", "on", ">p/w", *rules)
     url = server.url.replace("//", "//some:p%2Fw@")
     async with client(url) as r:
         return await lacking(r, KEYS, url)

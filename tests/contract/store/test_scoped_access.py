@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -110,7 +111,8 @@ async def test_its_worker_has_the_secrets_of_its_job_and_shows_pictures(r: Clien
 
 
 async def denied(r: Client) -> list[dict[str, str]]:
-    return [dict(zip(e[::2], e[1::2], strict=True)) if isinstance(e, list) else e for e in await r.acl_log()]
+    found: Any = await r.acl_log()
+    return [dict(zip(e[::2], e[1::2], strict=True)) if isinstance(e, list) else e for e in found]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,13 @@ def test_no_two_machines_share_a_user() -> None:
 
 
 def test_nor_do_fleets_of_one_name_with_other_keys_or_another_database() -> None:
-    places = [{}, {"prefix": "x:"}, {"prefix": "y:"}, {"database": 1}, {"prefix": "x:", "database": 1}]
+    places: list[dict[str, Any]] = [
+        {},
+        {"prefix": "x:"},
+        {"prefix": "y:"},
+        {"database": 1},
+        {"prefix": "x:", "database": 1},
+    ]
     names = [user_of("f", "m", **place) for place in places]
     assert len(set(names)) == len(names) and names[0] == "emp:f:m"
     assert not any(name.startswith("emp:f:") for name in names[1:])

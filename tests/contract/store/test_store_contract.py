@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -252,7 +253,8 @@ async def _send(r: Client, mandate: Mandate, seq: str, *, count: int = 1) -> Non
 
 
 async def _acks(r: Client) -> list[str]:
-    return [fields["ack"] for _, fields in await r.xrange(KEYS.acks(M))]
+    found: Any = await r.xrange(KEYS.acks(M))
+    return [fields["ack"] for _, fields in found]
 
 
 async def test_a_command_of_an_older_epoch_is_refused(r: Client) -> None:

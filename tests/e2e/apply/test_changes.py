@@ -20,7 +20,7 @@ from support.stack.stack import MACHINE, Stack, until
 def _edit(stack: Stack, **changes: object) -> None:
     """Set top-level keys, and for a machine key `machine`: keys of the default machine."""
     config = yaml.safe_load(stack.file.read_text())
-    config["machines"][MACHINE].update(changes.pop("machine", {}))  # type: ignore[call-overload]
+    config["machines"][MACHINE].update(changes.pop("machine", {}))
     config.update(changes)
     stack.file.write_text(yaml.safe_dump(config, sort_keys=False))
 

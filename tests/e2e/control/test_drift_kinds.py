@@ -15,7 +15,7 @@ import pytest
 from emp_orch.fleet.drift.kinds import Kind
 from support.stack.drift import KEYS, Lab, Sight
 
-Step = Callable[[Lab], None]
+Step = Callable[[Lab], object]
 
 
 def nothing(lab: Lab) -> None:

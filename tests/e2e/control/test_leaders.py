@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -77,13 +78,17 @@ class Fleet:
     def epoch(self) -> int:
         return int(str(self.r.get(f"fleet:{FLEET}:epoch")))
 
+    def events(self) -> list[tuple[str, dict[str, str]]]:
+        found: Any = self.r.xrange("events")
+        return list(found)
+
     def command_epochs(self) -> list[int]:
-        entries = self.r.xrange(f"machine:{MACHINE}:commands")
+        entries: Any = self.r.xrange(f"machine:{MACHINE}:commands")
         return [msgspec.json.decode(fields["command"], type=StampedCommand).epoch for _, fields in entries]
 
     def startups(self) -> int:
         """How often the machine began to start."""
-        events = [decode(entry_id, fields) for entry_id, fields in self.r.xrange("events")]
+        events = [decode(entry_id, fields) for entry_id, fields in self.events()]
         return sum(e.type == "machine_startup" and e.data["phase"] == "starting" for e in events)
 
     def identities(self) -> dict[str, ProcessIdentity]:
@@ -130,7 +135,7 @@ def test_a_leader_that_ends_in_good_order_is_followed_by_the_other(fleet: Fleet)
     fleet.first.send(signal.SIGTERM)
     until("the second leads", lambda: fleet.second.leads(fleet), within_s=TAKEOVER_S)
     assert fleet.first.process.wait() == 0
-    released = [decode(i, f) for i, f in fleet.r.xrange("events") if f["type"] == "lease_released"]
+    released = [decode(i, f) for i, f in fleet.events() if f["type"] == "lease_released"]
     assert f":{fleet.first.process.pid}:" in released[-1].data["leader"]
 
 

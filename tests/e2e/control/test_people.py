@@ -29,7 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     box = f"machines:\n  {BOX}: {{runtime: external, num_gpus: 1, services: [comfyui]}}\n"
     made.file.write_text(text.replace("machines:\n", box, 1))
     try:
-        made.up(boxes_to_join=True, PEOPLE_SECRET=SECRET)
+        made.up(True, PEOPLE_SECRET=SECRET)
         yield made
     finally:
         made.run("down")

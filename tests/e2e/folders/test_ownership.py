@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.procident import alive, identify, locked, place
+from emp_orch.lifemark import place
+from emp_orch.procident import alive, identify, locked
 from support.stack.stack import MACHINE, Stack, until
 
 
@@ -26,7 +27,7 @@ def stranger(tmp_path: Path) -> Iterator[int]:
     """A process whose name is not UTF-8, member of a process group whose leader has ended."""
     name = "имя-длиннее-15".encode()
     program = os.fsencode(tmp_path) + b"/" + name
-    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    shutil.copy(os.fsencode(shutil.which("sleep") or "/bin/sleep"), program)
     shell = subprocess.run(
         ["sh", "-c", '"$0" 600 >/dev/null 2>&1 & echo $! $$', program],
         start_new_session=True,

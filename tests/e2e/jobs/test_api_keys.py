@@ -113,7 +113,7 @@ async def test_a_running_workflow_shows_its_previews(stack: Stack) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{stack.api}/api/jobs", json={"service": "comfyui", "payload": payload}) as answer:
             job_id = (await answer.json())["job_id"]
-        pictures = []
+        pictures: list[str] = []
         async with stream(stack.monitor, f"/api/jobs/{job_id}/progress?preview=1") as reader:
             while len(pictures) < 3:
                 _, data = await reader.until(lambda e, _: e.event == "preview")

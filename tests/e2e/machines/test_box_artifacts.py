@@ -69,7 +69,7 @@ class Lab:
         self.folder = folder
 
     def up(self) -> None:
-        self.stack.up(boxes_to_join=True)
+        self.stack.up(True)
         self.box.start(self.stack.ok("machine", "join", BOX, "--plain").strip())
         self.until_in_sync()
 

@@ -45,7 +45,7 @@ def test_another_release_replaces_what_runs_the_old_one_and_nothing_else(release
     assert release.pids((*KEPT, *WORKERS, "agent")) == {**kept, **workers, "agent": agent}
     said = release.in_force()
     assert "workers  (restart)" in said and "control plane  (restart): it runs another emp" in said
-    (second,) = until("the first is deleted", lambda: found if len(found := release.packages) == 1 else None)  # type: ignore[misc]
+    (second,) = until("the first is deleted", lambda: found if len(found := release.packages) == 1 else None)
     assert second != first and release.running == {second}
     assert release.pids(KEPT) == kept
     assert stack.program("agent") != agent

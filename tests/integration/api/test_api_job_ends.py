@@ -64,7 +64,7 @@ async def job_of(api: aiohttp.ClientSession, job_id: str) -> dict[str, Any]:
         return found
 
 
-async def by_sse(url: str, job_id: str, told: Told | None = None, **headers: str) -> Told:
+async def by_sse(url: str, job_id: str, told: Told | None = None, /, **headers: str) -> Told:
     """All that the stream tells, until it ends by itself; in `told` as it comes."""
     told = [] if told is None else told
     async with stream(url, f"/api/jobs/{job_id}/progress", **headers) as reader:
@@ -247,6 +247,7 @@ async def test_a_damaged_job_ends_no_socket(stage: tuple[Stack, Bench], api: aio
             await ws.send_json({"type": "subscribe_progress", "job_id": job_id})
             assert (await ws.receive_json())["type"] == "job"
         text = await r.hget(KEYS.jobs, bad)
+        assert isinstance(text, str)
         await r.hset(KEYS.jobs, bad, text.rpartition("{")[0] + "{")
         await cancel(api, bad)
         async with asyncio.timeout(20):

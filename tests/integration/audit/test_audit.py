@@ -81,7 +81,7 @@ def test_what_metadata_says(fields: list[tuple[str, str]], said: str) -> None:
     about = Message()
     for name, value in fields:
         about[name] = value
-    assert licences.said_by(metadata._adapters.Message(about)) == said
+    assert licences.said_by(metadata._adapters.Message(about)) == said  # type: ignore[attr-defined]
 
 
 def test_what_is_unknown_or_not_allowed_is_a_fault() -> None:

@@ -432,7 +432,7 @@ async def test_waiting_for_a_file(stage: Bench) -> None:
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == sorted(f"w{n} completed" for n in range(20))
     assert "20 jobs: 20 completed" in done.stderr
-    mixed = [{"service": "simulation", "id": "m1", "payload": {"steps": 1}}]
+    mixed: list[dict[str, Any]] = [{"service": "simulation", "id": "m1", "payload": {"steps": 1}}]
     mixed += [{"service": "simulation", "id": "m2", "payload": {"fail": "no"}, "max_retries": 0}]
     done = await run(stage.folder, "submit", "-f", "-", "--wait", "--json", stdin=lines(*mixed))
     told = {found["job_id"]: found["status"] for found in map(json.loads, done.stdout.splitlines())}

@@ -395,7 +395,9 @@ async def test_a_drain_waits_for_the_workers(http_stack: Stack, producer: Produc
             return "busy with job job-7" in waiting.text
 
         await eventually(waits, "the drain says who is busy with what")
-        gone = {name: ProgramReport(state=ProgramState.STOPPED) for name in ("redis_worker_gpu0", "redis_worker_gpu1")}
+        gone: dict[str, Any] = {
+            name: ProgramReport(state=ProgramState.STOPPED) for name in ("redis_worker_gpu0", "redis_worker_gpu1")
+        }
         await producer.machine(fleet, "m1", **gone)
         for gpu in (0, 1):
             await forget_worker(producer.redis, producer.keys, f"m1-worker-{gpu}", seen_ms=None)

@@ -75,7 +75,7 @@ def body(wanted: list[dict[str, Any]]) -> io.BytesIO:
 
 
 async def queued(r: Client, keys: Keys = KEYS) -> list[str]:
-    return list(await r.hkeys(keys.jobs))
+    return [str(key) for key in await r.hkeys(keys.jobs)]
 
 
 async def test_a_file_that_is_refused_in_the_middle_goes_on_where_it_stopped(r: Client, folder: Path) -> None:

@@ -70,7 +70,7 @@ def two_slots(tmp_path: Path, *folders: str) -> Iterator[list[str]]:
             daemons.append(Daemon(tmp_path, f"slot-{slot}", *argv))
             urls.append(f"http://127.0.0.1:{port}")
         for daemon in daemons:
-            eventually(lambda d=daemon: "simulation serves" in d.log)
+            eventually(lambda d=daemon: "simulation serves" in d.log)  # type: ignore[misc]
         yield urls
     finally:
         for daemon in daemons:
@@ -79,7 +79,8 @@ def two_slots(tmp_path: Path, *folders: str) -> Iterator[list[str]]:
 
 async def wrong_ones(stage: Stage, urls: list[str], jobs: int = JOBS) -> list[str]:
     """Run `jobs` jobs, as many at once as there are slots; the artifacts that are not their job's."""
-    numbers, wrong, seen = iter(range(jobs)), [], 0
+    numbers, seen = iter(range(jobs)), 0
+    wrong: list[str] = []
 
     async def slot(url: str) -> None:
         nonlocal seen
@@ -115,7 +116,8 @@ async def test_without_marks_the_race_is_there(tmp_path: Path, monkeypatch: pyte
         try:
             wrong = await wrong_ones(stage, urls)
         except RunFailed as e:
-            wrong = [e]  # a file was written over while it was served, and the rest never came: the race, too
+            # A file was written over while it was served, and the rest never came: the race, too.
+            wrong = [repr(e)]
         assert wrong != []
 
 

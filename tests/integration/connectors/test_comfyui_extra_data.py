@@ -34,7 +34,7 @@ from support.worker.processes import KEYS, at
 
 CANARY = "comfyui-77e1c0a9d3"
 FLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
-PAYLOAD = {
+PAYLOAD: dict[str, Any] = {
     "workflow": FLOW,
     "extra_data": {"preview_method": "taesd", "extra_pnginfo": {"a": 1}, "api_key_comfy_org": CANARY},
 }

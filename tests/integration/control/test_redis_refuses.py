@@ -110,12 +110,12 @@ async def test_one_that_only_answers_is_named_by_who_only_looks(r: Client, serve
     assert "is a read-only replica; let redis.url lead to the primary" in await looked_at(fleet)
     await drop_idle(r)
     await r.replicaof("NO", "ONE")
-    await r.execute_command("ACL", "SETUSER", "some", "reset", "on", ">secret", "~*", "&*", "+@all", "-set")  # type: ignore[no-untyped-call]
+    await r.execute_command("ACL", "SETUSER", "some", "reset", "on", ">secret", "~*", "&*", "+@all", "-set")
     try:
         theirs = msgspec.structs.replace(fleet, redis_url=server.url.replace("//", "//some:secret@"))
         assert "does not let its user run the command SET (NOPERM); docs/redis.md" in await looked_at(theirs)
     finally:
-        await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
+        await r.execute_command("ACL", "DELUSER", "some")
     assert await looked_at(fleet) == "" and await r.dbsize() == before, "nothing was written"
 
 
@@ -143,7 +143,7 @@ async def test_one_that_evicts(r: Client, fleet: Settings) -> None:
 
 async def test_rights_that_are_missing(r: Client, fleet: Settings, server: Server) -> None:
     async def as_one(*rules: str) -> Settings:
-        await r.execute_command("ACL", "SETUSER", "some", "reset", "on", ">secret", *rules)  # type: ignore[no-untyped-call]
+        await r.execute_command("ACL", "SETUSER", "some", "reset", "on", ">secret", *rules)
         return msgspec.structs.replace(fleet, redis_url=server.url.replace("//", "//some:secret@"))
 
     try:
@@ -167,17 +167,18 @@ async def test_rights_that_are_missing(r: Client, fleet: Settings, server: Serve
         _, said, _ = await refused(msgspec.structs.replace(fleet, redis_url=server.url.replace("//", "//some:wrong@")))
         assert "refused the login" in said
     finally:
-        await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
+        await r.execute_command("ACL", "DELUSER", "some")
 
 
 async def test_doctor_names_them_before_the_first_apply(r: Client, server: Server, tmp_path: Path) -> None:
     rules = ("reset", "on", ">p/w", "~*", "&*", "+@all", "-xadd", "-publish")
-    await r.execute_command("ACL", "SETUSER", "some", *rules)  # type: ignore[no-untyped-call]
+    await r.execute_command("ACL", "SETUSER", "some", *rules)
     argv = [sys.executable, "-m", "emp_orch", "-C", str(tmp_path)]
     subprocess.run([*argv, "init"], check=True, capture_output=True)
     file = tmp_path / "emp.yaml"
     file.write_text(file.read_text().replace("url: embedded", f"url: {server.url.replace('//', '//some:p%2Fw@')}", 1))
     (before,) = (await r.config_get("maxclients")).values()
+    assert before is not None
     await r.config_set("maxclients", 20)
     try:
         done = subprocess.run([*argv, "doctor"], capture_output=True, text=True, timeout=60)
@@ -189,11 +190,12 @@ async def test_doctor_names_them_before_the_first_apply(r: Client, server: Serve
         assert "cannot tell (redis-from-machines, subscribers" in done.stdout
     finally:
         await r.config_set("maxclients", before)
-        await r.execute_command("ACL", "DELUSER", "some")  # type: ignore[no-untyped-call]
+        await r.execute_command("ACL", "DELUSER", "some")
 
 
 async def test_one_that_is_full_of_connections(r: Client, fleet: Settings) -> None:
     (before,) = (await r.config_get("maxclients")).values()
+    assert before is not None
     await r.config_set("maxclients", 1)
     try:
         _, said, way_out = await refused(fleet)
@@ -204,6 +206,7 @@ async def test_one_that_is_full_of_connections(r: Client, fleet: Settings) -> No
 
 async def test_one_with_too_few_connections_for_the_fleet(r: Client, fleet: Settings) -> None:
     (before,) = (await r.config_get("maxclients")).values()
+    assert before is not None
     await r.config_set("maxclients", 20)
     try:
         await refuse_unfit(fleet, fleet_of("m1", num_gpus=1))

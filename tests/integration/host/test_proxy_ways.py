@@ -19,6 +19,7 @@ from emp_orch.runtimes.compose.connection import EngineAway
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress
 from emp_orch.store.artifacts.api_access import ApiAccess
+from emp_orch.worker.config import UrlRules
 from emp_orch.worker.files import input_urls
 from support.servers.proxy import CountingProxy, counting_proxy
 
@@ -57,7 +58,7 @@ async def test_https_goes_through_a_tunnel_and_a_refusal_tells_no_login(proxy: C
 
 
 async def test_inputs_and_packages_from_outside(proxy: CountingProxy, tmp_path: Path) -> None:
-    rules = input_urls.UrlRules(hosts=("outside.invalid",), max_bytes=100)
+    rules = UrlRules(hosts=("outside.invalid",), max_bytes=100)
     assert await input_urls.fetch(PAGE, into := io.BytesIO(), rules) == 4
     assert into.getvalue() == b"page"
     with pytest.raises(input_urls.CannotFetch) as refused:
@@ -90,7 +91,7 @@ async def test_a_proxy_of_another_kind_is_named_and_nothing_goes_round_it(monkey
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("all_proxy", "socks5://me:topsecret@127.0.0.1:1080")
-    rules = input_urls.UrlRules(hosts=("outside.invalid",), max_bytes=100)
+    rules = UrlRules(hosts=("outside.invalid",), max_bytes=100)
     with pytest.raises(input_urls.CannotFetch, match="all_proxy names no http proxy"):
         await input_urls.fetch(PAGE, io.BytesIO(), rules)
     with pytest.raises((*NETWORK, RunFailed), match="all_proxy names no http proxy"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -27,7 +29,7 @@ async def test_who_joined_gets_them_and_nobody_else_a_user(http_stack: Stack, pr
     r, box = producer.redis, user_of(FLEET, "box")
     password = JoinTokens(http_stack.layout).password(FLEET, "box")
     assert await grant(r, producer.keys, FLEET, "box", password, sends=not known)
-    whole = await r.acl_getuser(box)
+    whole: Any = await r.acl_getuser(box)
     await r.execute_command("ACL", "SETUSER", box, "resetkeys", "~jobs")
     ctx = build_context(http_stack.settings, http_stack.layout, r)
     await renew_rights(ctx)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus, ProgramState
 from emp_orch.host import gpus
 from emp_orch.store.fleet.commands import CommandVerb
@@ -81,7 +82,8 @@ async def test_a_program_that_ends_over_and_over_shows_it(box: Box) -> None:
     assert list(told.ends_ms) == sorted(told.ends_ms)
     later = await box.until_program("short", lambda p: p.ends_ms[-1] > told.ends_ms[-1])
     assert len(later.ends_ms) == 8
-    assert (await box.report()).programs["a"].ends_ms == ()
+    now = await box.report()
+    assert now is not None and now.programs[ProgramName("a")].ends_ms == ()
 
 
 async def test_a_program_that_never_comes_up_shows_each_try(box: Box) -> None:
@@ -95,12 +97,12 @@ async def test_a_changed_program_begins_anew(box: Box) -> None:
     await box.until(lambda m: m.status is READY)
     await box.kill("a")
     await box.kill("b")
-    await box.until(lambda m: all(m.programs[n].ends_ms for n in ("a", "b")))
+    await box.until(lambda m: all(m.programs[ProgramName(n)].ends_ms for n in ("a", "b")))
     await box.write(desired(sleeper("a"), sleeper("b", env={"NEW": "1"})))
     assert (await box.command(CommandVerb.APPLY_CONFIG)).ok
     found = await box.until(lambda m: m.generation == 2 and m.status is READY)
-    assert len(found.programs["a"].ends_ms) == 1
-    assert found.programs["b"].ends_ms == ()
+    assert len(found.programs[ProgramName("a")].ends_ms) == 1
+    assert found.programs[ProgramName("b")].ends_ms == ()
 
 
 # -- ports
@@ -123,7 +125,7 @@ async def test_a_port_taken_by_somebody_else_is_told_until_it_is_free(box: Box) 
     assert free.state is ProgramState.FATAL
     assert (await box.command(CommandVerb.START_PROGRAM, "site")).ok
     await box.until_program("site", lambda p: p.healthy)
-    assert (await box.until(lambda m: m.status is READY)).programs["site"].port_taken_by == ""
+    assert (await box.until(lambda m: m.status is READY)).programs[ProgramName("site")].port_taken_by == ""
 
 
 async def test_a_port_held_by_the_program_itself_its_child_or_a_sibling_is_not_taken(box: Box) -> None:
@@ -132,6 +134,7 @@ async def test_a_port_held_by_the_program_itself_its_child_or_a_sibling_is_not_t
     child = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], start_new_session=True)"
     argv = (sys.executable, "-c", child, "-m", "http.server", "--bind", "127.0.0.1")
     failing = web("child", own)
+    assert failing.health is not None
     failing = msgspec.structs.replace(
         failing, command=(*argv, "${port}"), health=msgspec.structs.replace(failing.health, http="/nothing-here")
     )
@@ -140,7 +143,7 @@ async def test_a_port_held_by_the_program_itself_its_child_or_a_sibling_is_not_t
     found = await box.until_program("child", lambda p: "answered 404" in p.detail and running(p))
     assert found.port_taken_by == ""
     # Its own child, and its sibling, are looked at as long as the trouble lasts.
-    later = await box.until(lambda m: len(m.programs["second"].ends_ms) >= 4)
+    later = await box.until(lambda m: len(m.programs[ProgramName("second")].ends_ms) >= 4)
     assert {p.port_taken_by for p in later.programs.values()} == {""}
 
 
@@ -199,7 +202,7 @@ async def test_a_program_stopped_by_command_stays_stopped_until_it_is_started(bo
     await box.write(desired(sleeper("a"), sleeper("b", env={"NEW": "1"}), sleeper("c")))
     assert (await box.command(CommandVerb.APPLY_CONFIG)).ok
     found = await box.until(lambda m: m.generation == 2 and m.status is READY)
-    assert found.programs["a"].state is ProgramState.STOPPED
+    assert found.programs[ProgramName("a")].state is ProgramState.STOPPED
     agent = await box.kill("agent")
     await until(lambda: _is_new(box, agent.pid))
     await box.until(lambda m: m.started_ms > found.started_ms and m.status is READY)
@@ -230,7 +233,7 @@ async def test_a_stop_reaches_a_program_between_two_lives(box: Box) -> None:
         assert (await box.command(CommandVerb.STOP_PROGRAM, "short")).ok
         stopped = await box.until_program("short", lambda p: p.state is ProgramState.STOPPED)
         assert (await box.command(CommandVerb.START_PROGRAM, "short")).ok
-        await box.until_program("short", lambda p, n=stopped.ends_ms[-1:]: p.ends_ms[-1:] != n)
+        await box.until_program("short", lambda p, n=stopped.ends_ms[-1:]: p.ends_ms[-1:] != n)  # type: ignore[misc]
 
 
 async def test_what_comes_after_a_stopped_program_waits_for_it(box: Box) -> None:
@@ -247,7 +250,7 @@ async def test_what_comes_after_a_stopped_program_waits_for_it(box: Box) -> None
     assert (await box.command(CommandVerb.APPLY_CONFIG)).ok
     assert (await box.command(CommandVerb.START_PROGRAM, "first")).ok
     ready = await box.until(lambda m: m.status is READY)
-    assert running(ready.programs["first"]) and running(ready.programs["then"])
+    assert running(ready.programs[ProgramName("first")]) and running(ready.programs[ProgramName("then")])
 
 
 async def test_a_start_up_that_outlasts_its_time_is_told_from_later_trouble(box: Box, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ async def test_all_who_come_at_once_are_answered_in_turn(r: Client, server: Serv
 
 
 async def test_a_place_of_one_who_gave_up_goes_to_the_next(r: Client) -> None:
-    block = [asyncio.create_task(r.blpop(["nothing"], 5)) for _ in range(2)]
+    block = [asyncio.ensure_future(r.blpop(["nothing"], 5)) for _ in range(2)]
     await asyncio.sleep(0)
-    line = [asyncio.create_task(r.incr("n")) for _ in range(6)]
+    line = [asyncio.ensure_future(r.incr("n")) for _ in range(6)]
     await asyncio.sleep(0)
     for task in (line[0], line[3], *block):
         task.cancel()
@@ -58,7 +58,7 @@ async def test_a_place_of_one_who_gave_up_goes_to_the_next(r: Client) -> None:
 async def test_who_comes_while_a_connection_is_given_back_waits_in_line(r: Client) -> None:
     """redis-py closes an old one under a lock, for which a new caller waits after it found room."""
     async with r.connection_pool._lock:
-        asked = [asyncio.create_task(r.incr("n")) for _ in range(6)]
+        asked = [asyncio.ensure_future(r.incr("n")) for _ in range(6)]
         await asyncio.sleep(0.05)
         asked[0].cancel()
         await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_who_comes_while_a_connection_is_given_back_waits_in_line(r: Clien
 
 async def test_who_waits_too_long_is_told_what_for(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PATIENCE_S", 0.05)
-    block = [asyncio.create_task(r.blpop(["nothing"], 5)) for _ in range(2)]
+    block = [asyncio.ensure_future(r.blpop(["nothing"], 5)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(rexc.MaxConnectionsError, match=r"all 2 connections of this process were in use for 0\.05 s"):
         await r.ping()
@@ -87,7 +87,7 @@ async def test_every_connection_is_left_when_one_is_told_that_it_leads_to_a_repl
     await line.call("SET", "x", "1")
     assert await bell.wait(0.01, answer_s=5) is None
     waiting = asyncio.create_task(bell.wait(60, answer_s=5))
-    following = asyncio.create_task(r.xread({"events": "$"}, block=60_000))
+    following = asyncio.ensure_future(r.xread({"events": "$"}, block=60_000))
     await until(lambda: _blocked(line, 2))
     before = {c["id"] for c in await r.client_list()}
     await r.config_set("replica-serve-stale-data", "yes")

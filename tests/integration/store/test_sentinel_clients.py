@@ -70,7 +70,7 @@ async def test_all_that_a_process_holds_follows_a_failover(watched: Watched, han
     line, bell, keys = Pipelined(r), Bell(r, "bell"), Keys()
     events = Events(r, keys)
     heard: list[str] = []
-    listening = r.pubsub()  # type: ignore[no-untyped-call]
+    listening = r.pubsub()
     await listening.subscribe("channel")
 
     async def follow() -> None:

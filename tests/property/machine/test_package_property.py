@@ -90,7 +90,7 @@ LONG = "emp_orch/" + "a" * 300
 
 
 def test_each_kind_of_hostility_is_refused() -> None:
-    good = ("emp_orch/a", tarfile.REGTYPE, "", b"x", {})
+    good: tuple[str, bytes, str, bytes, dict[str, str]] = ("emp_orch/a", tarfile.REGTYPE, "", b"x", {})
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
         assert _try(_archive([good, ("emp_orch/b", kind, "/etc/passwd", b"", {})])) is None, kind
     for name in (

@@ -11,6 +11,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -93,7 +94,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     box = f"{BOX}: {{runtime: external, num_gpus: 0, services: [simulation]}}"
     made.file.write_text(text.replace("machines:\n", f"machines:\n  {box}\n"))
     try:
-        made.up(boxes_to_join=True, **ENV)
+        made.up(True, **ENV)
         _work(made)
         yield made
     finally:
@@ -128,12 +129,12 @@ def session() -> Iterator[requests.Session]:
         yield made
 
 
-def _fits(case: schemathesis.Case, where: ParameterLocation) -> bool:
+def _fits(case: schemathesis.Case[Any], where: ParameterLocation) -> bool:
     """Whether what is sent there is as the document has it."""
     return case.meta is not None and not case.meta.is_negative_at(where)
 
 
-def _of_what_is_there(case: schemathesis.Case) -> None:
+def _of_what_is_there(case: schemathesis.Case[Any]) -> None:
     """Most names in a path are of what is there, and those of an operation's first case; which, the case says, so that
     it is the same when it is repeated.
     """
@@ -142,7 +143,7 @@ def _of_what_is_there(case: schemathesis.Case) -> None:
         return
     # Restarts are carried out one after the other: a long run orders no more of them than a short one.
     share = min(0.9, 10 / EXAMPLES) if case.path.endswith("/restart") else 0.9
-    chosen = random.Random(f"{sorted(names.items())} {case.query} {case.body}")
+    chosen = random.Random(f"{sorted(names.items())} {case.query} {case.body!s}")
     first = case.operation.label not in met
     met.add(case.operation.label)
     for name in names:
@@ -152,23 +153,25 @@ def _of_what_is_there(case: schemathesis.Case) -> None:
             names[name] = chosen.choice(known)
 
 
-def _of_the_service(case: schemathesis.Case) -> None:
+def _of_the_service(case: schemathesis.Case[Any]) -> None:
     """Half of the jobs that fit the document are for a service that there is."""
     if case.operation.label == "POST /api/jobs" and _fits(case, ParameterLocation.BODY):
-        for job in case.body if isinstance(case.body, list) else [case.body]:
+        body: Any = case.body
+        for job in body if isinstance(body, list) else [body]:
             if len(job["service"]) % 2:
                 job["service"] = "simulation"
 
 
-def _of_old_jobs(case: schemathesis.Case) -> None:
+def _of_old_jobs(case: schemathesis.Case[Any]) -> None:
     """Those that the other operations are asked about stay."""
     if case.operation.label.endswith("/purge") and _fits(case, ParameterLocation.BODY):
+        body: Any = case.body
         for field, least in (("keep", 1_000), ("older_than_s", 3_600)):
-            if isinstance(wanted := case.body.get(field), int | float) and 0 <= wanted < least:
-                case.body[field] = least
+            if isinstance(wanted := body.get(field), int | float) and 0 <= wanted < least:
+                body[field] = least
 
 
-def _in_a_hurry(case: schemathesis.Case) -> None:
+def _in_a_hurry(case: schemathesis.Case[Any]) -> None:
     if isinstance(case.query, dict) and "wait" in case.operation.query:
         wait = case.query.setdefault("wait", 0)
         if str(wait).isdecimal() and int(wait) > WAIT_MOST_S:
@@ -177,7 +180,7 @@ def _in_a_hurry(case: schemathesis.Case) -> None:
 
 @_schema(EXAMPLES).parametrize()
 def test_each_operation_answers_as_the_document_says(
-    case: schemathesis.Case, fleet: Stack, session: requests.Session
+    case: schemathesis.Case[Any], fleet: Stack, session: requests.Session
 ) -> None:
     label, headers = case.operation.label, BEARER
     if ROUTE[label].opens in (Opens.MACHINE, Opens.JOIN):
@@ -199,7 +202,7 @@ def test_each_operation_answers_as_the_document_says(
 
 @_schema(min(EXAMPLES, 3)).parametrize()
 def test_without_a_token_nobody_learns_a_thing(
-    case: schemathesis.Case, fleet: Stack, session: requests.Session
+    case: schemathesis.Case[Any], fleet: Stack, session: requests.Session
 ) -> None:
     opens = ROUTE[case.operation.label].opens
     answer = case.call(base_url=fleet.api, session=session)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aiohttp
 import pytest
 
-from emp_orch.api.routes import ROUTES, Route
+from emp_orch.api.routes import ROUTES
+from emp_orch.api.views.route import Route
 from emp_orch.monitor.proxy import PREFIXES, only_looks
 from emp_orch.monitor.static_files import load
 from emp_orch.roles import Role
@@ -56,7 +58,7 @@ async def _asked(
     if websocket:
         headers |= {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         headers |= {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
-    body = {"json": {}} if method == "POST" else {}
+    body: dict[str, Any] = {"json": {}} if method == "POST" else {}
     async with (
         aiohttp.ClientSession(base_url=base) as session,
         session.request(method, path, headers=headers, **body) as answer,

@@ -261,7 +261,7 @@ async def test_one_machine_does_not_keep_the_others_from_saving(lab: Lab) -> Non
     _, mine = await lab.claimed("mine")
     _, others = await lab.claimed("other")
     port, token = lab.stack.settings.api.port, lab.token("mine")
-    writers = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def begin() -> None:
         n = len(writers)

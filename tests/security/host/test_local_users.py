@@ -185,7 +185,7 @@ def test_he_sees_of_a_process_no_more_than_its_command_and_sends_it_nothing(stac
 
 def test_no_port_of_the_control_plane_lets_him_in(stack: Stack) -> None:
     api, page = stack.ports["api"], stack.ports["monitor"]
-    asked = [
+    asked: list[tuple[int, str, str, dict[str, str]]] = [
         (port, method, path, {})
         for port in (api, page)
         for method, path in (

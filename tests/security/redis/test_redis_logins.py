@@ -264,7 +264,7 @@ def _busy(r: redis.Redis) -> bool:
 
 
 def test_no_service_holds_a_login(stack: Stack) -> None:
-    secrets = [kept_password(stack.layout), urlsplit(machines_login(stack)).password]
+    secrets = [kept_password(stack.layout), str(urlsplit(machines_login(stack)).password)]
     programs = ["supervisord", "agent", "simulation", "comfyui-gpu0", "comfyui-gpu1"]
     for who in (stack.program(name) for name in programs):
         text = Path(f"/proc/{who.pid}/environ").read_text(errors="replace")

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -78,7 +78,7 @@ class Engine:
     def env(self) -> dict[str, str]:
         return {**os.environ, "DOCKER_HOST": self.url}
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         self._drop_network()  # one that was killed may have left its bridge
         try:
             self._make_network()

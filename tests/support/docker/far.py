@@ -6,7 +6,8 @@ import ipaddress
 import subprocess
 from pathlib import Path
 
-from support.docker.engine import Engine, run, tools
+from support.docker.engine import Engine
+from support.host.debian import run, tools
 
 PORT = 2376
 # One network of two addresses for each: this host's end, and that of the engine.

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.docker.engine import run, tools
 from support.docker.far import FarEngine
+from support.host.debian import run, tools
 from support.stack.stack import until
 
 PORT = 22

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ class Host:
             for mounted in Path("/proc/mounts").read_text().splitlines():
                 _, where, kind, *_ = mounted.split()
                 if kind.startswith("cgroup"):
-                    until("its cgroups are gone", lambda where=where: _removed(Path(where) / self._cgroup))
+                    until("its cgroups are gone", partial(_removed, Path(where) / self._cgroup))
 
     def argv(self, *words: str) -> list[str]:
         """`words` as a command within it."""

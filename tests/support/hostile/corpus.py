@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio as aioredis
 
@@ -94,27 +94,42 @@ class Standing:
     parts: Sequence[tuple[bytes, bytes]]
 
 
+Scores = list[tuple[bytes, float]]
+
+
+def _bytes(answer: bytes | str | None) -> bytes:
+    """What Redis holds, as it is; this client decodes nothing."""
+    assert isinstance(answer, bytes)
+    return answer
+
+
 async def standing(r: Raw, spared: bytes = b"") -> list[Standing]:
     """All keys, with what is in them, but for the parts of hashes and sorted sets that are about `spared`."""
     found = []
     for key in sorted(await r.keys(b"*")):
-        kind = (await r.type(key)).decode()
+        kind = _bytes(await r.type(key)).decode()
         parts: list[tuple[bytes, bytes]]
         match kind:
             case "string":
-                parts = [(b"", await r.get(key))]
+                parts = [(b"", _bytes(await r.get(key) or b""))]
             case "hash":
-                parts = list((await r.hgetall(key)).items())
+                parts = [(_bytes(f), _bytes(v)) for f, v in (await r.hgetall(key)).items()]
             case "zset":
-                parts = [(m, str(s).encode()) for m, s in await r.zrange(key, 0, -1, withscores=True)]
+                parts = [
+                    (_bytes(m), str(s).encode()) for m, s in cast(Scores, await r.zrange(key, 0, -1, withscores=True))
+                ]
             case "set":
-                parts = [(m, b"") for m in await r.smembers(key)]
+                parts = [(_bytes(m), b"") for m in await r.smembers(key)]
             case "list":
-                parts = [(m, b"") for m in await r.lrange(key, 0, -1)]
+                parts = [(_bytes(m), b"") for m in await r.lrange(key, 0, -1)]
             case _:
-                parts = [(f, v) for _, fields in await r.xrevrange(key, count=3) for f, v in fields.items()]
+                parts = [
+                    (_bytes(f), _bytes(v))
+                    for _, fields in await r.xrevrange(key, count=3) or ()
+                    for f, v in (fields or {}).items()
+                ]
         parts = [(f, v) for f, v in parts if not (spared and kind in ("hash", "zset") and spared in f)]
-        found.append(Standing(key.decode(), kind, parts))
+        found.append(Standing(_bytes(key).decode(), kind, parts))
     return found
 
 

@@ -242,6 +242,7 @@ class World:
     async def save(self) -> None:
         self._whole = {}
         for key in await self.raw.keys(b"*"):
+            assert isinstance(key, bytes)
             if (dump := await self.raw.dump(key)) is not None:
                 self._whole[key] = dump, max(0, await self.raw.pttl(key))
 

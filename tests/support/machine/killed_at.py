@@ -40,7 +40,7 @@ def make(supervisord: Any, **more: str) -> extension.Namespace:
     module.os = _With(os, write=before("line", os.write, lambda _, text: text == b"\n"))  # type: ignore[attr-defined]
     gate.launch.leave = before("identity", lifemark.leave)  # type: ignore[attr-defined]
     gate.launch.leave_log_mark = before("log mark", lifemark.leave_log_mark)  # type: ignore[attr-defined]
-    lifemark.os = _With(os, replace=before("rename", os.replace, lambda _, to: "/run/" in to))  # type: ignore[attr-defined]
+    lifemark.os = _With(os, replace=before("rename", os.replace, lambda _, to: "/run/" in to))  # type: ignore[assignment, attr-defined]
     supervisord.options.close_child_pipes = before("parent", supervisord.options.close_child_pipes)
     return made
 

@@ -138,7 +138,7 @@ class Box:
         await send(self._r, KEYS, await self._mandate(), M, order, seal=self._key.seal, count=self._commands)
 
         async def answer() -> Ack | None:
-            entries = await self._r.xrange(KEYS.acks(M))
+            entries: Any = await self._r.xrange(KEYS.acks(M))
             acks = [msgspec.json.decode(fields["ack"], type=Ack) for _, fields in entries]
             return next((a for a in acks if a.seq == seq), None)
 

@@ -33,7 +33,7 @@ class Watched:
         """As the first sentinel that answers says: one that clients connect to."""
         for port in self.sentinels:
             with redis.Redis(port=port, password=self._password) as r, contextlib.suppress(redis.RedisError):
-                return int(r.sentinel_get_master_addr_by_name(NAME)[1])  # type: ignore[no-untyped-call]
+                return int(r.sentinel_get_master_addr_by_name(NAME)[1])
         return 0
 
     def primary(self) -> Server:

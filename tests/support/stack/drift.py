@@ -289,7 +289,7 @@ class Lab:
         assert code == (0 if document["in_sync"] else 1)
         return [item["drift"] for item in document["drift"]]
 
-    def until_seen(self, sights: Sequence[Sight], again: Callable[[Lab], None]) -> None:
+    def until_seen(self, sights: Sequence[Sight], again: Callable[[Lab], object]) -> None:
         """Until one `emp diff --json` lists them all, each with its line; `again` is done before each look."""
         found: list[dict[str, Any]] = []
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def until(
-    what: str, look: Callable[[], T], *, within_s: float = DEADLINE_S, shown: Callable[[], str] = lambda: ""
+    what: str, look: Callable[[], T | None], *, within_s: float = DEADLINE_S, shown: Callable[[], str] = lambda: ""
 ) -> T:
     """The first true answer of `look`; fails naming `what`, with what is `shown` then."""
     deadline = time.monotonic() + within_s
@@ -142,7 +142,7 @@ class Stack:
         assert done.returncode == 0, f"emp {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def up(self, *, boxes_to_join: bool = False, **env: str) -> None:
+    def up(self, boxes_to_join: bool = False, /, **env: str) -> None:
         """`boxes_to_join`: all but them is up; only a person can start those."""
         done = self.run("apply", "-y", "--timeout", "120", **env)
         told = f"{done.stdout}{done.stderr}"

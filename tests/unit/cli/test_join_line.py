@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_machine_with_gpus_asks_docker_for_them(ids: tuple[str, ...], asked: s
 
 def test_the_line_makes_the_container_that_compose_makes() -> None:
     """One function says what it is: only how each of both ways names it differs."""
-    made = {
+    made: dict[str, Any] = {
         "image": "farm:1",
         "volumes": (Volume(source="/srv/models", target="/models", read_only=True),),
         "limits": Limits(memory_bytes=2**30, shm_bytes=2**29, cpus=1.5, swap_bytes=2**28, pids=500),

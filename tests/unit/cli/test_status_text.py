@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -138,7 +140,9 @@ def test_something_is_missing() -> None:
             machine("old", desired=False, workers_wanted=0, workers={}, health_url=""),
             machine("quiet", stale=True, age_ms=95_000),
         ),
-        workers=(worker(0, connector_statuses={"comfyui": ConnectorReport(status="error", detail="refused")}),),
+        workers=(
+            worker(0, connector_statuses={"comfyui": ConnectorReport(status=ConnectorStatus.ERROR, detail="refused")}),
+        ),
         difference=difference(
             drift(Kind.PROGRAM_STOPPED, "comfyui-gpu0"),
             drift(Kind.MACHINE_SURPLUS, "old", age_ms=None),
@@ -256,7 +260,7 @@ def test_a_drained_machine_is_not_broken() -> None:
         ({"rollout": RolloutStatus(generation=4, pending=1, stalled=False, since_progress_ms=NOW)}, ""),
     ],
 )
-def test_why_nothing_goes_on(changes: dict[str, object], words: str) -> None:
+def test_why_nothing_goes_on(changes: dict[str, Any], words: str) -> None:
     told = who_holds(difference(**changes))
     assert told.startswith(words) and bool(told) == bool(words)
     waiting = msgspec.structs.replace(
@@ -310,7 +314,7 @@ def test_nothing_runs() -> None:
         ({"machines": ()}, Verdict.ALL),
         ({**NOTHING, "machines": (machine("box"),)}, Verdict.PARTLY),
         (
-            {**NOTHING, "orphans": (Orphan(machine_id="", program="redis", pid=9, home=Layout.root),)},  # type: ignore[arg-type]
+            {**NOTHING, "orphans": (Orphan(machine_id="", program="redis", pid=9, home=Layout.root),)},  # type: ignore[misc]
             Verdict.PARTLY,
         ),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ def test_the_file_that_comes_of_it_bears_the_plain_name_in_the_same_folder(prefi
 
 
 def test_every_literal_prefix_of_a_workflow_is_marked_and_nothing_else() -> None:
-    workflow = {
+    workflow: dict[str, Any] = {
         "1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "a", "images": ["9", 0]}},
         "2": {"class_type": "VHS_VideoCombine", "inputs": {"filename_prefix": "video/b", "format": "h264"}},
         "3": {"class_type": "SaveImage", "inputs": {"filename_prefix": ["8", 0]}},

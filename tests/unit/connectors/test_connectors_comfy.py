@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -125,7 +127,7 @@ def test_a_worker_has_a_machine(name: str) -> None:
 
 async def test_a_sampler_that_took_long_is_most_of_the_bar_the_next_time() -> None:
     """Eight nodes, one of which samples: by count it would be 12 % of the bar."""
-    workflow = {str(i): {"class_type": f"C{i}"} for i in range(7)}
+    workflow: dict[str, Any] = {str(i): {"class_type": f"C{i}"} for i in range(7)}
     workflow["7"] = {"class_type": "KSampler", "inputs": {"steps": 20}}
     costs, now = Costs(), [0.0]
 

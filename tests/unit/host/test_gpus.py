@@ -100,7 +100,7 @@ async def test_a_driver_that_hangs_is_told_and_holds_nobody(monkeypatch: pytest.
         changed.clear()
         answers.set()
         await changed.wait()
-        (told,) = watched.reports
+        (told,) = watched.reports  # type: ignore[misc]
         assert (told.index, told.name, told.memory_mib, told.uuid) == (0, A.name, 24564, A.uuid)
         assert watched.error == ""
     finally:

@@ -8,7 +8,9 @@ from emp_orch.jobs.matching import isolation
 from emp_orch.jobs.matching.isolation import Isolation, customer_reason, workflow_reason
 from support.tree import ROOT
 
-NONE, LOOSE, STRICT = (None, Isolation.LOOSE), ("c", Isolation.LOOSE), ("c", Isolation.STRICT)
+NONE: tuple[str | None, Isolation] = (None, Isolation.LOOSE)
+LOOSE: tuple[str | None, Isolation] = ("c", Isolation.LOOSE)
+STRICT: tuple[str | None, Isolation] = ("c", Isolation.STRICT)
 UNLISTED = "customer: the job names none, the worker takes only jobs of customers it allows"
 DENIED = "customer 'c': the worker denies it"
 ONLY_ALLOWED = "customer 'c': the worker takes only customers it allows, and not this one"

@@ -9,7 +9,7 @@ import pytest
 from emp_orch.control.apply.proposal import read_proposal
 from emp_orch.fleet.desired.inherits import missed
 from emp_orch.fleet.desired.machines import desired_machines, needed_secrets
-from emp_orch.fleet.model.fleet import Fleet, ProgramName, SecretRef
+from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, SecretRef
 from emp_orch.fleet.plan.operations import compare
 from emp_orch.manifest import ConfigError, load_text, notes_of_shell
 from emp_orch.render.supervisord import render_control
@@ -127,7 +127,7 @@ def test_values_are_the_shells_or_of_dotenv(tmp_path: Path) -> None:
     text = TEXT.replace("SERVICE", "inherit: [A, B, C]").replace("DEFAULTS", "").replace("MACHINE", "")
     values, fleet = proposed(tmp_path, {"A": "", "OTHER_NAME": "x"}, text)
     assert values == {"env:A": "", "env:B": "of-the-file"}
-    a, b = (desired_machines(fleet)[i] for i in fleet_ids(fleet)[:2])
+    a, b = (desired_machines(fleet)[MachineId(i)] for i in fleet_ids(fleet)[:2])
     assert needed_secrets(a, values) == values and needed_secrets(b, values) == {}
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emp_orch.control.checks.addresses import _by_name
-from emp_orch.machine.boot.join import redacted
 from emp_orch.manifest.checks.addresses import redis_problem
-from emp_orch.store.redis.client import address
+from emp_orch.store.redis.client import address, redacted
 from emp_orch.urls import hosts_of, passwords_of, sentinel_url, user_of, with_hosts, with_login, without_login
 
 SENTINELS = "rediss+sentinel://u:p%2Fw@[::1]:1,B.example,10.0.0.1:3/my/2?sentinel_password=s%40t&ssl_ca_certs=/c.pem"

@@ -49,4 +49,4 @@ def test_since_when_is_said_by_redis_clock_once() -> None:
     assert occupied.judged("s", by("p", Occupant.STUCK), 0.0).occupied_ms == 0 and occupied.undated
     assert occupied.date(5_000) == ("s",)
     assert occupied.judged("s", by("p", Occupant.STUCK), 1.0).occupied_ms == 5_000 and not occupied.undated
-    assert occupied.judged("s", FREE, 2.0) == FREE and not occupied.undated
+    assert occupied.judged("s", FREE, 2.0) == FREE and not occupied.undated  # type: ignore[unreachable]

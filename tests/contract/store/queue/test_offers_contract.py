@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -75,8 +77,9 @@ async def test_a_job_moves_to_those_who_have_what_it_needs(r: Client) -> None:
     poor, rich = (Claims(r, KEYS, name, lease_s=30) for name in ("poor", "rich"))
     poor.offers = rich.offers = {"none": Offers(), "m": HAS}
     try:
-        large = {"text": "x" * 5000, "needs": {"a": {}}}
-        for payload in ({}, {"x": {"needs": {}}}, {"needs": {}}, large):
+        large: dict[str, Any] = {"text": "x" * 5000, "needs": {"a": {}}}
+        payloads: tuple[dict[str, Any], ...] = ({}, {"x": {"needs": {}}}, {"needs": {}}, large)
+        for payload in payloads:
             sent = job("simulation", payload=payload, id=f"j{len(payload)}-{len(str(payload))}")
             await queue.submit(sent)
             claim = await poor.claim_or_wait(capable("none"))
@@ -167,8 +170,8 @@ async def test_a_job_goes_to_the_waiting_worker_that_ran_its_model_last(r: Clien
         for name in names:
             assert isinstance(await made[name].claim_or_wait(ABLE), Waiting)
 
-        async def taken_by(payload: dict[str, object]) -> str:
-            sent = await queue.submit(job("simulation", payload=payload))
+        async def taken_by(payload: Mapping[str, object]) -> str:
+            sent = await queue.submit(job("simulation", payload=dict(payload)))
             for name in names:
                 if await made[name].wait(0.05) is not None:
                     claim = await made[name].claim_or_wait(ABLE)

@@ -36,7 +36,7 @@ async def held(r: Client, queue: Queue, *, lease_s: float = 30) -> tuple[Claims,
 
 async def places(r: Client) -> list[str]:
     """Where the job is; it must be in exactly one place."""
-    (lane,) = await r.hkeys(KEYS.lanes)
+    (lane,) = map(str, await r.hkeys(KEYS.lanes))
     found = ["waits"] * await r.zcard(KEYS.lane(lane)) + ["held"] * await r.zcard(KEYS.leases)
     for status in sorted(ENDED):
         found += [str(status)] * await r.zcard(KEYS.jobs_in(status))

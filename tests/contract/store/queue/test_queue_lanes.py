@@ -443,10 +443,11 @@ async def test_a_lane_that_was_forgotten_meanwhile_gets_no_classes(r: Client, qu
     mine = hire("w")
     await mine.claim_or_wait(ABLE)
     await queue.submit(job(id="j"))
-    (lane,) = await r.hkeys(KEYS.lanes)
-    name, known = await r.zrange(KEYS.classes, 0, 0), await r.get(KEYS.lanes_version)
+    (lane,) = map(str, await r.hkeys(KEYS.lanes))
+    (name,) = map(str, await r.zrange(KEYS.classes, 0, 0))
+    known = await r.get(KEYS.lanes_version)
     await r.delete(KEYS.lanes)
-    await Scripts(r, KEYS).register(name[0], await r.get(KEYS.worker_class(name[0])), known, lane)
+    await Scripts(r, KEYS).register(name, await r.get(KEYS.worker_class(name)), known, lane)
     assert not await r.exists(KEYS.lane_classes(lane))
 
 

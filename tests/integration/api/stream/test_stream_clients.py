@@ -71,12 +71,12 @@ async def test_who_joins_while_much_changes_lacks_nothing(http_stack: Stack, pro
             status = (WorkerStatus.BUSY, WorkerStatus.IDLE)[turn % 2]
             await producer.worker("m2", 0, status=status)
             await producer.events.append("worker_status", worker_id="m2-worker-0", status=status)
-            await told(first, early, lambda s=status: status_of(early, "m2-worker-0") == s)
+            await told(first, early, lambda s=status: status_of(early, "m2-worker-0") == s)  # type: ignore[misc]
             async with stream(http_stack.api, LIVE) as reader:
                 late = Mirror()
-                await told(reader, late, lambda at=late, s=status: status_of(at, "m2-worker-0") == s)
-                await told(first, early, lambda at=late: (early.revision or 0) >= (at.revision or 0))
-                await told(reader, late, lambda at=late: (at.revision or 0) >= (early.revision or 0))
+                await told(reader, late, lambda at=late, s=status: status_of(at, "m2-worker-0") == s)  # type: ignore[misc]
+                await told(first, early, lambda at=late: (early.revision or 0) >= (at.revision or 0))  # type: ignore[misc]
+                await told(reader, late, lambda at=late: (at.revision or 0) >= (early.revision or 0))  # type: ignore[misc]
                 assert late.known == early.known
         async with stream(http_stack.api) as reader:
             _, whole = await reader.until(lambda e, _: e.event == "full_state_snapshot")
@@ -99,7 +99,7 @@ async def test_a_snapshot_says_what_time_it_tells_of(http_stack: Stack, producer
             status = (WorkerStatus.BUSY, WorkerStatus.IDLE)[turn % 2]
             await producer.worker("m2", 0, status=status)
             changed_ms = time.time() * 1000
-            await told(first, early, lambda s=status: status_of(early, "m2-worker-0") == s)
+            await told(first, early, lambda s=status: status_of(early, "m2-worker-0") == s)  # type: ignore[misc]
             for path in (LIVE, "/api/events/monitor"):
                 asked_ms = time.time() * 1000
                 async with stream(http_stack.api, path) as reader:

@@ -135,6 +135,7 @@ async def test_one_that_came_back_as_it_was(fleet: Fleet, server: Server) -> Non
     await watch.look()
     await fleet.r.flushall()
     for key, text in saved.items():
+        assert text is not None
         await fleet.r.restore(key, 0, text)
     await watch.look()
     assert await fleet.told() == ["3 jobs are gone: Redis came back as it had been earlier"]
@@ -142,7 +143,7 @@ async def test_one_that_came_back_as_it_was(fleet: Fleet, server: Server) -> Non
 
 async def _raw(server: Server) -> list[str]:
     async with client(server.url) as r:
-        return list(await r.keys("*"))
+        return [str(key) for key in await r.keys("*")]
 
 
 async def test_jobs_that_were_evicted(fleet: Fleet) -> None:

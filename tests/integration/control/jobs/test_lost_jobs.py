@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -22,7 +21,7 @@ from emp_orch.jobs.document.model import Job
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.leader import Leadership, Mandate, NotLeader
-from emp_orch.store.queue.claim import Claims, RunRef
+from emp_orch.store.queue.claim import Claimed, Claims, RunRef
 from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, client
@@ -167,7 +166,7 @@ async def test_a_machine_elsewhere_is_not_asked(r: Client, fleet: Fleet, tmp_pat
     holder = Claims(r, KEYS, "elsewhere-worker-0", lease_s=0.01)
     await queue.submit(job(id="held"))
     claim = await holder.claim_or_wait({"services": ["simulation"]})
-    assert isinstance(claim, msgspec.Struct) and hasattr(claim, "token")
+    assert isinstance(claim, Claimed)
     await holder.began(claim, RunRef(connector="no-such", url="http://127.0.0.1:1", ref="x"))
     found = await swept_until(r, fleet, artifacts, "held", JobStatus.PENDING)
     assert found.attempts == 1
@@ -196,7 +195,7 @@ async def test_nobody_is_asked_but_by_emp_yaml(
         holder = Claims(r, KEYS, "m-worker-0", lease_s=0.01)
         await Queue(r, KEYS).submit(job(id="held"))
         claim = await holder.claim_or_wait({"services": ["simulation"]})
-        assert claim is not None
+        assert isinstance(claim, Claimed)
         await holder.began(claim, structs.replace(ours, **urls))
         held = {"env:OURS": SERVICE_TOKEN}
         lost = LostJobs(r, KEYS, Artifacts(tmp_path.as_uri()), group, lambda: held)
@@ -306,7 +305,7 @@ async def test_a_service_is_asked_with_the_headers_that_its_worker_had(
         holder = Claims(r, KEYS, "m-worker-0", lease_s=0.01)
         await Queue(r, KEYS).submit(job(id="held"))
         claim = await holder.claim_or_wait({"services": ["simulation"]})
-        assert claim is not None
+        assert isinstance(claim, Claimed)
         await holder.began(claim, RunRef(connector="http", url=str(service.make_url("")).rstrip("/"), ref="one"))
         lost = LostJobs(r, KEYS, Artifacts(tmp_path.as_uri()), group, lambda: held)
 

@@ -128,7 +128,8 @@ def test_killed_between_two_steps_of_a_start(tmp_path: Path, step: str, start: i
         bare.spawn(KILLED_AT=step, KILLED_IN=str(start), PYTHONPATH=str(TESTS))
         ran = bare.root / "ran"
         if start == 2:
-            os.kill(int(until("it runs", lambda: ran.exists() and ran.read_text(), shown=bare.log)), signal.SIGKILL)
+            pid = until("it runs", lambda: ran.read_text() if ran.exists() else "", shown=bare.log)
+            os.kill(int(pid), signal.SIGKILL)
         assert until("supervisord is killed", lambda: bare.ended() == -signal.SIGKILL, shown=bare.log)
         if step == "parent":
             who = until("it runs", lambda: bare.marked("p"), shown=bare.log)

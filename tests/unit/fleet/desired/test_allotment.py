@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -156,7 +158,7 @@ WEB = service("web", env=env(KEEP="1"))
 CHOSEN = service("chosen", scale=COMFYUI.scale, env=env(CUDA_VISIBLE_DEVICES="7", EMP_X="${gpu}"))
 
 
-def on(given: Allotment | None, **changes: object) -> tuple[Fleet, Machine]:
+def on(given: Allotment | None, **changes: Any) -> tuple[Fleet, Machine]:
     m = machine(services=["comfyui", "web", "chosen"], num_gpus=2, **changes)
     return structs.replace(fleet([COMFYUI, WEB, CHOSEN], m), allotment=given), m
 

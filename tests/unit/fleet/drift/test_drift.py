@@ -89,7 +89,7 @@ def worker_says(seconds: float, **changes: Any) -> Observed:
 
 def unreadable(kind: str, subject: str, seconds: float, **changes: Any) -> Observed:
     bad = Malformed(kind=kind, id=subject, error="Expected `int`, got `str`", seen_ms=NOW_MS - int(seconds * 1000))
-    of = {"machines": {}} if kind == "machine" else {"workers": {}}
+    of: dict[str, Any] = {"machines": {}} if kind == "machine" else {"workers": {}}
     return look(M, **{**of, "malformed": (bad,), **changes})
 
 
@@ -97,7 +97,7 @@ S = ProgramState
 UP = wish(M, generation=1)
 PRUNE = wish(M, prune=True)
 G2 = wish(M, generation=2)
-NOBODY = {"instances": {}, "answered": ()}
+NOBODY: dict[str, Any] = {"instances": {}, "answered": ()}
 SURPLUS = one([], machine_id="old", num_gpus=0)
 ROWS: dict[str, tuple[Desired, Observed]] = {}
 
@@ -975,7 +975,7 @@ def after_outage(seconds: int, **changes: Any) -> Observed:
 
 
 HOUR_OLD = {"machines": {M.id: report(M, seen_ms=OLD_MS)}, "workers": {W: worker(M, 0, seen_ms=OLD_MS)}}
-EMPTIED = {"machines": {}, "workers": {}}
+EMPTIED: dict[str, Any] = {"machines": {}, "workers": {}}
 
 
 @pytest.mark.parametrize(

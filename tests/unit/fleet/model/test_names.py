@@ -31,9 +31,9 @@ def test_every_form_of_every_name() -> None:
         logged = f"machine-{wanted.id}" not in MACHINES
         for kind in (*Kind, *(operation_key(verb, MachineId("")) for verb in Verb)):
             assert found(f"{kind}/{wanted.id}/{wanted.id}") == wanted.id
-        forms = {p.name: [p.name] for p in wanted.programs}
-        for worker, program in wanted.workers.items():
-            forms[program].append(worker)
+        forms: dict[str, list[str]] = {str(p.name): [p.name] for p in wanted.programs}
+        for worker, part_of in wanted.workers.items():
+            forms[part_of].append(worker)
         for program, called in {**forms, "agent": ["agent"], "supervisord": ["supervisord"]}.items():
             for name in called:
                 for words in (

@@ -98,7 +98,7 @@ def test_a_restart_waits_for_the_job_that_is_on_the_service(
         assert restart in [o.key for o in done.decision.run]
 
 
-AT_IT = {0: {**BUSY, "connector_statuses": {"comfyui": ERROR}}}
+AT_IT: dict[int, dict[str, Any]] = {0: {**BUSY, "connector_statuses": {"comfyui": ERROR}}}
 
 
 def test_it_waits_no_longer_than_a_job_may_run() -> None:
@@ -120,7 +120,7 @@ def test_a_connector_that_hears_nothing_restarts_no_service_under_a_job() -> Non
         origin="",
         program=ProgramName("comfyui-gpu0"),
     )
-    loaded = {"capabilities": {"services": ["comfyui"]}}
+    loaded: dict[str, Any] = {"capabilities": {"services": ["comfyui"]}}
     said = {worker_id(M.id, 0): worker(M, 0, **AT_IT[0], **loaded), worker_id(M.id, 1): worker(M, 1)}
     stands = Memory(onsets={drift.key: Onset(drift=drift, since_ms=NOW_MS - 90_000)})
     done = decide(Inputs(desired=wish(M), observed=look(M, workers=said), memory=stands))

@@ -357,7 +357,7 @@ def told(
     wanted = desired or wish(A)
     drifts = diff(wanted, observed)
     _, decision = gated(wanted, observed, memory)
-    found = []
+    found: list[tuple[str, ...]] = []
     for d in drifts:
         action, held, next_ms = describe(d, remedy(d, wanted), decision)
         found.append((str(d.kind), action, held, "" if next_ms is None else f"{next_ms - NOW_MS} ms"))
