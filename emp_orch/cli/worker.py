@@ -70,7 +70,7 @@ def worker(
     from emp_orch.host import loops
     from emp_orch.machine.boot.redis_url import own_url
     from emp_orch.store.artifacts.api_access import access_file
-    from emp_orch.store.artifacts.store import local_url
+    from emp_orch.store.artifacts.url import local_url
     from emp_orch.worker.config import (
         UrlRules,
         WorkerConfig,

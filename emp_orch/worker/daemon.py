@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from emp_orch.store.artifacts.previews import Previews
-from emp_orch.store.artifacts.store import without_login
+from emp_orch.store.artifacts.url import without_login
 from emp_orch.store.queue.claim import Claims
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.redis.client import Client, address, client, redacted, told_owner, within

@@ -19,7 +19,7 @@ from emp_orch.api.views.query import name_in_path
 from emp_orch.errors import EmpError
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.outputs import safe_content_type, safe_name
-from emp_orch.store.artifacts.store import NoSuchArtifact
+from emp_orch.store.artifacts.url import NoSuchArtifact
 from emp_orch.store.redis.client import within
 from emp_orch.web.errors import Refused
 from emp_orch.web.ranges import has_it, span

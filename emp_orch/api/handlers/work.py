@@ -27,8 +27,7 @@ from emp_orch.jobs.document.outputs import is_safe_name
 from emp_orch.store.artifacts.assets import NoSuchAsset
 from emp_orch.store.artifacts.input_sources import Content, InputSources, NotGiven
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES
-from emp_orch.store.artifacts.store import CannotStore, NoSuchArtifact, without_login
-from emp_orch.store.artifacts.url import is_local
+from emp_orch.store.artifacts.url import CannotStore, NoSuchArtifact, is_local, without_login
 from emp_orch.store.queue.held_runs import HeldRuns
 from emp_orch.store.queue.submit import NoSuchJob
 from emp_orch.store.redis.client import within

@@ -5,7 +5,8 @@ from __future__ import annotations
 from emp_orch.control.checks.images import Tell
 from emp_orch.errors import EmpError
 from emp_orch.settings import Settings
-from emp_orch.store.artifacts.store import LOOK_CLOSER, Artifacts, CannotStore
+from emp_orch.store.artifacts.store import LOOK_CLOSER, Artifacts
+from emp_orch.store.artifacts.url import CannotStore
 
 
 async def refuse_store(settings: Settings, known: Settings | None, warn: Tell) -> None:

@@ -20,7 +20,8 @@ from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.options.base import CannotLoad
 from emp_orch.options.http import from_environment
-from emp_orch.store.artifacts.store import Artifacts, CannotStore
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import CannotStore
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.queue.claim import RunRef
 from emp_orch.store.queue.reaper import Expired, Reaper

@@ -8,7 +8,8 @@ from typing import cast
 from emp_orch.fleet.model.fleet import InputsSpec, JobsSpec
 from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.artifacts.asset_retention import AssetRetention
-from emp_orch.store.artifacts.store import Artifacts, CannotStore
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import CannotStore
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys

@@ -18,7 +18,8 @@ from emp_orch.errors import EmpError
 from emp_orch.jobs.document.inputs import is_digest
 from emp_orch.store.artifacts.limits import WRITE_BYTES
 from emp_orch.store.artifacts.run import Writing
-from emp_orch.store.artifacts.store import Artifacts, CannotRead, CannotStore, NoSuchArtifact, without_login
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import CannotRead, CannotStore, NoSuchArtifact, without_login
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.lua import script

@@ -21,29 +21,14 @@ from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.outputs import is_safe_id, location_of
 from emp_orch.store.artifacts.run import RunFolder, Writing
 from emp_orch.store.artifacts.url import (
-    BadArtifactsUrl,
     CannotRead,
     CannotStore,
     NoSuchArtifact,
     is_bucket,
     is_local,
-    local_path,
-    local_url,
     opened,
     without_login,
 )
-
-__all__ = [
-    "Artifacts",
-    "BadArtifactsUrl",
-    "CannotRead",
-    "CannotStore",
-    "NoSuchArtifact",
-    "RunFolder",
-    "local_path",
-    "local_url",
-    "without_login",
-]
 
 # So much is read with the first look at a file.
 SMALL_BYTES = 64 * 1024

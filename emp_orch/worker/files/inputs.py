@@ -14,7 +14,8 @@ from emp_orch.errors import EmpError
 from emp_orch.jobs.document.model import InputSource, Job
 from emp_orch.store.artifacts.assets import Assets, NoSuchAsset, content_type_of
 from emp_orch.store.artifacts.input_sources import Content, InputSources, NotGiven
-from emp_orch.store.artifacts.store import Artifacts, CannotRead, NoSuchArtifact
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import CannotRead, NoSuchArtifact
 from emp_orch.store.queue.claim import Claimed
 from emp_orch.store.queue.submit import NoSuchJob, Queue
 from emp_orch.store.redis.client import within

@@ -25,7 +25,7 @@ from emp_orch.jobs.document.model import InputSource, Job, Output
 from emp_orch.jobs.document.outputs import safe_content_type, safe_name, unique_name
 from emp_orch.store.artifacts.input_sources import Content, NotGiven
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES, too_large
-from emp_orch.store.artifacts.store import CannotRead, CannotStore
+from emp_orch.store.artifacts.url import CannotRead, CannotStore
 from emp_orch.worker.files.api_client import AWAY_S, MAX_PAUSE_S, PAUSE_S, ApiClient, Away, RefusedByApi
 from emp_orch.worker.limits import FILE_CHUNK
 

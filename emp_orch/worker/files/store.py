@@ -16,7 +16,8 @@ from emp_orch.jobs.document.model import InputSource, Job
 from emp_orch.store.artifacts.api_access import access_file
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.input_sources import Content
-from emp_orch.store.artifacts.store import Artifacts, BadArtifactsUrl, CannotRead, CannotStore
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import BadArtifactsUrl, CannotRead, CannotStore
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys

@@ -20,7 +20,7 @@ from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.jobs.document.model import JobError, Output, Progress, Result
 from emp_orch.jobs.document.secrets import Redaction, Secrets, forgotten
 from emp_orch.jobs.outcome.retry import Cause
-from emp_orch.store.artifacts.store import CannotStore
+from emp_orch.store.artifacts.url import CannotStore
 from emp_orch.store.queue.claim import Claims, Lease
 from emp_orch.store.redis.client import within
 from emp_orch.worker.away import AWAY

@@ -19,14 +19,8 @@ from msgspec.structs import replace
 
 from emp_orch.jobs.document.model import Output
 from emp_orch.store.artifacts import run as artifact_run
-from emp_orch.store.artifacts.store import (
-    Artifacts,
-    BadArtifactsUrl,
-    CannotStore,
-    NoSuchArtifact,
-    local_url,
-    without_login,
-)
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import BadArtifactsUrl, CannotStore, NoSuchArtifact, local_url, without_login
 from support.redis.server import until
 
 

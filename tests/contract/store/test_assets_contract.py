@@ -19,7 +19,8 @@ from emp_orch.settings import InputLimits
 from emp_orch.store.artifacts.asset_retention import QUEUED_MS, AssetRetention
 from emp_orch.store.artifacts.assets import MOVING_MS, Assets, NoSuchAsset, TooLarge
 from emp_orch.store.artifacts.job_inputs import InputsGone, JobInputs
-from emp_orch.store.artifacts.store import Artifacts, CannotRead, local_url
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import CannotRead, local_url
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys

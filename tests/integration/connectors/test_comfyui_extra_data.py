@@ -18,7 +18,8 @@ from emp_orch.connectors.comfyui import ComfyUI
 from emp_orch.control.jobs.lost_jobs import LostJobs
 from emp_orch.jobs.document.secrets import HIDDEN
 from emp_orch.jobs.document.states import JobStatus
-from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import local_url
 from emp_orch.store.queue.claim import Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client

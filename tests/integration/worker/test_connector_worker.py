@@ -17,7 +17,8 @@ from emp_orch.connectors.simulation import Simulation
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.document.model import Job, Result
 from emp_orch.jobs.document.states import ENDED, JobStatus
-from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import local_url
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.claim import Adopted, Claimed, Claims, RunRef
 from emp_orch.store.queue.submit import Queue

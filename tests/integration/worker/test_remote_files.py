@@ -20,7 +20,8 @@ from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.input_sources import NotGiven
 from emp_orch.store.artifacts.run import MAX_OUTPUT_BYTES
-from emp_orch.store.artifacts.store import Artifacts, CannotStore
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import CannotStore
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.web.serve import listening
 from emp_orch.worker.files.api_client import ApiClient

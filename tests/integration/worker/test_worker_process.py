@@ -16,7 +16,8 @@ from emp_orch.connectors.simulation import Request, workflow_of
 from emp_orch.fleet.model.observed import ConnectorStatus
 from emp_orch.jobs.document.model import Job, Output
 from emp_orch.jobs.document.states import ENDED, JobStatus
-from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import local_url
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.explain import Explainer
 from emp_orch.store.queue.reaper import Reaper

@@ -18,7 +18,8 @@ from emp_orch.jobs.document.model import JobError, Progress, Result
 from emp_orch.jobs.document.secrets import HIDDEN
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.loglines import LogLine
-from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import local_url
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client

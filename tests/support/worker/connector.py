@@ -14,7 +14,8 @@ from emp_orch.connectors.base import Run
 from emp_orch.jobs.document.model import Job, Output, Progress
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.matching.requirements import Requirements
-from emp_orch.store.artifacts.store import Artifacts, local_url
+from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.artifacts.url import local_url
 
 
 def job_of(payload: dict[str, Any], *, job_id: str = "job-1") -> Job:

@@ -15,7 +15,7 @@ from emp_orch.fleet.policy.silence import is_silent
 from emp_orch.procident import identify, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.settings import Settings
-from emp_orch.store.artifacts.store import without_login
+from emp_orch.store.artifacts.url import without_login
 
 # A start of a machine that takes longer than this hangs.
 START_MS = 120_000
