@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from emp_orch import __version__, again
 from emp_orch.api.admission import DOWNLOADS, UPLOADS, UPLOADS_OF_ONE, ConcurrencyLimit
 from emp_orch.api.context import CONTEXT, Context
+from emp_orch.api.duplicate_boxes import Boxes
 from emp_orch.api.ended_jobs import EndedJobs
 from emp_orch.api.feed.changes import Follower
 from emp_orch.api.feed.hub import Hub
@@ -37,7 +38,6 @@ from emp_orch.api.handlers.join import (
     renew_rights,
 )
 from emp_orch.api.handlers.packages import package
-from emp_orch.api.one_box import Boxes
 from emp_orch.api.routes import ROUTES, WORK, roles_of
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.views.openapi import DOCUMENT, encoded

@@ -7,11 +7,11 @@ from aiohttp import web
 from emp_orch.api.handlers import (
     artifacts,
     assets,
-    commands,
     job_submit,
     jobs,
     join,
     logs,
+    machines,
     metrics,
     packages,
     previews,
@@ -40,7 +40,7 @@ ANY = frozenset(Role)
 LOOKS = frozenset({Role.READ, Role.OPERATE})
 SUBMITS = frozenset({Role.SUBMIT, Role.OPERATE})
 OPERATES = frozenset({Role.OPERATE})
-WAIT = (number("wait", "seconds to wait for the outcome; then 202", 0, commands.WAIT_MAX_S),)
+WAIT = (number("wait", "seconds to wait for the outcome; then 202", 0, machines.WAIT_MAX_S),)
 ASKED = (200, 202, 404, 409)
 LIMIT = number("limit", "how many", 1, MAX_PAGE)
 OFFSET = number("offset", "how many to pass over", 0, jobs.MAX_OFFSET)
@@ -164,20 +164,20 @@ ROUTES: tuple[Route, ...] = (
     head("/api/assets/{digest}", assets.asset,
          "Whether an asset is kept, and its size; it is kept on as if a job had named it",
          "jobs", ANY, kind=Kind.BINARY, content=(assets.TYPE,), names=DIGEST, headers=(RANGE, KNOWN), statuses=PARTS),
-    post("/api/machines/{id}/restart", commands.restart_machine, "Restart a machine", "commands", OPERATES,
+    post("/api/machines/{id}/restart", machines.restart_machine, "Restart a machine", "commands", OPERATES,
          query=WAIT, statuses=ASKED),
-    post("/api/machines/{id}/programs/{program}/restart", commands.restart_program, "Restart one program",
+    post("/api/machines/{id}/programs/{program}/restart", machines.restart_program, "Restart one program",
          "commands", OPERATES, query=WAIT, statuses=ASKED),
     Route(
-        method="DELETE", path="/api/machines/{id}", handler=commands.forget_machine, tag="commands", roles=OPERATES,
+        method="DELETE", path="/api/machines/{id}", handler=machines.forget_machine, tag="commands", roles=OPERATES,
         summary="Forget an offline machine", query=WAIT, statuses=ASKED,
     ),
-    post("/api/reconcile/pause", commands.pause_reconciler, "Pause the fleet, a machine or a program",
-         "commands", OPERATES, body=commands.ScopeBody, empty=True, statuses=(200, 404)),
-    post("/api/reconcile/resume", commands.resume_reconciler, "Let the reconciler act again", "commands", OPERATES,
-         body=commands.ScopeBody, empty=True, statuses=(200, 404)),
-    post("/api/machines/{id}/drain", commands.drain_machine, "Let a machine's workers finish and end",
-         "commands", OPERATES, body=commands.DrainBody, empty=True, statuses=(200, 404)),
+    post("/api/reconcile/pause", machines.pause_reconciler, "Pause the fleet, a machine or a program",
+         "commands", OPERATES, body=machines.ScopeBody, empty=True, statuses=(200, 404)),
+    post("/api/reconcile/resume", machines.resume_reconciler, "Let the reconciler act again", "commands", OPERATES,
+         body=machines.ScopeBody, empty=True, statuses=(200, 404)),
+    post("/api/machines/{id}/drain", machines.drain_machine, "Let a machine's workers finish and end",
+         "commands", OPERATES, body=machines.DrainBody, empty=True, statuses=(200, 404)),
     post("/api/machines/{id}/join", join.join,
          "For an external machine with a token of `emp machine join`: the way to Redis, and what it is to run",
          "machines", OPERATES, body=Asking, empty=True, opens=Opens.JOIN, statuses=(200, 404, 409, 429)),

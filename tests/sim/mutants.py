@@ -43,7 +43,7 @@ def _one(name: str, breaks: str, module: str, old: str, new: str) -> Mutant:
 
 _GONE = "if instance is not None and instance.state is InstanceState.GONE:"
 MUTANTS = (
-    _one("agents obey any epoch", "old epoch", "machine.agent.trust", "if found.stamp <= lowest:", "if False:"),
+    _one("agents obey any epoch", "old epoch", "machine.home.trust", "if found.stamp <= lowest:", "if False:"),
     _one(
         *("acts without the lease", "leader", "control.reconciler.rounds"),
         *("self._asked.clear()  # what was asked is the leader's to answer", "mandate = self._mandate"),

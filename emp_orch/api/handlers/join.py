@@ -14,9 +14,9 @@ import msgspec
 from aiohttp import web
 
 from emp_orch.api.context import Context, answer, context
+from emp_orch.api.duplicate_boxes import Boxes, living, refuse_second
 from emp_orch.api.handlers import work
 from emp_orch.api.machine_token import bearer, holder
-from emp_orch.api.one_box import Boxes, living, refuse_second
 from emp_orch.api.views.query import body, name_in_path
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import config_hash, desired_machine, needed_secrets, secrets_of

@@ -15,12 +15,12 @@ from emp_orch.api.feed.frames import parse_id
 from emp_orch.api.views.drift_story import story_view
 from emp_orch.api.views.query import name_in_path, name_in_query, only_known, whole_number
 from emp_orch.api.views.state import drift_view, reconciler_view
+from emp_orch.store.drift_stories import DriftStories
 from emp_orch.store.fleet import journal_reads
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.fleet.generations import list_generations, with_changes
 from emp_orch.store.fleet.journal_reads import wanted
 from emp_orch.store.redis.client import TRANSIENT, time_ms
-from emp_orch.store.stories import DriftStories
 from emp_orch.web.errors import Refused
 from emp_orch.web.times import rfc3339
 

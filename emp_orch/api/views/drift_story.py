@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from emp_orch.fleet.journal.story import Occurrence, Try
-from emp_orch.store.stories import Explained
+from emp_orch.fleet.journal.drift_story import Occurrence, Try
+from emp_orch.store.drift_stories import Explained
 from emp_orch.web.times import rfc3339
 
 

@@ -113,7 +113,7 @@ def _as_json(found: Difference) -> dict[str, Any]:
 
 def _last_words(found: Difference) -> None:
     """What programs in trouble said last, where a cause has not all of it; one line for those that said the same."""
-    from emp_orch.cli.output.ended_text import set_off
+    from emp_orch.cli.output.exit_text import set_off
     from emp_orch.fleet.drift.exits import words_of
 
     said: dict[tuple[str, ...], list[str]] = {}

@@ -46,7 +46,7 @@ def down(directory: Path, all_of: str | None, volumes: bool, as_json: bool) -> N
 
 def _here(directory: Path, volumes: bool, as_json: bool) -> None:
     from emp_orch.control.apply.down import bring_down
-    from emp_orch.control.host.left_behind import LeftBehind
+    from emp_orch.control.host.leftovers import LeftBehind
     from emp_orch.host import ownership
     from emp_orch.layout import Layout
 
@@ -70,7 +70,7 @@ def _here(directory: Path, volumes: bool, as_json: bool) -> None:
 def _named(directory: Path, name: str, volumes: bool, as_json: bool) -> None:
     from emp_orch.control.apply.down import bring_down_fleet
     from emp_orch.control.host.hosted import hosted, named
-    from emp_orch.control.host.left_behind import LeftBehind
+    from emp_orch.control.host.leftovers import LeftBehind
     from emp_orch.layout import Layout
 
     name = str(directory / name) if "/" in name or name in (".", "..") else name

@@ -167,7 +167,7 @@ async def wait(layout: Layout, generation: Generation, within_s: float, progress
 async def _watch(
     layout: Layout, session: Session, generation: Generation, within_s: float, progress: Progress
 ) -> tuple[str, ...]:
-    from emp_orch.cli.output.ended_text import Ended, set_off
+    from emp_orch.cli.output.exit_text import Ended, set_off
     from emp_orch.fleet.drift.exits import words_of
 
     last: tuple[Drift, ...] = ()

@@ -41,7 +41,7 @@ def exec_(directory: Path, no_tty: bool, machine: str, command: tuple[str, ...])
     """
     from emp_orch.cli.output.names import named
     from emp_orch.control.status.exec import exec_call
-    from emp_orch.control.status.whereabouts import find
+    from emp_orch.control.status.location import find
     from emp_orch.layout import Layout
 
     words = command[1:] if command[:1] == ("--",) else command

@@ -15,8 +15,8 @@ from emp_orch.errors import UsageError
 if TYPE_CHECKING:
     from emp_orch.fleet.names import Name
     from emp_orch.settings import Settings
+    from emp_orch.store.drift_stories import Explained
     from emp_orch.store.redis.client import Client
-    from emp_orch.store.stories import Explained
 
 # Of drifts to choose from.
 OFFERED = 12
@@ -82,11 +82,11 @@ async def _explain(directory: Path, words: tuple[str, ...]) -> _Found:
 
 async def _read(directory: Path, settings: Settings, r: Client, words: tuple[str, ...]) -> _Found:
     from emp_orch.control.host.fileline import quoted
+    from emp_orch.store.drift_stories import DriftStories
     from emp_orch.store.fleet.generations import read_generation
     from emp_orch.store.fleet.status import read_status
     from emp_orch.store.redis.client import time_ms
     from emp_orch.store.redis.keys import Keys
-    from emp_orch.store.stories import DriftStories
 
     keys = Keys(settings.prefix)
     stories = DriftStories(r, keys, settings.fleet)

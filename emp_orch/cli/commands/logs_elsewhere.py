@@ -23,7 +23,7 @@ def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence
     `known` are the components that have files here. Raises UsageError for several that are not all here.
     """
     from emp_orch.control.logs.files import MACHINE
-    from emp_orch.control.status.whereabouts import machines
+    from emp_orch.control.status.location import machines
     from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
 
     wanted, there = machines(layout), []
@@ -40,11 +40,11 @@ def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence
 
 
 def show(layout: Layout, machine: str, component: str, options: Sequence[str]) -> NoReturn:
-    """Become the machine's own `emp logs`. Raises as whereabouts.find."""
+    """Become the machine's own `emp logs`. Raises as location.find."""
     from emp_orch.cli.commands.exec import become
     from emp_orch.control.logs.files import MACHINE
     from emp_orch.control.status.exec import exec_call
-    from emp_orch.control.status.whereabouts import find
+    from emp_orch.control.status.location import find
 
     program = component.partition("/")[2]
     name = f"{MACHINE}{machine}" + (f"/{program}" if program else "")

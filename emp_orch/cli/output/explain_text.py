@@ -10,9 +10,9 @@ from emp_orch.fleet.journal.entries import RUN
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
-    from emp_orch.fleet.journal.story import Occurrence, Try
+    from emp_orch.fleet.journal.drift_story import Occurrence, Try
     from emp_orch.fleet.policy.item import Item
-    from emp_orch.store.stories import Explained
+    from emp_orch.store.drift_stories import Explained
 
 # Decisions and tries of one time that are told; --json has all.
 TOLD = 8

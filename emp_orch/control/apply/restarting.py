@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from emp_orch import settings as settings_files
-from emp_orch.control.host.left_behind import LeftBehind
+from emp_orch.control.host.leftovers import LeftBehind
 from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError, WaitTimeout
 from emp_orch.fleet.drift.kinds import BESIDE, Drift, Kind

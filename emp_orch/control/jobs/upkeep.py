@@ -10,7 +10,7 @@ from emp_orch.control.jobs.lane_verdicts import LaneVerdicts
 from emp_orch.control.jobs.lost_jobs import LostJobs
 from emp_orch.control.jobs.retention import Retention
 from emp_orch.control.jobs.stray_jobs import StrayJobs
-from emp_orch.control.leader.setbacks import Failures
+from emp_orch.control.leader.failures import Failures
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.fleet import JobsSpec
 from emp_orch.fleet.model.observed import Observed

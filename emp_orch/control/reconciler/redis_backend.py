@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 
 from emp_orch.control.host import generation as generations
 from emp_orch.control.jobs.upkeep import JobUpkeep
+from emp_orch.control.leader.failures import Failures
 from emp_orch.control.leader.leadership import LeaderElection
-from emp_orch.control.leader.setbacks import Failures
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations

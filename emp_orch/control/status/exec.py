@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from emp_orch import marks
 from emp_orch import settings as settings_files
-from emp_orch.control.status.whereabouts import InContainer, Location, OnHost
+from emp_orch.control.status.location import InContainer, Location, OnHost
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import Machine
 from emp_orch.layout import Layout

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from emp_orch import procuse
 from emp_orch import settings as settings_files
 from emp_orch.control.limits import REDIS_DEADLINE_S
-from emp_orch.control.status.whereabouts import machines, unknown
+from emp_orch.control.status.location import machines, unknown
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.model.fleet import Machine, MachineId, RuntimeKind
 from emp_orch.fleet.model.hosts import host_of

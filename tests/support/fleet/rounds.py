@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from emp_orch.fleet.journal.drift_story import DriftStory, drift_story
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.fleet.journal.story import DriftStory, drift_story
 from emp_orch.fleet.model.observed import Observed, ProgramReport, ProgramState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.memory import Memory, ended

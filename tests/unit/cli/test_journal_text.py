@@ -17,11 +17,11 @@ from emp_orch.errors import UsageError
 from emp_orch.fleet.journal.advice import advice
 from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.round import Inputs, decide
+from emp_orch.store.drift_stories import Explained
 from emp_orch.store.fleet.events import Event
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.journal_reads import Wanted, wanted
 from emp_orch.store.fleet.rounds import Kept, Recorded, pack, unpack
-from emp_orch.store.stories import Explained
 from support.fleet.fleets import NOW_MS, SIMULATION, look, one, report, wish
 from support.fleet.rounds import FATAL_KEY, OPS, PROGRAM, START_KEY, World, fatal
 

@@ -7,8 +7,8 @@ from msgspec import structs
 
 from emp_orch.fleet.drift.kinds import CONTROL, Drift, Kind
 from emp_orch.fleet.journal.advice import advice
+from emp_orch.fleet.journal.drift_story import drift_story, meant
 from emp_orch.fleet.journal.entries import TYPES, concerns, kind_of, machine_of, subject_of
-from emp_orch.fleet.journal.story import drift_story, meant
 from emp_orch.fleet.model.observed import Instance, InstanceState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.holds import NEEDS_A_PERSON, Hold

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from emp_orch.cli.commands.exec import exec_
 from emp_orch.control.status.exec import exec_call, without_secrets
-from emp_orch.control.status.whereabouts import InContainer
+from emp_orch.control.status.location import InContainer
 from emp_orch.errors import UsageError
 from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.layout import Layout

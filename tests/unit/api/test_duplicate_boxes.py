@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emp_orch.api.one_box import Boxes, refuse_second
+from emp_orch.api.duplicate_boxes import Boxes, refuse_second
 from emp_orch.store.acl.joining import Asking
 from emp_orch.web.errors import Refused
 from support.fleet.fleets import one, report

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from emp_orch.fleet.drift.exits import words_of
 from emp_orch.fleet.journal.advice import advice
-from emp_orch.fleet.journal.story import DriftStory, closed_keys, drift_story, meant
+from emp_orch.fleet.journal.drift_story import DriftStory, closed_keys, drift_story, meant
 from emp_orch.store.fleet.journal_reads import MAX_SCANNED, Wanted, page
 from emp_orch.store.fleet.status import FleetStatus
 from emp_orch.store.redis.client import Client
