@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -16,6 +17,16 @@ from emp_orch.plaintext import many_lines, one_line
 
 class LogLine(logging.Formatter):
     """One line for each record, however many its message has; a traceback follows, indented."""
+
+    _second = (-1, "")  # the last second that was told, and its text
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # the base class names it
+        """As the base class does it, with the text of a second made once."""
+        second = int(record.created)
+        if self._second[0] != second:
+            self._second = (second, time.strftime(self.default_time_format, self.converter(record.created)))
+        told = self._second[1]
+        return self.default_msec_format % (told, record.msecs) if self.default_msec_format else told
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # the base class names it
         record.message = one_line(record.message)
@@ -95,6 +106,14 @@ class Gathering(logging.StreamHandler):  # type: ignore[type-arg]  # of text; it
             return
         finally:
             self.release()
+
+
+def plain_records() -> None:
+    """Have no record of this process say where in the code it comes from, nor from which thread: no line shows it, and
+    to find it out takes as long as the rest of a line (logging's HOWTO, "Optimization").
+    """
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def log_handler(*, gather: bool = False) -> logging.Handler:

@@ -221,7 +221,7 @@ async def run(layout: Layout, settings: Settings) -> None:
     redis = client(
         settings.redis_url,
         owner=settings.redis_owner,
-        most=API_CONNECTIONS,
+        most=API_CONNECTIONS - 1,  # who follows the events has one of its own
         name=f"emp:api:{settings.fleet}",
         tolerant=True,
     )

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from emp_orch.errors import EmpError
-from emp_orch.loglines import log_handler
+from emp_orch.loglines import log_handler, plain_records
 from emp_orch.web.connections import IDLE_S, limit
 
 access = logging.getLogger("emp.request")
@@ -33,6 +33,7 @@ def log_to_stderr() -> None:
     """Everything from INFO up as one line on stderr; supervisord puts it in the component's log file."""
     logging.basicConfig(handlers=[log_handler(gather=True)], level=logging.INFO, force=True)
     logging.Formatter.default_msec_format = "%s.%03d"
+    plain_records()
 
 
 def _raw_path(request: web.BaseRequest) -> str:

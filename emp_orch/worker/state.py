@@ -30,8 +30,9 @@ log = logging.getLogger("emp.worker")
 
 # Events kept for a Redis that is away; the oldest go first.
 MAX_UNSENT = 1_000
-# What changes within so long is one report: a job begins with two changes and ends with two, and a short one is both.
-GATHER_S = 0.01
+# What changes within so long is one report, which wakes everybody who follows the events: a job begins with two changes
+# and ends with two, and a short one is both.
+GATHER_S = 0.05
 # Of a reason that a report holds.
 MAX_STORE_ERROR = 500
 _ANSWERS = frozenset({ConnectorStatus.IDLE, ConnectorStatus.ACTIVE})

@@ -172,12 +172,16 @@ class Hub:
 
     async def run(self) -> None:
         """Follow the stream for ever, through every absence of Redis."""
+        async with self._events.apart() as events:
+            await self._follow(events)
+
+    async def _follow(self, events: Events) -> None:
         delay_s = RETRY_FIRST_S
         while True:
             try:
                 await self._begin()
                 delay_s = RETRY_FIRST_S
-                async for batch in self._events.follow(self.position, block_ms=BLOCK_MS):
+                async for batch in events.follow(self.position, block_ms=BLOCK_MS):
                     self._pass_on(batch)
                     if not batch and await self._began_anew():
                         break

@@ -82,6 +82,7 @@ class LiveState:
             if not self._hub.has_live_clients:
                 self._hub.release()
                 again = False
+                await asyncio.sleep(SPACING_S)  # not awake at each event for nobody
                 continue
             began_s = monotonic()
             await self._look_and_beat()

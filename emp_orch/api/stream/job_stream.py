@@ -63,7 +63,9 @@ async def progress(request: web.Request) -> web.StreamResponse:
     wants_previews = one_of(request, "preview", ("0", "1")) == "1"
     with ctx.hub.subscribe(live=False) as subscription:  # before the job is read: nothing falls between
         with job_errors():
-            job, said = await asyncio.gather(ctx.queue.get(job_id), _said(ctx, job_id, heard[0] if heard else 0))
+            after_ms = heard[0] if heard else 0
+            job, rows = await ctx.queue.get_and_said(job_id, f"{after_ms + 1}-0" if after_ms else "-")
+        said = _said(job_id, rows, after_ms)
         ctx.ended.keep(job)
         if heard is not None and heard == parse_id(_end_id(job) or ""):
             return web.Response(status=204)
@@ -154,10 +156,10 @@ async def follow_job(ctx: Context, job: Job, said: Said, listener: Listener, sub
             spoke = monotonic()
 
 
-async def _said(ctx: Context, job_id: str, after_ms: int) -> Said:
+def _said(job_id: str, rows: Sequence[tuple[str, str]], after_ms: int) -> Said:
     """What the runs said later than `after_ms`."""
     frames = []
-    for entry_id, text in await ctx.queue.said(job_id, f"{after_ms + 1}-0" if after_ms else "-"):
+    for entry_id, text in rows:
         try:
             data = {"type": PROGRESS, "job_id": job_id, "progress": msgspec.json.decode(text)}
         except DAMAGED:

@@ -8,12 +8,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emp_orch.loglines import log_handler
+from emp_orch.loglines import log_handler, plain_records
 
 
 def log_to_stderr(*, gather: bool = False) -> None:
     """Plain lines with local time; supervisord captures them. `gather`: as of log_handler."""
     logging.basicConfig(handlers=[log_handler(gather=gather)], level=logging.INFO)
+    plain_records()
 
 
 @contextmanager

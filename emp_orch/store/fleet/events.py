@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Struct
 from emp_orch.store.redis.client import Client, blocking
 from emp_orch.store.redis.damaged import DAMAGED, decoder
 from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.pipelined import Pipelined
 
 MAX_EVENTS = 10_000
 
@@ -45,9 +47,23 @@ def decode(entry_id: str, fields: dict[str, str]) -> Event:
 class Events:
     """Append to and follow the stream."""
 
-    def __init__(self, r: Client, keys: Keys) -> None:
+    def __init__(self, r: Client, keys: Keys, line: Pipelined | None = None) -> None:
+        """`line`: what `since` waits on; without it, on a connection of the client's."""
         self._r = r
         self._keys = keys
+        self._line = line
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Events]:
+        """The same, for who follows: on a connection of its own, beside the client's.
+
+        redis-py's client does more around a command than is done for the few events that it brings.
+        """
+        line = Pipelined(self._r)
+        try:
+            yield Events(self._r, self._keys, line)
+        finally:
+            await line.aclose()
 
     async def append(self, type_: str, **data: Any) -> str:
         """Publish one event; returns its id."""
@@ -75,8 +91,13 @@ class Events:
     async def since(self, after: str, *, count: int = 500, block_ms: int | None = None) -> list[Event]:
         """Events after id `after`; waits up to `block_ms` for the first. Raises TimeoutError at silence."""
         async with blocking(block_ms or 0):
-            answer = await self._r.xread({self._keys.events: after}, count=count, block=block_ms)
-        return [decode(i, f) for i, f in entries_of(answer)]
+            if self._line is None:
+                entries = entries_of(await self._r.xread({self._keys.events: after}, count=count, block=block_ms))
+            else:
+                wait = () if block_ms is None else ("BLOCK", block_ms)
+                asked = ("XREAD", "COUNT", count, *wait, "STREAMS", self._keys.events, after)
+                entries = _raw_entries_of(await self._line.call(*asked))
+        return [decode(i, f) for i, f in entries]
 
     async def oldest_id(self) -> str:
         """The first id still kept; a reader that resumes before it has missed something."""
@@ -102,6 +123,12 @@ def entries_of(answer: Any) -> Entries:
         (chunks,) = answer.values()
         return [entry for chunk in chunks for entry in chunk]
     return cast(Entries, answer[0][1])
+
+
+def _raw_entries_of(answer: Any) -> Entries:
+    """As `entries_of`, of what Redis itself answers: each entry's fields in a row."""
+    streams = answer.items() if isinstance(answer, dict) else answer or ()
+    return [(i, dict(zip(f[::2], f[1::2], strict=True))) for _, rows in streams for i, f in rows]
 
 
 def encode(type_: str, data: Mapping[str, Any]) -> dict[str, str]:

@@ -85,6 +85,14 @@ def new_id() -> str:
     return os.urandom(12).hex()
 
 
+# Stream id and progress as JSON, oldest first.
+Said = Sequence[tuple[str, str]]
+
+
+def _said(rows: Any) -> Said:
+    return [(i, _fields(fields).get("data", "{}")) for i, fields in rows]
+
+
 def _fields(answer: Any) -> dict[str, str]:
     """A hash as Redis gives it: names and values in a row, or a dict under RESP3."""
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
@@ -205,12 +213,24 @@ class Queue:
 
     async def get(self, job_id: str) -> Job:
         """The whole job. Raises NoSuchJob, JobDamaged."""
-        text, state, payload, unworkable = await self._calls(
+        return self._job_of(job_id, *await self._calls(*self._asks_for(job_id)))
+
+    async def get_and_said(self, job_id: str, after: str = "-") -> tuple[Job, Said]:
+        """As `get` and as `said`, read in one go."""
+        *job, rows = await self._calls(*self._asks_for(job_id), ("XRANGE", self._keys.progress(job_id), after, "+"))
+        return self._job_of(job_id, *job), _said(rows)
+
+    def _asks_for(self, job_id: str) -> tuple[Sequence[str], ...]:
+        """The commands whose answers `_job_of` takes."""
+        return (
             ("HGET", self._keys.jobs, job_id),
             ("HGETALL", self._keys.job(job_id)),
             ("GET", self._keys.payload(job_id)),
             ("HGETALL", self._keys.lanes_unworkable),
         )
+
+    @staticmethod
+    def _job_of(job_id: str, text: str | None, state: Any, payload: str | None, unworkable: Any) -> Job:
         if text is None:
             raise NoSuchJob(job_id)
         place = place_of(text)
@@ -244,10 +264,10 @@ class Queue:
         """The lanes that hold jobs, longest first."""
         return await self._reads.lanes()
 
-    async def said(self, job_id: str, after: str = "-") -> Sequence[tuple[str, str]]:
-        """What the runs of a job said so far (the last 200): stream id and progress as JSON, oldest first."""
+    async def said(self, job_id: str, after: str = "-") -> Said:
+        """What the runs of a job said so far (the last 200)."""
         (rows,) = await self._calls(("XRANGE", self._keys.progress(job_id), after, "+"))
-        return [(i, _fields(fields).get("data", "{}")) for i, fields in rows]
+        return _said(rows)
 
     async def cancel(self, job_id: str, *, reason: str = "") -> CancelOutcome:
         """End a waiting job at once; have the worker of a running one stop it. Raises NoSuchJob."""

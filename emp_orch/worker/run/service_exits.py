@@ -90,8 +90,8 @@ class ServiceEnds:
             await asyncio.sleep(LOOK_S / 4)
 
     async def wait(self) -> ServiceEnd:
-        """Until there is one."""
+        """Until there is one; the first look comes when that time has passed: the run has only begun."""
         while True:
+            await asyncio.sleep(LOOK_S)
             if (end := self.found()) is not None:
                 return end
-            await asyncio.sleep(LOOK_S)

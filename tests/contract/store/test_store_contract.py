@@ -168,6 +168,19 @@ async def test_events_are_followed_from_an_id(r: Client) -> None:
     assert [e.type for e in await waiting] == ["c"]
 
 
+async def test_who_follows_on_a_connection_of_its_own_is_told_the_same(r: Client) -> None:
+    events = Events(r, KEYS)
+    first = await events.append("a", n=1)
+    async with events.apart() as apart:
+        assert await apart.since(first) == []
+        waiting = asyncio.create_task(apart.since(first, block_ms=5_000))
+        await events.append("b", n=2, text="Grüße")
+        assert [(e.type, e.data["n"]) for e in await waiting] == [("b", 2)]
+        await events.append("c")
+        assert await apart.since(first) == await events.since(first)
+        assert len(await apart.since("0", count=2)) == 2
+
+
 async def test_a_damaged_event_is_shown_as_malformed(r: Client) -> None:
     await r.xadd(KEYS.events, {"nonsense": "x"})
     (event,) = await Events(r, KEYS).recent(5)
