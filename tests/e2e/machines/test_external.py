@@ -161,7 +161,7 @@ def refused(box: Box, *line: str) -> str:
 
 def test_a_second_box_is_refused_while_the_first_lives(lab: Lab, tmp_path: Path) -> None:
     before, line, other = lab.box.pids(*PROGRAMS), lab.line(), Box(tmp_path / "other")
-    job = json.loads(lab.stack.ok("submit", "simulation", "--payload", '{"steps": 600}', "--json"))["id"]
+    job = json.loads(lab.stack.ok("submit", "simulation", "--payload", '{"steps": 3000}', "--json"))["id"]
     until("the first is at it", lambda: shown(lab, job)["status"] == "in_progress", shown=lambda: str(shown(lab, job)))
     try:
         told = refused(other, line)
