@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from emp_orch.fleet.model.observed import DamagedKey
 from emp_orch.jobs.document.states import ENDED
 from emp_orch.store.fleet.leader import MAX_LEASE_MS
-from emp_orch.store.queue.codec import place_of
+from emp_orch.store.queue.codec import position_of
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.damaged import MAX_FLEET_BYTES
 from emp_orch.store.redis.keys import Keys
@@ -173,7 +173,7 @@ async def _numbered_on(r: Client, keys: Keys) -> None:
     highest, cursor = 0, 0
     while True:
         cursor, part = cast(tuple[int, dict[str, str]], await r.hscan(keys.jobs, cursor, count=500))
-        places = [place_of(text) for text in part.values()]
+        places = [position_of(text) for text in part.values()]
         highest = max([highest, *(p.seq for p in places if p is not None and p.seq < 2**53)])
         if cursor == 0:
             break

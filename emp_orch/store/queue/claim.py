@@ -22,7 +22,7 @@ from emp_orch.jobs.matching.requirements import ALWAYS_ASKED, Requirements, aske
 from emp_orch.jobs.outcome.full_disk import is_of_full_disk
 from emp_orch.jobs.outcome.poison import is_poison, of_poison, with_crash
 from emp_orch.jobs.outcome.retry import Cause, End, Requeue, decide
-from emp_orch.store.queue.codec import JobDamaged, claimed, place_of
+from emp_orch.store.queue.codec import JobDamaged, claimed, position_of
 from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.queue.submit import AVOID_MS, FULL_DISK_AVOID_MS, MAX_REASON
 from emp_orch.store.queue.trim import Trim
@@ -218,7 +218,7 @@ class Claims:
                 needs=needs,
                 crashes=crashes,
             )
-            if not payload and (place := place_of(text)) is not None and place.apart:
+            if not payload and (place := position_of(text)) is not None and place.apart:
                 raise JobDamaged(f"job {job_id!r} in Redis is damaged: its payload is gone", hint="submit it again")
         except (JobDamaged, ValueError) as e:
             words = e.message if isinstance(e, JobDamaged) else f"job {job_id!r} in Redis is damaged: {e}"

@@ -46,7 +46,7 @@ class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: tuple[str, ...] = ()
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class Position(Struct, frozen=True, kw_only=True):
     """Where a job stands: larger priorities first, then smaller sequence numbers."""
 
     seq: int
@@ -59,7 +59,7 @@ class Place(Struct, frozen=True, kw_only=True):
 class Stored(Struct, frozen=True, kw_only=True):
     """An entry of `jobs`."""
 
-    place: Place
+    position: Position
     document: Document
 
     def requirements(self, needs: str | None) -> Requirements:
@@ -103,8 +103,8 @@ _document = msgspec.json.Decoder(Document)
 
 def _stored(text: str) -> Stored:
     apart, seq, priority, lane, created, document = text.split("|", 5)
-    place = Place(seq=int(seq), priority=int(priority), lane=lane, created_ms=int(created), apart=apart == "1")
-    return Stored(place=place, document=_document.decode(document))
+    position = Position(seq=int(seq), priority=int(priority), lane=lane, created_ms=int(created), apart=apart == "1")
+    return Stored(position=position, document=_document.decode(document))
 
 
 def stored(job_id: str, text: str) -> Stored:
@@ -115,11 +115,11 @@ def stored(job_id: str, text: str) -> Stored:
         raise _damaged(job_id, e) from e
 
 
-def place_of(text: str) -> Place | None:
+def position_of(text: str) -> Position | None:
     """The place alone; None when the entry is damaged."""
     try:
         apart, seq, priority, lane, created, _ = text.split("|", 5)
-        return Place(seq=int(seq), priority=int(priority), lane=lane, created_ms=int(created), apart=apart == "1")
+        return Position(seq=int(seq), priority=int(priority), lane=lane, created_ms=int(created), apart=apart == "1")
     except ValueError:
         return None
 
@@ -143,12 +143,12 @@ def _summary_fields(
         "id": job_id,
         "service": entry.document.service,
         "status": status,
-        "priority": entry.place.priority,
+        "priority": entry.position.priority,
         "requirements": entry.requirements(state.get("needs")),
-        "lane": entry.place.lane,
+        "lane": entry.position.lane,
         "attempts": int(state.get("runs") or 0) + (state.get("assigned_ms") is not None),
         "max_retries": entry.document.max_retries,
-        "created_ms": entry.place.created_ms,
+        "created_ms": entry.position.created_ms,
         "assigned_ms": _ms(state.get("assigned_ms")),
         "started_ms": _ms(state.get("started_ms")),
         "finished_ms": _ms(state.get("finished_ms")),
@@ -164,13 +164,13 @@ def summary_from(job_id: str, text: str, state: Sequence[str | None], unworkable
     try:
         entry = _stored(text)
         fields = dict(zip(SUMMARY_FIELDS, state, strict=True))
-        return JobSummary(**_summary_fields(job_id, entry, fields, unworkable.get(entry.place.lane)))
+        return JobSummary(**_summary_fields(job_id, entry, fields, unworkable.get(entry.position.lane)))
     except _ERRORS as e:
         raise _damaged(job_id, e) from e
 
 
 def _history(entry: Stored, state: Mapping[str, str], status: JobStatus) -> tuple[HistoryEntry, ...]:
-    found = [HistoryEntry(at_ms=entry.place.created_ms, event="job_submitted")]
+    found = [HistoryEntry(at_ms=entry.position.created_ms, event="job_submitted")]
     # Not splitlines: what people and services say may hold other separators of lines, which JSON leaves as they are.
     lines = state.get("history", "").split("\n")
     found += [msgspec.json.decode(line, type=HistoryEntry) for line in lines if line]
@@ -236,12 +236,12 @@ def claimed(
             id=job_id,
             service=entry.document.service,
             status=JobStatus.ASSIGNED,
-            priority=entry.place.priority,
+            priority=entry.position.priority,
             requirements=entry.requirements(needs),
-            lane=entry.place.lane,
+            lane=entry.position.lane,
             attempts=attempts,
             max_retries=entry.document.max_retries,
-            created_ms=entry.place.created_ms,
+            created_ms=entry.position.created_ms,
             assigned_ms=assigned_ms,
             worker_id=worker_id,
             error=msgspec.json.decode(error, type=JobError) if error else None,

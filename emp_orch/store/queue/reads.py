@@ -13,7 +13,7 @@ from msgspec import Struct
 from emp_orch.jobs.document.model import JobSummary
 from emp_orch.jobs.document.states import ENDED, HELD, JobStatus
 from emp_orch.jobs.matching.requirements import Requirements
-from emp_orch.store.queue.codec import SUMMARY_FIELDS, JobDamaged, place_of, summary_from
+from emp_orch.store.queue.codec import SUMMARY_FIELDS, JobDamaged, position_of, summary_from
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED
 from emp_orch.store.redis.keys import Keys
@@ -265,7 +265,7 @@ class JobReads:
         if not held:
             return []
         texts = cast(list[str | None], await self._r.hmget(self._keys.jobs, held))
-        places = [(job_id, place_of(text)) for job_id, text in zip(held, texts, strict=True) if text is not None]
+        places = [(job_id, position_of(text)) for job_id, text in zip(held, texts, strict=True) if text is not None]
         return sorted(((i, p.seq) for i, p in places if p is not None), key=_newest_first)
 
     async def lanes(self) -> tuple[LaneView, ...]:
@@ -299,7 +299,7 @@ class JobReads:
         if not entries:
             return []
         texts = await self._r.hmget(self._keys.jobs, [_row(entry)[0] for entry in entries])
-        places = [None if text is None else place_of(text) for text in cast(list[str | None], texts)]
+        places = [None if text is None else position_of(text) for text in cast(list[str | None], texts)]
         return [place.created_ms if place else 0 for place in places]
 
 

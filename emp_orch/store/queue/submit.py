@@ -22,7 +22,7 @@ from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.jobs.document.submission import Submission
 from emp_orch.jobs.matching.offers import model_key
 from emp_orch.jobs.matching.requirements import Requirements, canonical, signature
-from emp_orch.store.queue.codec import encoded, job_from, place_of, stored
+from emp_orch.store.queue.codec import encoded, job_from, position_of, stored
 from emp_orch.store.queue.reads import JobPage, JobReads, LaneView, Wanted
 from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.queue.trim import Trim
@@ -233,7 +233,7 @@ class Queue:
     def _job_of(job_id: str, text: str | None, state: Any, payload: str | None, unworkable: Any) -> Job:
         if text is None:
             raise NoSuchJob(job_id)
-        place = place_of(text)
+        place = position_of(text)
         return job_from(job_id, text, _fields(state), payload, _fields(unworkable).get(place.lane) if place else None)
 
     async def _piped(self, *commands: Sequence[Any]) -> list[Any]:
