@@ -17,7 +17,7 @@ TOGETHER ?= 8
 # How many requests `make fuzz-api` makes of each operation of the API.
 EXAMPLES ?= 1000
 
-.PHONY: up down status check test fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
+.PHONY: up down status check test times-begin fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
 
 ## Users
 
@@ -68,10 +68,18 @@ $(BIN)/pytest -q -n $(WAITING) --dist loadfile $(1) || { [ $$? -eq 1 ] && \
   echo "again, by itself: what failed beside others" && $(BIN)/pytest -q --maxfail 1 --last-failed $(1); }
 endef
 
-test: test-system check
+# Where the time of `make test` went: a line a run of pytest, and its folders (tests/support/times.py).
+TIMES := $(VENV)/test-times
+
+times-begin:
+	@mkdir -p $(VENV) && : > $(TIMES)
+
+test: export EMP_TEST_TIMES = $(abspath $(TIMES))
+test: times-begin test-system check
 	$(BIN)/pytest -q -n $(JOBS) -m deep tests/property
 	$(call beside,--durations=25 tests/contract tests/integration tests/security tests/e2e tests/browser)
 	$(call beside,--durations=10 tests/docker)
+	@cat $(TIMES)
 
 # A quarter of an hour; in `make test` the same runs for seconds.
 fuzz: $(VENV)/.dev

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from support import times
+
 # How long an example takes says more of what else runs here than of what is tested.
 settings.register_profile("emp", deadline=None)
 settings.load_profile("emp")
@@ -34,3 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.parent is not None and not item.nodeid.endswith(item.name):
             item._id = type(item._id).parse(f"{item.parent.nodeid}::{item.name}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    times.write(config, terminalreporter.stats)
