@@ -26,7 +26,7 @@ _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class LogPosition(Struct, frozen=True, kw_only=True):
     """Where in its log a process began, as it left that when it was started; `inode` tells whether the log was rotated
     since. `end`: where the next one began, -1 where there is none.
     """
@@ -37,7 +37,7 @@ class Place(Struct, frozen=True, kw_only=True):
     end: int = -1
 
 
-def began(run: Path, name: str, pid: int) -> Place | None:
+def began(run: Path, name: str, pid: int) -> LogPosition | None:
     """Where process `pid` of a program began; of an older one, where the oldest that is known did; None where nothing
     is known. `run`: of the identities.
     """
@@ -49,10 +49,10 @@ def began(run: Path, name: str, pid: int) -> Place | None:
     its_pid, inode, size = marks[-1 if n is None else n]
     later = marks[n - 1] if n else None
     end = later[2] if later is not None and later[1] == inode else -1
-    return Place(pid=its_pid, inode=inode, size=size, end=end)
+    return LogPosition(pid=its_pid, inode=inode, size=size, end=end)
 
 
-def last_words(log: Path, pid: int, place: Place | None, secrets: Iterable[str]) -> tuple[str, ...]:
+def last_words(log: Path, pid: int, place: LogPosition | None, secrets: Iterable[str]) -> tuple[str, ...]:
     """The last lines of `log` that process `pid` wrote, which has ended; at most MAX_LINES of MAX_LINE characters.
 
     `place` may be that of a later process: then what it wrote is left out. Blocks for a moment.
@@ -83,7 +83,7 @@ def _without_ours(text: str) -> str:
 
 def said_since(log: Path, size: int, secrets: Iterable[str]) -> tuple[str, ...]:
     """The last lines of `log` beyond its first `size` bytes. Blocks for a moment."""
-    return last_words(log, 0, Place(pid=0, inode=_inode(log), size=size), secrets)
+    return last_words(log, 0, LogPosition(pid=0, inode=_inode(log), size=size), secrets)
 
 
 def size_of(log: Path) -> int:

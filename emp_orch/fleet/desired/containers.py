@@ -85,7 +85,7 @@ def device_of(machine: Machine, slot: int) -> str:
     return devices[slot] if devices else str(slot)
 
 
-def device_inside(machine: Machine, slot: int) -> str:
+def device_in_container(machine: Machine, slot: int) -> str:
     """What CUDA calls the device of `slot` inside the machine's container.
 
     NVIDIA's runtime shows a container only what it reserved, numbered anew in the order of the host's indices; a UUID

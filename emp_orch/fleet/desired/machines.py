@@ -15,7 +15,7 @@ from msgspec import structs
 
 from emp_orch.environments import of_store
 from emp_orch.fleet.desired.artifacts import THROUGH_API, through_api
-from emp_orch.fleet.desired.containers import desired_container, device_inside, device_of, unpinned
+from emp_orch.fleet.desired.containers import desired_container, device_in_container, device_of, unpinned
 from emp_orch.fleet.desired.slots_of_allotment import allotment_of, give, reserving
 from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.model.allotment import CUDA, SLOT
@@ -282,7 +282,7 @@ def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:
     """CUDA_VISIBLE_DEVICES of a per-GPU program: the slot's device, whether or not a GPU is there."""
     if slot is None:
         return {}
-    device = device_inside(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
+    device = device_in_container(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
     return {CUDA: device, SLOT: str(slot)}
 
 

@@ -11,7 +11,7 @@ import pytest
 from emp_orch.fleet.drift.exits import MAX_LINE, MAX_LINES, how, how_in_short, lasted, told
 from emp_orch.fleet.model.observed import ProgramEnd
 from emp_orch.lifemark import leave_log_mark
-from emp_orch.runtimes.last_words import HIDDEN, REMOVED_LINE, Place, began, last_words, redacted, shown
+from emp_orch.runtimes.last_words import HIDDEN, REMOVED_LINE, LogPosition, began, last_words, redacted, shown
 from emp_orch.runtimes.process import exit_files
 from emp_orch.runtimes.process.supervisor import ProcessInfo
 from emp_orch.runtimes.process.supervisor_log import LoggedEnd, last_end
@@ -155,7 +155,7 @@ def test_secrets_and_logins_are_taken_out_the_longest_first() -> None:
 def test_words_are_of_this_life_alone(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("former\n")
-    place = Place(pid=7, inode=log.stat().st_ino, size=log.stat().st_size)
+    place = LogPosition(pid=7, inode=log.stat().st_ino, size=log.stat().st_size)
     assert last_words(log, 7, place, ()) == ()
     with log.open("a") as file:
         file.write("ours\n")
@@ -165,7 +165,7 @@ def test_words_are_of_this_life_alone(tmp_path: Path) -> None:
     # Rotated: all that is there is ours.
     log.unlink()
     log.write_text("new\n")
-    other = Place(pid=7, inode=place.inode + 1, size=place.size)
+    other = LogPosition(pid=7, inode=place.inode + 1, size=place.size)
     assert last_words(log, 7, other, ()) == ("new",)
     assert last_words(log, 7, None, ()) == ("new",)
     # What emp wrote at the head of a log that it made again is no word of the program.
