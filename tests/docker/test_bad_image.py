@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.docker.engine import Engine
-from support.stack.stack import Stack, until
+from support.docker.stack import EngineStack
+from support.stack.stack import until
 
 pytestmark = pytest.mark.timeout(900)
 FARM = ("farm-1", "farm-2", "farm-3")
@@ -18,12 +18,11 @@ GOOD, BAD = "emp-test-farm:{}", "emp-test-farm:bad"
 WITHIN_S = 240.0
 
 
-class Farm(Stack):
+class Farm(EngineStack):
     """Three replicas in containers; `write` says from which image, and how it is rolled out."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
-        super().__init__(folder, name="farm")
-        self.engine = engine
+        super().__init__(folder, engine, name="farm")
 
     def write(self, image: str, *, at_once: int = 1, rollback: bool = False, deadline: str = "10m") -> None:
         ports = self.ports
@@ -40,9 +39,6 @@ machines:
   farm: {{runtime: compose, image: '{image}', services: [simulation], num_gpus: 1, replicas: 3}}
 reconcile: {{interval: 1s, max_unavailable: {at_once}, rollout: {{{rollout}}}}}
 """)
-
-    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return super().run(*args, **{"DOCKER_HOST": self.engine.url, **env})
 
     def containers(self) -> dict[str, tuple[str, str]]:
         """Of each machine the container's id, and that of the image it was made from."""

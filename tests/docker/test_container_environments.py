@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.docker.engine import Engine
-from support.stack.stack import Stack
+from support.docker.stack import EngineStack
 
 BOX = "box"
 IMAGE = "emp-test-environments:1"
@@ -19,10 +18,9 @@ READ = "import pathlib; pid = pathlib.Path('/var/lib/emp-own/machine/run/{}').re
 READ += "print(pathlib.Path('/proc', pid, 'environ').read_text())"
 
 
-class OneBox(Stack):
+class OneBox(EngineStack):
     def __init__(self, folder: Path, engine: Engine) -> None:
-        super().__init__(folder, name="environments")
-        self.engine = engine
+        super().__init__(folder, engine, name="environments")
         ports = self.ports
         self.file.write_text(
             f"""\
@@ -38,9 +36,6 @@ machines:
   {BOX}: {{runtime: compose, image: '{IMAGE}', num_gpus: 1, services: [asks, plain]}}
 """
         )
-
-    def run(self, *args: str, **env: str) -> Any:
-        return super().run(*args, **{"DOCKER_HOST": self.engine.url, **env})
 
     def has(self, program: str, value: str) -> bool:
         container = self.engine.docker("ps", "--quiet", "--filter", f"label=emp.machine={BOX}").strip()

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.docker.engine import BASE, Engine
-from support.stack.stack import Stack, until
+from support.docker.stack import EngineStack
+from support.stack.stack import until
 
 BOX = "box"
 LOOPS = "emp-test-loops:1"
@@ -24,12 +25,13 @@ HEALED_S = 120.0
 HOG = "while [ ! -e /tmp/eat ]; do sleep 0.2; done; rm /tmp/eat; exec python3 -c 'b = bytearray(1 << 30)'"
 
 
-class OneBox(Stack):
+class OneBox(EngineStack):
     """One machine in a container of `engine`."""
 
+    shell: Mapping[str, str] = {"BOX_PASSWORD": SECRET}
+
     def __init__(self, folder: Path, engine: Engine, image: str) -> None:
-        super().__init__(folder, name="states")
-        self.engine = engine
+        super().__init__(folder, engine, name="states")
         self.image = image
         self.write()
 
@@ -51,9 +53,6 @@ machines:
   {BOX}: {{runtime: compose, image: '{image or self.image}', num_gpus: 1, services: [hog], limits: {{memory: 512MiB}}}}
 """
         )
-
-    def run(self, *args: str, **env: str) -> Any:
-        return super().run(*args, **{"DOCKER_HOST": self.engine.url, "BOX_PASSWORD": SECRET, **env})
 
     @property
     def container(self) -> str:

@@ -17,18 +17,18 @@ import redis
 from emp_orch.control.plane.packing import own_package
 from emp_orch.images import kept_name
 from support.docker.engine import Engine
-from support.stack.stack import Stack, until
+from support.docker.stack import EngineStack
+from support.stack.stack import until
 
 TWO, FOUR = "two", "four"
 HEALED_S = 90.0
 
 
-class Boxes(Stack):
+class Boxes(EngineStack):
     """Two machines in containers of `engine`, with 2 and 4 GPU slots."""
 
     def __init__(self, folder: Path, engine: Engine, image: str) -> None:
-        super().__init__(folder, name="boxes")
-        self.engine = engine
+        super().__init__(folder, engine, name="boxes")
         self.image = image
         self.write()
 
@@ -53,9 +53,6 @@ class Boxes(Stack):
                 ]
             )
         )
-
-    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return super().run(*args, **{"DOCKER_HOST": self.engine.url, **env})
 
     def container(self, machine: str) -> str:
         """The id of a machine's container, running or not; empty without one."""

@@ -18,19 +18,19 @@ import pytest
 from emp_orch.control.host import generation as generations
 from support.docker.engine import Engine
 from support.docker.registry import PASSWORD, USER, Registry
-from support.stack.stack import Stack, until
+from support.docker.stack import EngineStack
+from support.stack.stack import until
 
 pytestmark = pytest.mark.timeout(600)
 BOX = "box"
 LAYER_MIB = 24
 
 
-class Pulled(Stack):
+class Pulled(EngineStack):
     """One machine in a container of `engine`; `write` says from which image."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
-        super().__init__(folder, name="pulled")
-        self.engine = engine
+        super().__init__(folder, engine, name="pulled")
 
     def write(self, image: str) -> None:
         ports = self.ports
@@ -46,9 +46,6 @@ machines:
   {BOX}: {{runtime: compose, image: '{image}', services: [simulation], num_gpus: 1}}
 reconcile: {{interval: 1s}}
 """)
-
-    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return super().run(*args, **{"DOCKER_HOST": self.engine.url, **env})
 
     def on_terminal(self, *args: str) -> tuple[int, str]:
         """Exit code and all that `emp ARGS…` showed on a terminal, as a person sees it."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from support.docker.engine import Engine
-from support.stack.stack import Stack, until
+from support.docker.stack import EngineStack
+from support.stack.stack import until
 
 BOX = "box"
 CANARY, MINE = "canary-of-another-service", "what-the-service-was-given"
@@ -105,10 +106,11 @@ NEEDS = {
 }
 
 
-class Apart(Stack):
+class Apart(EngineStack):
+    shell: Mapping[str, str] = {"VICTIM": CANARY, "NODE": MINE}
+
     def __init__(self, folder: Path, engine: Engine, image: str) -> None:
-        super().__init__(folder, name="apart")
-        self.engine = engine
+        super().__init__(folder, engine, name="apart")
         ports = self.ports
         self.file.write_text(
             f"""\
@@ -134,10 +136,6 @@ machines:
   {BOX}: {{runtime: compose, image: '{image}', num_gpus: 1, services: [simulation, victim, node]}}
 """
         )
-
-    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        secrets = {"VICTIM": CANARY, "NODE": MINE}
-        return super().run(*args, **{"DOCKER_HOST": self.engine.url, **secrets, **env})
 
     def container(self) -> str:
         return self.engine.docker("ps", "--quiet", "--filter", "label=emp.fleet=apart").strip()
