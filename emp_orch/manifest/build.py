@@ -41,7 +41,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerSpec,
 )
 from emp_orch.fleet.model.package import WorkerPackage
-from emp_orch.manifest import comfyui, schema
+from emp_orch.manifest import comfyui, schema_reader
 from emp_orch.manifest.text.problems import Path, Report
 from emp_orch.manifest.text.tree import Source
 from emp_orch.roles import Role
@@ -62,6 +62,12 @@ class Built:
     fleet: Fleet
     entries: dict[str, Machine]
     owner: dict[MachineId, str]
+
+
+def _filled(section: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """One entry of a section of named entries, with the schema's defaults."""
+    filled: dict[str, Any] = schema_reader.fill(schema_reader.sub(section, "*"), raw)
+    return filled
 
 
 def build(document: dict[str, Any], source: Source, report: Report, *, file: str) -> Built:
@@ -110,7 +116,9 @@ class _Build:
             jobs=_jobs(self._part("jobs")),
             reconcile=_reconcile(self._part("reconcile")),
             control=_control(self._part("control")),
-            hosts={name: _host(schema.fill(schema.sub("hosts", "*"), d)) for name, d in self._sound("hosts")},
+            hosts={
+                name: _host(schema_reader.fill(schema_reader.sub("hosts", "*"), d)) for name, d in self._sound("hosts")
+            },
             worker_package=self._worker_package(),
         )
         return Built(fleet, entries, owner)
@@ -118,7 +126,7 @@ class _Build:
     def _part(self, name: str) -> dict[str, Any]:
         """A top-level mapping with its defaults; only the defaults when it is broken."""
         value = self._document.get(name, {}) if self._report.sound((name,)) else {}
-        filled: dict[str, Any] = schema.fill(schema.sub(name), value)
+        filled: dict[str, Any] = schema_reader.fill(schema_reader.sub(name), value)
         return filled
 
     def _worker_package(self) -> WorkerPackage | None:
@@ -138,7 +146,7 @@ class _Build:
         return f"{self._file}:{mark.line}:{mark.column}"
 
     def _service(self, name: str, raw: dict[str, Any]) -> Service:
-        d = schema.fill(schema.sub("services", "*"), raw)
+        d = _filled("services", raw)
         connector = d["connector"] or (name if name in _NAMED_LIKE_CONNECTOR else None)
         return Service(
             name=ServiceName(name),
@@ -170,7 +178,7 @@ class _Build:
             return
         defaults = self._document.get("defaults", {})
         for name, raw in self._sound("machines"):
-            d = schema.fill(schema.sub("machines", "*"), merge(defaults, raw))
+            d = _filled("machines", merge(defaults, raw))
             if "services" not in d:
                 path = ("machines", name, "services")
                 mark = self._source.key_mark(path[:2])

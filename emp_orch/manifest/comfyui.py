@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emp_orch.fleet.model.fleet import Checkout, ModelSection
-from emp_orch.manifest import schema
+from emp_orch.manifest import schema_reader
 
 COMFYUI = "comfyui"
 KEYS = ("path", "python", "args", "models")
@@ -30,7 +30,9 @@ def patient(raw: dict[str, Any]) -> dict[str, Any] | None:
     """The health check that a service asks for, where its `command` starts ComfyUI: what it leaves open fits that."""
     if raw.get("health") is None:
         return None
-    filled: dict[str, Any] = schema.fill(schema.sub("services", "*"), {**raw, "builtin": COMFYUI})["health"]
+    filled: dict[str, Any] = schema_reader.fill(schema_reader.sub("services", "*"), {**raw, "builtin": COMFYUI})[
+        "health"
+    ]
     return filled
 
 

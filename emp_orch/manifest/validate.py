@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from emp_orch.manifest import schema
+from emp_orch.manifest import schema_reader
 from emp_orch.manifest.show import found
 from emp_orch.manifest.text.problems import Path, Report, did_you_mean, quoted
 from emp_orch.manifest.text.tree import Scalar, Source
@@ -35,7 +35,7 @@ def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[Validatio
 @cache
 def _validator() -> Any:
     extend: Any = validators.extend  # untyped
-    return extend(Draft202012Validator, {"pattern": _pattern})(schema.document())
+    return extend(Draft202012Validator, {"pattern": _pattern})(schema_reader.document())
 
 
 def validate(document: dict[str, Any], source: Source, report: Report) -> None:
@@ -142,7 +142,7 @@ class _Telling:
         return ""
 
 
-def expected(wanted: schema.Schema) -> str:
+def expected(wanted: schema_reader.Schema) -> str:
     """What a schema asks for, in words."""
     if "title" in wanted:
         return str(wanted["title"])

@@ -7,8 +7,8 @@ import math
 from msgspec import Struct
 
 from emp_orch.fleet.desired.containers import HOME, OWN
-from emp_orch.fleet.desired.machines import WORKER_STOP_MARGIN_S
 from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, ProgramKind
+from emp_orch.fleet.desired.worker_command import WORKER_STOP_MARGIN_S
 from emp_orch.fleet.model.hosts import HOST_GATEWAY
 from emp_orch.images import built_here
 from emp_orch.render.quoting import docker_csv

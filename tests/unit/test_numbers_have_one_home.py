@@ -14,7 +14,7 @@ import pytest
 import emp_orch
 from emp_orch.builds import IN_SUPERVISORD
 from emp_orch.fleet.model import defaults, fleet
-from emp_orch.manifest import schema
+from emp_orch.manifest import schema_reader
 from emp_orch.units import seconds, size
 
 PACKAGE = Path(emp_orch.__file__).parent
@@ -98,7 +98,7 @@ NOTHING_THEN = {("Service", "discover_s"), ("RedisSpec", "replicas")}
 
 
 def _default(*names: str) -> float:
-    return _number(schema.sub(*names)["default"])
+    return _number(schema_reader.sub(*names)["default"])
 
 
 def _number(value: Any) -> float:

@@ -182,9 +182,9 @@ def _write(folder: Path, text: str, *, force: bool) -> None:
 
 def _check_name(name: str) -> None:
     """A fleet's name as the schema wants it; said of the option, not of a line that nobody wrote."""
-    from emp_orch.manifest import schema
+    from emp_orch.manifest import schema_reader
 
-    wanted = schema.sub("name")
+    wanted = schema_reader.sub("name")
     if not re.fullmatch(wanted["pattern"].removesuffix("$"), name):
         raise UsageError(f"--name: expected {wanted['title']}", hint="for example: emp init --name render-farm")
 

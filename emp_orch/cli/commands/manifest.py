@@ -73,6 +73,6 @@ def _problem(problem: Any) -> dict[str, Any]:
 @click.command("schema")
 def schema() -> None:
     """Print the JSON Schema of emp.yaml, for editors and other tools."""
-    from emp_orch.manifest import schema as spec_schema
+    from emp_orch.manifest import schema_reader
 
-    click.echo(spec_schema.text(), nl=False)
+    click.echo(schema_reader.text(), nl=False)

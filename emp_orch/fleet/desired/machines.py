@@ -7,17 +7,18 @@ machine runs, so its hash says only what is wanted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import msgspec
 from msgspec import structs
 
 from emp_orch.environments import of_store
-from emp_orch.fleet.desired.artifacts import THROUGH_API, through_api
+from emp_orch.fleet.desired.addresses import program_port
 from emp_orch.fleet.desired.containers import desired_container, device_in_container, device_of, unpinned
 from emp_orch.fleet.desired.slots_of_allotment import allotment_of, give, reserving
 from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, DesiredProgram, ProgramKind
+from emp_orch.fleet.desired.worker_command import WORKER_STOP_MARGIN_S, warmup_file, worker_argv
 from emp_orch.fleet.model.allotment import CUDA, SLOT
 from emp_orch.fleet.model.builtins import EMP, preparing, serving
 from emp_orch.fleet.model.fleet import (
@@ -25,7 +26,6 @@ from emp_orch.fleet.model.fleet import (
     Fleet,
     GpuKind,
     Health,
-    JobsSpec,
     Machine,
     MachineId,
     ProgramName,
@@ -38,10 +38,6 @@ from emp_orch.fleet.model.fleet import (
 from emp_orch.fleet.model.ids import worker_program
 
 SHARED_SETUP = ProgramName("shared-setup")
-# A worker's stop must outlast its drain, so that the result of the last job is still written.
-WORKER_STOP_MARGIN_S = 5.0
-# Connectors of services that have no models or node classes.
-_TELLS_NOTHING = frozenset({"simulation", "http"})
 
 
 def secrets_of(machine: DesiredMachine) -> frozenset[str]:
@@ -207,12 +203,6 @@ def _service_programs(machine: Machine, service: Service, fleet: Fleet) -> list[
     return [_service_program(fleet, machine, service, slot, tuple(after)) for slot in _slots(machine, service)]
 
 
-def program_port(machine: Machine, service: Service, slot: int | None) -> int | None:
-    """Where slot `slot` of `service` listens on `machine`; None when the service has no port."""
-    base = machine.ports.get(service.name, service.port)
-    return None if base is None else base + machine.port_offset + (slot or 0)
-
-
 def _service_program(
     fleet: Fleet, machine: Machine, service: Service, slot: int | None, after: tuple[ProgramName, ...]
 ) -> DesiredProgram:
@@ -295,64 +285,14 @@ def _fill(text: str, service: Service, machine: Machine, slot: int | None) -> st
     return text
 
 
-def service_url(machine: Machine, service: Service, slot: int) -> str | None:
-    """Where the worker of a slot finds `service`, on its own host; None for one that listens nowhere."""
-    port = program_port(machine, service, slot if service.scale is Scale.PER_GPU else None)
-    return None if port is None else f"http://127.0.0.1:{port}"
-
-
-def _worker_services(fleet: Fleet, machine: Machine, slot: int) -> tuple[str, ...]:
-    """`--service NAME=CONNECTOR@URL` for every service this slot's worker can take jobs for, with its options."""
-    words: list[str] = []
-    for name in machine.services:
-        service = fleet.services[name]
-        url = service_url(machine, service, slot)
-        if service.connector is not None and url is not None:
-            words += ["--service", f"{service.name}={service.connector}@{url}"]
-            if service.connector_options:
-                options = msgspec.json.encode(service.connector_options, order="sorted").decode()
-                words += ["--connector-options", f"{service.name}={options}"]
-            if service.connector not in _TELLS_NOTHING and service.discover_s > 0:
-                words += ["--discover", f"{service.name}={service.discover_s:g}"]
-            if service.warmup:
-                words += ["--warmup", f"{service.name}={warmup_file(service)}"]
-    return tuple(words)
-
-
-def _input_rules(jobs: JobsSpec) -> Iterator[str]:
-    """Which URLs a worker fetches for a job, and how much; without them, none."""
-    if jobs.inputs is not None and jobs.inputs.hosts:
-        for host in jobs.inputs.hosts:
-            yield from ("--input-host", host)
-        yield from ("--input-max-bytes", str(jobs.inputs.max_bytes))
-
-
-def warmup_file(service: Service) -> str:
-    """Where a machine keeps the payload of a service's warm-up, within its folder; another name for another content."""
-    return f"warmup/{service.name}-{hashlib.sha256(service.warmup.encode()).hexdigest()[:12]}.json"
-
-
 def _worker(fleet: Fleet, machine: Machine, slot: int) -> DesiredProgram:
-    capabilities = msgspec.json.encode(machine.worker.capabilities, order="sorted").decode()
-    store = THROUGH_API if through_api(fleet, machine) else fleet.jobs.artifacts
     return DesiredProgram(
         name=worker_program(slot),
         kind=ProgramKind.WORKER,
         service=None,
         slot=slot,
         port=None,
-        argv=(
-            *(EMP, "worker", "--machine", machine.id, "--gpu", str(slot)),
-            *_worker_services(fleet, machine, slot),
-            *("--capabilities", capabilities),
-            *("--drain-timeout", f"{machine.worker.drain_timeout_s:g}"),
-            *("--job-timeout", f"{machine.worker.job_timeout_s:g}"),
-            *("--lease-ttl", f"{fleet.jobs.lease_s:g}"),
-            *(("--artifacts", store) if store else ()),
-            *_input_rules(fleet.jobs),
-            *(() if fleet.jobs.affinity else ("--no-affinity",)),
-            *(("--replicas", str(fleet.redis.replicas)) if fleet.redis.replicas else ()),
-        ),
+        argv=worker_argv(fleet, machine, slot),
         env={**_of_store(fleet, machine), **_env(machine, None, slot)},
         cwd=None,
         creates=None,

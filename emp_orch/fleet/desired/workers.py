@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.fleet.desired.machines import program_port, service_url
+from emp_orch.fleet.desired.addresses import program_port, service_url
 from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, ProgramName, Scale, Service, ServiceName, WorkerId
 from emp_orch.fleet.model.ids import machine_of, worker_id, worker_program
 

@@ -27,7 +27,7 @@ from emp_orch.fleet.model.fleet import (
     ServiceName,
     Volume,
 )
-from emp_orch.manifest import ConfigError, environment, load, load_text, schema
+from emp_orch.manifest import ConfigError, environment, load, load_text, schema_reader
 from emp_orch.manifest.text.interpolate import plain_value
 
 HEAD = "version: 1\nname: f\n"
@@ -156,7 +156,7 @@ def properties(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dic
             yield from properties(branch["additionalProperties"], (*path, "*"))
 
 
-PROPERTIES = {p: s for p, s in properties(schema.document()) if not p.startswith("defaults.")}
+PROPERTIES = {p: s for p, s in properties(schema_reader.document()) if not p.startswith("defaults.")}
 
 
 def test_every_default_of_the_schema_is_in_the_table() -> None:
@@ -208,7 +208,7 @@ def test_who_starts_comfyui_by_a_command_gets_its_patience(name: str, rest: str,
 
 
 def test_every_default_of_a_real_comfyui_has_its_reason() -> None:
-    then = schema.sub("services", "*")["then"]["properties"]["health"]
+    then = schema_reader.sub("services", "*")["then"]["properties"]["health"]
     for name, below in [("health", then), *then["properties"].items()]:
         assert below["description"], name
 
@@ -220,7 +220,7 @@ def test_every_default_reaches_the_fleet(path: str) -> None:
 
 
 def test_the_schema_is_one_and_editors_can_use_it() -> None:
-    raw = json.loads(schema.text())
+    raw = json.loads(schema_reader.text())
     Draft202012Validator.check_schema(raw)
     for path, below in PROPERTIES.items():
         assert below.get("description"), f"{path} has no description"
@@ -230,7 +230,7 @@ def test_the_schema_is_one_and_editors_can_use_it() -> None:
 
 
 def test_the_examples_in_the_schema_are_valid() -> None:
-    raw = json.loads(schema.text())
+    raw = json.loads(schema_reader.text())
     examples = 0
     for below in PROPERTIES.values():
         for example in below.get("examples", ()):
