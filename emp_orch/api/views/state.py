@@ -24,8 +24,8 @@ from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import SeenMachine, SeenWorker
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.policy.item import Item
+from emp_orch.fleet.policy.leader_silence import is_silent
 from emp_orch.fleet.policy.pauses import fleet_pause
-from emp_orch.fleet.policy.silence import is_silent
 from emp_orch.jobs.outcome.losses import Loss
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, RolloutStatus

@@ -15,7 +15,7 @@ import click
 
 from emp_orch.cli.output.options import refuse_stdin
 from emp_orch.errors import EmpError, Exit, UsageError
-from emp_orch.fleet.policy.silence import SILENT_MIN_MS
+from emp_orch.fleet.policy.leader_silence import SILENT_MIN_MS
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:

@@ -207,7 +207,7 @@ async def _who_acts(layout: Layout) -> str:
     """What to expect after a wait that was in vain."""
     from emp_orch.cli.output.holds import who_holds
     from emp_orch.control.status.inspect import difference
-    from emp_orch.fleet.policy.silence import SILENT_MIN_MS
+    from emp_orch.fleet.policy.leader_silence import SILENT_MIN_MS
 
     found = await difference(layout)
     if found.status_age_ms is None or found.status_age_ms > SILENT_MIN_MS:

@@ -39,7 +39,7 @@ from emp_orch.fleet.model.observed import (
     ProgramState,
     SeenWorker,
 )
-from emp_orch.fleet.policy.silence import is_silent
+from emp_orch.fleet.policy.leader_silence import is_silent
 from emp_orch.host import ownership
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.layout import Layout

@@ -11,7 +11,7 @@ from emp_orch.control.doctor.model import Check, Group, Level, Problem, count, k
 from emp_orch.control.host.orphans import SUPERVISORD
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet
-from emp_orch.fleet.policy.silence import is_silent
+from emp_orch.fleet.policy.leader_silence import is_silent
 from emp_orch.procident import identify, started_ms
 from emp_orch.render.supervisord import CONTROL_PROGRAMS, EMBEDDED_REDIS
 from emp_orch.settings import Settings
