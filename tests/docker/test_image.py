@@ -141,5 +141,4 @@ def test_a_second_build_finds_nothing_to_do(engine: Engine, machine_image: str) 
     assert emp_images(engine, "build", "--base", BASE) == f"{machine_image} is up to date\n"
     assert engine.inspect(machine_image)["Id"] == before
     listed = [f"{i['image']}:{i['tag']}" for i in json.loads(emp_images(engine, "list", "--json"))]
-    repository = machine_image.partition(":")[0]  # other tests have images of other names on this engine
-    assert [name for name in listed if name.startswith(f"{repository}:")] == [machine_image]
+    assert listed.count(machine_image) == 1  # other tests have images of other names on this engine
