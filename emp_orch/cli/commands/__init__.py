@@ -1,3 +1,3 @@
-"""The other commands, a file each: status, logs, events, restart, doctor and so on. They parse, call and print. Loaded
-by name from `main`.
+"""The other commands, a file each: restart, exec, images, keys, doctor and so on. They parse, call and print. Loaded by
+name from `main`.
 """

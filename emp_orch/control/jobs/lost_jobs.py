@@ -24,7 +24,7 @@ from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.artifacts.url import CannotStore
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.queue.claim import RunRef
-from emp_orch.store.queue.reaper import Expired, Reaper
+from emp_orch.store.queue.upkeep.reaper import Expired, Reaper
 from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys
 

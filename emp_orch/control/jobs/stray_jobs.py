@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.store.queue.positions import Positions
+from emp_orch.store.queue.upkeep.positions import Positions
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 

@@ -24,8 +24,8 @@ from emp_orch.settings import Settings, write_private
 from emp_orch.store import contract
 from emp_orch.store.fleet.leader import NotLeader
 from emp_orch.store.fleet.status import RedisStatus
-from emp_orch.store.queue.losses import Losses
-from emp_orch.store.queue.positions import Positions
+from emp_orch.store.queue.upkeep.losses import Losses
+from emp_orch.store.queue.upkeep.positions import Positions
 from emp_orch.store.redis.client import TRANSIENT, Client, address, within
 from emp_orch.store.redis.keys import Keys
 

@@ -20,7 +20,6 @@ from emp_orch.fleet.model.fleet import AGENT, ProgramName
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.machine.agent.carry_out import CarryOut
 from emp_orch.machine.agent.commands import CommandFollower
-from emp_orch.machine.agent.exits import is_unasked_end, with_end
 from emp_orch.machine.agent.parts import make_parts
 from emp_orch.machine.agent.report import SelfReport, build_in
 from emp_orch.machine.agent.start_up import StartUp
@@ -31,6 +30,7 @@ from emp_orch.machine.health.server import health_app, serve
 from emp_orch.machine.home import folder as folders
 from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.listener import SupervisorEvent, supervisor_events
+from emp_orch.machine.observe.exits import is_unasked_end, with_end
 from emp_orch.procident import identify
 from emp_orch.runtimes.process.log_keeper import keep_logs
 from emp_orch.store.fleet.configs import MachineConfig

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from emp_orch.fleet.model.observed import MachineReport
-from emp_orch.machine.agent.rivals import Rivals
+from emp_orch.machine.observe.rivals import Rivals
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.redis.client import REFUSED, TRANSIENT, Client, drop_idle, time_ms, within
 from emp_orch.store.redis.keys import Keys

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emp_orch.fleet.model.observed import MachineReport
-from emp_orch.machine.agent.disk import Disk
-from emp_orch.machine.agent.gpus import Gpus
 from emp_orch.machine.agent.kept import Kept
-from emp_orch.machine.agent.last_exits import LastExits
 from emp_orch.machine.agent.link import Link
-from emp_orch.machine.agent.watch import Watch
 from emp_orch.machine.boot.join import Renewal
 from emp_orch.machine.health.check_command import Commands
 from emp_orch.machine.home import folder as folders
 from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.home.programs import Programs, packages_in_use
 from emp_orch.machine.home.trust import Trust, read_key
+from emp_orch.machine.observe.disk import Disk
+from emp_orch.machine.observe.gpus import Gpus
+from emp_orch.machine.observe.last_exits import LastExits
+from emp_orch.machine.observe.programs import Watch
 from emp_orch.machine.package.keep import Packages
 from emp_orch.runtimes.process.supervisor import Supervisor
 from emp_orch.store.fleet.configs import MachineConfig

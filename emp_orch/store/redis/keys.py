@@ -19,7 +19,7 @@
 | fleet:{name}:journal | stream | reconciler | drift opened and closed, operations, outcomes |
 | damaged:{ms}:{key} | any | doctor, reconciler | what stood under `key` and was not emp's; for a week |
 | fleet:{name}:loss | string | reconcilers | the last jobs that Redis lost, JSON; for a day |
-| jobs:mark | hash | reconcilers, queue | by which a Redis is known again: store/queue/losses.py |
+| jobs:mark | hash | reconcilers, queue | by which a Redis is known again: store/queue/upkeep/losses.py |
 | events | stream | all | every change, capped |
 | assets, assets:moving | zset | API, CLI, reconciler | digest → last given or named, ms; being put or deleted, since |
 | secrets:{id} | string | queue | what a job gave as secrets, JSON; from its submission to its end |
@@ -172,7 +172,7 @@ class Keys:
 
     @property
     def jobs_mark(self) -> str:
-        """hash: by which a Redis is known again, and how many jobs were forgotten since: store/queue/losses.py."""
+        """hash: by which a Redis is known again, and how many jobs were forgotten since: queue/upkeep/losses.py."""
         return self._k("jobs:mark")
 
     def jobs_in(self, status: str) -> str:

@@ -13,8 +13,8 @@ from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.document.submission import Submission
 from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Claims, Waiting
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import NotNow, Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from support.redis.server import Server, holding, job

@@ -6,8 +6,8 @@ from emp_orch.control.apply.draining import Drain
 from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.store.fleet.orders import Orders
 from emp_orch.store.queue.claim import Claimed, Claims
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import time_ms
 from support.http.stack import FLEET, Producer, fleet_of
 from support.redis.server import job

@@ -11,8 +11,8 @@ from emp_orch.fleet.journal.entries import Entry
 from emp_orch.jobs.document.model import Result
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.queue.claim import Claimed, Claims
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import Client, client
 from emp_orch.store.redis.keys import Keys
 from support.redis.server import Server, job, running_server

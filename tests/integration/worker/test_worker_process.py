@@ -20,8 +20,8 @@ from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.artifacts.url import local_url
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.explain import Explainer
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from support.redis.server import Server, eventually, free_port, job, until

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from emp_orch.cli.commands.logs import cleaned
+from emp_orch.cli.inspect.logs import cleaned
 from emp_orch.cli.main import main
 from emp_orch.cli.output.progress import Progress
 from emp_orch.settings import save

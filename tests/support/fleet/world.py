@@ -51,7 +51,7 @@ LOOP_MS = 7_000
 FLAKY_MS = 6_000
 JOB_MS = 7_000
 COMMAND_TICKS = 1
-# As machine/agent/watch.py compares its host's clock with Redis'.
+# As machine/observe/programs.py compares its host's clock with Redis'.
 TICKS_PER_OFFSET = 10
 
 

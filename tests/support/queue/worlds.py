@@ -15,8 +15,8 @@ from emp_orch.store.fleet.events import Event, Events
 from emp_orch.store.queue.claim import Claims
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
 from emp_orch.store.queue.port import ClaimsPort, QueuePort
-from emp_orch.store.queue.reaper import Reaper, Swept
 from emp_orch.store.queue.submit import Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper, Swept
 from emp_orch.store.redis.client import client
 from emp_orch.store.redis.keys import Keys
 from support.queue.positions import Places, age, places

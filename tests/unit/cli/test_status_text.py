@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_orch.cli.commands.status import as_document, screen
+from emp_orch.cli.inspect.status import as_document, screen
 from emp_orch.cli.output.holds import who_holds
 from emp_orch.control.host.orphans import Orphan
 from emp_orch.control.status.inspect import Difference, DriftNow

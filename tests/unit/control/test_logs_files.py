@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emp_orch.cli.commands.logs import cleaned, prefix, size
+from emp_orch.cli.inspect.logs import cleaned, prefix, size
 from emp_orch.control.logs.files import clear, log_files, matches, resolve
 from emp_orch.control.logs.follow import Logs
 from emp_orch.control.logs.read import Line, Reader, last_lines

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.cli.commands.top import fitted, text
+from emp_orch.cli.inspect.top import fitted, text
 from emp_orch.control.status.usage import HERE, Look, by_use, use_between
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.procident import ProcessIdentity

@@ -11,8 +11,8 @@ import pytest
 
 from emp_orch.host import gpus
 from emp_orch.host.gpus import Broken, Gpu, Look, NoDriver
-from emp_orch.machine.agent import gpus as machine_gpus
-from emp_orch.machine.agent.gpus import GpuHistory, Gpus
+from emp_orch.machine.observe import gpus as machine_gpus
+from emp_orch.machine.observe.gpus import GpuHistory, Gpus
 from support.host.gpus import MIB, Nvml
 
 A = Gpu(index=0, name="NVIDIA GeForce RTX 4090", memory_bytes=24564 * MIB, uuid="GPU-aaaa")

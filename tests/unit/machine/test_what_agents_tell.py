@@ -13,12 +13,12 @@ from emp_orch.fleet.desired.values import DesiredProgram
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import MachineReport, ProgramReport, ProgramState, WorkerReport
 from emp_orch.host.ports import Holder
-from emp_orch.machine.agent.exits import KEPT, is_unasked_end, with_end
-from emp_orch.machine.agent.rivals import RIVAL_S, Rival, Rivals
 from emp_orch.machine.health import ports
 from emp_orch.machine.health.ports import Asked, in_trouble, to_look_at, verdict
 from emp_orch.machine.home.folder import AgentState
 from emp_orch.machine.listener import SupervisorEvent, parse_pairs
+from emp_orch.machine.observe.exits import KEPT, is_unasked_end, with_end
+from emp_orch.machine.observe.rivals import RIVAL_S, Rival, Rivals
 from emp_orch.procident import ancestors
 from emp_orch.store.redis.client import address
 from support.fleet.fleets import COMFYUI, SETUP, SIMULATION, one, report

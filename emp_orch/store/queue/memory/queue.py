@@ -25,7 +25,6 @@ from emp_orch.store.queue.limits import WAIT_GRACE_MS, WAKE_ANSWER_MS
 from emp_orch.store.queue.memory.jobs import Holding, Jobs, Outcome
 from emp_orch.store.queue.memory.wakes import Wakes
 from emp_orch.store.queue.reads import JobPage
-from emp_orch.store.queue.reaper import Swept
 from emp_orch.store.queue.submit import (
     AVOID_MS,
     MAX_PAGE,
@@ -36,6 +35,7 @@ from emp_orch.store.queue.submit import (
     Submitted,
 )
 from emp_orch.store.queue.trim import MAX_ENDED
+from emp_orch.store.queue.upkeep.reaper import Swept
 
 _CANCEL = "cancel:"
 _NO_OFFERS: Mapping[str, Offers] = {}

@@ -14,8 +14,8 @@ from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue import limits, trim
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, Waiting
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import CancelOutcome, NoSuchJob, NotNow, Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from support.redis.server import job, until

@@ -19,9 +19,9 @@ from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue import limits
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, RunRef, Waiting
 from emp_orch.store.queue.explain import Explainer
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.scripts import Scripts
 from emp_orch.store.queue.submit import BATCH, CancelOutcome, NoSuchJob, NotNow, Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Pipelined

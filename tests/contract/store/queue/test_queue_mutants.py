@@ -21,8 +21,8 @@ from emp_orch.jobs.outcome.retry import Cause
 from emp_orch.store.queue.claim import Claimed, Waiting
 from emp_orch.store.queue.memory.jobs import Holding, Jobs, Outcome
 from emp_orch.store.queue.memory.queue import MemoryClaims, MemoryQueue
-from emp_orch.store.queue.reaper import Swept
 from emp_orch.store.queue.submit import CancelOutcome, Submitted
+from emp_orch.store.queue.upkeep.reaper import Swept
 from support.queue.machine import QueueMachine
 from support.queue.worlds import TwinWorld, World
 

@@ -22,8 +22,8 @@ from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.leader import Leadership, Mandate, NotLeader
 from emp_orch.store.queue.claim import Claimed, Claims, RunRef
-from emp_orch.store.queue.reaper import Reaper
 from emp_orch.store.queue.submit import Queue
+from emp_orch.store.queue.upkeep.reaper import Reaper
 from emp_orch.store.redis.client import Client, client
 from support.redis.server import Server, job, running_server, until
 from support.worker.lost_jobs import FLEET, LONG_MS, leading

@@ -11,7 +11,7 @@ from emp_orch.fleet.drift.exits import how, how_in_short
 from emp_orch.fleet.drift.exits import told as end_told
 from emp_orch.fleet.model.observed import ContainerEnd, ContainerState, OutOfMemory, ProgramEnd
 from emp_orch.host.cgroup import own_memory
-from emp_orch.machine.agent.out_of_memory import LATELY_S, OutOfMemoryWatch
+from emp_orch.machine.observe.out_of_memory import LATELY_S, OutOfMemoryWatch
 from emp_orch.units import show_bytes
 
 V1 = {"memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n", "memory.limit_in_bytes": "536870912\n"}

@@ -53,7 +53,7 @@ def logs(
     agent and programs), or a program of one: MACHINE PROGRAM, MACHINE/PROGRAM, or as any other command prints it.
     Those of a machine in a container of another Docker host are read there.
     """
-    from emp_orch.cli.commands.logs_elsewhere import machine_elsewhere, show
+    from emp_orch.cli.inspect.logs_elsewhere import machine_elsewhere, show
     from emp_orch.cli.output import names
     from emp_orch.control.logs.files import component_names, log_files, matches, resolve
     from emp_orch.layout import Layout

@@ -177,6 +177,6 @@ def _cpu(percent: float | None) -> str:
 
 
 def _size(count: int | None) -> str:
-    from emp_orch.cli.commands.logs import size
+    from emp_orch.cli.inspect.logs import size
 
     return "-" if count is None else size(count)

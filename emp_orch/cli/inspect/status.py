@@ -39,7 +39,7 @@ def status(directory: Path, everything: bool, host: bool, as_json: bool) -> None
     from emp_orch.layout import Layout
 
     if host:
-        from emp_orch.cli.commands.status_host import show
+        from emp_orch.cli.inspect.status_host import show
 
         sys.exit(show(as_json=as_json))
     layout = Layout(directory)

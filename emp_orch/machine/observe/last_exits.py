@@ -20,10 +20,10 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.exits import GONE
 from emp_orch.fleet.model.fleet import ProgramName
 from emp_orch.fleet.model.observed import ProgramEnd
-from emp_orch.machine.agent.out_of_memory import OutOfMemoryWatch
 from emp_orch.machine.boot.redis_url import own_url
 from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.home.programs import Programs
+from emp_orch.machine.observe.out_of_memory import OutOfMemoryWatch
 from emp_orch.procident import identify, started_ms
 from emp_orch.runtimes.last_words import secrets_in
 from emp_orch.runtimes.process import exit_files
