@@ -119,17 +119,6 @@ class ContainerPlane(Plane):
 
     # -- acting
 
-    async def start(self) -> bool:
-        starting = asyncio.create_task(asyncio.to_thread(self._start))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped half way; its outcome is waited for and undone.
-            await asyncio.wait({starting})
-            if starting.exception() is None and starting.result():
-                await self.stop()
-            raise
-
     def _start(self) -> bool:
         with locked(self._layout.control / ".lock"):
             if any(run.status == "running" for run in self._runs().values()):

@@ -79,8 +79,8 @@ class Plane(ABC):
         """Write what this plane is started from. May raise OSError."""
 
     @abstractmethod
-    async def start(self) -> bool:
-        """Start it; what a killed one left behind is ended first. False: it ran already."""
+    def _start(self) -> bool:
+        """As `start`, in a thread. Blocks."""
 
     @abstractmethod
     async def start_stopped(self) -> None:
@@ -101,6 +101,18 @@ class Plane(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Stop every daemon in good order, Redis last; what outlives that is ended by force."""
+
+    async def start(self) -> bool:
+        """Start it; what a killed one left behind is ended first. False: it ran already."""
+        starting = asyncio.create_task(asyncio.to_thread(self._start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped half way; its outcome is waited for and undone.
+            await asyncio.wait({starting})
+            if starting.exception() is None and starting.result():
+                await self.stop()
+            raise
 
     def age(self, own: Build) -> Age:
         """Whether what runs was begun by another emp than `own`."""
@@ -201,18 +213,6 @@ class ControlPlane(Plane):
             read_text("templates/control.conf.j2"), embedded_redis=settings.embedded, artifacts=settings.artifacts
         )
         write_private(self._layout.control / "supervisord.conf", text.encode())
-
-    async def start(self) -> bool:
-        """Start the supervisord; what a killed one left behind is ended first. False: it ran already."""
-        starting = asyncio.create_task(asyncio.to_thread(self._start))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped half way; its outcome is waited for and undone.
-            await asyncio.wait({starting})
-            if starting.exception() is None and starting.result():
-                await self.stop()
-            raise
 
     def _start(self) -> bool:
         with locked(self._layout.control / ".lock"):

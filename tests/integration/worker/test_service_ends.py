@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from emp_orch.connectors.base import Run, RunFailed
-from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus, ProgramEnd
 from emp_orch.jobs.document.model import Crash, Result
 from emp_orch.jobs.outcome.retry import Cause
@@ -20,25 +19,14 @@ from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
-from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.assignment import Assignment
 from emp_orch.worker.run.job import JobRun
 from emp_orch.worker.run.outcome import Done, NotDone, Outcome
 from support.redis.server import job
+from support.worker.config import CONFIG
 from support.worker.processes import KEYS
 
-CONFIG = WorkerConfig(
-    machine_id=MachineId("m"),
-    gpu=0,
-    services=(),
-    capabilities={},
-    drain_timeout_s=0.0,
-    job_timeout_s=60.0,
-    lease_s=30.0,
-    heartbeat_s=1.0,
-    probe_s=1.0,
-    artifacts="",
-)
 WORDS = "comfyui exited with status 3 during this job; last words: CUDA error"
 
 

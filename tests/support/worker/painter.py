@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from emp_orch.connectors.base import Run
-from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ConnectorReport, ConnectorStatus
 from emp_orch.jobs.document.model import Result
 from emp_orch.store.artifacts.previews import Previews
@@ -16,12 +15,13 @@ from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.artifacts.url import local_url
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.queue.submit import Queue
-from emp_orch.worker.config import ServiceBinding, WorkerConfig
+from emp_orch.worker.config import ServiceBinding
 from emp_orch.worker.run.assignment import Assignment
 from emp_orch.worker.run.job import JobRun
 from emp_orch.worker.run.outcome import Done
 from support.http.stack import Producer
 from support.redis.server import job
+from support.worker.config import CONFIG
 
 
 class Painter:
@@ -48,18 +48,6 @@ class Painter:
 @asynccontextmanager
 async def painting(producer: Producer, folder: Path, painter: Painter) -> AsyncIterator[str]:
     """A job that a worker runs; at the end of the block it completes."""
-    config = WorkerConfig(
-        machine_id=MachineId("m"),
-        gpu=0,
-        services=(),
-        capabilities={},
-        drain_timeout_s=0.0,
-        job_timeout_s=60.0,
-        lease_s=30.0,
-        heartbeat_s=1.0,
-        probe_s=1.0,
-        artifacts="",
-    )
     queue = Queue(producer.redis, producer.keys)
     claims = Claims(producer.redis, producer.keys, "m-worker-0", lease_s=30)
     job_id = (await queue.submit(job())).job_id
@@ -72,7 +60,7 @@ async def painting(producer: Producer, folder: Path, painter: Painter) -> AsyncI
         artifacts=Artifacts(local_url(folder)),
         previews=Previews(producer.redis, producer.keys),
     )
-    run = asyncio.create_task(JobRun(claims, given, config, asyncio.Event()).run())
+    run = asyncio.create_task(JobRun(claims, given, CONFIG, asyncio.Event()).run())
     try:
         yield job_id
         painter.shown.put_nowait(None)
