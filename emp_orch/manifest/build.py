@@ -30,7 +30,6 @@ from emp_orch.fleet.model.fleet import (
     ReconcileSpec,
     RedisSpec,
     RolloutSpec,
-    RuntimeKind,
     Scale,
     SecretRef,
     Service,
@@ -41,6 +40,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerSpec,
 )
 from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest import comfyui, schema_reader
 from emp_orch.manifest.text.problems import Path, Report
 from emp_orch.manifest.text.tree import Source

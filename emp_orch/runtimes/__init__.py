@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Instance, InstanceState
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.runtimes.base import Runtime
 from emp_orch.runtimes.external.runtime import ExternalRuntime

@@ -12,9 +12,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.fleet.drift.incremental import Attention
 from emp_orch.fleet.drift.kinds import Desired
-from emp_orch.fleet.model.fleet import RuntimeKind
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan.operations import Operation
 from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.round import Inputs, Round

@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import structs
 
-from emp_orch.fleet.model.fleet import Fleet, ReconcileSpec, RolloutSpec, RuntimeKind, Scale, ServiceName, WorkerSpec
+from emp_orch.fleet.model.fleet import Fleet, ReconcileSpec, RolloutSpec, Scale, ServiceName, WorkerSpec
 from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.store.fleet.generations import Generation
 from support.fleet.fleets import HEALTH, fleet, machine, service
 from support.fleet.world import BROKEN, BROKEN_PACKAGE

@@ -21,7 +21,7 @@ from emp_orch.api.views.query import body, name_in_path
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import config_hash, desired_machine, needed_secrets, secrets_of
 from emp_orch.fleet.desired.values import DesiredMachine
-from emp_orch.fleet.model.fleet import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text

@@ -99,7 +99,7 @@ def revoke(directory: Path, machine_id: str) -> None:
 def _external(layout: Layout, settings: Settings, machine_id: str) -> tuple[Fleet, Machine]:
     """The fleet that was applied, and its machine. Raises UsageError when that has no such external one."""
     from emp_orch.control.host.generation import kept
-    from emp_orch.fleet.model.fleet import RuntimeKind
+    from emp_orch.fleet.model.runtimes import RuntimeKind
 
     generation = kept(layout)
     machines = generation.fleet.machines if generation and generation.fleet.name == settings.fleet else ()

@@ -24,7 +24,8 @@ def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence
     """
     from emp_orch.control.logs.files import MACHINE
     from emp_orch.control.status.location import machines
-    from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+    from emp_orch.fleet.model.fleet import MachineId
+    from emp_orch.fleet.model.runtimes import RuntimeKind
 
     wanted, there = machines(layout), []
     for word in components:

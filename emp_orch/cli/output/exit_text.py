@@ -69,7 +69,8 @@ class Ended:
         """What it may have ended for, where its last words name a variable that only we have."""
         from emp_orch.fleet.desired.inherits import missed
         from emp_orch.fleet.desired.machines import desired_machine
-        from emp_orch.fleet.model.fleet import ProgramName, RuntimeKind
+        from emp_orch.fleet.model.fleet import ProgramName
+        from emp_orch.fleet.model.runtimes import RuntimeKind
 
         machine = next((m for m in self._fleet.machines if m.id == machine_id), None)
         if machine is None or machine.runtime is not RuntimeKind.PROCESS:

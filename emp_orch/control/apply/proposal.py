@@ -19,8 +19,9 @@ from emp_orch.environments import of_store
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.desired.inherits import runs_processes
 from emp_orch.fleet.desired.machines import inherited
-from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, SecretRef
 from emp_orch.fleet.model.hosts import LOCAL, host_of, is_here
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host import ownership, plainfile
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout

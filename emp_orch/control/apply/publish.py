@@ -26,9 +26,10 @@ from emp_orch.control.plane.supervisord_plane import Age
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
-from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.package import Build
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.pauses import drained

@@ -7,8 +7,9 @@ import secrets
 from msgspec import Struct
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.fleet import EMBEDDED, Fleet, RuntimeKind
+from emp_orch.fleet.model.fleet import EMBEDDED, Fleet
 from emp_orch.fleet.model.hosts import EVERYWHERE, HOST_GATEWAY, is_loopback
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress, Settings
 from emp_orch.urls import password_of, with_hosts, with_login

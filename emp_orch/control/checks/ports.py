@@ -11,7 +11,7 @@ from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.control.host.hosted import fleet_of
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import desired_machines
-from emp_orch.fleet.model.fleet import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan.operations import Effect
 from emp_orch.host import ports
 from emp_orch.layout import Layout

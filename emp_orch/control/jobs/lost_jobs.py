@@ -13,7 +13,8 @@ from emp_orch.connectors.registry import load
 from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.fleet.desired.machines import inherited
 from emp_orch.fleet.desired.workers import binding_of, machine_of_worker
-from emp_orch.fleet.model.fleet import Fleet, RuntimeKind, SecretRef
+from emp_orch.fleet.model.fleet import Fleet, SecretRef
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.jobs.document.model import JobError, Progress, Result
 from emp_orch.jobs.document.secrets import MIN_CHARS, Redaction
 from emp_orch.jobs.document.states import JobStatus

@@ -14,7 +14,8 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
-from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine

@@ -12,10 +12,11 @@ from msgspec import structs
 from emp_orch.fleet.drift.incremental import Attention, bounded
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.drift.liveness import Visibility
-from emp_orch.fleet.model.fleet import MachineId, RuntimeKind, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import UNSEEN, Changed, DamagedKey, Instance, Malformed, Observed, ProgramReport
 from emp_orch.fleet.model.package import Build
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.runtimes import all_instances
 from emp_orch.runtimes.base import Runtime
 from emp_orch.runtimes.external.runtime import ExternalRuntime

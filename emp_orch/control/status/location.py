@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from emp_orch import settings as settings_files
 from emp_orch.control.host import generation as generations
 from emp_orch.errors import EmpError, UsageError
-from emp_orch.fleet.model.fleet import Machine, MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import Machine, MachineId
 from emp_orch.fleet.model.observed import Instance, InstanceState
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.runtimes.process.runtime import ProcessRuntime
 from emp_orch.settings import Settings

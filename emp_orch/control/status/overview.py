@@ -29,7 +29,7 @@ from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift import container_state
 from emp_orch.fleet.drift.liveness import is_booting
 from emp_orch.fleet.drift.table import Drift, Kind
-from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName
 from emp_orch.fleet.model.observed import (
     Instance,
     InstanceState,
@@ -39,6 +39,7 @@ from emp_orch.fleet.model.observed import (
     ProgramState,
     SeenWorker,
 )
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.leader_silence import is_silent
 from emp_orch.host import ownership
 from emp_orch.jobs.document.states import JobStatus

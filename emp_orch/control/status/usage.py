@@ -20,9 +20,10 @@ from emp_orch import settings as settings_files
 from emp_orch.control.limits import REDIS_DEADLINE_S
 from emp_orch.control.status.location import machines, unknown
 from emp_orch.errors import EmpError, Unreachable
-from emp_orch.fleet.model.fleet import Machine, MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import Machine, MachineId
 from emp_orch.fleet.model.hosts import host_of
 from emp_orch.fleet.model.observed import InstanceState, SeenMachine
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import PYTHON
 from emp_orch.layout import Layout
 from emp_orch.procuse import Measured

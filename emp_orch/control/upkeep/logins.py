@@ -14,7 +14,7 @@ from emp_orch.control.host import generation as generations
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.upkeep.script_keeper import ScriptKeeper
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.fleet import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.logins import MachineLogins
 from emp_orch.settings import Settings

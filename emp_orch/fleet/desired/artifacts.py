@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from emp_orch.fleet.model.fleet import Fleet, Machine, RuntimeKind
+from emp_orch.fleet.model.fleet import Fleet, Machine
 from emp_orch.fleet.model.hosts import elsewhere
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # What a worker is told in place of a store's URL.
 THROUGH_API = "api://"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from emp_orch import environments
-from emp_orch.fleet.model.fleet import Fleet, ProgramName, RuntimeKind, SecretRef
+from emp_orch.fleet.model.fleet import Fleet, ProgramName, SecretRef
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 if TYPE_CHECKING:
     from emp_orch.fleet.desired.values import DesiredProgram

@@ -29,13 +29,13 @@ from emp_orch.fleet.model.fleet import (
     Machine,
     MachineId,
     ProgramName,
-    RuntimeKind,
     Scale,
     SecretRef,
     Service,
     Stop,
 )
 from emp_orch.fleet.model.ids import worker_program
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 SHARED_SETUP = ProgramName("shared-setup")
 

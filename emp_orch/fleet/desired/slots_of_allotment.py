@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from emp_orch.fleet.model.allotment import CUDA, OBEYED, Allotment, read
-from emp_orch.fleet.model.fleet import EnvValue, Fleet, GpuKind, Machine, RuntimeKind
+from emp_orch.fleet.model.fleet import EnvValue, Fleet, GpuKind, Machine
 from emp_orch.fleet.model.hosts import host_of
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 if TYPE_CHECKING:
     from emp_orch.fleet.desired.values import DesiredMachine

@@ -14,13 +14,13 @@ from emp_orch.fleet.model.fleet import (
     MachineId,
     Origin,
     ProgramName,
-    RuntimeKind,
     ServiceName,
     Stop,
     Volume,
     WorkerId,
 )
 from emp_orch.fleet.model.ids import worker_id, worker_program
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import kept_name
 
 

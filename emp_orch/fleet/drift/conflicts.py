@@ -6,9 +6,10 @@ from emp_orch.fleet.desired.containers import short_id
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.exits import why_gone
 from emp_orch.fleet.drift.kinds import CONTROL, Desired, Drift, Kind
-from emp_orch.fleet.model.fleet import AGENT, ProgramName, RuntimeKind
+from emp_orch.fleet.model.fleet import AGENT, ProgramName
 from emp_orch.fleet.model.observed import Observed, ProgramState, SeenMachine
 from emp_orch.fleet.model.package import Build, in_short
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # supervisord is not at these: somebody must start them.
 _DOWN = frozenset({ProgramState.FATAL, ProgramState.STOPPED, ProgramState.EXITED, ProgramState.UNKNOWN})

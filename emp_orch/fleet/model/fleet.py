@@ -15,6 +15,7 @@ from msgspec import Struct
 from emp_orch.fleet.model.allotment import Allotment
 from emp_orch.fleet.model.defaults import PIDS, STUCK_AFTER_S
 from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.model.runtimes import RuntimeKind, RuntimeTraits, traits_of
 from emp_orch.roles import Role
 
 MachineId = NewType("MachineId", str)
@@ -36,12 +37,6 @@ class Scale(StrEnum):
     PER_GPU = "per_gpu"
     PER_MACHINE = "per_machine"
     ONCE = "once"
-
-
-class RuntimeKind(StrEnum):
-    PROCESS = "process"
-    COMPOSE = "compose"
-    EXTERNAL = "external"
 
 
 class ControlRuntime(StrEnum):
@@ -228,6 +223,11 @@ class Machine(Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     limits: Limits = Limits()
     inherit: tuple[str, ...] = ()
+
+    @property
+    def traits(self) -> RuntimeTraits:
+        """What its runtime is like."""
+        return traits_of(self.runtime)
 
 
 class TokenSpec(Struct, frozen=True, kw_only=True):

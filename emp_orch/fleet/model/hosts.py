@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-from emp_orch.fleet.model.fleet import DockerHost, Fleet, Machine, RuntimeKind
+from emp_orch.fleet.model.fleet import DockerHost, Fleet, Machine
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import MACHINE_IMAGE
 
 # The engine that `docker` itself speaks with, where emp.yaml does not say otherwise.

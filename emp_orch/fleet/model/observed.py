@@ -12,8 +12,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
 from emp_orch.fleet.model.package import Build
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 
 class MachineStatus(StrEnum):

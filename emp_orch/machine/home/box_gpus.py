@@ -8,7 +8,7 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.slots_of_allotment import give, too_few
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model import allotment
-from emp_orch.fleet.model.fleet import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host import gpus
 from emp_orch.store.fleet.configs import MachineConfig
 

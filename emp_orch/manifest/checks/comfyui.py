@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emp_orch.comfyui import checkout, options
-from emp_orch.fleet.model.fleet import Checkout, Fleet, Machine, RuntimeKind, Scale, Service
+from emp_orch.fleet.model.fleet import Checkout, Fleet, Machine, Scale, Service
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest.comfyui import COMFYUI, KEYS
 from emp_orch.manifest.show import found
 from emp_orch.manifest.text.problems import Path as Place

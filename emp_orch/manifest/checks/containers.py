@@ -5,8 +5,9 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from emp_orch.fleet.desired.artifacts import through_api
-from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, DockerHost, Limits, Machine, RuntimeKind, Scale
+from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, DockerHost, Limits, Machine, Scale
 from emp_orch.fleet.model.hosts import LOCAL, elsewhere, host_of, is_here, is_loopback
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest.build import Built
 from emp_orch.manifest.checks.addresses import docker_problem
 from emp_orch.manifest.show import found

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from emp_orch.fleet.desired.slots_of_allotment import allotment_of
-from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, RuntimeKind, Service
+from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, Service
 from emp_orch.fleet.model.hosts import elsewhere
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host import gpus
 from emp_orch.host.gpus import Broken, Look, NoDriver
 from emp_orch.manifest.text.problems import Path, Report

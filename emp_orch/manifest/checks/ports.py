@@ -8,8 +8,9 @@ from typing import assert_never
 from msgspec import Struct
 
 from emp_orch.fleet.desired.addresses import program_port
-from emp_orch.fleet.model.fleet import EMBEDDED, Fleet, Machine, MachineId, RuntimeKind, Scale
+from emp_orch.fleet.model.fleet import EMBEDDED, Fleet, Machine, MachineId, Scale
 from emp_orch.fleet.model.hosts import elsewhere, host_of
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest.build import PORT_STEP, Built
 from emp_orch.manifest.text.problems import Path, Report
 from emp_orch.manifest.text.tree import Source

@@ -6,18 +6,9 @@ import re
 from typing import Any
 
 from emp_orch.fleet.desired.machines import SHARED_SETUP
-from emp_orch.fleet.model.fleet import (
-    EMBEDDED,
-    ControlRuntime,
-    GpuKind,
-    Health,
-    Machine,
-    RuntimeKind,
-    Scale,
-    Service,
-    ServiceName,
-)
+from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, GpuKind, Health, Machine, Scale, Service, ServiceName
 from emp_orch.fleet.model.hosts import is_loopback
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.jobs.document.outputs import url_holds_login
 from emp_orch.manifest.build import Built
 from emp_orch.manifest.checks import comfyui, containers, inherits, ports

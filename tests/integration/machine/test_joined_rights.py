@@ -10,7 +10,7 @@ from msgspec import structs
 from emp_orch.api.app import build_context
 from emp_orch.api.handlers.join import renew_rights
 from emp_orch.control.plane.packing import keep_own, own_package
-from emp_orch.fleet.model.fleet import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.redis_users import user_of
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.store.acl.users import grant

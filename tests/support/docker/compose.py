@@ -11,7 +11,8 @@ import yaml
 from emp_orch import resources
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.desired.values import DesiredMachine
-from emp_orch.fleet.model.fleet import RuntimeKind, Service
+from emp_orch.fleet.model.fleet import Service
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.render.compose import Placed, render_compose
 from emp_orch.render.compose_control import PlacedControl, render_control_compose
 from support.fleet.fleets import fleet, machine

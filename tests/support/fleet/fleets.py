@@ -25,7 +25,6 @@ from emp_orch.fleet.model.fleet import (
     ReconcileSpec,
     RedisSpec,
     RolloutSpec,
-    RuntimeKind,
     Scale,
     Service,
     ServiceName,
@@ -48,6 +47,7 @@ from emp_orch.fleet.model.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # A moment long after every start in these tests.
 NOW_MS = 1_000_000_000

@@ -15,7 +15,7 @@ from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.startup import has_failed, is_up, phases
 from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift.table import Desired
-from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import (
     ConnectorReport,
@@ -33,6 +33,7 @@ from emp_orch.fleet.model.observed import (
     WorkerReport,
     WorkerStatus,
 )
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan.operations import Operation, Verb
 
 TICK_MS = 1_000

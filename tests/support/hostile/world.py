@@ -22,8 +22,9 @@ from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.reconciler.daemon import built
 from emp_orch.control.reconciler.loop import Loop
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
-from emp_orch.fleet.model.fleet import Fleet, MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import Fleet, MachineId
 from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.memory import Attempt, Breaker, Memory
 from emp_orch.fleet.round import Inputs
 from emp_orch.jobs.document.model import JobError, Result

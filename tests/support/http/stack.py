@@ -34,7 +34,6 @@ from emp_orch.fleet.model.fleet import (
     ReconcileSpec,
     RedisSpec,
     RolloutSpec,
-    RuntimeKind,
     Scale,
     Service,
     ServiceName,
@@ -54,6 +53,7 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.item import Item
 from emp_orch.layout import Layout
 from emp_orch.roles import Role

@@ -12,7 +12,8 @@ import pytest
 from emp_orch import __version__
 from emp_orch.cli.output import join_lines
 from emp_orch.errors import UsageError
-from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, RuntimeKind, Volume, WorkerSpec
+from emp_orch.fleet.model.fleet import GpuKind, Gpus, Limits, Volume, WorkerSpec
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.machine.boot.join import Invitation, invitation_of
 from emp_orch.store.acl.users import COMMANDS
 from emp_orch.store.queue.scripts import all_texts

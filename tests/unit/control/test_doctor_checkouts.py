@@ -11,7 +11,8 @@ from emp_orch.control.doctor.checks.checkouts import CHECKS
 from emp_orch.control.doctor.facts.checkouts import CheckoutFacts, checkout_facts
 from emp_orch.control.doctor.facts.gather import Facts, gather
 from emp_orch.control.doctor.model import Problem
-from emp_orch.fleet.model.fleet import Checkout, Fleet, GpuKind, Gpus, RuntimeKind, Scale
+from emp_orch.fleet.model.fleet import Checkout, Fleet, GpuKind, Gpus, Scale
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from support.comfyui.checkout import OLD, make_checkout
 from support.fleet.fleets import fleet, machine, service

@@ -21,10 +21,11 @@ from emp_orch.control.doctor.facts.redis import RedisFacts
 from emp_orch.control.doctor.facts.unknown import Unknown
 from emp_orch.control.doctor.model import Finding, Group, Level
 from emp_orch.fleet.drift.kinds import Kind
-from emp_orch.fleet.model.fleet import MachineId, RuntimeKind
+from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import ProgramEnd, ProgramReport, ProgramState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.package import WorkerPackage
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.holds import Hold
 from emp_orch.host.ports import Holder
 from emp_orch.layout import Layout

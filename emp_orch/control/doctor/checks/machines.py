@@ -16,8 +16,9 @@ from emp_orch.control.status.inspect import Difference
 from emp_orch.fleet.desired.values import DesiredMachine, DesiredProgram, ProgramKind
 from emp_orch.fleet.drift.exits import told
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Kind
-from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName, RuntimeKind
+from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName
 from emp_orch.fleet.model.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host.ports import Holder
 from emp_orch.marks import SUPERVISORD
 from emp_orch.runtimes.process.supervisor import ProcessInfo

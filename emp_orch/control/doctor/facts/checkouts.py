@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from emp_orch.comfyui import slot
 from emp_orch.comfyui.checkout import Checkout, NotUsable, look
-from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, Origin, RuntimeKind, Scale, Service, ServiceName
+from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, Origin, Scale, Service, ServiceName
+from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # Less than facts.DEADLINE_S, so that it is known of which interpreter there is no answer.
 ASK_S = 2.0

@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from emp_orch.control.doctor.facts.unknown import Unknown
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.fleet import Fleet, RuntimeKind
+from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.fleet.model.hosts import host_of
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import MACHINE_IMAGE
 from emp_orch.settings import EngineAddress
 

@@ -11,7 +11,8 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.slots_of_allotment import lacking
 from emp_orch.fleet.model.allotment import Allotment, read
-from emp_orch.fleet.model.fleet import Fleet, GpuKind, Gpus, Machine, ProgramName, RuntimeKind, SecretRef
+from emp_orch.fleet.model.fleet import Fleet, GpuKind, Gpus, Machine, ProgramName, SecretRef
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.machine.home.box_gpus import as_allotted
 from support.fleet.fleets import COMFYUI, env, fleet, machine, service
 

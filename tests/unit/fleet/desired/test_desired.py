@@ -17,7 +17,6 @@ from emp_orch.fleet.model.fleet import (
     MachineId,
     ModelSection,
     ProgramName,
-    RuntimeKind,
     Scale,
     SecretRef,
     Service,
@@ -27,6 +26,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerSpec,
 )
 from emp_orch.fleet.model.ids import machine_of, worker_id, worker_program
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.worker.config import ServiceBinding, parse_binding, with_options
 from support.fleet.fleets import COMFYUI, HEALTH, SETUP, SIMULATION, fleet, install, machine, one, service
 

@@ -10,8 +10,9 @@ from emp_orch.fleet.desired.containers import container_hash, images_moved
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Kind, diff
-from emp_orch.fleet.model.fleet import Fleet, ImageThere, RuntimeKind
+from emp_orch.fleet.model.fleet import Fleet, ImageThere
 from emp_orch.fleet.model.observed import ContainerState, Instance, InstanceState, Observed
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan import operations
 from emp_orch.fleet.plan.changes import changed
 from emp_orch.images import built_here, kept_name

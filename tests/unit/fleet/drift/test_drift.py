@@ -13,7 +13,7 @@ from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.liveness import Visibility
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Desired, Kind, diff
-from emp_orch.fleet.model.fleet import MachineId, ProgramName, RuntimeKind, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import (
     ConnectorReport,
@@ -34,6 +34,7 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.model.package import Build, WorkerPackage
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan import operations
 from support.fleet.fleets import COMFYUI, NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish, worker
 

@@ -8,8 +8,9 @@ from msgspec import structs
 from emp_orch.control.host.generation import as_desired
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
-from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, RuntimeKind, Scale, WorkerId
+from emp_orch.fleet.model.fleet import Fleet, MachineId, ProgramName, Scale, WorkerId
 from emp_orch.fleet.model.observed import Instance, InstanceState, Observed
+from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan import operations
 from emp_orch.fleet.plan.operations import Effect, MachineChange, Operation, Verb
 from emp_orch.store.fleet.generations import Generation
