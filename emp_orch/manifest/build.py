@@ -240,7 +240,7 @@ def _replicas(machine: Machine, replicas: int | None) -> Iterator[Machine]:
     if replicas is None:
         yield machine
         return
-    step = 0 if machine.runtime is RuntimeKind.EXTERNAL else PORT_STEP
+    step = 0 if machine.traits.joins else PORT_STEP
     for k in range(1, replicas + 1):
         offset = step * (k - 1)
         yield msgspec.structs.replace(

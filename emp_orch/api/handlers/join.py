@@ -21,7 +21,6 @@ from emp_orch.api.views.query import body, name_in_path
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import config_hash, desired_machine, needed_secrets, secrets_of
 from emp_orch.fleet.desired.values import DesiredMachine
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
@@ -105,7 +104,7 @@ async def _wanted(ctx: Context, machine_id: str) -> tuple[MachineConfig, Generat
     seal = SigningKey(ctx.layout, ctx.settings.fleet).control()
     generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
     machines = generation.fleet.machines if generation else ()
-    found = next((m for m in machines if m.id == machine_id and m.runtime is RuntimeKind.EXTERNAL), None)
+    found = next((m for m in machines if m.id == machine_id and m.traits.joins), None)
     if generation is None or found is None:
         raise Refused(404, f"the fleet has no external machine {machine_id} now")
     machine = desired_machine(generation.fleet, found)
@@ -155,7 +154,7 @@ async def renew_rights(ctx: Context) -> None:
                 generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
                 sends = generation is not None and await _machines_send(ctx, generation)
             machines = generation.fleet.machines if generation else ()
-            for name in [m.id for m in machines if m.runtime is RuntimeKind.EXTERNAL]:
+            for name in [m.id for m in machines if m.traits.joins]:
                 password = JoinTokens(ctx.layout).password(ctx.settings.fleet, name)
                 async with within():
                     await renew(ctx.redis, ctx.keys, ctx.settings.fleet, name, password, sends=sends)

@@ -92,12 +92,11 @@ def _named(directory: Path, name: str, volumes: bool, as_json: bool) -> None:
 def _boxes(layout: Layout) -> list[str]:
     """Machines that emp can neither start nor stop: what runs there runs on."""
     from emp_orch.control.host.generation import kept
-    from emp_orch.fleet.model.runtimes import RuntimeKind
 
     with suppress(EmpError):
         generation = kept(layout)
         machines = generation.fleet.machines if generation else ()
-        return [m.id for m in machines if m.runtime is RuntimeKind.EXTERNAL]
+        return [m.id for m in machines if not m.traits.started]
     return []
 
 

@@ -99,19 +99,18 @@ def revoke(directory: Path, machine_id: str) -> None:
 def _external(layout: Layout, settings: Settings, machine_id: str) -> tuple[Fleet, Machine]:
     """The fleet that was applied, and its machine. Raises UsageError when that has no such external one."""
     from emp_orch.control.host.generation import kept
-    from emp_orch.fleet.model.runtimes import RuntimeKind
 
     generation = kept(layout)
     machines = generation.fleet.machines if generation and generation.fleet.name == settings.fleet else ()
     found = next((m for m in machines if m.id == machine_id), None)
-    if generation is not None and found is not None and found.runtime is RuntimeKind.EXTERNAL:
+    if generation is not None and found is not None and found.traits.joins:
         return generation.fleet, found
     if found is not None:
         raise UsageError(
             f"machine {machine_id} has runtime {found.runtime}: emp starts it itself",
             hint="only machines with `runtime: external` join",
         )
-    names = ", ".join(m.id for m in machines if m.runtime is RuntimeKind.EXTERNAL) or "none"
+    names = ", ".join(m.id for m in machines if m.traits.joins) or "none"
     raise UsageError(
         f"the fleet that was applied has no machine {machine_id!r}; external ones: {names}",
         hint="add it to emp.yaml with `runtime: external`, and `emp apply`",

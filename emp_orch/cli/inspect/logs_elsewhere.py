@@ -25,7 +25,6 @@ def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence
     from emp_orch.control.logs.files import MACHINE
     from emp_orch.control.status.location import machines
     from emp_orch.fleet.model.fleet import MachineId
-    from emp_orch.fleet.model.runtimes import RuntimeKind
 
     wanted, there = machines(layout), []
     for word in components:
@@ -33,7 +32,7 @@ def machine_elsewhere(layout: Layout, components: Sequence[str], known: Sequence
         name = name if name in wanted else name.removeprefix(MACHINE)
         machine = wanted.get(MachineId(name))
         here = any(k in known for k in (word, MACHINE + word))
-        if machine is not None and machine.runtime is not RuntimeKind.PROCESS and not here:
+        if machine is not None and not machine.traits.shares_host and not here:
             there.append(name)
     if there and len(components) > 1:
         raise UsageError(f"the logs of {there[0]} are on its own host", hint=f"ask for them alone: emp logs {there[0]}")

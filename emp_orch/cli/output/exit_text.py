@@ -70,10 +70,9 @@ class Ended:
         from emp_orch.fleet.desired.inherits import missed
         from emp_orch.fleet.desired.machines import desired_machine
         from emp_orch.fleet.model.fleet import ProgramName
-        from emp_orch.fleet.model.runtimes import RuntimeKind
 
         machine = next((m for m in self._fleet.machines if m.id == machine_id), None)
-        if machine is None or machine.runtime is not RuntimeKind.PROCESS:
+        if machine is None or not machine.traits.shares_host:
             return []
         wanted = desired_machine(self._fleet, machine).program(ProgramName(program))
         names = missed(wanted, end.lines, self._shell) if wanted is not None else ()

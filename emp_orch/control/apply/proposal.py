@@ -21,7 +21,6 @@ from emp_orch.fleet.desired.inherits import runs_processes
 from emp_orch.fleet.desired.machines import inherited
 from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, Endpoint, EnvValue, Fleet, SecretRef
 from emp_orch.fleet.model.hosts import LOCAL, host_of, is_here
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host import ownership, plainfile
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
@@ -135,7 +134,7 @@ def _hosts(fleet: Fleet, layout: Layout, known: Settings | None) -> tuple[Engine
     """
     before = {h.name: h for h in known.hosts} if known else {}
     left = {path.parents[1].name for path in layout.hosts.glob("*/machines/*.json")}
-    named = {host_of(m) for m in fleet.machines if m.runtime is RuntimeKind.COMPOSE}
+    named = {host_of(m) for m in fleet.machines if m.traits.in_container}
     found = []
     for name in sorted(named | (left & before.keys())):
         spec = fleet.hosts.get(name)

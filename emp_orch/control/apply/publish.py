@@ -29,7 +29,6 @@ from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.package import Build
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.pauses import drained
@@ -156,7 +155,7 @@ class Session:
         """External machines that this removes: emp cannot stop them, but what they were given is void from now on."""
         kept = {m.id for m in after.fleet.machines}
         for machine in before.fleet.machines:
-            if machine.runtime is RuntimeKind.EXTERNAL and machine.id not in kept:
+            if machine.traits.joins and machine.id not in kept:
                 JoinTokens(self._layout).revoke(machine.id)
                 await withdraw(self._r, self._keys, self._settings.fleet, machine.id)
 

@@ -9,7 +9,6 @@ from msgspec import Struct
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet
 from emp_orch.fleet.model.hosts import EVERYWHERE, HOST_GATEWAY, is_loopback
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.runtimes.compose.engine import Engine
 from emp_orch.settings import EngineAddress, Settings
 from emp_orch.urls import password_of, with_hosts, with_login
@@ -78,4 +77,4 @@ def _gateways(hosts: tuple[EngineAddress, ...]) -> tuple[str, ...]:
 
 
 def _contained(fleet: Fleet) -> bool:
-    return any(m.runtime is RuntimeKind.COMPOSE for m in fleet.machines)
+    return any(m.traits.in_container for m in fleet.machines)

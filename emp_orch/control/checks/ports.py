@@ -11,7 +11,6 @@ from emp_orch.control.checks.proposed import Preview, Proposal
 from emp_orch.control.host.hosted import fleet_of
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import desired_machines
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan.operations import Effect
 from emp_orch.host import ports
 from emp_orch.layout import Layout
@@ -78,7 +77,7 @@ def _machine_ports(proposal: Proposal, seen: Preview) -> list[tuple[Wanted, str]
     new = {(c.machine_id, name) for c in seen.changes for name in c.added}
     starting = {c.machine_id for c in seen.changes if c.effect is Effect.START}
     wanted: list[tuple[Wanted, str]] = []
-    here = (m for m in desired_machines(proposal.fleet).values() if m.runtime is RuntimeKind.PROCESS)
+    here = (m for m in desired_machines(proposal.fleet).values() if m.traits.shares_host)
     for machine in here:
         wanted += [
             (("127.0.0.1", p.port, f"{machine.id}/{p.name}", p.origin), machine.id)

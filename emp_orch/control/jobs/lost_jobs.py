@@ -14,7 +14,6 @@ from emp_orch.connectors.secrecy import kept_out_of_the_log
 from emp_orch.fleet.desired.machines import inherited
 from emp_orch.fleet.desired.workers import binding_of, machine_of_worker
 from emp_orch.fleet.model.fleet import Fleet, SecretRef
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.jobs.document.model import JobError, Progress, Result
 from emp_orch.jobs.document.secrets import MIN_CHARS, Redaction
 from emp_orch.jobs.document.states import JobStatus
@@ -183,7 +182,7 @@ def _to_be_asked(fleet: Fleet, lost: Expired) -> bool:
     What stands in Redis is anybody's word: whom we ask, and by which connector, only emp.yaml says.
     """
     machine = machine_of_worker(fleet, lost.worker_id)
-    if machine is None or machine.runtime is not RuntimeKind.PROCESS or lost.run is None or lost.claim is None:
+    if machine is None or not machine.traits.shares_host or lost.run is None or lost.claim is None:
         return False
     if (lost.run.connector, lost.run.url) == binding_of(fleet, lost.worker_id, lost.claim.job.service):
         return True

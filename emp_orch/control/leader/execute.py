@@ -15,7 +15,7 @@ from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import MachineId
-from emp_orch.fleet.model.runtimes import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind, traits_of
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.layout import Layout
 from emp_orch.render.supervisord import render_machine
@@ -138,8 +138,9 @@ class Executor:
     async def _shut_out(self, machine_id: MachineId, mandate: Mandate) -> None:
         """No runtime here knows it: it may have joined by itself, and must not come back with what it was given."""
         self._assure(mandate)
-        if (external := self._runtimes.get(RuntimeKind.EXTERNAL)) is not None:
-            await external.remove(machine_id)
+        for kind, runtime in self._runtimes.items():
+            if traits_of(kind).joins:
+                await runtime.remove(machine_id)
         await withdraw(self._r, self._keys, mandate.fleet, machine_id)
 
     async def _forget(self, machine_id: MachineId, mandate: Mandate) -> None:

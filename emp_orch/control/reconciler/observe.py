@@ -14,9 +14,9 @@ from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.drift.liveness import Visibility
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.ids import machine_of
-from emp_orch.fleet.model.observed import UNSEEN, Changed, DamagedKey, Instance, Malformed, Observed, ProgramReport
+from emp_orch.fleet.model.observed import Changed, DamagedKey, Instance, Malformed, Observed, ProgramReport
 from emp_orch.fleet.model.package import Build
-from emp_orch.fleet.model.runtimes import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind, traits_of
 from emp_orch.runtimes import all_instances
 from emp_orch.runtimes.base import Runtime
 from emp_orch.runtimes.external.runtime import ExternalRuntime
@@ -99,7 +99,7 @@ class Observer:
             machines=reports.machines,
             workers=reports.workers,
             instances=await self._instances(reports.now_ms),
-            answered=tuple(k for k in self._runtimes if k not in UNSEEN),
+            answered=self._answered(),
             malformed=reports.malformed,
             parts=await self._parts() if self._parts else {},
             installed=await self._installed() if self._installed else None,
@@ -116,7 +116,7 @@ class Observer:
             machines={},
             workers={},
             instances=await self._instances(now_ms),
-            answered=tuple(k for k in self._runtimes if k not in UNSEEN),
+            answered=self._answered(),
             parts=await self._parts() if self._parts else {},
             installed=await self._installed() if self._installed else None,
             shut_out=await self._shut_out(),
@@ -173,7 +173,7 @@ class Observer:
             machines=_merged(last.machines, sorted(about), reports.machines),
             workers=_merged(last.workers, asked_workers, reports.workers),
             instances=instances,
-            answered=tuple(k for k in self._runtimes if k not in UNSEEN),
+            answered=self._answered(),
             malformed=_malformed(last.malformed, about, asked_workers, reports),
             parts=await self._parts() if self._parts else {},
             installed=await self._installed() if self._installed else None,
@@ -182,9 +182,13 @@ class Observer:
             damaged=last.damaged,
         )
 
+    def _answered(self) -> tuple[RuntimeKind, ...]:
+        """Those whose machines can be seen: of them one that is not among the instances does not run."""
+        return tuple(kind for kind in self._runtimes if traits_of(kind).seen)
+
     async def _shut_out(self) -> frozenset[MachineId]:
-        external = self._runtimes.get(RuntimeKind.EXTERNAL)
-        return await external.shut_out() if isinstance(external, ExternalRuntime) else frozenset()
+        external = next((r for r in self._runtimes.values() if isinstance(r, ExternalRuntime)), None)
+        return frozenset() if external is None else await external.shut_out()
 
     def _since(self, now_ms: int) -> int:
         if self._since_ms is None or self._jumped(now_ms):

@@ -16,7 +16,6 @@ from emp_orch.control.host import generation as generations
 from emp_orch.errors import EmpError, UsageError
 from emp_orch.fleet.model.fleet import Machine, MachineId
 from emp_orch.fleet.model.observed import Instance, InstanceState
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.runtimes.process.runtime import ProcessRuntime
 from emp_orch.settings import Settings
@@ -69,7 +68,7 @@ async def find(layout: Layout, name: str) -> Location:
         return InContainer(machine=machine, engine=engine, container_id=container_id)
     if machine is None and instance is None:
         raise unknown(name, wanted)
-    if machine is not None and machine.runtime is RuntimeKind.EXTERNAL:
+    if machine is not None and not machine.traits.reached:
         raise OutOfReach(
             f"{name} is a box of its own: emp cannot reach it, it reports by itself",
             hint="log in where it runs, by the way you have to it",
@@ -97,7 +96,7 @@ def _why(instance: Instance | None) -> str:
 
 def _may_be_container(layout: Layout, machine: Machine | None, machine_id: MachineId) -> bool:
     """One that left emp.yaml, or became another kind, may still run where it was placed."""
-    if machine is not None and machine.runtime is RuntimeKind.COMPOSE:
+    if machine is not None and machine.traits.in_container:
         return True
     return any((host / "machines" / f"{machine_id}.json").exists() for host in _hosts(layout))
 

@@ -39,7 +39,6 @@ from emp_orch.fleet.model.observed import (
     ProgramState,
     SeenWorker,
 )
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.policy.leader_silence import is_silent
 from emp_orch.host import ownership
 from emp_orch.jobs.document.states import JobStatus
@@ -308,7 +307,7 @@ def _engine_says(instance: Instance | None) -> str:
 
 def _health_url(want: DesiredMachine | None, report: MachineReport | None) -> str:
     """Where this host can ask the machine itself; a container's port is its own."""
-    here = want is None or want.runtime is RuntimeKind.PROCESS
+    here = want is None or want.traits.shares_host
     return f"http://127.0.0.1:{report.health_port}" if here and report and report.health_port else ""
 
 

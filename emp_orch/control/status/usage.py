@@ -23,7 +23,6 @@ from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.model.fleet import Machine, MachineId
 from emp_orch.fleet.model.hosts import host_of
 from emp_orch.fleet.model.observed import InstanceState, SeenMachine
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import PYTHON
 from emp_orch.layout import Layout
 from emp_orch.procuse import Measured
@@ -94,10 +93,9 @@ class Watch:
         if only is not None and only not in (known := self._known(machines(layout))):
             raise unknown(only, known)
 
-    def _known(self, named: Mapping[MachineId, Machine]) -> dict[MachineId, RuntimeKind]:
-        """`named`, the machines of the last generation; and those that still run here, though they left it."""
-        found = {i: m.runtime for i, m in named.items()}
-        return {**found, **{MachineId(p.name): RuntimeKind.PROCESS for p in self._folders() if p.name not in found}}
+    def _known(self, named: Mapping[MachineId, Machine]) -> dict[MachineId, Machine | None]:
+        """`named`, the machines of the last generation; None are those that still run here, though they left it."""
+        return {**named, **{MachineId(p.name): None for p in self._folders() if p.name not in named}}
 
     def _folders(self) -> list[Path]:
         try:
@@ -108,10 +106,10 @@ class Watch:
     async def look(self) -> list[MachineUse]:
         """What each machine used since the look before."""
         named = machines(self._layout)
-        wanted = {i: kind for i, kind in self._known(named).items() if self._only in (None, i)}
-        here = [i for i, kind in wanted.items() if kind is RuntimeKind.PROCESS]
-        boxes = [i for i, kind in wanted.items() if kind is RuntimeKind.EXTERNAL]
-        inside = [self._in_container(named[i]) for i, kind in wanted.items() if kind is RuntimeKind.COMPOSE]
+        wanted = {i: machine for i, machine in self._known(named).items() if self._only in (None, i)}
+        here = [i for i, m in wanted.items() if m is None or m.traits.shares_host]
+        boxes = [i for i, m in wanted.items() if m is not None and not m.traits.reached]
+        inside = [self._in_container(m) for m in wanted.values() if m is not None and m.traits.in_container]
         found = await asyncio.gather(self._on_host(here, named), self._boxes(boxes), *inside)
         now = {look.machine_id: look for looks in found for look in looks}
         uses = [use_between(self._before.get(i), now[i]) for i in wanted if i in now]

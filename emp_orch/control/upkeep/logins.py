@@ -14,7 +14,6 @@ from emp_orch.control.host import generation as generations
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.upkeep.script_keeper import ScriptKeeper
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.logins import MachineLogins
 from emp_orch.settings import Settings
@@ -41,7 +40,7 @@ async def withdraw_all(layout: Layout, settings: Settings | None) -> str:
     try:
         kept = generations.kept(layout)
         machines = kept.fleet.machines if kept else ()
-        boxes = {str(m.id) for m in machines if m.runtime is RuntimeKind.EXTERNAL}
+        boxes = {str(m.id) for m in machines if not m.traits.started}
         async with connected(settings.redis_url, owner=settings.redis_owner) as r, within():
             there = await users.granted(r, keys, settings.fleet) or frozenset()
             await users.withdraw(r, keys, settings.fleet, *sorted(there - boxes))
@@ -124,7 +123,7 @@ class LoginKeeper:
             self._granted.clear()
             log.info("machines %s scripts of their own to Redis (docs/redis.md)", "may send" if sends else "send no")
         machines = generation.fleet.machines
-        boxes = {str(m.id) for m in machines if m.runtime is RuntimeKind.EXTERNAL}
+        boxes = {str(m.id) for m in machines if m.traits.joins}
         ours = {str(m.id) for m in machines} - boxes
         self._granted &= there & (ours | boxes)
         scoped = await self._grant(ours - self._granted)

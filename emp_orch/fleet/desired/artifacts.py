@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from emp_orch.fleet.model.fleet import Fleet, Machine
 from emp_orch.fleet.model.hosts import elsewhere
-from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # What a worker is told in place of a store's URL.
 THROUGH_API = "api://"
@@ -17,10 +16,10 @@ def through_api(fleet: Fleet, machine: Machine) -> bool:
     A folder of its own by the same path is the same one where the machine's `volumes` say so: one of the network.
     """
     scheme, _, folder = fleet.jobs.artifacts.partition("://")
-    if machine.runtime is RuntimeKind.PROCESS or (fleet.jobs.artifacts and scheme not in _LOCAL):
+    if machine.traits.shares_host or (fleet.jobs.artifacts and scheme not in _LOCAL):
         return False
     if not fleet.jobs.artifacts:
-        return machine.runtime is RuntimeKind.EXTERNAL or elsewhere(fleet, machine)
+        return machine.traits.joins or elsewhere(fleet, machine)
     return not any(v.source == v.target and _within(folder, v.target) for v in machine.volumes if not v.read_only)
 
 

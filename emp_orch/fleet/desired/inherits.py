@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from emp_orch import environments
 from emp_orch.fleet.model.fleet import Fleet, ProgramName, SecretRef
-from emp_orch.fleet.model.runtimes import RuntimeKind
 
 if TYPE_CHECKING:
     from emp_orch.fleet.desired.values import DesiredProgram
@@ -63,4 +62,4 @@ def inherited_keys(fleet: Fleet) -> frozenset[str]:
 
 def runs_processes(fleet: Fleet) -> bool:
     """Whether machines of the fleet are processes of the host where it is applied."""
-    return any(machine.runtime is RuntimeKind.PROCESS for machine in fleet.machines)
+    return any(machine.traits.shares_host for machine in fleet.machines)

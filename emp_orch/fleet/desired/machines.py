@@ -35,7 +35,6 @@ from emp_orch.fleet.model.fleet import (
     Stop,
 )
 from emp_orch.fleet.model.ids import worker_program
-from emp_orch.fleet.model.runtimes import RuntimeKind
 
 SHARED_SETUP = ProgramName("shared-setup")
 
@@ -95,13 +94,13 @@ def desired_machine(fleet: Fleet, machine: Machine) -> DesiredMachine:
         warmups={warmup_file(s): s.warmup for s in services if s.warmup},
     )
     given = allotment_of(fleet, machine)
-    if given is None or machine.gpus.ids or machine.runtime is RuntimeKind.COMPOSE:
+    if given is None or machine.gpus.ids or machine.traits.in_container:
         return made
     return give(made, given, machine.env)
 
 
 def _container(fleet: Fleet, machine: Machine) -> DesiredContainer | None:
-    if machine.runtime is not RuntimeKind.COMPOSE:
+    if not machine.traits.in_container:
         return None
     services = [fleet.services[name] for name in machine.publish if name in machine.services]
     ports = {program_port(machine, s, slot) for s in services for slot in _slots(machine, s)}
@@ -234,7 +233,7 @@ def _service_program(
 
 
 def _published(machine: Machine, service: Service) -> bool:
-    return machine.runtime is RuntimeKind.COMPOSE and service.name in machine.publish
+    return machine.traits.in_container and service.name in machine.publish
 
 
 def _env(machine: Machine, service: Service | None, slot: int | None) -> dict[str, EnvValue]:
@@ -251,7 +250,7 @@ def inherited(names: Iterable[str]) -> dict[str, EnvValue]:
 
 def _of_store(fleet: Fleet, machine: Machine) -> dict[str, EnvValue]:
     """What a worker opens the artifact store with. A container, and a box, get only what stands in their `env`."""
-    return inherited(of_store(fleet.jobs.artifacts)) if machine.runtime is RuntimeKind.PROCESS else {}
+    return inherited(of_store(fleet.jobs.artifacts)) if machine.traits.shares_host else {}
 
 
 def _filled_env(machine: Machine, service: Service, slot: int | None) -> dict[str, EnvValue]:
@@ -272,7 +271,7 @@ def _gpu_env(machine: Machine, slot: int | None) -> dict[str, EnvValue]:
     """CUDA_VISIBLE_DEVICES of a per-GPU program: the slot's device, whether or not a GPU is there."""
     if slot is None:
         return {}
-    device = device_in_container(machine, slot) if machine.runtime is RuntimeKind.COMPOSE else device_of(machine, slot)
+    device = device_in_container(machine, slot) if machine.traits.in_container else device_of(machine, slot)
     return {CUDA: device, SLOT: str(slot)}
 
 

@@ -10,7 +10,6 @@ from msgspec import structs
 from emp_orch.fleet.model.allotment import CUDA, OBEYED, Allotment, read
 from emp_orch.fleet.model.fleet import EnvValue, Fleet, GpuKind, Machine
 from emp_orch.fleet.model.hosts import host_of
-from emp_orch.fleet.model.runtimes import RuntimeKind
 
 if TYPE_CHECKING:
     from emp_orch.fleet.desired.values import DesiredMachine
@@ -22,16 +21,16 @@ def allotment_of(fleet: Fleet, machine: Machine) -> Allotment | None:
     A box that joined knows its own (machine/boot/box_gpus).
     """
     here = fleet.allotment
-    if machine.runtime is RuntimeKind.COMPOSE:
+    if machine.traits.in_container:
         return here if here is not None and host_of(machine) in here.hosts else None
     own = read({name: value for name, value in machine.env.items() if name in OBEYED and isinstance(value, str)})
-    return own or (here if machine.runtime is RuntimeKind.PROCESS else None)
+    return own or (here if machine.traits.shares_host else None)
 
 
 def reserving(fleet: Fleet, machine: Machine) -> Machine:
     """`machine` with the allotted devices for its container, where its file names none."""
     given = allotment_of(fleet, machine)
-    if machine.runtime is not RuntimeKind.COMPOSE or machine.gpus.kind is GpuKind.NONE or machine.gpus.ids:
+    if not machine.traits.in_container or machine.gpus.kind is GpuKind.NONE or machine.gpus.ids:
         return machine
     if given is None or len(given.ids) < machine.num_gpus:
         return machine

@@ -20,7 +20,7 @@ from emp_orch.fleet.model.fleet import (
     WorkerId,
 )
 from emp_orch.fleet.model.ids import worker_id, worker_program
-from emp_orch.fleet.model.runtimes import RuntimeKind
+from emp_orch.fleet.model.runtimes import RuntimeKind, RuntimeTraits, traits_of
 from emp_orch.images import kept_name
 
 
@@ -103,6 +103,11 @@ class DesiredMachine(Struct, frozen=True, kw_only=True):
     container: DesiredContainer | None = None
     job_timeout_s: float = 0.0
     warmups: dict[str, str] = {}
+
+    @property
+    def traits(self) -> RuntimeTraits:
+        """What its runtime is like."""
+        return traits_of(self.runtime)
 
     def program(self, name: ProgramName) -> DesiredProgram | None:
         return next((p for p in self.programs if p.name == name), None)

@@ -9,7 +9,6 @@ from emp_orch.fleet.drift.kinds import CONTROL, Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import AGENT, ProgramName
 from emp_orch.fleet.model.observed import Observed, ProgramState, SeenMachine
 from emp_orch.fleet.model.package import Build, in_short
-from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # supervisord is not at these: somebody must start them.
 _DOWN = frozenset({ProgramState.FATAL, ProgramState.STOPPED, ProgramState.EXITED, ProgramState.UNKNOWN})
@@ -40,7 +39,7 @@ def conflicts(machine: DesiredMachine, seen: SeenMachine, desired: Desired, obse
     if report.forged:
         found.append(drift(Kind.ORDERS_FORGED, "orders of its fleet", f"others {report.forged}", FORGED))
     # A box elsewhere may know Redis by another name.
-    here = machine.runtime is RuntimeKind.PROCESS
+    here = machine.traits.shares_host
     if here and desired.redis and report.redis and report.redis != desired.redis:
         why = "it was started before redis changed"
         found.append(drift(Kind.MACHINE_WRONG_REDIS, f"Redis at {desired.redis}", f"Redis at {report.redis}", why))
@@ -75,7 +74,7 @@ _OURSELVES = "reconcile"
 def _newer(machine: DesiredMachine, seen: SeenMachine, desired: Desired, observed: Observed) -> Build | None:
     """The emp that a start here would give the machine, where that is the one applied, and known to run there."""
     package, installed = desired.package, observed.installed
-    if machine.runtime is not RuntimeKind.PROCESS or installed is None or installed.emp != desired.emp:
+    if not machine.traits.shares_host or installed is None or installed.emp != desired.emp:
         return None
     return installed if package is None or package.digest == seen.report.package else None
 

@@ -7,7 +7,7 @@ from msgspec import structs
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.model.fleet import MachineId
-from emp_orch.fleet.model.observed import UNSEEN, Instance, InstanceState, Observed, SeenMachine
+from emp_orch.fleet.model.observed import Instance, InstanceState, Observed, SeenMachine
 
 # How long a machine or worker may take from its process' start to its first report.
 BOOT_GRACE_MS = 30_000
@@ -81,7 +81,7 @@ def age(ms: int) -> str:
 
 def instance_of(machine: DesiredMachine, observed: Observed) -> Instance | None:
     """What its runtime says; None when no runtime that could know has answered."""
-    if machine.runtime in UNSEEN:
+    if not machine.traits.seen:
         return None
     instance = observed.instances.get(machine.id)
     if instance is None and machine.runtime in observed.answered:

@@ -80,7 +80,6 @@ from emp_orch.fleet.drift.surplus import surplus_machines, surplus_workers
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import (
-    UNSEEN,
     ContainerState,
     Instance,
     InstanceState,
@@ -280,7 +279,7 @@ def _whole_machine(
         return drift(*wrong)
     if now is None:
         silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "not reporting yet"
-        if machine.runtime in UNSEEN:
+        if not machine.traits.seen:
             return drift(Kind.MACHINE_AWAY, "reporting", silent, _why_away(machine.id, seen_ms, desired, observed))
         if instance is None or instance.state is InstanceState.UNKNOWN:
             why = instance.detail if instance and instance.detail else "no runtime here can tell whether it runs"

@@ -6,7 +6,6 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from emp_orch.fleet.model.fleet import DockerHost, Fleet, Machine
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import MACHINE_IMAGE
 
 # The engine that `docker` itself speaks with, where emp.yaml does not say otherwise.
@@ -45,7 +44,7 @@ def host_of(machine: Machine) -> str:
 
 def elsewhere(fleet: Fleet, machine: Machine) -> bool:
     """Whether `machine` is a container on another host than this one."""
-    return machine.runtime is RuntimeKind.COMPOSE and not is_here(fleet.hosts.get(host_of(machine)))
+    return machine.traits.in_container and not is_here(fleet.hosts.get(host_of(machine)))
 
 
 def image_build(host: str, url: str, image: str) -> str:

@@ -242,10 +242,6 @@ class DamagedKey(Struct, frozen=True, kw_only=True):
     heals: bool = False
 
 
-# Whose machines nobody here can see: one that is not among the instances may run all the same.
-UNSEEN = frozenset({RuntimeKind.EXTERNAL})
-
-
 class InstanceState(StrEnum):
     RUNNING = "running"
     GONE = "gone"

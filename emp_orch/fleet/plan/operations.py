@@ -18,7 +18,7 @@ from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, Desi
 from emp_orch.fleet.drift.kinds import BEHIND
 from emp_orch.fleet.drift.table import Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId, Origin, ProgramName, WorkerId
-from emp_orch.fleet.model.observed import UNSEEN, Instance, InstanceState
+from emp_orch.fleet.model.observed import Instance, InstanceState
 
 
 class Verb(StrEnum):
@@ -211,7 +211,7 @@ def changes(
     for machine in after.machines.values():
         old = before.get(machine.id)
         instance = instances.get(machine.id)
-        unseen = machine.runtime in UNSEEN
+        unseen = not machine.traits.seen
         if old is None or (not unseen and (instance is None or instance.state is InstanceState.GONE)):
             why = f"new in {source}" if old is None else "it does not run"
             why += "; its box joins by itself" if unseen else ""

@@ -8,7 +8,6 @@ from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.slots_of_allotment import give, too_few
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model import allotment
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host import gpus
 from emp_orch.store.fleet.configs import MachineConfig
 
@@ -18,7 +17,7 @@ def as_allotted(machine: DesiredMachine, environ: Mapping[str, str]) -> DesiredM
 
     Machines of other runtimes are configured where they were applied.
     """
-    if machine.runtime is not RuntimeKind.EXTERNAL:
+    if not machine.traits.joins:
         return machine
     given = allotment.read(environ, gpus.uuids)
     if given is None:

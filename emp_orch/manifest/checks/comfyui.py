@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from emp_orch.comfyui import checkout, options
 from emp_orch.fleet.model.fleet import Checkout, Fleet, Machine, Scale, Service
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest.comfyui import COMFYUI, KEYS
 from emp_orch.manifest.show import found
 from emp_orch.manifest.text.problems import Path as Place
@@ -32,7 +31,7 @@ def check_here(built: Built, source: Source, report: Report) -> None:
 
     What a container's image or another box holds, nobody here can know; nor what an `install` is still to bring.
     """
-    here = {s.name: s for m in built.fleet.machines if m.runtime is RuntimeKind.PROCESS for s in _of(built.fleet, m)}
+    here = {s.name: s for m in built.fleet.machines if m.traits.shares_host for s in _of(built.fleet, m)}
     for service in here.values():
         path: Place = ("services", service.name)
         if service.checkout is None or service.install is not None or not report.sound(path):
@@ -47,7 +46,7 @@ def check_here(built: Built, source: Source, report: Report) -> None:
 def notes(fleet: Fleet) -> Iterator[str]:
     """What may be meant, and is worth a second look."""
     for machine in fleet.machines:
-        if machine.runtime is RuntimeKind.COMPOSE:
+        if machine.traits.in_container:
             for service in _of(fleet, machine):
                 if (
                     service.checkout is not None

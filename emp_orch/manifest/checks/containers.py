@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from emp_orch.fleet.desired.artifacts import through_api
 from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, DockerHost, Limits, Machine, Scale
 from emp_orch.fleet.model.hosts import LOCAL, elsewhere, host_of, is_here, is_loopback
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest.build import Built
 from emp_orch.manifest.checks.addresses import docker_problem
 from emp_orch.manifest.show import found
@@ -28,7 +27,7 @@ def check(built: Built, source: Source, report: Report) -> None:
     for name, host in built.fleet.hosts.items():
         checks.host(name, host)
     for name, machine in built.entries.items():
-        if machine.runtime is RuntimeKind.COMPOSE:
+        if machine.traits.in_container:
             checks.container(("machines", name), machine)
         else:
             checks.not_one(("machines", name), machine)
@@ -69,7 +68,7 @@ class _Checks:
         """In `defaults` these may stand for the compose machines among others; on a machine they would do nothing. What
         the box of an external machine runs by Docker is made by the line of `emp machine join`.
         """
-        joins = machine.runtime is RuntimeKind.EXTERNAL
+        joins = machine.traits.joins
         if joins:
             self._volumes(path, machine)
         for key in ("host", "publish") if joins else ("host", "image", "publish", "volumes", "limits"):
@@ -151,10 +150,10 @@ class _Checks:
                     self._bad_key(("control", key), "of no effect with runtime process", "runtime: compose")
             return
         for name, machine in self._built.entries.items():
-            if machine.runtime is RuntimeKind.PROCESS:
+            if machine.traits.shares_host:
                 message = "a control plane in a container (control.runtime) cannot start processes on this host"
                 self._bad(("machines", name, "runtime"), message, "runtime: compose, or leave control.runtime out")
-            elif machine.runtime is RuntimeKind.COMPOSE:
+            elif machine.traits.in_container:
                 self._in_sight(host_of(machine))
 
     def _in_sight(self, name: str) -> None:

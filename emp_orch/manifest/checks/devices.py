@@ -10,7 +10,6 @@ from msgspec import Struct
 from emp_orch.fleet.desired.slots_of_allotment import allotment_of
 from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, Service
 from emp_orch.fleet.model.hosts import elsewhere
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host import gpus
 from emp_orch.host.gpus import Broken, Look, NoDriver
 from emp_orch.manifest.text.problems import Path, Report
@@ -89,7 +88,7 @@ def _of_numbers(fleet: Fleet, machine: Machine, cards: int) -> Iterator[str]:
     if given is not None and len(given.slots) < machine.num_gpus:
         what = f"{given.said} allots {len(given.slots)} GPUs, so the other slots of machine {machine.id} see none"
         yield f"{what}; gpus: nvidia makes that an error"
-    boxed = machine.runtime is RuntimeKind.COMPOSE
+    boxed = machine.traits.in_container
     if cards > 1 or (boxed and cards):
         here = f"this host has {cards} NVIDIA GPU{'' if cards == 1 else 's'}, and machine {machine.id} leaves out gpus"
         means = "its container sees none" if boxed else "its slots are only numbers, whatever cards there are"
@@ -97,7 +96,7 @@ def _of_numbers(fleet: Fleet, machine: Machine, cards: int) -> Iterator[str]:
 
 
 def _is_here(fleet: Fleet, machine: Machine) -> bool:
-    return machine.runtime is not RuntimeKind.EXTERNAL and not elsewhere(fleet, machine)
+    return not machine.traits.joins and not elsewhere(fleet, machine)
 
 
 def _services(fleet: Fleet, machine: Machine) -> Iterator[Service]:

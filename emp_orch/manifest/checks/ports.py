@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import assert_never
 
 from msgspec import Struct
 
 from emp_orch.fleet.desired.addresses import program_port
 from emp_orch.fleet.model.fleet import EMBEDDED, Fleet, Machine, MachineId, Scale
 from emp_orch.fleet.model.hosts import elsewhere, host_of
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest.build import PORT_STEP, Built
 from emp_orch.manifest.text.problems import Path, Report
 from emp_orch.manifest.text.tree import Source
@@ -129,15 +127,8 @@ class _Ports:
 
 def _on_host(machine: Machine, listener: Listener) -> bool:
     """Whether `listener` takes ports of the host that runs its machine."""
-    match machine.runtime:
-        case RuntimeKind.PROCESS:
-            return True
-        case RuntimeKind.COMPOSE:
-            return listener.service in machine.publish
-        case RuntimeKind.EXTERNAL:
-            return False
-        case _:
-            assert_never(machine.runtime)
+    traits = machine.traits
+    return traits.shares_host or (traits.in_container and listener.service in machine.publish)
 
 
 def _free_port(listener: Listener) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 from emp_orch.fleet.desired.machines import SHARED_SETUP
 from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, GpuKind, Health, Machine, Scale, Service, ServiceName
 from emp_orch.fleet.model.hosts import is_loopback
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.jobs.document.outputs import url_holds_login
 from emp_orch.manifest.build import Built
 from emp_orch.manifest.checks import comfyui, containers, inherits, ports
@@ -111,7 +110,7 @@ class _Checks:
         if redis.replicas and redis.url == EMBEDDED:
             self._bad(("redis", "replicas"), "the embedded Redis has no replicas", "name a Redis that has: redis.url")
         url = redis.machine_url or redis.url
-        if url.startswith("unix://") and any(m.runtime is not RuntimeKind.PROCESS for m in self._fleet.machines):
+        if url.startswith("unix://") and not all(m.traits.shares_host for m in self._fleet.machines):
             at = ("redis", "machine_url" if redis.machine_url else "url")
             message = "machines in containers and boxes that join cannot reach a socket of this host"
             self._bad(at, message, "redis: {machine_url: redis://HOST:PORT}")

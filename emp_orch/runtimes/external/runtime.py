@@ -42,7 +42,7 @@ class ExternalRuntime:
         """Nothing: values and keys never go through Redis. The box asks the API for them (machine/boot/join.py)."""
 
     async def instances(self) -> dict[MachineId, Instance]:
-        """None: who is not among them may run all the same (`fleet.observed.UNSEEN`)."""
+        """None: who is not among them may run all the same (`RuntimeTraits.seen`)."""
         return {}
 
     async def shut_out(self) -> frozenset[MachineId]:

@@ -18,7 +18,6 @@ from emp_orch.fleet.drift.exits import told
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Kind
 from emp_orch.fleet.model.fleet import AGENT, MachineId, ProgramName
 from emp_orch.fleet.model.observed import InstanceState, MachineStatus, ProgramReport, SeenMachine
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.host.ports import Holder
 from emp_orch.marks import SUPERVISORD
 from emp_orch.runtimes.process.supervisor import ProcessInfo
@@ -40,7 +39,7 @@ def _run(facts: Facts) -> Iterator[Problem]:
     known(facts.settings)
     plane = "the reconciler starts it again; emp logs reconcile" if facts.supervisord else "emp apply"
     for machine_id, machine in facts.desired.items():
-        if machine.runtime is RuntimeKind.EXTERNAL:
+        if not machine.traits.seen:
             continue  # nobody here sees whether it runs: its report tells
         instance = facts.instances.get(machine_id)
         if instance is not None and instance.state is InstanceState.UNKNOWN:
@@ -94,7 +93,7 @@ def _report(facts: Facts) -> Iterator[Problem]:
 def _boxes(facts: Facts, found: Difference) -> Iterator[Problem]:
     """Machines that join by themselves: only they can tell whether they run."""
     for machine_id, machine in facts.desired.items():
-        if machine.runtime is RuntimeKind.EXTERNAL and not is_fresh(found, machine_id):
+        if not machine.traits.seen and not is_fresh(found, machine_id):
             seen = found.observed.machines.get(machine_id)
             silent = f"has not reported for {(found.observed.now_ms - seen.seen_ms) // 1000} s" if seen else ""
             yield Problem(
@@ -241,7 +240,7 @@ def _is_up(facts: Facts, machine: DesiredMachine, name: ProgramName) -> bool:
 def _ports(facts: Facts) -> Iterator[Problem]:
     """Each service's port is its own. Nobody on a port is for the health check to say; others than processes of this
     host have ports of their own."""
-    for machine in (m for m in facts.desired.values() if m.runtime is RuntimeKind.PROCESS):
+    for machine in (m for m in facts.desired.values() if m.traits.shares_host):
         for program in machine.programs:
             holder = facts.holders.get(program.port or 0)
             info = program_of(facts, machine.id, program.name)
@@ -303,7 +302,7 @@ def _apart(facts: Facts) -> Iterator[Problem]:
 
 
 def _fine_apart(facts: Facts) -> str:
-    apart = [i for i, _ in reporting(facts) if facts.desired[i].runtime is RuntimeKind.COMPOSE]
+    apart = [i for i, _ in reporting(facts) if facts.desired[i].traits.in_container]
     return f"services of {count(apart, 'container')} are kept apart from its secrets" if apart else ""
 
 
@@ -341,7 +340,7 @@ def reported_program(facts: Facts, machine_id: MachineId, name: ProgramName) -> 
 
 
 def _fine_run(facts: Facts) -> str:
-    ours = [m for m in facts.desired.values() if m.runtime is not RuntimeKind.EXTERNAL]
+    ours = [m for m in facts.desired.values() if m.traits.seen]
     return f"{len(running(facts))} of {count(ours, 'machine')} up" if ours else ""
 
 

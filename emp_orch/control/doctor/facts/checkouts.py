@@ -17,7 +17,6 @@ from msgspec import Struct
 from emp_orch.comfyui import slot
 from emp_orch.comfyui.checkout import Checkout, NotUsable, look
 from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, Origin, Scale, Service, ServiceName
-from emp_orch.fleet.model.runtimes import RuntimeKind
 
 # Less than facts.DEADLINE_S, so that it is known of which interpreter there is no answer.
 ASK_S = 2.0
@@ -61,7 +60,7 @@ async def checkout_facts(fleet: Fleet) -> tuple[CheckoutFacts, ...]:
     """Every checkout that this host's own machines start, all asked at once."""
     machines: dict[ServiceName, list[Machine]] = {}
     for machine in fleet.machines:
-        if machine.runtime is RuntimeKind.PROCESS:
+        if machine.traits.shares_host:
             for name in machine.services:
                 machines.setdefault(name, []).append(machine)
     services = [s for name in machines if (s := fleet.services.get(name)) is not None and s.checkout is not None]

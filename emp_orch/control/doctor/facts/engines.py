@@ -12,7 +12,6 @@ from emp_orch.control.doctor.facts.unknown import Unknown
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.fleet.model.hosts import host_of
-from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.images import MACHINE_IMAGE
 from emp_orch.settings import EngineAddress
 
@@ -32,7 +31,7 @@ async def engine_facts(hosts: Sequence[EngineAddress], fleet: Fleet | None) -> d
     """Every Docker host at once; one that is away makes nobody else wait."""
     images: dict[str, set[str]] = {h.name: set() for h in hosts}
     for machine in fleet.machines if fleet else ():
-        if machine.runtime is RuntimeKind.COMPOSE:
+        if machine.traits.in_container:
             images.setdefault(host_of(machine), set()).add(machine.image or MACHINE_IMAGE)
     looks = [asyncio.to_thread(_look, host, images[host.name]) for host in hosts]
     return dict(zip((h.name for h in hosts), await asyncio.gather(*looks), strict=True))
