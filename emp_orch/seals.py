@@ -130,3 +130,7 @@ def for_override(fleet: str) -> str:
 
 def for_request(fleet: str) -> str:
     return f"request {fleet}"
+
+
+def for_member(fleet: str) -> str:
+    return f"member {fleet}"

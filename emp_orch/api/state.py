@@ -22,13 +22,14 @@ from emp_orch.api.views.jobs import JobsView, read_jobs
 from emp_orch.api.views.state import counts_view, desired_views, drift_view, fleet_view, reconciler_view, report_views
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.incremental import few
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.fleet import MachineId, Member
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import Malformed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.generations import Generation, generation_mark, read_generation
 from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.fleet.pools.members import Members, populated
 from emp_orch.store.fleet.status import FleetStatus, decode_status, read_status
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
@@ -69,6 +70,10 @@ class Whole(Struct, frozen=True, kw_only=True):
     status_text: bytes | str | None
 
 
+# Number, time and digest of a generation, and the members of its pools.
+_Which = tuple[int, int, str, tuple[Member, ...]]
+
+
 class StateReader:
     """Reads and composes. Between two looks it keeps only what a generation desires: that never changes.
 
@@ -91,7 +96,7 @@ class StateReader:
         self._stats = stats
         self._seal = seal
         self.refuses = ""  # why Redis takes no writes, as far as we heard
-        self._desired: tuple[tuple[int, int, str], tuple[DesiredMachineView, ...]] = ((0, 0, ""), ())
+        self._desired: tuple[_Which, tuple[DesiredMachineView, ...]] = ((0, 0, "", ()), ())
 
     def note(self, refuses: str) -> None:
         self.refuses = refuses
@@ -106,7 +111,7 @@ class StateReader:
 
     async def look(self) -> Whole:
         """All there is, with what it was made of. Raises as `read`."""
-        generation = await _or_error(read_generation(self._r, self._keys, self.fleet))
+        generation = await _or_error(self._generation())
         desired = self._desired_by(generation) if isinstance(generation, Generation) else ()
         workers_wanted = {worker_id(MachineId(m.id), slot) for m in desired for slot in range(m.num_gpus)}
         reports, status_text, overrides, jobs = await asyncio.gather(
@@ -147,6 +152,13 @@ class StateReader:
             status_text=status_text,
         )
 
+    async def _generation(self) -> Generation | None:
+        """The one in force, with the members of its pools."""
+        generation = await read_generation(self._r, self._keys, self.fleet)
+        if generation is None or not generation.fleet.pools:
+            return generation
+        return populated(generation, await Members(self._r, self._keys, self.fleet, self._seal).read())
+
     async def status_text(self) -> bytes | str | None:
         """As it stands in Redis, and not more of it than a status can have."""
         return await self._r.getrange(self._keys.status(self.fleet), 0, MAX_FLEET_BYTES) or None
@@ -185,7 +197,7 @@ class StateReader:
 
     def _desired_by(self, generation: Generation) -> tuple[DesiredMachineView, ...]:
         """What `generation` desires. For 1,000 machines that takes 200 ms to work out, so it is done once."""
-        which = (generation.number, generation.at_ms, generation.digest)
+        which = (generation.number, generation.at_ms, generation.digest, generation.fleet.members)
         if self._desired[0] != which:
             self._desired = (which, desired_views(generation))
         return self._desired[1]

@@ -9,43 +9,39 @@ from typing import Any
 import msgspec
 
 from emp_orch.fleet.model.fleet import (
-    BreakerSpec,
-    BudgetSpec,
-    ControlRuntime,
-    ControlSpec,
-    DockerHost,
-    DockerTls,
-    Endpoint,
-    EnvValue,
     Fleet,
-    GpuKind,
-    Gpus,
-    Health,
-    InputsSpec,
-    Install,
-    JobsSpec,
-    Limits,
     Machine,
     MachineId,
-    ReconcileSpec,
+    Pool,
     RedisSpec,
-    RolloutSpec,
     Scale,
-    SecretRef,
     Service,
     ServiceName,
     Stop,
-    TokenSpec,
-    Volume,
     WorkerSpec,
 )
 from emp_orch.fleet.model.package import WorkerPackage
 from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.manifest import comfyui, schema_reader
+from emp_orch.manifest.parts import (
+    command_of,
+    control_of,
+    endpoint_of,
+    env_of,
+    gpus_of,
+    health_of,
+    host_of,
+    install_of,
+    jobs_of,
+    limits_of,
+    pool_of,
+    reconcile_of,
+    volume_of,
+    with_sizes,
+)
 from emp_orch.manifest.text.problems import Path, Report
 from emp_orch.manifest.text.tree import Source
-from emp_orch.roles import Role
-from emp_orch.units import seconds, size
+from emp_orch.units import seconds
 
 MAX_MACHINES = 10_000
 PORT_STEP = 100  # between replicas that share a host; the schema says so under `replicas`
@@ -109,17 +105,19 @@ class _Build:
                 prefix=redis["prefix"],
                 replicas=int(redis["replicas"]),
             ),
-            api=_endpoint(self._part("api")),
-            monitor=_endpoint(self._part("monitor")),
+            api=endpoint_of(self._part("api")),
+            monitor=endpoint_of(self._part("monitor")),
             services=services,
             machines=tuple(machines),
-            jobs=_jobs(self._part("jobs")),
-            reconcile=_reconcile(self._part("reconcile")),
-            control=_control(self._part("control")),
+            jobs=jobs_of(self._part("jobs")),
+            reconcile=reconcile_of(self._part("reconcile")),
+            control=control_of(self._part("control")),
             hosts={
-                name: _host(schema_reader.fill(schema_reader.sub("hosts", "*"), d)) for name, d in self._sound("hosts")
+                name: host_of(schema_reader.fill(schema_reader.sub("hosts", "*"), d))
+                for name, d in self._sound("hosts")
             },
             worker_package=self._worker_package(),
+            pools={pool.name: pool for pool in self._pools()},
         )
         return Built(fleet, entries, owner)
 
@@ -151,18 +149,18 @@ class _Build:
         return Service(
             name=ServiceName(name),
             scale=Scale(d["scale"]),
-            command=_command(d.get("command")),
+            command=command_of(d.get("command")),
             builtin=d["builtin"],
             connector=None if connector == "none" else connector,
             connector_options=d["connector_options"],
             discover_s=seconds(d["discover"]),
             port=None if d["port"] is None else int(d["port"]),
-            health=_health(
+            health=health_of(
                 comfyui.patient(raw) if connector == comfyui.COMFYUI and "command" in raw else d["health"],
                 raw.get("health"),
             ),
-            install=_install(d["install"]),
-            env=_env(d["env"]),
+            install=install_of(d["install"]),
+            env=env_of(d["env"]),
             cwd=d["cwd"] or None,
             stop=Stop(signal=d["stop"]["signal"], timeout_s=seconds(d["stop"]["timeout"])),
             start_s=seconds(d["start"]),
@@ -179,22 +177,41 @@ class _Build:
         defaults = self._document.get("defaults", {})
         for name, raw in self._sound("machines"):
             d = _filled("machines", merge(defaults, raw))
-            if "services" not in d:
-                path = ("machines", name, "services")
-                mark = self._source.key_mark(path[:2])
-                wanted = "missing; expected a list of service names, here or in defaults"
-                self._report.add(path, mark, wanted, "[] is a machine with only workers")
-                continue
-            yield name, None if d["replicas"] is None else int(d["replicas"]), self._machine(name, d)
+            if self._has_services(("machines", name), d):
+                machine = self._machine(("machines", name), d)
+                yield name, None if d["replicas"] is None else int(d["replicas"]), machine
 
-    def _machine(self, name: str, d: dict[str, Any]) -> Machine:
+    def _has_services(self, path: Path, d: dict[str, Any]) -> bool:
+        if "services" in d:
+            return True
+        wanted = "missing; expected a list of service names, here or in defaults"
+        self._report.add((*path, "services"), self._source.key_mark(path), wanted, "[] is a machine with only workers")
+        return False
+
+    def _pools(self) -> Iterator[Pool]:
+        if not self._report.sound(("defaults",)):
+            return
+        known = schema_reader.sub("pools", "*")["properties"]
+        defaults = {k: v for k, v in self._document.get("defaults", {}).items() if k in known}
+        for name, raw in self._sound("pools"):
+            path = ("pools", name)
+            d = _filled("pools", merge(defaults, raw))
+            if not self._has_services(path, d):
+                continue
+            machine = _filled(
+                "machines", {k: v for k, v in d.items() if k in schema_reader.sub("machines", "*")["properties"]}
+            )
+            template = self._machine(path, {**machine, "runtime": RuntimeKind.EXTERNAL})
+            yield pool_of(name, d, msgspec.structs.replace(template, id=MachineId("")))
+
+    def _machine(self, path: Path, d: dict[str, Any]) -> Machine:
         return Machine(
-            id=MachineId(name),
+            id=MachineId(str(path[-1])),
             runtime=RuntimeKind(d["runtime"]),
             num_gpus=int(d["num_gpus"]),
             services=tuple(ServiceName(n) for n in d["services"]),
-            env=_env(d["env"]),
-            gpus=_gpus(d["gpus"]),
+            env=env_of(d["env"]),
+            gpus=gpus_of(d["gpus"]),
             host=d["host"] or None,
             image=d["image"] or None,
             ports={ServiceName(n): int(p) for n, p in d["ports"].items()},
@@ -202,14 +219,14 @@ class _Build:
             health_port=int(d["health_port"]),
             labels={k: str(v) for k, v in d["labels"].items()},
             worker=WorkerSpec(
-                capabilities=_with_sizes(d["worker"]["capabilities"]),
+                capabilities=with_sizes(d["worker"]["capabilities"]),
                 drain_timeout_s=seconds(d["worker"]["drain_timeout"]),
                 job_timeout_s=seconds(d["worker"]["job_timeout"]),
             ),
-            origin=self._origin(("machines", name)),
+            origin=self._origin(path),
             publish=tuple(ServiceName(n) for n in d["publish"]),
-            volumes=tuple(_volume(v) for v in d["volumes"]),
-            limits=_limits(d["limits"]),
+            volumes=tuple(volume_of(v) for v in d["volumes"]),
+            limits=limits_of(d["limits"]),
             inherit=tuple(d["inherit"]),
         )
 
@@ -249,148 +266,3 @@ def _replicas(machine: Machine, replicas: int | None) -> Iterator[Machine]:
             port_offset=offset,
             health_port=machine.health_port + offset if machine.health_port else 0,
         )
-
-
-def _endpoint(d: dict[str, Any]) -> Endpoint:
-    token = None if d["token"] is None else _secret(d["token"])
-    return Endpoint(
-        host=d["host"],
-        port=int(d["port"]),
-        token=token,
-        machine_url=d.get("machine_url") or "",
-        tokens=tuple(_token(name, each) for name, each in d.get("tokens", {}).items()),
-        role=Role(d.get("role", Role.OPERATE)),
-    )
-
-
-def _token(name: str, d: dict[str, Any]) -> TokenSpec:
-    count, _, unit = (d["rate"] or "0/s").partition("/")
-    return TokenSpec(
-        name=name,
-        role=Role(d["role"]),
-        token=_secret(d["token"]),
-        previous=None if d["previous"] is None else _secret(d["previous"]),
-        rate_count=int(count),
-        rate_s=seconds(f"1{unit}"),
-    )
-
-
-def _jobs(d: dict[str, Any]) -> JobsSpec:
-    return JobsSpec(
-        artifacts=d["artifacts"] or "",
-        keep_count=int(d["keep"]["count"]),
-        keep_age_s=seconds(d["keep"]["age"]),
-        lease_s=seconds(d["lease"]),
-        inputs=_inputs(d["inputs"]),
-        affinity=d["affinity"],
-    )
-
-
-def _inputs(d: dict[str, Any]) -> InputsSpec:
-    return InputsSpec(hosts=tuple(d["hosts"]), keep_s=seconds(d["keep"]), max_bytes=size(d["max_size"]) or 0)
-
-
-def _reconcile(d: dict[str, Any]) -> ReconcileSpec:
-    return ReconcileSpec(
-        interval_s=seconds(d["interval"]),
-        stale_after_s=seconds(d["stale_after"]),
-        stuck_after_s=seconds(d["stuck_after"]),
-        max_unavailable=int(d["max_unavailable"]),
-        prune=d["prune"],
-        budget=_budget(d["budget"]),
-        breaker=_breaker(d["breaker"]),
-        rollout=_rollout(d["rollout"]),
-    )
-
-
-def _budget(d: dict[str, Any]) -> BudgetSpec:
-    return BudgetSpec(program=int(d["program"]), machine=int(d["machine"]), window_s=seconds(d["window"]))
-
-
-def _breaker(d: dict[str, Any]) -> BreakerSpec:
-    return BreakerSpec(share=float(d["share"]), window_s=seconds(d["window"]), probe_s=seconds(d["probe"]))
-
-
-def _rollout(d: dict[str, Any]) -> RolloutSpec:
-    return RolloutSpec(
-        min_healthy_s=seconds(d["min_healthy"]),
-        progress_deadline_s=seconds(d["progress_deadline"]),
-        rollback=d["rollback"],
-    )
-
-
-def _health(d: dict[str, Any] | None, raw: dict[str, Any] | None) -> Health | None:
-    """`raw`: as it stands in the file. A default path is for who names no other check."""
-    if d is None:
-        return None
-    named = raw is not None and any(key in raw for key in ("tcp", "command"))
-    return Health(
-        http="" if named and raw is not None and "http" not in raw else d["http"],
-        tcp=str(d.get("tcp", "")),
-        command=_command(d.get("command")) or (),
-        interval_s=seconds(d["interval"]),
-        timeout_s=seconds(d["timeout"]),
-        failures=int(d["failures"]),
-        startup_s=seconds(d["startup"]),
-    )
-
-
-def _install(d: dict[str, Any] | None) -> Install | None:
-    return None if d is None else Install(command=_command(d["command"]) or (), creates=d["creates"] or None)
-
-
-def _command(words: list[Any] | None) -> tuple[str, ...] | None:
-    """interpolate.py has split a command that was one text."""
-    return None if words is None else tuple(str(word) for word in words)
-
-
-def _env(d: dict[str, Any]) -> dict[str, EnvValue]:
-    return {name: _secret(value) if isinstance(value, dict) else str(value) for name, value in d.items()}
-
-
-def _secret(d: dict[str, str]) -> SecretRef:
-    ((source, name),) = d.items()
-    return SecretRef(source=source, name=name)
-
-
-def _control(d: dict[str, Any]) -> ControlSpec:
-    return ControlSpec(runtime=ControlRuntime(d["runtime"]), image=d["image"] or None, redis_image=d["redis_image"])
-
-
-def _host(d: dict[str, Any]) -> DockerHost:
-    tls = d["tls"]
-    return DockerHost(docker=d["docker"], tls=None if tls is None else DockerTls(**tls))
-
-
-def _volume(text: str) -> Volume:
-    source, target, *mode = text.split(":")
-    return Volume(source=source, target=target, read_only=mode == ["ro"])
-
-
-def _limits(d: dict[str, Any]) -> Limits:
-    return Limits(
-        memory_bytes=None if d["memory"] is None else size(d["memory"]),
-        shm_bytes=None if d["shm"] is None else size(d["shm"]),
-        cpus=None if d["cpus"] is None else float(d["cpus"]),
-        swap_bytes=None if d["swap"] is None else size(d["swap"]),
-        pids=d["pids"],
-    )
-
-
-def _gpus(d: str | dict[str, Any]) -> Gpus:
-    if isinstance(d, str):
-        return Gpus(kind=GpuKind(d), ids=())
-    return Gpus(kind=GpuKind(d["kind"]), ids=tuple(str(i) for i in d["ids"]))
-
-
-def _with_sizes(value: Any) -> Any:
-    """`value` with every size (`8GiB`) in bytes."""
-    match value:
-        case dict():
-            return {k: _with_sizes(v) for k, v in value.items()}
-        case list():
-            return [_with_sizes(v) for v in value]
-        case str():
-            return value if (number := size(value)) is None else number
-        case _:
-            return value

@@ -94,7 +94,11 @@ IN_THE_MODEL = {
     ("ReconcileSpec", "stuck_after_s"): ("reconcile", "stuck_after"),
 }
 # An earlier version had no such thing: that is what it means, whatever a new file gets.
-NOTHING_THEN = {("Service", "discover_s"), ("RedisSpec", "replicas")}
+NOTHING_THEN = {
+    *(("Service", "discover_s"), ("RedisSpec", "replicas")),
+    # A member is in no file: it has not joined, and is not to go.
+    *(("Member", "joined_ms"), ("Member", "leaving_ms")),
+}
 
 
 def _default(*names: str) -> float:

@@ -49,6 +49,8 @@ def as_desired(generation: Generation, *, redis: str = "") -> Desired:
         package=generation.package,
         emp=generation.emp,
         redis=redis,
+        pools=generation.fleet.pools,
+        members={m.id: m for m in generation.fleet.members},
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,
         # Pruning never empties a fleet by mistake.

@@ -38,6 +38,7 @@ from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.fleet.pools.members import Members, Seen, populated
 from emp_orch.store.fleet.requests import Request
 from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, RolloutStatus, write_status
 from emp_orch.store.redis.client import TRANSIENT, Client
@@ -78,6 +79,9 @@ class RedisBackend:
         self._signing = SigningKey(layout, fleet)
         self._once = requests.Once()
         self._current: Generation | None = None
+        self._members = Members(r, keys, fleet, self._signing.control)
+        self._seen: Seen | None = None
+        self._populated: Generation | None = None
         self._remembered: Memory | None = None
         self._told: tuple[object, ...] = ()
         self._failures = Failures()
@@ -90,7 +94,19 @@ class RedisBackend:
         return await rounds.read_memory(self._r, self._keys, self._fleet, self._signing.control())
 
     async def generation(self) -> Generation | None:
-        """Read again only when the number is another: a large one costs tens of ms."""
+        """The same again as long as neither it nor a member of its pools is another."""
+        before, seen = self._current, self._seen
+        found = await self._read_generation()
+        if found is not None and found.fleet.pools:
+            self._seen = await self._members.read(seen)
+            if self._seen is not seen or found is not before or self._populated is None:
+                self._populated = populated(found, self._seen)
+        else:
+            self._populated = found
+        return self._populated
+
+    async def _read_generation(self) -> Generation | None:
+        """As emp.yaml has it. Read again only when the number is another: a large one costs tens of ms."""
         try:
             found = await generations.current(self._r, self._keys, self._layout, self._fleet, known=self._current)
         except (Damaged, KeyDamaged) as e:
@@ -102,8 +118,8 @@ class RedisBackend:
 
     @property
     def in_force(self) -> Generation | None:
-        """As far as that is known now."""
-        return self._current
+        """As far as that is known now, with the members of its pools."""
+        return self._populated
 
     def _in_force(self, e: Damaged | KeyDamaged) -> Generation:
         """The generation that was in force when it could be read: what was applied is no less wanted for that."""
@@ -157,7 +173,8 @@ class RedisBackend:
         """Reading failed: what is known is to be learnt anew."""
         self._observer.lost()
         self._jobs.lost()
-        self._current = None
+        self._current = self._populated = None
+        self._seen = None
         self._remembered = None
 
     # -- telling

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
-from emp_orch.fleet.model.fleet import MachineId, Origin, ProgramName, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, Member, Origin, Pool, PoolName, ProgramName, WorkerId
 from emp_orch.fleet.model.limits import Limits
 from emp_orch.fleet.model.package import WorkerPackage
 
@@ -124,7 +124,7 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
 
     `package` is what workers are to run, None in generations that do not say; `emp` the digest of the emp that was
     applied, all else is to run that, empty where nobody knows; `redis` where machines of this host find
-    Redis, as `host:port/db`, empty where nobody knows.
+    Redis, as `host:port/db`, empty where nobody knows. `members` of `pools` are among the machines.
     """
 
     generation: int
@@ -137,6 +137,8 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     package: WorkerPackage | None = None
     emp: str = ""
     redis: str = ""
+    pools: dict[PoolName, Pool] = {}
+    members: dict[MachineId, Member] = {}
 
     @cached_property
     def workers(self) -> frozenset[WorkerId]:

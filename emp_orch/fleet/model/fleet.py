@@ -20,6 +20,7 @@ from emp_orch.roles import Role
 
 MachineId = NewType("MachineId", str)
 ServiceName = NewType("ServiceName", str)
+PoolName = NewType("PoolName", str)
 ProgramName = NewType("ProgramName", str)
 WorkerId = NewType("WorkerId", str)
 
@@ -202,7 +203,7 @@ class Machine(Struct, frozen=True, kw_only=True):
 
     `host`, `image`, `publish`, `volumes` and `limits` are a container's: of no effect with processes. Of an external
     machine the line of `emp machine join` has all but `host` and `publish`. `inherit`: names that all its programs take
-    over from the shell of the apply.
+    over from the shell of the apply. `pool`: whose member it is; such a one is in no emp.yaml and in no generation.
     """
 
     id: MachineId
@@ -223,6 +224,61 @@ class Machine(Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     limits: Limits = Limits()
     inherit: tuple[str, ...] = ()
+    pool: PoolName = PoolName("")
+
+
+class PoolScale(Struct, frozen=True, kw_only=True):
+    """How the size of a pool follows the queue: a GPU for every `jobs_per_gpu` jobs; more members once more are wanted
+    for `up_after_s`, fewer once fewer are for `down_after_s`.
+    """
+
+    jobs_per_gpu: float
+    up_after_s: float
+    down_after_s: float
+
+
+class Pool(Struct, frozen=True, kw_only=True):
+    """Machines that nobody names beforehand: `min_size` to `max_size` members, each made from `template`, whose id is
+    empty. `provider` is a name of an entry point of emp.providers, `options` are its own. `cost` of a member tells
+    which of two pools is cheaper, in any unit. A member that is silent for `forget_after_s` is none any more.
+    """
+
+    name: PoolName
+    provider: str
+    min_size: int
+    max_size: int
+    template: Machine
+    scale: PoolScale
+    forget_after_s: float
+    cost: float
+    options: dict[str, Any]
+    origin: Origin
+
+
+class MemberState(StrEnum):
+    """`expected`: its box was asked for and has not joined. `in`: it joined. `left`: it went in good order."""
+
+    EXPECTED = "expected"
+    IN = "in"
+    LEFT = "left"
+
+
+class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One machine of a pool: nobody named it beforehand, and it is no part of a generation.
+
+    `born_ms` tells its tokens from those of a former member of the same id; `joined_ms` is when it was first let in, 0:
+    never. `name`: what its box calls itself by, if it does. `leaving_ms`: since when it is to go, 0: it is not; `why`
+    says so in words. Times are ms of Redis TIME.
+    """
+
+    id: MachineId
+    pool: PoolName
+    state: MemberState
+    born_ms: int
+    joined_ms: int = 0
+    name: str = ""
+    leaving_ms: int = 0
+    why: str = ""
 
     @property
     def traits(self) -> RuntimeTraits:
@@ -350,6 +406,8 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
     `allotment`: the GPUs of the host where it was applied that somebody else gave emp there; None: all.
     `images`: what the names of its containers' images meant on their hosts then, as far as those answered.
+    `machines` are those of emp.yaml; where it is read to act by, the members of its pools too (fleet/desired/members),
+    and `members` says what is known of those. Neither is ever stored with it.
     """
 
     name: str
@@ -365,3 +423,5 @@ class Fleet(Struct, frozen=True, kw_only=True):
     worker_package: WorkerPackage | None = None
     allotment: Allotment | None = None
     images: tuple[ImageThere, ...] = ()
+    pools: dict[PoolName, Pool] = {}
+    members: tuple[Member, ...] = ()

@@ -12,8 +12,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, PoolName, ProgramName, WorkerId
 from emp_orch.fleet.model.package import Build
+from emp_orch.fleet.model.pools import SeenPool
 from emp_orch.fleet.model.runtimes import RuntimeKind
 
 
@@ -328,7 +329,7 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     `installed`: the emp on this host's disk, which whatever starts here now gets; None where nobody looked. `shut_out`:
     external machines that may not join with what they were given. `damaged`: keys in Redis that are not emp's;
-    `blind`: those of the reports among them, so that nobody could be heard.
+    `blind`: those of the reports among them, so that nobody could be heard. `pools`: what was seen of each.
     """
 
     now_ms: int
@@ -345,3 +346,4 @@ class Observed(Struct, frozen=True, kw_only=True):
     shut_out: frozenset[MachineId] = frozenset()
     damaged: tuple[DamagedKey, ...] = ()
     blind: bool = False
+    pools: dict[PoolName, SeenPool] = {}

@@ -10,7 +10,7 @@ from emp_orch.fleet.model.fleet import EMBEDDED, ControlRuntime, GpuKind, Health
 from emp_orch.fleet.model.hosts import is_loopback
 from emp_orch.jobs.document.outputs import url_holds_login
 from emp_orch.manifest.build import Built
-from emp_orch.manifest.checks import comfyui, containers, inherits, ports
+from emp_orch.manifest.checks import comfyui, containers, inherits, pools, ports
 from emp_orch.manifest.checks.addresses import redis_problem
 from emp_orch.manifest.show import found
 from emp_orch.manifest.text.problems import Path, Report, did_you_mean, quoted
@@ -40,7 +40,10 @@ def check(built: Built, document: dict[str, Any], source: Source, report: Report
         checks.service(service)
     checks.cycles()
     for name, machine in built.entries.items():
-        checks.machine(name, machine)
+        checks.machine(("machines", name), machine)
+    for pool in built.fleet.pools.values():
+        checks.machine(("pools", pool.name), pool.template)
+    pools.check(built, source, report)
     comfyui.check(built, source, report)
     containers.check(built, source, report)
     ports.check(built, source, report)
@@ -88,7 +91,7 @@ class _Checks:
     def references(self, document: dict[str, Any]) -> None:
         """Services named by machines, by defaults and by other services exist, even where something else is wrong."""
         self._known(("defaults", "services"), document.get("defaults"))
-        for top, key in (("machines", "services"), ("services", "depends_on")):
+        for top, key in (("machines", "services"), ("pools", "services"), ("services", "depends_on")):
             entries = document.get(top)
             for name, entry in entries.items() if isinstance(entries, dict) else ():
                 self._known((top, name, key), entry)
@@ -245,8 +248,8 @@ class _Checks:
         trail.pop()
         done.add(name)
 
-    def machine(self, name: str, machine: Machine) -> None:
-        path: Path = ("machines", name)
+    def machine(self, path: Path, machine: Machine) -> None:
+        """`path`: where it is described; the template of a pool is a machine too."""
         for index, service_name in enumerate(machine.services):
             if service_name in self._fleet.services:
                 self._dependencies((*path, "services", index), self._fleet.services[service_name], machine)

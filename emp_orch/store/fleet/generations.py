@@ -74,14 +74,16 @@ async def read_generation(r: Client, keys: Keys, fleet: str, seal: Seal | None =
 
 
 async def generation_mark(r: Client, keys: Keys, fleet: str, number: int) -> str:
-    """What tells the current generation from any other, at the price of two short answers: which number is current, and
-    the beginning of what stands under `number`. An emptied Redis counts from 1 again, but at another time.
+    """What tells the current generation and the members of its pools from any other, at the price of three short
+    answers: which number is current, the beginning of what stands under `number`, and the mark of the members. An
+    emptied Redis counts from 1 again, but at another time.
     """
     async with r.pipeline(transaction=False) as pipe:
         pipe.get(keys.generation(fleet))
         pipe.getrange(keys.spec(fleet, number), 0, MARK_CHARS - 1)
-        current, head = await pipe.execute()
-    return f"{current or 0} {head}"
+        pipe.getrange(keys.members_mark(fleet), 0, MARK_CHARS - 1)
+        current, head, members = await pipe.execute()
+    return f"{current or 0} {head} {members}"
 
 
 async def read_numbered(r: Client, keys: Keys, fleet: str, number: int, seal: Seal | None = None) -> Generation | None:

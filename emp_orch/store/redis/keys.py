@@ -13,6 +13,8 @@
 | fleet:{name}:status | string | reconciler | what the last tick saw and decided, JSON |
 | fleet:{name}:leader, :epoch | string | reconcilers | the lease; the fencing number |
 | fleet:{name}:overrides | hash | API, CLI | kind:scope → a pause or drain with its reason, JSON |
+| fleet:{name}:members | hash | API, reconciler | id of a member of a pool → what is known of it, JSON, sealed |
+| fleet:{name}:members:counts, :mark | hash; counter | as members | pool → how many; changes with each change |
 | fleet:{name}:memory | string | reconciler | what its decisions depend on from round to round, JSON |
 | fleet:{name}:rounds | stream | reconciler | the inputs of the last rounds in which it acted |
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
@@ -105,6 +107,18 @@ class Keys:
 
     def overrides(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:overrides")
+
+    def members(self, fleet: str) -> str:
+        """hash id → a member of one of the fleet's pools."""
+        return self._k(f"fleet:{fleet}:members")
+
+    def members_counts(self, fleet: str) -> str:
+        """hash pool → how many members it has."""
+        return self._k(f"fleet:{fleet}:members:counts")
+
+    def members_mark(self, fleet: str) -> str:
+        """counter: another number whenever a member is another than before."""
+        return self._k(f"fleet:{fleet}:members:mark")
 
     def memory(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:memory")

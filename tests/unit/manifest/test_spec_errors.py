@@ -285,7 +285,7 @@ CASES = [
         HEAD + "zzzzz: {}\n",
         [
             "emp.yaml:3:1: zzzzz: unknown key",
-            "    known here: version, name, redis, api, monitor, control, hosts, services, defaults, machines, jobs, worker_package, reconcile",
+            "    known here: version, name, redis, api, monitor, control, hosts, services, defaults, machines, pools, jobs, worker_package, reconcile",
         ],
     ),
     Case(

@@ -23,6 +23,7 @@ from emp_orch.fleet.model.fleet import (
     Health,
     Limits,
     ModelSection,
+    PoolName,
     SecretRef,
     ServiceName,
     Volume,
@@ -45,11 +46,13 @@ LEAST = fleet(
     "  c: {scale: per_gpu, builtin: comfyui, path: /c, port: 9}\n"
     "hosts: {h: {docker: 'ssh://h'}}\n"
     "machines:\n  m: {services: [a]}\n  n: {services: [], gpus: {}}\n"
+    "pools:\n  p: {services: [a], size: 2}\n  q: {services: [], gpus: {}, size: 0..40}\n"
 )
 A, B, COMFY = LEAST.services.values()
 assert COMFY.checkout is not None
 C = COMFY.checkout
 M, N = LEAST.machines
+P, Q = LEAST.pools.values()
 assert LEAST.jobs.inputs is not None
 INPUTS = LEAST.jobs.inputs
 
@@ -120,6 +123,31 @@ SEEN: dict[str, tuple[Any, Callable[[], Any], Any]] = {
     "machines.*.worker.capabilities": ({}, lambda: M.worker.capabilities, {}),
     "machines.*.worker.drain_timeout": ("30s", lambda: M.worker.drain_timeout_s, 30.0),
     "machines.*.worker.job_timeout": ("10m", lambda: M.worker.job_timeout_s, 600.0),
+    "pools.*.provider": ("join", lambda: P.provider, "join"),
+    "pools.*.provider_options": ({}, lambda: P.options, {}),
+    "pools.*.scale.jobs_per_gpu": (1, lambda: P.scale.jobs_per_gpu, 1.0),
+    "pools.*.scale.up_after": ("15s", lambda: P.scale.up_after_s, 15.0),
+    "pools.*.scale.down_after": ("5m", lambda: P.scale.down_after_s, 300.0),
+    "pools.*.forget_after": ("10m", lambda: P.forget_after_s, 600.0),
+    "pools.*.cost": (0, lambda: P.cost, 0.0),
+    "pools.*.num_gpus": (1, lambda: P.template.num_gpus, 1),
+    "pools.*.env": ({}, lambda: P.template.env, {}),
+    "pools.*.gpus": ("none", lambda: P.template.gpus, Gpus(kind="none", ids=())),  # type: ignore[arg-type]
+    "pools.*.gpus.kind": ("none", lambda: Q.template.gpus.kind, "none"),
+    "pools.*.gpus.ids": ([], lambda: Q.template.gpus.ids, ()),
+    "pools.*.image": (None, lambda: P.template.image, None),
+    "pools.*.volumes": ([], lambda: P.template.volumes, ()),
+    "pools.*.limits.memory": (None, lambda: P.template.limits.memory_bytes, None),
+    "pools.*.limits.swap": (None, lambda: P.template.limits.swap_bytes, None),
+    "pools.*.limits.pids": (16384, lambda: P.template.limits.pids, 16384),
+    "pools.*.limits.shm": (None, lambda: P.template.limits.shm_bytes, None),
+    "pools.*.limits.cpus": (None, lambda: P.template.limits.cpus, None),
+    "pools.*.ports": ({}, lambda: P.template.ports, {}),
+    "pools.*.health_port": (0, lambda: P.template.health_port, 0),
+    "pools.*.labels": ({}, lambda: P.template.labels, {}),
+    "pools.*.worker.capabilities": ({}, lambda: P.template.worker.capabilities, {}),
+    "pools.*.worker.drain_timeout": ("30s", lambda: P.template.worker.drain_timeout_s, 30.0),
+    "pools.*.worker.job_timeout": ("10m", lambda: P.template.worker.job_timeout_s, 600.0),
     "jobs.artifacts": ("", lambda: LEAST.jobs.artifacts, ""),
     "jobs.inputs.hosts": ([], lambda: INPUTS.hosts, ()),
     "jobs.inputs.keep": ("24h", lambda: INPUTS.keep_s, 86_400.0),
@@ -152,7 +180,7 @@ def properties(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dic
         for name, below in branch.get("properties", {}).items():
             yield ".".join((*path, name)), below
             yield from properties(below, (*path, name))
-        if path in (("hosts",), ("services",), ("machines",)):
+        if path in (("hosts",), ("services",), ("machines",), ("pools",)):
             yield from properties(branch["additionalProperties"], (*path, "*"))
 
 
@@ -161,7 +189,8 @@ PROPERTIES = {p: s for p, s in properties(schema_reader.document()) if not p.sta
 
 def test_every_default_of_the_schema_is_in_the_table() -> None:
     defaults = {p: s["default"] for p, s in PROPERTIES.items() if "default" in s}
-    shells = {"redis", "api", "monitor", "control", "hosts", "services", "machines", "jobs", "reconcile"}
+    shells = {"redis", "api", "monitor", "control", "hosts", "services", "machines", "pools", "jobs", "reconcile"}
+    shells |= {"pools.*.scale", "pools.*.limits", "pools.*.worker"}
     shells |= {"services.*.stop", "machines.*.limits", "machines.*.worker", "jobs.keep", "jobs.inputs"}
     shells |= {"reconcile.budget", "reconcile.breaker", "reconcile.rollout"}
     assert {p: d for p, d in defaults.items() if p not in shells} == {p: said for p, (said, _, _) in SEEN.items()}
@@ -672,3 +701,23 @@ def test_folders_of_models(models: str, folders: tuple[str, ...]) -> None:
     found = fleet(head + f", models: {models}}}\n").services[ServiceName("c")].checkout
     assert found is not None
     assert (found.model_folders, found.model_sections) == (folders, ())
+
+
+# --- pools
+
+
+def test_a_pool_is_a_size_and_a_template() -> None:
+    assert (P.min_size, P.max_size) == (2, 2)
+    assert (Q.min_size, Q.max_size) == (0, 40)
+    assert (P.template.id, P.template.runtime, P.template.services, P.origin) == (
+        "",
+        "external",
+        ("a",),
+        "emp.yaml:12:3",
+    )
+
+
+def test_defaults_hold_for_pools_too() -> None:
+    loaded = fleet("defaults: {runtime: compose, num_gpus: 3, services: [], labels: {a: b}}\npools:\n  p: {size: 1}\n")
+    template = loaded.pools[PoolName("p")].template
+    assert (template.num_gpus, template.labels, template.runtime) == (3, {"a": "b"}, "external")

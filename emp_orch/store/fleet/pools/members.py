@@ -1,0 +1,143 @@
+"""`fleet:{name}:members`: who is a member of which pool. Sealed: who may write into Redis must not be able to make a
+member, since a member is given secrets. The API writes it at a join, the leader when one is to come, to go, or gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+from msgspec import structs
+
+from emp_orch.fleet.desired.members import with_members
+from emp_orch.fleet.model.fleet import MachineId, Member, PoolName
+from emp_orch.seals import Forged, Seal, for_member
+from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.generations import Generation, read_generation
+from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.damaged import DAMAGED, decoder
+from emp_orch.store.redis.keys import Keys
+from emp_orch.store.redis.lua import script
+
+_PUT = script("fleet/put_member")
+_REMOVE = script("fleet/remove_member")
+_decode = decoder(Member)
+
+CHANGED = "pool_changed"
+
+
+class Full(Exception):
+    """The pool has as many members as it may have."""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """The members of all pools. `mark` changes when one of them does; `ill`: ids of documents that nobody of this fleet
+    wrote, or that do not fit: they are no members.
+    """
+
+    mark: str
+    members: tuple[Member, ...] = ()
+    ill: tuple[str, ...] = ()
+
+
+class Members:
+    """Of one fleet. `seal` gives the fleet's key as it is now, None: of who only shows them. Raises what redis-py
+    raises when Redis is away.
+    """
+
+    def __init__(self, r: Client, keys: Keys, fleet: str, seal: Callable[[], Seal | None]) -> None:
+        self._r = r
+        self._keys = keys
+        self._fleet = fleet
+        self._seal = seal
+        self._events = Events(r, keys)
+
+    async def mark(self) -> str:
+        return str(await self._r.get(self._keys.members_mark(self._fleet)) or "")
+
+    async def read(self, known: Seen | None = None) -> Seen:
+        """All of them; `known` again where none changed since."""
+        mark = await self.mark()  # first: what changes meanwhile is read again
+        if known is not None and known.mark == mark:
+            return known
+        texts = cast(dict[str, str], await self._r.hgetall(self._keys.members(self._fleet))) if mark else {}
+        found = {member_id: self._opened(member_id, text) for member_id, text in texts.items()}
+        return Seen(
+            mark=mark,
+            members=tuple(m for m in found.values() if m is not None),
+            ill=tuple(sorted(i for i, m in found.items() if m is None)),
+        )
+
+    async def get(self, member_id: str) -> Member | None:
+        text = await self._r.hget(self._keys.members(self._fleet), member_id)
+        return None if text is None else self._opened(member_id, text)
+
+    async def add(self, member: Member, *, most: int) -> bool:
+        """Make it a member, of `most` that its pool may have. False where its id is taken. Raises Full."""
+        said = await self._put(member, most=most, before="")
+        if said == 0:
+            raise Full
+        return said == 1
+
+    async def change(self, member: Member, **changed: object) -> Member | None:
+        """`member` with `changed`; None where it is not as it was read any more."""
+        after = structs.replace(member, **changed)
+        return after if await self._put(after, most=0, before=self._text(member)) == 1 else None
+
+    async def remove(self, member: Member) -> bool:
+        """Forget it; whether it stood there as it was read."""
+        forget = self._r.register_script(_REMOVE)
+        args = [member.id, member.pool, self._text(member)]
+        gone = int(await forget(keys=self._places(), args=args)) == 1
+        if gone:
+            await self._events.append(CHANGED, fleet=self._fleet, pool=member.pool, machine_id=member.id, state="gone")
+        return gone
+
+    async def counts(self) -> dict[PoolName, int]:
+        """How many each pool has."""
+        found = cast(dict[str, str], await self._r.hgetall(self._keys.members_counts(self._fleet)))
+        return {PoolName(name): int(n) for name, n in found.items() if n.isascii() and n.isdecimal() and len(n) < 10}
+
+    async def _put(self, member: Member, *, most: int, before: str) -> int:
+        put = self._r.register_script(_PUT)
+        args: list[str | int] = [member.id, self._text(member), member.pool, most, before]
+        said = int(await put(keys=self._places(), args=args))
+        if said == 1:
+            about = {"pool": member.pool, "machine_id": member.id, "state": member.state}
+            await self._events.append(CHANGED, fleet=self._fleet, **about)
+        return said
+
+    def _places(self) -> list[str]:
+        keys, fleet = self._keys, self._fleet
+        return [keys.members(fleet), keys.members_counts(fleet), keys.members_mark(fleet)]
+
+    def _text(self, member: Member) -> str:
+        seal = self._seal()
+        if seal is None:
+            raise ValueError("only who has the fleet's key writes members")
+        return seal.sealed(for_member(self._fleet), msgspec.json.encode(member)).decode()
+
+    def _opened(self, member_id: str, text: str | bytes) -> Member | None:
+        seal = self._seal()
+        try:
+            where = f"member {member_id[:100]}"
+            found = _decode(text if seal is None else seal.opened(for_member(self._fleet), text, where))
+        except (Forged, *DAMAGED):
+            return None
+        return found if found.id == member_id and MachineId(member_id).startswith(f"{found.pool}-") else None
+
+
+async def read_with_members(r: Client, keys: Keys, fleet: str, seal: Seal | None = None) -> Generation | None:
+    """As `read_generation`, with the members of its pools among its machines."""
+    generation = await read_generation(r, keys, fleet, seal)
+    if generation is None or not generation.fleet.pools:
+        return generation
+    return populated(generation, await Members(r, keys, fleet, lambda: seal).read())
+
+
+def populated(generation: Generation, seen: Seen) -> Generation:
+    """`generation` with the members of its pools among its machines."""
+    if not generation.fleet.pools:
+        return generation
+    return structs.replace(generation, fleet=with_members(generation.fleet, seen.members))
