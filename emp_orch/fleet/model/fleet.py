@@ -226,6 +226,11 @@ class Machine(Struct, frozen=True, kw_only=True):
     inherit: tuple[str, ...] = ()
     pool: PoolName = PoolName("")
 
+    @property
+    def traits(self) -> RuntimeTraits:
+        """What its runtime is like."""
+        return traits_of(self.runtime)
+
 
 class PoolScale(Struct, frozen=True, kw_only=True):
     """How the size of a pool follows the queue: a GPU for every `jobs_per_gpu` jobs; more members once more are wanted
@@ -279,11 +284,6 @@ class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     leaving_ms: int = 0
     why: str = ""
-
-    @property
-    def traits(self) -> RuntimeTraits:
-        """What its runtime is like."""
-        return traits_of(self.runtime)
 
 
 class TokenSpec(Struct, frozen=True, kw_only=True):
