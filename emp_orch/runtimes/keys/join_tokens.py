@@ -1,7 +1,8 @@
 """Who may join as which machine: tokens that one key of the fleet signs, and the words that make them void.
 
-A token opens the door to one machine of one fleet, and says until when. It is HMAC-SHA256 over a versioned text;
-nothing but the key and each machine's era is kept, in `.emp/control/join.key`, 0600.
+A token opens the door to one machine of one fleet, or to one pool, and says until when. It is HMAC-SHA256 over a
+versioned text; nothing but the key and the eras of machines and pools is kept, in `.emp/control/join.key`, 0600. Of
+members nothing is: their tokens count while the member that they name is one (store/fleet/pools/members).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from typing import Literal
 
 import msgspec
 from msgspec import Struct, structs
@@ -27,19 +29,44 @@ TOKEN_KEY_BYTES = 32
 MAX_TOKEN = 1_024
 
 
-class _Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a token says. `expires_s` is a time since the epoch, None for a token that a box keeps. `era`: how often
-    the machine's tokens had been made void before this one."""
+    the machine's or pool's tokens had been made void before this one; of a member when it was born, in ms.
+
+    `kind`: a machine's where it is empty. With a pool's token any box may join, with one that names a machine that
+    member alone; once the pool has `most` members nobody new, 0: as many as the pool takes.
+    """
 
     fleet: str
     machine: str
     era: int
     expires_s: int | None
+    kind: Literal["", "pool", "member"] = ""
+    pool: str = ""
+    most: int = 0
+
+
+class OfPool(Struct, frozen=True, kw_only=True):
+    """What a pool's token opens: the way into `pool`. `member_id` not empty: for that one only. `most` not 0: to as
+    many members, by this token.
+    """
+
+    pool: str
+    member_id: str = ""
+    most: int = 0
+
+
+class OfMember(Struct, frozen=True, kw_only=True):
+    """Whom a member's token stands for, as long as there is such a member that was born then."""
+
+    pool: str
+    member_id: str
+    born_ms: int
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
-    """`key` in hexadecimal; `eras` of the machines whose tokens were ever made void; `out`: those that have had none
-    since."""
+    """`key` in hexadecimal; `eras` of the machines, and of the pools by `_era_of`, whose tokens were ever made void;
+    `out`: machines that have had none since."""
 
     key: str
     eras: dict[str, int] = {}
@@ -57,15 +84,54 @@ class JoinTokens:
         """A new token. Raises EmpError when the key cannot be read or written."""
         kept = self._let_in(machine_id)
         claims = _Claims(fleet=fleet, machine=machine_id, era=kept.eras.get(machine_id, 0), expires_s=expires_s)
-        head = f"{VERSION}.{_text(msgspec.json.encode(claims))}"
-        return f"{head}.{_text(_mac(kept, head))}"
+        return _signed(kept, claims)
+
+    def pool_token(self, fleet: str, pool: str, *, expires_s: int | None, member_id: str = "", most: int = 0) -> str:
+        """A new token that lets any box join `pool`, or only as `member_id`; `most` as `OfPool` has it. Raises as
+        `issue`.
+        """
+        kept = self._kept() or self._made()
+        claims = _Claims(
+            kind="pool",
+            fleet=fleet,
+            pool=pool,
+            machine=member_id,
+            era=kept.eras.get(_era_of(pool), 0),
+            expires_s=expires_s,
+            most=most,
+        )
+        return _signed(kept, claims)
+
+    def member_token(self, fleet: str, pool: str, member_id: str, *, born_ms: int) -> str:
+        """The token that a member keeps: good while it is one. Raises as `issue`."""
+        kept = self._kept() or self._made()
+        claims = _Claims(kind="member", fleet=fleet, pool=pool, machine=member_id, era=born_ms, expires_s=None)
+        return _signed(kept, claims)
 
     def opens(self, token: str, fleet: str, machine_id: str, *, now_s: float) -> bool:
         """Whether `token` is ours, for this machine, and neither expired nor void. Says no about anything else."""
         return self.holder(token, fleet, now_s=now_s) == machine_id
 
     def holder(self, token: str, fleet: str, *, now_s: float) -> str | None:
-        """The machine that `token` stands for now; None for all that is no token of this fleet."""
+        """The machine of emp.yaml that `token` stands for now; None for all that is no such token of this fleet."""
+        claims = self._opened(token, fleet, now_s)
+        return claims.machine if claims is not None and claims.kind == "" else None
+
+    def pool_of(self, token: str, fleet: str, *, now_s: float) -> OfPool | None:
+        """What a pool's token opens now; None for all that is none of this fleet."""
+        claims = self._opened(token, fleet, now_s)
+        if claims is None or claims.kind != "pool":
+            return None
+        return OfPool(pool=claims.pool, member_id=claims.machine, most=claims.most)
+
+    def member_of(self, token: str, fleet: str, *, now_s: float) -> OfMember | None:
+        """Whose token it is, if a member's of this fleet. The caller looks whether there is such a member still."""
+        claims = self._opened(token, fleet, now_s)
+        if claims is None or claims.kind != "member":
+            return None
+        return OfMember(pool=claims.pool, member_id=claims.machine, born_ms=claims.era)
+
+    def _opened(self, token: str, fleet: str, now_s: float) -> _Claims | None:
         kept = self._kept()
         head, dot, mac = token.rpartition(".")
         if kept is None or not dot or len(token) > MAX_TOKEN:
@@ -74,9 +140,13 @@ class JoinTokens:
             return None
         version, _, payload = head.partition(".")
         claims = _claims(payload) if version == VERSION else None
-        if claims is None or claims.fleet != fleet or claims.era != kept.eras.get(claims.machine, 0):
+        if claims is None or claims.fleet != fleet:
             return None
-        return claims.machine if claims.expires_s is None or now_s < claims.expires_s else None
+        # A member's era is looked at by who knows the members.
+        name = _era_of(claims.pool) if claims.kind == "pool" else claims.machine
+        if claims.kind != "member" and claims.era != kept.eras.get(name, 0):
+            return None
+        return claims if claims.expires_s is None or now_s < claims.expires_s else None
 
     def revoke(self, machine_id: str) -> None:
         """Make every token void that was issued for `machine_id` so far, and the password that it was given."""
@@ -84,6 +154,13 @@ class JoinTokens:
             kept = self._kept() or self._new()
             eras = {**kept.eras, machine_id: kept.eras.get(machine_id, 0) + 1}
             self._write(structs.replace(kept, eras=eras, out=tuple(sorted({*kept.out, machine_id}))))
+
+    def revoke_pool(self, pool: str) -> None:
+        """Make every token void that was issued to join `pool` so far. Who is a member stays one."""
+        with locked(self._lock):
+            kept = self._kept() or self._new()
+            name = _era_of(pool)
+            self._write(structs.replace(kept, eras={**kept.eras, name: kept.eras.get(name, 0) + 1}))
 
     def shut_out(self) -> frozenset[MachineId]:
         """Machines whose tokens were made void, and that were given none since."""
@@ -109,6 +186,11 @@ class JoinTokens:
         kept = self._kept() or self._made()
         era = kept.eras.get(machine_id, 0)
         return _mac(kept, f"{VERSION} redis {fleet} {machine_id} {era}").hex()
+
+    def member_password(self, fleet: str, member_id: str, born_ms: int) -> str:
+        """As `password`, of a member: another one once it was forgotten and is born again."""
+        kept = self._kept() or self._made()
+        return _mac(kept, f"{VERSION} redis-member {fleet} {member_id} {born_ms}").hex()
 
     def _made(self) -> _Kept:
         with locked(self._lock):
@@ -141,6 +223,16 @@ class JoinTokens:
             write_private(self._path, msgspec.json.encode(kept))
         except OSError as e:
             raise EmpError(f"cannot write {self._path}: {e.strerror}", hint="check who owns the fleet's folder") from e
+
+
+def _era_of(pool: str) -> str:
+    """The name of the pool's era: no machine has a colon in its name."""
+    return f"pool:{pool}"
+
+
+def _signed(kept: _Kept, claims: _Claims) -> str:
+    head = f"{VERSION}.{_text(msgspec.json.encode(claims))}"
+    return f"{head}.{_text(_mac(kept, head))}"
 
 
 def _mac(kept: _Kept, text: str) -> bytes:
