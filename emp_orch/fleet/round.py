@@ -13,6 +13,7 @@ from emp_orch.fleet.drift.kinds import BEHIND, UNHEARD, Desired, Drift, Kind, gr
 from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.journal import entries as journal
 from emp_orch.fleet.journal.entries import Entry
+from emp_orch.fleet.model.fleet import PoolName
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key, plan, remedy
@@ -34,6 +35,8 @@ from emp_orch.fleet.policy.memory import (
 )
 from emp_orch.fleet.policy.policies import busy_at
 from emp_orch.fleet.policy.situation import Situation
+from emp_orch.fleet.pools.differences import pool_drift
+from emp_orch.fleet.pools.size import PoolSize, sizes
 
 
 class Inputs(Struct, frozen=True, kw_only=True):
@@ -53,7 +56,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
 
 
 class Round(Struct, frozen=True, kw_only=True):
-    """`rollback`: the generation to go back to by itself."""
+    """`rollback`: the generation to go back to by itself. `pools`: their sizes, and why."""
 
     operations: tuple[Operation, ...]
     decision: Decision
@@ -61,6 +64,7 @@ class Round(Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     memory: Memory
     rollback: int | None
+    pools: dict[PoolName, PoolSize] = {}
 
 
 def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
@@ -68,9 +72,12 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     desired, now_ms = inputs.desired, inputs.observed.now_ms
     found = diff(desired, inputs.observed) if drifts is None else drifts
     before = up_to(inputs.memory, now_ms)
+    pools = sizes(desired, inputs.observed, before.pools, inputs.overrides)
+    found = (*found, *pool_drift(pools, desired, inputs.observed)) if pools else found
     onsets, entries = journal.onsets(found, before.onsets, now_ms)
     going_on = rollout.step(found, desired, before, now_ms)
     memory = _noted(inputs, found, structs.replace(before, onsets=onsets), going_on)
+    memory = structs.replace(memory, pools={name: size.memory for name, size in pools.items()})
     planned = plan(
         desired,
         tuple(
@@ -106,9 +113,13 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
         operations=escalated.operations,
         decision=decision,
         items=tuple(_item(d, actions.get(d.key), memory, decision) for d in found),
-        entries=(*entries, *journal.policy_entries(before, memory), *decisions),
+        entries=(
+            *(*entries, *journal.policy_entries(before, memory)),
+            *(*journal.resized(before.pools, pools), *decisions),
+        ),
         memory=memory,
         rollback=rollout.going_back(memory.rollout, desired),
+        pools=pools,
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from emp_orch.fleet.model.pools import JOIN
 from emp_orch.options.base import CannotLoad, WrongOption
 
 GROUP = "emp.provider_options"
-JOIN = "join"
 
 
 def _join(options: Mapping[str, Any]) -> None:

@@ -96,7 +96,8 @@ class DesiredMachineView(Struct, frozen=True, kw_only=True):
 
 
 class OverrideView(Struct, frozen=True, kw_only=True):
-    """What somebody said beside emp.yaml. `kind`: pause or drain; `scope`: fleet, MACHINE or MACHINE/PROGRAM."""
+    """What somebody said beside emp.yaml. `kind`: pause, drain or scale; `scope`: fleet, MACHINE, MACHINE/PROGRAM or,
+    of a scale, POOL."""
 
     kind: str
     scope: str

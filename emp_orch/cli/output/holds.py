@@ -42,10 +42,10 @@ def held_lines(found: Difference) -> list[tuple[str, str]]:
 
 
 def override_line(o: Override, now_ms: int) -> str:
-    back = " ".join(filter(None, (o.machine_id, o.program)))
     since = _ago_ms(o.at, now_ms)
     stood = "" if since is None else f", since {age(since)}"
-    return f"{o.scope}: {o.words}{stood}; `emp resume{f' {back}' if back else ''}` ends it"
+    what = f"{o.scope} {o.what}" if o.pool else o.scope
+    return f"{what}: {o.words}{stood}; `{o.lifted_by}` ends it"
 
 
 def breaker_line(breaker: BreakerStatus, now_ms: int) -> str:

@@ -90,6 +90,19 @@ def _back(data: dict[str, Any]) -> str:
     return f"generation {number(data, 'generation')} again, as {number(data, 'as')}: {said(data, 'reason')}"
 
 
+def _scaled(data: dict[str, Any]) -> str:
+    return f"{said(data, 'scope')} to {number(data, 'size')}: {_person(data)}"
+
+
+def _resized(data: dict[str, Any]) -> str:
+    was = number(data, "from")
+    return f"{said(data, 'pool')} {'' if was is None else f'{was} → '}{number(data, 'to')}: {said(data, 'reason')}"
+
+
+def _member(data: dict[str, Any]) -> str:
+    return f"{said(data, 'machine_id')}: {said(data, 'reason')}"
+
+
 def _any(data: dict[str, Any]) -> str:
     import msgspec
 
@@ -115,6 +128,11 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "pause_lifted": ("pause lifted", _person),
     "drained": ("drained", _person),
     "drain_lifted": ("drain lifted", _person),
+    "scaled": ("scaled", _scaled),
+    "scale_lifted": ("scale lifted", _scaled),
+    "pool_resized": ("pool resized", _resized),
+    "member_asked": ("member asked for", _member),
+    "member_removed": ("member removed", _member),
     "jobs_lost": ("jobs lost", _hinted),
     "redis_evicted": ("Redis evicts", _hinted),
     "redis_replicas": ("Redis replicas", _hinted),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
 import msgspec
@@ -36,6 +36,13 @@ from emp_orch.store.reports import reports
 log = logging.getLogger("reconcile")
 
 
+OnMembers = Callable[[Operation, Desired, Mandate], Awaitable[None]]
+
+
+async def _nobody(operation: Operation, desired: Desired, mandate: Mandate) -> None:
+    raise EmpError(f"{operation.text}: nobody here can do that")
+
+
 class Executor:
     """Acts for one leader. `runtimes` by kind; a kind that is not there cannot be acted on.
 
@@ -50,12 +57,15 @@ class Executor:
         layout: Layout,
         runtimes: Mapping[RuntimeKind, Runtime],
         assure: Callable[[Mandate], None],
+        members: OnMembers | None = None,
     ) -> None:
+        """`members` carries out what is about the members of pools."""
         self._r = r
         self._keys = keys
         self._layout = layout
         self._runtimes = runtimes
         self._assure = assure
+        self._members = members or _nobody
         # Of what is said under one mandate; a machine is told one after the other, as it is counted.
         self._counts = itertools.count(1)
         self._turns: dict[MachineId, asyncio.Lock] = {}
@@ -95,6 +105,8 @@ class Executor:
             case Verb.FORGET_WORKER:
                 self._assure(mandate)
                 await reports.forget_worker(self._r, self._keys, str(operation.worker_id), seen_ms=operation.seen_ms)
+            case Verb.CREATE_MEMBER | Verb.DRAIN_MEMBER | Verb.REMOVE_MEMBER:
+                await self._members(operation, desired, mandate)
             case _:
                 assert_never(operation.verb)
         return True

@@ -65,6 +65,9 @@ class Kind(StrEnum):
     CONTROL_DOWN = "control-down"
     MACHINE_FOREIGN = "machine-foreign"
     MACHINE_SURPLUS = "machine-surplus"
+    POOL_SHORT = "pool-short"
+    POOL_OVER = "pool-over"
+    MEMBER_GONE = "member-gone"
 
 
 # These stand beside what is right or wrong in the machine otherwise: they neither hide it nor hold up a rollout.
@@ -73,6 +76,7 @@ BESIDE = frozenset(
         *(Kind.MACHINE_CONFLICT, Kind.GPU_LOST, Kind.GPU_MISSING, Kind.CONNECTOR_BROKEN, Kind.CONTROL_DOWN),
         *(Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_OCCUPIED, Kind.EMP_OUTDATED, Kind.DISK_FULL),
         *(Kind.IMAGE_MOVED, Kind.STORE_BROKEN, Kind.ORDERS_FORGED, Kind.REDIS_DAMAGED),
+        *(Kind.POOL_SHORT, Kind.POOL_OVER, Kind.MEMBER_GONE),
     }
 )
 # What a machine lacks of the generation in force: to give it that is the rollout's.
@@ -96,7 +100,7 @@ CONTROL = MachineId("control")
 
 
 class Drift(Struct, frozen=True, kw_only=True):
-    """One difference. `subject` is a machine, program or worker id; `origin` the line of emp.yaml it comes from.
+    """One difference. `subject` is a machine, program, worker or pool; `origin` the line of emp.yaml it comes from.
 
     `seen_ms` is the subject's last report when that matters for acting on it (surplus workers). `began_ms` is when the
     difference came about, as far as a report tells: before it was detected.
@@ -112,6 +116,8 @@ class Drift(Struct, frozen=True, kw_only=True):
     program: ProgramName | None = None
     seen_ms: int | None = None
     began_ms: int | None = None
+    pool: PoolName = PoolName("")
+    count: int = 0
 
     @property
     def key(self) -> str:
@@ -149,6 +155,11 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     def ranks(self) -> dict[MachineId, int]:
         """The place of each machine in emp.yaml."""
         return {machine_id: n for n, machine_id in enumerate(self.machines)}
+
+    def is_leaving(self, machine_id: MachineId) -> bool:
+        """Whether it is a member that is to go: it serves nobody any more."""
+        member = self.members.get(machine_id)
+        return member is not None and member.leaving_ms > 0
 
 
 def with_machines(desired: Desired, changed: Mapping[MachineId, DesiredMachine]) -> Desired:

@@ -50,6 +50,9 @@
 | worker-surplus | worker | reports, but is not desired | forget it once it is silent |
 | machine-foreign | machine | reports, not desired, and no runtime here knows it | nothing: unknown stops nothing |
 | machine-surplus | machine | runs, reported, or is there when pruning; not desired | stop and forget, when pruning |
+| pool-short | pool | fewer members than its size, or they do not come (fleet/pools) | ask its engine for more |
+| pool-over | member | one more than its size, or on its way out (fleet/pools) | drain it; then remove it |
+| member-gone | member | its engine says so, or has a box for nobody (fleet/pools) | give the box back, forget it |
 """
 
 from __future__ import annotations

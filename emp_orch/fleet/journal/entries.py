@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
 
 from emp_orch.fleet.drift.kinds import Drift
+from emp_orch.fleet.model.fleet import PoolName
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.holds import Decision
 from emp_orch.fleet.policy.memory import Memory, Onset
+from emp_orch.fleet.pools.memory import PoolMemory
+from emp_orch.fleet.pools.size import PoolSize
 
 Entry = tuple[str, dict[str, Any]]
 
@@ -84,18 +88,35 @@ def policy_entries(before: Memory, after: Memory) -> list[Entry]:
     return entries + _words(before.overrides, after.overrides)
 
 
+def resized(before: Mapping[PoolName, PoolMemory], sizes: Mapping[PoolName, PoolSize]) -> list[Entry]:
+    """Entries for pools whose size is another than it was."""
+    return [
+        ("pool_resized", {"pool": name, "from": was, "to": size.wanted, "reason": size.why})
+        for name, size in sizes.items()
+        if (was := before[name].size if name in before else None) != size.wanted
+    ]
+
+
 def _words(before: tuple[Override, ...], after: tuple[Override, ...]) -> list[Entry]:
     """Entries for what people said: pauses and drains that began, changed or were lifted."""
     said = [(_BEGAN[o.kind], o) for o in after if o not in before]
     lifted = [(_LIFTED[o.kind], o) for o in before if o.key not in {a.key for a in after}]
     return [
-        (type_, {"machine_id": o.machine_id or "", "scope": o.scope, "reason": o.reason, "by": o.by})
+        (type_, {"machine_id": o.machine_id or "", "scope": o.scope, "reason": o.reason, "by": o.by, **_sized(o)})
         for type_, o in (*said, *lifted)
     ]
 
 
-_BEGAN = {OverrideKind.PAUSE: "paused", OverrideKind.DRAIN: "drained"}
-_LIFTED = {OverrideKind.PAUSE: "pause_lifted", OverrideKind.DRAIN: "drain_lifted"}
+def _sized(order: Override) -> dict[str, int]:
+    return {"size": order.size} if order.kind is OverrideKind.SCALE else {}
+
+
+_BEGAN = {OverrideKind.PAUSE: "paused", OverrideKind.DRAIN: "drained", OverrideKind.SCALE: "scaled"}
+_LIFTED = {
+    OverrideKind.PAUSE: "pause_lifted",
+    OverrideKind.DRAIN: "drain_lifted",
+    OverrideKind.SCALE: "scale_lifted",
+}
 
 
 def tell(drift: Drift) -> dict[str, Any]:
@@ -117,7 +138,8 @@ def tell(drift: Drift) -> dict[str, Any]:
 TYPES = (
     *("drift_opened", "decision", "operation_begun", "operation_sent", "operation_ended", "drift_closed"),
     *("quarantined", "released", "breaker_opened", "breaker_trial", "breaker_closed", "rollout_stalled", "rolled_back"),
-    *("paused", "pause_lifted", "drained", "drain_lifted"),
+    *("paused", "pause_lifted", "drained", "drain_lifted", "scaled", "scale_lifted"),
+    *("pool_resized", "member_asked", "member_removed"),
     *("jobs_lost", "jobs_put_back", "redis_evicted", "redis_replicas", "redis_repaired"),
 )
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from emp_orch.fleet.model.fleet import MachineId, PoolName, ProgramName, WorkerId
 from emp_orch.fleet.model.package import Build
-from emp_orch.fleet.model.pools import SeenPool
+from emp_orch.fleet.model.pools import SeenPool, Waiting
 from emp_orch.fleet.model.runtimes import RuntimeKind
 
 
@@ -329,7 +329,8 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     `installed`: the emp on this host's disk, which whatever starts here now gets; None where nobody looked. `shut_out`:
     external machines that may not join with what they were given. `damaged`: keys in Redis that are not emp's;
-    `blind`: those of the reports among them, so that nobody could be heard. `pools`: what was seen of each.
+    `blind`: those of the reports among them, so that nobody could be heard. `pools`: what was seen of each;
+    `waiting`: the jobs that wait for them.
     """
 
     now_ms: int
@@ -347,3 +348,4 @@ class Observed(Struct, frozen=True, kw_only=True):
     damaged: tuple[DamagedKey, ...] = ()
     blind: bool = False
     pools: dict[PoolName, SeenPool] = {}
+    waiting: tuple[Waiting, ...] = ()

@@ -6,8 +6,10 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.fleet import MachineId, PoolName
 
+# The provider of pools whose boxes somebody else starts.
+JOIN = "join"
 # Of the name of a pool: a member's id, and its workers' ids, begin with it.
 MAX_POOL_NAME = 40
 MAX_WORDS = 500
@@ -42,6 +44,13 @@ class Backlog(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     waiting: int = 0
     running: int = 0
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """Jobs that wait in lanes that exactly these pools can serve, by name in order."""
+
+    pools: tuple[PoolName, ...]
+    jobs: int
 
 
 class SeenPool(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,7 +17,7 @@ from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredContainer, DesiredMachine, DesiredProgram
 from emp_orch.fleet.drift.kinds import BEHIND
 from emp_orch.fleet.drift.table import Desired, Drift, Kind
-from emp_orch.fleet.model.fleet import MachineId, Origin, ProgramName, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, Origin, PoolName, ProgramName, WorkerId
 from emp_orch.fleet.model.observed import Instance, InstanceState
 
 
@@ -31,6 +31,9 @@ class Verb(StrEnum):
     STOP_PROGRAM = "stop program"
     START_PART = "start part"
     FORGET_WORKER = "forget worker"
+    CREATE_MEMBER = "create member"
+    DRAIN_MEMBER = "drain member"
+    REMOVE_MEMBER = "remove member"
 
 
 class Effect(StrEnum):
@@ -54,6 +57,9 @@ _EFFECTS = {
     Verb.STOP_PROGRAM: Effect.STOP,
     Verb.START_PART: Effect.START,
     Verb.FORGET_WORKER: Effect.REMOVE,
+    Verb.CREATE_MEMBER: Effect.START,
+    Verb.DRAIN_MEMBER: Effect.STOP,
+    Verb.REMOVE_MEMBER: Effect.REMOVE,
 }
 
 
@@ -66,7 +72,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER.
 
     `recreates`: the restart is with a new container. `brings`: it gives the machine what that lacks of the generation
-    in force: somebody asked for it, it mends nothing.
+    in force: somebody asked for it, it mends nothing. `pool`: of a member; where members are created, `machine_id` is
+    the pool's name, and `count` says how many.
     """
 
     verb: Verb
@@ -79,6 +86,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     after: tuple[str, ...] = ()
     recreates: bool = False
     brings: bool = False
+    pool: PoolName = PoolName("")
+    count: int = 0
 
     @property
     def key(self) -> str:
@@ -94,6 +103,7 @@ class Operation(Struct, frozen=True, kw_only=True):
         resource = " ".join(filter(None, (self.machine_id, self.program or self.worker_id)))
         where = f"  [{self.origin}]" if self.origin else ""
         waits = f"  after {', '.join(self.after)}" if self.after else ""
+        resource += f" ({self.count})" if self.count > 1 else ""
         return f"{self.verb} {resource}  ({self.effect}): {self.cause}{where}{waits}"
 
 
@@ -165,7 +175,31 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             origin=drift.origin,
             seen_ms=drift.seen_ms,
         )
-    return None
+    return _of_pool(drift, desired) if drift.pool else None
+
+
+def _of_pool(drift: Drift, desired: Desired) -> Operation | None:
+    """What brings a pool to its size: a member drains before it goes."""
+    member = desired.members.get(drift.machine_id)
+    match drift.kind:
+        case Kind.POOL_SHORT:
+            verb = Verb.CREATE_MEMBER if drift.count else None
+        case Kind.POOL_OVER if member is not None and member.leaving_ms:
+            verb = Verb.REMOVE_MEMBER if drift.seen_ms is not None else None
+        case Kind.POOL_OVER:
+            verb = Verb.DRAIN_MEMBER
+        case _:
+            verb = Verb.REMOVE_MEMBER
+    if verb is None:
+        return None
+    return Operation(
+        verb=verb,
+        machine_id=drift.machine_id,
+        cause=drift.cause,
+        origin=drift.origin,
+        pool=drift.pool,
+        count=drift.count,
+    )
 
 
 def plan(desired: Desired, drifts: tuple[Drift, ...]) -> tuple[Operation, ...]:

@@ -64,7 +64,7 @@ def _over_budget(operation: Operation, away: set[MachineId], s: Situation) -> He
 
 def _disrupts(operation: Operation, s: Situation) -> bool:
     """Whether the operation takes something from a machine that serves, or may do so."""
-    if operation.machine_id not in s.desired.machines:
+    if operation.machine_id not in s.desired.machines or s.desired.is_leaving(operation.machine_id):
         return False
     if operation.verb is Verb.RESTART_MACHINE:
         return True

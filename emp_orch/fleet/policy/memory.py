@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct, structs
 
 from emp_orch.fleet.drift.kinds import Drift
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.fleet import MachineId, PoolName
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key
+from emp_orch.fleet.pools import memory as of_pools
+from emp_orch.fleet.pools.memory import MAX_STEPS, PoolMemory
 
 # An operation that was not needed for so long has healed: its backoff begins anew.
 RESET_AFTER_MS = 60_000
@@ -78,7 +80,7 @@ class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`quarantined`: operation keys that are left to a person, and why. `unproven`: machines that were never in order
     since they are desired; None before the first look. `overrides`: the pauses and drains that stood. `busy`: when a
-    job was last seen on the service that an operation would restart."""
+    job was last seen on the service that an operation would restart. `pools`: what is known of their sizes."""
 
     attempts: dict[str, Attempt] = {}
     onsets: dict[str, Onset] = {}
@@ -88,6 +90,7 @@ class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unproven: frozenset[MachineId] | None = None
     overrides: tuple[Override, ...] = ()
     busy: dict[str, int] = {}
+    pools: dict[PoolName, PoolMemory] = {}
 
 
 # Far beyond what a fleet comes to; more was not written by emp, and to reckon with it may take for ever.
@@ -97,7 +100,10 @@ MAX_COUNT = 1_000_000
 def holds_together(memory: Memory) -> bool:
     """Whether a memory that was read can be reckoned with: keys that name a machine, numbers of things that happen."""
     keys = (*memory.attempts, *memory.quarantined, *memory.busy)
-    counts = (memory.breaker.width, memory.rollout.done, *(a.count for a in memory.attempts.values()))
+    counts: tuple[int, ...] = (memory.breaker.width, memory.rollout.done, *(a.count for a in memory.attempts.values()))
+    counts += tuple(p.size for p in memory.pools.values())
+    if any(len(p.up) > MAX_STEPS or len(p.down) > MAX_STEPS for p in memory.pools.values()):
+        return False
     named = all("/" in key for key in keys) and all(key == o.drift.key for key, o in memory.onsets.items())
     return named and all(0 <= n <= MAX_COUNT for n in counts)
 
@@ -105,6 +111,8 @@ def holds_together(memory: Memory) -> bool:
 # Carried out by the machine's agent, which says when it is done; the others by the reconciler itself.
 COMMANDS = (Verb.SEND_CONFIG, Verb.START_PROGRAM, Verb.RESTART_PROGRAM, Verb.STOP_PROGRAM)
 _CONFIG_STEM = operation_key(Verb.SEND_CONFIG, MachineId("")) + "/"
+# Done, they are not made to wait for the next one of their kind.
+_ANEW_STEMS = (_CONFIG_STEM, operation_key(Verb.CREATE_MEMBER, MachineId("")) + "/")
 _COMMAND_STEMS = tuple(operation_key(verb, MachineId("")) + "/" for verb in COMMANDS)
 
 
@@ -133,7 +141,10 @@ def up_to(memory: Memory, now_ms: int) -> Memory:
         rollout, progress_ms=past(rollout.progress_ms), settling={i: past(at) for i, at in rollout.settling.items()}
     )
     busy = {key: past(at) for key, at in memory.busy.items()}
-    return structs.replace(memory, attempts=attempts, onsets=onsets, breaker=breaker, rollout=rollout, busy=busy)
+    pools = {name: of_pools.up_to(pool, now_ms) for name, pool in memory.pools.items()}
+    return structs.replace(
+        memory, attempts=attempts, onsets=onsets, breaker=breaker, rollout=rollout, busy=busy, pools=pools
+    )
 
 
 def _attempt_up_to(attempt: Attempt, now_ms: int) -> Attempt:
@@ -164,12 +175,13 @@ def tried(memory: Memory, operation: Operation, now_ms: int, window_ms: int, *, 
 def ended(memory: Memory, key: str, *, ok: bool, error: str = "") -> Memory:
     """Memory after the outcome of operation `key` is known, or will not be told any more (neither `ok` nor `error`).
 
-    A configuration that was taken over counts no more: the next one is not made to wait for it.
+    A configuration that was taken over counts no more, nor do members that were asked for: the next one is not made to
+    wait for it.
     """
     before = memory.attempts.get(key)
     if before is None:
         return memory
-    count = 0 if ok and key.startswith(_CONFIG_STEM) else before.count
+    count = 0 if ok and key.startswith(_ANEW_STEMS) else before.count
     said = "" if ok else error[:ERROR_CHARS] or before.error
     attempt = structs.replace(before, count=count, in_flight_since_ms=None, error=said)
     return structs.replace(memory, attempts={**memory.attempts, key: attempt})

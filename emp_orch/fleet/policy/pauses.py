@@ -45,8 +45,11 @@ def fleet_pause(overrides: tuple[Override, ...]) -> Override | None:
 
 
 def drained(desired: Desired, overrides: tuple[Override, ...]) -> Desired:
-    """What is desired while machines are drained: they keep all but their workers, which finish their jobs and end."""
+    """What is desired while machines are drained, or are to leave their pool: they keep all but their workers, which
+    finish their jobs and end.
+    """
     ids = {o.machine_id for o in overrides if o.kind is OverrideKind.DRAIN}
+    ids |= {m.id for m in desired.members.values() if m.leaving_ms}
     changed = {i: without_workers(m) for i, m in desired.machines.items() if i in ids}
     return with_machines(desired, changed) if changed else desired
 

@@ -36,12 +36,14 @@ class Situation(Struct, frozen=True, kw_only=True, dict=True):
         """Desired machines that are not serving because of something emp did, and will be back; and those that are
         back for too short a time to go on with the next.
 
-        One that has settled with an error, or that nobody can start, does not hold up the others.
+        One that has settled with an error, that nobody can start, or that is to leave its pool, does not hold up the
+        others.
         """
         of_attempts = {MachineId(key.split("/", 2)[1]) for key in self.memory.attempts}
         candidates = {d.machine_id for d in self.drifts} | of_attempts
         settling = self.memory.rollout.settling.keys()
-        return frozenset(i for i in candidates if i in self.desired.machines and _is_away(i, self)) | settling
+        ours = (i for i in candidates if i in self.desired.machines and not self.desired.is_leaving(i))
+        return frozenset(i for i in ours if _is_away(i, self)) | settling
 
     @cached_property
     def unread(self) -> frozenset[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, cast
 
-from emp_orch.options.providers import JOIN
+from emp_orch.fleet.model.pools import JOIN
 from emp_orch.runtimes.providers.base import Make, Making, Provider, ProviderError
 
 GROUP = "emp.providers"

@@ -408,4 +408,5 @@ def test_every_kind_is_caused_here() -> None:
     elsewhere = {Kind.CONTAINER_OUTDATED, Kind.SERVICE_SHARED_FOLDERS, Kind.SERVICE_STUCK, Kind.SERVICE_OCCUPIED}
     elsewhere |= {Kind.IMAGE_MOVED, Kind.CONTAINER_PAUSED, Kind.CONTAINER_CUT_OFF, Kind.CONTAINER_LOOPING}
     elsewhere |= {Kind.EMP_OUTDATED, Kind.AGENT_OUTDATED, Kind.SUPERVISORD_OUTDATED}  # test_worker_package
+    elsewhere |= {Kind.POOL_SHORT, Kind.POOL_OVER, Kind.MEMBER_GONE}  # tests/integration/control/test_pool_keeper
     assert {*seen, PATIENCE.kind} == {*Kind} - elsewhere

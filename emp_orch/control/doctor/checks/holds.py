@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from emp_orch.control.doctor.facts.gather import Facts
 from emp_orch.control.doctor.model import Check, Group, Level, Problem, known
 from emp_orch.control.status.inspect import DriftNow
-from emp_orch.fleet.model.overrides import OverrideKind
 
 
 def _overrides(facts: Facts) -> Iterator[Problem]:
     """Somebody meant each of them; it is easily forgotten all the same."""
     for o in known(facts.difference).overrides:
-        scope = " ".join(filter(None, ("emp resume", o.machine_id, o.program)))
-        word = "paused" if o.kind is OverrideKind.PAUSE else "drained"
         yield Problem(
-            what=f"{'the whole fleet' if o.machine_id is None else o.scope} is {word}: {o.words}",
-            fix=f"{scope}, when that is over",
+            what=f"{'the whole fleet' if o.scope == 'fleet' else o.scope} is {o.what}: {o.words}",
+            fix=f"{o.lifted_by}, when that is over",
             where=o.at,
             level=Level.WARN,
         )

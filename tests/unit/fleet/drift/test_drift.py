@@ -760,7 +760,9 @@ def test_state_leads_to_drift_and_plan(name: str) -> None:
 def test_every_kind_stands_in_the_table() -> None:
     shown = {line.split()[0] for text in EXPECTED.values() for line in text.splitlines() if not line[0].isdigit()}
     aside = {line.split()[0] for _, _, text in ASIDE_ROWS for line in text.splitlines() if not line[0].isdigit()}
-    assert shown | aside == {str(kind) for kind in Kind} - {"image-moved"}  # tests/unit/fleet/desired/test_image_pins
+    of_pools = {"pool-short", "pool-over", "member-gone"}  # tests/unit/fleet/pools
+    elsewhere = {"image-moved", *of_pools}  # tests/unit/fleet/desired/test_image_pins
+    assert shown | aside == {str(kind) for kind in Kind} - elsewhere
 
 
 def test_the_same_state_gives_the_same_drift() -> None:

@@ -97,6 +97,10 @@ REMEDIES = {
     Kind.CONTROL_DOWN: "start part m p  (start): it is this: why  [emp.yaml:1:1]",
     Kind.MACHINE_FOREIGN: "",
     Kind.MACHINE_SURPLUS: "",
+    # What they lead to says the pool: tests/unit/fleet/pools.
+    Kind.POOL_SHORT: "",
+    Kind.POOL_OVER: "",
+    Kind.MEMBER_GONE: "",
 }
 
 
