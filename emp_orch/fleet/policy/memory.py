@@ -14,7 +14,7 @@ from emp_orch.fleet.model.fleet import MachineId, PoolName
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, Verb, operation_key
 from emp_orch.fleet.pools import memory as of_pools
-from emp_orch.fleet.pools.memory import MAX_STEPS, PoolMemory
+from emp_orch.fleet.pools.memory import WINDOW_STEPS, PoolMemory
 
 # An operation that was not needed for so long has healed: its backoff begins anew.
 RESET_AFTER_MS = 60_000
@@ -102,7 +102,7 @@ def holds_together(memory: Memory) -> bool:
     keys = (*memory.attempts, *memory.quarantined, *memory.busy)
     counts: tuple[int, ...] = (memory.breaker.width, memory.rollout.done, *(a.count for a in memory.attempts.values()))
     counts += tuple(p.size for p in memory.pools.values())
-    if any(len(p.up) > MAX_STEPS or len(p.down) > MAX_STEPS for p in memory.pools.values()):
+    if any(len(p.up) > WINDOW_STEPS or len(p.down) > WINDOW_STEPS for p in memory.pools.values()):
         return False
     named = all("/" in key for key in keys) and all(key == o.drift.key for key, o in memory.onsets.items())
     return named and all(0 <= n <= MAX_COUNT for n in counts)

@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 from emp_orch.fleet.model.fleet import MachineId
 
 # Of a window. Who asks for another size at each look is told apart no finer.
-MAX_STEPS = 32
+WINDOW_STEPS = 32
 
 
 class Step(Struct, frozen=True, kw_only=True):

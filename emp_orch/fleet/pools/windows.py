@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from emp_orch.fleet.pools.memory import MAX_STEPS, Step
+from emp_orch.fleet.pools.memory import WINDOW_STEPS, Step
 
 Steps = tuple[Step, ...]
 
@@ -50,6 +50,6 @@ def _noted(steps: Steps, level: int, now_ms: int, sign: int) -> Steps:
     beyond = steps[len(kept) :]
     if beyond:
         return (*kept, Step(level=level, since_ms=beyond[0].since_ms))
-    if len(kept) >= MAX_STEPS:
-        kept = kept[: MAX_STEPS - 1]
+    if len(kept) >= WINDOW_STEPS:
+        kept = kept[: WINDOW_STEPS - 1]
     return (*kept, Step(level=level, since_ms=now_ms))

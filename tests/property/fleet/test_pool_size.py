@@ -10,7 +10,7 @@ from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool
 from emp_orch.fleet.model.pools import BoxState
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.memory import Memory, ended, holds_together
-from emp_orch.fleet.pools.memory import MAX_STEPS, PoolMemory
+from emp_orch.fleet.pools.memory import WINDOW_STEPS, PoolMemory
 from emp_orch.fleet.pools.standing import SILENT_MS
 from emp_orch.fleet.pools.windows import follow
 from emp_orch.fleet.round import Inputs, decide
@@ -190,4 +190,4 @@ def test_what_is_remembered_stays_small(wants: list[int]) -> None:
     for n, wanted in enumerate(wants):
         found = follow(*(wanted, memory.size, memory.up, memory.down), now_ms=n, up_after_ms=10**6, down_after_ms=10**6)
         memory = structs.replace(memory, size=found.size, up=found.up, down=found.down)
-        assert len(memory.up) <= MAX_STEPS and len(memory.down) <= MAX_STEPS
+        assert len(memory.up) <= WINDOW_STEPS and len(memory.down) <= WINDOW_STEPS
