@@ -165,8 +165,9 @@ class ComfyClient:
             attempt.node_errors = queued.node_errors
         return None
 
-    async def tidy(self, folders: Folders) -> None:
-        """Remove from the service's folders what is due of what runs made."""
+    async def look_into(self, folders: Folders) -> None:
+        """The service's folders are these: outputs are read there, and what is due of what runs made is removed."""
+        self._collector.folders = folders
         now = time.monotonic()
         if self._tidier is not None and self._tidier.due(now):
             await asyncio.to_thread(self._tidier.sweep, folders, now, time.time())

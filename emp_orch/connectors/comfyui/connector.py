@@ -91,7 +91,7 @@ class ComfyUI:
         if argv != self._argv:
             cwd = await asyncio.to_thread(cwd_behind, self._client.server.url)
             self._folders, self._argv = folders_of(argv, cwd), argv
-        await self._client.tidy(self._folders)
+        await self._client.look_into(self._folders)
         await self._inputs.remove_leftovers(self._folders.input)
 
     async def run(self, run: Run) -> Result:

@@ -84,6 +84,31 @@ async def test_what_is_not_this_runs_is_made_once_more_and_then_fails(stage: Sta
     assert [o.name for o in error.outputs] == ["a_00001_.png"], "what is whole is kept"
 
 
+async def test_a_file_of_this_host_is_read_where_it_lies(stage: Stage, tmp_path: Path) -> None:
+    """The service is asked for what is not there; what is there is looked at as closely as what it gives."""
+    folder = tmp_path / "output"
+
+    def outputs(prompt: dict[str, Any]) -> dict[str, Any]:
+        files = saved_as(prompt, 2)
+        mark = files[0]["filename"].partition("a_")[0]
+        (folder / "sub").mkdir(parents=True, exist_ok=True)
+        (folder / "sub" / files[0]["filename"]).write_bytes(here or png(mark))
+        peer.files[f"output/sub/{files[1]['filename']}"] = png(mark, b"blue")
+        return {"2": {"images": files}}
+
+    here = b""
+    peer = Original(outputs)
+    peer.argv = ["/opt/ComfyUI/main.py", "--output-directory", str(folder)]
+    first, second = (await run_on(peer, stage)).outputs
+    assert (first.name, first.content_type, second.name) == ("a_00001_.png", "image/png", "a_00002_.png")
+    assert b"red" in stage.saved(first) and b"blue" in stage.saved(second)
+    assert peer.viewed == ["a_00002_.png"]
+
+    here = png(OTHER)
+    with pytest.raises(RunFailed, match="another run"):
+        await run_on(peer, stage)
+
+
 async def test_an_output_that_the_cache_names_and_nobody_has_is_made_anew(stage: Stage) -> None:
     """A preview has no prefix: an equal workflow gets it from the cache, though its file was tidied."""
     preview = {"workflow": {"1": WORKFLOW["1"], "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}}

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from emp_orch.connectors.comfyui import ComfyUI
+from emp_orch.connectors.comfyui.run.isolation import plain
 from emp_orch.jobs.document.model import Result
 from support.worker.connector import Stage, job_of, serving
 
@@ -21,6 +22,7 @@ WORKFLOW = {
 class Original:
     """`outputs(prompt)`: what the record of a run of that prompt says; `files`: what /view has, by type/subfolder/name.
 
+    `argv`: how it says that it was started; `viewed`: the names that /view was asked for, without their marks.
     `messages`: sent while a run goes on, `frames` while node 2 does. `history`: the messages in a run's record.
     """
 
@@ -34,6 +36,8 @@ class Original:
         self.frames: list[bytes] = []
         self.history: list[list[Any]] = []
         self.status = "success"
+        self.argv: list[str] = []
+        self.viewed: list[str] = []
         self.own_ids = False
         self.cancels = False
         self.drops_answer = False
@@ -45,6 +49,7 @@ class Original:
         self.app.router.add_get("/queue", self._queue)
         self.app.router.add_get("/history/{id}", self._history)
         self.app.router.add_get("/view", self._view)
+        self.app.router.add_get("/system_stats", self._stats)
         self.app.router.add_get("/api/jobs/{id}", self._job)
         self.app.router.add_post("/{path:.*}", self._other)
         self._sockets: list[web.WebSocketResponse] = []
@@ -96,8 +101,12 @@ class Original:
 
     async def _view(self, request: web.Request) -> web.Response:
         q = request.query
+        self.viewed.append(plain(q["filename"]))
         body = self.files.get(f"{q['type']}/{q.get('subfolder', '')}/{q['filename']}")
         return web.Response(status=404) if body is None else web.Response(body=body)
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        return web.json_response({"system": {"argv": self.argv}, "devices": []})
 
     async def _job(self, _: web.Request) -> web.Response:
         return web.json_response({})
@@ -135,6 +144,8 @@ async def run_on(peer: Original, stage: Stage, payload: dict[str, Any] | None = 
     async with serving(peer.app) as url:
         connector = ComfyUI(url, {})
         try:
+            if peer.argv:
+                await connector.probe()
             return await connector.run(stage.run())
         finally:
             await connector.close()

@@ -1,4 +1,4 @@
-"""Where a ComfyUI writes, by its command line; and what is removed from there, which is what runs made and no more."""
+"""Where a ComfyUI writes, by its command line; what is read and removed there, which is what runs made and no more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from emp_orch.connectors.comfyui.files.marked import HERE_BYTES, content_of
 from emp_orch.connectors.comfyui.files.tidy import Tidier
 from emp_orch.connectors.comfyui.run.isolation import mark_of
 from emp_orch.connectors.comfyui.server.folders import Folders, folders_of
@@ -137,3 +138,34 @@ def test_options() -> None:
 def test_a_wrong_option_is_named(given: dict[str, object], words: str) -> None:
     with pytest.raises(CannotLoad, match=words):
         options_of(given)
+
+
+def test_a_runs_file_is_read_where_it_lies(tmp_path: Path) -> None:
+    made(tmp_path, f"a/b/{MARK}a.png", size=10)
+    assert content_of(str(tmp_path), File(filename=f"{MARK}a.png", subfolder="a/b")) == bytes(10)
+
+
+def test_nothing_else_is_read_by_a_runs_name(tmp_path: Path) -> None:
+    """What stands under a run's name may be another program's doing: a link, a second name of a secret, a pipe."""
+    folder, outside = tmp_path / "output", tmp_path / "outside"
+    made(folder, "unmarked.png")
+    made(outside, f"{MARK}a.png")
+    (folder / "link").symlink_to(outside)
+    (folder / f"{MARK}link.png").symlink_to(folder / "unmarked.png")
+    (folder / f"{MARK}second.png").hardlink_to(folder / "unmarked.png")
+    (folder / f"{MARK}folder.png").mkdir()
+    os.mkfifo(folder / f"{MARK}pipe.png")
+    os.truncate(made(folder, f"{MARK}large.png"), HERE_BYTES + 1)
+    for file in (
+        File(filename="unmarked.png"),
+        File(filename=f"{MARK}a.png", subfolder="link"),
+        File(filename=f"{MARK}a.png", subfolder="../outside"),
+        File(filename=f"{MARK}a.png", subfolder=str(outside)),
+        *(File(filename=f"{MARK}{name}.png") for name in ("link", "second", "folder", "pipe", "large", "gone")),
+        File(filename=f"{MARK}a\0.png"),
+        File(filename=f"{MARK}\ud800.png"),
+        File(filename=f"{MARK}{'x' * 300}.png"),
+        File(filename=""),
+    ):
+        assert content_of(str(folder), file) is None, file
+    assert content_of(str(tmp_path / "no folder"), File(filename=f"{MARK}a.png")) is None

@@ -6,6 +6,7 @@ A file that holds nothing, or another run's mark, is not saved as this job's (AD
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
@@ -16,9 +17,11 @@ import msgspec
 
 from emp_orch.connectors import base
 from emp_orch.connectors.base import RunFailed
+from emp_orch.connectors.comfyui.files.marked import content_of
 from emp_orch.connectors.comfyui.run import follow
 from emp_orch.connectors.comfyui.run.attempt import Attempt, DoubtfulOutput
 from emp_orch.connectors.comfyui.run.isolation import Marks, owner, plain
+from emp_orch.connectors.comfyui.server.folders import Folders
 from emp_orch.connectors.comfyui.server.protocol import File, Record, files_of, texts_of
 from emp_orch.connectors.comfyui.server.requests import Server
 from emp_orch.connectors.http.client import NETWORK
@@ -63,6 +66,7 @@ class Collector:
     """Saves what runs on one service made."""
 
     def __init__(self, server: Server) -> None:
+        self.folders = Folders()  # the service's, as far as they can be known
         self._server = server
         self._given = Given()
 
@@ -103,31 +107,38 @@ class Collector:
 
     async def _save_file(self, file: File, attempt: Attempt, *, cached: bool) -> Output:
         """Copy one file; begun again for a while when the connection breaks."""
+        if (found := await self._here(file, attempt)) is not None:
+            return await self._saved(file, *found, attempt, cached=cached)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + base.GONE_S
         query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
         while True:
             try:
                 async with self._server.view(query) as answer:
-                    return await self._saved(file, answer, attempt, cached=cached)
+                    kind = _kind_of(file, answer, cached=cached)
+                    return await self._saved(file, kind, body_of(answer), attempt, cached=cached)
             except NETWORK:
                 if loop.time() > deadline:
                     raise
             await asyncio.sleep(follow.RECONNECT_S)
 
-    async def _saved(self, file: File, answer: aiohttp.ClientResponse, attempt: Attempt, *, cached: bool) -> Output:
-        name = plain(PurePosixPath(file.filename).name)
-        if answer.status == 404:
-            whence = "from an earlier run, " if cached else ""
-            raise DoubtfulOutput(f"the service made {name} {whence}but has it no more: it answered 404")
-        if answer.status != 200:
-            raise RunFailed(f"the service made {name} but answered {answer.status} for it", retryable=True)
-        kind, marks = content_type_of(answer, name), Marks()
+    async def _here(self, file: File, attempt: Attempt) -> tuple[str, AsyncIterator[bytes]] | None:
+        """Type and bytes of a file of this host that is the run's by its name: the service is not asked for it."""
+        folder, kind = self.folders.of(file.type), mimetypes.guess_type(file.filename)[0]
+        if not folder or not kind or not attempt.mark or not file.filename.startswith(attempt.mark):
+            return None
+        content = await asyncio.to_thread(content_of, folder, file)
+        return (kind, once(content)) if content else None
+
+    async def _saved(
+        self, file: File, kind: str, body: AsyncIterator[bytes], attempt: Attempt, *, cached: bool
+    ) -> Output:
+        name, marks = _name_of(file), Marks()
         before = self._given.before(file, attempt.prompt_id)
 
         async def checked() -> AsyncIterator[bytes]:
             empty, head, end = True, b"", b""
-            async for chunk in body_of(answer):
+            async for chunk in body:
                 head, end, empty = head or chunk[:8], (end + chunk)[-_END_BYTES:], False
                 if kind.startswith(_TELLING):
                     marks.see(chunk)
@@ -151,6 +162,21 @@ class Collector:
         else:
             self._given.remember(file, attempt.prompt_id, output.sha256)
         return output
+
+
+def _name_of(file: File) -> str:
+    return plain(PurePosixPath(file.filename).name)
+
+
+def _kind_of(file: File, answer: aiohttp.ClientResponse, *, cached: bool) -> str:
+    """What the service says the file is. Raises RunFailed where it does not give it."""
+    name = _name_of(file)
+    if answer.status == 404:
+        whence = "from an earlier run, " if cached else ""
+        raise DoubtfulOutput(f"the service made {name} {whence}but has it no more: it answered 404")
+    if answer.status != 200:
+        raise RunFailed(f"the service made {name} but answered {answer.status} for it", retryable=True)
+    return content_type_of(answer, name)
 
 
 _ANOTHERS = (

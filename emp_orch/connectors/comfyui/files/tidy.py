@@ -1,7 +1,6 @@
 """Removes from a service's folders what its runs made and the artifact store has: those files and no other.
 
-A file is a run's by the mark in its name (isolation), which nobody else writes. No link is followed, and nothing
-outside the service's folder is touched. All of it blocks: for a thread.
+All of it blocks: for a thread.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
+from emp_orch.connectors.comfyui.files.marked import beside, relative_of
 from emp_orch.connectors.comfyui.run.isolation import is_marked
 from emp_orch.connectors.comfyui.server.folders import Folders
 from emp_orch.connectors.comfyui.server.protocol import File
@@ -78,7 +78,7 @@ class Tidier:
             copied = self._copied.popleft()
             self._bytes -= copied.size
             folder = folders.of(copied.file.type)
-            if folder and self._remove(folder, _relative(copied.file), size=copied.size):
+            if folder and self._remove(folder, relative_of(copied.file), size=copied.size):
                 removed += 1
         if now - self._looked_at >= LEFT_OUTPUTS_EVERY_S and folders.output:
             self._looked_at = now
@@ -90,36 +90,23 @@ class Tidier:
 
     def _remove(self, folder: str, relative: str, *, size: int | None = None) -> bool:
         """Unlink one marked regular file within `folder`; of that size, where it is known."""
-        try:
-            root = Path(folder).resolve()
-            parent, name = (root / relative).parent.resolve(), Path(relative).name
-        except (OSError, RuntimeError, ValueError):  # links in a ring; a name that none can be
-            return False
-        if "\0" in name or not parent.is_relative_to(root) or not is_marked(name):
-            return False
-        try:
-            inside = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            return False
-        try:
-            found = os.stat(name, dir_fd=inside, follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode) or size not in (None, found.st_size):
+        with beside(folder, relative) as inside:
+            if inside is None:
                 return False
-            os.unlink(name, dir_fd=inside)
-        except FileNotFoundError:
-            return False
-        except OSError as e:
-            if not self._complained:
-                log.warning("%s cannot be tidied: %s", folder, e.strerror or e)
-            self._complained = True
-            return False
-        finally:
-            os.close(inside)
+            name = Path(relative).name
+            try:
+                found = os.stat(name, dir_fd=inside, follow_symlinks=False)
+                if not stat.S_ISREG(found.st_mode) or size not in (None, found.st_size):
+                    return False
+                os.unlink(name, dir_fd=inside)
+            except FileNotFoundError:
+                return False
+            except OSError as e:
+                if not self._complained:
+                    log.warning("%s cannot be tidied: %s", folder, e.strerror or e)
+                self._complained = True
+                return False
         return True
-
-
-def _relative(file: File) -> str:
-    return str(PurePosixPath(file.subfolder) / PurePosixPath(file.filename).name)
 
 
 def _leftovers(folder: str, before: float) -> Iterator[str]:
