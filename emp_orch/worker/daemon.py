@@ -62,6 +62,7 @@ async def run_worker(config: WorkerConfig, redis_url: str, prefix: str, stopping
         async with asyncio.TaskGroup() as tasks:
             loops = [tasks.create_task(reporter.run(), name="reporter")]
             loops += [tasks.create_task(worker.store.run(), name="check the artifact store")]
+            loops += [tasks.create_task(worker.say_draining(), name="draining")]
             loops += [tasks.create_task(worker.probe(b), name=f"probe {b.service}") for b in worker.bindings]
             if held is not None:
                 await tasks.create_task(worker.resume(held), name="resume")

@@ -161,6 +161,15 @@ class Worker:
             status = WorkerStatus.IDLE if self._state.probed else WorkerStatus.INITIALIZING
         self._state.set_status(status)
 
+    async def say_draining(self) -> None:
+        """When a stop is asked for, say that the job in hand is the last."""
+        await self._stopping.wait()
+        self._drains()
+
+    def _drains(self) -> None:
+        if (job_id := self._state.current_job_id) is not None:
+            self._state.set_status(WorkerStatus.DRAINING, job_id=job_id)
+
     def may_warm_up(self) -> None:
         """No run of this worker's former life goes on."""
         self._ready.may_begin = True
@@ -221,6 +230,8 @@ class Worker:
         """Run a job to its outcome and deliver that. `earlier`: as in Assignment."""
         job = claim.job
         self._state.set_status(WorkerStatus.BUSY, job_id=job.id)
+        if self._stopping.is_set():
+            self._drains()
         log.info("job %s begins: %s, run %d of %d", job.id, job.service, job.attempts, job.max_retries + 1)
         binding = next((b for b in self.bindings if b.service == job.service), None)
         runs_on = False
@@ -279,29 +290,20 @@ class Worker:
         return NotDone(cause=Cause.HANDED_BACK, error=outcome.error)
 
     async def _run(self, claim: Claimed, binding: ServiceBinding, earlier: RunRef | None) -> tuple[Outcome, bool]:
-        """Run the job; when a stop is asked for meanwhile, say that the worker drains. Also whether its run goes on."""
-
-        async def say_draining() -> None:
-            await self._stopping.wait()
-            self._state.set_status(WorkerStatus.DRAINING, job_id=claim.job.id)
-
-        async with asyncio.TaskGroup() as tasks:
-            draining = tasks.create_task(say_draining(), name="draining")
-            given = Assignment(
-                claim=claim,
-                connector=self._connectors[binding.service],
-                binding=binding,
-                artifacts=self._artifacts,
-                earlier=earlier,
-                machine=machine_folder(),
-                previews=self._previews,
-                inputs=self._inputs,
-                folders=self._folders(binding.service),
-            )
-            run = JobRun(self._claims, given, self._config, self._stopping)
-            outcome = await run.run()
-            draining.cancel()
-        return outcome, run.runs_on
+        """Run the job. Also whether its run goes on."""
+        given = Assignment(
+            claim=claim,
+            connector=self._connectors[binding.service],
+            binding=binding,
+            artifacts=self._artifacts,
+            earlier=earlier,
+            machine=machine_folder(),
+            previews=self._previews,
+            inputs=self._inputs,
+            folders=self._folders(binding.service),
+        )
+        run = JobRun(self._claims, given, self._config, self._stopping)
+        return await run.run(), run.runs_on
 
     def _folders(self, service: str) -> tuple[Path, ...]:
         """Where a run of `service` writes on this host: the service's folders, ours for inputs, the machine's."""

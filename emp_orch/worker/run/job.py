@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
@@ -40,8 +40,8 @@ T = TypeVar("T")
 # Progress is published at most this often; the latest value wins.
 PROGRESS_EVERY_S = 0.25
 RETRY_S = 0.5
-# How long a run waits at most until its id is on its way to Redis: an id before it may still be.
-SENT_S = 1.0
+# What only a longer run needs, above all to be told to stop, begins when it is one.
+LONGER_S = 0.05
 
 
 class Stop(StrEnum):
@@ -102,30 +102,49 @@ class JobRun:
         # The service was asked to stop the run, and did not.
         self.runs_on = False
         self._ref = ""
-        self._refs: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
+        self._recording: asyncio.Task[Stop | None] | None = None
+        self._watchers: list[asyncio.Task[Stop | None]] = []
+        self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._redaction = Redaction({})
         self._showing = Showing(given.previews, given.claim.job.id)
 
     async def run(self) -> Outcome:
         """The outcome. Only cancellation of the caller is raised."""
-        watches = (
-            *(self._keep_lease(), self._publish(), self._record_ref()),
-            *(self._cancel_notice(), self._too_long(), self._drained(), self._service_ended()),
-            self._showing.run(),
-        )
-        async with asyncio.TaskGroup() as tasks:
-            run = tasks.create_task(self._on_connector(), name=f"run {self._claim.job.id}")
-            watchers = [tasks.create_task(w) for w in watches]
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as self._tasks:
+            run = self._tasks.create_task(self._on_connector(), name=f"run {self._claim.job.id}")
+            self._watch(self._publish())
+            longer = loop.call_later(LONGER_S, self._watch_longer)
             try:
-                await asyncio.wait([run, *watchers], return_when=asyncio.FIRST_COMPLETED)
+                awaited: tuple[asyncio.Future[Any], ...] = (run, self._stop)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 if run.done():
                     return self._own_cancellation() if run.cancelled() else await self._explained(run.result())
-                reason = next(w.result() for w in watchers if w.done())
-                log.info("job %s is stopped: %s", self._claim.job.id, reason)
-                return await self._stopped(run, reason)
+                log.info("job %s is stopped: %s", self._claim.job.id, self._stop.result())
+                return await self._stopped(run, self._stop.result())
             finally:
-                for task in (run, *watchers):
+                longer.cancel()
+                for task in (run, *self._watchers):
                     task.cancel()
+
+    def _watch(self, watch: Coroutine[Any, Any, Stop | None]) -> asyncio.Task[Stop | None]:
+        """Have the run stopped when `watch` gives a reason; the first counts."""
+
+        def over(task: asyncio.Task[Stop | None]) -> None:
+            if not task.cancelled() and not task.exception() and (reason := task.result()) and not self._stop.done():
+                self._stop.set_result(reason)
+
+        task = self._tasks.create_task(watch)
+        task.add_done_callback(over)
+        self._watchers.append(task)
+        return task
+
+    def _watch_longer(self) -> None:
+        for watch in (
+            *(self._keep_lease(), self._cancel_notice(), self._too_long(), self._drained(), self._service_ended()),
+            self._showing.run(),
+        ):
+            self._watch(watch)
 
     async def _on_connector(self) -> Outcome:
         """The outcome in a form that can be recorded, whatever the connector gave, without the job's secrets."""
@@ -159,13 +178,11 @@ class JobRun:
                 log.warning("job %s: its service's id of the run is too long to be recorded", self._claim.job.id)
                 return
             self._ref = sanitise.words(ref)
-            sent = asyncio.Event()
-            self._refs.put_nowait((sanitise.words(ref), sent))
+            self._recording = self._watch(self._record_ref(self._ref, self._recording))
             # A run whose id nobody was told of would be nobody's, should this process end now. Redis' answer is not
-            # waited for: what was written to it arrives.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SENT_S):
-                    await sent.wait()
+            # waited for: what was written to it arrives. It is written in two turns of the loop at most.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
         job = self._claim.job
         try:
@@ -312,17 +329,13 @@ class JobRun:
                 return stop
             await asyncio.sleep(PROGRESS_EVERY_S)
 
-    async def _record_ref(self) -> Stop:
-        while True:
-            ref, sent = await self._refs.get()
-            named = self._given.named(ref)
-            log.info("job %s is %s on %s", self._claim.job.id, named.ref, named.url)
-            async with asyncio.TaskGroup() as tasks:
-                recording = tasks.create_task(patiently(partial(self._claims.began, self._claim, named)))
-                await asyncio.sleep(0)  # its first step writes to Redis
-                sent.set()
-            if stop := STOPS[recording.result()]:
-                return stop
+    async def _record_ref(self, ref: str, before: asyncio.Task[Stop | None] | None) -> Stop | None:
+        """Record the service's id of the run, after the one before it."""
+        named = self._given.named(ref)
+        log.info("job %s is %s on %s", self._claim.job.id, named.ref, named.url)
+        if before is not None:
+            await asyncio.wait([before])
+        return STOPS[await patiently(partial(self._claims.began, self._claim, named))]
 
     async def _cancel_notice(self) -> Stop:
         while True:
