@@ -24,20 +24,12 @@ from emp_orch.api.feed.live import LiveState
 from emp_orch.api.feed.preview_hub import PreviewHub
 from emp_orch.api.feed.startup_channel import StartupChannel
 from emp_orch.api.handlers.job_submit import MAX_LIST_BYTES
-from emp_orch.api.handlers.join import (
-    ADDRESSES,
-    BOXES,
-    BURST,
-    FAILED,
-    GUESSES,
-    GUESSES_PER_S,
-    PACKAGES_PATH,
-    PER_S,
-    RATE,
-    is_members,
-    renew_rights,
-)
+from emp_orch.api.handlers.join import BOXES, is_members
 from emp_orch.api.handlers.packages import package
+from emp_orch.api.joining.answers import PACKAGES_PATH
+from emp_orch.api.joining.limits import limit
+from emp_orch.api.joining.rights import renew_rights
+from emp_orch.api.known_members import KnownMembers
 from emp_orch.api.routes import ROUTES, WORK, roles_of
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.views.openapi import DOCUMENT, encoded
@@ -51,6 +43,7 @@ from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.job_inputs import JobInputs
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.queue.explain import Explainer
 from emp_orch.store.queue.known_services import KnownServices
 from emp_orch.store.queue.submit import Queue
@@ -63,7 +56,6 @@ from emp_orch.store.redis.refusals import refusal_of
 from emp_orch.web.callers import callers
 from emp_orch.web.errors import errors_as_json
 from emp_orch.web.guard import GUARD, Guard, guarded, is_loopback, local_origins, require_token
-from emp_orch.web.rate import Rate, Rates
 from emp_orch.web.serve import listening, until_told_to_stop
 
 log = logging.getLogger(__name__)
@@ -94,7 +86,9 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
     queue = Queue(redis, keys, call, calls, replicas=settings.replicas)
     artifacts = Artifacts(settings.artifacts)
     assets = Assets(artifacts, redis, keys)
-    reader = StateReader(redis, keys, settings.fleet, queue, stats, SigningKey(layout, settings.fleet).known)
+    key = SigningKey(layout, settings.fleet)
+    reader = StateReader(redis, keys, settings.fleet, queue, stats, key.known)
+    members = Members(redis, keys, settings.fleet, key.control)
     return Context(
         settings=settings,
         layout=layout,
@@ -117,6 +111,8 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         ended=EndedJobs(),
         downloads=ConcurrencyLimit(DOWNLOADS, "downloads"),
         uploads=ConcurrencyLimit(UPLOADS, "uploads", each=UPLOADS_OF_ONE),
+        members=members,
+        known_members=KnownMembers(members),
     )
 
 
@@ -160,8 +156,7 @@ def build_app(ctx: Context) -> web.Application:
     )
     app[CONTEXT] = ctx
     app[GUARD] = guard
-    app[RATE] = Rate(burst=BURST, per_s=PER_S)
-    app[FAILED] = Rates(burst=GUESSES, per_s=GUESSES_PER_S, most=ADDRESSES)
+    limit(app)
     app[BOXES] = Boxes()
     app[DOCUMENT] = encoded(ROUTES, token=settings.api.token is not None)
     for route in ROUTES:

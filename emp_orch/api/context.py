@@ -14,6 +14,7 @@ from emp_orch.api.feed.hub import Hub
 from emp_orch.api.feed.live import LiveState
 from emp_orch.api.feed.preview_hub import PreviewHub
 from emp_orch.api.feed.startup_channel import StartupChannel
+from emp_orch.api.known_members import KnownMembers
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
 from emp_orch.settings import Settings
@@ -21,6 +22,7 @@ from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.job_inputs import JobInputs
 from emp_orch.store.artifacts.store import Artifacts
 from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.queue.explain import Explainer
 from emp_orch.store.queue.known_services import KnownServices
 from emp_orch.store.queue.submit import Queue
@@ -53,6 +55,8 @@ class Context:
     stats: ApiStats
     downloads: ConcurrencyLimit
     uploads: ConcurrencyLimit
+    members: Members
+    known_members: KnownMembers
 
 
 CONTEXT = web.AppKey("context", Context)

@@ -16,6 +16,8 @@ from emp_orch.store.reports.reports import read_some
 from emp_orch.web.errors import Refused
 
 MAX_SHOWN = 100
+# Of those that it let in longest ago a process forgets, beyond this: their reports tell by then.
+MOST = 20_000
 
 
 class Boxes:
@@ -27,7 +29,10 @@ class Boxes:
 
     def let_in(self, machine_id: str, asking: Asking, now_s: float) -> None:
         if asking.box:
+            self._last.pop(machine_id, None)
             self._last[machine_id] = (asking, now_s)
+            if len(self._last) > MOST:
+                del self._last[next(iter(self._last))]
 
     def other(self, machine_id: str, asking: Asking, now_s: float, within_s: float) -> str:
         """Another box that was let in less than `within_s` ago, in words; empty when there is none."""
@@ -47,10 +52,16 @@ async def living(r: Client, keys: Keys, machine_id: str, within_s: float) -> tup
 
 
 def refuse_second(
-    machine_id: str, asking: Asking, heard: tuple[SeenMachine, float] | None, let_in: str, stale_after_s: float
+    machine_id: str,
+    asking: Asking,
+    heard: tuple[SeenMachine, float] | None,
+    let_in: str,
+    stale_after_s: float,
+    *,
+    pool: str = "",
 ) -> None:
     """Raise Refused (409) where another box than `asking` is the machine: by its report that was `heard` lately, else
-    because it was `let_in` a moment ago."""
+    because it was `let_in` a moment ago. `pool`: whose member it is."""
     if not asking.box:
         return
     other = let_in
@@ -62,8 +73,8 @@ def refuse_second(
     if other:
         raise Refused(
             409,
-            f"{machine_id} is joined by another box: {other}; stop that one, or take another machine's line "
-            "(`emp machine join`)",
+            f"{machine_id} is joined by another box: {other}; stop that one, or "
+            + ("give each its own name (--as)" if pool else "take another machine's line (`emp machine join`)"),
             hint=f"where it is gone with its folder, the next is let in {stale_after_s:g} s after its last word",
         )
 

@@ -29,7 +29,7 @@ from emp_orch.api.views.route import Kind, Opens, Param, Route, choice, get, hea
 from emp_orch.jobs.document.model import Output
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.roles import Role
-from emp_orch.store.acl.joining import Asking
+from emp_orch.store.acl.joining import Asking, Leaving
 from emp_orch.store.queue.submit import MAX_PAGE
 
 DOCUMENT = "/openapi.json"
@@ -181,6 +181,12 @@ ROUTES: tuple[Route, ...] = (
     post("/api/machines/{id}/join", join.join,
          "For an external machine with a token of `emp machine join`: the way to Redis, and what it is to run",
          "machines", OPERATES, body=Asking, empty=True, opens=Opens.JOIN, statuses=(200, 404, 409, 429)),
+    post("/api/pools/{name}/join", join.join_pool,
+         "As that of machines, with a token of `emp pool join`: as the member that the box was, or a new one",
+         "pools", OPERATES, body=Asking, empty=True, opens=Opens.JOIN, statuses=(200, 404, 409, 429)),
+    post("/api/pools/{name}/leave", join.leave_pool,
+         "A member's last word, with its own token: it goes in good order, and so many jobs went back",
+         "pools", OPERATES, body=Leaving, empty=True, opens=Opens.JOIN, statuses=(200, 409, 429)),
     post(work.PATH, work.check, "Whether outputs can be saved; for machines, with a token of theirs", WORK, OPERATES,
         opens=Opens.MACHINE, redis=False, statuses=(200, 507)),
     Route(method="PUT", path=work.OUTPUT_PATH, handler=work.put_output, tag=WORK, roles=OPERATES,

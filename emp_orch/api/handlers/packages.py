@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import ETag, web
 
 from emp_orch.api.context import context
+from emp_orch.api.machine_token import is_former
 from emp_orch.web.errors import Refused
 from emp_orch.web.ranges import has_it, span
 
@@ -22,6 +23,8 @@ CHUNK_S = 20.0
 async def package(request: web.Request) -> web.StreamResponse:
     """The archive, or one range of it; 304 to who has it."""
     digest = request.match_info["digest"]
+    if await is_former(request):
+        raise Refused(403, "this token is no member's any more")
     path = context(request).layout.package(digest)
     if not DIGEST.fullmatch(digest) or path.is_symlink() or not path.is_file():
         raise Refused(404, "there is no worker package of that digest", hint="`emp apply` makes this emp's")

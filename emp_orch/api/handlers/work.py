@@ -45,7 +45,7 @@ PATHS = frozenset({PATH, OUTPUT_PATH, INPUT_PATH})
 
 async def check(request: web.Request) -> web.Response:
     """Whether outputs can be saved here, as a machine asks that is about to take jobs."""
-    if holder(request) is None:
+    if await holder(request) is None:
         raise Refused(403, "this token is no machine's")
     with _stored(context(request)):
         await context(request).artifacts.check()
@@ -143,7 +143,7 @@ async def _held(request: web.Request) -> tuple[str, str, str]:
 
     Whoever has no token of a machine learns nothing of any job; a machine nothing of the jobs of others.
     """
-    machine = holder(request)
+    machine = await holder(request)
     if machine is None:
         raise Refused(403, "this token is no machine's")
     ctx, job_id, run = context(request), name_in_path(request, "id"), name_in_path(request, "run")

@@ -147,7 +147,9 @@ class LoginKeeper:
         """Those of machines that are not named any more, once they are gone."""
         runs = await self._runs()
         for one in sorted(strays):
-            if one not in runs and not await self._r.hexists(self._keys.machines, one):
+            # A member that joined a moment ago is in Redis before it is in what is in force here.
+            member = await self._r.hexists(self._keys.members(self._name), one)
+            if one not in runs and not member and not await self._r.hexists(self._keys.machines, one):
                 await users.withdraw(self._r, self._keys, self._name, one)
                 log.info("%s is gone, and its user at Redis", one)
 

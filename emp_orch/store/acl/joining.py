@@ -14,11 +14,27 @@ BOX_BYTES = 16
 Box = Annotated[str, Meta(pattern=f"^([0-9a-f]{{{2 * BOX_BYTES}}})?$")]
 
 
+# What a box of a pool may call itself by: a pod, a job of a scheduler, an instance.
+JOIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@+=,-]{0,127}"
+JoinName = Annotated[str, Meta(pattern=f"^({JOIN_NAME})?$", max_length=128)]
+MAX_RETURNED = 10_000
+
+
 class Asking(Struct, frozen=True, kw_only=True):
-    """Which box asks, and the name of its host; an emp that does not say leaves both empty."""
+    """Which box asks, and the name of its host; an emp that does not say leaves both empty. `name`: what a box that
+    joins a pool goes by, or the id that it had; it comes back as the same member by it.
+    """
 
     box: Box = ""
     host: Annotated[str, Meta(max_length=255)] = ""
+    name: JoinName = ""
+
+
+class Leaving(Struct, frozen=True, kw_only=True):
+    """A member's last word. `why` it goes, as the box was told; `returned`: how many jobs went back to their places."""
+
+    why: Annotated[str, Meta(max_length=200)] = ""
+    returned: Annotated[int, Meta(ge=0, le=MAX_RETURNED)] = 0
 
 
 class JoinAnswer(Struct, frozen=True, kw_only=True):

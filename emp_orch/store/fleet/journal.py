@@ -30,6 +30,12 @@ async def write(r: Client, keys: Keys, mandate: Mandate, entries: list[tuple[str
         await fencing.write(r, keys, mandate, _APPEND, to=[keys.journal(mandate.fleet)], args=args)
 
 
+async def note(r: Client, keys: Keys, fleet: str, type_: str, data: dict[str, Any]) -> None:
+    """Append one entry, of who does not lead: something that happened, and no decision."""
+    fields = cast(Any, encode(type_, data))
+    await r.xadd(keys.journal(fleet), fields, maxlen=MAX_ENTRIES, approximate=True)
+
+
 async def recent(r: Client, keys: Keys, fleet: str, count: int) -> list[Event]:
     """The last `count` entries, oldest first."""
     entries = cast(list[tuple[str, dict[str, str]]], await r.xrevrange(keys.journal(fleet), count=count))

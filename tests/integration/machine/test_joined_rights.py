@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from emp_orch.api.app import build_context
-from emp_orch.api.handlers.join import renew_rights
+from emp_orch.api.joining.rights import renew_rights
 from emp_orch.control.plane.packing import keep_own, own_package
 from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.redis_users import user_of
