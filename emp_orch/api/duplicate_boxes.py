@@ -34,6 +34,11 @@ class Boxes:
             if len(self._last) > MOST:
                 del self._last[next(iter(self._last))]
 
+    def put_out(self, machine_id: str, asking: Asking) -> None:
+        """It was not let in after all."""
+        if machine_id in self._last and self._last[machine_id][0] == asking:
+            del self._last[machine_id]
+
     def other(self, machine_id: str, asking: Asking, now_s: float, within_s: float) -> str:
         """Another box that was let in less than `within_s` ago, in words; empty when there is none."""
         last, at_s = self._last.get(machine_id, (asking, now_s))

@@ -46,7 +46,11 @@ async def enter(ctx: Context, boxes: Boxes, entry: Entry) -> Member:
         let_in = boxes.other(member_id, asking, now_s, stale_after_s)
         refuse_second(member_id, asking, heard, let_in, stale_after_s, pool=entry.pool.name)
         boxes.let_in(member_id, asking, now_s)
-        entered = await (_renew(ctx, member, asking) if member else _admit(ctx, entry, member_id))
+        try:
+            entered = await (_renew(ctx, member, asking) if member else _admit(ctx, entry, member_id))
+        except BaseException:
+            boxes.put_out(member_id, asking)
+            raise
         if entered is not None:
             return entered
     raise Refused(429, f"{member_id} changes all the time", headers={"Retry-After": str(BUSY_S)})

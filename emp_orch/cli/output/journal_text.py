@@ -103,6 +103,12 @@ def _member(data: dict[str, Any]) -> str:
     return f"{said(data, 'machine_id')}: {said(data, 'reason')}"
 
 
+def _preempted(data: dict[str, Any]) -> str:
+    returned = number(data, "returned") or 0
+    jobs = "1 job went" if returned == 1 else f"{returned} jobs went"
+    return f"{said(data, 'why') or 'it was told to end'}; {jobs} back to where they were"
+
+
 def _any(data: dict[str, Any]) -> str:
     import msgspec
 
@@ -133,6 +139,7 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "pool_resized": ("pool resized", _resized),
     "member_asked": ("member asked for", _member),
     "member_removed": ("member removed", _member),
+    "preempted": ("preempted", _preempted),
     "jobs_lost": ("jobs lost", _hinted),
     "redis_evicted": ("Redis evicts", _hinted),
     "redis_replicas": ("Redis replicas", _hinted),

@@ -29,7 +29,7 @@ from support.stack.stack import MACHINE, Stack
 
 EXAMPLES = int(os.environ.get("EMP_FUZZ_API", "10"))
 SEED = int(os.environ.get("EMP_FUZZ_SEED", "0"))
-FLEET, BOX = "fuzzed", "box"
+FLEET, BOX, POOL = "fuzzed", "box", "fuzzpool"
 TOKEN = "sesame-of-who-works-here"
 ENV = {"NUM_GPUS": "1", "EMP_TOKEN": TOKEN}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -46,6 +46,7 @@ THERE: dict[str, list[str]] = {
     "/api/jobs/{id}/artifacts/{name} id": [DONE],
     "/api/jobs/{id}/retry id": [FAILED],
     "/api/machines/{id}/join id": [BOX],
+    "/api/pools/": [POOL],
     "program": [*PROGRAMS],
     "component": ["api", "reconcile"],
     "/api/jobs/": [DONE, FAILED, WAITING],
@@ -59,13 +60,15 @@ NOT_HELD = (
 )
 NOT_HELD_OF = {
     # Guessed tokens are counted there, so that 429 may be the answer to one (test_guessed_tokens).
-    "POST /api/machines/{id}/join": (checks.ignored_auth,),
+    **{label: (checks.ignored_auth,) for label, route in ROUTE.items() if route.opens is Opens.JOIN},
     # In a form a number is the file that holds its digits.
     "POST /api/assets": (checks.negative_data_rejection,),
 }
 # Only for a run that a worker of the box holds, or a machine that has gone; and an upgrade has a test of its own.
 NEVER_DONE = {
     "DELETE /api/machines/{id}",
+    # Only for a member's own token (integration/api/test_pool_joins).
+    "POST /api/pools/{name}/leave",
     *(label for label, route in ROUTE.items() if "/{run}/" in label or route.kind is Kind.WEBSOCKET),
 }
 
@@ -92,7 +95,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (api,) = [line for line in text.splitlines() if line.startswith("api:")]
     text = text.replace(api, api.replace("{", "{token: {env: EMP_TOKEN}, ", 1), 1)
     box = f"{BOX}: {{runtime: external, num_gpus: 0, services: [simulation]}}"
-    made.file.write_text(text.replace("machines:\n", f"machines:\n  {box}\n"))
+    pool = f"{POOL}: {{size: 0..100, num_gpus: 0, services: [simulation]}}"
+    made.file.write_text(text.replace("machines:\n", f"pools:\n  {pool}\nmachines:\n  {box}\n"))
     try:
         made.up(True, **ENV)
         _work(made)
@@ -184,7 +188,11 @@ def test_each_operation_answers_as_the_document_says(
 ) -> None:
     label, headers = case.operation.label, BEARER
     if ROUTE[label].opens in (Opens.MACHINE, Opens.JOIN):
-        headers = {"Authorization": f"Bearer {JoinTokens(fleet.layout).issue(FLEET, BOX, expires_s=None)}"}
+        tokens = JoinTokens(fleet.layout)
+        token = tokens.issue(FLEET, BOX, expires_s=None)
+        if "/pools/" in label:
+            token = tokens.pool_token(FLEET, POOL, expires_s=None)
+        headers = {"Authorization": f"Bearer {token}"}
     _of_what_is_there(case)
     _of_the_service(case)
     _of_old_jobs(case)

@@ -1,0 +1,258 @@
+"""Boxes that join a pool over HTTP: who gets in, as whom, and who does not. Real API, real Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from msgspec import structs
+
+from bench.joins.rush import rush
+from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool, PoolName
+from emp_orch.fleet.model.member_ids import id_of_name
+from emp_orch.fleet.model.observed import MachineReport, MachineStatus
+from emp_orch.fleet.model.runtimes import RuntimeKind
+from emp_orch.redis_users import user_of
+from emp_orch.runtimes.keys.join_tokens import JoinTokens
+from emp_orch.store.acl.users import granted
+from emp_orch.store.fleet import journal
+from emp_orch.store.fleet.pools.members import Members
+from emp_orch.store.redis.client import time_ms
+from emp_orch.store.reports.reports import machine_writer
+from support.fleet.pools import pool as pool_of
+from support.http.stack import FLEET, Producer, Stack, fleet_of
+
+RENDERS = PoolName("renders")
+A, B, C = ("a" * 32, "b" * 32, "c" * 32)
+
+
+class Lab:
+    """A fleet with a pool of five at most, and what its boxes say."""
+
+    def __init__(self, stack: Stack, producer: Producer, session: aiohttp.ClientSession) -> None:
+        self.producer, self.session = producer, session
+        self.tokens = JoinTokens(stack.layout)
+        self.token = self.tokens.pool_token(FLEET, RENDERS, expires_s=None)
+        self.members = Members(producer.redis, producer.keys, FLEET, lambda: producer.seal)
+
+    async def apply(self, most: int = 5) -> None:
+        fleet = fleet_of("here")
+        template = structs.replace(fleet.machines[0], id=MachineId(""), runtime=RuntimeKind.EXTERNAL)
+        made: Pool = pool_of("renders", most=most, template=template, provider="join")
+        await self.producer.apply(structs.replace(fleet, pools={RENDERS: made}))
+
+    async def ask(self, token: str, box: str = "", name: str = "", pool: str = RENDERS, to: str = "join") -> Any:
+        """The status, and the answer or the error."""
+        body = {"box": box, "host": "gpu-1", "name": name} if to == "join" else {"why": "SIGTERM", "returned": 2}
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self.session.post(f"/api/pools/{pool}/{to}", json=body, headers=headers) as said:
+            found = await said.json()
+            return said.status, found["data"] if said.status == 200 else found["error"]
+
+    async def joined(self, **asking: str) -> dict[str, Any]:
+        status, said = await self.ask(asking.pop("token", self.token), **asking)
+        assert status == 200, said
+        assert isinstance(said, dict)
+        return said
+
+    async def users(self) -> set[str]:
+        """The members that have a login at Redis."""
+        return set(await granted(self.producer.redis, self.producer.keys, FLEET) or ())
+
+    async def heard(self, member_id: str, box: str) -> None:
+        """The member reports, from `box`."""
+        report = MachineReport(
+            machine_id=MachineId(member_id),
+            status=MachineStatus.READY,
+            box=box,
+            host="gpu-1",
+            agent_version="1",
+            started_ms=await time_ms(self.producer.redis),
+            boot_id="boot-1",
+            generation=1,
+            config_hash="",
+            num_gpus=1,
+            programs={},
+        )
+        await machine_writer(self.producer.redis, self.producer.keys, member_id).write(report)
+
+
+@pytest.fixture
+async def lab(http_stack: Stack, producer: Producer, api: aiohttp.ClientSession) -> AsyncIterator[Lab]:
+    made = Lab(http_stack, producer, api)
+    await made.apply()
+    yield made
+
+
+async def test_two_boxes_with_one_token_are_two_members(lab: Lab) -> None:
+    first, second = await lab.joined(box=A), await lab.joined(box=B)
+    assert first["machine_id"] != second["machine_id"]
+    for said in (first, second):
+        member = await lab.members.get(said["machine_id"])
+        assert member is not None and member.state is MemberState.IN and member.joined_ms == member.born_ms > 0
+        assert said["machine_id"].startswith("renders-") and len(said["machine_id"]) == len("renders-7f3k")
+        assert said["config"]["machine"]["id"] == said["orders"]["machine"] == said["machine_id"]
+        assert user_of(FLEET, said["machine_id"]) in said["redis_url"].replace("%3A", ":")
+    assert len({(said["token"], said["redis_url"], said["orders"]["key"]) for said in (first, second)}) == 2
+    assert await lab.users() == {first["machine_id"], second["machine_id"]}
+
+
+async def test_who_comes_back_is_the_same_member(lab: Lab) -> None:
+    named, nameless = await lab.joined(box=A, name="pod-3"), await lab.joined(box=B)
+    assert named["machine_id"] == id_of_name(RENDERS, "pod-3")
+    again = [
+        await lab.joined(box=A, name="pod-3"),
+        await lab.joined(box=A, token=named["token"]),
+        await lab.joined(box=A, name=named["machine_id"]),
+        await lab.joined(box=B),
+        await lab.joined(box=B, token=nameless["token"]),
+        await lab.joined(box=B, name=nameless["machine_id"]),
+    ]
+    assert [said["machine_id"] for said in again] == [named["machine_id"]] * 3 + [nameless["machine_id"]] * 3
+    assert [said["token"] for said in again] == [named["token"]] * 3 + [nameless["token"]] * 3
+    assert (await lab.members.counts())[RENDERS] == 2
+    member = await lab.members.get(named["machine_id"])
+    assert member is not None and member.name == "pod-3"
+
+
+async def test_of_two_living_boxes_of_one_name_the_second_is_told_where_the_first_is(lab: Lab) -> None:
+    first = await lab.joined(box=A, name="pod-3")
+    status, said = await lab.ask(lab.token, box=B, name="pod-3")
+    assert status == 409 and "is joined by another box: gpu-1, let in 0 s ago; stop that one, or give each" in said
+    await lab.heard(first["machine_id"], A)
+    status, said = await lab.ask(lab.token, box=B, name="pod-3")
+    assert status == 409 and "boot boot-1" in said and "(--as)" in said
+    await lab.producer.silence(first["machine_id"], 60_000)
+
+
+async def test_a_pool_takes_no_more_than_it_may_have(lab: Lab) -> None:
+    few = lab.tokens.pool_token(FLEET, RENDERS, expires_s=None, most=2)
+    for name in ("one", "two"):
+        await lab.joined(token=few, box=A, name=name)
+    assert await lab.ask(few, box=C, name="three") == (
+        409,
+        "pool renders is full: 2 members at most, as this token has it (--max)",
+    )
+    await lab.joined(token=few, box=A, name="one")
+    for name in ("three", "four", "five"):
+        await lab.joined(box=A, name=name)
+    assert await lab.ask(lab.token, box=A, name="six") == (
+        409,
+        "pool renders is full: 5 members at most, as emp.yaml has it",
+    )
+    await lab.joined(box=A, name="five")
+    assert (await lab.members.counts())[RENDERS] == 5
+
+
+async def test_who_left_gives_its_place_to_who_comes(lab: Lab) -> None:
+    await lab.apply(most=1)
+    first = await lab.joined(box=A)
+    assert (await lab.ask(lab.token, box=B))[0] == 409
+    assert await lab.ask(first["token"], to="leave") == (200, {"machine_id": first["machine_id"]})
+    second = await lab.joined(box=B)
+    assert await lab.members.get(first["machine_id"]) is None
+    assert await lab.users() == {second["machine_id"]}
+
+
+async def test_who_leaves_is_told_of_and_may_come_back(lab: Lab) -> None:
+    said = await lab.joined(box=A)
+    for _ in range(2):
+        assert (await lab.ask(said["token"], to="leave"))[0] == 200
+    member = await lab.members.get(said["machine_id"])
+    assert member is not None and (member.state, member.why) == (MemberState.LEFT, "SIGTERM")
+    told = [e for e in await journal.recent(lab.producer.redis, lab.producer.keys, FLEET, 50) if e.type == "preempted"]
+    about = {"machine_id": said["machine_id"], "pool": "renders", "why": "SIGTERM", "returned": 2}
+    assert [{k: v for k, v in e.data.items() if k != "type"} for e in told] == [about]
+    assert "preempted" in [e.type for e in await lab.producer.events.recent(50)]
+    assert (await lab.joined(box=A))["machine_id"] == said["machine_id"]
+    member = await lab.members.get(said["machine_id"])
+    assert member is not None and (member.state, member.why) == (MemberState.IN, "")
+
+
+async def test_whom_emp_lets_go_was_not_preempted(lab: Lab) -> None:
+    said = await lab.joined(box=A)
+    member = await lab.members.get(said["machine_id"])
+    assert member is not None and await lab.members.change(member, leaving_ms=1, why="nothing waits")
+    assert (await lab.ask(said["token"], to="leave"))[0] == 200
+    assert [e.type for e in await journal.recent(lab.producer.redis, lab.producer.keys, FLEET, 50)] == []
+
+
+async def test_a_token_for_one_member_makes_it_and_no_other(lab: Lab) -> None:
+    token = lab.tokens.pool_token(FLEET, RENDERS, expires_s=None, member_id="renders-x1")
+    now = await time_ms(lab.producer.redis)
+    asked = Member(id=MachineId("renders-x1"), pool=RENDERS, state=MemberState.EXPECTED, born_ms=now - 5)
+    assert await lab.members.add(asked, most=5)
+    assert (await lab.joined(token=token, box=A, name="another"))["machine_id"] == "renders-x1"
+    member = await lab.members.get("renders-x1")
+    assert member is not None and (member.state, member.born_ms) == (MemberState.IN, now - 5) and member.joined_ms
+
+
+async def test_what_opens_nothing(lab: Lab) -> None:
+    machine = lab.tokens.issue(FLEET, "here", expires_s=None)
+    expired = lab.tokens.pool_token(FLEET, RENDERS, expires_s=int(time.time()) - 1)
+    foreign = lab.tokens.pool_token("another", RENDERS, expires_s=None)
+    beside = lab.tokens.pool_token(FLEET, "beside", expires_s=None)
+    forged = lab.token[:-2] + ("AA" if not lab.token.endswith("AA") else "BB")
+    for token in (machine, expired, foreign, beside, forged, "", "emp1.x.y"):
+        assert await lab.ask(token, box=A) == (403, "this token does not let anybody join this pool"), token
+        assert (await lab.ask(token, to="leave"))[0] == 403
+    assert (await lab.ask(lab.token, to="leave")) == (403, "this token is no member's of this pool")
+    assert (await lab.ask(beside, box=A, pool="beside")) == (404, "the fleet has no pool beside now")
+    assert (await lab.members.read()).members == ()
+
+
+async def test_a_revoked_token_lets_nobody_in_and_members_stay(lab: Lab) -> None:
+    said = await lab.joined(box=A)
+    lab.tokens.revoke_pool(RENDERS)
+    assert (await lab.ask(lab.token, box=B))[0] == 403
+    assert (await lab.joined(token=said["token"], box=A))["machine_id"] == said["machine_id"]
+
+
+async def test_a_forgotten_members_token_is_void_everywhere(lab: Lab) -> None:
+    said = await lab.joined(box=A)
+    bearer = {"Authorization": f"Bearer {said['token']}"}
+
+    async def status(path: str, method: str) -> int:
+        async with lab.session.request(method, path, headers=bearer) as answer:
+            return answer.status
+
+    digest = "0" * 64
+    assert (await status("/api/work", "POST"), await status(f"/packages/{digest}", "GET")) == (200, 404)
+    member = await lab.members.get(said["machine_id"])
+    assert member is not None and await lab.members.remove(member)
+    end = time.monotonic() + 20
+    while (await status("/api/work", "POST"), await status(f"/packages/{digest}", "GET")) != (403, 403):
+        assert time.monotonic() < end  # what was known of it is good for two seconds
+    status_, why = await lab.ask(said["token"], box=A)
+    assert (status_, why) == (403, f"{said['machine_id']} was forgotten: its token lets nobody join any more")
+    born_again = await lab.joined(box=A)
+    assert born_again["machine_id"] == said["machine_id"] and born_again["token"] != said["token"]
+    assert born_again["redis_url"] != said["redis_url"]
+    assert (await lab.ask(said["token"], box=A))[0] == 403
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 129, "ä", "-x", "a\nb"])
+async def test_a_name_that_is_none_is_refused(lab: Lab, name: str) -> None:
+    status, said = await lab.ask(lab.token, box=A, name=name)
+    assert status == 400 and "name" in said
+
+
+async def test_a_machine_of_emp_yaml_is_no_member(lab: Lab) -> None:
+    fleet = fleet_of("renders-1")
+    template = structs.replace(fleet.machines[0], id=MachineId(""), runtime=RuntimeKind.EXTERNAL)
+    await lab.producer.apply(structs.replace(fleet, pools={RENDERS: pool_of("renders", template=template)}))
+    status, said = await lab.ask(lab.token, box=A, name="renders-1")
+    assert (status, said) == (409, "renders-1 is a machine of emp.yaml; go by another name (--as)")
+
+
+async def test_many_at_once_get_in_while_strangers_guess(lab: Lab) -> None:
+    """A part of `python -m bench.joins`: 500 in 10 s."""
+    await lab.apply(most=300)
+    found = await rush(str(lab.session._base_url).rstrip("/"), RENDERS, lab.token, boxes=250, within_s=2.5)
+    assert found.members == found.statuses[200] == 250
+    assert found.guesses[429] > 10 * found.guesses[403]
+    assert (await lab.members.counts())[RENDERS] == 250
+    assert len(await lab.users()) == 250
