@@ -9,11 +9,11 @@ from emp_orch.store.fleet.pools.members import Members
 
 # As long a forgotten member's token may still be good.
 GOOD_S = 2.0
-MOST = 10_000
+MAX_KNOWN = 10_000
 
 
 class KnownMembers:
-    """What one process heard last of each; of those that it heard of longest ago it forgets, beyond MOST."""
+    """What one process heard last of each; of those that it heard of longest ago it forgets, beyond MAX_KNOWN."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
@@ -30,6 +30,6 @@ class KnownMembers:
         if member is None or member.pool != shown.pool:
             return False
         self._born[shown.member_id] = (member.born_ms, now_s)
-        if len(self._born) > MOST:
+        if len(self._born) > MAX_KNOWN:
             del self._born[next(iter(self._born))]
         return member.born_ms == shown.born_ms

@@ -13,14 +13,14 @@ _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 OF_NAME = 8
 SHORTEST = 4
 LONGEST = 16
-MAX_ID = 63
+MAX_MEMBER_ID = 63
 _REST = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 
 
 def id_of_name(pool: PoolName, name: str) -> MachineId:
     """Of the box that calls itself `name`: always the same. A name that is an id of the pool is that id."""
     head = f"{pool}-"
-    if name.startswith(head) and len(name) <= MAX_ID and _REST.fullmatch(name[len(head) :]):
+    if name.startswith(head) and len(name) <= MAX_MEMBER_ID and _REST.fullmatch(name[len(head) :]):
         return MachineId(name)
     return MachineId(f"{head}{_digest(pool, 'name', name)[:OF_NAME]}")
 

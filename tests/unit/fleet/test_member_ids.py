@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from emp_orch.fleet.model.fleet import PoolName
-from emp_orch.fleet.model.member_ids import MAX_ID, id_of_name, ids_of_box
+from emp_orch.fleet.model.member_ids import MAX_MEMBER_ID, id_of_name, ids_of_box
 
 RENDERS = PoolName("renders")
 
@@ -25,11 +25,11 @@ def test_a_name_that_is_an_id_of_the_pool_is_that_id(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["renders-", "renders-A", "renders--a", "render-1", f"renders-{'a' * MAX_ID}", "renders-a_"]
+    "name", ["renders-", "renders-A", "renders--a", "render-1", f"renders-{'a' * MAX_MEMBER_ID}", "renders-a_"]
 )
 def test_any_other_name_is_no_id(name: str) -> None:
     assert id_of_name(RENDERS, name) != name
-    assert len(id_of_name(RENDERS, name)) <= MAX_ID
+    assert len(id_of_name(RENDERS, name)) <= MAX_MEMBER_ID
 
 
 def test_a_folder_has_a_short_id_and_longer_ones_that_begin_with_it() -> None:
