@@ -36,10 +36,11 @@ from emp_orch.store.reports import reports
 log = logging.getLogger("reconcile")
 
 
-OnMembers = Callable[[Operation, Desired, Mandate], Awaitable[None]]
+# Whether a member was removed: then nothing of it is to be left.
+OnMembers = Callable[[Operation, Desired, Mandate], Awaitable[bool]]
 
 
-async def _nobody(operation: Operation, desired: Desired, mandate: Mandate) -> None:
+async def _nobody(operation: Operation, desired: Desired, mandate: Mandate) -> bool:
     raise EmpError(f"{operation.text}: nobody here can do that")
 
 
@@ -106,7 +107,9 @@ class Executor:
                 self._assure(mandate)
                 await reports.forget_worker(self._r, self._keys, str(operation.worker_id), seen_ms=operation.seen_ms)
             case Verb.CREATE_MEMBER | Verb.DRAIN_MEMBER | Verb.REMOVE_MEMBER:
-                await self._members(operation, desired, mandate)
+                if await self._members(operation, desired, mandate):
+                    await withdraw(self._r, self._keys, mandate.fleet, operation.machine_id)
+                    await self._forget(operation.machine_id, mandate)
             case _:
                 assert_never(operation.verb)
         return True

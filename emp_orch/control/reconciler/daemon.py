@@ -17,6 +17,8 @@ from emp_orch.control.leader.execute import Executor
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.plane.installed import Installed
 from emp_orch.control.plane.parts import Parts
+from emp_orch.control.pools.hands import Hands
+from emp_orch.control.pools.keeper import PoolKeeper
 from emp_orch.control.reconciler.loop import Loop
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
@@ -31,9 +33,11 @@ from emp_orch.layout import Layout
 from emp_orch.procident import recorded
 from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.runtimes.keys.logins import MachineLogins
+from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.runtimes.process.log_keeper import keep_logs
 from emp_orch.settings import Settings, held_secrets
 from emp_orch.store.artifacts.store import Artifacts
+from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.redis import client
 from emp_orch.store.redis.client import TRANSIENT, Client, address
 from emp_orch.store.redis.keys import Keys
@@ -104,7 +108,10 @@ def built(
         generation=lambda: backend.in_force,
         runs=lambda: all_instances(runtimes),
     )
-    executor = Executor(r, keys, layout, runtimes, election.assure)
+    pools = PoolKeeper(r, keys, layout, settings, group, wake)
+    members = Members(r, keys, settings.fleet, SigningKey(layout, settings.fleet).control)
+    hands = Hands(r, layout, settings, members, pools, election.assure, write)
+    executor = Executor(r, keys, layout, runtimes, election.assure, hands.run)
     operations = Operations(executor, group, write=write, wake=wake, before=keeper.assure)
     # In a container our own emp is the image's, which no upgrade of this host's changes.
     installed = Installed().look if settings.containers is None else None
@@ -118,6 +125,7 @@ def built(
         JobUpkeep(r, keys, Artifacts(settings.artifacts), group, write, partial(held_secrets, layout)),
         watch,
         KeyHandover(layout, settings.fleet, executor, group),
+        pools,
     )
     group.create_task(again.for_ever(keeper.keep, "keep logins", log), name="keep logins")
     reconciler = Reconciler(

@@ -15,6 +15,7 @@ from emp_orch.control.jobs.upkeep import JobUpkeep
 from emp_orch.control.leader.failures import Failures
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.limits import MAX_ERROR
+from emp_orch.control.pools.keeper import PoolKeeper
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
 from emp_orch.control.upkeep.key_handover import KeyHandover
@@ -64,6 +65,7 @@ class RedisBackend:
         jobs: JobUpkeep,
         watch: RedisWatch,
         key_handover: KeyHandover,
+        pools: PoolKeeper | None = None,
     ) -> None:
         self._r = r
         self._keys = keys
@@ -75,6 +77,7 @@ class RedisBackend:
         self._jobs = jobs
         self._watch = watch
         self._key_handover = key_handover
+        self._pools = pools
         self._events = Events(r, keys)
         self._signing = SigningKey(layout, fleet)
         self._once = requests.Once()
@@ -145,7 +148,13 @@ class RedisBackend:
                 raise
             return await self._observer.blind(await self._watch.look_for_damage())
         found = (*observed.damaged, *self._watch.damaged, *self._damaged.values())
-        return structs.replace(observed, damaged=found) if found else observed
+        return await self._with_pools(structs.replace(observed, damaged=found) if found else observed)
+
+    async def _with_pools(self, observed: Observed) -> Observed:
+        if self._pools is None or self._populated is None:
+            return observed
+        look = self._pools.look(self._populated.fleet, observed)
+        return await self._failures.tolerate(look, "pools", observed)
 
     async def requests(self) -> list[tuple[str, Request | None]]:
         asked = requests.pending(self._r, self._keys, self._fleet, self._signing.control(), self._once.fits)

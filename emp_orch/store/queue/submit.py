@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Any, cast
@@ -348,6 +348,14 @@ class Queue:
             except DAMAGED:
                 continue
         return found
+
+    async def waiting(self, lanes: Collection[str]) -> dict[str, int]:
+        """How many jobs wait in each of `lanes`."""
+        async with self._r.pipeline(transaction=False) as pipe:
+            for sig in lanes:
+                pipe.zcard(self._keys.lane(sig))
+            found = await pipe.execute()
+        return dict(zip(lanes, map(int, found), strict=True))
 
 
 # History and events keep this much of somebody's words.

@@ -1,0 +1,1 @@
+"""Pools with a real engine, and a leader of theirs."""
