@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "diff": ("apply.diff", "diff", "Show what differs from what was applied; changes nothing."),
     "history": ("inspect.history", "history", "The generations that were applied, and what each changed."),
     "rollback": ("apply.rollback", "rollback", "Go back to a generation: publish it again as a new one."),
-    "scale": ("apply.rollback", "scale", "Give a machine more or fewer GPU slots, in place."),
+    "scale": ("apply.rollback", "scale", "Give a machine more or fewer GPU slots, in place; hold a pool at a size."),
     "start": ("apply.start", "start", "Bring up what is in force, after `emp stop` or a reboot; publishes nothing."),
     "stop": ("apply.down", "down", "The same as `emp down`."),
     "down": ("apply.down", "down", "Stop this folder's fleet, and nothing else."),

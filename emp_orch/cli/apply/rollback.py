@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emp_orch.layout import Layout
 
 MAX_GPUS = 64  # as the schema says of num_gpus
+AUTO = "auto"
 
 # The options of both, as those of `emp apply`.
 _YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -77,26 +78,48 @@ async def _rollback(directory: Path, number: int | None, asked: Asked) -> None:
 
 @click.command()
 @click.argument("machine", shell_complete=machine_ids)
-@click.argument("slots", type=click.IntRange(0, MAX_GPUS))
+@click.argument("slots", metavar="SLOTS|N|auto")
+@click.option("--reason", default="", help="Why, of a pool's size; shown wherever it matters, with who said so.")
 @_YES
 @_TIMEOUT
 @_NO_WAIT
 @_JSON
 @click.pass_obj
-def scale(directory: Path, machine: str, slots: int, yes: bool, timeout: float, no_wait: bool, as_json: bool) -> None:
+def scale(
+    directory: Path, machine: str, slots: str, reason: str, yes: bool, timeout: float, no_wait: bool, as_json: bool
+) -> None:
     """Give MACHINE another number of GPU slots, in place: what runs on the slots that stay is not touched.
 
     MACHINE may also be the name of replicas: each of them gets SLOTS. emp.yaml is not changed, so the next `emp apply`
     goes back to what it says.
 
+    MACHINE may also be a pool: it is held at N members, whatever waits, until `emp scale POOL auto`. No generation is
+    published for that, and a member at work is left until its job ends.
+
     Exit: 0 done, 1 it did not work, 2 no such machine or slots it cannot have, 3 Redis out of reach, 4 not ready
     in time.
     """
+    from emp_orch.cli.commands.pool_size import is_pool, scale_pool
     from emp_orch.cli.output.names import lasting
+    from emp_orch.fleet.model.pools import MAX_SIZE
 
+    if is_pool(directory, machine):
+        scale_pool(
+            directory, machine, None if slots == AUTO else _number(slots, MAX_SIZE), reason=reason, as_json=as_json
+        )
+        return
+    count = _number(slots, MAX_GPUS)
     machine = lasting(directory, machine, what="scaling")
     asked = Asked(yes=yes, prune=False, allow_empty=False, timeout=timeout, no_wait=no_wait, as_json=as_json)
-    asyncio.run(_scale(directory, machine, slots, asked))
+    asyncio.run(_scale(directory, machine, count, asked))
+
+
+def _number(text: str, most: int) -> int:
+    """Raises BadParameter, as click does for its own."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+    if not 0 <= number <= most:
+        raise click.BadParameter(f"{text!r} is not a number from 0 to {most}", param_hint="'SLOTS'")
+    return number
 
 
 async def _scale(directory: Path, machine: str, slots: int, asked: Asked) -> None:

@@ -107,17 +107,18 @@ def _print_order(order: Override, **more: bool) -> None:
 
 
 def _resumed(done: Resumed, scope: str) -> str:
-    words = {"pause": "no longer paused", "drain": "no longer drained"}
+    words = {"pause": "no longer paused", "drain": "no longer drained", "scale": "no longer held at a size"}
     lines = [f"{scope} is {words.get(key.partition(':')[0], 'free of ' + key)}" for key in done.lifted]
     lines += ["the breaker is being closed: what failed so far counts no more"] if done.closes_breaker else []
     lines = lines or [f"nothing stood on {scope}"]
     for o in done.left[:SHOWN]:
-        lines.append(f"still {'paused' if o.kind == 'pause' else 'drained'}: {o.scope}: {o.words}")
+        lines.append(f"still {o.what}: {o.scope}: {o.words}")
     return "\n".join([*lines, *([f"… and {len(done.left) - SHOWN} more"] if len(done.left) > SHOWN else [])])
 
 
 @asynccontextmanager
-async def _orders(directory: Path) -> AsyncIterator[tuple[Orders, Settings, Client]]:
+async def orders_of(directory: Path) -> AsyncIterator[tuple[Orders, Settings, Client]]:
+    """The fleet's, and its Redis. Raises Unreachable."""
     from emp_orch import settings as settings_files
     from emp_orch.layout import Layout
     from emp_orch.runtimes.keys.signing import SigningKey
@@ -138,7 +139,7 @@ async def _pause(directory: Path, machine: str | None, program: str | None, reas
     from emp_orch.control.host.identity import person
     from emp_orch.store.fleet.orders import Scope
 
-    async with _orders(directory) as (orders, _, _):
+    async with orders_of(directory) as (orders, _, _):
         return await orders.pause(Scope(machine_id=machine, program=program), reason=reason, by=person())
 
 
@@ -146,7 +147,7 @@ async def _resume(directory: Path, machine: str | None, program: str | None) -> 
     from emp_orch.control.host.identity import person
     from emp_orch.store.fleet.orders import Scope
 
-    async with _orders(directory) as (orders, _, _):
+    async with orders_of(directory) as (orders, _, _):
         return await orders.resume(Scope(machine_id=machine, program=program), by=person())
 
 
@@ -157,7 +158,7 @@ async def _drain(directory: Path, machine: str, reason: str, within_s: float | N
     from emp_orch.store.redis.keys import Keys
 
     last = ""
-    async with _orders(directory) as (orders, settings, r):
+    async with orders_of(directory) as (orders, settings, r):
         order = await orders.drain(machine, reason=reason, by=person())
         machine = order.scope
         if within_s is None:

@@ -16,6 +16,7 @@ from emp_orch.control.leader.failures import Failures
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.pools.keeper import PoolKeeper
+from emp_orch.control.pools.told import pools_status
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
 from emp_orch.control.upkeep.key_handover import KeyHandover
@@ -210,7 +211,8 @@ class RedisBackend:
         await write_journal(self._r, self._keys, mandate, [*done.entries, *begun])
         if done.decision.run:
             await self._failures.tolerate(self._record(inputs, done, mandate), "the record of a round", None)
-        told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout, status.redis)
+        sizes = [(p.wanted, p.there, p.ready, p.leaving, p.engine) for p in status.pools.values()]
+        told = (status.generation, status.drift, status.overrides, status.breaker, status.rollout, status.redis, sizes)
         if told != self._told:
             self._told = told
             await self._events.append(
@@ -246,6 +248,7 @@ class RedisBackend:
             rollout=_rollout(inputs, done) if done.memory.rollout.pending else None,
             installed=inputs.observed.installed,
             redis=self._watch.status,
+            pools=pools_status(inputs, done),
         )
 
     def interval_s(self) -> float:

@@ -1,4 +1,6 @@
-"""What people order beside emp.yaml: pause, drain, resume. One way for API and CLI: checked, written, announced."""
+"""What people order beside emp.yaml: pause, drain, resume, a pool's size. One way for API and CLI: checked, written,
+announced.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from emp_orch.errors import UsageError
-from emp_orch.fleet.model.fleet import MachineId, ProgramName
+from emp_orch.fleet.model.fleet import MachineId, Pool, PoolName, ProgramName
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.names import UnknownName, names_of
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.generations import read_generation
-from emp_orch.store.fleet.overrides import lift_overrides, put_override, read_overrides
+from emp_orch.store.fleet.overrides import lift_override, lift_overrides, put_override, read_overrides
 from emp_orch.store.fleet.requests import Request, Verb, ask
 from emp_orch.store.fleet.status import BreakerStatus, read_status
 from emp_orch.store.redis.client import Client, time_ms
@@ -78,6 +80,37 @@ class Orders:
         await self._announce("machine_drained", drain)
         return drain
 
+    async def scale(self, pool: str, size: int | None, *, reason: str, by: str) -> Override | None:
+        """Hold `pool` at `size` members until another word; None: it follows its queue again. What stands, or stood."""
+        _check_text("reason", reason)
+        _check_text("by", by)
+        known = await self._pool(pool)
+        before = [o for o in await read_overrides(self._r, self._keys, self._fleet) if o.pool == known.name]
+        if size is None:
+            for order in before:
+                await lift_override(self._r, self._keys, self._fleet, order.key)
+            if before:
+                await self._announce("pool_scaled", before[0])
+            return before[0] if before else None
+        if not 0 <= size <= known.max_size:
+            raise UsageError(
+                f"pool {known.name} has at most {known.max_size} members, not {size}",
+                hint=f"raise its size in emp.yaml ({known.origin}), then `emp apply`",
+            )
+        order = Override(
+            kind=OverrideKind.SCALE, pool=known.name, size=size, reason=reason, by=by, at=await self._now()
+        )
+        await put_override(self._r, self._keys, self._fleet, order, self._seal)
+        await self._announce("pool_scaled", order)
+        return order
+
+    async def _pool(self, name: str) -> Pool:
+        generation = await read_generation(self._r, self._keys, self._fleet)
+        pools = generation.fleet.pools if generation is not None else {}
+        if PoolName(name) not in pools:
+            raise UnknownName(f"no pool {name}", hint=f"there are: {', '.join(pools) or 'none'}")
+        return pools[PoolName(name)]
+
     async def resume(self, scope: Scope, *, by: str) -> Resumed:
         """Lift what stands on `scope` itself; for the whole fleet an open breaker too."""
         _check_text("by", by)
@@ -104,17 +137,21 @@ class Orders:
         _check_text("reason", reason)
         _check_text("by", by)
         scope = await self._named(scope)
-        at = datetime.fromtimestamp(await time_ms(self._r) / 1000, UTC)
         override = Override(
             kind=kind,
             machine_id=MachineId(scope.machine_id) if scope.machine_id else None,
             program=ProgramName(scope.program) if scope.program else None,
             reason=reason,
             by=by,
-            at=at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            at=await self._now(),
         )
         await put_override(self._r, self._keys, self._fleet, override, self._seal)
         return override
+
+    async def _now(self) -> str:
+        """By Redis' clock, RFC 3339."""
+        at = datetime.fromtimestamp(await time_ms(self._r) / 1000, UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     async def _named(self, scope: Scope) -> Scope:
         """`scope` by the names that the generation in force has. Raises UnknownName for what it does not have."""

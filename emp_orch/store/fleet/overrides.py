@@ -1,4 +1,6 @@
-"""`fleet:{name}:overrides`: pauses and drains, a hash `kind:scope` → JSON, sealed by API and CLI for the leader."""
+"""`fleet:{name}:overrides`: pauses, drains and sizes of pools, a hash `kind:scope` → JSON, sealed by API and CLI for
+the leader.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +53,11 @@ async def put_override(r: Client, keys: Keys, fleet: str, override: Override, se
     """Let `override` stand, in the place of one of the same kind and scope."""
     sealed = seal.sealed(for_override(fleet), msgspec.json.encode(override))
     await r.hset(keys.overrides(fleet), override.key, sealed.decode())
+
+
+async def lift_override(r: Client, keys: Keys, fleet: str, key: str) -> None:
+    """Take back the one with this key."""
+    await r.hdel(keys.overrides(fleet), key)
 
 
 async def lift_overrides(r: Client, keys: Keys, fleet: str, *, scope: str, seal: Seal | None = None) -> list[str]:

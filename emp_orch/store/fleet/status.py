@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.errors import Damaged
+from emp_orch.fleet.model.fleet import PoolName
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.model.package import Build
 from emp_orch.fleet.policy.item import Item
@@ -40,6 +41,30 @@ class RolloutStatus(Struct, frozen=True, kw_only=True):
     done: int = 0
     broken: tuple[str, ...] = ()
     halted: bool = False
+
+
+class PoolStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pool as the leader saw it. Of `least` to `most` members `wanted` are to be there, `there` are, or were asked
+    for; of these `expected` have not joined yet, and `ready` take jobs; `leaving` are on their way out. `why` it is
+    that size, `coming` what it will be before long. `waiting` jobs that it could run, `running` those on it.
+    `engine`: what that said last where something is wrong. `order`: the size that a person ordered, and why; empty
+    where none did.
+    """
+
+    provider: str
+    least: int
+    most: int
+    wanted: int
+    there: int
+    expected: int = 0
+    ready: int = 0
+    leaving: int = 0
+    why: str = ""
+    coming: str = ""
+    waiting: int = 0
+    running: int = 0
+    engine: str = ""
+    order: str = ""
 
 
 class RedisStatus(Struct, frozen=True, kw_only=True):
@@ -97,7 +122,7 @@ def evicting(policy: str, evicted: int) -> str:
 
 class FleetStatus(Struct, frozen=True, kw_only=True):
     """`at_ms` is Redis TIME of the tick: a status older than a few intervals means no reconciler runs. `paused` is why
-    the whole fleet is; `overrides` are all pauses and drains. `installed`: the emp on the disk
+    the whole fleet is; `overrides` are all pauses, drains and sizes of pools. `installed`: the emp on the disk
     of the reconciler's host.
     """
 
@@ -115,6 +140,7 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
     rollout: RolloutStatus | None = None
     installed: Build | None = None
     redis: RedisStatus = RedisStatus()
+    pools: dict[PoolName, PoolStatus] = {}
 
     @property
     def in_sync(self) -> bool:

@@ -46,6 +46,8 @@ async def test_jobs_in_it_grows_all_done_it_shrinks_to_nothing(tmp_path: Path, r
         await empty(leader)
         done = await leader.round()
         assert (done.pools[RENDERS].wanted, done.pools[RENDERS].ready) == (3, 3)
+        status = leader.status[RENDERS]
+        assert (status.waiting, status.running, status.engine, status.order) == (0, 3, "", "")
         assert not drift_of(done, Kind.POOL_SHORT)
 
         first, *others = members
@@ -90,6 +92,8 @@ async def test_what_an_engine_refuses_is_told_in_its_words_and_leaves_no_member(
         (item,) = [i for i in done.items if i.drift.kind is Kind.POOL_SHORT]
         assert item.failed == "no node has a free gpu (…)"
         assert item.held == "backoff after 1 attempt"
+        status = leader.status[RENDERS]
+        assert (status.wanted, status.there, status.engine) == (1, 0, "no node has a free gpu (…)")
         leader.engine.refuses = ""
         await leader.until(lambda _: len(leader.engine.boxes_of) == 1)
 

@@ -13,13 +13,14 @@ from emp_orch.control.leader.execute import Executor
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.pools.hands import Hands
 from emp_orch.control.pools.keeper import PoolKeeper
+from emp_orch.control.pools.told import pools_status
 from emp_orch.control.reconciler.desired import DesiredState
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.incremental import Attention
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool
+from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool, PoolName
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import WorkerStatus
 from emp_orch.fleet.model.overrides import Override
@@ -31,6 +32,7 @@ from emp_orch.settings import Listen, Settings
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.fleet.pools.members import Members, populated
+from emp_orch.store.fleet.status import PoolStatus
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import machine_writer, worker_writer
@@ -73,6 +75,8 @@ class Leader:
         self._desired = DesiredState()
         self._memory = Memory()
         self.desired: Desired | None = None
+        self.layout = layout
+        self.status: dict[PoolName, PoolStatus] = {}
 
     async def _write(self, entries: list[Entry]) -> None:
         self.journal += entries
@@ -86,7 +90,9 @@ class Leader:
         desired = self.desired = self._desired.of(generation, overrides)
         observed = await self._observer.follow(desired, Attention())
         observed = await self._keeper.look(generation.fleet, observed)
-        done = decide(Inputs(desired=desired, observed=observed, memory=self._memory, overrides=overrides))
+        inputs = Inputs(desired=desired, observed=observed, memory=self._memory, overrides=overrides)
+        done = decide(inputs)
+        self.status = pools_status(inputs, done)
         self._memory = done.memory
         self.journal += done.entries
         for operation in done.decision.run:
