@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from emp_orch.fleet.model.pools import JOIN
+from emp_orch.options import provider_swarm
 from emp_orch.options.base import CannotLoad, WrongOption
 
 GROUP = "emp.provider_options"
@@ -20,12 +21,20 @@ def _join(options: Mapping[str, Any]) -> None:
 
 
 WHAT_OF = "provider_options of the {} provider"
-_BUILTIN: dict[str, Callable[[Mapping[str, Any]], object]] = {JOIN: _join}
+_BUILTIN: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    JOIN: _join,
+    provider_swarm.SWARM: provider_swarm.options_of,
+}
 
 
 def names() -> tuple[str, ...]:
     """The providers that come with emp."""
     return tuple(_BUILTIN)
+
+
+def host_of(kind: str, options: Mapping[str, Any]) -> str:
+    """The Docker host that the provider asks, of options that were checked; empty for one that asks none."""
+    return provider_swarm.options_of(options).host if kind == provider_swarm.SWARM else ""
 
 
 def check(kind: str, options: Mapping[str, Any]) -> None:

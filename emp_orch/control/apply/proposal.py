@@ -24,6 +24,7 @@ from emp_orch.fleet.model.hosts import LOCAL, host_of, is_here
 from emp_orch.host import ownership, plainfile
 from emp_orch.images import CONTROL_IMAGE
 from emp_orch.layout import Layout
+from emp_orch.options import providers
 from emp_orch.runtimes.compose.connection import local_host
 from emp_orch.settings import ControlContainers, EngineAddress, InputLimits, Listen, Settings, Token
 from emp_orch.store.artifacts.store import Artifacts
@@ -82,6 +83,7 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
     ownership.refuse_copies(layout.root)
     known = settings_files.known(layout)
     hosts = _hosts(fleet, layout, known)
+    engines = _with_managers(hosts, fleet, layout)
     redis = redis_addresses(fleet, hosts, known, kept_password(layout))
     return Settings(
         fleet=fleet.name,
@@ -91,7 +93,7 @@ def _settings(fleet: Fleet, layout: Layout, secrets: Mapping[str, str]) -> Setti
         redis_listen=redis.listen,
         door=api_addresses(fleet, hosts, known, redis.listen),
         api_machine_url=fleet.api.machine_url.rstrip("/"),
-        hosts=hosts,
+        hosts=engines,
         embedded=fleet.redis.url == EMBEDDED,
         redis_port=fleet.redis.port,
         prefix=fleet.redis.prefix,
@@ -137,14 +139,27 @@ def _hosts(fleet: Fleet, layout: Layout, known: Settings | None) -> tuple[Engine
     named = {host_of(m) for m in fleet.machines if m.traits.in_container}
     found = []
     for name in sorted(named | (left & before.keys())):
-        spec = fleet.hosts.get(name)
-        if spec is None:
-            found.append(before[name] if name in before and name not in named else local_host())
-            continue
-        tls = {} if spec.tls is None else {"ca": spec.tls.ca, "cert": spec.tls.cert, "key": spec.tls.key}
-        files = {k: str(layout.root / path) for k, path in tls.items() if path}
-        found.append(EngineAddress(name=name, url=spec.docker, here=is_here(spec), **files))
+        if name not in fleet.hosts and name in before and name not in named:
+            found.append(before[name])
+        else:
+            found.append(_address(name, fleet, layout))
     return tuple(found)
+
+
+def _with_managers(hosts: tuple[EngineAddress, ...], fleet: Fleet, layout: Layout) -> tuple[EngineAddress, ...]:
+    """`hosts`, and those by which the providers of pools reach their engines."""
+    known = {host.name for host in hosts}
+    asked = {providers.host_of(pool.provider, pool.options) for pool in fleet.pools.values()}
+    return (*hosts, *(_address(name, fleet, layout) for name in sorted(asked - known - {""})))
+
+
+def _address(name: str, fleet: Fleet, layout: Layout) -> EngineAddress:
+    spec = fleet.hosts.get(name)
+    if spec is None:
+        return local_host()
+    tls = {} if spec.tls is None else {"ca": spec.tls.ca, "cert": spec.tls.cert, "key": spec.tls.key}
+    files = {k: str(layout.root / path) for k, path in tls.items() if path}
+    return EngineAddress(name=name, url=spec.docker, here=is_here(spec), **files)
 
 
 def _listen(endpoint: Endpoint, secrets: Mapping[str, str]) -> Listen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emp_orch.fleet.model.fleet import Pool
+from emp_orch.fleet.model.hosts import LOCAL
 from emp_orch.fleet.model.pools import MAX_SIZE
 from emp_orch.manifest.build import Built
 from emp_orch.manifest.show import found
@@ -21,7 +22,8 @@ def check(built: Built, source: Source, report: Report) -> None:
         if taken is not None:
             message = f"machine {taken.id} has a name that its members could have"
             report.add(path, source.key_mark(path), message, "choose another name for one of them")
-        _options(pool, (*path, "provider_options"), source, report)
+        if _options(pool, (*path, "provider_options"), source, report):
+            _host(built, pool, (*path, "provider_options", "host"), source, report)
 
 
 def _size(pool: Pool, path: Path, source: Source, report: Report) -> None:
@@ -34,17 +36,29 @@ def _size(pool: Pool, path: Path, source: Source, report: Report) -> None:
         report.add(at, source.value_mark(at), f"expected {MAX_SIZE} boxes at most, found {shown}")
 
 
-def _options(pool: Pool, at: Path, source: Source, report: Report) -> None:
-    """By the provider's own rules; the line is that of the option, or of what lacks one."""
+def _host(built: Built, pool: Pool, at: Path, source: Source, report: Report) -> None:
+    """The Docker host that a provider asks is one of `hosts:`."""
+    name = providers.host_of(pool.provider, pool.options)
+    if name and name != LOCAL and name not in built.fleet.hosts:
+        shown = found(source, at, name)
+        report.add(
+            at, source.value_mark(at), f"expected the name of one of hosts, found {shown}", "name it in `hosts:`"
+        )
+
+
+def _options(pool: Pool, at: Path, source: Source, report: Report) -> bool:
+    """Whether they are right by the provider's own rules; the line is that of the option, or of what lacks one."""
     try:
         providers.check(pool.provider, pool.options)
+        return True
     except WrongOption as e:
         there: Path = (*at, *filter(None, e.name.split(".")))
         if source.node(there) is not None:
             value = "" if e.found is None else f", found {found(source, there, e.found)}"
             report.add(there, source.key_mark(there), f"{e.what}{value}", e.hint)
-            return
+            return False
         above = there
         while source.node(above) is None:
             above = above[:-1]
         report.add(above, source.key_mark(above), f"provider {pool.provider}: {e.name} {e.what}", e.hint)
+        return False

@@ -16,7 +16,9 @@ from emp_orch.runtimes.providers.base import Make, Making, Provider, ProviderErr
 GROUP = "emp.providers"
 
 # As with connectors: not in pyproject.toml, since a source tree on the path has them too.
-_BUILTIN: dict[str, str] = {}
+_BUILTIN: dict[str, str] = {
+    "swarm": "emp_orch.runtimes.providers.swarm.provider:SwarmProvider",
+}
 BUILTIN = EntryPoints(EntryPoint(name, value, GROUP) for name, value in _BUILTIN.items())
 
 _METHODS = ("boxes", "create", "remove", "watch", "aclose")

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -57,6 +57,8 @@ class Engine:
 
     # What its processes are started with, to be elsewhere.
     inside: tuple[str, ...] = ()
+    # What its configuration file says.
+    config: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="empdk-", dir="/var/tmp"))  # a socket's path must be short
@@ -121,7 +123,7 @@ class Engine:
         ]
         argv += ["--pidfile", f"{self.folder}/pid", *self._listening(), "--bridge", self.bridge]
         argv += ["--default-address-pool", f"base={self._pool},size=27", "--config-file", f"{self.folder}/none.json"]
-        (self.folder / "none.json").write_text("{}")
+        (self.folder / "none.json").write_text(json.dumps(self.config))
         # Two that begin at once would both make the same chains of the firewall, and one would fail.
         with alone("dockerd"):
             self._process = self._run_on(argv)

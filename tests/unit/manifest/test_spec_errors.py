@@ -1454,6 +1454,19 @@ CASES = [
             "emp.yaml:3:14: redis.url: the value of ${RAW} is not UTF-8 text",
         ],
     ),
+    Case(
+        "pool_of_a_swarm",
+        doc("  a: {scale: per_gpu, command: x}\n", "  m: {services: [a], num_gpus: 1}\n")
+        + "pools:\n"
+        + "  p: {services: [a], size: 2, provider: swarm, provider_options: {host: gpus}}\n"
+        + "  q: {services: [a], size: 2, provider: swarm, provider_options: {constraint: x}}\n",
+        [
+            'emp.yaml:8:73: pools.p.provider_options.host: expected the name of one of hosts, found "gpus"',
+            "    name it in `hosts:`",
+            "emp.yaml:9:67: pools.q.provider_options.constraint: is unknown",
+            "    did you mean constraints?",
+        ],
+    ),
 ]
 
 
