@@ -67,6 +67,8 @@ async def _whose(ctx: Context, entry: Entry) -> tuple[MachineId, Member | None]:
     for member_id in _ids(pool, opened, asking):
         _refuse_named(entry.generation, member_id)
         member = await ctx.members.get(member_id)
+        if member is None and opened.member_id:  # its box was started for one that is no member any more
+            raise Refused(403, f"{member_id} was forgotten: its token lets nobody join any more")
         if member is not None and member.pool != pool.name:
             raise Refused(409, f"{member_id} is a member of pool {member.pool}; go by another name (--as)")
         # Of a box without a name only the folder tells whether it is that one.

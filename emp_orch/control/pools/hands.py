@@ -12,7 +12,8 @@ from emp_orch.control.pools.keeper import PoolKeeper
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool
+from emp_orch.fleet.model.fleet import Member, MemberState, Pool
+from emp_orch.fleet.model.member_ids import id_of_chance
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
@@ -26,8 +27,7 @@ log = logging.getLogger("reconcile")
 
 # What an engine may take to accept a word; a provider ends by itself before.
 ACCEPTED_S = 90.0
-MEMBER_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
-MEMBER_CHARS = 8
+ID_BYTES = 8
 
 Write = Callable[[list[Entry]], Awaitable[None]]
 
@@ -88,9 +88,8 @@ class Hands:
     async def _ask(self, pool: Pool, provider: Provider, operation: Operation, mandate: Mandate) -> None:
         """One box. The member is written down first: what an engine may have started is never nobody's."""
         now_ms = await time_ms(self._r)
-        letters = "".join(secrets.choice(MEMBER_LETTERS) for _ in range(MEMBER_CHARS))
         member = Member(
-            id=MachineId(f"{pool.name}-{letters}"),
+            id=id_of_chance(pool.name, secrets.token_bytes(ID_BYTES)),
             pool=pool.name,
             state=MemberState.EXPECTED,
             born_ms=now_ms,

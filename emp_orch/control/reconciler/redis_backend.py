@@ -16,6 +16,7 @@ from emp_orch.control.leader.failures import Failures
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.pools.keeper import PoolKeeper
+from emp_orch.control.pools.retired import RetiredPools
 from emp_orch.control.pools.told import pools_status
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
@@ -84,6 +85,7 @@ class RedisBackend:
         self._once = requests.Once()
         self._current: Generation | None = None
         self._members = Members(r, keys, fleet, self._signing.control)
+        self._retired = RetiredPools(r, keys)
         self._seen: Seen | None = None
         self._populated: Generation | None = None
         self._remembered: Memory | None = None
@@ -101,12 +103,13 @@ class RedisBackend:
         """The same again as long as neither it nor a member of its pools is another."""
         before, seen = self._current, self._seen
         found = await self._read_generation()
-        if found is not None and found.fleet.pools:
-            self._seen = await self._members.read(seen)
-            if self._seen is not seen or found is not before or self._populated is None:
-                self._populated = populated(found, self._seen)
-        else:
-            self._populated = found
+        if found is None:
+            self._populated = None
+            return None
+        self._seen = await self._members.read(seen)
+        if self._seen is not seen or found is not before or self._populated is None:
+            whole = await self._retired.added(found, self._seen, self._signing.control())
+            self._populated = populated(whole, self._seen)
         return self._populated
 
     async def _read_generation(self) -> Generation | None:

@@ -32,6 +32,15 @@ def ids_of_box(pool: PoolName, box: str) -> Iterator[MachineId]:
         yield MachineId(f"{pool}-{digest[:length]}")
 
 
+def id_of_chance(pool: PoolName, chance: bytes) -> MachineId:
+    """Of a member that is asked for: one letter for each byte, which are random."""
+    return MachineId(f"{pool}-{_letters(chance)}")
+
+
 def _digest(pool: str, kind: str, text: str) -> str:
     raw = hashlib.sha256(f"{pool}\n{kind}\n{text}".encode()).digest()
+    return _letters(raw)
+
+
+def _letters(raw: bytes) -> str:
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in raw)

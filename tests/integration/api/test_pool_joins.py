@@ -188,6 +188,8 @@ async def test_a_token_for_one_member_makes_it_and_no_other(lab: Lab) -> None:
     assert (await lab.joined(token=token, box=A, name="another"))["machine_id"] == "renders-x1"
     member = await lab.members.get("renders-x1")
     assert member is not None and (member.state, member.born_ms) == (MemberState.IN, now - 5) and member.joined_ms
+    assert await lab.members.remove(member)
+    assert (await lab.ask(token, box=A))[0] == 403  # a box that its engine starts again is nobody's
 
 
 async def test_what_opens_nothing(lab: Lab) -> None:

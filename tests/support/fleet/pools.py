@@ -88,9 +88,10 @@ def pools_look(
     say instead; `unread`: of the queue, nothing.
     """
     busy, silent = set(busy), set(silent)
-    here = [m for m in desired.machines.values() if desired.members[m.id].joined_ms and m.id not in silent]
+    of_pools = [m for m in desired.machines.values() if m.id in desired.members]
+    here = [m for m in of_pools if desired.members[m.id].joined_ms and m.id not in silent]
     machines: dict[MachineId, SeenMachine] = {m.id: report(m, seen_ms=now_ms) for m in here}
-    old = [m for m in desired.machines.values() if m.id in silent]
+    old = [m for m in of_pools if m.id in silent]
     machines |= {m.id: report(m, seen_ms=now_ms - silent_ms) for m in old}
     workers: dict[WorkerId, SeenWorker] = {}
     for m in (*here, *old):
