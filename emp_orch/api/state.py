@@ -155,8 +155,8 @@ class StateReader:
     async def _generation(self) -> Generation | None:
         """The one in force, with the members of its pools."""
         generation = await read_generation(self._r, self._keys, self.fleet)
-        if generation is None or not generation.fleet.pools:
-            return generation
+        if generation is None:
+            return None
         return populated(generation, await Members(self._r, self._keys, self.fleet, self._seal).read())
 
     async def status_text(self) -> bytes | str | None:

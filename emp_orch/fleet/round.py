@@ -10,6 +10,7 @@ from collections.abc import Callable
 from msgspec import Struct, structs
 
 from emp_orch.fleet.drift.kinds import BEHIND, UNHEARD, Desired, Drift, Kind, grace_ms
+from emp_orch.fleet.drift.members import awaited, patience_ms
 from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.journal import entries as journal
 from emp_orch.fleet.journal.entries import Entry
@@ -83,7 +84,7 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
         tuple(
             d
             for d in found
-            if now_ms - onsets[d.key].since_ms >= grace_ms(d.kind, desired.limits) and not _between(d, memory, now_ms)
+            if now_ms - onsets[d.key].since_ms >= _grace_ms(d, inputs) and not _between(d, memory, now_ms)
         ),
     )
     escalated = budget.escalate(planned, desired, inputs.observed, memory)
@@ -123,6 +124,12 @@ def decide(inputs: Inputs, drifts: tuple[Drift, ...] | None = None) -> Round:
     )
 
 
+def _grace_ms(drift: Drift, inputs: Inputs) -> int:
+    """How long it must have stood before anything is done about it."""
+    patience = patience_ms(drift, inputs.desired, inputs.observed)
+    return max(grace_ms(drift.kind, inputs.desired.limits), patience)
+
+
 def _between(drift: Drift, memory: Memory, now_ms: int) -> bool:
     """Whether a program is seen stopped in the midst of a restart of ours: its report comes a moment after that."""
     if drift.kind is not Kind.PROGRAM_STOPPED or now_ms - memory.onsets[drift.key].since_ms >= REPORT_LAG_MS:
@@ -137,8 +144,10 @@ def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory, going_on: 
         memory = forgiven(memory, _subject(operation))
     if inputs.closes_breaker:
         memory = structs.replace(memory, breaker=breaker.reset(now_ms))
-    drifting = {d.machine_id for d in drifts}
-    unproven = set(desired.machines if memory.unproven is None else memory.unproven)
+    # Who is just coming was in order in no life that counts, whatever a former one of its id was.
+    coming = awaited(desired, drifts) | {d.machine_id for d in drifts if _comes(d, desired)}
+    drifting = {d.machine_id for d in drifts} | coming
+    unproven = coming | set(desired.machines if memory.unproven is None else memory.unproven)
     known = memory.rollout.generation
     if known != desired.generation:
         changed = {d.machine_id for d in drifts if d.kind in BEHIND}
@@ -148,6 +157,11 @@ def _noted(inputs: Inputs, drifts: tuple[Drift, ...], memory: Memory, going_on: 
     memory = structs.replace(memory, unproven=frozenset(i for i in unproven if i in drifting and i in desired.machines))
     memory = structs.replace(memory, rollout=going_on)
     return structs.replace(memory, breaker=breaker.step(drifts, desired, memory, now_ms))
+
+
+def _comes(drift: Drift, desired: Desired) -> bool:
+    """Whether a member of a pool is at its start."""
+    return drift.machine_id in desired.members and drift.kind in (Kind.MACHINE_BOOTING, Kind.MACHINE_STARTING)
 
 
 def _subject(operation: Operation) -> Callable[[str], bool]:

@@ -51,7 +51,11 @@ MUTANTS = (
     _one("pauses are not asked", "pause", "fleet.policy.policies", "    _paused,\n", ""),
     _one("the breaker is not asked", "breaker", "fleet.policy.policies", "    _broken_circuit,\n", ""),
     _one(
-        "the breaker never opens", "breaker", "fleet.policy.breaker", "if len(lately) < threshold(desired):", "if True:"
+        "the breaker never opens",
+        "breaker",
+        "fleet.policy.breaker",
+        "if len(lately) < threshold(desired, count):",
+        "if True:",
     ),
     _one("quarantine is not asked", "quarantine", "fleet.policy.policies", "    _quarantined,\n", ""),
     _one(

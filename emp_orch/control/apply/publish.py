@@ -236,6 +236,7 @@ _MAY_STAY = (Kind.MACHINE_SURPLUS, Kind.MACHINE_FOREIGN)
 # Only a person can mend these, and not by waiting.
 _NOT_OURS = (
     *(Kind.GPU_MISSING, Kind.GPU_LOST, Kind.MACHINE_CONFLICT, Kind.MACHINE_AWAY, Kind.DISK_FULL),
+    Kind.MEMBER_SILENT,  # its box comes back, or it is forgotten
     Kind.SERVICE_SHARED_FOLDERS,  # what a job gets is its own all the same
     Kind.SERVICE_OCCUPIED,  # jobs wait, as behind each other
     *(Kind.EMP_OUTDATED, Kind.IMAGE_MOVED),  # changed again, meanwhile

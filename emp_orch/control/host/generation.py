@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import config_hash, desired_machines
+from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import Fleet
 from emp_orch.fleet.model.limits import limits_of
@@ -36,21 +36,25 @@ def digest(fleet: Fleet) -> str:
     return hashlib.sha256(msgspec.json.encode(unplaced, order="sorted")).hexdigest()[:16]
 
 
-def as_desired(generation: Generation, *, redis: str = "") -> Desired:
-    """The generation as the pure part compares it. `redis`: where machines of this host find it, `host:port/db`."""
-    reconcile = generation.fleet.reconcile
-    empty = not generation.fleet.machines
-    machines = desired_machines(generation.fleet)
+def as_desired(generation: Generation, *, redis: str = "", like: Desired | None = None) -> Desired:
+    """The generation as the pure part compares it. `redis`: where machines of this host find it, `host:port/db`.
+    `like`: the same generation with other members; what it has of a machine is not worked out anew.
+    """
+    fleet, reconcile = generation.fleet, generation.fleet.reconcile
+    empty = not (fleet.machines or fleet.pools)
+    known, hashes = (like.machines, like.digests) if like is not None else ({}, {})
+    machines = {m.id: known.get(m.id) or desired_machine(fleet, m) for m in fleet.machines}
     return Desired(
         generation=generation.number,
         machines=machines,
-        digests={i: config_hash(m) for i, m in machines.items()},
+        digests={i: hashes.get(i) or config_hash(m) for i, m in machines.items()},
         limits=limits_of(reconcile),
         package=generation.package,
         emp=generation.emp,
         redis=redis,
-        pools=generation.fleet.pools,
-        members={m.id: m for m in generation.fleet.members},
+        pools=fleet.pools,
+        members={m.id: m for m in fleet.members if m.pool in fleet.pools},
+        former={m.id: m for m in fleet.members if m.pool not in fleet.pools},
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,
         # Pruning never empties a fleet by mistake.

@@ -10,6 +10,7 @@ from typing import assert_never
 
 import msgspec
 
+from emp_orch.control.leader.forget_member import forget_member
 from emp_orch.errors import EmpError
 from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
@@ -29,6 +30,7 @@ from emp_orch.store.fleet import commands, configs
 from emp_orch.store.fleet.commands import CommandVerb
 from emp_orch.store.fleet.configs import MachineConfig
 from emp_orch.store.fleet.leader import Mandate
+from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports import reports
@@ -110,6 +112,11 @@ class Executor:
                 if await self._members(operation, desired, mandate):
                     await withdraw(self._r, self._keys, mandate.fleet, operation.machine_id)
                     await self._forget(operation.machine_id, mandate)
+            case Verb.FORGET_MEMBER:
+                members = Members(self._r, self._keys, mandate.fleet, self._key_of(mandate.fleet).control)
+                self._assure(mandate)
+                await forget_member(self._r, self._keys, members, operation, desired, mandate)
+                self._turns.pop(operation.machine_id, None)
             case _:
                 assert_never(operation.verb)
         return True

@@ -88,6 +88,7 @@ class RedisBackend:
         self._retired = RetiredPools(r, keys)
         self._seen: Seen | None = None
         self._populated: Generation | None = None
+        self._told_of_members = ""
         self._remembered: Memory | None = None
         self._told: tuple[object, ...] = ()
         self._failures = Failures()
@@ -106,11 +107,27 @@ class RedisBackend:
         if found is None:
             self._populated = None
             return None
-        self._seen = await self._members.read(seen)
+        self._seen = await self._read_members()
         if self._seen is not seen or found is not before or self._populated is None:
             whole = await self._retired.added(found, self._seen, self._signing.control())
             self._populated = populated(whole, self._seen)
         return self._populated
+
+    async def _read_members(self) -> Seen:
+        """Those known before, where they cannot be read: nobody is less a member for what somebody wrote into Redis."""
+        key = self._keys.members(self._fleet)
+        try:
+            seen = await self._members.read(self._seen)
+        except KeyDamaged as e:
+            seen, found = self._seen or Seen(mark=""), e.words[:MAX_ERROR]
+        else:
+            found = f"{len(seen.ill)} that nobody of this fleet wrote: {', '.join(seen.ill[:3])}" if seen.ill else ""
+        if found:
+            if found != self._told_of_members:
+                log.warning("%s: %s", key, found)
+            self._damaged |= {key: DamagedKey(key=key, expected="members of the fleet's pools", found=found)}
+        self._told_of_members = found
+        return seen
 
     async def _read_generation(self) -> Generation | None:
         """As emp.yaml has it. Read again only when the number is another: a large one costs tens of ms."""

@@ -41,7 +41,9 @@ def as_operation(request: Request | None, desired: Desired, observed: Observed) 
 
 
 def _forget(machine_id: MachineId, cause: str, desired: Desired, observed: Observed) -> Operation:
-    """Only what is neither wanted nor alive may be forgotten."""
+    """Only what is neither wanted nor alive may be forgotten; a member of a pool at any time: its box may join anew."""
+    if machine_id in desired.members:
+        return Operation(verb=Verb.FORGET_MEMBER, machine_id=machine_id, cause=cause, origin="")
     if machine_id in desired.machines:
         raise EmpError(f"{machine_id} is in emp.yaml: it would only be started again; remove it there and apply")
     seen = observed.machines.get(machine_id)

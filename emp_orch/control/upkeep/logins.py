@@ -14,6 +14,7 @@ from emp_orch.control.host import generation as generations
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.upkeep.script_keeper import ScriptKeeper
 from emp_orch.errors import EmpError
+from emp_orch.fleet.drift.members import pool_of
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.logins import MachineLogins
 from emp_orch.settings import Settings
@@ -40,9 +41,11 @@ async def withdraw_all(layout: Layout, settings: Settings | None) -> str:
     try:
         kept = generations.kept(layout)
         machines = kept.fleet.machines if kept else ()
+        pools = kept.fleet.pools if kept else {}
         boxes = {str(m.id) for m in machines if not m.traits.started}
         async with connected(settings.redis_url, owner=settings.redis_owner) as r, within():
             there = await users.granted(r, keys, settings.fleet) or frozenset()
+            boxes |= {one for one in there if pool_of(one, pools)}
             await users.withdraw(r, keys, settings.fleet, *sorted(there - boxes))
     except EmpError as e:
         return f"the users of its machines stay at Redis: {e.message}"

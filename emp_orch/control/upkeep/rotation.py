@@ -14,6 +14,7 @@ from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.fleet.generations import list_generations, restore_all
 from emp_orch.store.fleet.overrides import UNKNOWN, put_override, read_overrides
+from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.redis import client
 from emp_orch.store.redis.keys import Keys
 
@@ -37,10 +38,14 @@ async def rotate(layout: Layout) -> Rotated:
             raise EmpError(f"fleet {fleet} has no generation yet", hint="run `emp apply`")
         old = signing.known()
         kept = await list_generations(r, keys, fleet, seal=old)
+        members = (await Members(r, keys, fleet, signing.known).read()).members
         orders = [o for o in await read_overrides(r, keys, fleet, old) if o.by != UNKNOWN]
         signing.rotate()
         new = signing.control()
+        # First: until then they are members to nobody but who knew them before.
+        await Members(r, keys, fleet, signing.control).seal_anew(members)
         await restore_all(r, keys, kept or [current], new)
         for order in orders:
             await put_override(r, keys, fleet, order, new)
-    return Rotated(key=new.name, generations=len(kept), overrides=len(orders), machines=len(current.fleet.machines))
+    machines = len(current.fleet.machines) + sum(m.pool in current.fleet.pools for m in members)
+    return Rotated(key=new.name, generations=len(kept), overrides=len(orders), machines=machines)

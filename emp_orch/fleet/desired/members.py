@@ -15,13 +15,13 @@ def machine_of_member(pool: Pool, member_id: MachineId) -> Machine:
 
 
 def with_members(fleet: Fleet, members: Iterable[Member]) -> Fleet:
-    """`fleet` with its members among its machines, after those of emp.yaml, by id. Who is of a pool that emp.yaml does
-    not name any more, or has the id of one of its machines, is left out.
+    """`fleet` with its members among its machines, after those of emp.yaml, by id. Who has the id of a machine of
+    emp.yaml is left out; who is of a pool that is named no more is a member still, and no machine.
     """
-    named = {m.id for m in fleet.machines if not m.pool}
-    known = sorted((m for m in members if m.pool in fleet.pools and m.id not in named), key=lambda m: m.id)
     machines = [m for m in fleet.machines if not m.pool]
-    machines += [machine_of_member(fleet.pools[m.pool], m.id) for m in known]
+    named = {m.id for m in machines}
+    known = sorted((m for m in members if m.id not in named), key=lambda m: m.id)
+    machines += [machine_of_member(fleet.pools[m.pool], m.id) for m in known if m.pool in fleet.pools]
     return structs.replace(fleet, machines=tuple(machines), members=tuple(known))
 
 

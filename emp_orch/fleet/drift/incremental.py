@@ -103,7 +103,8 @@ class IncrementalDiff:
             self._machines = {i for i in _machines(observed) if i not in desired.machines}
             self._workers = {i for i in _workers(observed) if not is_wanted(i, desired)}
         else:
-            touched = {*changed.machines, *map(machine_of, changed.workers), *self._drifts}
+            # Time alone makes a drift of a member that does not come.
+            touched = {*changed.machines, *map(machine_of, changed.workers), *self._drifts, *desired.unjoined}
             at = [i for i in touched if i in desired.machines]
             known_machines, known_workers = _machines(observed), _workers(observed)
             self._machines = {

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
-from emp_orch.fleet.model.fleet import MachineId, Member, Origin, Pool, PoolName, ProgramName, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Origin, Pool, PoolName, ProgramName, WorkerId
 from emp_orch.fleet.model.limits import Limits
 from emp_orch.fleet.model.package import WorkerPackage
 
@@ -28,6 +28,7 @@ class Kind(StrEnum):
     CONTAINER_CUT_OFF = "container-cut-off"
     CONTAINER_LOOPING = "container-looping"
     MACHINE_AWAY = "machine-away"
+    MEMBER_SILENT = "member-silent"
     CONFIG_BEHIND = "config-behind"
     MACHINE_STARTING = "machine-starting"
     GENERATION_BEHIND = "generation-behind"
@@ -91,7 +92,7 @@ UNHEARD = frozenset(
     {
         *(Kind.MACHINE_MISSING, Kind.MACHINE_BOOTING, Kind.MACHINE_STALE),
         *(Kind.MACHINE_UNREACHABLE, Kind.MACHINE_AWAY, Kind.MACHINE_CONFLICT),
-        *(Kind.CONTAINER_PAUSED, Kind.CONTAINER_CUT_OFF, Kind.CONTAINER_LOOPING),
+        *(Kind.CONTAINER_PAUSED, Kind.CONTAINER_CUT_OFF, Kind.CONTAINER_LOOPING, Kind.MEMBER_SILENT),
     }
 )
 CONNECTOR_GRACE_MS = 60_000
@@ -102,7 +103,8 @@ CONTROL = MachineId("control")
 class Drift(Struct, frozen=True, kw_only=True):
     """One difference. `subject` is a machine, program, worker or pool; `origin` the line of emp.yaml it comes from.
 
-    `seen_ms` is the subject's last report when that matters for acting on it (surplus workers). `began_ms` is when the
+    `seen_ms` is the subject's last report when that matters for acting on it (surplus workers, silent members that are
+    to be forgotten; 0: it never reported). `began_ms` is when the
     difference came about, as far as a report tells: before it was detected.
     """
 
@@ -130,7 +132,8 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
 
     `package` is what workers are to run, None in generations that do not say; `emp` the digest of the emp that was
     applied, all else is to run that, empty where nobody knows; `redis` where machines of this host find
-    Redis, as `host:port/db`, empty where nobody knows. `members` of `pools` are among the machines.
+    Redis, as `host:port/db`, empty where nobody knows. `members` of `pools` are among the machines; `former` are those
+    of pools that emp.yaml names no more.
     """
 
     generation: int
@@ -145,11 +148,17 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     redis: str = ""
     pools: dict[PoolName, Pool] = {}
     members: dict[MachineId, Member] = {}
+    former: dict[MachineId, Member] = {}
 
     @cached_property
     def workers(self) -> frozenset[WorkerId]:
         """All that its machines are to have."""
         return frozenset(w for m in self.machines.values() for w in m.workers)
+
+    @cached_property
+    def unjoined(self) -> frozenset[MachineId]:
+        """Members whose box is not in: it was asked for, or has left."""
+        return frozenset(i for i, m in self.members.items() if m.state is not MemberState.IN)
 
     @cached_property
     def ranks(self) -> dict[MachineId, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import may_be_alive
+from emp_orch.fleet.drift.members import pool_of
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.ids import machine_of, worker_id
 from emp_orch.fleet.model.observed import InstanceState, Observed
@@ -67,7 +68,7 @@ def _known_machines(desired: Desired, observed: Observed) -> dict[MachineId, int
 
 
 def surplus_machines(desired: Desired, observed: Observed) -> list[Drift]:
-    known = _known_machines(desired, observed)
+    known = {**dict.fromkeys(desired.former), **_known_machines(desired, observed)}
     return [
         _surplus_machine(machine_id, known[machine_id], desired, observed)
         for machine_id in sorted(i for i in known if i not in desired.machines)
@@ -81,7 +82,16 @@ def _surplus_machine(machine_id: MachineId, seen_ms: int | None, desired: Desire
     unknown = instance is None or instance.state is InstanceState.UNKNOWN
     stopped = instance is not None and instance.state is InstanceState.GONE
     cause = "emp.yaml does not name it"
-    if heard and unknown:
+    pool, former = pool_of(machine_id, desired.pools), desired.former.get(machine_id)
+    if former is not None:
+        kind = Kind.MACHINE_SURPLUS
+        cause = f"pool {former.pool} is no longer in emp.yaml"
+        cause += "" if desired.prune else "; `emp apply --prune` removes it"
+    elif pool is not None and instance is None:
+        cause = f"it is no member of pool {pool}"
+        kind = Kind.MACHINE_FOREIGN if heard else Kind.MEMBER_SILENT
+        cause += "; its box has to join anew, or is to be stopped" if heard else " any more; what it left is forgotten"
+    elif heard and unknown:
         kind = Kind.MACHINE_FOREIGN
         cause += ", and no runtime here can stop it; stop it where it runs"
     else:

@@ -13,6 +13,7 @@
 | machine-stale | machine | runs, but has not reported for stale_after | restart it |
 | machine-unreachable | machine | stale, and no runtime here can tell whether it runs | nothing: unknown stops nothing |
 | machine-away | machine | external, and not heard: it has not joined, or is silent | nothing: a person starts it |
+| member-silent | machine | of a pool, and not heard: it left, is silent, or never came | forget it after forget_after |
 | config-behind | machine | reports another configuration than desired | send the configuration |
 | machine-starting | machine | start-up sequence under way; its programs stopped meanwhile show too | nothing yet |
 | generation-behind | machine | same configuration, older generation number | send the configuration |
@@ -77,6 +78,7 @@ from emp_orch.fleet.drift.liveness import (
     may_be_alive,
     overwritten,
 )
+from emp_orch.fleet.drift.members import silent_member
 from emp_orch.fleet.drift.programs import Unreadable, program_drift, stopped_meanwhile, worker_drift
 from emp_orch.fleet.drift.sharing import shared_folders
 from emp_orch.fleet.drift.surplus import surplus_machines, surplus_workers
@@ -280,6 +282,8 @@ def _whole_machine(
     engine = instance.engine if instance is not None and seen_now else None
     if engine is not None and (wrong := _by_its_engine(machine, engine, is_heard=now is not None)) is not None:
         return drift(*wrong)
+    if now is None and machine.id in desired.members:
+        return silent_member(machine, seen_ms, desired, observed)
     if now is None:
         silent = f"last report {age(observed.now_ms - seen_ms)} ago" if seen_ms else "not reporting yet"
         if not machine.traits.seen:

@@ -16,6 +16,7 @@ _BY_KIND = {
     Kind.REPORT_MALFORMED: "find who writes it: another program, or another version of emp on that machine",
     Kind.MACHINE_UNREACHABLE: "look where it runs: nothing here can tell whether it does; emp stops nothing unknown",
     Kind.MACHINE_AWAY: "start it where it is; on a new box: the line that `emp machine join {machine}` prints",
+    Kind.MEMBER_SILENT: "wait: it is forgotten by itself; `emp machine forget {machine}` does it now",
     Kind.MACHINE_FOREIGN: "stop it where it runs, or add it to emp.yaml",
     Kind.MACHINE_CONFLICT: "stop one of the two: the report says where each runs",
     Kind.ORDERS_FORGED: "find who writes in Redis (`CLIENT LIST`, `ACL LOG`), and change its logins; docs/security.md",

@@ -34,6 +34,7 @@ class Verb(StrEnum):
     CREATE_MEMBER = "create member"
     DRAIN_MEMBER = "drain member"
     REMOVE_MEMBER = "remove member"
+    FORGET_MEMBER = "forget member"
 
 
 class Effect(StrEnum):
@@ -60,6 +61,7 @@ _EFFECTS = {
     Verb.CREATE_MEMBER: Effect.START,
     Verb.DRAIN_MEMBER: Effect.STOP,
     Verb.REMOVE_MEMBER: Effect.REMOVE,
+    Verb.FORGET_MEMBER: Effect.REMOVE,
 }
 
 
@@ -69,7 +71,7 @@ def operation_key(verb: Verb, machine_id: MachineId, inside: str | None = None) 
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One step. `after` are keys of operations that must be done first; `seen_ms` guards a FORGET_WORKER.
+    """One step. `after` are keys of operations that must be done first; `seen_ms` guards what is forgotten.
 
     `recreates`: the restart is with a new container. `brings`: it gives the machine what that lacks of the generation
     in force: somebody asked for it, it mends nothing. `pool`: of a member; where members are created, `machine_id` is
@@ -164,6 +166,16 @@ def remedy(drift: Drift, desired: Desired) -> Operation | None:
             machine_id=drift.machine_id,
             worker_id=WorkerId(drift.subject),
             cause=drift.cause,
+            origin=drift.origin,
+            seen_ms=drift.seen_ms,
+        )
+    gone = drift.kind is Kind.MEMBER_SILENT and drift.seen_ms is not None
+    former = drift.kind is Kind.MACHINE_SURPLUS and desired.prune and drift.machine_id in desired.former
+    if gone or former:
+        return Operation(
+            verb=Verb.FORGET_MEMBER,
+            machine_id=drift.machine_id,
+            cause=f"{drift.observed}: {drift.cause}",
             origin=drift.origin,
             seen_ms=drift.seen_ms,
         )

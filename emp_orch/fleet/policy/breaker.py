@@ -11,6 +11,7 @@ from math import ceil
 from msgspec import structs
 
 from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
+from emp_orch.fleet.drift.members import awaited
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.policy.memory import Breaker, Memory
 
@@ -42,22 +43,28 @@ def failed_machines(drifts: tuple[Drift, ...], desired: Desired, memory: Memory)
     return failed
 
 
-def threshold(desired: Desired) -> int:
-    """How many machines must fail for the breaker to open."""
-    return max(AT_LEAST, ceil(desired.limits.breaker_share * len(desired.machines)))
+def counted(drifts: tuple[Drift, ...], desired: Desired) -> int:
+    """The machines that a share is taken of: members of pools that are not there are none."""
+    absent = awaited(desired, drifts)
+    return len(desired.machines) - sum(i in desired.machines for i in absent)
+
+
+def threshold(desired: Desired, count: int) -> int:
+    """How many machines of `count` must fail for the breaker to open."""
+    return max(AT_LEAST, ceil(desired.limits.breaker_share * count))
 
 
 def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: int) -> Breaker:
     """The breaker after this look."""
-    breaker, limits = memory.breaker, desired.limits
+    breaker, limits, count = memory.breaker, desired.limits, counted(drifts, desired)
     failed = {i: at for i, at in failed_machines(drifts, desired, memory).items() if at >= breaker.forgiven_ms}
     if breaker.open_since_ms is None:
         lately = [i for i, at in failed.items() if now_ms - at <= limits.breaker_window_ms]
-        if len(lately) < threshold(desired):
+        if len(lately) < threshold(desired, count):
             return breaker
-        reason = f"{len(lately)} of {len(desired.machines)} machines failed within {limits.breaker_window_ms // 1000} s"
+        reason = f"{len(lately)} of {count} machines failed within {limits.breaker_window_ms // 1000} s"
         return Breaker(open_since_ms=now_ms, reason=reason, forgiven_ms=breaker.forgiven_ms, trial_ms=now_ms)
-    if 2 * len(failed) < threshold(desired):
+    if 2 * len(failed) < threshold(desired, count):
         return Breaker(forgiven_ms=breaker.forgiven_ms)
     return _trial(breaker, set(failed), desired, now_ms)
 

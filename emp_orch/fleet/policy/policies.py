@@ -44,7 +44,7 @@ def _paused(operation: Operation, s: Situation) -> Held | None:
 
 def _broken_circuit(operation: Operation, s: Situation) -> Held | None:
     breaker = s.memory.breaker
-    harmless = operation.verb in (Verb.FORGET_WORKER, Verb.START_PART, Verb.REMOVE_MEMBER)
+    harmless = operation.verb in (Verb.FORGET_WORKER, Verb.FORGET_MEMBER, Verb.START_PART, Verb.REMOVE_MEMBER)
     if breaker.open_since_ms is None or harmless or operation.machine_id in breaker.trial:
         return None
     next_ms = breaker.trial_ms + s.desired.limits.breaker_probe_ms

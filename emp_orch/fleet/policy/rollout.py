@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from emp_orch.fleet.drift.kinds import BEHIND, BESIDE, Desired, Drift, Kind
+from emp_orch.fleet.drift.members import awaited
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.plan.operations import Operation, Verb
-from emp_orch.fleet.policy.breaker import FAILURES
+from emp_orch.fleet.policy.breaker import FAILURES, counted
 from emp_orch.fleet.policy.memory import Memory, Rollout
 
 # Whatever they are begun for: the machine runs the generation in force afterwards.
@@ -27,7 +28,8 @@ def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: in
     if rollout.generation != desired.generation:
         rollout = Rollout(generation=desired.generation, progress_ms=now_ms, good=rollout.good, ill=_ill(memory))
     # A box that is off says nothing of a generation, and nobody here could bring it along.
-    away = {d.machine_id for d in drifts if d.kind is Kind.MACHINE_AWAY}
+    absent = awaited(desired, drifts)
+    away = absent | {d.machine_id for d in drifts if d.kind is Kind.MACHINE_AWAY}
     drifting = {d.machine_id for d in drifts if d.machine_id in desired.machines and d.kind not in BESIDE} - away
     # Not in order for as long as it must be: the generation may well be why.
     relapsed = rollout.settling.keys() & drifting
@@ -35,7 +37,8 @@ def step(drifts: tuple[Drift, ...], desired: Desired, memory: Memory, now_ms: in
     whole = {i for i in rollout.pending - away if i not in drifting}
     pending = frozenset(i for i in candidates if i not in whole | away and i in desired.machines)
     # Some machine of many is always broken; a generation is good when most of the fleet is in order with it.
-    good = not pending and 2 * len(drifting) <= len(desired.machines) - (len(desired.machines) == 1)
+    count = counted(drifts, desired)
+    good = not pending and 2 * len(drifting) <= count - (count == 1)
     settling = {
         i: at for i, at in rollout.settling.items() if i not in drifting and now_ms - at < desired.limits.min_healthy_ms
     }

@@ -4,7 +4,7 @@ member, since a member is given secrets. The API writes it at a join, the leader
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import cast
 
 import msgspec
@@ -12,9 +12,9 @@ from msgspec import structs
 
 from emp_orch.fleet.desired.members import with_members
 from emp_orch.fleet.model.fleet import MachineId, Member, PoolName
-from emp_orch.seals import Forged, Seal, for_member
+from emp_orch.seals import Forged, OtherKey, Seal, for_member
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.fleet.generations import Generation, read_generation
+from emp_orch.store.fleet.generations import MARK_CHARS, Generation, read_generation
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, decoder
 from emp_orch.store.redis.keys import Keys
@@ -25,6 +25,13 @@ _REMOVE = script("fleet/remove_member")
 _decode = decoder(Member)
 
 CHANGED = "pool_changed"
+
+# Members of all pools that are read; of entries that nobody of the fleet wrote no more are looked at.
+MAX_ENTRIES = 100_000
+AT_ONCE = 1_000
+# Of one entry: ten times what a member takes.
+MAX_TEXT = 4_096
+MAX_ID = 100
 
 
 class Full(Exception):
@@ -54,24 +61,49 @@ class Members:
         self._events = Events(r, keys)
 
     async def mark(self) -> str:
-        return str(await self._r.get(self._keys.members_mark(self._fleet)) or "")
+        return str(await self._r.getrange(self._keys.members_mark(self._fleet), 0, MARK_CHARS - 1) or "")
 
     async def read(self, known: Seen | None = None) -> Seen:
         """All of them; `known` again where none changed since."""
         mark = await self.mark()  # first: what changes meanwhile is read again
         if known is not None and known.mark == mark:
             return known
-        texts = cast(dict[str, str], await self._r.hgetall(self._keys.members(self._fleet))) if mark else {}
-        found = {member_id: self._opened(member_id, text) for member_id, text in texts.items()}
-        return Seen(
-            mark=mark,
-            members=tuple(m for m in found.values() if m is not None),
-            ill=tuple(sorted(i for i, m in found.items() if m is None)),
-        )
+        before = {m.id: m for m in known.members} if known is not None else {}
+        found: dict[MachineId, Member] = {}
+        ill: set[str] = set()
+        async for member_id, text in self._texts(mark):
+            try:
+                found[MachineId(member_id)] = self._opened(member_id, text)
+            except OtherKey:  # a rotation is under way: it is sealed anew in a moment
+                if (former := before.get(MachineId(member_id))) is None:
+                    ill.add(member_id[:MAX_ID])
+                else:
+                    found[former.id] = former
+            except (Forged, *DAMAGED):
+                ill.add(member_id[:MAX_ID])
+        return Seen(mark=mark, members=tuple(found.values()), ill=tuple(sorted(ill)))
+
+    async def _texts(self, mark: str) -> AsyncIterator[tuple[str, str]]:
+        """Of at most MAX_ENTRIES, whoever wrote them; a part at a time, so that others are served meanwhile. None where
+        there never was a member: that is most fleets, and costs nothing."""
+        cursor, count = 0, 0
+        while mark:
+            cursor, part = cast(
+                tuple[int, dict[str, str]],
+                await self._r.hscan(self._keys.members(self._fleet), cursor=cursor, count=AT_ONCE),
+            )
+            for pair in part.items():
+                yield pair
+            count += len(part)
+            if not cursor or count >= MAX_ENTRIES:
+                return
 
     async def get(self, member_id: str) -> Member | None:
         text = await self._r.hget(self._keys.members(self._fleet), member_id)
-        return None if text is None else self._opened(member_id, text)
+        try:
+            return None if text is None else self._opened(member_id, text)
+        except (Forged, *DAMAGED):
+            return None
 
     async def add(self, member: Member, *, most: int) -> bool:
         """Make it a member, of `most` that its pool may have. False where its id is taken. Raises Full."""
@@ -93,6 +125,16 @@ class Members:
         if gone:
             await self._events.append(CHANGED, fleet=self._fleet, pool=member.pool, machine_id=member.id, state="gone")
         return gone
+
+    async def seal_anew(self, members: Iterable[Member]) -> int:
+        """Write `members` by the key that is in force now, each that still stands there, whatever it was sealed by; how
+        many that are. For who drew the fleet's key anew.
+        """
+        count = 0
+        for member in members:
+            if await self._r.hexists(self._keys.members(self._fleet), member.id):
+                count += await self._put(member, most=0, before="*") == 1
+        return count
 
     async def counts(self) -> dict[PoolName, int]:
         """How many each pool has."""
@@ -118,26 +160,28 @@ class Members:
             raise ValueError("only who has the fleet's key writes members")
         return seal.sealed(for_member(self._fleet), msgspec.json.encode(member)).decode()
 
-    def _opened(self, member_id: str, text: str | bytes) -> Member | None:
+    def _opened(self, member_id: str, text: str | bytes) -> Member:
+        """Raises Forged, or DAMAGED."""
         seal = self._seal()
-        try:
-            where = f"member {member_id[:100]}"
-            found = _decode(text if seal is None else seal.opened(for_member(self._fleet), text, where))
-        except (Forged, *DAMAGED):
-            return None
-        return found if found.id == member_id and MachineId(member_id).startswith(f"{found.pool}-") else None
+        where = f"member {member_id[:MAX_ID]}"
+        if len(text) > MAX_TEXT:
+            raise Forged(f"{where} is longer than emp writes any")
+        found = _decode(text if seal is None else seal.opened(for_member(self._fleet), text, where))
+        if found.id != member_id or not found.id.startswith(f"{found.pool}-"):
+            raise Forged(f"{where} is the document of another")
+        return found
 
 
 async def read_with_members(r: Client, keys: Keys, fleet: str, seal: Seal | None = None) -> Generation | None:
     """As `read_generation`, with the members of its pools among its machines."""
     generation = await read_generation(r, keys, fleet, seal)
-    if generation is None or not generation.fleet.pools:
-        return generation
+    if generation is None:
+        return None
     return populated(generation, await Members(r, keys, fleet, lambda: seal).read())
 
 
 def populated(generation: Generation, seen: Seen) -> Generation:
-    """`generation` with the members of its pools among its machines."""
-    if not generation.fleet.pools:
+    """`generation` with the members of its pools among its machines; the same where nobody is, or was, a member."""
+    if not seen.members:
         return generation
     return structs.replace(generation, fleet=with_members(generation.fleet, seen.members))

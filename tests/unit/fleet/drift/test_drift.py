@@ -13,7 +13,7 @@ from emp_orch.fleet.desired.machines import config_hash
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.liveness import Visibility
 from emp_orch.fleet.drift.table import BOOT_GRACE_MS, Desired, Kind, diff
-from emp_orch.fleet.model.fleet import MachineId, ProgramName, WorkerId
+from emp_orch.fleet.model.fleet import MachineId, MemberState, PoolName, ProgramName, WorkerId
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import (
     ConnectorReport,
@@ -34,9 +34,11 @@ from emp_orch.fleet.model.observed import (
     WorkerStatus,
 )
 from emp_orch.fleet.model.package import Build, WorkerPackage
+from emp_orch.fleet.model.pools import Box, BoxState, SeenPool
 from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.fleet.plan import operations
-from support.fleet.fleets import COMFYUI, NOW_MS, OLD_MS, SIMULATION, look, one, report, running, wish, worker
+from support.fleet.fleets import COMFYUI, NOW_MS, OLD_MS, SIMULATION, fleet, look, one, report, running, wish, worker
+from support.fleet.members import member, wanted
 
 M = one([SIMULATION, COMFYUI])
 # As M was before: without comfyui.
@@ -100,7 +102,23 @@ PRUNE = wish(M, prune=True)
 G2 = wish(M, generation=2)
 NOBODY: dict[str, Any] = {"instances": {}, "answered": ()}
 SURPLUS = one([], machine_id="old", num_gpus=0)
+RENDERS = PoolName("renders")
+MEMBERS = wanted(member())
+ASKED_FOR = wanted(member(state=MemberState.EXPECTED, joined_ms=0))
+BOX_7F3K = MEMBERS.machines[member().id]
 ROWS: dict[str, tuple[Desired, Observed]] = {}
+
+
+def quiet(seconds: float, **changes: Any) -> Observed:
+    """The member was last heard so long ago."""
+    seen = {BOX_7F3K.id: report(BOX_7F3K, seen_ms=NOW_MS - int(seconds * 1000))}
+    return look(machines=seen, **{**NOBODY, **changes})
+
+
+def its_box(state: BoxState, words: str) -> Observed:
+    """What its engine says of the member's box, long after that was asked for."""
+    box = Box(member_id=BOX_7F3K.id, state=state, words=words)
+    return look(pools={RENDERS: SeenPool(boxes=(box,))}, **NOBODY)
 
 
 def row(name: str, desired: Desired, observed: Observed) -> None:
@@ -199,6 +217,32 @@ row(
 row("external, silent", wish(BOX), look(BOX, machines={BOX.id: report(BOX, seen_ms=NOW_MS - 20_000)}, instances={}))
 SHUT_OUT = look(BOX, machines={BOX.id: report(BOX, seen_ms=NOW_MS - 20_000)}, instances={})
 row("external, shut out", wish(BOX), structs.replace(SHUT_OUT, shut_out=frozenset({BOX.id})))
+# members of pools
+row("a member, heard", MEMBERS, look(BOX_7F3K, **NOBODY))
+row("a member that has just joined", wanted(member(joined_ms=NOW_MS - 29_000)), look(**NOBODY))
+row("a member that never said anything", wanted(member(joined_ms=NOW_MS - 30_000)), look(**NOBODY))
+row("a member, silent", MEMBERS, quiet(599))
+row("a member, silent for too long", MEMBERS, quiet(600))
+row("a member, silent while nobody could be heard", MEMBERS, quiet(600, observing_since_ms=NOW_MS - 9_000))
+row(
+    "a member, silent for too long, of which that is not known", MEMBERS, quiet(600, observing_since_ms=NOW_MS - 99_000)
+)
+row("a member, heard in the future", MEMBERS, quiet(-3_600))
+row("a member, shut out", MEMBERS, quiet(20, shut_out=frozenset({BOX_7F3K.id})))
+row("a member that left", wanted(member(state=MemberState.LEFT, why="its spot ended")), look(**NOBODY))
+row("a member that is awaited", ASKED_FOR, look(now_ms=OLD_MS + 599_000, **NOBODY))
+row("a member that never came", ASKED_FOR, look(now_ms=OLD_MS + 600_000, **NOBODY))
+row("a member whose box waits for a place", ASKED_FOR, its_box(BoxState.PENDING, "no node has a free gpu"))
+row("a member whose box never joined", ASKED_FOR, its_box(BoxState.ENDED, "no such image"))
+row(
+    "a member of whose engine nothing is known", ASKED_FOR, look(pools={RENDERS: SeenPool(error="timed out")}, **NOBODY)
+)
+row("who was a member, heard", wanted(), look(BOX_7F3K, **NOBODY))
+row("who was a member, silent", wanted(), quiet(20))
+row("a machine here of the name that a member could have", wanted(), look(one([], machine_id="renders-1", num_gpus=0)))
+row("a member of a pool that is named no more", wanted(member(), of=fleet(())), look(BOX_7F3K, **NOBODY))
+row("the same, pruning", wanted(member(), of=fleet(()), prune=True, allow_empty=True), look(BOX_7F3K, **NOBODY))
+
 row("external, heard", wish(BOX), look(BOX, instances={}))
 row(
     "external, behind",
@@ -486,6 +530,65 @@ machine-away m: wants reporting, is last report 20 s ago; its box is off, or can
     "external, shut out": """\
 machine-away m: wants reporting, is last report 20 s ago; \
 emp shut it out (`emp machine revoke`), and it may not join with what it was given
+""",
+    "a member, heard": "",
+    "a member that has just joined": """\
+machine-booting renders-7f3k: wants reporting, is not reporting yet; its box has just joined
+""",
+    "a member that never said anything": """\
+member-silent renders-7f3k: wants reporting, is not reporting yet; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+""",
+    "a member, silent": """\
+member-silent renders-7f3k: wants reporting, is last report 599 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+""",
+    "a member, silent for too long": """\
+member-silent renders-7f3k: wants reporting, is last report 600 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+1. forget member renders-7f3k  (remove): last report 600 s ago: its box is off, or cannot reach Redis; after 600 s of silence it is forgotten  [emp.yaml:renders]
+""",
+    "a member, silent while nobody could be heard": """\
+member-silent renders-7f3k: wants reporting, is last report 600 s ago; nobody could be heard until just now
+""",
+    "a member, silent for too long, of which that is not known": """\
+member-silent renders-7f3k: wants reporting, is last report 600 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+""",
+    "a member, heard in the future": """\
+member-silent renders-7f3k: wants reporting, is last report -3600 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+""",
+    "a member, shut out": """\
+member-silent renders-7f3k: wants reporting, is last report 20 s ago; emp shut it out, and it may not join with what it was given
+1. forget member renders-7f3k  (remove): last report 20 s ago: emp shut it out, and it may not join with what it was given  [emp.yaml:renders]
+""",
+    "a member that left": """\
+member-silent renders-7f3k: wants reporting, is left in good order; its spot ended
+1. forget member renders-7f3k  (remove): left in good order: its spot ended  [emp.yaml:renders]
+""",
+    "a member that is awaited": "",
+    "a member that never came": """\
+member-silent renders-7f3k: wants reporting, is never joined; it was asked for 600 s ago, and its box never joined
+1. forget member renders-7f3k  (remove): never joined: it was asked for 600 s ago, and its box never joined  [emp.yaml:renders]
+""",
+    "a member whose box waits for a place": "",
+    "a member whose box never joined": """\
+member-silent renders-7f3k: wants reporting, is never joined; it was asked for 3600 s ago, and its box never joined; its engine says: ended, no such image
+1. forget member renders-7f3k  (remove): never joined: it was asked for 3600 s ago, and its box never joined; its engine says: ended, no such image  [emp.yaml:renders]
+""",
+    "a member of whose engine nothing is known": "",
+    "who was a member, heard": """\
+machine-foreign renders-7f3k: wants absent, is ready; it is no member of pool renders; its box has to join anew, or is to be stopped
+""",
+    "who was a member, silent": """\
+member-silent renders-7f3k: wants absent, is silent; it is no member of pool renders any more; what it left is forgotten
+1. forget member renders-7f3k  (remove): silent: it is no member of pool renders any more; what it left is forgotten
+""",
+    "a machine here of the name that a member could have": """\
+machine-surplus renders-1: wants absent, is ready; emp.yaml does not name it; `emp apply --prune` removes it
+""",
+    "a member of a pool that is named no more": """\
+machine-surplus renders-7f3k: wants absent, is ready; pool renders is no longer in emp.yaml; `emp apply --prune` removes it
+""",
+    "the same, pruning": """\
+machine-surplus renders-7f3k: wants absent, is ready; pool renders is no longer in emp.yaml
+1. forget member renders-7f3k  (remove): ready: pool renders is no longer in emp.yaml
 """,
     "external, heard": "",
     "external, behind": """\

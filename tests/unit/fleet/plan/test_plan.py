@@ -28,6 +28,7 @@ from support.fleet.fleets import (
     service,
     wish,
 )
+from support.fleet.members import wanted
 
 M = one([SIMULATION, COMFYUI], num_gpus=2)
 
@@ -54,6 +55,7 @@ REMEDIES = {
     Kind.MACHINE_STALE: "restart machine m  (restart): why  [emp.yaml:1:1]",
     Kind.MACHINE_UNREACHABLE: "",
     Kind.MACHINE_AWAY: "",
+    Kind.MEMBER_SILENT: "",  # until it has been silent for long enough
     Kind.CONFIG_BEHIND: "send configuration m  (in place): why  [emp.yaml:1:1]",
     Kind.MACHINE_STARTING: "",
     Kind.GENERATION_BEHIND: "send configuration m  (in place): why  [emp.yaml:1:1]",
@@ -122,6 +124,13 @@ def test_a_silent_ghost_is_forgotten_unless_it_reports_meanwhile() -> None:
     assert operation.seen_ms == 5
 
 
+def test_a_member_is_forgotten_once_its_drift_says_since_when_it_is_silent() -> None:
+    operation = operations.remedy(drift(Kind.MEMBER_SILENT, seen_ms=0), wanted())
+    assert operation is not None
+    assert operation.text == "forget member m  (remove): this: why  [emp.yaml:1:1]"
+    assert operation.key == "forget-member/m"
+
+
 def test_a_surplus_machine_goes_only_when_pruning() -> None:
     surplus = drift(Kind.MACHINE_SURPLUS)
     assert operations.remedy(surplus, wish(M)) is None
@@ -141,6 +150,7 @@ def test_a_machine_of_somebody_else_stays_even_when_pruning() -> None:
         (Verb.SEND_CONFIG, "send-configuration/m"),
         (Verb.RESTART_PROGRAM, "restart-program/m/p"),
         (Verb.FORGET_WORKER, "forget-worker/m/m-worker-0"),
+        (Verb.FORGET_MEMBER, "forget-member/m"),
     ],
 )
 def test_keys_tell_operations_apart(verb: Verb, key: str) -> None:
