@@ -165,7 +165,7 @@ MUTANTS = (
         *("removes unasked", "prune", "fleet.plan.operations"),
         *("if drift.kind is Kind.MACHINE_SURPLUS and desired.prune:", "if drift.kind is Kind.MACHINE_SURPLUS:"),
     ),
-    _one("drift is not looked at again", "drift book", "fleet.drift.incremental", ", *self._drifts}", "}"),
+    _one("drift is not looked at again", "drift book", "fleet.drift.incremental", ", *self._drifts,", ","),
     _one(
         "changed workers are not looked at",
         "drift book",
