@@ -23,6 +23,7 @@ from emp_orch.api.feed.hub import Hub
 from emp_orch.api.feed.live import LiveState
 from emp_orch.api.feed.preview_hub import PreviewHub
 from emp_orch.api.feed.startup_channel import StartupChannel
+from emp_orch.api.gate.socket import GATE, Gate
 from emp_orch.api.handlers.job_submit import MAX_LIST_BYTES
 from emp_orch.api.handlers.join import BOXES, is_members
 from emp_orch.api.handlers.packages import package
@@ -39,6 +40,7 @@ from emp_orch.errors import Damaged, EmpError
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.settings import Settings
+from emp_orch.store.acl.joining import GATE_PATH
 from emp_orch.store.artifacts.assets import Assets
 from emp_orch.store.artifacts.job_inputs import JobInputs
 from emp_orch.store.artifacts.store import Artifacts
@@ -146,7 +148,8 @@ def build_app(ctx: Context) -> web.Application:
         loopback=is_loopback(settings.api.host),
         token=settings.api.token,
         origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
-        is_open=lambda request: request.path == "/health" or is_members(request),
+        # The gate looks at its tokens itself.
+        is_open=lambda request: request.path in ("/health", GATE_PATH) or is_members(request),
         callers=callers(settings.api.tokens),
         roles=roles_of,
     )
@@ -158,6 +161,7 @@ def build_app(ctx: Context) -> web.Application:
     app[GUARD] = guard
     limit(app)
     app[BOXES] = Boxes()
+    app[GATE] = Gate(ctx)
     app[DOCUMENT] = encoded(ROUTES, token=settings.api.token is not None)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _answering(route))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from emp_orch.api.gate import socket as gate
 from emp_orch.api.handlers import (
     artifacts,
     assets,
@@ -197,6 +198,11 @@ ROUTES: tuple[Route, ...] = (
     get(work.INPUT_PATH, work.get_input, "An input of such a job that is no URL; Range is heeded",
         WORK, OPERATES, kind=Kind.BINARY, content=(assets.TYPE,), names=OUTPUT, headers=(RANGE,), opens=Opens.MACHINE,
         statuses=(200, 206, 404, 409, 416)),
+
+    get(gate.PATH, gate.gate_socket,
+        "The way to Redis of a machine that has no login there: Redis' own protocol in binary messages, each command "
+        "held against what this machine may ask", "machines", OPERATES, kind=Kind.WEBSOCKET, opens=Opens.MACHINE,
+        statuses=(*SWITCHED, 403, 429)),
 
     get("/ws/monitor/{id}", ws_monitor.monitor_socket, "The events stream over WebSocket",
         "state", LOOKS, kind=Kind.WEBSOCKET, names=SOCKET, redis=False, statuses=SWITCHED),

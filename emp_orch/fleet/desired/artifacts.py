@@ -11,10 +11,13 @@ _LOCAL = ("file", "local")
 
 
 def through_api(fleet: Fleet, machine: Machine) -> bool:
-    """Whether the store is a folder of the control host that `machine` does not see.
+    """Whether the store is a folder of the control host that `machine` does not see; always for a member of a pool,
+    whose box is a stranger's: it holds no key of any store.
 
     A folder of its own by the same path is the same one where the machine's `volumes` say so: one of the network.
     """
+    if machine.pool:
+        return True
     scheme, _, folder = fleet.jobs.artifacts.partition("://")
     if machine.traits.shares_host or (fleet.jobs.artifacts and scheme not in _LOCAL):
         return False

@@ -21,6 +21,7 @@ from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.machine.agent.carry_out import CarryOut
 from emp_orch.machine.agent.commands import CommandFollower
 from emp_orch.machine.agent.parts import make_parts
+from emp_orch.machine.agent.relay import Relay
 from emp_orch.machine.agent.report import SelfReport, build_in
 from emp_orch.machine.agent.start_up import StartUp
 from emp_orch.machine.agent.takeover import Takeover
@@ -198,10 +199,13 @@ async def run_agent() -> None:
         raise EmpError(f"no configuration in {folder.root}", hint="`emp machine` fetches it before supervisord starts")
     url = own_url()
     async with AsyncExitStack() as stack:
+        joined = Membership(folder, config.machine.id) if JOINED in os.environ else None
+        kept = joined.kept() if joined else None
+        if kept is not None and kept.gate:
+            await stack.enter_async_context(Relay(folder.root, kept.gate))
         r = client.client(url, owner=client.told_owner(), name=f"emp:agent:{config.machine.id}")
         stack.push_async_callback(r.aclose)
         keys = Keys(os.environ.get("EMP_REDIS_PREFIX", ""))
-        joined = Membership(folder, config.machine.id) if JOINED in os.environ else None
         renewal = Renewal(joined, url=url) if joined else None
         box = joined.box() if joined else ""
         await Agent(folder, config, r, keys, redis=client.address(url), renewal=renewal, box=box).run()

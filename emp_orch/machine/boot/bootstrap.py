@@ -22,6 +22,7 @@ from emp_orch.machine.boot import moved
 from emp_orch.machine.boot.join import JOINED, Invitation, Membership
 from emp_orch.machine.boot.redis_url import given_url
 from emp_orch.machine.home.folder import MachineFolder
+from emp_orch.machine.home.redis_socket import url_of
 from emp_orch.machine.home.trust import Trust, read_key
 from emp_orch.procident import alive, become, recorded
 from emp_orch.render.quoting import in_double_quotes
@@ -127,7 +128,8 @@ async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation |
     # No program needs the token, and what was given otherwise does not count.
     for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", URL_FILE, "EMP_SECRETS"):
         os.environ.pop(name, None)
-    os.environ |= {"HUB_REDIS_URL": answer.redis_url, "REDIS_URL": answer.redis_url, JOINED: "1"}
+    way = membership.way(answer)
+    os.environ |= {"HUB_REDIS_URL": way, "REDIS_URL": way, JOINED: "1"}
     os.environ |= {"EMP_REDIS_PREFIX": answer.prefix}
     _end_former(machine_id, folder)
     if answer.artifacts_url:
@@ -167,6 +169,8 @@ async def _in_redis(
 ) -> MachineConfig | None:
     """What Redis has for the machine, if its own fleet wrote that; what it has else is told, and passed over."""
     trust = Trust(lambda: read_key(folder.command_key, machine_id), folder.read_state("").floor)
+    if url == url_of(folder.root):  # our agent will listen there, and asks again
+        return None
     try:
         async with client.connected(url, owner=client.told_owner()) as r:
             return await trust.config(r, Keys(os.environ.get("EMP_REDIS_PREFIX", "")), kept)

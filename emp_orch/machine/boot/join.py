@@ -21,6 +21,7 @@ from emp_orch.errors import EmpError, Unreachable, UsageError
 from emp_orch.host import sessions
 from emp_orch.machine.boot.box_id import box_of, unwritable
 from emp_orch.machine.home.folder import MachineFolder
+from emp_orch.machine.home.redis_socket import url_of
 from emp_orch.plaintext import one_line
 from emp_orch.settings import write_private
 from emp_orch.store.acl.joining import Asking, JoinAnswer
@@ -105,6 +106,10 @@ class Membership:
         kept = self._kept()
         return kept.answer if kept else None
 
+    def way(self, answer: JoinAnswer) -> str:
+        """The URL by which this machine's agent and workers find Redis."""
+        return url_of(self._folder.root) if answer.gate else answer.redis_url
+
     def _kept(self) -> _Kept | None:
         try:
             kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
@@ -174,9 +179,8 @@ class Membership:
             log.warning("%s; going by its last answer", e.message)
             answer, fresh = last, False
         limits = "" if answer.scoped else "; this Redis keeps no users, so it is the fleet's own login"
-        log.info(
-            "joined fleet %s as %s: Redis at %s%s", answer.fleet, answer.machine_id, redacted(answer.redis_url), limits
-        )
+        where = "through the API" if answer.gate else f"at {redacted(answer.redis_url)}"
+        log.info("joined fleet %s as %s: Redis %s%s", answer.fleet, answer.machine_id, where, limits)
         return answer, fresh
 
 
@@ -261,6 +265,6 @@ class Renewal:
         except EmpError as e:
             log.warning("%s; going by its last answer", e.message)
             return False
-        if answer.redis_url != self._url:
+        if self._membership.way(answer) != self._url:
             log.warning("the way to Redis is another now: it is taken when this machine starts again")
         return True

@@ -11,6 +11,8 @@ from emp_orch.store.fleet.configs import MachineConfig
 
 # The identity of a box: of its folder, made there once.
 BOX_BYTES = 16
+# Below the API's URL: where a machine without a login at Redis asks what it asks of Redis.
+GATE_PATH = "/api/gate"
 Box = Annotated[str, Meta(pattern=f"^([0-9a-f]{{{2 * BOX_BYTES}}})?$")]
 
 
@@ -45,7 +47,8 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
     that other hosts reach. `packages_path` is where below the API's URL worker
     packages are, for which `token` is good too. `secrets` are values by
     the keys of the references that the machine's programs name. `orders`: the key that it knows its
-    orders by; None from an emp that seals none.
+    orders by; None from an emp that seals none. `gate`: below the API's URL, the way to Redis of a machine that has no
+    other: then `redis_url` is empty, and `scoped` holds.
     """
 
     fleet: str
@@ -59,3 +62,4 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
     config: MachineConfig
     secrets: dict[str, str]
     orders: CommandKey | None = None
+    gate: Annotated[str, Meta(pattern=r"^(/[a-z/]{1,99})?$")] = ""

@@ -1,0 +1,162 @@
+"""One connection of a box: what comes is judged, carried out or refused, and answered in the order in which it came."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import WSMsgType, web
+from redis import exceptions as rexc
+
+from emp_orch.api.context import Context
+from emp_orch.api.gate.line import Line
+from emp_orch.api.gate.refusals import Refusals
+from emp_orch.api.gate.requests import NoRequest, Requests
+from emp_orch.jobs.document.states import HELD
+from emp_orch.jobs.matching.requirements import Requirements
+from emp_orch.plaintext import one_line
+from emp_orch.store.acl.stranger_rules import (
+    Answer,
+    Box,
+    Lanes,
+    NotAllowed,
+    Pass,
+    PassIfHeld,
+    PassIfOffers,
+    PassIfServed,
+    Verdict,
+    Words,
+)
+from emp_orch.store.acl.strangers import Strangers
+from emp_orch.store.queue.offers import unpacked
+from emp_orch.store.redis.client import within
+from emp_orch.store.redis.damaged import decoder
+from emp_orch.web.rate import Rate
+
+log = logging.getLogger(__name__)
+
+# Commands of one connection: who sends more waits.
+BURST, PER_S = 2_000, 1_000.0
+MAX_NAMED = 40
+_requirements = decoder(Requirements)
+
+
+class ShutOut(Exception):
+    """This connection is to end; the text says why."""
+
+
+class Session:
+    """`box` gives whose it is, as of now; NotAllowed by it ends the session."""
+
+    def __init__(
+        self, ctx: Context, ws: web.WebSocketResponse, box: Callable[[], Box], strangers: Strangers, refusals: Refusals
+    ) -> None:
+        self._ctx = ctx
+        self._ws = ws
+        self._box = box
+        self._strangers = strangers
+        self._refusals = refusals
+        self._requests = Requests()
+        self._rate = Rate(burst=BURST, per_s=PER_S)
+        self._queued = False  # within a transaction
+        self.line = Line(ctx.redis, ws.send_bytes)
+
+    async def read(self) -> None:
+        """Until the box goes, or is shut out."""
+        async for received in self._ws:
+            if received.type is not WSMsgType.BINARY:
+                return
+            try:
+                for words in self._requests.feed(received.data):
+                    await self._one(words)
+            except NoRequest as e:
+                await self._answer(f"-ERR Protocol error: {e}\r\n".encode())
+                await self._refused(b"?", str(e))
+                return
+            except ShutOut as e:
+                await self._ws.close(code=1008, message=str(e).encode())
+                return
+
+    async def _one(self, words: Words) -> None:
+        wait_s = self._rate.take(asyncio.get_running_loop().time())
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        try:
+            verdict = self._strangers.judge(words, self._box(), queued=self._queued)
+            await self._carry_out(verdict)
+        except NotAllowed as e:
+            name = one_line(words[0][:MAX_NAMED].decode("utf-8", "replace")).lower()
+            await self._answer(f"-NOPERM this machine has no permissions to run the '{name}' command: {e}\r\n".encode())
+            await self._refused(words[0], str(e))
+            return
+        if (name_ := words[0].upper()) in (b"MULTI", b"EXEC", b"DISCARD"):
+            self._queued = name_ == b"MULTI"
+
+    async def _refused(self, command: bytes, why: str) -> None:
+        name = one_line(command[:MAX_NAMED].decode("utf-8", "replace")).upper()
+        if await self._refusals.note(self._box().machine_id, name, why):
+            raise ShutOut("it was refused too often")
+
+    async def _carry_out(self, verdict: Verdict) -> None:
+        match verdict:
+            case Pass():
+                await self.line.ask(verdict.words)
+            case Answer():
+                await self._answer(verdict.reply)
+            case PassIfHeld():
+                if await self._holds(verdict):
+                    await self.line.ask(verdict.words)
+                else:
+                    await self._answer(verdict.answer)
+            case PassIfServed():
+                await self._require_served(verdict.lanes)
+                await self.line.ask(verdict.words)
+            case PassIfOffers():
+                found = await asyncio.to_thread(unpacked, verdict.text, verdict.digest)
+                if found is None:
+                    raise NotAllowed("it is not the document of its digest")
+                await self.line.ask(verdict.words)
+            case Lanes():
+                await self._answer(await self._lanes(verdict.words))
+
+    async def _answer(self, reply: bytes) -> None:
+        """After all answers to what came before."""
+        await self.line.silence()
+        await self._ws.send_bytes(reply)
+
+    async def _call(self, *words: Any) -> Any:
+        async with within():
+            return await self._ctx.line.call(*words)
+
+    async def _holds(self, asked: PassIfHeld) -> bool:
+        found = await self._call("HMGET", self._ctx.keys.job(asked.job_id), "status", "worker_id", "at")
+        status, worker, at = (value or "" for value in found)
+        lane = str(at).rpartition("|")[2]
+        return status in HELD and worker in self._box().workers and asked.lane in ("", lane)
+
+    async def _require_served(self, lanes: tuple[str, ...]) -> None:
+        if not lanes:
+            return
+        texts = await self._call("HMGET", self._ctx.keys.lanes, *lanes)
+        if not all(text is None or self._serves(text) for text in texts):
+            raise NotAllowed("one of the lanes is of a service that the machine does not have")
+
+    async def _lanes(self, words: Words) -> bytes:
+        """The answer to new_lanes.lua, without the lanes of other services."""
+        await self.line.silence()
+        try:
+            known, version, *pairs = await self._call(*words)
+        except rexc.NoScriptError:
+            return b"-NOSCRIPT No matching script.\r\n"
+        kept = [p for p in zip(pairs[::2], pairs[1::2], strict=True) if self._serves(p[1])]
+        texts = [str(t).encode() for t in (known, version, *(word for pair in kept for word in pair))]
+        return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%b\r\n" % (len(t), t) for t in texts)
+
+    def _serves(self, requirements: str) -> bool:
+        try:
+            return _requirements(requirements).service in self._box().services
+        except msgspec.MsgspecError:
+            return False

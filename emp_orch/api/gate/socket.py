@@ -1,0 +1,99 @@
+"""The WebSocket of a box: whose token, how many at once, until when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+from aiohttp import web
+
+from emp_orch.api.context import Context, context
+from emp_orch.api.gate.refusals import Refusals
+from emp_orch.api.gate.session import Session
+from emp_orch.api.gate.standing import KNOWN_S, Standing
+from emp_orch.api.machine_token import bearer
+from emp_orch.api.stream.ws_common import opened, run_socket
+from emp_orch.errors import EmpError
+from emp_orch.store.acl.joining import GATE_PATH
+from emp_orch.store.acl.stranger_rules import Box
+from emp_orch.store.acl.strangers import Strangers
+from emp_orch.store.redis.client import TRANSIENT, within
+from emp_orch.web.errors import Refused
+from emp_orch.web.rate import Rates
+
+PATH = GATE_PATH
+# Connections of one machine at once: its agent has three, a worker two; twice that while they start anew.
+OF_AGENT, OF_WORKER = 8, 4
+# Who guesses tokens, by address; and who comes anew all the time, by machine.
+GUESSES, GUESSES_PER_S = 20, 0.5
+COMES, COMES_PER_S = 200, 5.0
+MOST = 10_000
+
+
+class Gate:
+    """What the sockets of all boxes share."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.standing = Standing(ctx)
+        self.strangers = Strangers(ctx.keys)
+        self.refusals = Refusals(ctx.events)
+        self.guesses = Rates(burst=GUESSES, per_s=GUESSES_PER_S, most=MOST)
+        self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST)
+        self.open: Counter[str] = Counter()
+
+
+GATE = web.AppKey("gate", Gate)
+
+
+async def gate_socket(request: web.Request) -> web.WebSocketResponse:
+    """Carry the commands of the box whose token it is until either end goes, or the token is nobody's any more."""
+    gate, token = request.app[GATE], bearer(request)
+    box = await gate.standing.of(token)
+    if box is None:
+        _wait(gate.guesses.take(request.remote or "", time.monotonic()), "too many tokens that open nothing")
+        raise Refused(403, "this token is no machine's that goes through the gate")
+    name = box.machine_id
+    _wait(gate.comes.take(name, time.monotonic()), f"{name} comes anew too often")
+    _wait(gate.refusals.shut_out(name, time.monotonic()), f"{name} was refused too often")
+    if gate.open[name] >= OF_AGENT + OF_WORKER * len(box.workers):
+        raise Refused(429, f"{name} has as many connections as it may", headers={"Retry-After": "5"})
+    gate.open[name] += 1
+    try:
+        return await _served(request, gate, token, box)
+    finally:
+        gate.open[name] -= 1
+        if not gate.open[name]:
+            del gate.open[name]
+
+
+async def _served(request: web.Request, gate: Gate, token: str, box: Box) -> web.WebSocketResponse:
+    ws, known = await opened(request), [box]
+    session = Session(context(request), ws, lambda: known[0], gate.strangers, gate.refusals)
+    try:
+        async with within():
+            await session.line.connect()
+        return await run_socket(request, ws, session.read(), session.line.pump(), _while_it_is(gate, token, known))
+    except TRANSIENT:
+        await ws.close(code=1013, message=b"Redis is away")
+        return ws
+    finally:
+        await session.line.aclose()
+
+
+async def _while_it_is(gate: Gate, token: str, known: list[Box]) -> None:
+    """Return when the token is nobody's; what the box has is kept as it is now."""
+    while True:
+        await asyncio.sleep(KNOWN_S)
+        try:
+            box = await gate.standing.of(token)
+        except (EmpError, *TRANSIENT):
+            continue  # nobody can tell: it stays what it was
+        if box is None:
+            return
+        known[0] = box
+
+
+def _wait(wait_s: float, why: str) -> None:
+    if wait_s > 0:
+        raise Refused(429, why, headers={"Retry-After": str(int(wait_s) + 1)})

@@ -1,0 +1,148 @@
+"""The way to Redis of a machine that has no login there: a socket in its folder, carried through the API.
+
+What comes on the socket goes out as it is, each connection as one WebSocket with the machine's token, and so do the
+answers. Whether a command may be asked is for the API to say (api/gate). While the agent starts anew, nobody listens:
+to its workers that is a Redis that is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import aiohttp
+
+from emp_orch.errors import EmpError
+from emp_orch.host import sessions
+from emp_orch.machine.home.redis_socket import socket_of
+from emp_orch.plaintext import one_line
+from emp_orch.store.artifacts.api_access import access_file, read_access
+
+log = logging.getLogger("agent")
+
+CONNECT_S = 10.0
+CLOSE_S = 1.0
+PING_S = 20.0
+CHUNK = 65_536
+# Larger than any answer that an agent or worker is given: a job with its payload.
+MAX_ANSWER_BYTES = 64 * 1024**2
+LET_IN_NO_MORE = (401, 403)
+# As Redis says it: redis-py tells by it that the login is refused, and the agent asks the API anew.
+_REFUSED = b"-WRONGPASS the API does not know this machine by its token\r\n"
+
+
+class Relay:
+    """Listens while the context is open. Raises EmpError where it cannot."""
+
+    def __init__(self, root: Path, path: str) -> None:
+        """`path`: of the gate, below the API's URL."""
+        self._socket = socket_of(root)
+        self._access = access_file(root)
+        self._path = path
+        self._server: asyncio.Server | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._told = ""
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Relay:
+        try:
+            _make_private(self._socket.parent)
+            self._socket.unlink(missing_ok=True)
+            before = os.umask(0o177)
+            try:
+                self._server = await asyncio.start_unix_server(self._came, str(self._socket), backlog=128)
+            finally:
+                os.umask(before)
+        except OSError as e:
+            raise EmpError(f"cannot listen on {self._socket}: {e.strerror}", hint="who owns its folder?") from e
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._open):
+            task.cancel()
+        if self._open:
+            await asyncio.wait(self._open)
+        if self._session is not None:
+            await self._session.close()
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: asyncio would log each one that is cancelled."""
+        task = asyncio.create_task(self._serve(reader, writer), name="relay")
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._carried(reader, writer)
+            self._tell("")
+        except aiohttp.WSServerHandshakeError as e:
+            if e.status in LET_IN_NO_MORE:
+                writer.write(_REFUSED)
+            self._tell(f"the API says {e.status}: {one_line(e.message)}")
+        except (aiohttp.ClientError, OSError, TimeoutError) as e:
+            self._tell(one_line(str(e) or type(e).__name__))
+        except EmpError as e:
+            self._tell(e.message)
+        finally:
+            with suppress(OSError):
+                writer.close()
+                await writer.wait_closed()
+
+    async def _carried(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until either side ends it."""
+        access = read_access(self._access)
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+            self._session = sessions.to_own(access.owner, limit=0, timeout=timeout)
+        asking = self._session.ws_connect(
+            f"{access.url.rstrip('/')}{self._path}",
+            headers={"Authorization": f"Bearer {access.token}"},
+            heartbeat=PING_S,
+            max_msg_size=MAX_ANSWER_BYTES,
+            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+        )
+        async with AsyncExitStack() as open_:
+            async with asyncio.timeout(CONNECT_S):
+                ws = await open_.enter_async_context(asking)
+            tasks = [asyncio.create_task(_out(reader, ws)), asyncio.create_task(_back(ws, writer))]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell(self, why: str) -> None:
+        """Once, and again when it is another: what asks comes several times a second."""
+        if why and why != self._told:
+            log.warning("the way to Redis through the API is closed: %s", why)
+        self._told = why
+
+
+async def _out(reader: asyncio.StreamReader, ws: aiohttp.ClientWebSocketResponse) -> None:
+    while data := await reader.read(CHUNK):
+        await ws.send_bytes(data)
+
+
+async def _back(ws: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
+    async for received in ws:
+        if received.type is not aiohttp.WSMsgType.BINARY:
+            return
+        writer.write(received.data)
+        await writer.drain()
+
+
+def _make_private(folder: Path) -> None:
+    """The machine's own folder is there; another is made for this user alone, and must be his."""
+    if folder.exists() or folder.is_symlink():
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(1, f"{folder} is another's")
+        return
+    folder.mkdir(mode=0o700)
