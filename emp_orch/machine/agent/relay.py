@@ -83,7 +83,7 @@ class Relay:
             self._tell("")
         except aiohttp.WSServerHandshakeError as e:
             if e.status in LET_IN_NO_MORE:
-                writer.write(_REFUSED)
+                await _refuse(reader, writer)
             self._tell(f"the API says {e.status}: {one_line(e.message)}")
         except (aiohttp.ClientError, OSError, TimeoutError) as e:
             self._tell(one_line(str(e) or type(e).__name__))
@@ -123,6 +123,16 @@ class Relay:
         if why and why != self._told:
             log.warning("the way to Redis through the API is closed: %s", why)
         self._told = why
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the first command, and let the client hear it: what is closed with words unread takes the answer along."""
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await reader.read(CHUNK)
+            writer.write(_REFUSED)
+            while await reader.read(CHUNK):
+                pass
 
 
 async def _out(reader: asyncio.StreamReader, ws: aiohttp.ClientWebSocketResponse) -> None:

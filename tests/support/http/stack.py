@@ -91,10 +91,10 @@ async def eventually(check: Callable[[], Awaitable[Any]], what: str, deadline_s:
 class Process:
     """A process of ours, its stderr in a file, ended by pid."""
 
-    def __init__(self, argv: list[str], log: Path, cwd: Path) -> None:
+    def __init__(self, argv: list[str], log: Path, cwd: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
         with log.open("ab") as f:
-            self.popen = subprocess.Popen(argv, stdout=f, stderr=f, cwd=cwd)
+            self.popen = subprocess.Popen(argv, stdout=f, stderr=f, cwd=cwd, env=env)
 
     def stop(self, sig: signal.Signals = signal.SIGTERM, deadline_s: float = 10) -> int:
         """Ends it; returns the exit code."""

@@ -144,7 +144,8 @@ def test_what_a_machine_sends_goes_on(words: tuple[object, ...], kind: type) -> 
         *((words, "no command of a machine") for words in (
             ("KEYS", "*"), ("SCAN", 0), ("EVAL", "return 1", 0), ("SCRIPT", "LOAD", "x"), ("CONFIG", "GET", "*"),
             ("ACL", "LIST"), ("SUBSCRIBE", "x"), ("HGETALL", KEYS.jobs), ("MGET", KEYS.payload("j1")), ("AUTH", "x"),
-            ("SELECT", 1), ("FLUSHALL",), ("DEL", KEYS.jobs), ("CLIENT", "KILL", "TYPE", "normal"), ("DEBUG", "SLEEP", 9),
+            ("SELECT", 1), ("FLUSHALL",), ("DEL", KEYS.jobs), ("CLIENT", "KILL", "TYPE", "normal"),
+            ("DEBUG", "SLEEP", 9),
             ("PUBSUB", "CHANNELS"), ("MONITOR",), ("RESET",), ("QUIT",), ("REPLICAOF", "h", 1), ("CLIENT",),
         )),
         (("HELLO", 3, "AUTH", "default", "x"), "token alone"),
@@ -174,7 +175,7 @@ def test_what_a_machine_sends_goes_on(words: tuple[object, ...], kind: type) -> 
         (put("worker", OTHER), "report of another"),
         (put("machine", WORKER), "report of another"),
         (put("worker", WORKER, "job_completed", event("job_completed")), "no machine appends"),
-        (script(PUT, WORKER, "{}", "", keys=(*keys_of(KEYS, "worker"), KEYS.commands("renders-a"))), "report of another"),
+        (script(PUT, WORKER, "{}", "", keys=(*keys_of(KEYS, "worker"), KEYS.jobs)), "report of another"),
         (script(PUT, WORKER, "{}", ""), "keys that its script takes"),
         (script("claim/next", OTHER, *CLAIM[1:]), "not its own"),
         (script("claim/next", *CLAIM[:3], 10**12, *CLAIM[4:]), "a number in it"),
