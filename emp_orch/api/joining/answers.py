@@ -18,7 +18,7 @@ from emp_orch.render.supervisord import render_machine
 from emp_orch.resources import read_text
 from emp_orch.runtimes.keys import package_scripts
 from emp_orch.runtimes.keys.signing import SigningKey
-from emp_orch.store.acl.joining import JoinAnswer
+from emp_orch.store.acl.joining import GATE_PATH, JoinAnswer
 from emp_orch.store.acl.machine_scripts import sent_until_ms
 from emp_orch.store.acl.users import grant
 from emp_orch.store.artifacts.url import is_local
@@ -41,14 +41,9 @@ class Credentials(Struct, frozen=True, kw_only=True):
 
 
 async def told(ctx: Context, generation: Generation, machine: Machine, own: Credentials) -> JoinAnswer:
-    """What `machine` of `generation` is to know, once it has its login at Redis."""
+    """What `machine` of `generation` is to know, once it has its way to Redis: a member's is the gate, and no login."""
     fleet, settings = ctx.settings.fleet, ctx.settings
-    sends = await machines_send(ctx, generation)
-    scoped = await grant(ctx.redis, ctx.keys, fleet, machine.id, own.password, sends=sends)
-    url = settings.machine_redis_url
-    if scoped:
-        user = user_of(fleet, machine.id, prefix=settings.prefix, database=database_of(settings.redis_url))
-        url = with_login(url, user, own.password)
+    url, scoped = ("", True) if machine.pool else await _login(ctx, generation, machine, own)
     desired = desired_machine(generation.fleet, machine)
     return JoinAnswer(
         fleet=fleet,
@@ -56,13 +51,24 @@ async def told(ctx: Context, generation: Generation, machine: Machine, own: Cred
         redis_url=url,
         prefix=ctx.keys.prefix,
         scoped=scoped,
-        artifacts_url="" if is_local(settings.artifacts) else settings.artifacts,
+        artifacts_url="" if machine.pool or is_local(settings.artifacts) else settings.artifacts,
         packages_path=PACKAGES_PATH,
         token=own.token,
         config=_config(generation, desired),
         secrets=_secrets(ctx.layout, desired),
         orders=SigningKey(ctx.layout, fleet).handed(machine.id),
+        gate=GATE_PATH if machine.pool else "",
     )
+
+
+async def _login(ctx: Context, generation: Generation, machine: Machine, own: Credentials) -> tuple[str, bool]:
+    """The URL with the machine's login, and whether that is one of its own."""
+    fleet, settings = ctx.settings.fleet, ctx.settings
+    sends = await machines_send(ctx, generation)
+    if not await grant(ctx.redis, ctx.keys, fleet, machine.id, own.password, sends=sends):
+        return settings.machine_redis_url, False
+    user = user_of(fleet, machine.id, prefix=settings.prefix, database=database_of(settings.redis_url))
+    return with_login(settings.machine_redis_url, user, own.password), True
 
 
 async def machines_send(ctx: Context, in_force: Generation) -> bool:

@@ -102,7 +102,10 @@ class _Tls(_Watched, plain.SSLConnection):
 
 
 class _Unix(_Watched, plain.UnixDomainSocketConnection):
-    pass
+    async def _connect(self) -> None:
+        """Only that: redis-py would log in here, and once more after it, and call a refusal of the first a lost way."""
+        async with asyncio.timeout(self.socket_connect_timeout):
+            self._reader, self._writer = await asyncio.open_unix_connection(self.path)
 
 
 WATCHED: dict[type, type[_Watched]] = {

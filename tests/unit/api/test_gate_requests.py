@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hiredis
 import pytest
 from hypothesis import given
@@ -11,7 +13,8 @@ from emp_orch.api.gate.requests import MAX_BYTES, MAX_WORDS, NoRequest, Requests
 
 
 def packed(*words: bytes) -> bytes:
-    made: bytes = hiredis.pack_command(words)
+    pack: Any = hiredis.pack_command
+    made: bytes = pack(words)
     return made
 
 
@@ -21,7 +24,8 @@ def packed(*words: bytes) -> bytes:
 )
 def test_commands_come_out_as_they_went_in_however_they_are_cut(commands: list[list[bytes]], cuts: list[int]) -> None:
     raw = b"".join(packed(*words) for words in commands)
-    requests, found, at, turn = Requests(), [], 0, 0
+    requests, at, turn = Requests(), 0, 0
+    found: list[tuple[bytes, ...]] = []
     while at < len(raw):
         size = cuts[turn % len(cuts)]
         found += requests.feed(raw[at : at + size])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import emp_orch.machine
+import emp_orch.store
 import emp_orch.worker
 from emp_orch.jobs.matching.requirements import Requirements, canonical, signature
 from emp_orch.store.acl.stranger_rules import (
