@@ -31,6 +31,7 @@ from emp_orch.api.joining.answers import PACKAGES_PATH
 from emp_orch.api.joining.limits import limit
 from emp_orch.api.joining.rights import renew_rights
 from emp_orch.api.known_members import KnownMembers
+from emp_orch.api.machine_token import is_machines
 from emp_orch.api.routes import ROUTES, WORK, roles_of
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.views.openapi import DOCUMENT, encoded
@@ -142,14 +143,18 @@ def _away(settings: Settings, e: BaseException) -> str | EmpError:
     return f"{found.message}; {found.hint}"
 
 
+def _is_open(request: web.Request) -> bool:
+    """Whether this request needs no token of the API's."""
+    return request.path == "/health" or (request.path == GATE_PATH and is_machines(request)) or is_members(request)
+
+
 def build_app(ctx: Context) -> web.Application:
     settings = ctx.settings
     guard = Guard(
         loopback=is_loopback(settings.api.host),
         token=settings.api.token,
         origins=local_origins(settings.api.port, settings.monitor.port) | {settings.monitor.url},
-        # The gate looks at its tokens itself.
-        is_open=lambda request: request.path in ("/health", GATE_PATH) or is_members(request),
+        is_open=_is_open,
         callers=callers(settings.api.tokens),
         roles=roles_of,
     )

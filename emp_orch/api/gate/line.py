@@ -10,7 +10,7 @@ import hiredis
 
 from emp_orch.store.redis.client import Client
 
-CHUNK = 65_536
+READ_BYTES = 65_536
 # Asked and not answered: more wait until some are.
 MOST_ASKED = 1_024
 
@@ -57,7 +57,7 @@ class Line:
     async def pump(self) -> None:
         """Hand on answers until the connection ends."""
         reader = self._made._reader
-        while data := await reader.read(CHUNK):
+        while data := await reader.read(READ_BYTES):
             self._answers.feed(data)
             ended = 0
             while self._answers.gets() is not False:

@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 REFUSED = "gate_refused"
 # Of one machine: one that errs is refused now and then, one that tries things out far oftener.
-BURST, PER_S = 50, 1.0
-MACHINES = 10_000
-TOLD_EVERY_S = 10.0
+REFUSALS, REFUSALS_PER_S = 50, 1.0
+MOST_MACHINES = 10_000
+NOTED_EVERY_S = 10.0
 OUT_S = 30.0
 
 
@@ -26,7 +26,7 @@ class Refusals:
     def __init__(self, events: Events) -> None:
         self.count = 0
         self._events = events
-        self._rates = Rates(burst=BURST, per_s=PER_S, most=MACHINES)
+        self._rates = Rates(burst=REFUSALS, per_s=REFUSALS_PER_S, most=MOST_MACHINES)
         self._untold: Counter[str] = Counter()
         self._told_s: dict[str, float] = {}
         self._out_until_s: dict[str, float] = {}
@@ -36,7 +36,7 @@ class Refusals:
         now_s = time.monotonic()
         self.count += 1
         self._untold[machine_id] += 1
-        if now_s - self._told_s.get(machine_id, float("-inf")) >= TOLD_EVERY_S:
+        if now_s - self._told_s.get(machine_id, float("-inf")) >= NOTED_EVERY_S:
             self._told_s[machine_id] = now_s
             await self._tell(machine_id, command, why, self._untold.pop(machine_id))
         if self._rates.take(machine_id, now_s) == 0:

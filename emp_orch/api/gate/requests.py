@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 # Of one command, in words and in bytes of all of them: what services offer is the largest that a machine sends.
-MAX_WORDS = 4_096
+MOST_WORDS = 4_096
 MAX_BYTES = 4 * 1024**2
 _LINE = 16
 _COUNT = re.compile(rb"[0-9]{1,9}")
@@ -63,8 +63,8 @@ class Requests:
             if self._size > MAX_BYTES:
                 raise NoRequest(f"a command has more than {MAX_BYTES} bytes")
             self._length = number
-        elif not 1 <= number <= MAX_WORDS:
-            raise NoRequest(f"a command has {number} words; 1 to {MAX_WORDS} are taken")
+        elif not 1 <= number <= MOST_WORDS:
+            raise NoRequest(f"a command has {number} words; 1 to {MOST_WORDS} are taken")
         else:
             self._missing = number
         return end

@@ -39,8 +39,8 @@ from emp_orch.web.rate import Rate
 log = logging.getLogger(__name__)
 
 # Commands of one connection: who sends more waits.
-BURST, PER_S = 2_000, 1_000.0
-MAX_NAMED = 40
+COMMANDS, COMMANDS_PER_S = 2_000, 1_000.0
+MAX_COMMAND_NAME = 40
 _requirements = decoder(Requirements)
 
 
@@ -60,7 +60,7 @@ class Session:
         self._strangers = strangers
         self._refusals = refusals
         self._requests = Requests()
-        self._rate = Rate(burst=BURST, per_s=PER_S)
+        self._rate = Rate(burst=COMMANDS, per_s=COMMANDS_PER_S)
         self._queued = False  # within a transaction
         self.line = Line(ctx.redis, ws.send_bytes)
 
@@ -88,7 +88,7 @@ class Session:
             verdict = self._strangers.judge(words, self._box(), queued=self._queued)
             await self._carry_out(verdict)
         except NotAllowed as e:
-            name = one_line(words[0][:MAX_NAMED].decode("utf-8", "replace")).lower()
+            name = one_line(words[0][:MAX_COMMAND_NAME].decode("utf-8", "replace")).lower()
             await self._answer(f"-NOPERM this machine has no permissions to run the '{name}' command: {e}\r\n".encode())
             await self._refused(words[0], str(e))
             return
@@ -96,7 +96,7 @@ class Session:
             self._queued = name_ == b"MULTI"
 
     async def _refused(self, command: bytes, why: str) -> None:
-        name = one_line(command[:MAX_NAMED].decode("utf-8", "replace")).upper()
+        name = one_line(command[:MAX_COMMAND_NAME].decode("utf-8", "replace")).upper()
         if await self._refusals.note(self._box().machine_id, name, why):
             raise ShutOut("it was refused too often")
 

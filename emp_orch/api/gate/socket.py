@@ -12,6 +12,7 @@ from emp_orch.api.context import Context, context
 from emp_orch.api.gate.refusals import Refusals
 from emp_orch.api.gate.session import Session
 from emp_orch.api.gate.standing import KNOWN_S, Standing
+from emp_orch.api.joining.limits import guessed
 from emp_orch.api.machine_token import bearer
 from emp_orch.api.stream.ws_common import opened, run_socket
 from emp_orch.errors import EmpError
@@ -25,10 +26,9 @@ from emp_orch.web.rate import Rates
 PATH = GATE_PATH
 # Connections of one machine at once: its agent has three, a worker two; twice that while they start anew.
 OF_AGENT, OF_WORKER = 8, 4
-# Who guesses tokens, by address; and who comes anew all the time, by machine.
-GUESSES, GUESSES_PER_S = 20, 0.5
+# Who comes anew all the time.
 COMES, COMES_PER_S = 200, 5.0
-MOST = 10_000
+MOST_BOXES = 10_000
 
 
 class Gate:
@@ -38,8 +38,7 @@ class Gate:
         self.standing = Standing(ctx)
         self.strangers = Strangers(ctx.keys)
         self.refusals = Refusals(ctx.events)
-        self.guesses = Rates(burst=GUESSES, per_s=GUESSES_PER_S, most=MOST)
-        self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST)
+        self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST_BOXES)
         self.open: Counter[str] = Counter()
 
 
@@ -51,7 +50,7 @@ async def gate_socket(request: web.Request) -> web.WebSocketResponse:
     gate, token = request.app[GATE], bearer(request)
     box = await gate.standing.of(token)
     if box is None:
-        _wait(gate.guesses.take(request.remote or "", time.monotonic()), "too many tokens that open nothing")
+        guessed(request)
         raise Refused(403, "this token is no machine's that goes through the gate")
     name = box.machine_id
     _wait(gate.comes.take(name, time.monotonic()), f"{name} comes anew too often")

@@ -18,7 +18,7 @@ from emp_orch.store.redis.client import within
 
 # So long what was looked up counts: a member that was forgotten is without a way to Redis so much later.
 KNOWN_S = 2.0
-MAX_KNOWN = 10_000
+MOST_TOKENS = 10_000
 
 
 class Standing:
@@ -43,7 +43,7 @@ class Standing:
             return None
         self._known[token] = (now_s + KNOWN_S, box)
         self._known.move_to_end(token)
-        while len(self._known) > MAX_KNOWN:
+        while len(self._known) > MOST_TOKENS:
             self._known.popitem(last=False)
         return box
 

@@ -24,12 +24,12 @@ from emp_orch.store.artifacts.api_access import access_file, read_access
 
 log = logging.getLogger("agent")
 
-CONNECT_S = 10.0
-CLOSE_S = 1.0
-PING_S = 20.0
-CHUNK = 65_536
+REACH_S = 10.0
+ENDING_S = 1.0
+BEAT_S = 20.0
+AT_ONCE_BYTES = 65_536
 # Larger than any answer that an agent or worker is given: a job with its payload.
-MAX_ANSWER_BYTES = 64 * 1024**2
+MOST_ANSWERED_BYTES = 64 * 1024**2
 LET_IN_NO_MORE = (401, 403)
 # As Redis says it: redis-py tells by it that the login is refused, and the agent asks the API anew.
 _REFUSED = b"-WRONGPASS the API does not know this machine by its token\r\n"
@@ -98,17 +98,17 @@ class Relay:
         """One connection, until either side ends it."""
         access = read_access(self._access)
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=REACH_S)
             self._session = sessions.to_own(access.owner, limit=0, timeout=timeout)
         asking = self._session.ws_connect(
             f"{access.url.rstrip('/')}{self._path}",
             headers={"Authorization": f"Bearer {access.token}"},
-            heartbeat=PING_S,
-            max_msg_size=MAX_ANSWER_BYTES,
-            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+            heartbeat=BEAT_S,
+            max_msg_size=MOST_ANSWERED_BYTES,
+            timeout=aiohttp.ClientWSTimeout(ws_close=ENDING_S),
         )
         async with AsyncExitStack() as open_:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(REACH_S):
                 ws = await open_.enter_async_context(asking)
             tasks = [asyncio.create_task(_out(reader, ws)), asyncio.create_task(_back(ws, writer))]
             try:
@@ -128,15 +128,15 @@ class Relay:
 async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer the first command, and let the client hear it: what is closed with words unread takes the answer along."""
     with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(CLOSE_S):
-            await reader.read(CHUNK)
+        async with asyncio.timeout(ENDING_S):
+            await reader.read(AT_ONCE_BYTES)
             writer.write(_REFUSED)
-            while await reader.read(CHUNK):
+            while await reader.read(AT_ONCE_BYTES):
                 pass
 
 
 async def _out(reader: asyncio.StreamReader, ws: aiohttp.ClientWebSocketResponse) -> None:
-    while data := await reader.read(CHUNK):
+    while data := await reader.read(AT_ONCE_BYTES):
         await ws.send_bytes(data)
 
 

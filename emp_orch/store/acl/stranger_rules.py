@@ -14,8 +14,8 @@ from emp_orch.store.redis.damaged import DAMAGED
 
 Words = tuple[bytes, ...]
 
-MAX_ID = 200
-MAX_EVENT_BYTES = 65_536
+LONGEST_NAME = 200
+MAX_OWN_EVENT_BYTES = 65_536
 # All that agents and workers append by themselves; what the queue appends of a job is its scripts' doing.
 EVENTS = frozenset(
     {
@@ -95,7 +95,7 @@ def require(holds: bool, why: str) -> None:
         raise NotAllowed(why)
 
 
-def text(word: bytes, most: int = MAX_ID) -> str:
+def text(word: bytes, most: int = LONGEST_NAME) -> str:
     """A name of somebody's. Raises NotAllowed."""
     try:
         found = word.decode()
@@ -140,7 +140,7 @@ def own_event(type_: bytes, data: bytes, box: Box) -> None:
 
 def about(type_: bytes | None, data: bytes, box: Box) -> None:
     """Data of an event about the box itself. Raises NotAllowed."""
-    require(len(data) <= MAX_EVENT_BYTES, "an event in it is too large")
+    require(len(data) <= MAX_OWN_EVENT_BYTES, "an event in it is too large")
     said = document(data, dict[str, Any], "an event")
     named = said.get("type")
     require(isinstance(named, str) and named in EVENTS, "no machine appends such an event")

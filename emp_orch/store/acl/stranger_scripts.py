@@ -42,7 +42,7 @@ from emp_orch.store.reports.sizes import MAX_REPORT_BYTES
 PUT, FORGET = "reports/put", "reports/forget"
 # Jobs at once, of one worker.
 MAX_WANTED = 16
-MAX_ENDS = 64
+MOST_ENDS = 64
 LOST = b"$4\r\nlost\r\n"
 
 # `words` are all of it; ARGV begin at `at`.
@@ -61,7 +61,7 @@ def _claim(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     number(args[3], box.lease_ms)
     number(args[4], WAIT_S * 1000)
     number(args[5], MAX_WANTED)
-    ends = number(args[6], MAX_ENDS)
+    ends = number(args[6], MOST_ENDS)
     _count(args, 7 + 3 * ends)
     for i in range(7, len(args), 3):
         text(args[i])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from emp_orch.jobs.document.preview import MAX_PREVIEW_BYTES
 from emp_orch.store.acl.stranger_rules import (
     Answer,
     Box,
@@ -39,7 +40,6 @@ from emp_orch.store.reports import reports
 # Of a command that waits at the server.
 MAX_BLOCK_S = 60.0
 MAX_ACK_BYTES = 65_536
-MAX_PREVIEW_BYTES = 2 * 1024**2
 MAX_REPLICAS = 16
 OK = b"+OK\r\n"
 # Within a transaction: what an agent tells of itself.
@@ -192,7 +192,7 @@ class Strangers:
         if words[1] == self._keys.startup_channel.encode():
             about(None, words[2], box)
             return Pass(words)
-        require(len(words[2]) <= MAX_PREVIEW_BYTES, "it is too large")
+        require(len(words[2]) <= 2 * MAX_PREVIEW_BYTES, "it is too large")
         return PassIfHeld(words=words, job_id=self._job_of(words[1]), answer=b":0\r\n")
 
     def _pubsub(self, box: Box, words: Words) -> Verdict:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_orch.api.gate.requests import MAX_BYTES, MAX_WORDS, NoRequest, Requests
+from emp_orch.api.gate.requests import MAX_BYTES, MOST_WORDS, NoRequest, Requests
 
 
 def packed(*words: bytes) -> bytes:
@@ -41,7 +41,7 @@ def test_commands_come_out_as_they_went_in_however_they_are_cut(commands: list[l
         (b"*0\r\n", "0 words"),
         (b"*-1\r\n", "no command"),
         (b"*1000000000\r\n", "no command"),
-        (b"*%d\r\n" % (MAX_WORDS + 1), "words"),
+        (b"*%d\r\n" % (MOST_WORDS + 1), "words"),
         (b"*1\r\n:1\r\n", "no command"),
         (b"*1\r\n*1\r\n", "no command"),
         (b"*1\r\n$-1\r\n", "no command"),
@@ -59,7 +59,7 @@ def test_what_is_no_command_ends_it(raw: bytes, why: str) -> None:
 
 def test_half_a_command_is_held_and_costs_nothing_to_look_at_again() -> None:
     requests = Requests()
-    raw = packed(*[b"x"] * MAX_WORDS)
+    raw = packed(*[b"x"] * MOST_WORDS)
     for i in range(len(raw) - 1):
         assert not list(requests.feed(raw[i : i + 1]))
-    assert list(requests.feed(raw[-1:])) == [(b"x",) * MAX_WORDS]
+    assert list(requests.feed(raw[-1:])) == [(b"x",) * MOST_WORDS]
