@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "explain": ("inspect.explain", "explain", "One drift: since when, why, what was tried, what you can do."),
     "journal": ("inspect.journal", "journal", "What was seen, decided and done, and what came of it."),
     "status": ("inspect.status", "status", "What runs: control plane, machines, workers, jobs, drift."),
+    "pools": ("inspect.pools", "pools", "The pools: their members, the size they should have, and why."),
     "logs": ("inspect.logs", "logs", "The logs of all components, or of some; follow them, clear them."),
     "top": ("inspect.top", "top", "What machines and their programs use, live."),
     "exec": ("commands.exec", "exec_", "Run a command in a machine."),

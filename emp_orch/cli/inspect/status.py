@@ -83,6 +83,7 @@ def as_document(found: Overview) -> dict[str, Any]:
     """Everything that one look saw, for programs."""
     import msgspec
 
+    from emp_orch.control.status.pools import pools_now
     from emp_orch.store.redis.client import redacted
 
     difference = found.difference
@@ -113,6 +114,9 @@ def as_document(found: Overview) -> dict[str, Any]:
         "overrides": difference.overrides if difference else None,
         "breaker": difference.breaker if difference else None,
         "rollout": difference.rollout if difference else None,
+        "pools": []
+        if difference is None
+        else [{**msgspec.to_builtins(p), "there": p.there} for p in pools_now(difference)],
         "machines": found.machines,
         "workers": [{"seen_ms": w.seen_ms, **msgspec.to_builtins(w.report)} for w in found.workers],
         "jobs": found.jobs,
@@ -128,6 +132,7 @@ def screen(found: Overview, *, everything: bool = False) -> str:
     sections = [
         _head(found),
         _plane(found),
+        _pools(found),
         _machines(found, None if everything else MACHINES),
         _workers(found, None if everything else WORKERS),
         _rest(found, None if everything else DRIFTS),
@@ -204,11 +209,19 @@ def _reconciler_detail(found: Overview) -> str:
     return f"{word} {age(found.difference.status_age_ms)} ago"
 
 
+def _pools(found: Overview) -> str:
+    from emp_orch.cli.inspect.pools import pool_table
+    from emp_orch.control.status.pools import pools_now
+
+    shown = pools_now(found.difference) if found.difference is not None else ()
+    return pool_table(shown) if shown else ""
+
+
 def _machines(found: Overview, limit: int | None) -> str:
     from emp_orch.cli.output.text import table
 
     if not found.machines:
-        return "no machines"
+        return "" if found.difference is not None and found.difference.desired.pools else "no machines"
     shown, more = _cut(found.machines, limit, [m.well for m in found.machines], "machine", "ready")
     rows = [_machine_row(m) for m in shown]
     return table(("MACHINE", "STATUS", "PROGRAMS", "WORKERS", "REPORT", "UP", "HEALTH"), rows) + more

@@ -15,8 +15,8 @@ from emp_orch.fleet.model.observed import ProgramState, WorkerReport
 from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.pauses import drain_of
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.fleet.generations import read_generation
 from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.fleet.pools.members import read_with_members
 from emp_orch.store.fleet.status import read_status
 from emp_orch.store.redis import client
 from emp_orch.store.redis.client import Client
@@ -72,7 +72,7 @@ class Drain:
     async def look(self) -> Draining:
         """Who is left now: a worker that reports, or whose program is not known to have ended. Of a machine that nobody
         hears: who holds a job; a worker that is dead cannot finish, and its lease ends."""
-        generation = await read_generation(self._r, self._keys, self._fleet)
+        generation = await read_with_members(self._r, self._keys, self._fleet)
         if drain_of(await read_overrides(self._r, self._keys, self._fleet), self._machine_id) is None:
             raise EmpError(f"the drain of {self._machine_id} was lifted meanwhile")
         slots = _workers(generation.fleet, self._machine_id) if generation else {}

@@ -31,6 +31,7 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
         lines.append(f"  GPUs of this host: {seen.gpus}")
     for change in seen.changes:
         lines += _of_machine(change, proposal.source)
+    lines += [f"  {line}" for line in seen.pools]
     if seen.other_package:
         lines.append("  ↻ workers  (restart): they get another version of emp's modules, each once it is drained")
     if seen.other_emp:
@@ -41,7 +42,7 @@ def plan_lines(proposal: Proposal, seen: Preview) -> list[str]:
         else:
             lines.append(f"  ~ {ref} is not set any more: programs run without it when they start again (emp restart)")
     plane_stays = seen.plane_runs and seen.plane_age is Age.NEW
-    if plane_stays and not (seen.changes or seen.rotated or seen.other_package or seen.other_emp):
+    if plane_stays and not (seen.changes or seen.pools or seen.rotated or seen.other_package or seen.other_emp):
         lines.append("  nothing changes on any machine")
     return lines
 

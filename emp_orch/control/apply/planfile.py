@@ -117,6 +117,7 @@ async def _observed(layout: Layout, proposal: Proposal, seen: Preview) -> str:
         async with client.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
             current = await generations.in_force(r, keys, layout, settings.fleet)
             if current is not None:
+                current = await generations.with_members(r, keys, layout, current)
                 observed = await Observer(r, keys, runtimes_of(layout, settings), fresh=False).look()
                 desired = generations.as_desired(current, redis=client.address(settings.machine_redis_url))
                 drift = sorted(d.key for d in diff(desired, observed))

@@ -26,6 +26,7 @@ from emp_orch.fleet.drift.table import Desired
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import InstanceState
 from emp_orch.fleet.plan.operations import Effect, changes
+from emp_orch.fleet.plan.pool_changes import pool_changes
 from emp_orch.host import ownership
 from emp_orch.layout import Layout
 from emp_orch.runtimes import all_instances, runtimes_of
@@ -85,6 +86,7 @@ async def preview(
         and not images_moved(current.fleet.images, asked.images)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
+        pools=pool_changes(current.fleet if current else None, proposal.fleet),
         images=asked.images,
         removed=gone,
         other_package=other_package and not before.keys() <= starting,

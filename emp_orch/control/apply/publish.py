@@ -43,6 +43,7 @@ from emp_orch.store.acl.users import lacking, shared, withdraw
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.generations import Generation, publish, without_secrets
 from emp_orch.store.fleet.overrides import read_overrides
+from emp_orch.store.fleet.pools.members import Members, Seen, populated
 from emp_orch.store.fleet.status import FleetStatus, read_status
 from emp_orch.store.redis import client
 from emp_orch.store.redis.client import Client
@@ -171,13 +172,19 @@ class Session:
         never gives up by itself. `look` is shown every state on the way, with what the reconciler said of it last.
         """
         redis = client.address(self._settings.machine_redis_url)
-        bare = generations.as_desired(generation, redis=redis)
+        bare: Desired | None = None
+        signing = SigningKey(self._layout, self._settings.fleet)
+        members = Members(self._r, self._keys, self._settings.fleet, signing.known)
+        known: Seen | None = None
         seal = SigningKey(self._layout, self._settings.fleet).known()
         events = Events(self._r, self._keys)
         after = await events.latest_id()
         while True:
             try:
                 overrides = await read_overrides(self._r, self._keys, self._settings.fleet, seal)
+                seen = await members.read(known)
+                if bare is None or seen is not known:
+                    bare, known = generations.as_desired(populated(generation, seen), redis=redis, like=bare), seen
                 desired = drained(bare, overrides)
                 observed = await self._observer.look()
                 found = diff(desired, observed)

@@ -45,6 +45,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     number: int
     same: bool
     changes: tuple[MachineChange, ...]
+    pools: tuple[str, ...] = ()
     plane_runs: bool
     settings_change: bool
     running: Settings | None
@@ -60,4 +61,4 @@ class Preview(Struct, frozen=True, kw_only=True):
     def nothing(self) -> bool:
         """Whether there is nothing to do."""
         runs_as_it_should = self.plane_runs and self.plane_age is Age.NEW and not self.settings_change
-        return self.same and runs_as_it_should and not (self.changes or self.rotated)
+        return self.same and runs_as_it_should and not (self.changes or self.pools or self.rotated)

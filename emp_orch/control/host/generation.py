@@ -19,6 +19,7 @@ from emp_orch.seals import Forged
 from emp_orch.settings import write_private
 from emp_orch.store.fleet import generations
 from emp_orch.store.fleet.generations import Generation, without_secrets
+from emp_orch.store.fleet.pools.members import Members, populated
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
 
@@ -97,6 +98,12 @@ async def in_force(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generat
     Raises Forged where Redis has one that nobody here published, and there is none on disk.
     """
     return (await _found(r, keys, layout, fleet))[0]
+
+
+async def with_members(r: Client, keys: Keys, layout: Layout, generation: Generation) -> Generation:
+    """`generation` with the members of its pools as they are now."""
+    members = Members(r, keys, generation.fleet.name, SigningKey(layout, generation.fleet.name).known)
+    return populated(generation, await members.read())
 
 
 async def _found(r: Client, keys: Keys, layout: Layout, fleet: str) -> tuple[Generation | None, bool]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from itertools import chain
 
-from emp_orch.fleet.desired.workers import KnownWorker, known_workers
+from emp_orch.fleet.desired.workers import KnownWorker, any_member, possible_workers
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import Observed
@@ -34,8 +34,10 @@ class WorkersByMachine:
         changed = observed.changed
         anew = current is not self._generation or changed is None
         if current is not self._generation:
-            self._known = {m.id: [] for m in current.fleet.machines}
-            for worker in known_workers(current.fleet):
+            fleet = current.fleet
+            ids = (*(m.id for m in fleet.machines), *map(any_member, fleet.pools.values()))
+            self._known = {machine_id: [] for machine_id in ids}
+            for worker in possible_workers(fleet):
                 self._known[worker.machine_id].append(worker)
             self._generation = current
         if anew or changed is None:

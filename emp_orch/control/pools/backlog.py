@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from msgspec import structs
-
-from emp_orch.fleet.desired.members import machine_of_member
-from emp_orch.fleet.desired.workers import known_workers
-from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool, PoolName
+from emp_orch.fleet.desired.workers import workers_of_pool
+from emp_orch.fleet.model.fleet import Fleet, Pool, PoolName
 from emp_orch.fleet.model.pools import Waiting
 from emp_orch.jobs.matching.workable import DesiredWorker, Unworkable, judge_all
 from emp_orch.store.queue.submit import Queue
@@ -50,6 +47,5 @@ class Backlogs:
 
 def class_of(fleet: Fleet, pool: Pool) -> tuple[DesiredWorker, ...]:
     """The workers that a member of `pool` will have, as far as emp.yaml tells."""
-    one = machine_of_member(pool, MachineId(f"{pool.name}-any"))
-    known = known_workers(structs.replace(fleet, machines=(one,)))
+    known = workers_of_pool(fleet, pool)
     return tuple(DesiredWorker(worker_id=w.worker_id, machine_id=w.machine_id, known=w.capabilities) for w in known)

@@ -10,6 +10,7 @@ from emp_orch.control.plane.parts import Parts
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.table import Desired, Drift, diff
+from emp_orch.fleet.model.fleet import PoolName
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation, plan
@@ -22,7 +23,7 @@ from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store import contract
 from emp_orch.store.acl.rights import refused_write
 from emp_orch.store.fleet.overrides import read_overrides
-from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, RedisStatus, RolloutStatus, read_status
+from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, PoolStatus, RedisStatus, RolloutStatus, read_status
 from emp_orch.store.redis import client
 from emp_orch.store.redis.damaged import KeyDamaged
 from emp_orch.store.redis.keys import Keys
@@ -64,6 +65,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
     breaker: BreakerStatus | None = None
     rollout: RolloutStatus | None = None
+    pools: dict[PoolName, PoolStatus] = {}
     redis: RedisStatus = RedisStatus()
     refuses: str = ""
 
@@ -85,6 +87,7 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
         generation = await generations.in_force(r, keys, layout, settings.fleet)
         if generation is None:
             raise EmpError(f"fleet {settings.fleet} has no generation yet", hint="run `emp apply`")
+        generation = await generations.with_members(r, keys, layout, generation)
         runtimes = runtimes_of(layout, settings) if runtimes is None else runtimes
         observer = Observer(r, keys, runtimes, fresh=False, parts=Parts(layout).look)
         damaged = await contract.look(r, keys, settings.fleet)
@@ -117,6 +120,7 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
         overrides=overrides,
         breaker=status.breaker if status else None,
         rollout=status.rollout if status else None,
+        pools=status.pools if status else {},
         redis=status.redis if status else RedisStatus(),
     )
 

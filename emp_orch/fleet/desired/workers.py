@@ -8,7 +8,18 @@ from typing import Any
 from msgspec import Struct
 
 from emp_orch.fleet.desired.addresses import program_port, service_url
-from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, ProgramName, Scale, Service, ServiceName, WorkerId
+from emp_orch.fleet.desired.members import machine_of_member
+from emp_orch.fleet.model.fleet import (
+    Fleet,
+    Machine,
+    MachineId,
+    Pool,
+    ProgramName,
+    Scale,
+    Service,
+    ServiceName,
+    WorkerId,
+)
 from emp_orch.fleet.model.ids import machine_of, worker_id, worker_program
 
 
@@ -29,14 +40,38 @@ def _takes_jobs(machine: Machine, service: Service) -> bool:
 def known_workers(fleet: Fleet) -> Iterator[KnownWorker]:
     """Every worker the fleet should have, in the order of the file."""
     for machine in fleet.machines:
-        services = [name for name in machine.services if _takes_jobs(machine, fleet.services[name])]
-        for slot in range(machine.num_gpus):
-            yield KnownWorker(
-                worker_id=worker_id(machine.id, slot),
-                machine_id=machine.id,
-                program=worker_program(slot),
-                capabilities={"gpu": slot, **machine.worker.capabilities, "services": services},
-            )
+        yield from _workers_of(fleet, machine)
+
+
+def possible_workers(fleet: Fleet) -> Iterator[KnownWorker]:
+    """Those, and the workers that one more member of each pool would have: a job that only they could run waits, and
+    is not hopeless.
+    """
+    yield from known_workers(fleet)
+    for pool in fleet.pools.values():
+        if pool.max_size:
+            yield from workers_of_pool(fleet, pool)
+
+
+def workers_of_pool(fleet: Fleet, pool: Pool) -> Iterator[KnownWorker]:
+    """The workers that any member of `pool` will have, as far as emp.yaml tells."""
+    return _workers_of(fleet, machine_of_member(pool, any_member(pool)))
+
+
+def any_member(pool: Pool) -> MachineId:
+    """Stands for a member of `pool` that is not there."""
+    return MachineId(f"{pool.name}-any")
+
+
+def _workers_of(fleet: Fleet, machine: Machine) -> Iterator[KnownWorker]:
+    services = [name for name in machine.services if _takes_jobs(machine, fleet.services[name])]
+    for slot in range(machine.num_gpus):
+        yield KnownWorker(
+            worker_id=worker_id(machine.id, slot),
+            machine_id=machine.id,
+            program=worker_program(slot),
+            capabilities={"gpu": slot, **machine.worker.capabilities, "services": services},
+        )
 
 
 def binding_of(fleet: Fleet, worker: str, service: str) -> tuple[str, str] | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import structs
 
 from emp_orch.fleet.desired.containers import image_moved
 from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.model.fleet import Fleet, Machine, Service, ServiceName
 from emp_orch.fleet.plan.operations import MachineChange, compare
+from emp_orch.fleet.plan.pool_changes import pool_changes
 
 # Parts of a fleet beside its machines and services, as emp.yaml calls them.
 _PARTS = ("redis", "api", "monitor", "control", "hosts", "jobs", "reconcile", "worker_package")
@@ -15,13 +18,14 @@ PACKAGE_PINNED = "~ worker_package"
 
 
 def changed(before: Fleet | None, after: Fleet) -> tuple[str, ...]:
-    """What `after` changed: machines in its order, then those that went, services, other parts of emp.yaml.
+    """What `after` changed: machines in its order, then those that went, pools, services, other parts of emp.yaml.
 
     Where things stand in the file does not count. `before` None: there was nothing.
     """
+    pools = pool_changes(before, after)
     if before is None:
-        return tuple(f"+ {m.id}" for m in after.machines)
-    return (*_machines(before, after), *_services(before, after), *_parts(before, after))
+        return (*(f"+ {m.id}" for m in after.machines), *pools)
+    return (*_machines(before, after), *pools, *_services(before, after), *_parts(before, after))
 
 
 def _machines(before: Fleet, after: Fleet) -> list[str]:
@@ -64,7 +68,7 @@ def _how(change: MachineChange) -> str:
 
 def _services(before: Fleet, after: Fleet) -> list[str]:
     """Services that no machine runs show nowhere else."""
-    used = {name for fleet in (before, after) for m in fleet.machines for name in m.services}
+    used = {name for fleet in (before, after) for m in _all_machines(fleet) for name in m.services}
 
     def idle(fleet: Fleet) -> dict[ServiceName, Service]:
         return {n: structs.replace(s, origin="") for n, s in fleet.services.items() if n not in used}
@@ -75,6 +79,11 @@ def _services(before: Fleet, after: Fleet) -> list[str]:
         *(f"~ service {n}" for n in new if n in old and old[n] != new[n]),
         *(f"- service {n}" for n in old if n not in new),
     ]
+
+
+def _all_machines(fleet: Fleet) -> Iterator[Machine]:
+    yield from fleet.machines
+    yield from (pool.template for pool in fleet.pools.values())
 
 
 def _parts(before: Fleet, after: Fleet) -> list[str]:

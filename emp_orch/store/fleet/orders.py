@@ -14,8 +14,8 @@ from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.names import UnknownName, names_of
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.fleet.generations import read_generation
 from emp_orch.store.fleet.overrides import lift_override, lift_overrides, put_override, read_overrides
+from emp_orch.store.fleet.pools.members import read_with_members
 from emp_orch.store.fleet.requests import Request, Verb, ask
 from emp_orch.store.fleet.status import BreakerStatus, read_status
 from emp_orch.store.redis.client import Client, time_ms
@@ -105,7 +105,7 @@ class Orders:
         return order
 
     async def _pool(self, name: str) -> Pool:
-        generation = await read_generation(self._r, self._keys, self._fleet)
+        generation = await read_with_members(self._r, self._keys, self._fleet)
         pools = generation.fleet.pools if generation is not None else {}
         if PoolName(name) not in pools:
             raise UnknownName(f"no pool {name}", hint=f"there are: {', '.join(pools) or 'none'}")
@@ -157,7 +157,7 @@ class Orders:
         """`scope` by the names that the generation in force has. Raises UnknownName for what it does not have."""
         if scope.machine_id is None:
             return scope
-        generation = await read_generation(self._r, self._keys, self._fleet)
+        generation = await read_with_members(self._r, self._keys, self._fleet)
         if generation is None:
             raise UnknownName(f"fleet {self._fleet} has no generation yet", hint="run `emp apply`")
         name = names_of(generation.fleet).find([scope.machine_id, *([scope.program] if scope.program else [])])

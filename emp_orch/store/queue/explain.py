@@ -30,7 +30,8 @@ from emp_orch.jobs.matching.workable import (
     judge_all,
     workers_in_words,
 )
-from emp_orch.store.fleet.generations import Generation, read_generation
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.pools.members import read_with_members
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.reads import LaneView
 from emp_orch.store.redis.client import Client
@@ -126,7 +127,7 @@ class Explainer:
 
     async def _generation(self) -> Generation | None:
         try:
-            return await read_generation(self._r, self._keys, self._fleet)
+            return await read_with_members(self._r, self._keys, self._fleet)
         except EmpError:  # damaged: what the workers say can still be told
             return None
 

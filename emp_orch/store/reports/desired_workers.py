@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from emp_orch.fleet.desired.workers import KnownWorker, known_workers
+from emp_orch.fleet.desired.workers import KnownWorker, possible_workers
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.observed import ProgramState, SeenMachine, SeenWorker
 from emp_orch.jobs.matching.workable import DesiredWorker
@@ -14,10 +14,11 @@ from emp_orch.store.fleet.generations import Generation
 def desired_workers(
     current: Generation, machines: Mapping[MachineId, SeenMachine], workers: Mapping[WorkerId, SeenWorker]
 ) -> tuple[DesiredWorker, ...]:
-    """Every worker of the fleet. Its report counts while its machine is of this generation and runs it; else the file's
-    word does, for a worker that was killed on the way to new services left its old report behind.
+    """Every worker of the fleet, and those that more members of its pools would have. Its report counts while its
+    machine is of this generation and runs it; else the file's word does, for a worker that was killed on the way to new
+    services left its old report behind.
     """
-    return desired_on(known_workers(current.fleet), current, machines, workers)
+    return desired_on(possible_workers(current.fleet), current, machines, workers)
 
 
 def desired_on(

@@ -1,0 +1,45 @@
+"""What a generation changes in pools, in a line a pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from emp_orch.fleet.model.fleet import Fleet, PoolScale
+from emp_orch.fleet.plan.changes import changed
+from emp_orch.fleet.plan.pool_changes import pool_changes
+from support.fleet.fleets import SIMULATION
+from support.fleet.members import pool, pooled
+
+TEMPLATE = pool(services=[SIMULATION.name]).template
+
+
+def of(**changes: Any) -> Fleet:
+    return pooled(pool(services=[SIMULATION.name], **changes), services=[SIMULATION])
+
+
+def test_a_pool_comes_and_goes() -> None:
+    bare = pooled(services=[SIMULATION])
+    assert pool_changes(None, of()) == ("+ pool renders: 0..40 boxes by join",)
+    assert pool_changes(bare, of(min_size=3, max_size=3)) == ("+ pool renders: 3 boxes by join",)
+    assert pool_changes(of(), bare) == ("- pool renders: its members go",)
+    assert pool_changes(of(), of(origin="elsewhere")) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_size": 4}, "size 0..40 → 0..4"),
+        ({"provider": "slurm"}, "provider join → slurm"),
+        ({"options": {"a": 1}}, "provider_options"),
+        ({"cost": 2.0}, "how it is sized"),
+        ({"scale": PoolScale(jobs_per_gpu=2.0, up_after_s=15.0, down_after_s=300.0)}, "how it is sized"),
+        ({"template": structs.replace(TEMPLATE, num_gpus=2)}, "its members change in place"),
+        ({"template": structs.replace(TEMPLATE, image="other")}, "new members get other boxes"),
+    ],
+)
+def test_how_it_changes(changes: dict[str, Any], told: str) -> None:
+    assert pool_changes(of(), of(**changes)) == (f"~ pool renders: {told}",)
+    assert changed(of(), of(**changes)) == (f"~ pool renders: {told}",)
