@@ -18,7 +18,7 @@ from emp_orch.options.provider_swarm import options_of
 from emp_orch.runtimes.compose.folder import folder_digest
 from emp_orch.runtimes.last_words import redacted
 from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
-from emp_orch.runtimes.providers.swarm.look import Node, Task, boxes_of, nodes_of, services_of, tasks_of
+from emp_orch.runtimes.providers.swarm.look import boxes_of, nodes_of, services_of, tasks_of
 from emp_orch.runtimes.providers.swarm.manager import Manager, manager_of
 from emp_orch.runtimes.providers.swarm.service import (
     FLEET,
@@ -51,7 +51,7 @@ class SwarmProvider:
         self._host = manager_of(self._options.host, making.hosts)
         self._manager = Manager(self._host)
         self._members: dict[MachineId, threading.Lock] = {}
-        self._nodes: dict[str, Node] = {}
+        self._nodes: dict[str, str] = {}
 
     async def boxes(self) -> tuple[Box, ...]:
         return await self._within("list its services", self._look)
@@ -67,7 +67,14 @@ class SwarmProvider:
         await self._within(f"remove {member_id}", self._remove, member_id)
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        following = _Following(self._host, self._labels, changed)
+        """Events are read in a thread; `changed` is called in the caller's loop."""
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # a loop that has ended
+                loop.call_soon_threadsafe(changed)
+
+        following = _Following(self._host, self._labels, tell)
         thread = threading.Thread(target=following.run, name=f"swarm-{self._labels[POOL]}", daemon=True)
         thread.start()
         try:
@@ -83,13 +90,9 @@ class SwarmProvider:
     def _look(self) -> tuple[Box, ...]:
         services = services_of(self._manager.services(self._labels))
         tasks = tasks_of(self._manager.tasks(self._labels))
-        if any(self._asks_of_its_node(task) for task in tasks):
+        if {task.node for task in tasks} - {"", *self._nodes}:
             self._nodes = nodes_of(self._manager.nodes())
         return boxes_of(services, tasks, self._nodes)
-
-    def _asks_of_its_node(self, task: Task) -> bool:
-        """The names of nodes stay; whether one is down matters where something waits for it."""
-        return bool(task.node) and (task.goes or task.node not in self._nodes)
 
     def _create(self, launch: Launch) -> None:
         labels = self._of(launch.member_id)

@@ -30,7 +30,7 @@ LABELS = {FLEET: "f", FOLDER: "0a1b2c3d", POOL: "renders", MEMBER: "renders-7f3k
 ONE = launch(image="i:1")("f", PoolName("renders"), MachineId("renders-7f3k"))
 NODES = [
     {"ID": "n1", "Description": {"Hostname": "gpu-1"}, "Status": {"State": "ready"}},
-    {"ID": "n2", "Description": {"Hostname": "gpu-2"}, "Status": {"State": "down", "Message": "heartbeat failure"}},
+    {"ID": "n2", "Description": {"Hostname": "gpu-2"}, "Status": {"State": "down"}},
 ]
 
 
@@ -74,7 +74,6 @@ LACKS = "no suitable node (insufficient resources on 2 nodes)"
             "",
             "gpu-1",
         ),
-        ([task("running", node="n2")], BoxState.PENDING, "node gpu-2 is down: heartbeat failure", "gpu-2"),
         ([task("rejected", wanted="shutdown", Err="No such image: x")], BoxState.PENDING, "No such image: x", ""),
     ],
 )
@@ -84,11 +83,8 @@ def test_a_box_is_its_present_task(tasks: list[dict[str, Any]], state: BoxState,
     assert box.ref == "emp-f-renders-7f3k-00000000"
 
 
-def test_what_drains_is_there_until_it_ended() -> None:
-    (box,) = seen(task("running", wanted="remove", node="n1"), removed=True)
-    assert (box.state, box.node, box.words) == (BoxState.RUNNING, "gpu-1", "it was removed, and is shutting down")
-    assert seen(task("shutdown", wanted="remove", node="n1"), removed=True) == []
-    assert seen(task("running", wanted="remove", node="n2"), removed=True) == []
+def test_what_is_left_of_a_removed_service_is_no_box() -> None:
+    assert seen(task("running", wanted="remove", node="n1"), removed=True) == []
 
 
 def test_words_are_one_line_and_bounded() -> None:
