@@ -88,6 +88,10 @@ class Layout:
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id
 
+    def pool(self, name: str) -> Path:
+        """The folder of a box of that pool here: whichever member it is."""
+        return self.state / "pools" / name
+
     def log(self, component: str) -> Path:
         """`component` is redis, api, monitor, reconcile, machine-{id} or monitorEventStream."""
         return self.logs / f"{component}.log"

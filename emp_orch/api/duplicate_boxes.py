@@ -17,7 +17,7 @@ from emp_orch.web.errors import Refused
 
 MAX_SHOWN = 100
 # Of those that it let in longest ago a process forgets, beyond this: their reports tell by then.
-MAX_REMEMBERED = 20_000
+MAX_LET_IN = 20_000
 
 
 class Boxes:
@@ -31,7 +31,7 @@ class Boxes:
         if asking.box:
             self._last.pop(machine_id, None)
             self._last[machine_id] = (asking, now_s)
-            if len(self._last) > MAX_REMEMBERED:
+            if len(self._last) > MAX_LET_IN:
                 del self._last[next(iter(self._last))]
 
     def put_out(self, machine_id: str, asking: Asking) -> None:

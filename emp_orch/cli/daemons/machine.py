@@ -9,6 +9,8 @@ import click
 
 from emp_orch.cli.daemons.machine_join import join, revoke
 from emp_orch.cli.daemons.run import log_to_stderr
+from emp_orch.cli.output.options import Duration
+from emp_orch.errors import UsageError
 
 
 class _MachineGroup(click.Group):
@@ -21,7 +23,7 @@ class _MachineGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(ctx.command_path, "ID [OPTIONS] | join ID | revoke ID")
+        formatter.write_usage(ctx.command_path, "ID [OPTIONS] | --pool NAME [OPTIONS] | join ID | revoke ID")
 
 
 @click.group(cls=_MachineGroup)
@@ -33,29 +35,52 @@ def machine() -> None:
 
 
 @machine.command("run", short_help="Run machine ID in the foreground.")
-@click.argument("machine_id", envvar="MACHINE_ID", metavar="ID")
+@click.argument("machine_id", envvar="MACHINE_ID", metavar="ID", required=False)
+@click.option(
+    "--pool",
+    metavar="NAME",
+    envvar="EMP_POOL",
+    help="Instead of ID: join this pool, as a new member or the one it was.",
+)
+@click.option(
+    "--as",
+    "name",
+    metavar="NAME",
+    envvar="EMP_JOIN_AS",
+    default="",
+    help="What this box goes by in the pool: who comes back by it is the same member.",
+)
 @click.option(
     "--dir",
     "root",
     type=click.Path(path_type=Path),
     envvar="EMP_MACHINE_FOLDER",
-    help="The machine's folder [.emp/machines/ID].",
+    help="The machine's folder [.emp/machines/ID, of a box of a pool .emp/pools/NAME].",
 )
 @click.option("--logs", type=click.Path(path_type=Path), envvar="EMP_MACHINE_LOGS", help="Where its logs go [logs].")
 @click.option("--stay", is_flag=True, help="Stay as supervisord's parent: SIGTERM drains the machine, then ends it.")
+@click.option(
+    "--notice",
+    type=Duration(min=1),
+    envvar="EMP_NOTICE",
+    help="How long the box has after SIGTERM: jobs that do not end in time go back [as long as its workers may take].",
+)
 @click.option("--api", metavar="URL", help="Join through the fleet's API there [EMP_JOIN_URL].")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The token of `emp machine join` [EMP_JOIN_TOKEN_FILE, or EMP_JOIN_TOKEN itself].",
+    help="The token of `emp machine join` or `emp pool join` [EMP_JOIN_TOKEN_FILE, or EMP_JOIN_TOKEN itself].",
 )
 @click.pass_obj
 def run(
     directory: Path,
-    machine_id: str,
+    machine_id: str | None,
+    pool: str | None,
+    name: str,
     root: Path | None,
     logs: Path | None,
     stay: bool,
+    notice: float | None,
     api: str | None,
     token_file: Path | None,
 ) -> None:
@@ -64,19 +89,29 @@ def run(
     HUB_REDIS_URL (or REDIS_URL) says where its configuration is and where it reports; HUB_REDIS_URL_FILE names a
     file that holds that URL, with its password. A box that joins by itself learns it from the fleet's API, for a token.
     """
+    import asyncio
+
     from emp_orch.layout import Layout
-    from emp_orch.machine.boot.bootstrap import own_log, start
-    from emp_orch.machine.boot.join import invitation_of
+    from emp_orch.machine.boot.bootstrap import make, own_log, start
+    from emp_orch.machine.boot.join import Membership, invitation_of, pooled_of
+    from emp_orch.machine.home.folder import MachineFolder
 
     log_to_stderr()
-    layout = Layout(directory)
+    if bool(machine_id) == bool(pool):
+        raise UsageError("a machine's ID or --pool NAME is needed, and not both", hint="see `emp machine run --help`")
+    layout, pooled = Layout(directory), pooled_of(pool, name) if pool else None
     invitation = invitation_of(os.environ, api=api, token_file=token_file)
-    folder, logs = (root or layout.machine(machine_id)).absolute(), (logs or layout.logs).absolute()
+    usual = layout.pool(pool) if pool else layout.machine(machine_id or "")
+    folder, logs = (root or usual).absolute(), (logs or layout.logs).absolute()
+    membership = Membership(MachineFolder(folder), machine_id or "", invitation, pooled)
+    if not machine_id:
+        make(folder)
+        machine_id = asyncio.run(membership.member_id())
     if stay:
-        from emp_orch.machine.boot.foreground import run_in_foreground
+        from emp_orch.machine.boot.foreground import Goodbye, run_in_foreground
 
-        run_in_foreground(machine_id, folder, logfile=own_log(machine_id, logs))
-    start(machine_id, folder, logs, invitation)
+        run_in_foreground(machine_id, folder, Goodbye(folder, membership, notice), logfile=own_log(machine_id, logs))
+    start(machine_id, folder, logs, membership, invited=invitation is not None or pooled is not None)
 
 
 @click.command()

@@ -80,6 +80,11 @@ def revoke(directory: Path, machine_id: str) -> None:
     layout = Layout(directory)
     settings = settings_files.load(layout)
     _checked_name(machine_id)
+    if pool := _pool_of(layout, settings, machine_id):
+        raise UsageError(
+            f"{machine_id} is {'a pool' if machine_id == pool else f'of pool {pool}'}, and no machine of emp.yaml",
+            hint=f"`emp pool revoke {pool}` lets nobody new in; a member's own go when it is forgotten",
+        )
     JoinTokens(layout).revoke(machine_id)
 
     async def shut_out() -> None:
@@ -110,11 +115,23 @@ def _external(layout: Layout, settings: Settings, machine_id: str) -> tuple[Flee
             f"machine {machine_id} has runtime {found.runtime}: emp starts it itself",
             hint="only machines with `runtime: external` join",
         )
+    if pool := _pool_of(layout, settings, machine_id):
+        what = "a pool" if machine_id == pool else f"a name of pool {pool}, whose boxes share one line"
+        raise UsageError(f"{machine_id} is {what}", hint=f"`emp pool join {pool}` prints it")
     names = ", ".join(m.id for m in machines if m.traits.joins) or "none"
     raise UsageError(
         f"the fleet that was applied has no machine {machine_id!r}; external ones: {names}",
         hint="add it to emp.yaml with `runtime: external`, and `emp apply`",
     )
+
+
+def _pool_of(layout: Layout, settings: Settings, machine_id: str) -> str:
+    """The pool of the fleet that was applied which is called so, or whose members are; empty where none is."""
+    from emp_orch.control.host.generation import kept
+
+    generation = kept(layout)
+    pools = generation.fleet.pools if generation and generation.fleet.name == settings.fleet else {}
+    return max((pool for pool in pools if f"{machine_id}-".startswith(f"{pool}-")), key=len, default="")
 
 
 def _checked_name(machine_id: str) -> None:

@@ -18,6 +18,7 @@ class _Machine(msgspec.Struct):
 
 class _Fleet(msgspec.Struct):
     machines: list[_Machine]
+    pools: dict[str, msgspec.Raw] = {}
 
 
 class _Generation(msgspec.Struct):
@@ -30,6 +31,15 @@ class _Generation(msgspec.Struct):
 def machine_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The machines of the generation last applied here."""
     return [i for i in _kept(ctx)[1] if i.startswith(incomplete)]
+
+
+def pool_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The pools of the generation last applied here."""
+    try:
+        kept = msgspec.json.decode(_text(ctx), type=_Generation)
+    except (OSError, ValueError, RecursionError):
+        return []
+    return sorted(name for name in kept.fleet.pools if name.startswith(incomplete))
 
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

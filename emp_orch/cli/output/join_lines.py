@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from emp_orch.errors import UsageError
 from emp_orch.fleet.desired.containers import desired_container
 from emp_orch.fleet.desired.machines import desired_machine
-from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine
+from emp_orch.fleet.desired.members import machine_of_member
+from emp_orch.fleet.model.fleet import Fleet, GpuKind, Machine, MachineId, Pool
 from emp_orch.render.box import box_of, docker_run
 from emp_orch.render.quoting import shell_line
 from emp_orch.settings import Settings
@@ -19,6 +20,27 @@ from emp_orch.urls import hosts_of
 class Lines(NamedTuple):
     docker: str
     plain: str
+
+
+class PoolLines(NamedTuple):
+    """`image` and `environment`: what the template of a rental service takes."""
+
+    docker: str
+    plain: str
+    image: str
+    environment: dict[str, str]
+
+
+def pool_lines(fleet: Fleet, pool: Pool, *, url: str, token: str) -> PoolLines:
+    """The same for every box of `pool` of `fleet`, each word quoted for a shell."""
+    join = {"EMP_JOIN_URL": url, "EMP_JOIN_TOKEN": token}
+    machine = machine_of_member(pool, MachineId(f"{pool.name}-0"))
+    every = machine.gpus.kind is GpuKind.NVIDIA and not machine.gpus.ids
+    box = box_of(desired_machine(fleet, machine), desired_container(machine, ()), all_gpus=every)
+    name, environment = f"emp-{pool.name}", {"EMP_POOL": str(pool.name), **join}
+    docker = docker_run(box, name=name, volume=name, environment=environment)
+    plain = shell_line("emp", "machine", "--pool", pool.name, "--stay", variables=join)
+    return PoolLines(docker=shell_line(*docker), plain=plain, image=box.image, environment=environment)
 
 
 def lines(fleet: Fleet, machine: Machine, *, url: str, token: str) -> Lines:

@@ -19,7 +19,7 @@ from emp_orch.errors import EmpError
 from emp_orch.isolation import python
 from emp_orch.machine import apart
 from emp_orch.machine.boot import moved
-from emp_orch.machine.boot.join import JOINED, Invitation, Membership
+from emp_orch.machine.boot.join import JOINED, Membership
 from emp_orch.machine.boot.redis_url import given_url
 from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.home.redis_socket import url_of
@@ -35,16 +35,20 @@ from emp_orch.urls import without_login
 
 log = logging.getLogger("machine")
 
+_OF_THE_DOOR = ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", "EMP_POOL", "EMP_JOIN_AS")
 
-def start(machine_id: str, root: Path, logs: Path, invitation: Invitation | None = None) -> NoReturn:
-    """Replace this process with the machine's supervisord. Returns only by raising."""
+
+def start(machine_id: str, root: Path, logs: Path, membership: Membership, *, invited: bool) -> NoReturn:
+    """Replace this process with the machine's supervisord. Returns only by raising. `invited`: it was told where the
+    API is, or of which pool it is.
+    """
     given_url()  # what is wrong with it is said before anything is made
     folder = MachineFolder(root)
     for needed in (folder.root, folder.run, folder.services, folder.data):
         make(needed)
     moved.take_over(folder)
     _make_logs(machine_id, logs)
-    offered = asyncio.run(_join(machine_id, folder, invitation))
+    offered = asyncio.run(_join(machine_id, folder, membership, invited=invited))
     url = given_url()
     config = asyncio.run(_configuration(machine_id, folder, url, offered))
     folder.write_files(config)
@@ -117,16 +121,17 @@ def _make_logs(machine_id: str, logs: Path) -> None:
         os.close(logmodes.opener(str(own_log(machine_id, logs)), os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 
 
-async def _join(machine_id: str, folder: MachineFolder, invitation: Invitation | None) -> list[MachineConfig]:
+async def _join(
+    machine_id: str, folder: MachineFolder, membership: Membership, *, invited: bool
+) -> list[MachineConfig]:
     """Learn the way to Redis, where nobody here gave it, into our environment; what the API said it is to run."""
     given = os.environ.get(URL_FILE) or os.environ.get("HUB_REDIS_URL") or os.environ.get("REDIS_URL")
     os.environ.pop(JOINED, None)
-    membership = Membership(folder, machine_id, invitation)
-    if invitation is None and (given or membership.kept() is None):
+    if not invited and (given or membership.kept() is None):
         return []
     answer, fresh = await membership.join()
     # No program needs the token, and what was given otherwise does not count.
-    for name in ("EMP_JOIN_URL", "EMP_JOIN_TOKEN", "EMP_JOIN_TOKEN_FILE", URL_FILE, "EMP_SECRETS"):
+    for name in (*_OF_THE_DOOR, URL_FILE, "EMP_SECRETS"):
         os.environ.pop(name, None)
     way = membership.way(answer)
     os.environ |= {"HUB_REDIS_URL": way, "REDIS_URL": way, JOINED: "1"}

@@ -1,7 +1,8 @@
 """How a machine that nobody here started learns the way to Redis: it shows the API a token, and keeps the answer.
 
-The first token comes with the line of `emp machine join`, and expires. The answer holds another, which lasts until
-the machine is revoked. With the API away the machine goes by the last answer.
+The first token comes with the line of `emp machine join` or `emp pool join`, and expires. The answer holds another,
+which lasts until the machine is revoked, or its member forgotten. With the API away the machine goes by the last
+answer. A box of a pool learns from the first answer which member it is, and is that one as long as it has its folder.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
+import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +27,7 @@ from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.machine.home.redis_socket import url_of
 from emp_orch.plaintext import one_line
 from emp_orch.settings import write_private
-from emp_orch.store.acl.joining import Asking, JoinAnswer
+from emp_orch.store.acl.joining import JOIN_NAME, Asking, JoinAnswer, Leaving
 from emp_orch.store.redis.client import redacted
 
 log = logging.getLogger("machine")
@@ -36,6 +39,11 @@ MAX_ANSWER_BYTES = 8 * 1024**2
 MAX_TOKEN_BYTES = 4_096
 MAX_HOST = 255
 MAX_REASON = 600
+# Told to come again, a box does so, and gives up after so long.
+LATER_S = 120.0
+LATER_MOST_S = 30.0
+LEAVE_S = 3.0
+_POOL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -45,6 +53,21 @@ class NotLetIn(EmpError):
 
 class JoinedByAnother(EmpError):
     """Another box is this machine, and lives."""
+
+
+class Later(Unreachable):
+    """The API asks to come again, `after_s` seconds later."""
+
+    def __init__(self, message: str, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class Pooled(Struct, frozen=True, kw_only=True):
+    """A box of no name of its own, or of one that it chose: of which pool, and what it goes by, if anything."""
+
+    pool: str
+    name: str = ""
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
@@ -62,10 +85,14 @@ class _Body(Struct, frozen=True):
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
-    """What a machine keeps of its last join, 0600: tokens and passwords are in it."""
+    """What a machine keeps of its last join, 0600: tokens and passwords are in it. A member's `pool`, and the name that
+    its box went by.
+    """
 
     api: str
     answer: JoinAnswer
+    pool: str = ""
+    name: str = ""
 
 
 def invitation_of(environ: Mapping[str, str], *, api: str | None, token_file: Path | None) -> Invitation | None:
@@ -92,14 +119,47 @@ def invitation_of(environ: Mapping[str, str], *, api: str | None, token_file: Pa
     return Invitation(api=url.rstrip("/"), token=token)
 
 
-class Membership:
-    """A joined machine's standing with the API, kept in its folder."""
+def pooled_of(pool: str, name: str) -> Pooled:
+    """Raises UsageError for what is no pool's name, or no box's."""
+    if not _POOL.fullmatch(pool):
+        raise UsageError(f"{pool[:80]!r} is not a pool's name")
+    if name and not re.fullmatch(JOIN_NAME, name, re.ASCII):
+        raise UsageError(
+            f"{name[:80]!r} is not what a box goes by", hint="letters, digits and ._:/@+=,- (--as, EMP_JOIN_AS)"
+        )
+    return Pooled(pool=pool, name=name)
 
-    def __init__(self, folder: MachineFolder, machine_id: str, invitation: Invitation | None = None) -> None:
+
+class Membership:
+    """A joined machine's standing with the API, kept in its folder. `machine_id` is empty, and `pooled` given, of a box
+    that joins a pool: `member_id` tells it.
+    """
+
+    def __init__(
+        self, folder: MachineFolder, machine_id: str, invitation: Invitation | None = None, pooled: Pooled | None = None
+    ) -> None:
         self._folder = folder
         self._path = folder.root / "join.json"
         self._machine_id = machine_id
         self._invitation = invitation
+        self._pooled = pooled
+        self._fresh: JoinAnswer | None = None
+
+    async def member_id(self) -> str:
+        """Which member this box is: the one that it was here, else what the API says now. Raises as `ask`."""
+        kept = self._kept()
+        if kept is None:
+            self._fresh = await self.ask()
+        return self._machine_id if kept is None else kept.answer.machine_id
+
+    async def leave(self, leaving: Leaving) -> None:
+        """Say that this member goes. Raises NotLetIn, Unreachable; nothing of a machine that is no member."""
+        kept = self._kept()
+        if kept is not None and kept.pool:
+            where, path = f"the API at {kept.api}", f"/api/pools/{kept.pool}/leave"
+            status, raw, _ = await _posted(kept.api, path, kept.answer.token, msgspec.json.encode(leaving), LEAVE_S)
+            if status != 200:
+                raise Unreachable(f"{where} says {status}: {one_line(_body(raw).error)[:200] or 'no reason'}")
 
     def kept(self) -> JoinAnswer | None:
         """The last answer; None before the first."""
@@ -118,6 +178,10 @@ class Membership:
         except (OSError, msgspec.MsgspecError):
             log.warning("%s cannot be read; joining anew", self._path)
             return None
+        if self._pooled is not None:
+            # A folder that another member left behind, or that was given another name, is this box's no more.
+            mine = kept.pool == self._pooled.pool and self._pooled.name in ("", kept.name)
+            return kept if mine and self._machine_id in ("", kept.answer.machine_id) else None
         return kept if kept.answer.machine_id == self._machine_id else None
 
     def box(self) -> str:
@@ -134,22 +198,46 @@ class Membership:
         tokens += [self._invitation.token] if self._invitation and self._invitation.token else []
         if not api or not tokens:
             raise UsageError(
-                f"{self._machine_id} does not know how to join",
-                hint=f"take the line that `emp machine join {self._machine_id}` prints where the fleet was applied",
+                f"{self._called(kept)} does not know how to join",
+                hint=f"take the line that `{self._line(kept)}` prints where the fleet was applied",
             )
-        answer = await self._first_of(api, tokens)
-        self._keep(_Kept(api=api, answer=answer))
+        answer = await self._first_of(api, tokens, kept)
+        self._machine_id = answer.machine_id
+        self._keep(_Kept(api=api, answer=answer, pool=self._pool(kept), name=self._name(kept)))
         return answer
 
-    async def _first_of(self, api: str, tokens: list[str]) -> JoinAnswer:
+    def _pool(self, kept: _Kept | None) -> str:
+        return self._pooled.pool if self._pooled else kept.pool if kept else ""
+
+    def _name(self, kept: _Kept | None) -> str:
+        return self._pooled.name if self._pooled else kept.name if kept else ""
+
+    def _called(self, kept: _Kept | None) -> str:
+        return self._machine_id or f"this box of pool {self._pool(kept)}"
+
+    def _line(self, kept: _Kept | None) -> str:
+        pool = self._pool(kept)
+        return f"emp pool join {pool}" if pool else f"emp machine join {self._machine_id}"
+
+    async def _first_of(self, api: str, tokens: list[str], kept: _Kept | None) -> JoinAnswer:
         """The answer to the first token that the API takes."""
-        asking = Asking(box=self.box(), host=platform.node()[:MAX_HOST])
+        pool = self._pool(kept)
+        had = kept.answer.machine_id if kept else ""
+        asking = Asking(box=self.box(), host=platform.node()[:MAX_HOST], name=(self._name(kept) or had) if pool else "")
+        door = _Door(
+            api=api,
+            path=f"/api/pools/{pool}/join" if pool else f"/api/machines/{self._machine_id}/join",
+            who=self._called(kept),
+            line=self._line(kept),
+            machine_id=had if pool else self._machine_id,
+            pool=pool,
+        )
         for token in tokens[:-1]:
             try:
-                return await _asked(api, self._machine_id, token, asking)
+                return await _patiently(door, token, asking)
             except NotLetIn:
                 continue
-        return await _asked(api, self._machine_id, tokens[-1], asking)
+        return await _patiently(door, tokens[-1], asking)
 
     def _keep(self, kept: _Kept) -> None:
         try:
@@ -169,7 +257,8 @@ class Membership:
         Raises as `ask`, where there is no last one; and NotLetIn and JoinedByAnother.
         """
         try:
-            answer, fresh = await self.ask(), True
+            fresh_answer, self._fresh = self._fresh, None
+            answer, fresh = fresh_answer or await self.ask(), True
         except (NotLetIn, JoinedByAnother):
             raise
         except EmpError as e:
@@ -184,25 +273,59 @@ class Membership:
         return answer, fresh
 
 
-async def _asked(api: str, machine_id: str, token: str, asking: Asking) -> JoinAnswer:
-    if urlsplit(api).scheme == "http" and urlsplit(api).hostname not in _LOCAL:
-        log.warning("the API at %s is asked over plain HTTP: whoever listens on the way learns what it says", api)
-    where = f"the API at {api}"
+class _Door(Struct, frozen=True, kw_only=True):
+    """Where to ask, and for whom. `machine_id` is what the answer is to name; empty of a box that has none yet: then
+    it is to be one of `pool`.
+    """
+
+    api: str
+    path: str
+    who: str
+    line: str
+    machine_id: str
+    pool: str
+
+
+async def _patiently(door: _Door, token: str, asking: Asking) -> JoinAnswer:
+    """As `_asked`; who is told to come again does."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + LATER_S
+    while True:
+        try:
+            return await _asked(door, token, asking)
+        except Later as e:
+            # Who was turned away together does not come together again.
+            wait_s = min(max(e.after_s, 1.0), LATER_MOST_S) * (1 + random.random())  # noqa: S311
+            if loop.time() + wait_s > end_s:
+                raise
+            log.info("%s; asking again in %.0f s", e.message, wait_s)
+            await asyncio.sleep(wait_s)
+
+
+async def _asked(door: _Door, token: str, asking: Asking) -> JoinAnswer:
+    if urlsplit(door.api).scheme == "http" and urlsplit(door.api).hostname not in _LOCAL:
+        log.warning("the API at %s is asked over plain HTTP: whoever listens on the way learns what it says", door.api)
+    status, raw, after_s = await _posted(door.api, door.path, token, msgspec.json.encode(asking), ASK_S)
+    return _understood(door, status, raw, after_s)
+
+
+async def _posted(api: str, path: str, token: str, body: bytes, within_s: float) -> tuple[int, bytes, float]:
+    """Status, body, and after how many seconds to come again. Raises Unreachable."""
     try:
         async with (
-            sessions.straight(timeout=aiohttp.ClientTimeout(total=ASK_S)) as session,
+            sessions.straight(timeout=aiohttp.ClientTimeout(total=within_s)) as session,
             session.post(
-                f"{api}/api/machines/{machine_id}/join",
+                f"{api}{path}",
                 headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-                data=msgspec.json.encode(asking),
+                data=body,
                 allow_redirects=False,  # the token is for this address only
             ) as got,
         ):
-            status = got.status
-            raw = await _all(got)
+            after = got.headers.get("Retry-After", "")
+            after_s = float(after) if re.fullmatch(r"[0-9]{1,4}", after) else 1.0
+            return got.status, await _all(got), after_s
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as e:
-        raise Unreachable(f"{where} does not answer: {one_line(str(e) or type(e).__name__)}") from e
-    return _understood(where, machine_id, status, raw)
+        raise Unreachable(f"the API at {api} does not answer: {one_line(str(e) or type(e).__name__)}") from e
 
 
 async def _all(got: aiohttp.ClientResponse) -> bytes:
@@ -214,26 +337,33 @@ async def _all(got: aiohttp.ClientResponse) -> bytes:
     return bytes(raw)
 
 
-def _understood(where: str, machine_id: str, status: int, raw: bytes) -> JoinAnswer:
-    """The answer, checked. Nothing of what cannot be read is repeated: it may hold a password."""
+def _body(raw: bytes) -> _Body:
     try:
-        body = msgspec.json.decode(raw, type=_Body)
+        return msgspec.json.decode(raw, type=_Body)
     except msgspec.MsgspecError:
-        body = _Body()
+        return _Body()
+
+
+def _understood(door: _Door, status: int, raw: bytes, after_s: float) -> JoinAnswer:
+    """The answer, checked. Nothing of what cannot be read is repeated: it may hold a password."""
+    body, where = _body(raw), f"the API at {door.api}"
     if status == 403:
         raise NotLetIn(
-            f"{where} does not let {machine_id} join: {one_line(body.error) or 'it gives no reason'}",
-            hint=f"where the fleet was applied, `emp machine join {machine_id}` prints a new line",
+            f"{where} does not let {door.who} join: {one_line(body.error) or 'it gives no reason'}",
+            hint=f"where the fleet was applied, `{door.line}` prints a new line",
         )
     if status == 409:
-        raise JoinedByAnother(f"{where} does not let {machine_id} join: {one_line(body.error)[:MAX_REASON]}")
+        raise JoinedByAnother(f"{where} does not let {door.who} join: {one_line(body.error)[:MAX_REASON]}")
+    if status == 429:
+        raise Later(f"{where} says 429: {one_line(body.error)[:200] or 'no reason'}", after_s)
     if status != 200:
         raise Unreachable(f"{where} says {status}: {one_line(body.error)[:200] or 'no reason'}")
-    named = {machine_id}
+    named = {door.machine_id} if door.machine_id else set()
     if body.data is not None:
         key = body.data.orders
         named |= {body.data.machine_id, body.data.config.machine.id, *([key.machine] if key else [])}
-    if body.data is None or len(named) > 1:
+    fits = len(named) == 1 and (not door.pool or next(iter(named)).startswith(f"{door.pool}-"))
+    if body.data is None or not fits:
         raise Unreachable(f"{where} gives an answer that does not fit", hint="is its emp as new as this one?")
     return body.data
 

@@ -17,6 +17,7 @@ from emp_orch.connectors import sanitise
 from emp_orch.connectors.base import Recovers, Run, RunFailed, Sink
 from emp_orch.connectors.http.client import NETWORK
 from emp_orch.connectors.secrecy import kept_out_of_the_log
+from emp_orch.host import notice
 from emp_orch.jobs.document.model import JobError, Output, Progress, Result
 from emp_orch.jobs.document.secrets import Redaction, Secrets, forgotten
 from emp_orch.jobs.outcome.retry import Cause
@@ -295,6 +296,7 @@ class JobRun:
                 words = f"it ran longer than {self._config.job_timeout_s:g} s" + (f", and {ignored}" if ignored else "")
                 return NotDone(cause=Cause.TIMEOUT, error=JobError(message=words, retryable=True))
             case Stop.DRAIN:
+                notice.note_returned(self._given.machine)
                 words = f"worker {self._config.worker_id} shuts down"
                 return NotDone(cause=Cause.HANDED_BACK, error=JobError(message=words, retryable=True))
 
@@ -358,5 +360,5 @@ class JobRun:
 
     async def _drained(self) -> Stop:
         await self._stopping.wait()
-        await asyncio.sleep(self._config.drain_timeout_s)
+        await asyncio.sleep(notice.left_s(self._given.machine, self._config.drain_timeout_s))
         return Stop.DRAIN

@@ -17,10 +17,10 @@ BOX = "box"
 class Box:
     """Another host's folder, and the process that a stranger starts there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, pool: str = "") -> None:
         folder.mkdir()
         self.folder = folder
-        self.machine = folder / ".emp" / "machines" / BOX
+        self.machine = folder / ".emp" / "pools" / pool if pool else folder / ".emp" / "machines" / BOX
         self.log = folder / "console.log"
         self._child: subprocess.Popen[bytes] | None = None
 

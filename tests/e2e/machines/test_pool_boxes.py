@@ -1,0 +1,155 @@
+"""Boxes that nobody named: two join a pool with one line, run jobs, come back as themselves, and go in good order.
+
+Each is a process of its own in a folder of its own; all it has of the fleet is the line.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from emp_orch.fleet.model.fleet import PoolName
+from emp_orch.fleet.model.member_ids import id_of_name
+from emp_orch.store.redis.keys import Keys
+from support.stack.box import Box
+from support.stack.stack import Stack, until
+
+POOL = "renders"
+PROGRAMS = ("supervisord", "agent", "simulation", "redis-worker-gpu0")
+
+
+class Lab:
+    def __init__(self, folder: Path) -> None:
+        self.stack = Stack(folder / "fleet")
+        self.boxes = [Box(folder / name, pool=POOL) for name in ("one", "two")]
+        config = yaml.safe_load(self.stack.file.read_text())
+        config["machines"] = {"here": {"num_gpus": 0, "services": []}}
+        config["pools"] = {POOL: {"size": "0..3", "num_gpus": 1, "services": ["simulation"]}}
+        self.stack.file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def line(self, *options: str) -> str:
+        done = self.stack.run("pool", "join", POOL, "--plain", *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def members(self) -> dict[str, Any]:
+        with redis.Redis.from_url(self.stack.redis_url, decode_responses=True) as r:
+            found: Any = r.hgetall(Keys("").members("test"))
+        return {i: json.loads(text) for i, text in found.items()}
+
+    def state_of(self, member: str) -> str:
+        return str(self.members().get(member, {}).get("state", ""))
+
+    def joined(self, box: Box, *programs: str, line: str = "", **environ: str) -> str:
+        """Start `box`, and wait until its programs run; the id that it has."""
+        box.start(line or self.line(), **environ)
+        names = programs or PROGRAMS
+        found = until(f"{box.folder.name} runs", lambda: box.outcome(*names), shown=lambda: box.said()[-4_000:])
+        assert found == "runs", box.said()[-4_000:]
+        kept: str = json.loads((box.machine / "join.json").read_bytes())["answer"]["machine_id"]
+        return kept
+
+    def job(self, job: str) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(self.stack.ok("jobs", "show", job, "--json"))
+        return said
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("pool"))
+    yield lab
+    for box in lab.boxes:
+        box.clear()
+    lab.stack.run("down")
+    left = lab.stack.leftovers()
+    assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
+
+
+def test_two_boxes_join_with_one_line_and_run_jobs(lab: Lab) -> None:
+    lab.stack.ok("apply", "-y")
+    one = lab.joined(lab.boxes[0])
+    # On one host: the second finds the first's service where its own would be.
+    two = lab.joined(lab.boxes[1], "supervisord", "agent")
+    assert one != two
+    assert {m: d["state"] for m, d in lab.members().items()} == {one: "in", two: "in"}
+    done = lab.stack.run("submit", "simulation", "--id", "first", "--payload", "{}", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert lab.job("first")["worker_id"].startswith("renders-")
+    lab.boxes[1].stop()
+    assert (lab.state_of(one), lab.state_of(two)) == ("in", "left")
+
+
+def test_a_box_that_starts_again_is_the_same_member_also_while_the_api_is_away(lab: Lab) -> None:
+    box = lab.boxes[0]
+    before = set(lab.members())
+    box.kill()
+    again = lab.joined(box, line="emp machine --pool renders --stay")
+    assert again in before and set(lab.members()) == before
+    box.kill()
+    # Nobody listens there: it goes by its last answer.
+    away = lab.joined(box, line="EMP_JOIN_URL=http://127.0.0.1:9 EMP_JOIN_TOKEN=x emp machine --pool renders --stay")
+    assert away == again
+
+
+def test_a_box_that_is_told_to_end_leaves_and_its_job_goes_back(lab: Lab) -> None:
+    one = lab.boxes[0]
+    one.kill()
+    gone = lab.joined(one, line=f"{lab.line()} --notice 6s")
+    lab.stack.ok("submit", "simulation", "--id", "long", "--payload", '{"duration_s": 600}')
+    until("it runs", lambda: lab.job("long")["status"] in ("active", "processing", "running"))
+    began = time.monotonic()
+    one.stop()
+    assert time.monotonic() - began < 15
+    assert lab.state_of(gone) == "left"
+    job = lab.job("long")
+    assert job["status"] == "pending", job
+    said = lab.stack.ok("journal")
+    (line,) = [t for t in said.splitlines() if "preempted" in t and gone in t and "1 job went back" in t]
+    assert "SIGTERM" in line
+    lab.stack.ok("cancel", "long")
+
+
+def test_who_comes_by_a_name_has_that_names_id(lab: Lab) -> None:
+    box = lab.boxes[1]
+    named = lab.joined(box, "supervisord", "agent", EMP_JOIN_AS="pod-7")
+    assert named == id_of_name(PoolName(POOL), "pod-7")
+    box.stop()
+    assert lab.state_of(named) == "left"
+
+
+def test_a_line_that_was_revoked_lets_nobody_in(lab: Lab) -> None:
+    line = lab.line()
+    lab.stack.ok("pool", "revoke", POOL)
+    box = Box(lab.boxes[0].folder.parent / "three", pool=POOL)
+    lab.boxes.append(box)
+    box.start(line)
+    assert box.ended() != 0
+    assert "does not let this box of pool renders join" in box.said()
+    assert "`emp pool join renders` prints a new line" in box.said()
+
+
+def test_the_commands_say_what_is_a_pool_and_what_is_none(lab: Lab) -> None:
+    for words, said in (
+        (("machine", "join", POOL), "renders is a pool"),
+        (("machine", "join", "renders-7f3k"), "renders-7f3k is a name of pool renders, whose boxes share one line"),
+        (("pool", "join", "here"), "here is a machine, and no pool"),
+        (("pool", "join", "other"), "the fleet that was applied has no pool 'other'; pools: renders"),
+        (("machine", "revoke", "renders-7f3k"), "renders-7f3k is of pool renders"),
+    ):
+        done = lab.stack.run(*words)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    told = json.loads(lab.stack.ok("pool", "join", POOL, "--json", "--max", "2", "--api", "https://emp.example.com"))
+    assert (told["pool"], told["max"], told["api"]) == (POOL, 2, "https://emp.example.com")
+    assert told["environment"] == {
+        "EMP_POOL": POOL,
+        "EMP_JOIN_URL": "https://emp.example.com",
+        "EMP_JOIN_TOKEN": told["token"],
+    }
+    assert told["image"] in told["docker"] and "EMP_POOL=renders" in told["docker"]
