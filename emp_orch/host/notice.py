@@ -35,6 +35,11 @@ def give(machine: Path, notice_s: float | None) -> None:
             (machine / FOLDER / "until").write_text(f"{time.time() + jobs_s(notice_s):.3f}")
 
 
+def is_given(machine: Path) -> bool:
+    """Whether the box was told to end, in this life of its supervisord."""
+    return (machine / FOLDER).is_dir()
+
+
 def left_s(machine: Path | None, most_s: float) -> float:
     """How long a job may run on in `machine`, `most_s` at most, which it is where nobody said less."""
     if machine is None:

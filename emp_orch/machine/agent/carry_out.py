@@ -8,6 +8,7 @@ from typing import assert_never
 
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import AGENT, ProgramName
+from emp_orch.host import notice
 from emp_orch.machine.agent.parts import Parts
 from emp_orch.machine.agent.takeover import Takeover
 from emp_orch.store.fleet.commands import CommandVerb, StampedCommand
@@ -54,6 +55,8 @@ class CarryOut:
 
     async def _about_to_start(self, command: StampedCommand) -> ProgramName:
         name = self._known(command.program)
+        if notice.is_given(self._parts.folder.root):  # its worker would take the job again that it just gave back
+            raise EmpError(f"{self._parts.kept.machine.id} is about to end: nothing is started there any more")
         await self._takeover.fetch_secrets(self._parts.kept.config)
         await self._parts.kept.hold(name, False)
         return name

@@ -22,7 +22,7 @@ from typing import Any
 from emp_orch.errors import EmpError
 from emp_orch.host import notice
 from emp_orch.machine.boot.bootstrap import make, mark_of
-from emp_orch.machine.boot.join import LEAVE_S, Membership
+from emp_orch.machine.boot.join import Membership
 from emp_orch.machine.boot.log_relay import LogRelay
 from emp_orch.marks import Mark
 from emp_orch.procident import ProcessIdentity, alive, identify, on_end, recorded, send
@@ -145,7 +145,8 @@ async def _end(root: Path, who: ProcessIdentity, goodbye: Goodbye) -> None:
 
 async def _say_in_time(goodbye: Goodbye) -> None:
     if goodbye.notice_s is not None:
-        await asyncio.sleep(max(0.0, goodbye.notice_s - LEAVE_S))
+        # Once the jobs have gone back, and some time before the box is gone.
+        await asyncio.sleep((notice.jobs_s(goodbye.notice_s) + goodbye.notice_s) / 2)
         await goodbye.say()
 
 
