@@ -91,6 +91,7 @@ def run(
     """
     import asyncio
 
+    from emp_orch.host import notice as notices
     from emp_orch.layout import Layout
     from emp_orch.machine.boot.bootstrap import make, own_log, start
     from emp_orch.machine.boot.join import Membership, invitation_of, pooled_of
@@ -111,6 +112,8 @@ def run(
         from emp_orch.machine.boot.foreground import Goodbye, run_in_foreground
 
         run_in_foreground(machine_id, folder, Goodbye(folder, membership, notice), logfile=own_log(machine_id, logs))
+    else:
+        notices.clear(folder)
     start(machine_id, folder, logs, membership, invited=invitation is not None or pooled is not None)
 
 
