@@ -1,5 +1,6 @@
-"""Pools that emp.yaml names no more, and that have members still: they go, one by one, as those of any pool that is to
-have none. What they are is known from the last generation that named them.
+"""Pools of an engine that emp.yaml names no more, and that have members still: they go, one by one, as those of any
+pool that is to have none. What they are is known from the last generation that named them. Boxes that somebody else
+started stay until they are pruned, as machines do.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from msgspec import structs
 
 from emp_orch.errors import Damaged
 from emp_orch.fleet.model.fleet import Fleet, Pool, PoolName
+from emp_orch.fleet.model.pools import JOIN
 from emp_orch.seals import Forged, Seal
 from emp_orch.store.fleet.generations import KEPT, Generation, read_numbered
 from emp_orch.store.fleet.pools.members import Seen
@@ -29,6 +31,8 @@ class RetiredPools:
         if not names:
             return generation
         found = {name: pool for name in names if (pool := await self._last(name, generation, seal)) is not None}
+        if not found:
+            return generation
         pools = {**generation.fleet.pools, **{n: _empty(p, generation.fleet) for n, p in found.items()}}
         return structs.replace(generation, fleet=structs.replace(generation.fleet, pools=pools))
 
@@ -45,8 +49,8 @@ class RetiredPools:
                 before = await read_numbered(self._r, self._keys, generation.fleet.name, number, seal)
             except (Damaged, Forged):
                 continue
-            if before is not None and name in before.fleet.pools:
-                return before.fleet.pools[name]
+            if before is not None and (pool := before.fleet.pools.get(name)) is not None:
+                return None if pool.provider == JOIN else pool
         return None
 
 

@@ -103,6 +103,8 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
     machines_redis = client.address(settings.machine_redis_url)
     desired = drained(generations.as_desired(generation, redis=machines_redis), overrides)
     drifts = diff(desired, observed)
+    # What a pool should have depends on what was seen before: that is the leader's to say.
+    drifts += tuple(i.drift for i in status.drift if i.drift.pool) if status else ()
     known = {item.drift.key: item for item in status.drift} if status else {}
     pause = fleet_pause(overrides)
     return Difference(
