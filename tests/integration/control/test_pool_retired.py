@@ -57,3 +57,16 @@ async def test_boxes_that_somebody_else_started_are_left_to_prune(tmp_path: Path
     assert await members.add(member(1), most=4)
     bare = Generation(number=2, at_ms=1, fleet=fleet([], machine()), digest="")
     assert await RetiredPools(r, KEYS).added(bare, await members.read(), seal) is bare
+
+
+async def test_a_fleet_without_pools_is_as_it_was(tmp_path: Path, r: Client) -> None:
+    layout = Layout(tmp_path)
+    layout.control.mkdir(parents=True)
+    seal = SigningKey(layout, "f").control()
+    members = Members(r, KEYS, "f", lambda: seal)
+    assert await members.add(member(1), most=4)  # of a pool that no generation names
+    bare = Generation(number=2, at_ms=1, fleet=fleet([], machine()), digest="")
+    found = await RetiredPools(r, KEYS).added(bare, await members.read(), seal)
+    assert found == bare
+    whole = populated(found, await members.read()).fleet
+    assert (whole.pools, whole.machines) == ({}, bare.fleet.machines)
