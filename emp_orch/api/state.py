@@ -49,6 +49,8 @@ class ApiStats:
         self.sse_clients = 0
         self.ws_clients = 0
         self.startup_events = 0
+        self.gate_sockets = 0
+        self.gate_refused = 0
 
     def view(self) -> ApiView:
         return ApiView(

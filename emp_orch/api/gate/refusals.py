@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 
+from emp_orch.api.state import ApiStats
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.redis.client import TRANSIENT, within
 from emp_orch.web.rate import Rates
@@ -23,8 +24,8 @@ OUT_S = 30.0
 class Refusals:
     """Of all boxes."""
 
-    def __init__(self, events: Events) -> None:
-        self.count = 0
+    def __init__(self, events: Events, stats: ApiStats) -> None:
+        self._stats = stats
         self._events = events
         self._rates = Rates(burst=REFUSALS, per_s=REFUSALS_PER_S, most=MOST_MACHINES)
         self._untold: Counter[str] = Counter()
@@ -34,7 +35,7 @@ class Refusals:
     async def note(self, machine_id: str, command: str, why: str) -> bool:
         """One more. Whether the machine has been refused too often, and is to be shut out."""
         now_s = time.monotonic()
-        self.count += 1
+        self._stats.gate_refused += 1
         self._untold[machine_id] += 1
         if now_s - self._told_s.get(machine_id, float("-inf")) >= NOTED_EVERY_S:
             self._told_s[machine_id] = now_s

@@ -37,7 +37,7 @@ class Gate:
     def __init__(self, ctx: Context) -> None:
         self.standing = Standing(ctx)
         self.strangers = Strangers(ctx.keys)
-        self.refusals = Refusals(ctx.events)
+        self.refusals = Refusals(ctx.events, ctx.stats)
         self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST_BOXES)
         self.open: Counter[str] = Counter()
 
@@ -58,10 +58,13 @@ async def gate_socket(request: web.Request) -> web.WebSocketResponse:
     if gate.open[name] >= OF_AGENT + OF_WORKER * len(box.workers):
         raise Refused(429, f"{name} has as many connections as it may", headers={"Retry-After": "5"})
     gate.open[name] += 1
+    stats = context(request).stats
+    stats.gate_sockets += 1
     try:
         return await _served(request, gate, token, box)
     finally:
         gate.open[name] -= 1
+        stats.gate_sockets -= 1
         if not gate.open[name]:
             del gate.open[name]
 

@@ -62,10 +62,12 @@ def _by(name: str, help_: str, label: str, values: Mapping[str, float]) -> Metri
 def _api(ctx: Context) -> Iterator[Metric]:
     api = ctx.stats.view()
     yield _gauge("emp_api_uptime_seconds", "Since this API started.", api.uptime_s)
-    clients = {"sse": api.sse_clients, "websocket": api.ws_clients}
+    gate = ctx.stats.gate_sockets
+    clients = {"sse": api.sse_clients, "websocket": api.ws_clients - gate, "gate": gate}
     yield _by("emp_api_clients", "Open streams.", "kind", clients)
     yield CounterMetricFamily("emp_api_events", "Events passed on.", value=ctx.hub.seen)
     yield CounterMetricFamily("emp_api_resyncs", "Slow clients told anew.", value=ctx.hub.resyncs)
+    yield CounterMetricFamily("emp_api_gate_refused", "Asked by boxes, and not theirs.", value=ctx.stats.gate_refused)
     yield CounterMetricFamily("emp_api_startup_events", "Heard by pub/sub.", value=ctx.startup.count)
     events = CounterMetricFamily("emp_api_job_events", "Events of jobs passed on, by type.", labels=["event"])
     for event, count in ctx.hub.job_events.items():

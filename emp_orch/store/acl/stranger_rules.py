@@ -14,7 +14,7 @@ from emp_orch.store.redis.damaged import DAMAGED
 
 Words = tuple[bytes, ...]
 
-LONGEST_NAME = 200
+MOST_NAME_BYTES = 200
 MAX_OWN_EVENT_BYTES = 65_536
 # All that agents and workers append by themselves; what the queue appends of a job is its scripts' doing.
 EVENTS = frozenset(
@@ -95,7 +95,7 @@ def require(holds: bool, why: str) -> None:
         raise NotAllowed(why)
 
 
-def text(word: bytes, most: int = LONGEST_NAME) -> str:
+def text(word: bytes, most: int = MOST_NAME_BYTES) -> str:
     """A name of somebody's. Raises NotAllowed."""
     try:
         found = word.decode()

@@ -28,6 +28,7 @@ from emp_orch.store.redis.client import Client
 from emp_orch.store.reports.reports import keys_of
 from emp_orch.urls import with_login
 from support.http.gate import MINE, NAMED, OTHER, GateLab, gate_lab
+from support.http.run_files import API_TOKEN
 from support.http.stack import FLEET, Stack, eventually
 
 ABLE = {"services": ["simulation"]}
@@ -96,6 +97,11 @@ async def test_what_a_machines_login_may_do_and_a_members_may_not(lab: GateLab) 
     assert not await lab.r.hexists(keys.workers, worker)
     told = [e.data for e in await lab.producer.events.recent(10_000) if e.type == REFUSED]
     assert told[0]["machine_id"] == MINE and told[0]["command"] == "HGET"
+    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    async with aiohttp.ClientSession() as http, http.get(f"{lab.stack.api}/metrics", headers=headers) as answer:
+        metrics = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines() if line[0] != "#")
+    assert float(metrics["emp_api_gate_refused_total"]) >= len(attacks) + 13
+    assert float(metrics['emp_api_clients{kind="gate"}']) >= 1
     await claims.aclose()
 
 
