@@ -56,7 +56,7 @@ READ_COMMANDS = frozenset(
     {
         *("AUTH", "CLIENT", "DBSIZE", "ECHO", "HELLO", "INFO", "PING", "PUBSUB", "READONLY", "SELECT", "TIME"),
         *("EXISTS", "GET", "GETRANGE", "MGET", "PTTL", "STRLEN", "TTL", "TYPE"),
-        *("HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HVALS"),
+        *("HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HVALS"),
         *("LLEN", "LRANGE", "SCARD", "SISMEMBER", "SMEMBERS"),
         *("XINFO", "XLEN", "XRANGE", "XREAD", "XREVRANGE"),
         *("ZCARD", "ZCOUNT", "ZMSCORE", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE"),
