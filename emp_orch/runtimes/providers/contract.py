@@ -20,7 +20,7 @@ from emp_orch.fleet.model.pools import MAX_WORDS, Box, BoxState
 from emp_orch.runtimes.providers.base import Launch, Provider
 
 # Between two looks at what an engine makes of a word that it took.
-LOOK_AGAIN_S = 0.2
+ASK_AGAIN_S = 0.2
 
 
 class Broken(EmpError):
@@ -163,7 +163,7 @@ async def a_call_given_up_harms_none(subject: Subject) -> None:
     async with _pool(subject) as pool:
         member = pool.member()
         given_up = asyncio.create_task(pool.create(member), name="a create to be given up")
-        await asyncio.wait({given_up}, timeout=LOOK_AGAIN_S)
+        await asyncio.wait({given_up}, timeout=ASK_AGAIN_S)
         given_up.cancel()
         await asyncio.wait({given_up}, timeout=subject.within_s)
         if not given_up.done():
@@ -176,7 +176,7 @@ async def a_watch_ends_when_told(subject: Subject) -> None:
     """A watch goes on until it is cancelled, and ends then; after that the provider still answers."""
     async with _pool(subject) as pool:
         watch = asyncio.create_task(pool.provider.watch(lambda: None), name="a watch")
-        await asyncio.wait({watch}, timeout=LOOK_AGAIN_S)
+        await asyncio.wait({watch}, timeout=ASK_AGAIN_S)
         if watch.done():
             watch.result()  # its own error says more
             _broken("the watch ended by itself", ())
@@ -232,7 +232,7 @@ class _Pool:
         while not so(seen := await self.boxes()):
             if time.monotonic() > deadline:
                 _broken(f"not within {self._subject.within_s:g} s: {what}", seen)
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(ASK_AGAIN_S)
         return seen
 
     async def give_back(self) -> None:

@@ -31,7 +31,7 @@ MAX_ENTRIES = 100_000
 AT_ONCE = 1_000
 # Of one entry: ten times what a member takes.
 MAX_TEXT = 4_096
-MAX_ID = 100
+MAX_ID_READ = 100
 
 
 class Full(Exception):
@@ -76,11 +76,11 @@ class Members:
                 found[MachineId(member_id)] = self._opened(member_id, text)
             except OtherKey:  # a rotation is under way: it is sealed anew in a moment
                 if (former := before.get(MachineId(member_id))) is None:
-                    ill.add(member_id[:MAX_ID])
+                    ill.add(member_id[:MAX_ID_READ])
                 else:
                     found[former.id] = former
             except (Forged, *DAMAGED):
-                ill.add(member_id[:MAX_ID])
+                ill.add(member_id[:MAX_ID_READ])
         return Seen(mark=mark, members=tuple(found.values()), ill=tuple(sorted(ill)))
 
     async def _texts(self, mark: str) -> AsyncIterator[tuple[str, str]]:
@@ -163,7 +163,7 @@ class Members:
     def _opened(self, member_id: str, text: str | bytes) -> Member:
         """Raises Forged, or DAMAGED."""
         seal = self._seal()
-        where = f"member {member_id[:MAX_ID]}"
+        where = f"member {member_id[:MAX_ID_READ]}"
         if len(text) > MAX_TEXT:
             raise Forged(f"{where} is longer than emp writes any")
         found = _decode(text if seal is None else seal.opened(for_member(self._fleet), text, where))
