@@ -40,6 +40,14 @@ async def enter(ctx: Context, boxes: Boxes, entry: Entry) -> Member:
     stale_after_s, asking = entry.generation.fleet.reconcile.stale_after_s, entry.asking
     for _ in range(TRIES):
         member_id, member = await _whose(ctx, entry)
+        if member is None and _is_nameless(entry):
+            # Another folder may have the same short id at this moment: who is first, Redis tells; the other has the
+            # next one.
+            entered = await _admit(ctx, entry, member_id)
+            if entered is None:
+                continue
+            boxes.let_in(member_id, asking, time.monotonic())
+            return entered
         heard = await living(ctx.redis, ctx.keys, member_id, stale_after_s) if member else None
         # From here to where it is let in nobody else has a turn.
         now_s = time.monotonic()
@@ -72,10 +80,14 @@ async def _whose(ctx: Context, entry: Entry) -> tuple[MachineId, Member | None]:
         if member is not None and member.pool != pool.name:
             raise Refused(409, f"{member_id} is a member of pool {member.pool}; go by another name (--as)")
         # Of a box without a name only the folder tells whether it is that one.
-        nameless = not opened.member_id and not asking.name
-        if member is None or not nameless or member.box == asking.box:
+        if member is None or not _is_nameless(entry) or member.box == asking.box:
             return member_id, member
     raise Refused(409, f"{pool.name} has no id left for this box; give it a name (--as)")
+
+
+def _is_nameless(entry: Entry) -> bool:
+    """Whether nothing but its folder tells which member the box is."""
+    return isinstance(entry.opened, OfPool) and not entry.opened.member_id and not entry.asking.name
 
 
 def _ids(pool: Pool, opened: OfPool, asking: Asking) -> Iterator[MachineId]:

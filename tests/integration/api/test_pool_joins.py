@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +13,7 @@ from msgspec import structs
 
 from bench.joins.rush import rush
 from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool, PoolName
-from emp_orch.fleet.model.member_ids import id_of_name
+from emp_orch.fleet.model.member_ids import id_of_name, ids_of_box
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
@@ -247,6 +248,25 @@ async def test_a_machine_of_emp_yaml_is_no_member(lab: Lab) -> None:
     await lab.producer.apply(structs.replace(fleet, pools={RENDERS: pool_of("renders", template=template)}))
     status, said = await lab.ask(lab.token, box=A, name="renders-1")
     assert (status, said) == (409, "renders-1 is a machine of emp.yaml; go by another name (--as)")
+
+
+def _of_one_short_id() -> tuple[str, str]:
+    """Two folders whose shortest id is the same."""
+    known: dict[str, str] = {}
+    for number in range(100_000):
+        box = f"{number:032x}"
+        if other := known.setdefault(next(ids_of_box(RENDERS, box)), ""):
+            return other, box
+        known[next(ids_of_box(RENDERS, box))] = box
+    raise AssertionError("no two are alike")
+
+
+async def test_two_folders_of_one_short_id_that_come_at_once_are_two_members(lab: Lab) -> None:
+    one, two = _of_one_short_id()
+    said = await asyncio.gather(*(lab.joined(box=box) for box in (one, two, one, two)))
+    ids = [s["machine_id"] for s in said]
+    assert ids[:2] == ids[2:] and sorted(map(len, ids[:2])) == [len("renders-7f3k"), len("renders-7f3kx")]
+    assert (await lab.members.counts())[RENDERS] == 2
 
 
 async def test_many_at_once_get_in_while_strangers_guess(lab: Lab) -> None:
