@@ -7,13 +7,12 @@ import time
 from collections import Counter
 
 from emp_orch.api.state import ApiStats
-from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.events import GATE_REFUSED, Events
 from emp_orch.store.redis.client import TRANSIENT, within
 from emp_orch.web.rate import Rates
 
 log = logging.getLogger(__name__)
 
-REFUSED = "gate_refused"
 # Of one machine: one that errs is refused now and then, one that tries things out far oftener.
 REFUSALS, REFUSALS_PER_S = 50, 1.0
 MOST_MACHINES = 10_000
@@ -58,6 +57,6 @@ class Refusals:
         )
         try:
             async with within():
-                await self._events.append(REFUSED, machine_id=machine_id, command=command, error=why, count=count)
+                await self._events.append(GATE_REFUSED, machine_id=machine_id, command=command, error=why, count=count)
         except TRANSIENT as e:
             log.warning("it is told nowhere else: %s", e or type(e).__name__)

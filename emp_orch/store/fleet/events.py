@@ -16,6 +16,8 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.pipelined import Pipelined
 
 MAX_EVENTS = 10_000
+# What a box was refused at the API's gate.
+GATE_REFUSED = "gate_refused"
 
 Entries = list[tuple[str, dict[str, str]]]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from redis import exceptions as rexc
 
-from emp_orch.api.gate.refusals import REFUSED
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.jobs.document.model import Progress, Result
@@ -22,7 +21,7 @@ from emp_orch.machine.agent.link import Link
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.strangers import digests
 from emp_orch.store.fleet.commands import Ack, Command, CommandVerb, acknowledge, commands_after, latest_command, send
-from emp_orch.store.fleet.events import Events
+from emp_orch.store.fleet.events import GATE_REFUSED, Events
 from emp_orch.store.fleet.pools.members import read_with_members
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, Waiting
 from emp_orch.store.queue.offers import OffersStore
@@ -69,7 +68,7 @@ async def test_a_job_is_claimed_run_and_ended_through_the_gate(lab: GateLab) -> 
 
 async def refused(lab: GateLab) -> list[tuple[str, str]]:
     events = await lab.producer.events.recent(10_000)
-    return [(e.data["command"], e.data["error"]) for e in events if e.type == REFUSED]
+    return [(e.data["command"], e.data["error"]) for e in events if e.type == GATE_REFUSED]
 
 
 async def test_a_worker_process_works_and_nothing_is_refused(lab: GateLab, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import hiredis
 import pytest
 from redis import exceptions as rexc
 
-from emp_orch.api.gate.refusals import REFUSED
 from emp_orch.api.gate.requests import MAX_BYTES
 from emp_orch.api.gate.socket import OF_AGENT, OF_WORKER
 from emp_orch.jobs.document.model import Result
@@ -23,6 +22,7 @@ from emp_orch.redis_users import user_of
 from emp_orch.store.acl.joining import GATE_PATH
 from emp_orch.store.acl.strangers import digests
 from emp_orch.store.acl.users import grant
+from emp_orch.store.fleet.events import GATE_REFUSED
 from emp_orch.store.queue.claim import Claimed, Claims
 from emp_orch.store.redis.client import Client
 from emp_orch.store.reports.reports import keys_of
@@ -95,7 +95,7 @@ async def test_what_a_machines_login_may_do_and_a_members_may_not(lab: GateLab) 
         with pytest.raises(rexc.NoPermissionError):
             await box.execute_command(*words)
     assert not await lab.r.hexists(keys.workers, worker)
-    told = [e.data for e in await lab.producer.events.recent(10_000) if e.type == REFUSED]
+    told = [e.data for e in await lab.producer.events.recent(10_000) if e.type == GATE_REFUSED]
     assert told[0]["machine_id"] == MINE and told[0]["command"] == "HGET"
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     async with aiohttp.ClientSession() as http, http.get(f"{lab.stack.api}/metrics", headers=headers) as answer:
@@ -198,7 +198,7 @@ async def test_a_flood_of_refused_commands_ends_the_connection_and_shuts_the_box
         with pytest.raises(aiohttp.WSServerHandshakeError) as e:
             await opened(lab, http)
         assert e.value.status == 429
-    told = [e for e in await lab.producer.events.recent(10_000) if e.type == REFUSED]
+    told = [e for e in await lab.producer.events.recent(10_000) if e.type == GATE_REFUSED]
     assert 1 <= len(told) <= 3
     await is_well(lab)
 

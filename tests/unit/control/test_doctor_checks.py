@@ -17,7 +17,7 @@ from emp_orch.control.doctor.facts.engines import EngineFacts
 from emp_orch.control.doctor.facts.gather import Answer, Facts, gather
 from emp_orch.control.doctor.facts.host import PathFacts
 from emp_orch.control.doctor.facts.logs import last_line
-from emp_orch.control.doctor.facts.redis import RedisFacts
+from emp_orch.control.doctor.facts.redis import GateRefused, RedisFacts
 from emp_orch.control.doctor.facts.unknown import Unknown
 from emp_orch.control.doctor.model import Finding, Group, Level
 from emp_orch.fleet.drift.kinds import Kind
@@ -77,6 +77,18 @@ def findings(facts: Facts, check: str, **changes: Any) -> list[tuple[str, str, s
 
 def levels(facts: Facts, check: str, **changes: Any) -> list[str]:
     return [level for level, _, _ in findings(facts, check, **changes)]
+
+
+def test_what_a_box_was_refused_at_the_gate_is_told(nothing: Facts) -> None:
+    found = msgspec.structs.replace(
+        redis_facts(), gate_refused={MachineId("renders-7f3k"): GateRefused(count=7, last="KEYS it is no command")}
+    )
+    ((level, what, fix),) = findings(nothing, "gate", redis=found)
+    assert level == "warn" and what == (
+        "renders-7f3k was refused 7 times within an hour, the last: KEYS it is no command"
+    )
+    assert "emp machine forget renders-7f3k" in fix
+    assert findings(nothing, "gate", redis=redis_facts()) == []
 
 
 def test_checks_have_names_of_their_own() -> None:

@@ -21,6 +21,7 @@ from emp_orch.fleet.model.observed import InstanceState, MachineStatus, ProgramR
 from emp_orch.host.ports import Holder
 from emp_orch.marks import SUPERVISORD
 from emp_orch.runtimes.process.supervisor import ProcessInfo
+from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.redis.client import address, redacted
 
 STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
@@ -360,6 +361,27 @@ def _fine_programs(facts: Facts) -> str:
     return f"{len(others)} services and set-up steps are as they should be" if others else ""
 
 
+def _fine_gate(facts: Facts) -> str:
+    """Of fleets that have pools: nobody else goes through it."""
+    generation = facts.generation
+    pools = isinstance(generation, Generation) and bool(generation.fleet.pools)
+    return "the API's gate refused nothing within an hour" if pools and not isinstance(facts.redis, Unknown) else ""
+
+
+def _gate(facts: Facts) -> Iterator[Problem]:
+    """What boxes of strangers asked, and may not."""
+    if isinstance(facts.redis, Unknown):
+        return  # other checks say why
+    for machine_id, refused in sorted(facts.redis.gate_refused.items()):
+        yield Problem(
+            what=f"{machine_id} was refused {refused.count} times within an hour, the last: {refused.last}",
+            fix=f"does its worker package have this emp's scripts? else somebody tries there what it may do: "
+            f"emp machine forget {machine_id} (docs/security.md, What a rented box may see)",
+            where=machine_id,
+            level=Level.WARN,
+        )
+
+
 CHECKS = (
     Check(name="machine-runs", group=Group.MACHINES, fine=_fine_run, find=_run),
     Check(name="machine-reports", group=Group.MACHINES, fine=_fine_report, find=_report),
@@ -387,6 +409,12 @@ CHECKS = (
         group=Group.MACHINES,
         fine=lambda f: "every process has the right HUB_REDIS_URL" if running(f) else "",
         find=_environments,
+    ),
+    Check(
+        name="gate",
+        group=Group.MACHINES,
+        fine=_fine_gate,
+        find=_gate,
     ),
     Check(name="services-apart", group=Group.MACHINES, fine=_fine_apart, find=_apart),
     Check(

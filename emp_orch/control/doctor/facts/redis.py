@@ -12,18 +12,30 @@ from redis.exceptions import NoPermissionError
 
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import DamagedKey
+from emp_orch.plaintext import one_line
 from emp_orch.settings import Settings
 from emp_orch.store import contract
 from emp_orch.store.acl import users as scoped_access
 from emp_orch.store.acl.rights import Lacks, lacking, refused_write
-from emp_orch.store.fleet.events import MAX_EVENTS, Events
+from emp_orch.store.fleet.events import GATE_REFUSED, MAX_EVENTS, Event, Events
 from emp_orch.store.redis import client
 from emp_orch.store.redis.damaged import KeyDamaged
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.redis.refusals import Refusal
+from emp_orch.units import MAX_MS
 
 # Of a machine's start-up: the first event and the last.
 BOOT_EVENTS = frozenset({"machine_startup", "startup_complete"})
+# What is older is a matter of the journal.
+LATELY_MS = 3_600_000
+MAX_WORD = 200
+
+
+class GateRefused(Struct, frozen=True, kw_only=True):
+    """What one machine was refused lately at the API's gate: how often, and the last command with the reason."""
+
+    count: int
+    last: str
 
 
 class RedisFacts(Struct, frozen=True, kw_only=True):
@@ -31,7 +43,8 @@ class RedisFacts(Struct, frozen=True, kw_only=True):
     machine:startup:events.
 
     `boots`: machine → the start-up events kept of it. `oldest_event_ms` is how far back events are kept. `refuses`: why
-    it takes no writes. `damaged`: keys that hold something else than emp's.
+    it takes no writes. `damaged`: keys that hold something else than emp's. `gate_refused`: machine → what it asked and
+    may not.
     """
 
     info: dict[str, Any]
@@ -42,6 +55,7 @@ class RedisFacts(Struct, frozen=True, kw_only=True):
     oldest_event_ms: int
     refuses: Refusal | None = None
     damaged: tuple[DamagedKey, ...] = ()
+    gate_refused: dict[MachineId, GateRefused] = {}
 
     @property
     def run_id(self) -> str:
@@ -59,11 +73,14 @@ async def read_redis(settings: Settings, machines: Iterable[str] = ()) -> RedisF
         ((_, subscribers),) = await r.pubsub_numsub(keys.startup_channel)
         events = Events(r, keys)
         boots: dict[MachineId, set[str]] = {}
+        refused: dict[MachineId, GateRefused] = {}
         oldest = "0-0"
         with suppress(KeyDamaged):
             for event in await events.recent(MAX_EVENTS):
                 if event.type in BOOT_EVENTS:
                     boots.setdefault(MachineId(str(event.data.get("machine_id"))), set()).add(event.type)
+                elif event.type == GATE_REFUSED and redis_ms - event.at_ms < LATELY_MS:
+                    _count(refused, event)
             oldest = await events.oldest_id()
         damaged = await contract.look(r, keys, settings.fleet, machines)
         refuses = await refused_write(r, keys)
@@ -76,7 +93,17 @@ async def read_redis(settings: Settings, machines: Iterable[str] = ()) -> RedisF
         oldest_event_ms=int(oldest.partition("-")[0]),
         refuses=refuses,
         damaged=damaged,
+        gate_refused=refused,
     )
+
+
+def _count(refused: dict[MachineId, GateRefused], event: Event) -> None:
+    """Anybody may have written the event: only what fits counts."""
+    machine_id, count = MachineId(one_line(str(event.data.get("machine_id")))[:MAX_WORD]), event.data.get("count")
+    before = refused[machine_id].count if machine_id in refused else 0
+    more = count if type(count) is int and 0 < count < MAX_MS else 1
+    said = " ".join(one_line(str(event.data.get(word, "")))[:MAX_WORD] for word in ("command", "error"))
+    refused[machine_id] = GateRefused(count=before + more, last=said)
 
 
 async def read_rights(settings: Settings) -> Lacks:
