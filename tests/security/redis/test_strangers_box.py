@@ -15,6 +15,8 @@ from redis import exceptions as rexc
 
 from emp_orch.api.gate.requests import MAX_BYTES
 from emp_orch.api.gate.socket import OF_AGENT, OF_WORKER
+from emp_orch.control.doctor.facts.redis import read_redis
+from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.jobs.document.model import Result
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.document.submission import parse_submission
@@ -97,6 +99,8 @@ async def test_what_a_machines_login_may_do_and_a_members_may_not(lab: GateLab) 
     assert not await lab.r.hexists(keys.workers, worker)
     told = [e.data for e in await lab.producer.events.recent(10_000) if e.type == GATE_REFUSED]
     assert told[0]["machine_id"] == MINE and told[0]["command"] == "HGET"
+    seen = (await read_redis(lab.stack.settings)).gate_refused  # as doctor sees it
+    assert list(seen) == [MINE] and seen[MachineId(MINE)].last.startswith("HGET it is a key")
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     async with aiohttp.ClientSession() as http, http.get(f"{lab.stack.api}/metrics", headers=headers) as answer:
         metrics = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines() if line[0] != "#")
