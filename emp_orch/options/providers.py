@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from emp_orch.fleet.model.pools import JOIN
-from emp_orch.options import provider_swarm
+from emp_orch.options import provider_slurm, provider_swarm
 from emp_orch.options.base import CannotLoad, WrongOption
 
 GROUP = "emp.provider_options"
@@ -23,6 +23,7 @@ def _join(options: Mapping[str, Any]) -> None:
 WHAT_OF = "provider_options of the {} provider"
 _BUILTIN: dict[str, Callable[[Mapping[str, Any]], object]] = {
     JOIN: _join,
+    provider_slurm.SLURM: provider_slurm.options_of,
     provider_swarm.SWARM: provider_swarm.options_of,
 }
 

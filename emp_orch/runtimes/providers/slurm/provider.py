@@ -1,0 +1,96 @@
+"""The provider `slurm`: sbatch, squeue, scancel and scontrol, as the user that the control plane runs as."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable
+
+from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.pools import Box, BoxState
+from emp_orch.options.provider_slurm import options_of
+from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
+from emp_orch.runtimes.providers.slurm import jobs, script
+from emp_orch.runtimes.providers.slurm.jobs import Job
+from emp_orch.runtimes.providers.slurm.tools import call, failed
+
+# What scancel says of a job that is not there any more, or that is ending: that is what was asked for.
+_GONE = ("Invalid job id", "already completing or completed", "Job/step already")
+
+
+class SlurmProvider:
+    """One job a member. Nothing is kept here: what was asked for stands in Slurm, also when a leader goes."""
+
+    def __init__(self, making: Making) -> None:
+        self._fleet = making.fleet
+        self._pool = making.pool
+        self._options = options_of(making.options)
+        self._one = asyncio.Lock()
+
+    async def boxes(self) -> tuple[Box, ...]:
+        return jobs.boxes_of(await self._jobs(), self._fleet, self._pool)
+
+    async def create(self, launch: Launch) -> None:
+        if launch.volumes and not (self._options.apptainer or self._options.pyxis):
+            raise ProviderError("volumes need the option container: a job sees its node's own folders")
+        async with self._one:
+            if await self._living(launch.member_id):
+                return
+            # Slurm keeps it for slurmctld's user and the job's own only, and gives it to the job at a requeue too.
+            fd = os.memfd_create("emp-box")
+            try:
+                os.write(fd, script.environment(launch))
+                os.lseek(fd, 0, os.SEEK_SET)
+                argv = script.submission(launch, self._options, fd)
+                said = await call(argv, given=script.script(launch, self._options), fds=(fd,))
+            finally:
+                os.close(fd)
+        if said.code != 0:
+            raise failed("sbatch", said)
+
+    async def remove(self, member_id: MachineId, *, stop_s: float) -> None:
+        """The batch script drains by SIGTERM; it ends its box by force itself, and the job's end is brought forward, so
+        that Slurm does where the script cannot. scancel alone would leave KillWait, half a minute, for all of it.
+        """
+        async with self._one:
+            living = [str(job.job_id) for job in await self._living(member_id)]
+            if not living:
+                return
+            await _told(["scancel", "--state=PENDING", *living])
+            if stop_s <= 0:
+                await _told(["scancel", *living])
+                return
+            await _told(["scancel", "--state=RUNNING", "--signal=TERM", "--batch", *living])
+            for job in living:
+                # Not all versions let a user do it, and a job may have ended: the script has the same deadline.
+                end = f"EndTime=now+{math.ceil(stop_s)}seconds"
+                await call(["scontrol", "update", f"JobId={job}", "Requeue=0", end])
+
+    async def watch(self, changed: Callable[[], None]) -> None:  # Slurm tells nothing by itself
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        return
+
+    async def _living(self, member_id: MachineId) -> list[Job]:
+        name = jobs.name_of(self._fleet, member_id)
+        return [job for job in await self._jobs() if job.name == name and job.state is not BoxState.ENDED]
+
+    async def _jobs(self) -> tuple[Job, ...]:
+        """This user's jobs, those that ended lately too."""
+        said = await call(jobs.LIST_JSON)
+        if said.code == 0:
+            return jobs.in_json(said.out, os.getuid())
+        if "json" not in said.words.lower() and "serializer" not in said.words.lower():
+            raise failed("squeue", said)
+        said = await call(jobs.LIST_TEXT)
+        if said.code != 0:
+            raise failed("squeue", said)
+        return jobs.in_text(said.out, os.getuid())
+
+
+async def _told(argv: list[str]) -> None:
+    said = await call(argv)
+    if said.code != 0 and said.words and not any(words in said.words for words in _GONE):
+        raise failed("scancel", said)
