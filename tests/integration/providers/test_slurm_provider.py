@@ -55,7 +55,7 @@ def provider(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 async def until(provider: Provider, so: Callable[[dict[str, Box]], bool]) -> dict[str, Box]:
     deadline = time.monotonic() + WITHIN_S
-    while not so(seen := {b.member_id: b for b in await provider.boxes()}):
+    while not so(seen := {str(b.member_id): b for b in await provider.boxes()}):
         assert time.monotonic() < deadline, seen
         await asyncio.sleep(0.2)
     return seen

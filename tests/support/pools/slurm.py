@@ -116,7 +116,12 @@ class Slurm:
 
     def stop(self) -> None:
         with suppress(subprocess.TimeoutExpired):
-            self.tool("scancel", "--signal=KILL", "--full", "--state=RUNNING", "-u", "root")
+            self.tool("scancel", "--me")
+            self.tool("scancel", "--me", "--full", "--signal=KILL")
+            # Only slurmd ends what a job left: no daemon goes before the jobs have.
+            deadline = time.monotonic() + _UP_S
+            while self.tool("squeue", "--noheader") and time.monotonic() < deadline:
+                time.sleep(0.1)
         for pid_file in reversed(self._pid_files):
             self._end(pid_file)
 

@@ -48,7 +48,7 @@ def test_a_job_is_a_box(state: Any, reason: str, is_: BoxState, words: str) -> N
 
 def test_jobs_of_others_are_none() -> None:
     names = ("emp.f.renders-b-1aaa", "emp.f-b.renders-1aaa", "emp.f.renders", "mine", "renders-1aaa")
-    strangers = [job(user_id=8), {}, 3, job(job_id="x"), *(job(name=name) for name in names)]
+    strangers = [job(user_id=8), {}, 3, {**job(), "job_id": "x"}, *(job(name=name) for name in names)]
     assert boxes(said(*strangers)) == ()
 
 
