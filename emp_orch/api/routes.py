@@ -15,6 +15,7 @@ from emp_orch.api.handlers import (
     machines,
     metrics,
     packages,
+    pools,
     previews,
     reads,
     work,
@@ -25,6 +26,8 @@ from emp_orch.api.views import openapi
 from emp_orch.api.views.drift_story import StoryView
 from emp_orch.api.views.fleet import State
 from emp_orch.api.views.jobs import JobDetail, JobExplanation, JobList, LaneList, OutputView
+from emp_orch.api.views.pool_detail import PoolDetail
+from emp_orch.api.views.pools import PoolView
 from emp_orch.api.views.query import NAME
 from emp_orch.api.views.route import Kind, Opens, Param, Route, choice, get, head, matching, number, post, text
 from emp_orch.jobs.document.model import Output
@@ -50,6 +53,7 @@ KNOWN = Param("If-None-Match", "304 when it is this")
 HEARD = Param("Last-Event-ID", "go on behind this event")
 HEARD_QUERY = Param("last_event_id", "as the header, where none can be set")
 SWITCHED = (101, 426)
+AS_OF = {"as_of": {"type": ["string", "null"], "format": "date-time"}}
 PARTS = (200, 206, 304, 404, 416)
 EVENT_ID = r"[0-9]{1,20}-[0-9]{1,20}"
 DIGEST = {"digest": text(r"(sha256:)?[0-9a-f]{64}")}
@@ -97,6 +101,10 @@ ROUTES: tuple[Route, ...] = (
         "/api/generations", reads.generations, "Applied generations, newest first", "state", LOOKS,
         result=list[reads.GenerationView], more={"damaged": {"type": "array", "items": {"type": "string"}}},
     ),
+    get("/api/pools", pools.list_pools, "The pools: how many members each has and should have, and why", "pools", LOOKS,
+        result=list[PoolView], more=AS_OF),
+    get("/api/pools/{name}", pools.get_pool, "One pool, with its members and what each is at", "pools", LOOKS,
+        result=PoolDetail, more=AS_OF, statuses=(200, 404)),
     get(
         "/api/journal", reads.journal, "Drift, decisions, actions and outcomes, oldest first", "state", LOOKS,
         result=list[reads.EventView], more={"more": {"type": ["string", "null"]}},

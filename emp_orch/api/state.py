@@ -161,6 +161,11 @@ class StateReader:
             return None
         return populated(generation, await Members(self._r, self._keys, self.fleet, self._seal).read())
 
+    async def pools(self) -> tuple[Generation | None, FleetStatus | EmpError | None]:
+        """The generation in force with its members, and the leader's last word. Raises as `read`, and EmpError."""
+        generation, status_text = await asyncio.gather(self._generation(), self.status_text())
+        return generation, self.decoded(status_text)
+
     async def status_text(self) -> bytes | str | None:
         """As it stands in Redis, and not more of it than a status can have."""
         return await self._r.getrange(self._keys.status(self.fleet), 0, MAX_FLEET_BYTES) or None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", metavar="[POOL]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print what `GET /api/pools/NAME` says of each, as JSON.")
 @click.pass_obj
 def pools(directory: Path, name: str | None, as_json: bool) -> None:
     """Show the pools: members, size, jobs that wait for them, why they are as large as they are; of POOL each member.
@@ -39,7 +39,7 @@ def pools(directory: Path, name: str | None, as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps([_document(p, found) for p in shown], indent=2))
+        click.echo(json.dumps(_documents(shown, found), indent=2))
         return
     if not shown:
         click.echo("no pools: emp.yaml names none")
@@ -97,13 +97,15 @@ def _members(name: str, found: Difference) -> str:
     return "\n" + (table(("MEMBER", "STATE", "JOINED", "NAME", "WHY"), rows) if rows else "no members")
 
 
-def _document(p: PoolNow, found: Difference) -> dict[str, Any]:
+def _documents(shown: tuple[PoolNow, ...], found: Difference) -> list[dict[str, Any]]:
+    """As `GET /api/pools/NAME` has each."""
     import msgspec
 
-    from emp_orch.control.status.pools import state_of
+    from emp_orch.api.views.pool_detail import Heard, pool_detail
+    from emp_orch.api.views.pools import views_of
 
-    members = [
-        {**msgspec.to_builtins(m), "at": state_of(m, found)} for m in found.desired.members.values() if m.pool == p.name
-    ]
-    document: dict[str, Any] = msgspec.to_builtins(p)
-    return {**document, "counts": document.pop("members"), "members": members}
+    observed, desired = found.observed, found.desired
+    heard = Heard(machines=observed.machines, now_ms=observed.now_ms, stale_after_ms=desired.stale_after_ms)
+    views = views_of(desired.pools, found.pools)
+    details = [pool_detail(views[p.name], desired.members.values(), heard) for p in shown]
+    return [msgspec.to_builtins(detail) for detail in details]

@@ -7,13 +7,9 @@ from collections import Counter
 from msgspec import Struct
 
 from emp_orch.control.status.inspect import Difference
-from emp_orch.fleet.model.fleet import Member, MemberState, Pool
-from emp_orch.fleet.model.observed import MachineStatus
+from emp_orch.fleet.model.fleet import Member, Pool
+from emp_orch.fleet.pools import states
 from emp_orch.store.fleet.status import PoolStatus
-
-# What a member is at, in the order in which it is told.
-READY, STARTING, SILENT, EXPECTED, LEAVING, LEFT = "ready", "starting", "silent", "expected", "leaving", "left"
-_ORDER = (READY, STARTING, EXPECTED, LEAVING, SILENT, LEFT)
 
 
 class PoolNow(Struct, frozen=True, kw_only=True):
@@ -32,7 +28,7 @@ class PoolNow(Struct, frozen=True, kw_only=True):
 
     @property
     def there(self) -> int:
-        return sum(n for state, n in self.members.items() if state != LEFT)
+        return sum(n for state, n in self.members.items() if state != states.LEFT)
 
     @property
     def in_words(self) -> str:
@@ -47,26 +43,19 @@ def pools_now(found: Difference) -> tuple[PoolNow, ...]:
 
 
 def _now(pool: Pool, found: Difference) -> PoolNow:
-    states = Counter(state_of(m, found) for m in found.desired.members.values() if m.pool == pool.name)
+    counted = Counter(state_of(m, found) for m in found.desired.members.values() if m.pool == pool.name)
     return PoolNow(
         name=pool.name,
         provider=pool.provider,
         least=pool.min_size,
         most=pool.max_size,
-        members={state: states[state] for state in _ORDER if states[state]},
+        members={state: counted[state] for state in states.STATES if counted[state]},
         said=found.pools.get(pool.name),
     )
 
 
 def state_of(member: Member, found: Difference) -> str:
     """What one member is at."""
-    if member.state is MemberState.LEFT:
-        return LEFT
-    if member.leaving_ms:
-        return LEAVING
-    if member.state is MemberState.EXPECTED:
-        return EXPECTED
-    seen = found.observed.machines.get(member.id)
-    if seen is None or abs(found.observed.now_ms - seen.seen_ms) > found.desired.stale_after_ms:
-        return SILENT
-    return READY if seen.report.status is MachineStatus.READY else STARTING
+    observed = found.observed
+    seen = observed.machines.get(member.id)
+    return states.state_of(member, seen, now_ms=observed.now_ms, stale_after_ms=found.desired.stale_after_ms)

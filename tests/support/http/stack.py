@@ -30,6 +30,7 @@ from emp_orch.fleet.model.fleet import (
     JobsSpec,
     Machine,
     MachineId,
+    PoolName,
     ProgramName,
     ReconcileSpec,
     RedisSpec,
@@ -62,7 +63,7 @@ from emp_orch.settings import InputLimits, Listen, Settings, save
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.generations import Generation, current_number, publish, without_secrets
 from emp_orch.store.fleet.leader import Leadership, Mandate
-from emp_orch.store.fleet.status import FleetStatus, write_status
+from emp_orch.store.fleet.status import FleetStatus, PoolStatus, write_status
 from emp_orch.store.redis.client import Client, client, time_ms
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports.reports import machine_writer, worker_writer
@@ -273,7 +274,13 @@ class Producer:
         assert isinstance(mandate, Mandate), mandate
         return mandate
 
-    async def status(self, *drift: Item, plan: tuple[str, ...] = (), leader: str = "reconciler-1") -> None:
+    async def status(
+        self,
+        *drift: Item,
+        plan: tuple[str, ...] = (),
+        leader: str = "reconciler-1",
+        pools: dict[PoolName, PoolStatus] | None = None,
+    ) -> None:
         mandate = await self.mandate(leader)
         status = FleetStatus(
             fleet=FLEET,
@@ -284,6 +291,7 @@ class Producer:
             interval_ms=1_000,
             drift=drift,
             plan=plan,
+            pools=pools or {},
         )
         await write_status(self.redis, self.keys, mandate, status)
 
