@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the tests need from the system: a redis-server beside the embedded one, Chromium, a Docker Engine with Compose and
-# a registry of images, an ssh server, systemd, a Slurm and luacheck. Installs what is missing where it may; says what
-# to install where it may not.
+# a registry of images, an ssh server, systemd, a Slurm, podman and luacheck. Installs what is missing where it may;
+# says what to install where it may not.
 set -eu
 missing=""
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -18,6 +18,8 @@ has debootstrap || missing="$missing debootstrap"
 has sshd && has ssh || missing="$missing openssh-server openssh-client"
 has slurmctld && has slurmd && has sbatch || missing="$missing slurm-wlm"
 has munged || missing="$missing munge"
+has podman || missing="$missing podman"
+has catatonit || missing="$missing catatonit"
 has luacheck || missing="$missing lua-check"
 compose=""
 { has docker && docker compose version >/dev/null 2>&1; } || compose="docker-compose"

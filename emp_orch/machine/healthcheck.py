@@ -1,6 +1,7 @@
 """`python -I -m emp_orch.machine.healthcheck`: a container's health check; asks the agent on loopback.
 
-Exit 0 while the agent answers and the machine has no error, also while it starts; else 1, with the reason. It runs
+Exit 0 while the agent answers and the machine has no error, also while it starts; else 1, with the reason. With
+`--alive` an error is none, as long as the agent answers: emp mends it, and who restarts the box ends its jobs. It runs
 every few seconds, so it imports next to nothing.
 """
 
@@ -29,8 +30,8 @@ def ask(port: int) -> dict[str, object]:
     return answer
 
 
-def verdict(folder: str) -> tuple[int, str]:
-    """Exit code and reason for the machine in `folder`."""
+def verdict(folder: str, *, alive: bool = False) -> tuple[int, str]:
+    """Exit code and reason for the machine in `folder`; `alive`: whatever its agent answers."""
     try:
         with open(os.path.join(folder, "health"), encoding="ascii") as file:
             port = int(file.read(6))
@@ -41,11 +42,11 @@ def verdict(folder: str) -> tuple[int, str]:
     except (OSError, ValueError, OverflowError) as e:
         return 1, f"the agent does not answer on port {port}: {e}"
     status, error = answer.get("status", "?"), answer.get("error")
-    return (1, f"{status}: {error}") if error else (0, str(status))
+    return (0 if alive else 1, f"{status}: {error}") if error else (0, str(status))
 
 
 def main() -> None:
-    code, why = verdict(os.environ.get("EMP_MACHINE_FOLDER", "."))
+    code, why = verdict(os.environ.get("EMP_MACHINE_FOLDER", "."), alive="--alive" in sys.argv[1:])
     print(why)  # noqa: T201  # docker keeps it beside the verdict
     sys.exit(code)
 

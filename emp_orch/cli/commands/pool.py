@@ -40,10 +40,20 @@ def pool() -> None:
     help="How long boxes may join: 30m, 7d.",
 )
 @click.option("--max", "most", type=click.IntRange(min=1), help="Lets nobody new in once the pool has so many members.")
+@click.option(
+    "--token", "only_token", is_flag=True, help="Only the token, for whoever keeps secrets: `| kubectl create …`."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the lines and their parts as JSON.")
 @click.pass_obj
 def join(
-    directory: Path, name: str, plain: bool, api_url: str | None, expires: float, most: int | None, as_json: bool
+    directory: Path,
+    name: str,
+    plain: bool,
+    api_url: str | None,
+    expires: float,
+    most: int | None,
+    only_token: bool,
+    as_json: bool,
 ) -> None:
     """Print the one line to run on each box, so that it becomes a member of pool NAME; and the image and environment
     for the template of a rental service.
@@ -65,6 +75,9 @@ def join(
     expires_s = int(time.time()) + int(expires)
     url = join_lines.checked_url(api_url or settings.api_machine_url or settings.api.url)
     token = JoinTokens(layout).pool_token(settings.fleet, name, expires_s=expires_s, most=most or 0)
+    if only_token:
+        click.echo(token)
+        return
     lines = join_lines.pool_lines(fleet, found, url=url, token=token)
     for warning in join_lines.warnings(settings, url, is_loopback=is_loopback):
         click.echo(f"emp: {warning}", err=True)

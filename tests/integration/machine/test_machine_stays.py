@@ -102,6 +102,18 @@ async def test_a_signal_ends_it_in_good_order(box: Staying, r: Client) -> None:
     assert verdict(str(box.root))[0] == 1
 
 
+async def test_a_box_with_an_error_is_ill_and_alive(box: Staying) -> None:
+    await box.start(desired(service("a", command=("false",))))
+    await box.until(lambda m: "not up: a" in m.error)
+    code, words = verdict(str(box.root))
+    assert (code, words) == (1, "configuring: not up: a")
+    # Who restarts what is not alive leaves it to emp.
+    assert verdict(str(box.root), alive=True) == (0, words)
+    box.signal()
+    assert (await box.end())[0] == 0
+    assert verdict(str(box.root), alive=True)[0] == 1
+
+
 async def test_more_signals_end_it_sooner(box: Staying) -> None:
     await box.start(desired(service("a", command=DEAF, stop=Stop(signal="TERM", timeout_s=600.0))))
     await box.until_program("a", running)

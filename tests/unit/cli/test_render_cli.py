@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support.docker.compose import read
 
@@ -67,3 +68,64 @@ def test_a_host_that_is_not_there(folder: Path) -> None:
 def test_without_out_it_prints_what_machines_run(folder: Path) -> None:
     done = emp(folder, "render", "--json")
     assert list(json.loads(done.stdout)) == ["plain", "boxed", "other"]
+
+
+POOLS = """\
+api: {host: 0.0.0.0, token: {env: EMP_TOKEN}, machine_url: 'https://emp.example.com'}
+pools:
+  renders: {size: 0..4, num_gpus: 1, services: [comfyui], image: 'registry.example.com/emp-machine:1'}
+  swarmed: {size: 1, num_gpus: 1, services: [comfyui], provider: swarm}
+  here: {size: 1, num_gpus: 1, services: [comfyui]}
+"""
+
+
+def test_a_pool_for_kubernetes(folder: Path) -> None:
+    (folder / "emp.yaml").write_text(TEXT + POOLS)
+    done = emp(folder, "render", "--kubernetes", "renders")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hunter2" not in done.stdout
+    kinds = [d["kind"] for d in yaml.safe_load_all(done.stdout)]
+    assert kinds == [
+        *("ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"),
+        *("TriggerAuthentication", "ScaledObject"),
+    ]
+    assert "https://emp.example.com/api/pools/renders" in done.stdout
+    written = emp(folder, "render", "--kubernetes", "renders", "--out", "files")
+    assert written.returncode == 0
+    assert [p.name for p in (folder / "files").iterdir()] == ["renders.kubernetes.yaml"]
+    assert (folder / "files" / "renders.kubernetes.yaml").read_text() == done.stdout
+    assert json.loads(emp(folder, "render", "--kubernetes", "renders", "--json").stdout) == {"renders": done.stdout}
+    assert "http://10.0.0.5:1" in emp(folder, "render", "--kubernetes", "renders", "--api", "http://10.0.0.5:1").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--kubernetes", "rendars"), ["no pool 'rendars'", "did you mean renders?"]),
+        (("--kubernetes", "plain"), ["no pool 'plain'", "there are: renders, swarmed, here"]),
+        (("--kubernetes", "swarmed"), ["its provider, swarm", "provider: join"]),
+        (("--kubernetes", "renders", "--host", "near"), ["exclude each other"]),
+        (("--kubernetes", "renders", "--api", "emp.example.com"), ["not the URL of an API"]),
+        (("--api", "https://emp.example.com"), ["--kubernetes"]),
+    ],
+)
+def test_what_is_no_pool_for_kubernetes(folder: Path, words: tuple[str, ...], said: list[str]) -> None:
+    (folder / "emp.yaml").write_text(TEXT + POOLS)
+    done = emp(folder, "render", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    for one in said:
+        assert one in done.stderr
+
+
+def test_an_image_that_no_registry_has_is_told(folder: Path) -> None:
+    (folder / "emp.yaml").write_text(TEXT + POOLS)
+    done = emp(folder, "render", "--kubernetes", "here")
+    assert done.returncode == 0
+    assert "no registry has emp-machine:" in done.stderr and "pools.here.image" in done.stderr
+
+
+def test_boxes_must_find_the_api(folder: Path) -> None:
+    (folder / "emp.yaml").write_text(TEXT + POOLS.replace(", machine_url: 'https://emp.example.com'", ""))
+    done = emp(folder, "render", "--kubernetes", "renders")
+    assert done.returncode == 2 and "api.machine_url" in done.stderr
+    assert emp(folder, "render", "--kubernetes", "renders", "--api", "https://emp.example.com").returncode == 0
