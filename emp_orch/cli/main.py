@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Run one machine here; `join`, `revoke`: let boxes elsewhere be machines.",
     ),
     "pool": ("commands.pool", "pool", "`join`, `revoke`: the one line by which boxes join a pool, and its end."),
+    "provider": ("commands.provider", "provider", "`test`: whether a program of yours can start the boxes of a pool."),
     "machine-agent": ("daemons.machine", "machine_agent", "A machine's agent (an event listener of its supervisord)."),
     "machine-setup": ("daemons.machine", "machine_setup", "A machine's shared set-up step."),
     "apply": ("apply.apply", "apply", "Make what runs match emp.yaml, and wait until it is so."),

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from emp_orch.fleet.model.fleet import SecretRef
 from emp_orch.fleet.model.pools import JOIN
-from emp_orch.options import provider_slurm, provider_swarm
+from emp_orch.options import provider_command, provider_slurm, provider_swarm
 from emp_orch.options.base import CannotLoad, WrongOption
 
 GROUP = "emp.provider_options"
@@ -23,6 +24,7 @@ def _join(options: Mapping[str, Any]) -> None:
 WHAT_OF = "provider_options of the {} provider"
 _BUILTIN: dict[str, Callable[[Mapping[str, Any]], object]] = {
     JOIN: _join,
+    provider_command.COMMAND: provider_command.options_of,
     provider_slurm.SLURM: provider_slurm.options_of,
     provider_swarm.SWARM: provider_swarm.options_of,
 }
@@ -36,6 +38,13 @@ def names() -> tuple[str, ...]:
 def host_of(kind: str, options: Mapping[str, Any]) -> str:
     """The Docker host that the provider asks, of options that were checked; empty for one that asks none."""
     return provider_swarm.options_of(options).host if kind == provider_swarm.SWARM else ""
+
+
+def references(kind: str, options: Mapping[str, Any]) -> tuple[tuple[str, SecretRef], ...]:
+    """The secrets that options refer to, which were checked, each with where it stands in them."""
+    if kind != provider_command.COMMAND:
+        return ()
+    return tuple((f"env.{name}", ref) for name, ref in provider_command.options_of(options).refs)
 
 
 def check(kind: str, options: Mapping[str, Any]) -> None:

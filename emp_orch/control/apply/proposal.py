@@ -189,7 +189,7 @@ def _references(fleet: Fleet) -> Iterator[tuple[SecretRef, str]]:
 
 
 def program_secrets(fleet: Fleet) -> frozenset[str]:
-    """The keys of the references that programs name."""
+    """The keys of the references that programs name, those of the providers of pools too."""
     return frozenset(ref.key for ref, _ in _of_programs(fleet))
 
 
@@ -200,6 +200,10 @@ def _of_programs(fleet: Fleet) -> Iterator[tuple[SecretRef, str]]:
     for machine in fleet.machines:
         yield from _in_env(machine.env, f"machines.{machine.id}.env")
         yield from _in_env(inherited(machine.inherit), f"machines.{machine.id}.inherit")
+    for pool in fleet.pools.values():
+        yield from _in_env(pool.template.env, f"pools.{pool.name}.env")
+        for where, ref in providers.references(pool.provider, pool.options):
+            yield ref, f"pools.{pool.name}.provider_options.{where}"
     if fleet.control.runtime is ControlRuntime.PROCESS or runs_processes(fleet):
         yield from _in_env(inherited(of_store(fleet.jobs.artifacts)), "jobs.artifacts")
 

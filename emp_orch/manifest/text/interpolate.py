@@ -55,7 +55,9 @@ def is_runtime(path: Path) -> bool:
 def _is_text(path: Path) -> bool:
     """Whether a scalar at `path` keeps its spelling (`1.10` stays `1.10`): words, variables, labels, GPU ids."""
     match path:
-        case ("services" | "machines", _, "env" | "labels", _) | ("defaults", "env" | "labels", _):
+        case ("services" | "machines" | "pools", _, "env" | "labels", _) | ("defaults", "env" | "labels", _):
+            return True
+        case ("pools", _, "provider_options", "command", int()) | ("pools", _, "provider_options", "env", _):
             return True
         case ("services", _, "command" | "args", int()) | ("services", _, "install" | "health", "command", int()):
             return True

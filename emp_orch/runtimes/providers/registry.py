@@ -17,6 +17,7 @@ GROUP = "emp.providers"
 
 # As with connectors: not in pyproject.toml, since a source tree on the path has them too.
 _BUILTIN: dict[str, str] = {
+    "command": "emp_orch.runtimes.providers.command.provider:CommandProvider",
     "slurm": "emp_orch.runtimes.providers.slurm.provider:SlurmProvider",
     "swarm": "emp_orch.runtimes.providers.swarm.provider:SwarmProvider",
 }
