@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ def _variable(given: str) -> tuple[str, str]:
 
 
 def _subject(
-    directory: Path, options: dict[str, object], *, image: str, num_gpus: int, gpus: str, within_s: float
+    directory: Path, options: Mapping[str, object], *, image: str, num_gpus: int, gpus: str, within_s: float
 ) -> Subject:
     """Of a fleet whose name nobody else has, so that nothing of a real one is seen."""
     import secrets

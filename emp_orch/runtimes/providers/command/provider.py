@@ -56,7 +56,7 @@ class CommandProvider:
                 self._last = (words, time.monotonic(), seen)
             found = self._last[2]
         if isinstance(found, ProviderError):
-            raise ProviderError(found.message, hint=found.hint)
+            raise type(found)(found.message, hint=found.hint)
         return found
 
     async def create(self, launch: Launch) -> None:
