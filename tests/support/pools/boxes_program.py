@@ -20,13 +20,14 @@ _BEGIN = 'printf %s $$ > "$1.part" && mv "$1.part" "$1" && shift && exec 9>&- &&
 
 
 def main() -> None:
-    folder, command = Path(sys.argv[1]), sys.argv[2:]
+    folder, command = Path(sys.argv[1]).absolute(), sys.argv[2:]
     asked = json.load(sys.stdin)
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with (folder / "requests").open("a") as requests:
         requests.write(f"{asked['request']} {asked.get('member', '')}\n")
+    refuse_strangers(folder)
     if asked["request"] == "list":
         answer: dict[str, Any] = {"boxes": [shown(path) for path in sorted(folder.glob("*/*.pid"))]}
     elif asked["request"] == "create":
@@ -36,6 +37,13 @@ def main() -> None:
     else:
         answer = removed(file_of(folder, asked))
     print(json.dumps(answer))
+
+
+def refuse_strangers(folder: Path) -> None:
+    """A file `key` in FOLDER holds what BOXES_KEY is to be."""
+    wanted, given = folder / "key", os.environ.get("BOXES_KEY", "")
+    if wanted.exists() and wanted.read_text() != given:
+        sys.exit(f"401: {given} is no key")
 
 
 def file_of(folder: Path, asked: dict[str, Any]) -> Path:

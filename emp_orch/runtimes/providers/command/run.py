@@ -26,7 +26,7 @@ from emp_orch.runtimes.providers.base import ProviderError
 # Of its stderr, the end; enough for what is shown of it.
 _KEPT = 32 * 1024
 _READ = 64 * 1024
-_SHOWN_COMMAND = 80
+_SHOWN_COMMAND = 60
 _SHOWN_LINES = 3
 _SHOWN_CHARS = 320
 _KILLED_S = 5.0
@@ -53,7 +53,7 @@ class Program(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """As people know it."""
-        text = shlex.join(self.command)
+        text = shlex.join([Path(self.command[0]).name, *self.command[1:]])
         return f"`{text if len(text) <= _SHOWN_COMMAND else text[: _SHOWN_COMMAND - 1] + '…'}`"
 
 

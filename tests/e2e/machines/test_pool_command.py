@@ -1,0 +1,119 @@
+"""Two pools whose boxes a user's own program starts: real members of this host, which run real jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emp_orch.procident import end_recorded
+from support.pools import boxes_program
+from support.stack.stack import Stack, free_ports, until
+
+JOBS = 10
+KEY = "open-sesame-of-ours"
+# One box a pool: two on one host would want the same ports.
+FLEET = """\
+version: 1
+name: rented
+redis: {{url: embedded, port: {redis}}}
+api: {{port: {api}, machine_url: "http://127.0.0.1:{api}"}}
+monitor: {{port: {monitor}}}
+services:
+  simulation: {{scale: per_machine, builtin: simulation, port: {simulation}}}
+machines: {{}}
+defaults: {{num_gpus: 1, services: [simulation], worker: {{drain_timeout: 5s}}}}
+pools:
+  cheap: &rented
+    provider: command
+    provider_options:
+      command: ["{python}", ./boxes.py, ./engine, "{python}", -m, emp_orch, machine, --stay]
+      timeout: 20s
+      every: 1s
+      env: {{BOXES_KEY: {{env: RENT_KEY}}}}
+    size: 0..1
+    scale: {{jobs_per_gpu: 1, up_after: 0s, down_after: 3s}}
+    forget_after: 60s
+  dear:
+    <<: *rented
+    cost: 2
+    ports: {{simulation: {other}}}
+    health_port: {health}
+reconcile: {{interval: 1s}}
+"""
+
+
+class Rented:
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.engine = stack, stack.root / "engine"
+        shutil.copy(str(boxes_program.__file__), stack.root / "boxes.py")
+        other = free_ports(2)
+        stack.file.write_text(FLEET.format(**stack.ports, python=sys.executable, other=other, health=other + 1))
+        self.engine.mkdir()
+        (self.engine / "key").write_text(KEY)
+
+    def apply(self, key: str) -> None:
+        self.stack.ok("apply", "-y", "--timeout", "60", RENT_KEY=key)
+
+    def engine_says(self, pool: str) -> str:
+        ((found),) = json.loads(self.stack.ok("pools", pool, "--json"))
+        return str((found["said"] or {}).get("engine", ""))
+
+    def living(self) -> list[Path]:
+        return [path for path in self.engine.glob("*/*.pid") if boxes_program.alive(path)]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.stack.ok("jobs", "--limit", "100", "--json"))["jobs"]
+        return found
+
+    def told(self) -> str:
+        """For a failed wait."""
+        logs = [p.read_text(errors="replace")[-2_000:] for p in self.engine.rglob("*.log")]
+        return "\n".join([self.stack.run("pools").stdout, self.stack.run("jobs").stdout, *logs, self.stack.log_ends()])
+
+    def end(self) -> None:
+        for path in self.living():
+            with suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
+        end_recorded(sorted(self.engine.glob("*/*/.emp/pools/*/run/*")), grace_s=5.0)
+
+
+@pytest.fixture
+def rented(folder_stack: Stack) -> Iterator[Rented]:
+    made = Rented(folder_stack)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_a_users_program_gives_boxes_that_run_jobs_and_takes_them_back(rented: Rented) -> None:
+    stack = rented.stack
+    rented.apply("a-wrong-key")
+    said = until("its refusal is shown", lambda: rented.engine_says("cheap"), shown=rented.told)
+    assert said.endswith("exited with status 1 at list: 401: *** is no key")
+
+    rented.apply(KEY)
+    ids = {f"j{n}" for n in range(JOBS)}
+    for name in sorted(ids):
+        stack.ok("submit", "simulation", "--id", name, "--payload", json.dumps({"steps": 20}), "--retries", "3")
+    until("a box of each pool", lambda: len(rented.living()) == 2, shown=rented.told)
+    until("all ended", lambda: {j["status"] for j in rented.jobs()} == {"completed"}, within_s=120, shown=rented.told)
+    assert {j["id"] for j in rented.jobs()} == ids
+    by = {json.loads(stack.ok("jobs", "show", name, "--json"))["worker_id"].partition("-")[0] for name in ids}
+    assert by == {"cheap", "dear"}
+    events = map(json.loads, stack.ok("events", "-n", "1000", "--json").splitlines())
+    assert sorted(e["job_id"] for e in events if e["type"] == "job_completed") == sorted(ids)
+
+    until("nobody is left", lambda: not list(rented.engine.glob("*/*.pid")), within_s=120, shown=rented.told)
+    asked = (rented.engine / "requests").read_text().splitlines()
+    assert len([line for line in asked if line.startswith("create")]) == 2
+    assert KEY not in "".join(path.read_text(errors="replace") for path in stack.layout.logs.rglob("*.log"))
