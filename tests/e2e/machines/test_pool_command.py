@@ -111,7 +111,7 @@ def test_a_users_program_gives_boxes_that_run_jobs_and_takes_them_back(rented: R
     by = {json.loads(stack.ok("jobs", "show", name, "--json"))["worker_id"].partition("-")[0] for name in ids}
     assert by == {"cheap", "dear"}
     events = map(json.loads, stack.ok("events", "-n", "1000", "--json").splitlines())
-    assert sorted(e["job_id"] for e in events if e["type"] == "job_completed") == sorted(ids)
+    assert sorted(e["data"]["job_id"] for e in events if e["type"] == "job_completed") == sorted(ids)
 
     until("nobody is left", lambda: not list(rented.engine.glob("*/*.pid")), within_s=120, shown=rented.told)
     asked = (rented.engine / "requests").read_text().splitlines()

@@ -74,23 +74,35 @@ def created(path: Path, command: list[str], environment: dict[str, str], lock: i
 
 
 def removed(path: Path) -> dict[str, Any]:
-    if path.exists() and alive(path):
-        os.kill(int(path.read_text()), signal.SIGTERM)
-    elif path.exists():
-        path.unlink()
+    """All boxes of the member, also where something made two."""
+    for one in path.parent.glob(f"{path.stem}.*pid"):
+        if alive(one):
+            os.kill(int(one.read_text()), signal.SIGTERM)
+        else:
+            one.unlink()
     return {}
+
+
+def member_of(path: Path) -> str:
+    return path.name.partition(".")[0]
 
 
 def shown(path: Path) -> dict[str, str]:
     state = "running" if alive(path) else "ended"
-    return {"owner": path.parent.name, "member": path.stem, "state": state, "ref": path.read_text(), "node": "here"}
+    return {
+        "owner": path.parent.name,
+        "member": member_of(path),
+        "state": state,
+        "ref": path.read_text(),
+        "node": "here",
+    }
 
 
 def alive(path: Path) -> bool:
     """Whether the process is there, is this box's, and is no zombie."""
     process = Path("/proc") / path.read_text()
     try:
-        ours = f"EMP_JOIN_AS={path.stem}".encode() in (process / "environ").read_bytes().split(b"\0")
+        ours = f"EMP_JOIN_AS={member_of(path)}".encode() in (process / "environ").read_bytes().split(b"\0")
         return ours and (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
