@@ -92,7 +92,7 @@ def until_none(engine: Path) -> None:
 
 
 def test_what_could_not_be_given_back_is_named(engine: Path, tmp_path: Path) -> None:
-    mine = changed(tmp_path, "        os.kill(int(path.read_text()), signal.SIGTERM)\n", "        pass\n")
+    mine = changed(tmp_path, "            os.kill(int(one.read_text()), signal.SIGTERM)\n", "            pass\n")
     words = ["--within", "1s", "--", sys.executable, mine, str(engine), "sleep", "86394"]
     done = provider_test(tmp_path, "--json", *words)
     assert done.returncode == 1
@@ -124,7 +124,7 @@ def test_broken_off_it_gives_back_what_it_asked_for(engine: Path, tmp_path: Path
 def test_what_is_no_program_cannot_be_run(tmp_path: Path) -> None:
     for words, said in (
         ((), "no program was given"),
-        (("--", "./none"), "`none` cannot be run in"),
+        (("--", "./none"), "`./none` cannot be run in"),
         (("--env", "A-B=x", "--", "true"), "env.A-B is no name of a variable"),
         (("--env", "NOT_THERE", "--", "true"), "the environment has no NOT_THERE"),
         (("--timeout", "90s", "--", "true"), "not in the range"),

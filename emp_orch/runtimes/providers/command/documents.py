@@ -23,7 +23,7 @@ from emp_orch.runtimes.providers.base import Launch, ProviderError
 T = TypeVar("T")
 
 VERSION = 1
-MAX_ANSWER = 16 * 2**20
+MAX_LISTING_BYTES = 16 * 2**20
 # A program may list the boxes of all its owners.
 _MAX_BOXES = 2 * MAX_SIZE
 _MAX_NAME = 255

@@ -20,7 +20,7 @@ from emp_orch.runtimes.compose.folder import folder_digest
 from emp_orch.runtimes.last_words import redacted
 from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
 from emp_orch.runtimes.providers.command import documents
-from emp_orch.runtimes.providers.command.documents import MAX_ANSWER, Owner, Request
+from emp_orch.runtimes.providers.command.documents import MAX_LISTING_BYTES, Owner, Request
 from emp_orch.runtimes.providers.command.run import Program, answer_of
 from emp_orch.settings import held_secrets
 
@@ -79,7 +79,7 @@ class CommandProvider:
         program = self._program()
         within_s = min(self._options.timeout_s, LIST_S)
         document = documents.listing(self._owner)
-        answer = await answer_of(program, Request.LIST, document, within_s=within_s, most=MAX_ANSWER)
+        answer = await answer_of(program, Request.LIST, document, within_s=within_s, most=MAX_LISTING_BYTES)
         hide = partial(redacted, secrets=program.secrets)
         with _named(program, Request.LIST):
             return documents.boxes_in(answer, self._owner, hide)

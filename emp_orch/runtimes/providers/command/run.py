@@ -137,7 +137,7 @@ def _started(program: Program, document: bytes, out: _Output, err: _Output) -> s
     except (OSError, ValueError) as e:
         why = e.strerror if isinstance(e, OSError) else str(e)
         hint = "paths are relative to the folder of emp.yaml; it must be executable, or be given to what runs it"
-        raise CannotRun(f"{program.name} cannot be run in {program.cwd}: {why}", hint=hint) from e
+        raise CannotRun(f"`{program.command[0]}` cannot be run in {program.cwd}: {why}", hint=hint) from e
     finally:
         os.close(stdin)
 
