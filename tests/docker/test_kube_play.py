@@ -64,9 +64,10 @@ class PooledFleet(Stack):
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return super().run(*args, **{"EMP_TOKEN": "a-token-of-ours", "EMP_READS": READS, **env})
 
-    def pod(self) -> list[dict[str, Any]]:
+    def pod(self, *, folders: Path | None = None) -> list[dict[str, Any]]:
         """Pod 0 as the controller of a StatefulSet makes it from its template. Its token lies in a folder of the host
-        in place of the secret: podman 4.3 mounts what a secret holds without decoding it.
+        in place of the secret: podman 4.3 mounts what a secret holds without decoding it. `folders`: there its empty
+        folders are, made as a node does for an fsGroup, which podman knows nothing of.
         """
         text = self.ok("render", "--kubernetes", POOL, "--api", self.api)
         (made,) = [d for d in yaml.safe_load_all(text) if d["kind"] == "StatefulSet"]
@@ -74,6 +75,8 @@ class PooledFleet(Stack):
         (volume,) = [v for v in template["spec"]["volumes"] if "secret" in v]
         mode = volume.pop("secret")["defaultMode"]
         volume["hostPath"] = {"path": str(self._token(mode, template["spec"]["securityContext"]["fsGroup"]))}
+        if folders is not None:
+            _place(template["spec"], folders)
         metadata = {**template["metadata"], "name": f"{made['metadata']['name']}-0"}
         return [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}]
 
@@ -104,6 +107,16 @@ class PooledFleet(Stack):
         return said
 
 
+def _place(spec: dict[str, Any], folders: Path) -> None:
+    for empty in (v for v in spec["volumes"] if "emptyDir" in v):
+        folder = folders / empty["name"]
+        folder.mkdir(parents=True)
+        os.chown(folder, 0, spec["securityContext"]["fsGroup"])
+        folder.chmod(0o2777)
+        del empty["emptyDir"]
+        empty["hostPath"] = {"path": str(folder)}
+
+
 @pytest.fixture
 def podman(engine: Engine, machine_image: str, tmp_path: Path) -> Iterator[Podman]:
     """Has emp's machine image."""
@@ -127,7 +140,9 @@ def fleet(tmp_path: Path) -> Iterator[PooledFleet]:
         assert not left, "processes outlive `emp down`:\n" + "\n".join(left)
 
 
-def test_a_pod_joins_works_hands_its_job_back_and_is_itself_again(fleet: PooledFleet, podman: Podman) -> None:
+def test_a_pod_joins_works_hands_its_job_back_and_is_itself_again(
+    fleet: PooledFleet, podman: Podman, tmp_path: Path
+) -> None:
     def shown() -> str:
         logs = podman.run("logs", BOX)
         return f"{fleet.told()}\n{podman.run('ps', '--all').stdout}{logs.stdout}{logs.stderr}{fleet.log_ends()}"
@@ -159,6 +174,7 @@ def test_a_pod_joins_works_hands_its_job_back_and_is_itself_again(fleet: PooledF
     until("who left is forgotten", lambda: fleet.at() == {}, shown=shown)
 
     fleet.ok("cancel", "long")
+    pod = fleet.pod(folders=tmp_path / "folders")
     podman.play(pod)
     until("a pod of that name is the same member", lambda: fleet.at() == {POD: "ready"}, shown=shown)
     done = fleet.run("submit", "simulation", "--id", "last", "--payload", "{}", "--wait")
