@@ -65,7 +65,7 @@ class Rented:
 
     def engine_says(self, pool: str) -> str:
         ((found),) = json.loads(self.stack.ok("pools", pool, "--json"))
-        return str((found["said"] or {}).get("engine", ""))
+        return str(found.get("engine", ""))
 
     def living(self) -> list[Path]:
         return [path for path in self.engine.glob("*/*.pid") if boxes_program.alive(path)]
