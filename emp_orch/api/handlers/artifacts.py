@@ -62,12 +62,13 @@ async def artifact(request: web.Request) -> web.StreamResponse:
     whole = (start, stop) == (0, output.size)
     if not whole:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size}"
-    response = _response(200 if whole else 206, headers, output)
+    status = 200 if whole else 206
+    if content is not None:  # head and bytes leave together
+        return _response(status, headers, output, content[start:stop])
+    response = _response(status, headers, output)
     response.content_length = stop - start
     await response.prepare(request)
-    if content is not None:
-        await response.write(content[start:stop])
-    elif request.method != "HEAD":
+    if request.method != "HEAD":
         try:
             async for chunk in store.span(path, start, stop, what=f"{output.name} of job {job_id}"):
                 await response.write(chunk)
@@ -90,8 +91,11 @@ async def _outputs(request: web.Request, job_id: str) -> tuple[Output, ...]:
     return job.outputs
 
 
-def _response(status: int, headers: Mapping[str, str], output: Output) -> web.StreamResponse:
-    response = web.StreamResponse(status=status, headers=headers)
+def _response(status: int, headers: Mapping[str, str], output: Output, body: bytes | None = None) -> web.StreamResponse:
+    if body is None:
+        response = web.StreamResponse(status=status, headers=headers)
+    else:
+        response = web.Response(status=status, headers=headers, body=body)
     response.etag = ETag(output.sha256)
     return response
 
