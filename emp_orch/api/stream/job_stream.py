@@ -1,7 +1,8 @@
 """`GET /api/jobs/{id}/progress`: all that happens to one job, until it has ended.
 
 First `job` as it is now; then what its runs said so far (`job_progress`, the last 200); then its events as they
-come, and `lane_unworkable` or `lane_workable` of its lane; whenever it has ended or its lane was judged, `job` again.
+come, and `lane_unworkable` or `lane_workable` of its lane; whenever it has ended or its lane was judged, and soon after
+it was submitted if it still waits, `job` again.
 With `preview=1` also `preview`, a picture of the run as a data URL, at most twice a second. The last is always a `job`
 that has ended, or an `error`. With Last-Event-ID only what was said later is told again; a
 client that has been told the end is answered 204, on which an EventSource stops.
@@ -26,14 +27,19 @@ from emp_orch.api.stream.sse import COMMENT_S, RETRY_MS, SseStream
 from emp_orch.api.views.jobs import job_detail
 from emp_orch.api.views.query import name_in_path, one_of
 from emp_orch.jobs.document.model import Job
-from emp_orch.jobs.document.states import ENDED
+from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.store.queue.codec import JobDamaged
 from emp_orch.store.queue.submit import NoSuchJob
 from emp_orch.store.redis.damaged import DAMAGED
+from emp_orch.web.times import now_ms
 
 PROGRESS = "job_progress"
 # More events than happen in one millisecond.
 END_SEQ = 9_999_999_999
+# Why a job waits is worked out from all workers' reports. Most are claimed before that: what is younger than this is
+# explained when it still waits.
+JUST_S = 0.25
+JUST_SUBMITTED = "it was just submitted"
 
 
 Send = Callable[[Sequence[Frame]], Awaitable[None]]
@@ -120,7 +126,8 @@ async def follow_job(ctx: Context, job: Job, said: Said, listener: Listener, sub
 
     `job` and what was `said` were read after the subscription began.
     """
-    first = await _frame_of(ctx, job)
+    unexplained_until = monotonic() + JUST_S if _just_submitted(job) else None
+    first = await _frame_of(ctx, job) if unexplained_until is None else _frame(job, JUST_SUBMITTED)
     if job.status in ENDED:
         await listener.end([first, *said.frames, *([first] if said.frames else [])])
         return
@@ -131,17 +138,20 @@ async def follow_job(ctx: Context, job: Job, said: Said, listener: Listener, sub
         if look:
             subscription.restart()
         told: list[Frame] = []
-        for frame in await subscription.take(0 if look else COMMENT_S):
+        left_s = COMMENT_S if unexplained_until is None else max(0.0, unexplained_until - monotonic())
+        for frame in await subscription.take(0 if look else left_s):
             about = frame.job
             if about is not None and about.job_id == job.id:
                 if frame.event == PROGRESS and frame.order is not None and frame.order[0] <= said.until_ms:
                     continue  # told already
                 told.append(frame)
                 look = look or about.status in ENDED
+                unexplained_until = None  # it waits no more, or this says why
             elif frame.lane == job.lane:
                 told.append(frame)
                 look = True
-        if look:
+        if look or (unexplained_until is not None and monotonic() >= unexplained_until):
+            unexplained_until = None
             now, frame = await job_frame(ctx, job.id)
             told.append(frame)
             if now is None or now.status in ENDED:
@@ -181,7 +191,16 @@ async def job_frame(ctx: Context, job_id: str) -> tuple[Job | None, Frame]:
 
 
 async def _frame_of(ctx: Context, job: Job) -> Frame:
-    return Frame("job", job_detail(job, await ctx.explainer.why(job)), _end_id(job))
+    return _frame(job, await ctx.explainer.why(job))
+
+
+def _frame(job: Job, why: str) -> Frame:
+    return Frame("job", job_detail(job, why), _end_id(job))
+
+
+def _just_submitted(job: Job) -> bool:
+    """By Redis' clock and ours: where they differ, the explanation comes at once, or again so much later."""
+    return job.status is JobStatus.PENDING and 0 <= now_ms() - job.created_ms < JUST_S * 1000
 
 
 def _end_id(job: Job) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from emp_orch.api.stream.job_stream import JUST_SUBMITTED
 from support.http.calls import get, post
 from support.http.sse import stream
 from support.http.stack import Producer, Stack, eventually
@@ -60,7 +61,10 @@ async def test_progress_streams_until_the_end(http_stack: Stack, api: aiohttp.Cl
         assert first.event == "job"
         assert json.loads(first.data)["status"] == "pending"
         await post(api, f"/api/jobs/{job_id}/cancel", 200)
-        assert (await reader.next()).event == "job_cancelled"
+        told = await reader.next()
+        if told.event == "job":  # it waited long enough to be explained
+            told = await reader.next()
+        assert told.event == "job_cancelled"
         last = await reader.next()
         assert json.loads(last.data)["status"] == "cancelled"
         with pytest.raises(EOFError):
@@ -69,6 +73,18 @@ async def test_progress_streams_until_the_end(http_stack: Stack, api: aiohttp.Cl
         assert json.loads((await reader.next()).data)["status"] == "cancelled"
         with pytest.raises(EOFError):
             await reader.next()
+
+
+async def test_a_job_that_still_waits_is_explained(http_stack: Stack, api: aiohttp.ClientSession) -> None:
+    """The stream of a job that was just submitted begins without a look at all workers; that follows."""
+    job_id = (await post(api, "/api/jobs", 201, {"service": "simulation"}))["job_id"]
+    async with stream(http_stack.api, f"/api/jobs/{job_id}/progress") as reader:
+        said = json.loads((await reader.next()).data)["why"]
+        if said == JUST_SUBMITTED:  # else this test was slow to ask
+            said = json.loads((await reader.next()).data)["why"]
+        assert "no worker reports" in said
+    async with stream(http_stack.api, f"/api/jobs/{job_id}/progress") as reader:
+        assert "no worker reports" in json.loads((await reader.next()).data)["why"]
 
 
 @contextlib.asynccontextmanager
