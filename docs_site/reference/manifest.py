@@ -31,7 +31,7 @@ NAMED_UNITS = {
     "cost": "any, the same for all pools",
     "failures": "checks in a row",
     "count": "jobs",
-    "max_unavailable": "machines",
+    "max_unavailable": "machines, or a per cent of them: 25%",
     "program": "tries",
     "machine": "tries",
     "share": "part of all machines, 0 to 1",

@@ -95,11 +95,14 @@ def _inputs(d: dict[str, Any]) -> InputsSpec:
 
 
 def reconcile_of(d: dict[str, Any]) -> ReconcileSpec:
+    said = str(d["max_unavailable"])
+    percent = int(said[:-1]) if said.endswith("%") else None
     return ReconcileSpec(
         interval_s=seconds(d["interval"]),
         stale_after_s=seconds(d["stale_after"]),
         stuck_after_s=seconds(d["stuck_after"]),
-        max_unavailable=int(d["max_unavailable"]),
+        max_unavailable=1 if percent is not None else int(said),
+        max_unavailable_percent=percent,
         prune=d["prune"],
         budget=_budget(d["budget"]),
         breaker=_breaker(d["breaker"]),

@@ -131,7 +131,7 @@ class _Telling:
         if isinstance(value, bool | int | float):
             if str(wanted.get("pattern", "")).endswith(_DURATION_PATTERN):
                 return f'did you mean "{value}s"?' if not isinstance(value, bool) and value >= 0 else ""
-            return "put it in quotes" if "string" in types else ""
+            return "put it in quotes" if "string" in types and "integer" not in types else ""
         if isinstance(value, str):
             if "enum" in wanted:
                 return did_you_mean(value, [v for v in wanted["enum"] if v], list_all=False)

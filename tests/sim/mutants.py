@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     _one(
         *("any number may be out", "max_unavailable", "fleet.policy.gate"),
-        *("if len(away) < s.desired.max_unavailable:", "if True:"),
+        *("if len(out) < most:", "if True:"),
     ),
     _one("configurations are nobody's", "rollout", "fleet.drift.kinds", "*(Kind.CONFIG_BEHIND, ", "*("),
     _one(

@@ -6,7 +6,7 @@ from emp_orch.errors import UsageError
 from emp_orch.fleet.desired.containers import desired_container
 from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.members import machine_of_member
-from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool
+from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool, ReconcileSpec
 from emp_orch.fleet.model.pools import JOIN
 from emp_orch.render.box import box_of
 from emp_orch.render.kubernetes.manifest import render_kubernetes
@@ -34,7 +34,13 @@ def kubernetes_text(fleet: Fleet, pool: Pool, *, api: str) -> str:
             pool=pool,
             box=box_of(desired_machine(fleet, machine), desired_container(machine, ())),
             api=api,
-            max_unavailable=fleet.reconcile.max_unavailable,
+            max_unavailable=_at_once(fleet.reconcile),
             downloads=bool(fleet.jobs.inputs and fleet.jobs.inputs.hosts),
         )
     )
+
+
+def _at_once(said: ReconcileSpec) -> int | str:
+    """As a cluster takes it."""
+    percent = said.max_unavailable_percent
+    return said.max_unavailable if percent is None else f"{percent}%"

@@ -58,6 +58,7 @@ def as_desired(generation: Generation, *, redis: str = "", like: Desired | None 
         former={m.id: m for m in fleet.members if m.pool not in fleet.pools},
         stale_after_ms=int(reconcile.stale_after_s * 1000),
         max_unavailable=reconcile.max_unavailable,
+        max_unavailable_percent=reconcile.max_unavailable_percent,
         # Pruning never empties a fleet by mistake.
         prune=(generation.prune or reconcile.prune) and (not empty or generation.allow_empty),
     )

@@ -30,6 +30,7 @@ from emp_orch.fleet.model.defaults import RECONCILE_INTERVAL_S
 from emp_orch.fleet.model.observed import DamagedKey, Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.plan.operations import Operation
+from emp_orch.fleet.policy.allowance import full
 from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.policy.pauses import fleet_pause
 from emp_orch.fleet.policy.rollout import broken_by_it
@@ -298,7 +299,7 @@ def _rollout(inputs: Inputs, done: Round) -> RolloutStatus:
         since_progress_ms=rollout.progress_ms,
         done=rollout.done,
         broken=tuple(broken),
-        halted=len(broken) >= inputs.desired.max_unavailable,
+        halted=bool(full(inputs.desired, broken)),
     )
 
 

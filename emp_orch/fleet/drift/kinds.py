@@ -146,6 +146,7 @@ class Desired(Struct, frozen=True, kw_only=True, dict=True):
     package: WorkerPackage | None = None
     emp: str = ""
     redis: str = ""
+    max_unavailable_percent: int | None = None
     pools: dict[PoolName, Pool] = {}
     members: dict[MachineId, Member] = {}
     former: dict[MachineId, Member] = {}

@@ -372,6 +372,9 @@ class RolloutSpec(Struct, frozen=True, kw_only=True):
 
 
 class ReconcileSpec(Struct, frozen=True, kw_only=True):
+    """`max_unavailable`: of all machines; with `max_unavailable_percent` (1 … 100) the least of each pool and of the
+    named machines (fleet/policy/allowance)."""
+
     interval_s: float
     stale_after_s: float
     max_unavailable: int
@@ -381,6 +384,7 @@ class ReconcileSpec(Struct, frozen=True, kw_only=True):
     rollout: RolloutSpec
     # Generations of earlier versions do not say.
     stuck_after_s: float = STUCK_AFTER_S
+    max_unavailable_percent: int | None = None
 
 
 class ControlSpec(Struct, frozen=True, kw_only=True):

@@ -16,14 +16,15 @@ Document = dict[str, object]
 
 class OnCluster(Struct, frozen=True, kw_only=True):
     """A pool as a cluster is to have it: `box` as each of its boxes is, `api` the URL at which they join. No more than
-    `max_unavailable` of them may be away for the cluster's own reasons. `downloads`: jobs may name URLs as inputs.
+    `max_unavailable` of them (a number, or a per cent: `25%`) may be away for the cluster's own reasons. `downloads`:
+    jobs may name URLs as inputs.
     """
 
     fleet: str
     pool: Pool
     box: Box
     api: str
-    max_unavailable: int
+    max_unavailable: int | str
     downloads: bool = False
 
     @property

@@ -1339,8 +1339,16 @@ CASES = [
             'emp.yaml:3:23: reconcile.interval: expected a duration above zero, such as 500ms, 2s, 5m or 1h, found "0s"',
             "emp.yaml:3:40: reconcile.stale_after: expected a duration above zero, such as 500ms, 2s, 5m or 1h, found 10",
             '    did you mean "10s"?',
-            "emp.yaml:3:61: reconcile.max_unavailable: expected an integer from 1 to 10000, found 0",
+            "emp.yaml:3:61: reconcile.max_unavailable: expected an integer from 1 to 10000, or a per cent such as 25%, found 0",
             'emp.yaml:3:71: reconcile.prune: expected true or false, found "yes"',
+        ],
+    ),
+    Case(
+        "per cent",
+        HEAD + "reconcile: {max_unavailable: 0%}\n",
+        [
+            "emp.yaml:3:30: reconcile.max_unavailable: expected an integer from 1 to 10000, or a per cent such as 25%, "
+            'found "0%"',
         ],
     ),
     # interpolation

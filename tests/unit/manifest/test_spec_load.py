@@ -717,6 +717,11 @@ def test_a_pool_is_a_size_and_a_template() -> None:
     )
 
 
+def test_what_may_be_out_at_once_is_a_number_or_a_per_cent() -> None:
+    said = [fleet(f"reconcile: {{max_unavailable: {text}}}\n").reconcile for text in ("3", "25%", '"100%"')]
+    assert [(s.max_unavailable, s.max_unavailable_percent) for s in said] == [(3, None), (1, 25), (1, 100)]
+
+
 def test_defaults_hold_for_pools_too() -> None:
     loaded = fleet("defaults: {runtime: compose, num_gpus: 3, services: [], labels: {a: b}}\npools:\n  p: {size: 1}\n")
     template = loaded.pools[PoolName("p")].template
