@@ -1,5 +1,5 @@
-"""A fleet whose only machines are a pool on a real Docker Swarm of two engines: it grows for jobs, loses a node in
-the middle, ends every job once, and shrinks to nothing.
+"""A fleet whose only machines are a pool on a real Docker Swarm of two engines: 200 jobs in, it grows to four members,
+loses a node in the middle, ends every job once, and shrinks to nothing.
 """
 
 from __future__ import annotations
@@ -7,26 +7,31 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from support.docker.engine import load_machine
 from support.docker.swarm import SwarmNode, swarm
 from support.stack.stack import Stack, free_ports, until
 
 PASSWORD = "let-me-in"
-JOBS = 10
-LONG = json.dumps({"prompt": "a fox", "steps": 100})
+JOBS = 200
+MOST = 4
+# Of 0.05 s each. So many jobs must have ended before the node is killed.
+STEPS = 10
+EARLY = 30
 GROWN_S = 120.0
 DONE_S = 180.0
 
 
 class PooledFleet(Stack):
-    """A pool of 0..2 on the Swarm of `nodes`."""
+    """A pool of 0..4 on the Swarm of `nodes`."""
 
     def __init__(self, folder: Path, nodes: tuple[SwarmNode, SwarmNode]) -> None:
         super().__init__(folder, name="pooled")
@@ -52,11 +57,11 @@ class PooledFleet(Stack):
                     "  renders:",
                     "    provider: swarm",
                     "    provider_options: {host: gpus}",
-                    "    size: 0..2",
+                    f"    size: 0..{MOST}",
                     "    num_gpus: 1",
                     "    services: [simulation]",
                     "    worker: {drain_timeout: 5s}",
-                    "    scale: {jobs_per_gpu: 1, up_after: 1s, down_after: 5s}",
+                    "    scale: {jobs_per_gpu: 1, up_after: 0s, down_after: 3s}",
                     "    forget_after: 60s",
                     "",
                 ]
@@ -69,19 +74,61 @@ class PooledFleet(Stack):
     def services(self) -> list[str]:
         return self.manager.docker("service", "ls", "--format", "{{.Name}}").split()
 
-    def running_on(self, node: SwarmNode) -> list[str]:
-        return node.docker("ps", "-q", "--filter", "label=emp.pool=renders").split()
+    def running_on(self, node: SwarmNode) -> set[str]:
+        """The members whose boxes run there."""
+        return set(self._containers(node))
 
-    def jobs(self) -> dict[str, str]:
-        listed: list[dict[str, Any]] = json.loads(self.ok("jobs", "--limit", "1000", "--json"))["jobs"]
-        return {str(job["id"]): str(job["status"]) for job in listed}
+    def boxes_on(self, node: SwarmNode) -> list[str]:
+        """All boxes that the engine still has, also those that ended."""
+        return self._containers(node, "--all")
+
+    def _containers(self, node: SwarmNode, *options: str) -> list[str]:
+        shown = ("--filter", "label=emp.pool=renders", "--format", '{{.Label "emp.member"}}')
+        return node.docker("ps", *options, *shown).split()
+
+    def submit(self) -> list[str]:
+        """All jobs by one file, in its order."""
+        job = {"service": "simulation", "payload": {"prompt": "a fox", "steps": STEPS}, "max_retries": 3}
+        file = self.root / "jobs.jsonl"
+        file.write_text("".join(f"{json.dumps({**job, 'id': f'fox-{n:03}'})}\n" for n in range(JOBS)))
+        return self.ok("submit", "-f", file.name).split()
+
+    def jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.ok("jobs", "--limit", "1000", "--json"))["jobs"]
+        return found
+
+    def served(self) -> set[str]:
+        """The members that a job was given to."""
+        return {str(job["worker_id"]).rpartition("-gpu")[0] for job in self.jobs() if job["worker_id"]}
+
+    def statuses(self) -> Counter[str]:
+        return Counter(str(job["status"]) for job in self.jobs())
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis(host=self.here, port=self.redis_port, password=PASSWORD, decode_responses=True)
+
+    def ends(self) -> Counter[str]:
+        """How often each job was told to have ended, by all events there were."""
+        with self.redis() as r:
+            events: Any = r.xrange("events")
+        ended = ("job_completed", "job_failed", "job_cancelled", "job_timeout")
+        return Counter(json.loads(e["data"])["job_id"] for _, e in events if e["type"] in ended)
+
+    def had(self, job_id: str) -> list[str]:
+        """The members that the job was given to, in turn."""
+        shown = json.loads(self.ok("jobs", "show", job_id, "--json"))
+        given = (h["worker_id"] for h in shown["history"] if h["event"] == "job_assigned")
+        return [str(worker).rpartition("-gpu")[0] for worker in given]
+
+    def journal(self) -> Counter[str]:
+        return Counter(e["type"] for e in json.loads(self.ok("journal", "-n", "1000", "--json")))
 
     def told(self) -> str:
         """For a failed wait: what the fleet and the Swarm say."""
         lines = [self.run("status").stdout, self.run("diff").stdout]
         lines += [self.manager.docker("service", "ps", "--no-trunc", name) for name in self.services()]
         for node in (self.manager, self.worker):
-            for box in self.running_on(node):
+            for box in node.docker("ps", "-q", "--filter", "label=emp.pool=renders").split():
                 lines.append(node.docker("logs", "--tail", "30", box, both=True))
         return "\n".join([*lines, self.log_ends()])
 
@@ -115,23 +162,47 @@ def fleet(tmp_path: Path) -> Iterator[PooledFleet]:
 def test_a_pool_grows_loses_a_node_and_shrinks(fleet: PooledFleet) -> None:
     fleet.up()
     assert fleet.services() == []
-    ids = [fleet.ok("submit", "simulation", "--payload", LONG, "--retries", "3").strip() for _ in range(JOBS)]
+    ids = fleet.submit()
+    assert len(ids) == JOBS
     until(
-        "a member at work on each node",
-        lambda: (
-            fleet.running_on(fleet.manager) and fleet.running_on(fleet.worker) and "completed" in fleet.jobs().values()
-        ),
+        "four members at work",
+        lambda: len(fleet.served()) == MOST and fleet.statuses()["completed"] >= EARLY,
         within_s=GROWN_S,
         shown=fleet.told,
     )
-    assert len(fleet.services()) == 2
+    members = fleet.running_on(fleet.manager) | fleet.running_on(fleet.worker)
+    assert len(fleet.services()) == len(members) == MOST
+    lost = fleet.running_on(fleet.worker)
+    assert lost
     fleet.worker.die()
+    assert fleet.statuses()["completed"] < JOBS, "all had ended before the node was killed"
     try:
-        until("two on the node that is left", lambda: len(fleet.running_on(fleet.manager)) == 2, shown=fleet.told)
+        until(
+            "the same members on the node that is left",
+            lambda: fleet.running_on(fleet.manager) == members,
+            within_s=GROWN_S,
+            shown=fleet.told,
+        )
     finally:
         fleet.worker.start()
-    until("all jobs ended", lambda: set(fleet.jobs().values()) == {"completed"}, within_s=DONE_S, shown=fleet.told)
-    assert sorted(fleet.jobs()) == sorted(ids)
+    until("all jobs ended", lambda: fleet.statuses() == {"completed": JOBS}, within_s=DONE_S, shown=fleet.told)
     until("nobody is left", lambda: fleet.services() == [], within_s=GROWN_S, shown=fleet.told)
-    assert fleet.manager.docker("secret", "ls", "-q").split() == []
+
+    assert sorted(str(job["job_id"]) for job in fleet.jobs()) == sorted(ids)
+    assert fleet.ends() == dict.fromkeys(ids, 1)
+    # Only what the dead node held was given to a second worker: nobody was removed at work.
+    again = [str(job["job_id"]) for job in fleet.jobs() if job["attempts"] > 1]
+    assert all(set(fleet.had(job)[:-1]) <= lost for job in again), {job: fleet.had(job) for job in again}
+    told = fleet.journal()
+    assert told["member_asked"] == told["member_removed"] == MOST, told
+    assert told["preempted"] == told["member_forgotten"] == 0, told
+
     fleet.until_in_sync()
+    assert fleet.manager.docker("secret", "ls", "-q").split() == []
+    for node in (fleet.manager, fleet.worker):
+        until("no box on the engine", lambda node=node: fleet.boxes_on(node) == [], shown=fleet.told)
+    with fleet.redis() as r:
+        assert not r.exists("fleet:pooled:members", "machines", "workers"), list(r.scan_iter("*renders-*"))
+        assert list(r.scan_iter("*renders-*")) == []
+    fleet.ok("down")
+    assert fleet.leftovers() == []

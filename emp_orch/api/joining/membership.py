@@ -48,10 +48,12 @@ async def enter(ctx: Context, boxes: Boxes, entry: Entry) -> Member:
                 continue
             boxes.let_in(member_id, asking, time.monotonic())
             return entered
-        heard = await living(ctx.redis, ctx.keys, member_id, stale_after_s) if member else None
+        # One that left in good order said its last word: its next box, started elsewhere, need not wait.
+        there = member is not None and member.state is not MemberState.LEFT
+        heard = await living(ctx.redis, ctx.keys, member_id, stale_after_s) if there else None
         # From here to where it is let in nobody else has a turn.
         now_s = time.monotonic()
-        let_in = boxes.other(member_id, asking, now_s, stale_after_s)
+        let_in = boxes.other(member_id, asking, now_s, stale_after_s) if there or member is None else ""
         refuse_second(member_id, asking, heard, let_in, stale_after_s, pool=entry.pool.name)
         boxes.let_in(member_id, asking, now_s)
         try:

@@ -23,10 +23,14 @@ log = logging.getLogger("reconcile")
 TICK_S = 8.0
 # Between two ticks, and two looks for events, at least: a burst of events costs one of each.
 SETTLE_S = 0.05
+# Between two rounds that jobs alone ask for: a stream of them costs a few rounds a second.
+JOBS_S = 0.5
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 MAX_TOLD_ERROR = 1_000
 
 
+# Told of a job that waits for a worker.
+_JOB_WAITS = frozenset({"job_submitted", "job_requeued"})
 # What workers and services are while nothing is wrong with them, by event.
 _AT_WORK = {"worker_status": frozenset({"idle", "busy"}), "connector_status": frozenset({"idle", "active"})}
 
@@ -56,6 +60,7 @@ class Loop:
         self._events = Events(r, keys)
         self._woken = asyncio.Event()
         self._in_order = False  # as of the last round
+        self._jobs_at_s = float("-inf")
 
     def wake(self) -> None:
         """Let the next round come now."""
@@ -128,7 +133,17 @@ class Loop:
             except TRANSIENT:
                 await asyncio.sleep(BACKOFF_S[1])
 
+    def _wake_for_jobs(self) -> None:
+        """Now, or once JOBS_S have passed since jobs did so last."""
+        loop = asyncio.get_running_loop()
+        at_s = max(loop.time(), self._jobs_at_s + JOBS_S)
+        if loop.time() > self._jobs_at_s:  # else one is on its way
+            self._jobs_at_s = at_s
+            loop.call_at(at_s, self.wake)
+
     async def _hear(self, event: Event) -> None:
+        if event.type in _JOB_WAITS and self._backend.may_grow:
+            self._wake_for_jobs()
         if event.type.startswith(("job_", "drift_", "operation_")):
             return
         if self._in_order and is_work(event):

@@ -29,6 +29,7 @@ from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.defaults import RECONCILE_INTERVAL_S
 from emp_orch.fleet.model.observed import DamagedKey, Observed
 from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.model.pools import JOIN
 from emp_orch.fleet.plan.operations import Operation
 from emp_orch.fleet.policy.allowance import full
 from emp_orch.fleet.policy.memory import Memory
@@ -92,6 +93,7 @@ class RedisBackend:
         self._told_of_members = ""
         self._remembered: Memory | None = None
         self._told: tuple[object, ...] = ()
+        self._may_grow = False
         self._failures = Failures()
         self._damaged: dict[str, DamagedKey] = {}
 
@@ -210,6 +212,11 @@ class RedisBackend:
 
     # -- telling
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether a job that is queued could make a pool larger, as of the last round."""
+        return self._may_grow
+
     async def publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         """Write the status each round, and tell everybody when what it says has changed."""
         async with self._operations.telling:  # what this round began may be over before it is told
@@ -217,6 +224,7 @@ class RedisBackend:
 
     async def _publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         status = self._status(inputs, done, mandate)
+        self._may_grow = any(p.provider != JOIN and p.wanted < p.most for p in status.pools.values())
         await write_status(self._r, self._keys, mandate, status)
         if done.memory != self._remembered:
             await rounds.write_memory(self._r, self._keys, mandate, done.memory, self._signing.control())

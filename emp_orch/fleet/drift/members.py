@@ -12,7 +12,7 @@ from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.drift.liveness import BOOT_GRACE_MS, NOBODY_WAS_HEARD, age, listening_since, may_be_alive
 from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool, PoolName
 from emp_orch.fleet.model.observed import Observed
-from emp_orch.fleet.model.pools import Box, BoxState
+from emp_orch.fleet.model.pools import JOIN, Box, BoxState
 
 SHUT_OUT = "emp shut it out, and it may not join with what it was given"
 
@@ -61,7 +61,8 @@ def silent_member(machine: DesiredMachine, heard_ms: int | None, desired: Desire
 
     match member.state:
         case MemberState.LEFT:
-            return silent(str(Gone.LEFT), member.why or "its box ended as it was told", over=True)
+            why = member.why or "its box ended as it was told"
+            return silent(str(Gone.LEFT), why, over=not _comes_back(member, pool, observed))
         case MemberState.EXPECTED:
             return _expected(member, pool, observed, silent(str(Gone.NEVER_JOINED), "", over=True))
         case MemberState.IN:
@@ -93,6 +94,19 @@ def _expected(member: Member, pool: Pool, observed: Observed, drift: Drift) -> D
     return structs.replace(drift, cause=f"it was asked for {age(waited_ms)} ago, and its box never joined{says}")
 
 
+def _comes_back(member: Member, pool: Pool, observed: Observed) -> bool:
+    """Whether one that left waits for its next box: its engine starts it again, or cannot tell. Where the box runs, it
+    is for `patience_ms` that this is so.
+    """
+    if pool.provider == JOIN or member.leaving_ms:
+        return False
+    seen = observed.pools.get(pool.name)
+    if seen is None or seen.boxes is None:
+        return True
+    box = box_of(member.id, pool.name, observed)
+    return box is not None and box.state in (BoxState.PENDING, BoxState.UNKNOWN)
+
+
 def _just_joined(machine: DesiredMachine) -> Drift:
     return Drift(
         kind=Kind.MACHINE_BOOTING,
@@ -107,10 +121,10 @@ def _just_joined(machine: DesiredMachine) -> Drift:
 
 def patience_ms(drift: Drift, desired: Desired, observed: Observed) -> int:
     """How long a silence must have stood before the member is forgotten: one whose box runs may be at its first start,
-    and how long it has run is not known.
+    or at one after it left, and how long it has run is not known.
     """
     member = desired.members.get(drift.machine_id)
-    if drift.kind is not Kind.MEMBER_SILENT or member is None or member.state is not MemberState.EXPECTED:
+    if drift.kind is not Kind.MEMBER_SILENT or member is None or member.state is MemberState.IN or member.leaving_ms:
         return 0
     box = box_of(member.id, member.pool, observed)
     return _forget_after_ms(desired.pools[member.pool]) if box is not None and box.state is BoxState.RUNNING else 0

@@ -55,6 +55,11 @@ class Standing(Struct, frozen=True, kw_only=True):
         """Whether it has never been there."""
         return not self.member.joined_ms and not self.in_
 
+    @property
+    def left(self) -> bool:
+        """Whether it went in good order, and its box has not come back."""
+        return self.member.state is MemberState.LEFT and not self.in_
+
 
 def standings(pool: PoolName, desired: Desired, observed: Observed) -> tuple[Standing, ...]:
     """Of every member of `pool`, by id."""
@@ -69,8 +74,8 @@ def _standing(member: Member, boxes: dict[MachineId, Box] | None, desired: Desir
     heard = live_report(machine, desired, observed)
     jobs = sum(_at_work(w) for w in _workers(machine, observed))
     status = heard.report.status if heard is not None else None
-    expected = not member.joined_ms and heard is None
-    empty = expected if heard is None else heard.report.config_hash == desired.digests[member.id] and _no_workers(heard)
+    away = not member.joined_ms or member.state is MemberState.LEFT
+    empty = away if heard is None else heard.report.config_hash == desired.digests[member.id] and _no_workers(heard)
     return Standing(
         member=member,
         gone="" if boxes is None or heard is not None else _gone(member, boxes.get(member.id), desired, observed),

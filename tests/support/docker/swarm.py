@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,8 @@ class SwarmNode(FarEngine):
 
     def _make_network(self) -> None:
         super()._make_network()
+        # From one node to the other through this host, which need not be a router otherwise.
+        Path(f"/proc/sys/net/ipv4/conf/{self._end}/forwarding").write_text("1")
         for protocol in ("udp", "tcp"):
             refuse = ["-p", protocol, "--dport", "53", "-j", "REJECT"]
             run(*self.inside, "iptables", "--wait", "-I", "OUTPUT", *refuse)
