@@ -173,6 +173,18 @@ async def test_who_leaves_is_told_of_and_may_come_back(lab: Lab) -> None:
     assert member is not None and (member.state, member.why) == (MemberState.IN, "")
 
 
+async def test_who_left_is_let_in_from_another_box_at_once(lab: Lab) -> None:
+    """As when its engine starts it again elsewhere, in a folder that is new."""
+    asked = Member(id=MachineId("renders-x1"), pool=RENDERS, state=MemberState.EXPECTED, born_ms=1)
+    assert await lab.members.add(asked, most=5)
+    token = lab.tokens.pool_token(FLEET, RENDERS, expires_s=None, member_id="renders-x1")
+    said = await lab.joined(token=token, box=A)
+    assert (await lab.ask(token, box=B))[0] == 409
+    assert (await lab.ask(said["token"], to="leave"))[0] == 200
+    assert (await lab.joined(token=token, box=B))["machine_id"] == "renders-x1"
+    assert (await lab.ask(token, box=C))[0] == 409
+
+
 async def test_whom_emp_lets_go_was_not_preempted(lab: Lab) -> None:
     said = await lab.joined(box=A)
     member = await lab.members.get(said["machine_id"])

@@ -13,10 +13,12 @@ from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.pools import BoxState
 from emp_orch.fleet.plan.operations import plan
+from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.pools.differences import AWAITED_MS, pool_drift
 from emp_orch.fleet.pools.memory import PoolMemory
 from emp_orch.fleet.pools.size import PoolSize, sizes, who_goes
 from emp_orch.fleet.pools.standing import APPEARS_MS, SILENT_MS
+from emp_orch.fleet.round import Inputs, decide
 from support.fleet.fleets import NOW_MS
 from support.fleet.pools import RENDERS, asked, member, pool, pools_look, pools_wish
 
@@ -217,6 +219,43 @@ def test_who_is_gone_by_the_word_of_its_engine_is_forgotten(name: str) -> None:
     told = minutes(desired, pools_look(desired, boxes=boxes, silent=silent, words="out of memory"))
     assert (f"member-gone renders-1: a member of renders, gone; {why}\n" in told) == bool(why)
     assert (f"remove member renders-1  (remove): {why}" in told) == bool(why)
+
+
+LEAVES = {
+    "waits for a place": ({"renders-1": BoxState.PENDING}, "", "command", None),
+    "cannot be told": ({"renders-1": BoxState.UNKNOWN}, "", "command", None),
+    "runs, and may come in": ({"renders-1": BoxState.RUNNING}, "", "command", 600_000),
+    "ended": ({"renders-1": BoxState.ENDED}, "", "command", 0),
+    "is gone": ({}, "", "command", 0),
+    "of an engine that says nothing": ({}, "timed out", "command", None),
+    "that somebody else starts": ({}, "", "join", 0),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_who_left_is_awaited_while_its_engine_has_a_box_for_it(name: str) -> None:
+    boxes, error, provider, after_ms = LEAVES[name]
+    desired = pools_wish([pool(least=1, provider=provider)], [member(1, state=MemberState.LEFT)])
+    memory, seen = Memory(), []
+    for now_ms in (NOW_MS, NOW_MS + 599_999, NOW_MS + 600_000, NOW_MS + 10_000_000):
+        observed = pools_look(desired, boxes=boxes, error=error, silent=["renders-1"], now_ms=now_ms)
+        done = decide(Inputs(desired=desired, observed=observed, memory=memory))
+        memory = done.memory
+        if any(o.machine_id == "renders-1" for o in done.decision.run):
+            seen.append(now_ms - NOW_MS)
+    assert seen[:1] == ([] if after_ms is None else [after_ms])
+
+
+def test_who_left_and_waits_goes_before_who_is_idle_and_holds_nothing() -> None:
+    left = member(2, state=MemberState.LEFT)
+    desired = pools_wish([pool()], [member(1), left, member(3)])
+    observed = pools_look(desired, {"renders": 2}, boxes={"renders-2": BoxState.PENDING}, silent=["renders-2"])
+    found = structs.replace(size_of(desired, observed), wanted=2)
+    assert who_goes(found) == ("renders-2",)
+    leaving = pools_wish([pool()], [member(1), structs.replace(left, leaving_ms=NOW_MS)])
+    boxes = {"renders-2": BoxState.PENDING}
+    told = minutes(leaving, pools_look(leaving, {"renders": 1}, boxes=boxes, silent=["renders-2"]))
+    assert "pool-over renders-2: 1 of renders, holds nothing" in told and "remove member renders-2" in told
 
 
 def test_who_is_silent_for_long_and_has_no_box_is_gone_and_another_is_asked_for() -> None:
