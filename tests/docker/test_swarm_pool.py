@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 
+from emp_orch.fleet.model.ids import machine_of
 from support.docker.engine import load_machine
 from support.docker.swarm import SwarmNode, swarm
 from support.stack.stack import Stack, free_ports, until
@@ -99,7 +100,7 @@ class PooledFleet(Stack):
 
     def served(self) -> set[str]:
         """The members that a job was given to."""
-        return {str(job["worker_id"]).rpartition("-gpu")[0] for job in self.jobs() if job["worker_id"]}
+        return {str(machine_of(str(job["worker_id"]))) for job in self.jobs() if job["worker_id"]}
 
     def statuses(self) -> Counter[str]:
         return Counter(str(job["status"]) for job in self.jobs())
@@ -118,7 +119,7 @@ class PooledFleet(Stack):
         """The members that the job was given to, in turn."""
         shown = json.loads(self.ok("jobs", "show", job_id, "--json"))
         given = (h["worker_id"] for h in shown["history"] if h["event"] == "job_assigned")
-        return [str(worker).rpartition("-gpu")[0] for worker in given]
+        return [str(machine_of(str(worker))) for worker in given]
 
     def journal(self) -> Counter[str]:
         return Counter(e["type"] for e in json.loads(self.ok("journal", "-n", "1000", "--json")))
@@ -199,8 +200,8 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: PooledFleet) -> None:
 
     fleet.until_in_sync()
     assert fleet.manager.docker("secret", "ls", "-q").split() == []
-    for node in (fleet.manager, fleet.worker):
-        until("no box on the engine", lambda node=node: fleet.boxes_on(node) == [], shown=fleet.told)
+    nodes = (fleet.manager, fleet.worker)
+    until("no box on the engines", lambda: not any(fleet.boxes_on(node) for node in nodes), shown=fleet.told)
     with fleet.redis() as r:
         assert not r.exists("fleet:pooled:members", "machines", "workers"), list(r.scan_iter("*renders-*"))
         assert list(r.scan_iter("*renders-*")) == []

@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from emp_orch.fleet.model.ids import machine_of
 from support.pools.slurm import NODES, SlurmOfHosts, slurm_of_hosts
 from support.stack.stack import Stack, until
 
@@ -76,7 +78,7 @@ class SlurmFleet(Stack):
         found = {line.split()[0].removeprefix("emp.pooled."): line.split(maxsplit=1)[1] for line in listed}
         return {member: said for member, said in found.items() if member.startswith("renders-")}
 
-    def running(self, node: str = "") -> set[str]:
+    def at_work(self, node: str = "") -> set[str]:
         return {m for m, said in self.boxes().items() if said.startswith(f"RUNNING {node}")}
 
     def number(self, member: str) -> str:
@@ -100,12 +102,12 @@ class SlurmFleet(Stack):
 
     def served(self) -> set[str]:
         """The members that a job was given to."""
-        return {_member(str(job["worker_id"])) for job in self.jobs() if job["worker_id"]}
+        return {str(machine_of(str(job["worker_id"]))) for job in self.jobs() if job["worker_id"]}
 
     def had(self, job_id: str) -> list[str]:
         """The members that the job was given to, in turn."""
         shown = json.loads(self.ok("jobs", "show", job_id, "--json"))
-        return [_member(str(h["worker_id"])) for h in shown["history"] if h["event"] == "job_assigned"]
+        return [str(machine_of(str(h["worker_id"]))) for h in shown["history"] if h["event"] == "job_assigned"]
 
     def ends(self) -> Counter[str]:
         """How often each job was told to have ended, by all events there were."""
@@ -129,10 +131,6 @@ class SlurmFleet(Stack):
 
     def until(self, what: str, look: Callable[[], Any], within_s: float = GROWN_S) -> Any:
         return until(what, look, within_s=within_s, shown=self.told)
-
-
-def _member(worker_id: str) -> str:
-    return worker_id.rpartition("-gpu")[0]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +168,7 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: SlurmFleet, slurm: SlurmOf
     told = json.loads(fleet.ok("pools", "renders", "--json"))
     assert "no node has what it asks for free (Resources)" in json.dumps(told), told
 
-    (lost,) = fleet.running("n2")
+    (lost,) = fleet.at_work("n2")
     slurm.die("n2")
     assert fleet.statuses()["completed"] < JOBS, "all had ended before the node was killed"
     # Slurm misses it, and gives the job back to its queue: the same member waits for a place.
@@ -191,24 +189,23 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: SlurmFleet, slurm: SlurmOf
         assert list(r.scan_iter("*renders-*")) == [] and not r.exists("machines", "workers")
     # Nothing of the boxes is on the nodes.
     for node in NODES:
-        fleet.until(f"no box on {node}", lambda node=node: _boxes_of(slurm, node) == [])
+        fleet.until(f"no box on {node}", partial(_is_free, slurm, node))
         assert list((slurm.folder / f"{node}-own").iterdir()) == []
 
 
-def _boxes_of(slurm: SlurmOfHosts, node: str) -> list[str]:
-    """What runs on a node and is not Slurm's own."""
-    found = []
+def _is_free(slurm: SlurmOfHosts, node: str) -> bool:
+    """Whether nothing runs on a node that is not Slurm's own."""
     for pid in slurm.running_on(node):
         command = Path(f"/proc/{pid}/cmdline")
         text = command.read_bytes().replace(b"\0", b" ").decode(errors="replace") if command.exists() else ""
         if text and not Path(text.split()[0]).name.startswith("slurm"):
-            found.append(text)
-    return found
+            return False
+    return True
 
 
 def test_a_member_that_is_requeued_comes_back_as_itself(fleet: SlurmFleet, slurm: SlurmOfHosts) -> None:
     fleet.apply(size="1..1")
-    fleet.until("a member at work", lambda: "in" in fleet.states().values() and fleet.running())
+    fleet.until("a member at work", lambda: "in" in fleet.states().values() and fleet.at_work())
     (member,) = fleet.states()
     joined = fleet.members()[member]["joined_ms"]
     slurm.tool("scontrol", "requeue", fleet.number(member))

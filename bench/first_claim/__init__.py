@@ -1,0 +1,1 @@
+"""How soon the first member of an empty pool takes a job, beside the same container that the engine starts alone."""
