@@ -31,7 +31,8 @@ _wrong = partial(WrongOption, SLURM, what_of=WHAT_OF)
 class Options(Struct, frozen=True, kw_only=True):
     """`partition` to `memory`, `cpus`: sbatch's options of these names, empty and 0: not given. `gres` empty: the
     pool's GPUs. `time_s`: how long a box may live. `apptainer`, `pyxis`: an image to run in, of one of them. `venv`,
-    `python`: what runs emp on the node, both empty: `emp` of its PATH. `folder` and `output` are paths on the node.
+    `python`: what runs emp on the node, both empty: `emp` of its PATH. `folder` and `output` are paths on the node,
+    `conf` is slurm.conf on the control plane's host, empty: where Slurm's tools look for it.
     """
 
     partition: str = ""
@@ -48,16 +49,17 @@ class Options(Struct, frozen=True, kw_only=True):
     python: str = ""
     folder: str = "/tmp"  # noqa: S108  # a folder of the box's own is made in it, and checked
     output: str = "/dev/null"
+    conf: str = ""
     setup: tuple[str, ...] = ()
     sbatch: tuple[str, ...] = ()
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
     """`given` as Options. Raises WrongOption, which names the option that is wrong."""
-    known = (*_NAMES, "cpus", "time", "container", "venv", "python", "folder", "output", "setup", "sbatch")
+    known = (*_NAMES, "cpus", "time", "container", "venv", "python", "folder", "output", "conf", "setup", "sbatch")
     only(SLURM, given, known, what_of=WHAT_OF)
     found: dict[str, Any] = {name: _word(name, given[name]) for name in _NAMES if name in given}
-    found |= {n: _path(n, given[n]) for n in ("venv", "python", "folder", "output") if n in given}
+    found |= {n: _path(n, given[n]) for n in ("venv", "python", "folder", "output", "conf") if n in given}
     if "venv" in found and "python" in found:
         raise _wrong("python", "is given beside venv", "remove one of them")
     if "cpus" in given:
@@ -85,7 +87,7 @@ def _word(name: str, value: Any) -> str:
 
 def _path(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not value.isprintable() or len(value) > _MAX_CHARS:
-        raise _wrong(name, "must be an absolute path on the node", found=value)
+        raise _wrong(name, "must be an absolute path", found=value)
     return value
 
 

@@ -26,7 +26,7 @@ monitor: {{port: {monitor}}}
 services:
   simulation: {{scale: per_machine, builtin: simulation, port: {simulation}}}
 machines: {{}}
-{pools}reconcile: {{interval: 1s}}
+{pools}reconcile: {{interval: {interval}}}
 """
 POOLS = """\
 pools:
@@ -51,9 +51,9 @@ class Pooled:
         (about.parent / "own_boxes.py").write_text(Path(str(boxes_provider.__file__)).read_text())
         self._path = str(about.parent)
 
-    def apply(self, *, pools: bool = True) -> None:
+    def apply(self, *, pools: bool = True, interval: str = "1s") -> None:
         text = POOLS.format(folder=self.engine) if pools else ""
-        self.stack.file.write_text(FLEET.format(**self.stack.ports, pools=text))
+        self.stack.file.write_text(FLEET.format(**self.stack.ports, pools=text, interval=interval))
         self.stack.ok("apply", "-y", "--timeout", "60", PYTHONPATH=self._path)
 
     def boxes(self) -> dict[str, int]:
@@ -126,3 +126,9 @@ def test_jobs_in_it_grows_all_done_it_shrinks(pooled: Pooled) -> None:
 
     pooled.apply(pools=False)
     pooled.until_boxes(0)
+
+
+def test_a_job_is_looked_at_when_it_is_queued_and_not_at_the_next_round(pooled: Pooled) -> None:
+    pooled.apply(interval="1h")
+    pooled.stack.ok("submit", "simulation", "--payload", "{}")
+    pooled.until_boxes(1)

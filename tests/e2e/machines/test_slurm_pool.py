@@ -46,6 +46,7 @@ pools:
   renders:
     provider: slurm
     provider_options:
+      conf: {conf}
       python: {python}
       folder: {own}
       gres: gpu:1
@@ -65,10 +66,10 @@ class SlurmFleet(Stack):
         self.slurm = slurm
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return super().run(*args, **{"EMP_TOKEN": "a-token-of-ours", "SLURM_CONF": str(self.slurm.conf), **env})
+        return super().run(*args, **{"EMP_TOKEN": "a-token-of-ours", **env})
 
     def apply(self, *, size: str, time: str = "10m") -> None:
-        about = {"here": self.slurm.here, "own": self.slurm.own, "python": sys.executable}
+        about = {"here": self.slurm.here, "conf": self.slurm.conf, "own": self.slurm.own, "python": sys.executable}
         self.file.write_text(FLEET.format(size=size, time=time, **about, **self.ports))
         self.ok("apply", "-y", "--timeout", "120")
 

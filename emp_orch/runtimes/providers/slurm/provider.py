@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.pools import Box, BoxState
@@ -13,7 +13,7 @@ from emp_orch.options.provider_slurm import options_of
 from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
 from emp_orch.runtimes.providers.slurm import jobs, script
 from emp_orch.runtimes.providers.slurm.jobs import Job
-from emp_orch.runtimes.providers.slurm.tools import call, failed
+from emp_orch.runtimes.providers.slurm.tools import Said, call, failed
 
 # What scancel says of a job that is not there any more, or that is ending: that is what was asked for.
 _GONE = ("Invalid job id", "already completing or completed", "Job/step already")
@@ -43,7 +43,7 @@ class SlurmProvider:
                 os.write(fd, script.environment(launch))
                 os.lseek(fd, 0, os.SEEK_SET)
                 argv = script.submission(launch, self._options, fd)
-                said = await call(argv, given=script.script(launch, self._options), fds=(fd,))
+                said = await self._call(argv, given=script.script(launch, self._options), fds=(fd,))
             finally:
                 os.close(fd)
         if said.code != 0:
@@ -57,15 +57,15 @@ class SlurmProvider:
             living = [str(job.job_id) for job in await self._living(member_id)]
             if not living:
                 return
-            await _told(["scancel", "--state=PENDING", *living])
+            await self._told(["scancel", "--state=PENDING", *living])
             if stop_s <= 0:
-                await _told(["scancel", *living])
+                await self._told(["scancel", *living])
                 return
-            await _told(["scancel", "--state=RUNNING", "--signal=TERM", "--batch", *living])
+            await self._told(["scancel", "--state=RUNNING", "--signal=TERM", "--batch", *living])
             for job in living:
                 # Not all versions let a user do it, and a job may have ended: the script has the same deadline.
                 end = f"EndTime=now+{math.ceil(stop_s)}seconds"
-                await call(["scontrol", "update", f"JobId={job}", "Requeue=0", end])
+                await self._call(["scontrol", "update", f"JobId={job}", "Requeue=0", end])
 
     async def watch(self, changed: Callable[[], None]) -> None:  # Slurm tells nothing by itself
         await asyncio.Event().wait()
@@ -77,20 +77,22 @@ class SlurmProvider:
         name = jobs.name_of(self._fleet, member_id)
         return [job for job in await self._jobs() if job.name == name and job.state is not BoxState.ENDED]
 
+    async def _call(self, argv: Sequence[str], *, given: bytes = b"", fds: tuple[int, ...] = ()) -> Said:
+        return await call(argv, conf=self._options.conf, given=given, fds=fds)
+
+    async def _told(self, argv: list[str]) -> None:
+        said = await self._call(argv)
+        if said.code != 0 and said.words and not any(words in said.words for words in _GONE):
+            raise failed("scancel", said)
+
     async def _jobs(self) -> tuple[Job, ...]:
         """This user's jobs, those that ended lately too."""
-        said = await call(jobs.LIST_JSON)
+        said = await self._call(jobs.LIST_JSON)
         if said.code == 0:
             return jobs.in_json(said.out, os.getuid())
         if "json" not in said.words.lower() and "serializer" not in said.words.lower():
             raise failed("squeue", said)
-        said = await call(jobs.LIST_TEXT)
+        said = await self._call(jobs.LIST_TEXT)
         if said.code != 0:
             raise failed("squeue", said)
         return jobs.in_text(said.out, os.getuid())
-
-
-async def _told(argv: list[str]) -> None:
-    said = await call(argv)
-    if said.code != 0 and said.words and not any(words in said.words for words in _GONE):
-        raise failed("scancel", said)

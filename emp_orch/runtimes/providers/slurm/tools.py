@@ -31,9 +31,14 @@ class Said(Struct, frozen=True, kw_only=True):
     words: str
 
 
-async def call(argv: Sequence[str], *, given: bytes = b"", fds: tuple[int, ...] = (), within_s: float = CALL_S) -> Said:
-    """Run one tool. Raises ProviderError where it is not there, takes longer, or answers with too much."""
+async def call(
+    argv: Sequence[str], *, conf: str = "", given: bytes = b"", fds: tuple[int, ...] = (), within_s: float = CALL_S
+) -> Said:
+    """Run one tool, with the slurm.conf `conf` where it is given. Raises ProviderError where it is not there, takes
+    longer, or answers with too much.
+    """
     environ = {name: os.environ[name] for name in _PASSED if name in os.environ} | {"LC_ALL": "C"}
+    environ |= {"SLURM_CONF": conf} if conf else {}
     try:
         child = await asyncio.create_subprocess_exec(
             *argv,
