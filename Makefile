@@ -17,7 +17,7 @@ TOGETHER ?= 8
 # How many requests `make fuzz-api` makes of each operation of the API.
 EXAMPLES ?= 1000
 
-.PHONY: up down status check test times-begin fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-page bench-comfyui
+.PHONY: up down status check test times-begin fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-first-claim bench-page bench-comfyui
 
 ## Users
 
@@ -124,6 +124,9 @@ bench-comfyui: $(VENV)/.dev
 
 bench-containers: $(VENV)/.dev
 	@$(BIN)/python -m bench.containers $(BENCH)
+
+bench-first-claim: $(VENV)/.dev
+	@$(BIN)/python -m bench.first_claim $(BENCH)
 
 # One lock for every Python from 3.11.0 on: what only some need carries its condition.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-header --no-emit-index-url

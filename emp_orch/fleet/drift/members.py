@@ -75,6 +75,9 @@ def silent_member(machine: DesiredMachine, heard_ms: int | None, desired: Desire
     since_ms = max(heard_ms or 0, member.joined_ms, *listening_since(machine.id, observed))
     if heard_ms and may_be_alive(heard_ms, machine.id, desired, observed):
         return silent(got, NOBODY_WAS_HEARD, over=False)
+    box = box_of(member.id, pool.name, observed)
+    if box is not None and box.state is BoxState.PENDING:  # started anew, it is the same member
+        return silent(got, f"its engine has no place for its box: {box.words or 'it waits'}", over=False)
     over = observed.now_ms - since_ms >= _forget_after_ms(pool)
     why = f"its box is off, or cannot reach Redis; after {pool.forget_after_s:g} s of silence it is forgotten"
     return silent(got, why, over=over)

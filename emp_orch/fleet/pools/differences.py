@@ -92,7 +92,7 @@ def _over(pool: Pool, size: PoolSize) -> Iterator[Drift]:
             state = "holds nothing" if one.empty else "finishes its job" if one.busy else "ends its workers"
             cause = member.why or "it is to go"
         else:
-            state = "never joined" if one.expected else "away" if one.left else "idle"
+            state = "never joined" if one.expected else "away" if one.away else "idle"
             cause = size.why
         yield _of_member(
             *(Kind.POOL_OVER, pool, member.id, f"{size.wanted} of {pool.name}", state, cause),

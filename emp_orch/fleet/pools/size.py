@@ -173,16 +173,15 @@ def _time(s: float) -> str:
 
 
 def who_goes(size: PoolSize) -> tuple[MachineId, ...]:
-    """Those to let go now, of which none runs a job: who was never there, or left and has not come back, first, the
-    last asked for before the others; then those that are idle for the longest. Who is silent may run one, and is left
-    to its lease.
+    """Those to let go now, of which none runs a job: first who is not there, as far as its engine knows, the last asked
+    for before the others; then those that are idle for the longest. Who is silent otherwise may run one, and is left to
+    its lease.
     """
     surplus = max(0, size.there - size.wanted)
-    free = [m for m in size.members if m.counts and not m.busy and (m.expected or m.left or m.in_)]
+    free = [m for m in size.members if m.counts and not m.busy and (m.away or m.in_)]
     idle = size.memory.idle
 
     def turn(m: Standing) -> tuple[bool, int, str]:
-        away = m.expected or m.left
-        return (not away, -m.member.born_ms if away else idle[m.member.id], m.member.id)
+        return (not m.away, -m.member.born_ms if m.away else idle[m.member.id], m.member.id)
 
     return tuple(m.member.id for m in sorted(free, key=turn)[:surplus])

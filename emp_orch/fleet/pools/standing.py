@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.kinds import Desired
@@ -56,9 +56,14 @@ class Standing(Struct, frozen=True, kw_only=True):
         return not self.member.joined_ms and not self.in_
 
     @property
-    def left(self) -> bool:
-        """Whether it went in good order, and its box has not come back."""
-        return self.member.state is MemberState.LEFT and not self.in_
+    def away(self) -> bool:
+        """Whether no box of it is there: it was never in, went in good order, or waits for a place anew."""
+        return not self.in_ and (not self.member.joined_ms or self.member.state is MemberState.LEFT or self.waits)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its engine has no place for its box, and it is not heard."""
+        return not self.in_ and self.box is not None and self.box.state is BoxState.PENDING
 
 
 def standings(pool: PoolName, desired: Desired, observed: Observed) -> tuple[Standing, ...]:
@@ -72,19 +77,19 @@ def standings(pool: PoolName, desired: Desired, observed: Observed) -> tuple[Sta
 def _standing(member: Member, boxes: dict[MachineId, Box] | None, desired: Desired, observed: Observed) -> Standing:
     machine = desired.machines[member.id]
     heard = live_report(machine, desired, observed)
-    jobs = sum(_at_work(w) for w in _workers(machine, observed))
     status = heard.report.status if heard is not None else None
-    away = not member.joined_ms or member.state is MemberState.LEFT
-    empty = away if heard is None else heard.report.config_hash == desired.digests[member.id] and _no_workers(heard)
-    return Standing(
+    found = Standing(
         member=member,
         gone="" if boxes is None or heard is not None else _gone(member, boxes.get(member.id), desired, observed),
         in_=heard is not None,
         ready=status is MachineStatus.READY and member.leaving_ms == 0,
-        jobs=jobs,
-        empty=not jobs and machine.drained and empty,
+        jobs=sum(_at_work(w) for w in _workers(machine, observed)),
+        empty=False,
         box=None if boxes is None else boxes.get(member.id),
     )
+    jobs = 0 if found.waits else found.jobs  # what it ran went back with its lease
+    holds_none = heard.report.config_hash == desired.digests[member.id] and _no_workers(heard) if heard else found.away
+    return structs.replace(found, jobs=jobs, empty=not jobs and machine.drained and holds_none)
 
 
 def _gone(member: Member, box: Box | None, desired: Desired, observed: Observed) -> str:

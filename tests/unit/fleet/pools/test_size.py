@@ -12,7 +12,7 @@ from emp_orch.fleet.model.fleet import MemberState, PoolName
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.pools import BoxState
-from emp_orch.fleet.plan.operations import plan
+from emp_orch.fleet.plan.operations import Verb, plan
 from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.pools.differences import AWAITED_MS, pool_drift
 from emp_orch.fleet.pools.memory import PoolMemory
@@ -244,6 +244,19 @@ def test_who_left_is_awaited_while_its_engine_has_a_box_for_it(name: str) -> Non
         if any(o.machine_id == "renders-1" for o in done.decision.run):
             seen.append(now_ms - NOW_MS)
     assert seen[:1] == ([] if after_ms is None else [after_ms])
+
+
+def test_whose_node_is_gone_is_awaited_while_its_engine_looks_for_another() -> None:
+    desired = pools_wish([pool(least=1)], [member(1)])
+    for state, awaited in ((BoxState.PENDING, True), (BoxState.RUNNING, False)):
+        boxes, silent_ms = {"renders-1": state}, 10_000_000
+        observed = pools_look(desired, boxes=boxes, silent=["renders-1"], silent_ms=silent_ms, busy=["renders-1"])
+        observed = structs.replace(observed, observing_since_ms=0)
+        done = decide(Inputs(desired=desired, observed=observed, memory=Memory()))
+        assert [o.verb for o in done.decision.run] == ([] if awaited else [Verb.FORGET_MEMBER])
+    waiting = pools_look(desired, boxes={"renders-1": BoxState.PENDING}, silent=["renders-1"], busy=["renders-1"])
+    found = structs.replace(size_of(desired, waiting), wanted=0)
+    assert who_goes(found) == ("renders-1",)
 
 
 def test_who_left_and_waits_goes_before_who_is_idle_and_holds_nothing() -> None:
