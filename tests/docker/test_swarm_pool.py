@@ -27,6 +27,7 @@ MOST = 4
 # Of 0.05 s each. So many jobs must have ended before the node is killed.
 STEPS = 10
 EARLY = 30
+ENDS = ("job_completed", "job_failed", "job_cancelled", "job_timeout")
 GROWN_S = 120.0
 DONE_S = 180.0
 
@@ -108,12 +109,11 @@ class PooledFleet(Stack):
     def redis(self) -> redis.Redis:
         return redis.Redis(host=self.here, port=self.redis_port, password=PASSWORD, decode_responses=True)
 
-    def ends(self) -> Counter[str]:
-        """How often each job was told to have ended, by all events there were."""
+    def jobs_of(self, *types: str) -> Counter[str]:
+        """How often each job had an event of `types`, of all that there were."""
         with self.redis() as r:
             events: Any = r.xrange("events")
-        ended = ("job_completed", "job_failed", "job_cancelled", "job_timeout")
-        return Counter(json.loads(e["data"])["job_id"] for _, e in events if e["type"] in ended)
+        return Counter(json.loads(e["data"])["job_id"] for _, e in events if e["type"] in types)
 
     def had(self, job_id: str) -> list[str]:
         """The members that the job was given to, in turn."""
@@ -189,10 +189,10 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: PooledFleet) -> None:
     until("all jobs ended", lambda: fleet.statuses() == {"completed": JOBS}, within_s=DONE_S, shown=fleet.told)
     until("nobody is left", lambda: fleet.services() == [], within_s=GROWN_S, shown=fleet.told)
 
-    assert sorted(str(job["job_id"]) for job in fleet.jobs()) == sorted(ids)
-    assert fleet.ends() == dict.fromkeys(ids, 1)
+    assert sorted(str(job["id"]) for job in fleet.jobs()) == sorted(ids)
+    assert fleet.jobs_of(*ENDS) == dict.fromkeys(ids, 1)
     # Only what the dead node held was given to a second worker: nobody was removed at work.
-    again = [str(job["job_id"]) for job in fleet.jobs() if job["attempts"] > 1]
+    again = fleet.jobs_of("job_requeued")
     assert all(set(fleet.had(job)[:-1]) <= lost for job in again), {job: fleet.had(job) for job in again}
     told = fleet.journal()
     assert told["member_asked"] == told["member_removed"] == MOST, told

@@ -25,6 +25,7 @@ JOBS = 200
 # Of 0.05 s each. So many jobs must have ended before the node is killed.
 STEPS = 10
 EARLY = 20
+ENDS = ("job_completed", "job_failed", "job_cancelled", "job_timeout")
 GROWN_S = 120.0
 DONE_S = 240.0
 MEMBERS = "fleet:pooled:members"
@@ -110,12 +111,11 @@ class SlurmFleet(Stack):
         shown = json.loads(self.ok("jobs", "show", job_id, "--json"))
         return [str(machine_of(str(h["worker_id"]))) for h in shown["history"] if h["event"] == "job_assigned"]
 
-    def ends(self) -> Counter[str]:
-        """How often each job was told to have ended, by all events there were."""
+    def jobs_of(self, *types: str) -> Counter[str]:
+        """How often each job had an event of `types`, of all that there were."""
         with redis.Redis.from_url(self.redis_url, decode_responses=True) as r:
             events: Any = r.xrange("events")
-        ended = ("job_completed", "job_failed", "job_cancelled", "job_timeout")
-        return Counter(json.loads(e["data"])["job_id"] for _, e in events if e["type"] in ended)
+        return Counter(json.loads(e["data"])["job_id"] for _, e in events if e["type"] in types)
 
     def journal(self, type_: str) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = json.loads(self.ok("journal", "-n", "1000", "--json"))
@@ -179,10 +179,10 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: SlurmFleet, slurm: SlurmOf
     fleet.until("all jobs ended", lambda: fleet.statuses() == {"completed": JOBS}, within_s=DONE_S)
     fleet.until("nobody is left", lambda: fleet.boxes() == {} and fleet.members() == {})
 
-    assert sorted(str(job["job_id"]) for job in fleet.jobs()) == sorted(ids)
-    assert fleet.ends() == dict.fromkeys(ids, 1)
+    assert sorted(str(job["id"]) for job in fleet.jobs()) == sorted(ids)
+    assert fleet.jobs_of(*ENDS) == dict.fromkeys(ids, 1)
     # Only what the dead node held was given to a second worker: nobody was removed at work.
-    again = [str(job["job_id"]) for job in fleet.jobs() if job["attempts"] > 1]
+    again = fleet.jobs_of("job_requeued")
     assert all(fleet.had(job)[:-1] == [lost] for job in again), {job: fleet.had(job) for job in again}
     assert fleet.journal("preempted") == []
     fleet.until_in_sync()
