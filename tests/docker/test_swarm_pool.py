@@ -203,7 +203,8 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: PooledFleet) -> None:
     nodes = (fleet.manager, fleet.worker)
     until("no box on the engines", lambda: not any(fleet.boxes_on(node) for node in nodes), shown=fleet.told)
     with fleet.redis() as r:
-        assert not r.exists("fleet:pooled:members", "machines", "workers"), list(r.scan_iter("*renders-*"))
+        told_of: Any = {key: r.hgetall(key) for key in ("fleet:pooled:members", "machines", "workers")}
+        assert not any(told_of.values()), told_of
         assert list(r.scan_iter("*renders-*")) == []
     fleet.ok("down")
     assert fleet.leftovers() == []

@@ -187,7 +187,9 @@ def test_a_pool_grows_loses_a_node_and_shrinks(fleet: SlurmFleet, slurm: SlurmOf
     assert fleet.journal("preempted") == []
     fleet.until_in_sync()
     with redis.Redis.from_url(fleet.redis_url, decode_responses=True) as r:
-        assert list(r.scan_iter("*renders-*")) == [] and not r.exists("machines", "workers")
+        told_of: Any = {key: r.hgetall(key) for key in (MEMBERS, "machines", "workers")}
+        assert not any(told_of.values()), told_of
+        assert list(r.scan_iter("*renders-*")) == []
     # Nothing of the boxes is on the nodes.
     for node in NODES:
         fleet.until(f"no box on {node}", partial(_is_free, slurm, node))

@@ -124,6 +124,18 @@ async def test_a_requeued_box_is_the_same_member(
     assert again[member].ref == first[member].ref
 
 
+async def test_the_end_of_what_was_given_back_is_not_told(provider: Callable[..., Provider]) -> None:
+    own, other, member = provider(), provider(), MEMBERS[2]
+    await own.create(ON_GPU("f", POOL, member))
+    await until(own, lambda s: is_in(s, member, BoxState.RUNNING))
+    await own.remove(member, stop_s=5)
+    await until(own, lambda s: member not in s)
+    # Who did not give it back himself, as a new leader, sees it as long as Slurm lists it, and does so once more.
+    assert is_in(await until(other, lambda s: member in s), member, BoxState.ENDED)
+    await other.remove(member, stop_s=5)
+    assert member not in await until(other, lambda s: True)
+
+
 async def test_a_drained_node_is_told_in_words(slurm: Slurm, provider: Callable[..., Provider]) -> None:
     own, member = provider(), MEMBERS[1]
     try:

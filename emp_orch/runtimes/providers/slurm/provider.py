@@ -20,21 +20,28 @@ _GONE = ("Invalid job id", "already completing or completed", "Job/step already"
 
 
 class SlurmProvider:
-    """One job a member. Nothing is kept here: what was asked for stands in Slurm, also when a leader goes."""
+    """One job a member. What was asked for stands in Slurm, also when a leader goes. Slurm lists a job for some minutes
+    after its end, and nobody can make it forget one: what was given back is kept here, and its end is not told. Who
+    does not know that any more is told, and gives it back once more.
+    """
 
     def __init__(self, making: Making) -> None:
         self._fleet = making.fleet
         self._pool = making.pool
         self._options = options_of(making.options)
         self._one = asyncio.Lock()
+        self._given_back: set[MachineId] = set()
 
     async def boxes(self) -> tuple[Box, ...]:
-        return jobs.boxes_of(await self._jobs(), self._fleet, self._pool)
+        found = jobs.boxes_of(await self._jobs(), self._fleet, self._pool)
+        self._given_back &= {box.member_id for box in found}
+        return tuple(b for b in found if b.state is not BoxState.ENDED or b.member_id not in self._given_back)
 
     async def create(self, launch: Launch) -> None:
         if launch.volumes and not (self._options.apptainer or self._options.pyxis):
             raise ProviderError("volumes need the option container: a job sees its node's own folders")
         async with self._one:
+            self._given_back.discard(launch.member_id)
             if await self._living(launch.member_id):
                 return
             # Slurm keeps it for slurmctld's user and the job's own only, and gives it to the job at a requeue too.
@@ -54,18 +61,20 @@ class SlurmProvider:
         that Slurm does where the script cannot. scancel alone would leave KillWait, half a minute, for all of it.
         """
         async with self._one:
-            living = [str(job.job_id) for job in await self._living(member_id)]
-            if not living:
-                return
-            await self._told(["scancel", "--state=PENDING", *living])
-            if stop_s <= 0:
-                await self._told(["scancel", *living])
-                return
-            await self._told(["scancel", "--state=RUNNING", "--signal=TERM", "--batch", *living])
-            for job in living:
-                # Not all versions let a user do it, and a job may have ended: the script has the same deadline.
-                end = f"EndTime=now+{math.ceil(stop_s)}seconds"
-                await self._call(["scontrol", "update", f"JobId={job}", "Requeue=0", end])
+            if living := [str(job.job_id) for job in await self._living(member_id)]:
+                await self._end(living, stop_s)
+            self._given_back.add(member_id)
+
+    async def _end(self, living: list[str], stop_s: float) -> None:
+        await self._told(["scancel", "--state=PENDING", *living])
+        if stop_s <= 0:
+            await self._told(["scancel", *living])
+            return
+        await self._told(["scancel", "--state=RUNNING", "--signal=TERM", "--batch", *living])
+        for job in living:
+            # Not all versions let a user do it, and a job may have ended: the script has the same deadline.
+            end = f"EndTime=now+{math.ceil(stop_s)}seconds"
+            await self._call(["scontrol", "update", f"JobId={job}", "Requeue=0", end])
 
     async def watch(self, changed: Callable[[], None]) -> None:  # Slurm tells nothing by itself
         await asyncio.Event().wait()
