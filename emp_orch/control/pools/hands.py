@@ -12,10 +12,11 @@ from emp_orch.control.pools.keeper import PoolKeeper
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
-from emp_orch.fleet.model.fleet import Member, MemberState, Pool
+from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool
 from emp_orch.fleet.model.member_ids import id_of_chance
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.layout import Layout
+from emp_orch.render.box import stop_grace_s
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.providers.base import Launch, Provider
 from emp_orch.settings import Settings
@@ -136,7 +137,7 @@ class Hands:
             gpus=machine.gpus.kind,
             volumes=machine.volumes,
             limits=machine.limits,
-            stop_s=machine.worker.drain_timeout_s,
+            stop_s=self._keeper.stop_s(pool),
             environment={},
         )
 
@@ -157,7 +158,7 @@ class Hands:
         self._assure(mandate)
         try:
             async with asyncio.timeout(ACCEPTED_S):
-                await provider.remove(operation.machine_id, stop_s=pool.template.worker.drain_timeout_s)
+                await provider.remove(operation.machine_id, stop_s=_stop_s(operation.machine_id, pool, desired))
         except Exception as e:  # another's code
             raise EmpError(words_of(e)) from e
         finally:
@@ -175,3 +176,9 @@ class Hands:
             await self._write([(type_, {"machine_id": member.id, "pool": member.pool, "reason": why})])
         except (NotLeader, *TRANSIENT) as e:  # the journal is not worth a box
             log.warning("%s %s is not in the journal: %s", type_, member.id, e)
+
+
+def _stop_s(machine_id: MachineId, pool: Pool, desired: Desired) -> float:
+    """How long its box may take to end in good order; one that is no member any more has nothing left to do."""
+    machine = desired.machines.get(machine_id)
+    return pool.template.worker.drain_timeout_s if machine is None else stop_grace_s(machine)

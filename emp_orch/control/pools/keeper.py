@@ -9,12 +9,15 @@ from msgspec import structs
 
 from emp_orch.control.pools.backlog import Backlogs
 from emp_orch.control.pools.engine import Engine, Load
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.drift.slots import AT_WORK
-from emp_orch.fleet.model.fleet import Fleet, Pool, PoolName
+from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool, PoolName
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.pools import JOIN, Backlog, SeenPool
 from emp_orch.layout import Layout
+from emp_orch.render.box import stop_grace_s
 from emp_orch.runtimes.providers.base import Making, ProviderError
 from emp_orch.runtimes.providers.registry import load
 from emp_orch.settings import Settings
@@ -43,10 +46,12 @@ class PoolKeeper:
         self._backlogs = Backlogs(r, keys)
         self._engines: dict[PoolName, Engine] = {}
         self._tasks: dict[PoolName, asyncio.Task[None]] = {}
+        self._fleet: Fleet | None = None
 
     async def look(self, fleet: Fleet, observed: Observed) -> Observed:
         """`observed` with what is seen of the pools of `fleet`. Raises what redis-py raises when Redis is away."""
         self._keep(fleet)
+        self._fleet = fleet
         if not fleet.pools:
             return observed
         waiting = await self._backlogs.read(fleet)
@@ -65,6 +70,13 @@ class PoolKeeper:
         if found is None:
             raise ProviderError(f"the fleet has no pool {name} with an engine")
         return found
+
+    def stop_s(self, pool: Pool) -> float:
+        """How long a box of `pool` may take to end in good order, as a container of emp may."""
+        if self._fleet is None:
+            raise ProviderError(f"pool {pool.name} was not looked at yet")
+        member = machine_of_member(pool, MachineId(f"{pool.name}-x"))
+        return stop_grace_s(desired_machine(self._fleet, member))
 
     def _keep(self, fleet: Fleet) -> None:
         """Have the engines that `fleet` names, and no other."""

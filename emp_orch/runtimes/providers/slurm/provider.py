@@ -73,7 +73,7 @@ class SlurmProvider:
         await self._told(["scancel", "--state=RUNNING", "--signal=TERM", "--batch", *living])
         for job in living:
             # Not all versions let a user do it, and a job may have ended: the script has the same deadline.
-            end = f"EndTime=now+{math.ceil(stop_s)}seconds"
+            end = f"EndTime=now+{math.ceil(stop_s) + script.FORCED_S}seconds"
             await self._call(["scontrol", "update", f"JobId={job}", "Requeue=0", end])
 
     async def watch(self, changed: Callable[[], None]) -> None:  # Slurm tells nothing by itself

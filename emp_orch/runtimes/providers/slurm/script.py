@@ -16,10 +16,13 @@ from emp_orch.runtimes.providers.slurm.jobs import name_of
 # Slurm looks at time limits every half minute.
 _LATE_S = 60
 _MIB = 2**20
+# A second signal ends a box at once, a third by force with all that it began: SIGKILL would leave that behind.
+_STEP_S = 5
+FORCED_S = 3 * _STEP_S
 
 _SCRIPT = """\
 #!/bin/bash
-# A box of an emp fleet. SIGTERM drains it, and ends it by force {stop_s} s later.
+# A box of an emp fleet. SIGTERM drains it. {stop_s} s later it is hurried, and then ended by force.
 umask 077
 export HOME="${{HOME:-$(echo ~)}}" USER="${{USER:-$(id -un)}}"
 box= guard=
@@ -27,7 +30,7 @@ drain() {{
   trap '' TERM
   [ -n "$box" ] || exit 143
   kill -TERM "$box" 2>/dev/null
-  (sleep {stop_s}; kill -KILL "$box" 2>/dev/null) & guard=$!
+  (sleep {stop_s}; for signal in TERM TERM KILL; do kill -$signal "$box" 2>/dev/null; sleep {step_s}; done) & guard=$!
 }}
 trap drain TERM
 folder={folder}
@@ -53,6 +56,7 @@ def script(launch: Launch, options: Options) -> bytes:
     folder = f"{options.folder.rstrip('/')}/{name_of(launch.fleet, launch.member_id)}"
     text = _SCRIPT.format(
         stop_s=max(1, math.ceil(launch.stop_s)),
+        step_s=_STEP_S,
         folder=shlex.quote(folder),
         setup="\n".join(options.setup),
         command=_command(launch, options),
