@@ -30,7 +30,12 @@ drain() {{
   trap '' TERM
   [ -n "$box" ] || exit 143
   kill -TERM "$box" 2>/dev/null
-  (sleep {stop_s}; for signal in TERM TERM KILL; do kill -$signal "$box" 2>/dev/null; sleep {step_s}; done) & guard=$!
+  (
+    trap - TERM
+    trap 'kill "$!" 2>/dev/null; exit' USR1
+    sleep {stop_s} & wait "$!"
+    for signal in TERM TERM KILL; do kill -$signal "$box" 2>/dev/null; sleep {step_s} & wait "$!"; done
+  ) & guard=$!
 }}
 trap drain TERM
 folder={folder}
@@ -46,7 +51,7 @@ exec {command}
 ) & box=$!
 while kill -0 "$box" 2>/dev/null; do wait "$box"; done
 wait "$box"; code=$?
-[ -z "$guard" ] || kill "$guard" 2>/dev/null
+[ -z "$guard" ] || kill -USR1 "$guard" 2>/dev/null
 cd / && rm -rf "$folder"
 exit $code
 """
