@@ -10,6 +10,7 @@ from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import MachineId, Member, MemberState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.round import Round
+from emp_orch.render.box import BOX_STOP_MARGIN_S
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client, time_ms
 from support.fleet.pools import RENDERS, pool
@@ -39,6 +40,8 @@ async def test_jobs_in_it_grows_all_done_it_shrinks_to_nothing(tmp_path: Path, r
         assert members.keys() == leader.engine.boxes_of.keys()
         assert {m.state for m in members.values()} == {MemberState.EXPECTED}
         launch = leader.engine.launched[0]
+        # More than its workers may take: its services end after them, and it says that it went.
+        assert launch.stop_s >= pool().template.worker.drain_timeout_s + BOX_STOP_MARGIN_S
         assert (launch.api, launch.variables["EMP_JOIN_AS"]) == ("http://api:3331", launch.member_id)
         assert launch.token not in repr(launch)
         for member_id in members:
