@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-import docker
 import redis
 from msgspec import Struct
 
@@ -22,7 +21,9 @@ from bench.queue.server import free_port
 from bench.reconcile.children import COMMAND_S, Failed
 from emp_orch import settings
 from emp_orch.layout import Layout
+from emp_orch.runtimes.compose.connection import Connection
 from emp_orch.runtimes.providers.swarm.service import MEMBER
+from emp_orch.settings import EngineAddress
 from emp_orch.store.fleet.events import decode
 
 EMP = "emp, pool of none"
@@ -31,6 +32,7 @@ BY_HAND = "docker service create"
 POOL = "renders"
 TOKEN = "of-the-bench"  # of an API that lives as long as the bench
 LOOK_S = 0.005
+ANSWER_S = 30.0
 
 _YAML = """\
 version: 1
@@ -78,7 +80,7 @@ class Pool:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder = folder
         self._plan = plan
-        self._engine = docker.from_env()
+        self._engine = Connection(_address(), answer_s=ANSWER_S)
         self._template: dict[str, Any] = {}
         self._turn = 0
         hosts, host = _hosts(folder)
@@ -120,17 +122,18 @@ class Pool:
         self._turn += 1
         name, token = f"by-hand-{self._turn}", json.loads(self.emp("pool", "join", POOL, "--json"))["token"]
         job, _ = self._submit()
-        api: Any = self._engine.api
-        began = time.time()
-        secret = api.create_secret(name, token.encode())
-        service = api.create_service(self._same(secret["ID"], name), name=name)
-        try:
-            claimed = self._claimed(job)
-            self._until("an end", lambda: self._event("job_completed", job))
-            made = _seconds(api.inspect_service(service["ID"])["CreatedAt"])
-        finally:
-            api.remove_service(service["ID"])
-            api.remove_secret(secret["ID"])
+        with self._engine.asking() as client:
+            api: Any = client
+            began = time.time()
+            secret = api.create_secret(name, token.encode())
+            service = api.create_service(self._same(secret["ID"], name), name=name)
+            try:
+                claimed = self._claimed(job)
+                self._until("an end", lambda: self._event("job_completed", job))
+                made = _seconds(api.inspect_service(service["ID"])["CreatedAt"])
+            finally:
+                api.remove_service(service["ID"])
+                api.remove_secret(secret["ID"])
         (member,) = self._members()
         self.emp("machine", "forget", member)
         return Took(what=BY_HAND, claim_s=claimed - began, command_s=claimed - began, asked_s=claimed - made)
@@ -169,8 +172,9 @@ class Pool:
         return list(cast(Any, self._redis().hkeys("fleet:bench-pool:members")))
 
     def _services(self) -> list[dict[str, Any]]:
-        api: Any = self._engine.api
-        found = api.services(filters={"label": f"{MEMBER}"})
+        with self._engine.asking() as client:
+            api: Any = client
+            found = api.services(filters={"label": f"{MEMBER}"})
         return [s for s in found if s["Spec"]["Labels"].get("emp.fleet") == "bench-pool"]
 
     def _redis(self) -> redis.Redis:
@@ -188,6 +192,13 @@ class Pool:
 def _seconds(engines: str) -> float:
     """Of a time as an engine says it, with nanoseconds."""
     return datetime.fromisoformat(f"{engines[:26].rstrip('Z')}+00:00").timestamp()
+
+
+def _address() -> EngineAddress:
+    """Of the engine that DOCKER_HOST names."""
+    url, certs = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), os.environ.get("DOCKER_CERT_PATH", "")
+    pem = {kind: f"{certs}/{kind}.pem" for kind in ("ca", "cert", "key")} if certs else {}
+    return EngineAddress(name="manager", url=url, here=False, **pem)
 
 
 def _hosts(folder: Path) -> tuple[str, str]:
