@@ -79,7 +79,7 @@ def join(
         click.echo(token)
         return
     lines = join_lines.pool_lines(fleet, found, url=url, token=token)
-    for warning in join_lines.warnings(settings, url, is_loopback=is_loopback):
+    for warning in join_lines.pool_warnings(url, is_loopback=is_loopback):
         click.echo(f"emp: {warning}", err=True)
     if as_json:
         import json

@@ -63,12 +63,28 @@ def checked_url(url: str) -> str:
 
 
 def warnings(settings: Settings, url: str, *, is_loopback: Callable[[str], bool]) -> list[str]:
-    """What would keep a box elsewhere from joining, or what it should know."""
-    found = []
-    if is_loopback(urlsplit(url).hostname or ""):
-        found.append(f"{url} is reached from this host only; give --api URL, and an api.host other hosts reach")
+    """What would keep a machine's box elsewhere from joining, or what it should know."""
+    found = _about_api(url, is_loopback)
     if any(map(is_loopback, hosts_of(settings.machine_redis_url))):
         found.append("Redis is reached from this host only; set redis.machine_url to what the box reaches")
-    if urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or ""):
+    if _is_plain(url, is_loopback):
         found.append("the token and the way to Redis go over plain HTTP; put the API behind https on open networks")
     return found
+
+
+def pool_warnings(url: str, *, is_loopback: Callable[[str], bool]) -> list[str]:
+    """The same of a pool, whose boxes need the API alone."""
+    found = _about_api(url, is_loopback)
+    if _is_plain(url, is_loopback):
+        found.append("the token and all that boxes say go over plain HTTP; put the API behind https on open networks")
+    return found
+
+
+def _about_api(url: str, is_loopback: Callable[[str], bool]) -> list[str]:
+    if not is_loopback(urlsplit(url).hostname or ""):
+        return []
+    return [f"{url} is reached from this host only; give --api URL, and an api.host other hosts reach"]
+
+
+def _is_plain(url: str, is_loopback: Callable[[str], bool]) -> bool:
+    return urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or "")

@@ -25,6 +25,16 @@ from support.docker.compose import container, placed, services_of
 from support.fleet.fleets import fleet, machine
 
 
+def test_a_pools_line_warns_of_the_api_alone() -> None:
+    """Members have no way to Redis but the API (ADR 0046)."""
+    loopback = "127.0.0.1".__eq__
+    assert join_lines.pool_warnings("https://emp.example", is_loopback=loopback) == []
+    (near,) = join_lines.pool_warnings("http://127.0.0.1:3331", is_loopback=loopback)
+    assert "give --api URL" in near
+    (plain,) = join_lines.pool_warnings("http://emp.example", is_loopback=loopback)
+    assert "https" in plain
+
+
 def test_both_lines_hold_all_that_the_box_needs() -> None:
     box = machine("box-1", runtime=RuntimeKind.EXTERNAL)
     found = join_lines.lines(fleet([], box), box, url="https://emp.example", token="emp1.a.b")
