@@ -67,6 +67,10 @@ class Rented:
         ((found),) = json.loads(self.stack.ok("pools", pool, "--json"))
         return str(found.get("engine", ""))
 
+    def why_short(self) -> str:
+        found = (d["failed"] for d in self.stack.diff()[1]["drift"] if d["drift"]["kind"] == "pool-short")
+        return next((str(f) for f in found if f), "")
+
     def living(self) -> list[Path]:
         return [path for path in self.engine.glob("*/*.pid") if boxes_program.alive(path)]
 
@@ -116,4 +120,9 @@ def test_a_users_program_gives_boxes_that_run_jobs_and_takes_them_back(rented: R
     until("nobody is left", lambda: not list(rented.engine.glob("*/*.pid")), within_s=120, shown=rented.told)
     asked = (rented.engine / "requests").read_text().splitlines()
     assert len([line for line in asked if line.startswith("create")]) == 2
+
+    (rented.engine / "full").touch()
+    stack.ok("scale", "cheap", "1")
+    said = until("its words in the drift", rented.why_short, shown=rented.told)
+    assert said.endswith("exited with status 1 at create: no node has a free gpu")
     assert KEY not in "".join(path.read_text(errors="replace") for path in stack.layout.logs.rglob("*.log"))
