@@ -121,8 +121,19 @@ def test_a_users_program_gives_boxes_that_run_jobs_and_takes_them_back(rented: R
     asked = (rented.engine / "requests").read_text().splitlines()
     assert len([line for line in asked if line.startswith("create")]) == 2
 
+
+def test_a_refusal_is_drift_and_boxes_of_a_pool_that_goes_are_given_back(rented: Rented) -> None:
+    stack = rented.stack
     (rented.engine / "full").touch()
+    rented.apply(KEY)
     stack.ok("scale", "cheap", "1")
     said = until("its words in the drift", rented.why_short, shown=rented.told)
     assert said.endswith("exited with status 1 at create: no node has a free gpu")
+    (rented.engine / "full").unlink()
+    until("a box", rented.living, shown=rented.told)
+    # Nothing names the key any more: whoever asks the program knows it still.
+    stack.file.write_text(stack.file.read_text().partition("pools:\n")[0])
+    stack.ok("apply", "-y", "--timeout", "60")
+    assert "RENT_KEY" not in stack.layout.secrets.read_text()
+    until("it is given back", lambda: not list(rented.engine.glob("*/*.pid")), shown=rented.told)
     assert KEY not in "".join(path.read_text(errors="replace") for path in stack.layout.logs.rglob("*.log"))
