@@ -12,8 +12,9 @@ from emp_orch.fleet.model.ids import worker_id
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.stranger_rules import Box
-from emp_orch.store.fleet.generations import Generation
-from emp_orch.store.fleet.pools.members import read_with_members
+from emp_orch.store.fleet.generations import Generation, read_generation
+from emp_orch.store.fleet.pools.members import Members, populated
+from emp_orch.store.fleet.pools.retired import RetiredPools
 from emp_orch.store.redis.client import within
 
 # So long what was looked up counts: a member that was forgotten is without a way to Redis so much later.
@@ -29,6 +30,7 @@ class Standing:
         self._tokens = JoinTokens(ctx.layout)
         self._known: OrderedDict[str, tuple[float, Box | None]] = OrderedDict()
         self._reading = asyncio.Lock()
+        self._retired = RetiredPools(ctx.redis, ctx.keys)
         self._generation: tuple[float, Generation | None] = (float("-inf"), None)
 
     async def of(self, token: str) -> Box | None:
@@ -68,13 +70,19 @@ class Standing:
         async with self._reading:
             read_s, generation = self._generation
             if time.monotonic() - read_s >= KNOWN_S / 2:
-                seal = SigningKey(self._ctx.layout, self._ctx.settings.fleet).control()
                 async with within():
-                    generation = await read_with_members(
-                        self._ctx.redis, self._ctx.keys, self._ctx.settings.fleet, seal
-                    )
+                    generation = await self._read()
                 self._generation = (time.monotonic(), generation)
             return generation
+
+    async def _read(self) -> Generation | None:
+        """Members of a pool that emp.yaml names no more are members until they have drained."""
+        ctx, seal = self._ctx, SigningKey(self._ctx.layout, self._ctx.settings.fleet).control()
+        generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
+        if generation is None:
+            return None
+        seen = await Members(ctx.redis, ctx.keys, ctx.settings.fleet, lambda: seal).read()
+        return populated(await self._retired.added(generation, seen, seal), seen)
 
 
 def _box(fleet: Fleet, machine_id: str | None, pool: str) -> Box | None:

@@ -16,7 +16,6 @@ from emp_orch.control.leader.failures import Failures
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.pools.keeper import PoolKeeper
-from emp_orch.control.pools.retired import RetiredPools
 from emp_orch.control.pools.told import pools_status
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
@@ -44,6 +43,7 @@ from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.leader import Mandate
 from emp_orch.store.fleet.overrides import read_overrides
 from emp_orch.store.fleet.pools.members import Members, Seen, populated
+from emp_orch.store.fleet.pools.retired import RetiredPools
 from emp_orch.store.fleet.requests import Request
 from emp_orch.store.fleet.status import BreakerStatus, FleetStatus, RolloutStatus, write_status
 from emp_orch.store.redis.client import TRANSIENT, Client

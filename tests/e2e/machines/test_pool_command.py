@@ -135,5 +135,5 @@ def test_a_refusal_is_drift_and_boxes_of_a_pool_that_goes_are_given_back(rented:
     stack.file.write_text(stack.file.read_text().partition("pools:\n")[0])
     stack.ok("apply", "-y", "--timeout", "60")
     assert "RENT_KEY" not in stack.layout.secrets.read_text()
-    until("it is given back", lambda: not list(rented.engine.glob("*/*.pid")), shown=rented.told)
+    until("it is given back", lambda: not rented.living(), shown=rented.told)
     assert KEY not in "".join(path.read_text(errors="replace") for path in stack.layout.logs.rglob("*.log"))

@@ -7,12 +7,12 @@ from pathlib import Path
 from msgspec import structs
 
 from emp_orch.control.host.generation import as_desired
-from emp_orch.control.pools.retired import RetiredPools
 from emp_orch.fleet.pools.size import sizes, who_goes
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.fleet.generations import Generation, publish
 from emp_orch.store.fleet.pools.members import Members, populated
+from emp_orch.store.fleet.pools.retired import RetiredPools
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from support.fleet.fleets import SIMULATION, fleet, machine
