@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from emp_orch.cli.daemons.machine_join import join, revoke
+from emp_orch.cli.daemons.machine_join import forget, join, revoke
 from emp_orch.cli.daemons.run import log_to_stderr
 from emp_orch.cli.output.options import Duration
 from emp_orch.errors import UsageError
@@ -23,7 +23,9 @@ class _MachineGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(ctx.command_path, "ID [OPTIONS] | --pool NAME [OPTIONS] | join ID | revoke ID")
+        formatter.write_usage(
+            ctx.command_path, "ID [OPTIONS] | --pool NAME [OPTIONS] | join ID | revoke ID | forget ID"
+        )
 
 
 @click.group(cls=_MachineGroup)
@@ -138,3 +140,4 @@ def machine_setup() -> None:
 
 machine.add_command(join)
 machine.add_command(revoke)
+machine.add_command(forget)

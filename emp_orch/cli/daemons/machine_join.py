@@ -1,4 +1,4 @@
-"""`emp machine join` and `revoke`: let a box elsewhere be one of the fleet's external machines, and no longer."""
+"""`emp machine join`, `revoke` and `forget`: let a box elsewhere be a machine of the fleet, and no longer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def revoke(directory: Path, machine_id: str) -> None:
     if pool := _pool_of(layout, settings, machine_id):
         raise UsageError(
             f"{machine_id} is {'a pool' if machine_id == pool else f'of pool {pool}'}, and no machine of emp.yaml",
-            hint=f"`emp pool revoke {pool}` lets nobody new in; a member's own go when it is forgotten",
+            hint=f"`emp pool revoke {pool}` lets nobody new in; `emp machine forget ID` makes a member's own void",
         )
     JoinTokens(layout).revoke(machine_id)
 
@@ -99,6 +99,55 @@ def revoke(directory: Path, machine_id: str) -> None:
             hint="try again when Redis answers",
         ) from e
     click.echo(f"{machine_id} is shut out; `emp machine join {machine_id}` lets a box in again")
+
+
+@click.command("forget", short_help="Forget machine ID: a member of a pool, or one that left emp.yaml.")
+@click.argument("machine_id", metavar="ID")
+@click.option("--force", is_flag=True, help="Also a member that holds a job: the job runs again elsewhere.")
+@click.option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait for the outcome.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.pass_obj
+def forget(directory: Path, machine_id: str, force: bool, timeout: float, as_json: bool) -> None:
+    """Forget a member of a pool at once: its token, its login at Redis and its keys are void, and its reports go. Or a
+    machine that emp.yaml names no more, and that is gone.
+
+    A member that holds a job is refused without --force.
+    """
+    import asyncio
+
+    from emp_orch import settings as settings_files
+    from emp_orch.control.apply.asking import asked
+    from emp_orch.errors import WaitTimeout
+    from emp_orch.layout import Layout
+    from emp_orch.store.fleet.requests import Request, Verb
+
+    layout = Layout(directory)
+    settings = settings_files.load(layout)
+    _checked_name(machine_id)
+    request = Request(verb=Verb.FORGET_MACHINE, machine_id=machine_id, force=force, by="cli")
+
+    async def done() -> None:
+        async with asyncio.timeout(timeout):
+            await asked(layout, request)
+
+    try:
+        asyncio.run(done())
+    except TimeoutError:
+        raise WaitTimeout(
+            f"not done within {timeout:g} s", hint="is the reconciler up? see `emp diff`, `emp logs reconcile`"
+        ) from None
+    pool = _pool_of(layout, settings, machine_id)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"forgotten": machine_id, "pool": pool}))
+        return
+    click.echo(f"{machine_id} is forgotten: its token, its login and its keys are void, and its reports are gone")
+    if pool:
+        click.echo(
+            f"a box of it that still runs may join {pool} as another member, by a line that is good: "
+            f"`emp pool revoke {pool}` ends those"
+        )
 
 
 def _external(layout: Layout, settings: Settings, machine_id: str) -> tuple[Fleet, Machine]:

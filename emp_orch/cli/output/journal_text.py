@@ -103,6 +103,11 @@ def _member(data: dict[str, Any]) -> str:
     return f"{said(data, 'machine_id')}: {said(data, 'reason')}"
 
 
+def _forgotten(data: dict[str, Any]) -> str:
+    how, why = said(data, "how"), said(data, "why")
+    return why if why.startswith(how) else f"{how}; {why}"
+
+
 def _preempted(data: dict[str, Any]) -> str:
     returned = number(data, "returned") or 0
     jobs = "1 job went" if returned == 1 else f"{returned} jobs went"
@@ -139,6 +144,7 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "pool_resized": ("pool resized", _resized),
     "member_asked": ("member asked for", _member),
     "member_removed": ("member removed", _member),
+    "member_forgotten": ("member forgotten", _forgotten),
     "preempted": ("preempted", _preempted),
     "jobs_lost": ("jobs lost", _hinted),
     "redis_evicted": ("Redis evicts", _hinted),

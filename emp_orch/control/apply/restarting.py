@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from emp_orch import settings as settings_files
+from emp_orch.control.apply.asking import asked
 from emp_orch.control.host.leftovers import LeftBehind
 from emp_orch.control.status.inspect import Difference, difference
 from emp_orch.errors import EmpError, WaitTimeout
@@ -15,11 +15,7 @@ from emp_orch.fleet.drift.kinds import BESIDE, Drift, Kind
 from emp_orch.fleet.drift.leftovers import Left
 from emp_orch.fleet.names import Name
 from emp_orch.layout import Layout
-from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.fleet import requests
-from emp_orch.store.fleet.events import Events
-from emp_orch.store.redis import client
-from emp_orch.store.redis.keys import Keys
 
 LOOK_S = 0.2
 # Programs of one machine that are named in one line.
@@ -64,24 +60,10 @@ async def restart(layout: Layout, name: Name, within_s: float) -> Answer:
 
 async def _ask(layout: Layout, name: Name) -> Answer:
     """What the reconciler says once it is done. Raises EmpError where that is no."""
-    settings = settings_files.load(layout)
-    keys = Keys(settings.prefix)
     verb = requests.Verb.RESTART_PROGRAM if name.program else requests.Verb.RESTART_MACHINE
-    request = requests.Request(verb=verb, machine_id=name.machine, program=name.program, by="cli")
     behind = LeftBehind(layout)
-    async with client.connected(settings.redis_url, owner=settings.redis_owner) as r:
-        events = Events(r, keys)
-        after = await events.latest_id()
-        seal = SigningKey(layout, settings.fleet).control()
-        request_id = await requests.ask(r, keys, settings.fleet, request, seal)
-        async for batch in events.follow(after):
-            for event in batch:
-                if event.type == "request_done" and event.data.get("request_id") == request_id:
-                    if not event.data.get("ok"):
-                        raise EmpError(str(event.data.get("error")))
-                    left = behind.found(name.machine, name.program)
-                    return Answer(asked_ms=int(request_id.partition("-")[0]), left=left)
-    raise AssertionError("events are followed for ever")
+    asked_ms = await asked(layout, requests.Request(verb=verb, machine_id=name.machine, program=name.program, by="cli"))
+    return Answer(asked_ms=asked_ms, left=behind.found(name.machine, name.program))
 
 
 # These stand for as long as what made them does, whatever is restarted.

@@ -139,7 +139,7 @@ TYPES = (
     *("drift_opened", "decision", "operation_begun", "operation_sent", "operation_ended", "drift_closed"),
     *("quarantined", "released", "breaker_opened", "breaker_trial", "breaker_closed", "rollout_stalled", "rolled_back"),
     *("paused", "pause_lifted", "drained", "drain_lifted", "scaled", "scale_lifted"),
-    *("pool_resized", "member_asked", "member_removed", "preempted"),
+    *("pool_resized", "member_asked", "member_removed", "member_forgotten", "preempted"),
     *("jobs_lost", "jobs_put_back", "redis_evicted", "redis_replicas", "redis_repaired"),
 )
 

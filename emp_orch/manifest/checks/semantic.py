@@ -19,7 +19,7 @@ from emp_orch.options.base import WrongOption
 from emp_orch.options.registry import check as check_options
 
 RESERVED_SERVICES = frozenset({"agent", "redis-worker", SHARED_SETUP, "supervisord"})
-RESERVED_MACHINES = frozenset({"all", "control", "join", "revoke", "run", "unknown"})
+RESERVED_MACHINES = frozenset({"all", "control", "forget", "join", "revoke", "run", "unknown"})
 _PROGRAM_SUFFIX = re.compile(r".*-(?:gpu[0-9]+|installer)\Z")
 _MAX_NAME = 63
 _MIN_KEEP_S = 60.0

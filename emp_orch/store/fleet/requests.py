@@ -34,6 +34,7 @@ class Verb(StrEnum):
 
 class Request(Struct, frozen=True, kw_only=True):
     """`by` says where it came from: `cli`, `api`. CLOSE_BREAKER has no machine; only RESTART_PROGRAM has a program.
+    `force`: FORGET_MACHINE also of a member that is at work.
     `once` tells it from any other, `at_ms` is when it was asked, by the clock of who asked.
     """
 
@@ -41,6 +42,7 @@ class Request(Struct, frozen=True, kw_only=True):
     machine_id: str = ""
     program: str | None = None
     by: str = "api"
+    force: bool = False
     once: str = ""
     at_ms: int = 0
 
