@@ -1,0 +1,216 @@
+"""All that may happen to pools in a history. Each event draws what it needs from `choose`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from emp_orch.fleet.model.pools import Box as Shown
+from emp_orch.fleet.model.pools import BoxState
+from sim.events import Choose
+from sim.pools.fleets import GUESTS, RENDERS, SPARE
+from sim.pools.simulation import PoolSimulation
+
+Event = Callable[[PoolSimulation, Choose], Awaitable[None]]
+ENGINES = (RENDERS, SPARE)
+
+
+async def time_passes(sim: PoolSimulation, choose: Choose) -> None:
+    await sim.seconds(choose((1, 2, 3, 5, 8, 13)))
+
+
+async def long_time_passes(sim: PoolSimulation, choose: Choose) -> None:
+    await sim.seconds(choose((30, 60, 110)))
+
+
+async def jobs_come(sim: PoolSimulation, choose: Choose) -> None:
+    lane, count = choose(("web", "web", "extra")), choose((1, 2, 4, 9))
+    sim.watch.say(f"{count} {lane} jobs come")
+    sim.world.submit(lane, count)
+
+
+async def jobs_trickle(sim: PoolSimulation, choose: Choose) -> None:
+    """One after the other, at pauses that are shorter and longer than the windows."""
+    for _ in range(choose((3, 6))):
+        sim.world.submit("web", choose((1, 1, 2)))
+        await sim.seconds(choose((3, 7, 12)))
+
+
+async def a_box_vanishes(sim: PoolSimulation, choose: Choose) -> None:
+    """Its engine says that it ended, forgets it, goes on to list it, or starts it elsewhere."""
+    things = sim.things()
+    if not things:
+        return
+    engine, thing = choose(things)
+    member_id, how = thing.launch.member_id, choose(("ended", "gone", "listed", "again", "again"))
+    sim.watch.say(f"the box of {member_id} vanishes: {how}")
+    thing.life.kill()  # type: ignore[union-attr]
+    if how in ("gone", "listed"):
+        engine.things.pop(member_id, None)
+    if how == "listed":
+        engine.faults.lists[member_id] = Shown(member_id=member_id, state=BoxState.RUNNING)
+    if how == "again" and member_id in engine.things:
+        await sim.seconds(choose((1, 4, 20)))
+        if member_id in engine.things and thing.life is None:
+            engine.start(thing)
+
+
+async def a_box_is_cut_off(sim: PoolSimulation, choose: Choose) -> None:
+    if sim.boxes:
+        box = choose(sim.boxes)
+        sim.watch.say(f"cut off: {box.member.id if box.member else box.pool}")
+        box.set_cut(cut=True)
+
+
+async def boxes_are_back(sim: PoolSimulation, choose: Choose) -> None:
+    for box in sim.boxes:
+        box.set_cut(cut=False)
+
+
+async def a_box_is_cut_off_for_long(sim: PoolSimulation, choose: Choose) -> None:
+    """So long that it is none any more, or just not; then it comes back with what it was given."""
+    if not sim.boxes:
+        return
+    box = choose(sim.boxes)
+    sim.watch.say(f"cut off for long: {box.member.id if box.member else box.pool}")
+    box.set_cut(cut=True)
+    await sim.seconds(choose((80, 130, 200)))
+    box.set_cut(cut=False)
+    await sim.seconds(12)
+
+
+async def a_node_is_cut_off_and_its_box_started_twice(sim: PoolSimulation, choose: Choose) -> None:
+    things = sim.things()
+    if not things:
+        return
+    engine, thing = choose(things)
+    first = thing.life
+    sim.watch.say(f"twice: {thing.launch.member_id}")
+    if choose((False, True)):
+        first.set_cut(cut=True)  # type: ignore[union-attr]
+    engine.start(thing)
+    sim.guests.append(first)  # type: ignore[arg-type]
+    await sim.seconds(choose((5, 20)))
+    first.set_cut(cut=False)  # type: ignore[union-attr]
+    await sim.seconds(choose((1, 15)))
+    first.kill()  # type: ignore[union-attr]
+    if thing.life is None and thing.launch.member_id in engine.things and not thing.given_back:
+        engine.start(thing)
+
+
+async def a_box_has_notice(sim: PoolSimulation, choose: Choose) -> None:
+    """Its host takes it away, and says so before."""
+    things = sim.things()
+    if things:
+        _, thing = choose(things)
+        sim.watch.say(f"notice: {thing.launch.member_id}")
+        sim.watch.excuse(thing.launch.member_id)
+        thing.life.terminate()  # type: ignore[union-attr]
+
+
+async def an_engine_is_ill(sim: PoolSimulation, choose: Choose) -> None:
+    faults = sim.engines[choose(ENGINES)].faults
+    what = choose(("refuses", "after", "mute", "deaf", "slow", "crawls", "full", "after and deaf"))
+    sim.watch.say(f"an engine {what}")
+    match what:
+        case "slow":
+            faults.slow_s = 8.0
+        case "crawls":
+            faults.slow_s = 40.0
+        case "full":
+            faults.places = choose((0, 1, 2))
+        case _:
+            for one in what.split(" and "):
+                setattr(faults, one, True)
+    await sim.seconds(choose((1, 10, 40)))
+
+
+async def an_engine_forgets(sim: PoolSimulation, choose: Choose) -> None:
+    """For a while it does not show a box that is there."""
+    engine = sim.engines[choose(ENGINES)]
+    if engine.things:
+        forgotten = choose(sorted(engine.things))
+        sim.watch.say(f"the engine forgets {forgotten}")
+        engine.faults.forgets.add(forgotten)
+        await sim.seconds(choose((5, 70)))
+        engine.faults.forgets.discard(forgotten)
+
+
+async def engines_are_well(sim: PoolSimulation, choose: Choose) -> None:
+    for engine in sim.engines.values():
+        engine.faults = type(engine.faults)()
+
+
+async def a_guest_comes(sim: PoolSimulation, choose: Choose) -> None:
+    sim.guest(choose(("", "", "box-one", "box-two")))
+
+
+async def a_guest_goes(sim: PoolSimulation, choose: Choose) -> None:
+    guests = [b for b in sim.boxes if b.pool == GUESTS]
+    if guests:
+        box, how = choose(guests), choose(("killed", "told"))
+        sim.watch.say(f"a guest goes: {how} {box.member.id if box.member else ''}")
+        if how == "killed":
+            box.kill()
+        else:
+            if box.member is not None:
+                sim.watch.excuse(box.member.id)
+            box.terminate()
+
+
+async def guests_come_and_go(sim: PoolSimulation, choose: Choose) -> None:
+    for _ in range(choose((2, 4))):
+        await a_guest_comes(sim, choose)
+        await sim.seconds(choose((3, 20)))
+        await a_guest_goes(sim, choose)
+
+
+async def a_person_scales(sim: PoolSimulation, choose: Choose) -> None:
+    sim.order(choose(ENGINES), choose((None, 0, 1, 3, 9)))
+
+
+async def a_person_changes_a_pool(sim: PoolSimulation, choose: Choose) -> None:
+    sim.apply(sim.change(**{choose(ENGINES): choose(((0, 4), (1, 3), (2, 5), (0, 1)))}))
+
+
+async def a_person_changes_the_command(sim: PoolSimulation, choose: Choose) -> None:
+    sim.watch.excuse_all()
+    sim.apply(sim.change(command=choose(("serve", "serve2"))))
+
+
+async def a_reconciler_dies(sim: PoolSimulation, choose: Choose) -> None:
+    process = choose(sim.processes)
+    sim.watch.say(f"kill {process.name}")
+    await process.kill()
+    await sim.seconds(choose((0, 2, 12)))
+    process.start()
+
+
+async def a_reconciler_loses_redis(sim: PoolSimulation, choose: Choose) -> None:
+    process = choose(sim.processes)
+    process.line.cut = True
+    await sim.seconds(choose((3, 12, 20)))
+    process.line.cut = False
+
+
+async def answers_are_late(sim: PoolSimulation, choose: Choose) -> None:
+    for process in sim.processes:
+        process.line.late_s = choose((0.01, 0.05, 0.2))
+
+
+async def redis_is_away(sim: PoolSimulation, choose: Choose) -> None:
+    sim.watch.excuse_all()
+    sim.watch.say("redis is away")
+    sim.world.redis_away = True
+    await sim.seconds(choose((3, 15)))
+    sim.world.redis_away = False
+    sim.watch.excuse_all()
+
+
+EVENTS: tuple[Event, ...] = (
+    *(time_passes, long_time_passes, jobs_come, jobs_trickle),
+    *(a_box_vanishes, a_box_is_cut_off, boxes_are_back, a_box_is_cut_off_for_long, a_box_has_notice),
+    *(a_node_is_cut_off_and_its_box_started_twice, an_engine_is_ill, an_engine_forgets, engines_are_well),
+    *(a_guest_comes, a_guest_goes, guests_come_and_go),
+    *(a_person_scales, a_person_changes_a_pool, a_person_changes_the_command),
+    *(a_reconciler_dies, a_reconciler_loses_redis, answers_are_late, redis_is_away),
+)
