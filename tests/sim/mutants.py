@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -228,11 +229,10 @@ class Finder(importlib.abc.MetaPathFinder):
         return found
 
 
-def main(name: str, histories: int) -> None:
-    """Run histories on the mutant `name` until one ends badly."""
-    sys.meta_path.insert(0, Finder(BY_NAME[name].edits))
-    from sim.dice import history
-
+def run(mutant: Mutant, dice: str, histories: int) -> None:
+    """Live through histories of the module `dice` on a mutant until one ends badly."""
+    sys.meta_path.insert(0, Finder(mutant.edits))
+    history = importlib.import_module(dice).history
     for seed in range(histories):
         try:
             history(seed)
@@ -243,4 +243,4 @@ def main(name: str, histories: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    run(BY_NAME[sys.argv[1]], "sim.dice", int(sys.argv[2]))

@@ -175,10 +175,11 @@ def _time(s: float) -> str:
 def who_goes(size: PoolSize) -> tuple[MachineId, ...]:
     """Those to let go now, of which none runs a job: first who is not there, as far as its engine knows, the last asked
     for before the others; then those that are idle for the longest. Who is silent otherwise may run one, and is left to
-    its lease.
+    its lease; as it may be dead, nobody goes in its place.
     """
-    surplus = max(0, size.there - size.wanted)
-    free = [m for m in size.members if m.counts and not m.busy and (m.away or m.in_)]
+    alive = [m for m in size.members if m.counts and (m.away or m.in_)]
+    surplus = max(0, len(alive) - size.wanted)
+    free = [m for m in alive if not m.busy]
     idle = size.memory.idle
 
     def turn(m: Standing) -> tuple[bool, int, str]:

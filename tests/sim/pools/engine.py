@@ -96,10 +96,10 @@ class Engine:
     def start(self, thing: Thing) -> None:
         thing.state, thing.life = BoxState.RUNNING, self._begin(thing.launch)
 
-    def ended(self, member_id: MachineId, words: str) -> None:
+    def ended(self, member_id: MachineId, life: Life, words: str) -> None:
         """A box ended by itself, or was killed."""
         thing = self.things.get(member_id)
-        if thing is None:
+        if thing is None or thing.life is not life:
             return
         if thing.given_back:
             del self.things[member_id]

@@ -135,6 +135,17 @@ async def an_engine_forgets(sim: PoolSimulation, choose: Choose) -> None:
         engine.faults.forgets.discard(forgotten)
 
 
+async def an_engine_fails_half_way(sim: PoolSimulation, choose: Choose) -> None:
+    """It starts boxes, says that it did not, and takes no word about them."""
+    pool = choose(ENGINES)
+    sim.watch.say(f"the engine of {pool} fails half-way")
+    faults = sim.engines[pool].faults
+    faults.after = faults.deaf = True
+    sim.world.submit("web" if pool == RENDERS else "extra", 9)
+    await sim.seconds(choose((10, 25)))
+    faults.after = faults.deaf = False
+
+
 async def engines_are_well(sim: PoolSimulation, choose: Choose) -> None:
     for engine in sim.engines.values():
         engine.faults = type(engine.faults)()
@@ -166,6 +177,19 @@ async def guests_come_and_go(sim: PoolSimulation, choose: Choose) -> None:
 
 async def a_person_scales(sim: PoolSimulation, choose: Choose) -> None:
     sim.order(choose(ENGINES), choose((None, 0, 1, 3, 9)))
+
+
+async def a_person_changes_their_mind(sim: PoolSimulation, choose: Choose) -> None:
+    """All are to go, and before they went all are wanted again."""
+    sim.world.submit("web", 9)
+    await sim.seconds(choose((18, 25)))
+    sim.order(RENDERS, 0)
+    sim.engines[RENDERS].faults.deaf = choose((False, True))
+    await sim.seconds(choose((3, 5, 9)))
+    sim.order(RENDERS, choose((None, 9)))
+    sim.world.submit("web", 4)
+    await sim.seconds(8)
+    sim.engines[RENDERS].faults.deaf = False
 
 
 async def a_person_changes_a_pool(sim: PoolSimulation, choose: Choose) -> None:
@@ -209,8 +233,9 @@ async def redis_is_away(sim: PoolSimulation, choose: Choose) -> None:
 EVENTS: tuple[Event, ...] = (
     *(time_passes, long_time_passes, jobs_come, jobs_trickle),
     *(a_box_vanishes, a_box_is_cut_off, boxes_are_back, a_box_is_cut_off_for_long, a_box_has_notice),
-    *(a_node_is_cut_off_and_its_box_started_twice, an_engine_is_ill, an_engine_forgets, engines_are_well),
+    *(a_node_is_cut_off_and_its_box_started_twice, an_engine_is_ill, an_engine_forgets),
+    *(an_engine_fails_half_way, engines_are_well),
     *(a_guest_comes, a_guest_goes, guests_come_and_go),
-    *(a_person_scales, a_person_changes_a_pool, a_person_changes_the_command),
+    *(a_person_scales, a_person_changes_their_mind, a_person_changes_a_pool, a_person_changes_the_command),
     *(a_reconciler_dies, a_reconciler_loses_redis, answers_are_late, redis_is_away),
 )

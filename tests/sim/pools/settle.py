@@ -5,6 +5,7 @@ to have, and nothing more is done.
 from __future__ import annotations
 
 from emp_orch.fleet.model.fleet import MemberState
+from sim.pools.boxes import Box
 from sim.pools.fleets import GUESTS
 from sim.pools.simulation import PoolSimulation
 
@@ -40,7 +41,9 @@ def _left(sim: PoolSimulation) -> list[str]:
             if {m.id for m in mine} != here or any(m.state is not MemberState.IN for m in mine):
                 found.append(f"guests {[m.id for m in mine]}, of boxes {sorted(here)}")
             continue
-        there = {i for i, t in sim.engines[name].things.items()}
+        things = sim.engines[name].things
+        there = {i for i, t in things.items() if isinstance(t.life, Box) and t.life.host is not None}
+        found += [f"the box of {i} is {t.state}" for i, t in things.items() if i not in there]
         if len(mine) != pool.min_size or {m.id for m in mine} != there:
             found.append(f"{name}: members {[m.id for m in mine]}, boxes {sorted(there)}, least {pool.min_size}")
         found += [f"{m.id} is {m.state}" for m in mine if m.state is not MemberState.IN or m.leaving_ms]

@@ -49,6 +49,7 @@ def folder() -> tuple[Layout, Seal, tempfile.TemporaryDirectory[str]]:
     held = tempfile.TemporaryDirectory()
     layout = Layout(Path(held.name))
     layout.control.mkdir(parents=True)
+    JoinTokens(layout).pool_token(FLEET, "", expires_s=None)  # so that the keys are there before any history
     return layout, SigningKey(layout, FLEET).control(), held
 
 
@@ -88,7 +89,8 @@ class PoolSimulation:
     def _engine(self, pool: PoolName) -> Engine:
         def begin(launch: Launch) -> Box:
             member_id = launch.member_id
-            return self.box(pool, launch.token, "", lambda words: engine.ended(member_id, words))
+            box = self.box(pool, launch.token, "", lambda words: engine.ended(member_id, box, words))
+            return box
 
         engine = Engine(pool, self.chance, begin, self.watch.created, self.watch.removing)
         return engine

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec import structs
 
 from emp_orch.fleet.drift.incremental import in_full
+from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.drift.table import diff
 from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, PoolName, WorkerId
 from emp_orch.fleet.model.ids import machine_of, worker_id
@@ -162,7 +163,7 @@ class PoolWatch:
         for operation in done.decision.run:
             self.say(f"{process.name}: {operation.text}")
             self.begun.append(f"{operation.verb} {operation.machine_id}")
-            self._goes(operation, inputs)
+            self._goes(operation, inputs, done)
 
     def _same_again(self, process: Process, inputs: Inputs, done: Round) -> None:
         assert process.backend is not None
@@ -225,7 +226,10 @@ class PoolWatch:
         if spare.wanted > most:
             self.fail("cheapest first", f"{spare.wanted} of {SPARE} are wanted, and {most} do")
 
-    def _goes(self, operation: Operation, inputs: Inputs) -> None:
+    def _going(self, done: Round, pool: PoolName) -> int:
+        return sum(o.verb is Verb.DRAIN_MEMBER and o.pool == pool for o in done.decision.run)
+
+    def _goes(self, operation: Operation, inputs: Inputs, done: Round) -> None:
         """Who is let go, or counts as gone: by what this round could know."""
         member = inputs.desired.members.get(operation.machine_id)
         if member is None:
@@ -235,8 +239,15 @@ class PoolWatch:
         at_work = seen is not None and seen.report.status in (WorkerStatus.BUSY, WorkerStatus.DRAINING)
         if operation.verb is Verb.DRAIN_MEMBER and at_work:
             self.fail("idle first", f"{operation.text}, which is at work")
+        if operation.verb is Verb.DRAIN_MEMBER:
+            of = done.pools[member.pool]
+            stay = [m for m in of.members if m.counts and (m.in_ or m.expected)]
+            if len(stay) - self._going(done, member.pool) < of.wanted:
+                self.fail("living stay", f"{operation.text}: of {len(stay)} that are heard or awaited")
         if operation.verb is not Verb.REMOVE_MEMBER or member.leaving_ms:
             return
+        if any(i.drift.kind is Kind.POOL_OVER for i in done.items if i.operation == operation.key):
+            self.fail("drained first", operation.text)
         pool = observed.pools.get(member.pool)
         boxes = {b.member_id: b for b in pool.boxes or ()} if pool is not None else {}
         box = boxes.get(member.id)
