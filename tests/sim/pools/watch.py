@@ -202,12 +202,16 @@ class PoolWatch:
             return
         up = size.wanted > before
         begin_ms = now_ms - int((UP_S if up else DOWN_S) * 1000)
-        lately = [min(pool.max_size, max(pool.min_size, n)) for at, n, _ in self._needed if at >= begin_ms]
+        # What was needed when the window began, and since.
+        needs = [n for at, n, _ in self._needed if at <= begin_ms][-1:]
+        needs += [n for at, n, _ in self._needed if at > begin_ms]
+        lately = [min(pool.max_size, max(pool.min_size, n)) for n in needs]
         worst = min(lately) if up else max(lately)
         early = self._needed[0][0] > begin_ms
         if early or (worst < size.wanted if up else worst > size.wanted):
             what = f"{before} to {size.wanted} of {size.name}, and {worst} were needed meanwhile"
-            self.fail("flapping", f"{what}, of {len(lately)} looks")
+            looks = [(at - self._sim.began_ms, *rest) for at, *rest in self._needed if at >= begin_ms]
+            self.fail("flapping", f"{what}: {looks}")
 
     def _cheapest(self, inputs: Inputs, done: Round, orders: dict[PoolName, int]) -> None:
         """The dear pool grows for what no cheaper one has room for, and for what only it can run."""
