@@ -42,7 +42,9 @@ def pool(name: PoolName, least: int, most: int) -> Pool:
         provider=JOIN if name == GUESTS else ENGINE,
         min_size=least,
         max_size=most,
-        template=machine("", services=services, runtime=RuntimeKind.EXTERNAL, worker=_WORKERS, origin=f"emp.yaml:{name}"),
+        template=machine(
+            "", services=services, runtime=RuntimeKind.EXTERNAL, worker=_WORKERS, origin=f"emp.yaml:{name}"
+        ),
         scale=PoolScale(jobs_per_gpu=1.0, up_after_s=UP_S, down_after_s=DOWN_S),
         forget_after_s=FORGET_S,
         cost=_COST[name],

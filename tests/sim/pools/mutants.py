@@ -29,13 +29,6 @@ MUTANTS = (
             Edit(_HANDS, "most=pool.max_size)", "most=0)"),
         ),
     ),
-    _one(
-        "what was refused is nobody's",
-        "max",
-        _HANDS,
-        'log.warning("the box of %s may be there: %s", member.id, words_of(e))\n            return',
-        'log.warning("the box of %s may be there: %s", member.id, words_of(e))',
-    ),
     Mutant(
         "busy ones go too",
         "idle first",
@@ -49,8 +42,8 @@ MUTANTS = (
         *("verb = Verb.DRAIN_MEMBER", "verb = Verb.REMOVE_MEMBER"),
     ),
     _one(
-        "removed while it ends its job",
-        "busy",
+        "removed while its workers are told to end",
+        "drained first",
         "fleet.pools.standing",
         "empty=not jobs and machine.drained and empty,",
         "empty=machine.drained,",
@@ -72,12 +65,10 @@ MUTANTS = (
     _one("orders are not asked", "order", "fleet.pools.size", "orders.get(name))", "None)"),
     _one(
         *("what says nothing has no boxes", "gone", "fleet.pools.standing"),
-        *("boxes = None if seen.boxes is None else {box.member_id: box for box in seen.boxes}",
-          "boxes = {box.member_id: box for box in seen.boxes or ()}"),
-    ),
-    _one(
-        *("what an engine says counts for more than what is heard", "gone", "fleet.pools.standing"),
-        *("if boxes is None or heard is not None else", "if boxes is None else"),
+        *(
+            "boxes = None if seen.boxes is None else {box.member_id: box for box in seen.boxes}",
+            "boxes = {box.member_id: box for box in seen.boxes or ()}",
+        ),
     ),
     _one(
         *("who is silent is never forgotten", "forgotten", "fleet.drift.members"),
@@ -88,16 +79,8 @@ MUTANTS = (
         *("if member is None and opened.member_id:", "if False:"),
     ),
     _one(
-        *("a forgotten member's token is another's", "void token", "api.joining.membership"),
-        *("member.pool != pool.name or member.born_ms != opened.born_ms", "member.pool != pool.name"),
-    ),
-    _one(
         *("a box of nobody stays", "settles", "fleet.pools.differences"),
         *("for box in _orphans(seen.boxes or (), pool, desired):", "for box in ():"),
-    ),
-    _one(
-        *("whose box ended is awaited", "settles", "fleet.pools.standing"),
-        *("ended = box.state is BoxState.ENDED and not may_speak", "ended = False"),
     ),
     _one(
         *("time alone makes no drift of a member", "drift book", "fleet.drift.incremental"),

@@ -178,7 +178,9 @@ class PoolWatch:
             recorded = structs.replace(inputs, observed=in_full(inputs.observed, inputs.desired.stale_after_ms))
             replayed = decide(recorded)
             if (replayed.operations, replayed.decision) != (done.operations, done.decision):
-                self.fail("replay", f"{[o.text for o in replayed.operations]} after {[o.text for o in done.operations]}")
+                self.fail(
+                    "replay", f"{[o.text for o in replayed.operations]} after {[o.text for o in done.operations]}"
+                )
 
     def _size(self, size: PoolSize, inputs: Inputs, orders: dict[PoolName, int], *, same: bool) -> None:
         """`same`: nobody said anything else since the last round."""
@@ -248,7 +250,13 @@ class PoolWatch:
             stay = [m for m in of.members if m.counts and (m.in_ or m.expected)]
             if len(stay) - self._going(done, member.pool) < of.wanted:
                 self.fail("living stay", f"{operation.text}: of {len(stay)} that are heard or awaited")
-        if operation.verb is not Verb.REMOVE_MEMBER or member.leaving_ms:
+        heard = observed.machines.get(member.id)
+        fresh = heard is not None and observed.now_ms - heard.seen_ms <= inputs.desired.stale_after_ms / 2
+        if operation.verb is not Verb.REMOVE_MEMBER:
+            return
+        if member.leaving_ms:
+            if heard is not None and fresh and heard.report.config_hash != inputs.desired.digests[member.id]:
+                self.fail("drained first", f"{operation.text}, and its workers were not told yet")
             return
         if any(i.drift.kind is Kind.POOL_OVER for i in done.items if i.operation == operation.key):
             self.fail("drained first", operation.text)
@@ -257,8 +265,7 @@ class PoolWatch:
         box = boxes.get(member.id)
         if pool is None or pool.boxes is None or (box is not None and box.state is not BoxState.ENDED):
             self.fail("gone", f"{operation.text}, and its engine does not say so")
-        heard = observed.machines.get(member.id)
-        if heard is not None and observed.now_ms - heard.seen_ms <= inputs.desired.stale_after_ms / 2:
+        if fresh:
             self.fail("gone", f"{operation.text}, which is heard")
 
 

@@ -122,6 +122,12 @@ def test_who_is_silent_may_be_at_work_and_is_not_chosen() -> None:
     assert who_goes(size_of(desired, pools_look(desired, silent=["renders-1"]))) == ("renders-2", "renders-3")
 
 
+def test_nobody_alive_goes_in_place_of_one_that_is_silent() -> None:
+    desired = pools_wish([pool(least=2)], THREE)
+    found = size_of(desired, pools_look(desired, silent=["renders-1"]))
+    assert (found.wanted, found.there, who_goes(found)) == (2, 3, ())
+
+
 def test_one_that_is_to_go_already_is_none_of_those_there() -> None:
     desired = pools_wish([pool()], [member(1), member(2, leaving_ms=NOW_MS - 5)])
     observed = pools_look(desired, {"renders": 1})
