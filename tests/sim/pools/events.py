@@ -43,7 +43,7 @@ async def a_box_vanishes(sim: PoolSimulation, choose: Choose) -> None:
     engine, thing = choose(things)
     member_id, how = thing.launch.member_id, choose(("ended", "gone", "listed", "again", "again"))
     sim.watch.say(f"the box of {member_id} vanishes: {how}")
-    thing.life.kill()  # type: ignore[union-attr]
+    thing.life.kill()
     if how in ("gone", "listed"):
         engine.things.pop(member_id, None)
     if how == "listed":
@@ -86,13 +86,13 @@ async def a_node_is_cut_off_and_its_box_started_twice(sim: PoolSimulation, choos
     first = thing.life
     sim.watch.say(f"twice: {thing.launch.member_id}")
     if choose((False, True)):
-        first.set_cut(cut=True)  # type: ignore[union-attr]
+        first.set_cut(cut=True)
     engine.start(thing)
-    sim.guests.append(first)  # type: ignore[arg-type]
+    sim.guests.append(first)
     await sim.seconds(choose((5, 20)))
-    first.set_cut(cut=False)  # type: ignore[union-attr]
+    first.set_cut(cut=False)
     await sim.seconds(choose((1, 15)))
-    first.kill()  # type: ignore[union-attr]
+    first.kill()
     if thing.life is None and thing.launch.member_id in engine.things and not thing.given_back:
         engine.start(thing)
 
@@ -104,7 +104,7 @@ async def a_box_has_notice(sim: PoolSimulation, choose: Choose) -> None:
         _, thing = choose(things)
         sim.watch.say(f"notice: {thing.launch.member_id}")
         sim.watch.excuse(thing.launch.member_id)
-        thing.life.terminate()  # type: ignore[union-attr]
+        thing.life.terminate()
 
 
 async def an_engine_is_ill(sim: PoolSimulation, choose: Choose) -> None:

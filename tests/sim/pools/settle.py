@@ -27,7 +27,7 @@ async def settle(sim: PoolSimulation) -> int:
             await sim.seconds(IDLE_S)
             assert all(job.ended == 1 for job in sim.world.queue), "a job did not end once"
             return n
-    sim.watch.fail("settles", "; ".join(_left(sim)))
+    return sim.watch.fail("settles", "; ".join(_left(sim)))
 
 
 def _left(sim: PoolSimulation) -> list[str]:

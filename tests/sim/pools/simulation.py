@@ -10,7 +10,6 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
-
 from emp_orch.api.context import Context
 from emp_orch.api.duplicate_boxes import Boxes
 from emp_orch.api.known_members import KnownMembers
@@ -89,7 +88,7 @@ class PoolSimulation:
     def _engine(self, pool: PoolName) -> Engine:
         def begin(launch: Launch) -> Box:
             member_id = launch.member_id
-            box = self.box(pool, launch.token, "", lambda words: engine.ended(member_id, box, words))
+            box: Box = self.box(pool, launch.token, "", lambda words: engine.ended(member_id, box, words))
             return box
 
         engine = Engine(pool, self.chance, begin, self.watch.created, self.watch.removing)

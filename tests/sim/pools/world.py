@@ -130,7 +130,7 @@ class PoolWorld(World):
     def _obey(self, host: Host) -> list[str]:
         """A configuration without workers is taken over when these have done their jobs, as supervisord waits."""
         first = host.orders[0] if host.orders else None
-        if first is not None and first.verb is Verb.SEND_CONFIG and self.is_leaving(host):
-            if self.at_work(host.machine.id):
-                return []
+        told = first is not None and first.verb is Verb.SEND_CONFIG and self.is_leaving(host)
+        if told and self.at_work(host.machine.id):
+            return []
         return super()._obey(host)
