@@ -45,8 +45,8 @@ MUTANTS = (
         "removed while its workers are told to end",
         "drained first",
         "fleet.pools.standing",
-        "empty=not jobs and machine.drained and empty,",
-        "empty=machine.drained,",
+        "empty=not jobs and machine.drained and holds_none",
+        "empty=machine.drained",
     ),
     _one(
         *("silent ones count as living", "living stay", "fleet.pools.size"),

@@ -247,7 +247,7 @@ class PoolWatch:
             self.fail("idle first", f"{operation.text}, which is at work")
         if operation.verb is Verb.DRAIN_MEMBER:
             of = done.pools[member.pool]
-            stay = [m for m in of.members if m.counts and (m.in_ or m.expected)]
+            stay = [m for m in of.members if m.counts and (m.in_ or m.away)]
             if len(stay) - self._going(done, member.pool) < of.wanted:
                 self.fail("living stay", f"{operation.text}: of {len(stay)} that are heard or awaited")
         heard = observed.machines.get(member.id)
