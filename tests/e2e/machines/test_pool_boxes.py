@@ -6,6 +6,8 @@ Each is a process of its own in a folder of its own; all it has of the fleet is 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +25,9 @@ from support.stack.box import Box
 from support.stack.stack import Stack, until
 
 POOL = "renders"
+# As it is by default; and what a busy host may take beyond it.
+LEASE_S = 30.0
+ROOM_S = 30.0
 PROGRAMS = ("supervisord", "agent", "simulation", "redis-worker-gpu0")
 
 
@@ -135,6 +140,23 @@ def test_a_box_that_is_told_to_end_leaves_and_its_job_goes_back(lab: Lab) -> Non
     line = next((t for t in said.splitlines() if "preempted" in t and gone in t and "(SIGTERM)" in t), "")
     assert "1 job went back to where" in line, said + one.said()[-3_000:]
     lab.stack.ok("cancel", "long")
+
+
+def test_the_job_of_a_box_that_vanished_is_given_back_when_its_lease_ends(lab: Lab) -> None:
+    one = lab.boxes[0]
+    lost = lab.joined(one)
+    lab.stack.ok("submit", "simulation", "--id", "orphan", "--payload", '{"steps": 5000}')
+    until("it runs", lambda: lab.job("orphan")["status"] == "in_progress")
+    assert lab.job("orphan")["worker_id"].startswith(lost)
+    whole = [p.pid for name in PROGRAMS if (p := one.program(name)) is not None]
+    assert len(whole) == len(PROGRAMS)
+    for pid in whole:
+        os.kill(pid, signal.SIGKILL)
+    assert lab.job("orphan")["status"] == "in_progress"  # nobody gave it back
+    within_s = LEASE_S + ROOM_S
+    until("it waits again", lambda: lab.job("orphan")["status"] == "pending", within_s=within_s)
+    assert lab.state_of(lost) == "in"  # it is not forgotten for that
+    lab.stack.ok("cancel", "orphan")
 
 
 def test_a_member_that_is_forgotten_is_shut_out_and_one_at_work_only_by_force(lab: Lab) -> None:
