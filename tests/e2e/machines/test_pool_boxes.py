@@ -152,6 +152,7 @@ def test_the_job_of_a_box_that_vanished_is_given_back_when_its_lease_ends(lab: L
     assert len(whole) == len(PROGRAMS)
     for pid in whole:
         os.kill(pid, signal.SIGKILL)
+    one.ended()
     assert lab.job("orphan")["status"] == "in_progress"  # nobody gave it back
     within_s = LEASE_S + ROOM_S
     until("it waits again", lambda: lab.job("orphan")["status"] == "pending", within_s=within_s)
