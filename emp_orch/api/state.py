@@ -19,6 +19,8 @@ from emp_orch.api.views.fleet import (
     SystemStats,
 )
 from emp_orch.api.views.jobs import JobsView, read_jobs
+from emp_orch.api.views.pool_points import PointView, point_views
+from emp_orch.api.views.pools import member_view, pool_views
 from emp_orch.api.views.state import counts_view, desired_views, drift_view, fleet_view, reconciler_view, report_views
 from emp_orch.errors import EmpError
 from emp_orch.fleet.drift.incremental import few
@@ -29,7 +31,8 @@ from emp_orch.fleet.model.overrides import Override
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.generations import Generation, generation_mark, read_generation
 from emp_orch.store.fleet.overrides import read_overrides
-from emp_orch.store.fleet.pools.members import Members, populated
+from emp_orch.store.fleet.pools.courses import read_courses
+from emp_orch.store.fleet.pools.members import Members, Seen, populated
 from emp_orch.store.fleet.status import FleetStatus, decode_status, read_status
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
@@ -63,13 +66,14 @@ class ApiStats:
 
 
 class Whole(Struct, frozen=True, kw_only=True):
-    """A state, and what it was made of. `status_text` is as it stands in Redis."""
+    """A state, and what it was made of: `status_text` as it stands in Redis, `generation` with the `members`."""
 
     state: State
     malformed: tuple[Malformed, ...]
     generation: Generation | EmpError | None
     status: FleetStatus | EmpError | None
     status_text: bytes | str | None
+    members: Seen
 
 
 # Number, time and digest of a generation, and the members of its pools.
@@ -113,7 +117,8 @@ class StateReader:
 
     async def look(self) -> Whole:
         """All there is, with what it was made of. Raises as `read`."""
-        generation = await _or_error(self._generation())
+        members = await self.members()  # first: who comes meanwhile is another look's
+        generation = await _or_error(self._generation(members))
         desired = self._desired_by(generation) if isinstance(generation, Generation) else ()
         workers_wanted = {worker_id(MachineId(m.id), slot) for m in desired for slot in range(m.num_gpus)}
         reports, status_text, overrides, jobs = await asyncio.gather(
@@ -131,6 +136,7 @@ class StateReader:
         reconciler = reconciler_view(status, reports.now_ms)
         fleet = fleet_view(self.fleet, generation, desired, status, reconciler, overrides, self.refuses)
         machines, workers = report_views(reports, fleet)
+        points = await self.points(status)
         drift = [drift_view(d) for d in status.drift] if isinstance(status, FleetStatus) else []
         state = State(
             machines=machines,
@@ -145,6 +151,9 @@ class StateReader:
                 len(reports.malformed),
                 reconciler,
             ),
+            pools=list(pool_views(generation, status).values()),
+            members=[member_view(m) for m in sorted(members.members, key=lambda m: m.id)],
+            points=sorted(points.values(), key=lambda p: (p.pool, p.at)),
         )
         return Whole(
             state=state,
@@ -152,14 +161,23 @@ class StateReader:
             generation=generation,
             status=status,
             status_text=status_text,
+            members=members,
         )
 
-    async def _generation(self) -> Generation | None:
-        """The one in force, with the members of its pools."""
+    async def members(self, known: Seen | None = None) -> Seen:
+        """Of all pools; `known` again where none changed since."""
+        return await Members(self._r, self._keys, self.fleet, self._seal).read(known)
+
+    async def points(self, status: FleetStatus | EmpError | None) -> dict[str, PointView]:
+        """How the pools fared, by key; nothing is read where no leader of `status` wrote that."""
+        if not isinstance(status, FleetStatus) or not status.courses_ms:
+            return {}
+        return point_views(await read_courses(self._r, self._keys, self.fleet))
+
+    async def _generation(self, members: Seen) -> Generation | None:
+        """The one in force, with `members` among its machines."""
         generation = await read_generation(self._r, self._keys, self.fleet)
-        if generation is None:
-            return None
-        return populated(generation, await Members(self._r, self._keys, self.fleet, self._seal).read())
+        return None if generation is None else populated(generation, members)
 
     async def pools(self) -> tuple[Generation | None, FleetStatus | EmpError | None]:
         """The generation in force with its members, and the leader's last word. Raises as `read`, and EmpError."""
@@ -170,9 +188,11 @@ class StateReader:
         """As it stands in Redis, and not more of it than a status can have."""
         return await self._r.getrange(self._keys.status(self.fleet), 0, MAX_FLEET_BYTES) or None
 
-    async def mark(self, number: int) -> str:
-        """What says, beside the number that was known, whether it is the same generation still."""
-        return await generation_mark(self._r, self._keys, self.fleet, number)
+    async def marks(self, number: int) -> tuple[str, str]:
+        """What says, beside the number that was known, whether generation and members are the same still."""
+        mark = await generation_mark(self._r, self._keys, self.fleet, number)
+        generation, _, members = mark.rpartition(" ")
+        return generation, members
 
     async def jobs(self) -> JobsView:
         return await read_jobs(self._queue)
@@ -206,7 +226,7 @@ class StateReader:
         """What `generation` desires. For 1,000 machines that takes 200 ms to work out, so it is done once."""
         which = (generation.number, generation.at_ms, generation.digest, generation.fleet.members)
         if self._desired[0] != which:
-            self._desired = (which, desired_views(generation))
+            self._desired = (which, desired_views(generation.fleet))
         return self._desired[1]
 
     async def status(self) -> FleetStatus | None:

@@ -48,7 +48,9 @@ def expected(keys: Keys, fleet: str, machines: Iterable[str] = ()) -> dict[str, 
         **dict.fromkeys((keys.reports_seq, keys.generation(fleet), keys.epoch(fleet)), number),
         keys.members_mark(fleet): number,
         **dict.fromkeys((keys.jobs_seq, keys.jobs_keep, keys.jobs_avoiding), number),
-        **dict.fromkeys((keys.status(fleet), keys.memory(fleet)), Expected("string", most=MAX_FLEET_BYTES)),
+        **dict.fromkeys(
+            (keys.status(fleet), keys.memory(fleet), keys.pool_courses(fleet)), Expected("string", most=MAX_FLEET_BYTES)
+        ),
         **dict.fromkeys((keys.leader(fleet), keys.loss(fleet), keys.lanes_version), Expected("string", most=100_000)),
         keys.overrides(fleet): Expected("hash", most=10_000),
         **dict.fromkeys((keys.members(fleet), keys.members_counts(fleet)), reports),

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from emp_orch.api.feed.observed import ObservedState
+from emp_orch.api.feed.observed import ObservedState, Told, courses_of
 from emp_orch.api.feed.snapshot import Seen, seen_whole
 from emp_orch.api.state import StateReader
 from emp_orch.api.views.jobs import JobsView
+from emp_orch.api.views.pools import pool_views
 from emp_orch.api.views.state import fleet_view, reconciler_view
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
@@ -48,9 +49,9 @@ class Follower:
         if known is None or whole or now_s - self._whole_at_s >= FULL_EVERY_S:
             return await self._whole()
         fleet = self._reader.fleet
-        changes, mark, status_text, overrides, jobs = await asyncio.gather(
+        changes, (mark, members), status_text, overrides, jobs = await asyncio.gather(
             changes_since(self._r, self._keys, self._seq, stale_after_ms=int(known.stale_ms)),
-            self._reader.mark(known.number),
+            self._reader.marks(known.number),
             self._reader.status_text(),
             self._reader.overrides(),
             self._jobs(now_s),
@@ -58,16 +59,24 @@ class Follower:
         if not changes.whole_since(self._seq) or mark != known.mark:
             return await self._whole()
         machines, workers = known.asked(changes)
+        told = known.populate(await self._reader.members(known.members)) if members != known.members.mark else Told()
+        machines, workers = machines | told.machines, workers | told.workers
         reports = await read_some(self._r, self._keys, changes.now_ms, sorted(machines), sorted(workers))
         status = known.status if status_text == known.status_text else self._reader.decoded(status_text)
         seen = known.update(changes, machines, workers, reports)
-        seen.drift, told = known.tell_status(status_text, status)
-        seen.whole = frozenset({*(("drift",) if told else ()), *(("active",) if jobs is not None else ())})
+        seen.desired, seen.members = told.desired, told.members
+        seen.drift, other = known.tell_status(status_text, status)
+        seen.pools = pool_views(known.generation, status)
+        lived = known.courses_ms != courses_of(status)
+        if lived:
+            seen.points = known.tell_points(await self._reader.points(status), courses_of(status))
+        whole_ones = {"pools": True, "drift": other, "active": jobs is not None, "points": lived}
+        seen.whole = frozenset(name for name, is_whole in whole_ones.items() if is_whole)
         if jobs is not None:
             seen.counts, seen.active = jobs.counts, {j.job_id: j for j in jobs.active}
             self._jobs_at_s = now_s
         reconciler, refuses = reconciler_view(status, changes.now_ms), self._reader.refuses
-        seen.fleet = fleet_view(fleet, known.generation, known.desired, status, reconciler, overrides, refuses)
+        seen.fleet = fleet_view(fleet, known.generation, (), status, reconciler, overrides, refuses)
         seen.system_stats = self._reader.stats_view(
             known.machines.by_status, known.workers.by_status, len(known.items), len(known.malformed), reconciler
         )
@@ -81,7 +90,7 @@ class Follower:
         seq = await current_seq(self._r, self._keys)
         found = await self._reader.look()
         number = found.state.fleet.generation
-        mark = await self._reader.mark(number)
+        mark, _ = await self._reader.marks(number)
         # Of a generation that came meanwhile nothing is known: the next look reads all again.
         self._observed = ObservedState(found, mark if mark.startswith(f"{number} ") else "")
         self._seq = seq

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Generic, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from emp_orch.api.feed.snapshot import Seen
 from emp_orch.api.state import Whole
-from emp_orch.api.views.fleet import DriftView, MachineView, WorkerView
-from emp_orch.api.views.state import drift_view, machine_view, worker_view
+from emp_orch.api.views.fleet import DesiredMachineView, DriftView, MachineView, WorkerView
+from emp_orch.api.views.pool_points import PointView, point_key
+from emp_orch.api.views.pools import MemberView, member_view
+from emp_orch.api.views.state import desired_views, drift_view, machine_view, worker_view
 from emp_orch.errors import EmpError
+from emp_orch.fleet.desired.members import with_members
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
+from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.policy.item import Item
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.pools.members import Seen as Members
 from emp_orch.store.fleet.status import FleetStatus
 from emp_orch.store.reports.changes import Changes
 from emp_orch.store.reports.reports import Reports
@@ -37,6 +43,20 @@ class _Rows(Generic[V]):
             self.by_status[row.status] += 1
 
 
+class Told(Struct, frozen=True, kw_only=True):
+    """What other members mean: the machines and workers to read again, and what of both tables is another."""
+
+    machines: frozenset[str] = frozenset()
+    workers: frozenset[str] = frozenset()
+    desired: Mapping[str, DesiredMachineView | None] = {}
+    members: Mapping[str, MemberView | None] = {}
+
+
+def courses_of(status: FleetStatus | EmpError | None) -> int:
+    """When what is known of the pools' last day was last another."""
+    return status.courses_ms if isinstance(status, FleetStatus) else 0
+
+
 class ObservedState:
     """`mark` tells the generation from any other. Nothing in here waits, so it is of one look or of the next."""
 
@@ -47,8 +67,10 @@ class ObservedState:
         self.generation = whole.generation
         self.number = state.fleet.generation
         self.mark = mark
-        self.desired = state.fleet.machines
-        self.wanted = {m.id for m in state.fleet.machines}
+        self.members = whole.members
+        self.desired = {MachineId(m.id): m for m in state.fleet.machines}
+        self.points = {point_key(p): p for p in state.points}
+        self.courses_ms = courses_of(whole.status)
         self.stale_ms = state.fleet.stale_after_s * 1000
         self.status_text = whole.status_text
         self.status = whole.status
@@ -88,6 +110,37 @@ class ObservedState:
         workers = changes.workers | (changes.silent_workers ^ self.silent_workers) | unread["worker"]
         return set(machines), set(workers)
 
+    def populate(self, members: Members) -> Told:
+        """Note the members of pools that there are now; what that means."""
+        before = {m.id: m for m in self.members.members}
+        after = {m.id: m for m in members.members}
+        self.members = members
+        others = {i: after.get(i) for i in before.keys() | after.keys() if before.get(i) != after.get(i)}
+        desired = self._desire(self.generation, others.keys()) if isinstance(self.generation, Generation) else {}
+        slots = {i: max(v.num_gpus if v else 0, len(self.slots.get(i, {}))) for i, v in desired.items()}
+        return Told(
+            machines=frozenset(desired),
+            workers=frozenset(worker_id(MachineId(i), slot) for i, count in slots.items() for slot in range(count)),
+            desired=desired,
+            members={i: member_view(m) if m is not None else None for i, m in others.items()},
+        )
+
+    def _desire(self, generation: Generation, ids: Set[MachineId]) -> dict[str, DesiredMachineView | None]:
+        """Note which of the machines `ids` are desired now; those of which that is another."""
+        fleet = with_members(generation.fleet, self.members.members)
+        self.generation = structs.replace(generation, fleet=fleet)
+        machines = tuple(m for m in fleet.machines if m.id in ids)
+        now = {MachineId(v.id): v for v in desired_views(structs.replace(fleet, machines=machines))}
+        found = {i: now.get(i) for i in ids if self.desired.get(i) != now.get(i)}
+        self.desired = {i: view for i, view in {**self.desired, **found}.items() if view is not None}
+        return {str(i): view for i, view in found.items()}
+
+    def tell_points(self, points: Mapping[str, PointView], courses_ms: int) -> Mapping[str, PointView]:
+        """Note how the pools fared; what is as it was is the same object again."""
+        known, self.courses_ms = self.points, courses_ms
+        self.points = {key: known[key] if known.get(key) == p else p for key, p in points.items()}
+        return self.points
+
     def update(self, changes: Changes, machines: set[str], workers: set[str], reports: Reports) -> Seen:
         """Note what `machines` and `workers` report now."""
         now_ms = changes.now_ms
@@ -105,7 +158,7 @@ class ObservedState:
             told_machines[key] = (
                 None
                 if seen is None
-                else machine_view(seen, now_ms, self.stale_ms, key in self.wanted, self.workers_of(key))
+                else machine_view(seen, now_ms, self.stale_ms, key in self.desired, self.workers_of(key))
             )
         for key in crowds - machines:
             if (old := self.machines.rows.get(key)) is not None:

@@ -22,6 +22,8 @@ from emp_orch.api.views.fleet import (
     steady,
 )
 from emp_orch.api.views.jobs import JobView
+from emp_orch.api.views.pool_points import PointView, point_key
+from emp_orch.api.views.pools import MemberView, PoolView
 
 V = TypeVar("V", bound=Struct)
 
@@ -39,13 +41,16 @@ class Seen(Struct, kw_only=True):
     drift: Mapping[str, DriftView | None] = {}
     desired: Mapping[str, DesiredMachineView | None] = {}
     active: Mapping[str, JobView | None] = {}
+    pools: Mapping[str, PoolView | None] = {}
+    members: Mapping[str, MemberView | None] = {}
+    points: Mapping[str, PointView | None] = {}
     whole: frozenset[str] = frozenset()
     counts: Mapping[str, int] | None = None
     fleet: FleetView | None = None
     system_stats: SystemStats | None = None
 
 
-TABLES = ("machines", "workers", "drift", "desired", "active")
+TABLES = ("machines", "workers", "drift", "desired", "active", "pools", "members", "points")
 
 
 def seen_whole(state: State) -> Seen:
@@ -56,6 +61,9 @@ def seen_whole(state: State) -> Seen:
         drift={d.key: d for d in state.drift},
         desired={m.id: m for m in state.fleet.machines},
         active={j.job_id: j for j in state.jobs.active},
+        pools={p.name: p for p in state.pools},
+        members={m.id: m for m in state.members},
+        points={point_key(p): p for p in state.points},
         whole=frozenset(TABLES),
         counts=state.jobs.counts,
         fleet=state.fleet,
@@ -125,6 +133,9 @@ class Snapshot:
         self._drift: Table[DriftView] = Table()
         self._desired: Table[DesiredMachineView] = Table()
         self._active: Table[JobView] = Table()
+        self._pools: Table[PoolView] = Table()
+        self._members: Table[MemberView] = Table(lambda m: m.id)
+        self._points: Table[PointView] = Table(lambda p: (p.pool, p.at))
         self._fleet = b"{}"
         self._counts = b"{}"
         self._stats: SystemStats | None = None
@@ -137,6 +148,9 @@ class Snapshot:
             "workers": self._workers.take(seen.workers, whole="workers" in seen.whole),
             "drift": self._drift.take(seen.drift, whole="drift" in seen.whole),
             "desired": self._desired.take(seen.desired, whole="desired" in seen.whole),
+            "pools": self._pools.take(seen.pools, whole="pools" in seen.whole),
+            "members": self._members.take(seen.members, whole="members" in seen.whole),
+            "points": self._points.take(seen.points, whole="points" in seen.whole),
         }
         active = self._active.take(seen.active, whole="active" in seen.whole)
         changed = {name: _object(table.set) for name, table in told.items() if table.set}
@@ -170,6 +184,9 @@ class Snapshot:
                 "drift": self._drift.listed(),
                 "fleet": fleet + b"}",
                 "system_stats": encode(self._stats),
+                "pools": self._pools.listed(),
+                "members": self._members.listed(),
+                "points": self._points.listed(),
             }
             self._whole = _object(parts)
         return self._whole

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from emp_orch.api.views.jobs import JobsView
+from emp_orch.api.views.pool_points import PointView
+from emp_orch.api.views.pools import MemberView, PoolView
 from emp_orch.fleet.model.observed import ConnectorReport, GpuReport, ProgramReport
 
 V = TypeVar("V", bound=Struct)
@@ -97,13 +99,14 @@ class DesiredMachineView(Struct, frozen=True, kw_only=True):
 
 class OverrideView(Struct, frozen=True, kw_only=True):
     """What somebody said beside emp.yaml. `kind`: pause, drain or scale; `scope`: fleet, MACHINE, MACHINE/PROGRAM or,
-    of a scale, POOL."""
+    of a scale, POOL, which is to have `size` members."""
 
     kind: str
     scope: str
     reason: str
     by: str
     at: str
+    size: int | None = None
 
 
 class BreakerView(Struct, frozen=True, kw_only=True):
@@ -198,7 +201,9 @@ class SystemStats(Struct, frozen=True, kw_only=True):
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """Everything one look sees: `data` of `/api/monitor/state`."""
+    """Everything one look sees: `data` of `/api/monitor/state`. `members` are those of pools, machines too;
+    `points` how each pool fared over the last day, in order of time.
+    """
 
     machines: list[MachineView]
     workers: list[WorkerView]
@@ -206,6 +211,9 @@ class State(Struct, frozen=True, kw_only=True):
     drift: list[DriftView]
     fleet: FleetView
     system_stats: SystemStats
+    pools: list[PoolView] = []
+    members: list[MemberView] = []
+    points: list[PointView] = []
 
 
 def steady(view: V) -> V:

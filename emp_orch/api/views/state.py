@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from msgspec import structs
+
 from emp_orch.api.views.fleet import (
     BreakerView,
     CountsView,
@@ -18,11 +20,12 @@ from emp_orch.api.views.fleet import (
     WorkerView,
 )
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import desired_machines
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.model.defaults import STALE_AFTER_S
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.fleet import Fleet, MachineId, PoolName
 from emp_orch.fleet.model.observed import SeenMachine, SeenWorker
-from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.policy.item import Item
 from emp_orch.fleet.policy.leader_silence import is_silent
 from emp_orch.fleet.policy.pauses import fleet_pause
@@ -164,7 +167,7 @@ def fleet_view(
         applied_at=rfc3339(applied.at_ms) if applied else None,
         in_sync=known.in_sync if known and current else None,
         paused=pause.words if (pause := fleet_pause(overrides)) else "",
-        overrides=tuple(OverrideView(kind=o.kind, scope=o.scope, reason=o.reason, by=o.by, at=o.at) for o in overrides),
+        overrides=tuple(_override(o) for o in overrides),
         breaker=None if known is None or known.breaker is None else _breaker(known.breaker),
         rollout=None if known is None or known.rollout is None else _rollout(known.rollout),
         lost=None if known is None or known.redis.lost is None else _loss(known.redis.lost),
@@ -175,6 +178,11 @@ def fleet_view(
         machines=desired,
         error=generation.message if isinstance(generation, EmpError) else "",
     )
+
+
+def _override(o: Override) -> OverrideView:
+    size = o.size if o.kind is OverrideKind.SCALE else None
+    return OverrideView(kind=o.kind, scope=o.scope, reason=o.reason, by=o.by, at=o.at, size=size)
 
 
 def _breaker(found: BreakerStatus) -> BreakerView:
@@ -198,15 +206,26 @@ def _rollout(found: RolloutStatus) -> RolloutView:
     )
 
 
-def desired_views(generation: Generation) -> tuple[DesiredMachineView, ...]:
-    return tuple(
-        DesiredMachineView(
-            id=MachineId(m.id),
-            runtime=m.runtime,
-            num_gpus=m.num_gpus,
-            services=tuple(m.services),
-            programs=tuple(p.name for p in m.programs),
-            origin=m.origin,
-        )
-        for m in desired_machines(generation.fleet).values()
+def desired_views(fleet: Fleet) -> tuple[DesiredMachineView, ...]:
+    """Of a pool's members, which are alike, one is worked out."""
+    found: list[DesiredMachineView] = []
+    alike: dict[PoolName, DesiredMachineView] = {}
+    for machine in fleet.machines:
+        view = alike.get(machine.pool) if machine.pool else None
+        if view is None:
+            view = _desired_view(desired_machine(fleet, machine))
+            if machine.pool:
+                alike[machine.pool] = view
+        found.append(structs.replace(view, id=machine.id))
+    return tuple(found)
+
+
+def _desired_view(machine: DesiredMachine) -> DesiredMachineView:
+    return DesiredMachineView(
+        id=MachineId(machine.id),
+        runtime=machine.runtime,
+        num_gpus=machine.num_gpus,
+        services=tuple(machine.services),
+        programs=tuple(p.name for p in machine.programs),
+        origin=machine.origin,
     )

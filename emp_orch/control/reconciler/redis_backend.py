@@ -16,6 +16,8 @@ from emp_orch.control.leader.failures import Failures
 from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.pools.keeper import PoolKeeper
+from emp_orch.control.pools.past import Past
+from emp_orch.control.pools.retired import RetiredPools
 from emp_orch.control.pools.told import pools_status
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations
@@ -88,6 +90,7 @@ class RedisBackend:
         self._current: Generation | None = None
         self._members = Members(r, keys, fleet, self._signing.control)
         self._retired = RetiredPools(r, keys)
+        self._past = Past(r, keys, fleet)
         self._seen: Seen | None = None
         self._populated: Generation | None = None
         self._told_of_members = ""
@@ -205,6 +208,7 @@ class RedisBackend:
     def lost(self) -> None:
         """Reading failed: what is known is to be learnt anew."""
         self._observer.lost()
+        self._past.lost()
         self._jobs.lost()
         self._current = self._populated = None
         self._seen = None
@@ -225,6 +229,8 @@ class RedisBackend:
     async def _publish(self, inputs: Inputs, done: Round, mandate: Mandate) -> None:
         status = self._status(inputs, done, mandate)
         self._may_grow = any(p.provider != JOIN and p.wanted < p.most for p in status.pools.values())
+        past = self._past.note(status.pools, status.at_ms, mandate)
+        status = structs.replace(status, courses_ms=await self._failures.tolerate(past, "the past of pools", 0))
         await write_status(self._r, self._keys, mandate, status)
         if done.memory != self._remembered:
             await rounds.write_memory(self._r, self._keys, mandate, done.memory, self._signing.control())

@@ -123,7 +123,7 @@ def evicting(policy: str, evicted: int) -> str:
 class FleetStatus(Struct, frozen=True, kw_only=True):
     """`at_ms` is Redis TIME of the tick: a status older than a few intervals means no reconciler runs. `paused` is why
     the whole fleet is; `overrides` are all pauses, drains and sizes of pools. `installed`: the emp on the disk
-    of the reconciler's host.
+    of the reconciler's host. `courses_ms`: when what is known of the pools' last day was last another.
     """
 
     fleet: str
@@ -141,6 +141,7 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
     installed: Build | None = None
     redis: RedisStatus = RedisStatus()
     pools: dict[PoolName, PoolStatus] = {}
+    courses_ms: int = 0
 
     @property
     def in_sync(self) -> bool:

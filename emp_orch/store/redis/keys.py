@@ -15,6 +15,7 @@
 | fleet:{name}:overrides | hash | API, CLI | kind:scope → a pause or drain with its reason, JSON |
 | fleet:{name}:members | hash | API, reconciler | id of a member of a pool → what is known of it, JSON, sealed |
 | fleet:{name}:members:counts, :mark | hash; counter | as members | pool → how many; changes with each change |
+| fleet:{name}:pools:courses | string | reconciler | pool → its figures over the last day, JSON |
 | fleet:{name}:memory | string | reconciler | what its decisions depend on from round to round, JSON |
 | fleet:{name}:rounds | stream | reconciler | the inputs of the last rounds in which it acted |
 | fleet:{name}:requests | stream | API, CLI | what people ask of the reconciler |
@@ -119,6 +120,9 @@ class Keys:
     def members_mark(self, fleet: str) -> str:
         """counter: another number whenever a member is another than before."""
         return self._k(f"fleet:{fleet}:members:mark")
+
+    def pool_courses(self, fleet: str) -> str:
+        return self._k(f"fleet:{fleet}:pools:courses")
 
     def memory(self, fleet: str) -> str:
         return self._k(f"fleet:{fleet}:memory")
