@@ -179,9 +179,12 @@ class StateReader:
         generation = await read_generation(self._r, self._keys, self.fleet)
         return None if generation is None else populated(generation, members)
 
+    async def _populated(self) -> Generation | None:
+        return await self._generation(await self.members())
+
     async def pools(self) -> tuple[Generation | None, FleetStatus | EmpError | None]:
         """The generation in force with its members, and the leader's last word. Raises as `read`, and EmpError."""
-        generation, status_text = await asyncio.gather(self._generation(), self.status_text())
+        generation, status_text = await asyncio.gather(self._populated(), self.status_text())
         return generation, self.decoded(status_text)
 
     async def status_text(self) -> bytes | str | None:

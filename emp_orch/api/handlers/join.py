@@ -126,8 +126,8 @@ async def _left(ctx: Context, member: Member, leaving: Leaving) -> None:
     if member.leaving_ms:  # emp let it go itself
         return
     about = {"machine_id": member.id, "pool": member.pool, "why": why, "returned": leaving.returned}
-    await ctx.events.append(PREEMPTED, fleet=ctx.settings.fleet, **about)
     await journal.note(ctx.redis, ctx.keys, ctx.settings.fleet, PREEMPTED, about)
+    await ctx.events.append(PREEMPTED, fleet=ctx.settings.fleet, **about)
 
 
 def _opened(request: web.Request, pool: str) -> OfPool | OfMember | None:

@@ -79,6 +79,14 @@ def _state(state: State) -> Iterator[Metric]:
     stats = state.system_stats
     yield _by("emp_machines", "Machines by status.", "status", stats.machines.by_status)
     yield _by("emp_workers", "Workers by status.", "status", stats.workers.by_status)
+    if told := {p.name: p for p in state.pools if p.wanted is not None}:
+        yield _by(
+            "emp_pool_size", "Members there or asked for, of pools.", "pool", {n: p.there for n, p in told.items()}
+        )
+        yield _by("emp_pool_ready", "Of them, those that take jobs.", "pool", {n: p.ready for n, p in told.items()})
+        yield _by("emp_pool_wanted", "Members wanted now.", "pool", {n: p.wanted or 0 for n, p in told.items()})
+        yield _by("emp_pool_backlog", "Jobs that wait for it.", "pool", {n: p.waiting for n, p in told.items()})
+        yield _by("emp_pool_running", "Jobs on its members.", "pool", {n: p.running for n, p in told.items()})
     yield _by("emp_jobs", "Jobs by status.", "status", state.jobs.counts)
     yield _gauge("emp_drift", "Differences between desired and observed.", stats.drift)
     yield _gauge("emp_generation", "The applied generation.", state.fleet.generation)

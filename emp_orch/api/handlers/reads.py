@@ -130,7 +130,7 @@ async def generations(request: web.Request) -> web.Response:
     return answer(views, damaged=damaged)
 
 
-JOURNAL = ("limit", "since", "machine", "type", "kind", "before", "after")
+JOURNAL = ("limit", "since", "machine", "pool", "type", "kind", "before", "after")
 
 
 async def journal(request: web.Request) -> web.Response:
@@ -145,6 +145,7 @@ async def journal(request: web.Request) -> web.Response:
         await time_ms(ctx.redis),
         since=query.get("since", ""),
         machine_id=name_in_query(request, "machine") or "",
+        pool=name_in_query(request, "pool") or "",
         types=_listed(query.getall("type", [])),
         kinds=_listed(query.getall("kind", [])),
     )

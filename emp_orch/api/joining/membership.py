@@ -14,6 +14,7 @@ from emp_orch.fleet.model.member_ids import id_of_name, ids_of_box
 from emp_orch.runtimes.keys.join_tokens import OfMember, OfPool
 from emp_orch.store.acl.joining import Asking
 from emp_orch.store.acl.users import withdraw
+from emp_orch.store.fleet import journal
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.pools.members import Full
 from emp_orch.store.redis.client import time_ms
@@ -22,6 +23,7 @@ from emp_orch.web.errors import Refused
 # Somebody else may write the same member meanwhile.
 TRIES = 5
 BUSY_S = 1
+JOINED = "member_joined"
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -118,7 +120,10 @@ async def _renew(ctx: Context, member: Member, asking: Asking) -> Member | None:
     }
     if all(getattr(member, field) == value for field, value in changed.items()):
         return member
-    return await ctx.members.change(member, **changed)
+    entered = await ctx.members.change(member, **changed)
+    if entered is not None and member.state is not MemberState.IN:
+        await _tell(ctx, entered, "came back" if member.joined_ms else "asked for")
+    return entered
 
 
 async def _admit(ctx: Context, entry: Entry, member_id: MachineId) -> Member | None:
@@ -141,11 +146,21 @@ async def _admit(ctx: Context, entry: Entry, member_id: MachineId) -> Member | N
         raise _full(pool, most)
     for _ in range(TRIES):
         try:
-            return made if await ctx.members.add(made, most=most) else None
+            if not await ctx.members.add(made, most=most):
+                return None
+            await _tell(ctx, made, "new")
+            return made
         except Full:
             if not await _place_of_one_that_left(ctx, pool):
                 break
     raise _full(pool, most)
+
+
+async def _tell(ctx: Context, member: Member, how: str) -> None:
+    """Into the journal first: who hears of it reads there."""
+    about = {"machine_id": member.id, "pool": member.pool, "how": how, "name": member.name}
+    await journal.note(ctx.redis, ctx.keys, ctx.settings.fleet, JOINED, about)
+    await ctx.events.append(JOINED, fleet=ctx.settings.fleet, **about)
 
 
 async def _place_of_one_that_left(ctx: Context, pool: Pool) -> bool:

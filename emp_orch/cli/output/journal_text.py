@@ -103,6 +103,11 @@ def _member(data: dict[str, Any]) -> str:
     return f"{said(data, 'machine_id')}: {said(data, 'reason')}"
 
 
+def _joined(data: dict[str, Any]) -> str:
+    name = said(data, "name")
+    return said(data, "how") + (f", calls itself {name}" if name else "")
+
+
 def _forgotten(data: dict[str, Any]) -> str:
     how, why = said(data, "how"), said(data, "why")
     return why if why.startswith(how) else f"{how}; {why}"
@@ -143,6 +148,7 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scale_lifted": ("scale lifted", _scaled),
     "pool_resized": ("pool resized", _resized),
     "member_asked": ("member asked for", _member),
+    "member_joined": ("member joined", _joined),
     "member_removed": ("member removed", _member),
     "member_forgotten": ("member forgotten", _forgotten),
     "preempted": ("preempted", _preempted),

@@ -17,7 +17,6 @@ from emp_orch.control.leader.leadership import LeaderElection
 from emp_orch.control.limits import MAX_ERROR
 from emp_orch.control.pools.keeper import PoolKeeper
 from emp_orch.control.pools.past import Past
-from emp_orch.control.pools.retired import RetiredPools
 from emp_orch.control.pools.told import pools_status
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.control.reconciler.operations import Operations

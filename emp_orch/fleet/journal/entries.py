@@ -139,7 +139,7 @@ TYPES = (
     *("drift_opened", "decision", "operation_begun", "operation_sent", "operation_ended", "drift_closed"),
     *("quarantined", "released", "breaker_opened", "breaker_trial", "breaker_closed", "rollout_stalled", "rolled_back"),
     *("paused", "pause_lifted", "drained", "drain_lifted", "scaled", "scale_lifted"),
-    *("pool_resized", "member_asked", "member_removed", "member_forgotten", "preempted"),
+    *("pool_resized", "member_asked", "member_joined", "preempted", "member_removed", "member_forgotten"),
     *("jobs_lost", "jobs_put_back", "redis_evicted", "redis_replicas", "redis_repaired"),
 )
 
@@ -153,6 +153,11 @@ def said(data: dict[str, Any], field: str) -> str:
 def number(data: dict[str, Any], field: str) -> int | None:
     found = data.get(field)
     return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def pool_of(data: dict[str, Any]) -> str:
+    """The pool that an entry is about; empty when it is about none."""
+    return said(data, "pool") or (said(data, "scope") if "size" in data else "")
 
 
 def kind_of(data: dict[str, Any]) -> str:

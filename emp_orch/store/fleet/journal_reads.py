@@ -11,7 +11,7 @@ from msgspec import Struct
 from emp_orch import units
 from emp_orch.errors import UsageError
 from emp_orch.fleet.drift.kinds import Kind
-from emp_orch.fleet.journal.entries import TYPES, concerns, kind_of
+from emp_orch.fleet.journal.entries import TYPES, concerns, kind_of, pool_of
 from emp_orch.store.fleet.events import Entries, Event, decode, entries_of
 from emp_orch.store.fleet.journal import AT_ONCE, MAX_ENTRIES
 from emp_orch.store.redis.client import Client, blocking
@@ -32,17 +32,26 @@ class Wanted(Struct, frozen=True, kw_only=True):
     types: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     subject: str = ""
+    pool: str = ""
 
     def fits(self, entry: Event) -> bool:
         if entry.at_ms < self.since_ms or (self.types and entry.type not in self.types):
             return False
         if self.kinds and kind_of(entry.data) not in self.kinds:
             return False
+        if self.pool and pool_of(entry.data) != self.pool:
+            return False
         return concerns(entry.data, self.machine_id, self.subject)
 
 
 def wanted(
-    now_ms: int, *, since: str = "", machine_id: str = "", types: Iterable[str] = (), kinds: Iterable[str] = ()
+    now_ms: int,
+    *,
+    since: str = "",
+    machine_id: str = "",
+    types: Iterable[str] = (),
+    kinds: Iterable[str] = (),
+    pool: str = "",
 ) -> Wanted:
     """The filter that a person wrote. `since` is an age (90s, 30m, 1h, 2d) or a time (RFC 3339).
 
@@ -52,7 +61,7 @@ def wanted(
     for field, found, known in (("type", types, TYPES), ("kind", kinds, [str(k) for k in Kind])):
         for name in sorted(found.difference(known)):
             raise UsageError(f"{field}: there is no {name[:64]!r}", hint=f"there are: {', '.join(known)}")
-    return Wanted(since_ms=_since_ms(since, now_ms), machine_id=machine_id, types=types, kinds=kinds)
+    return Wanted(since_ms=_since_ms(since, now_ms), machine_id=machine_id, types=types, kinds=kinds, pool=pool)
 
 
 def _since_ms(text: str, now_ms: int) -> int:

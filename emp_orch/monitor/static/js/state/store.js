@@ -14,6 +14,10 @@ export const NEEDS_TOKEN = "needs-token";
 const machineId = (m) => m.machine_id;
 const workerId = (w) => w.worker_id;
 const driftKey = (d) => d.key;
+const poolName = (p) => p.name;
+const poolOf = (m) => m.pool;
+const memberId = (m) => m.id;
+const pointKey = (p) => `${p.pool}/${p.at}`;
 const bySlot = (a, b) => a.gpu - b.gpu || byText(workerId)(a, b);
 const bySince = (a, b) => byText((d) => d.since)(a, b) || byText(driftKey)(a, b);
 
@@ -33,6 +37,11 @@ export class Store {
     this.drift = new Table(driftKey, bySince);
     this.desired = new Table((m) => m.id, byText((m) => m.id));
     this.active = new Table((j) => j.job_id, byText((j) => j.created_at));
+    this.pools = new Table(poolName, byText(poolName));
+    this.members = new Table(memberId, byText(memberId));
+    this.points = new Table(pointKey, byText(pointKey));
+    this.membersBy = new Groups(poolOf, memberId, byText(memberId));
+    this.pointsBy = new Groups(poolOf, pointKey, byText(pointKey));
     this.workersBy = new Groups(machineId, workerId, bySlot);
     this.driftBy = new Groups(machineId, driftKey, bySince);
     this.events = new Events();
@@ -59,6 +68,9 @@ export class Store {
     this.machines.replace(data.machines);
     this.workersBy.change(this.workers.replace(data.workers));
     this.driftBy.change(this.drift.replace(data.drift));
+    this.pools.replace(data.pools);
+    this.membersBy.change(this.members.replace(data.members));
+    this.pointsBy.change(this.points.replace(data.points));
     // When those that are gone went is not known here: the journal tells, which is fetched after each snapshot.
     const { machines, ...fleet } = data.fleet;
     this.desired.replace(machines);
@@ -79,6 +91,9 @@ export class Store {
     const change = (table, name) => table.apply(Object.entries(set[name] ?? {}), gone[name] ?? []);
     change(this.machines, "machines");
     change(this.desired, "desired");
+    change(this.pools, "pools");
+    this.membersBy.change(change(this.members, "members"));
+    this.pointsBy.change(change(this.points, "points"));
     this.workersBy.change(change(this.workers, "workers"));
     const drift = change(this.drift, "drift");
     this.driftBy.change(drift);

@@ -4,7 +4,7 @@ import { ui } from "./dialogs.js";
 import { help } from "../views/help.js";
 
 const GO_MS = 1_500;
-const PLACES = { o: "overview", d: "drift", m: "machines", j: "jobs", t: "timeline" };
+const PLACES = { o: "overview", d: "drift", m: "machines", p: "pools", j: "jobs", t: "timeline" };
 
 const typing = (target) => target.matches("input, textarea, select, [contenteditable]");
 let gone = -Infinity; // when `g` was pressed
@@ -42,7 +42,7 @@ function pressed(key) {
 }
 
 // A dialog closes: here and at once, because the browser hides it first and tells of it later, and the keys in between
-// would be lost. In the search field the text goes; from a machine's page, back to all.
+// would be lost. In the search field the text goes; from a machine's or a pool's page, back to all.
 function escape(event) {
   if (ui.dialog) {
     event.preventDefault();

@@ -1,5 +1,6 @@
 // Where the page is: `#/machines/ID?q=text`. Views and their filters are links, and back goes back.
-export const VIEWS = ["overview", "drift", "machines", "jobs", "timeline"];
+// Pools are a view of fleets that have some.
+export const VIEWS = ["overview", "drift", "machines", "pools", "jobs", "timeline"];
 
 function decoded(part) {
   try {

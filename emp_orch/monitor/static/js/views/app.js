@@ -5,16 +5,21 @@ import { DriftView } from "./drift/drift_view.js";
 import { JobsView } from "./jobs/jobs.js";
 import { MachinePage } from "./fleet/machine.js";
 import { MachinesView } from "./fleet/machines.js";
+import { PoolPage } from "./pools/pool.js";
+import { PoolsView } from "./pools/pools.js";
 import { Overview } from "./overview.js";
 import { Timeline } from "./timeline.js";
 import { TokenForm } from "./token.js";
 import { Top } from "./top.js";
 
-const VIEWS = { overview: Overview, drift: DriftView, machines: MachinesView, jobs: JobsView, timeline: Timeline };
+const VIEWS = { overview: Overview, drift: DriftView, machines: MachinesView, pools: PoolsView, jobs: JobsView, timeline: Timeline };
+
+// Of one thing of a view.
+const PAGES = { machines: MachinePage, pools: PoolPage };
 
 export function App({ store, past, route, onToken }) {
   const { connection } = store;
-  const View = route.view === "machines" && route.id ? MachinePage : VIEWS[route.view];
+  const View = (route.id && PAGES[route.view]) || VIEWS[route.view];
   const body =
     connection.phase === NEEDS_TOKEN
       ? html`<${TokenForm} why=${connection.why} onToken=${onToken} />`

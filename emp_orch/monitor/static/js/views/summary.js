@@ -1,14 +1,16 @@
 import { html } from "../ui/html.js";
 import { href } from "../ui/route.js";
+import { counts } from "../state/members.js";
 import { verdict } from "../state/verdict.js";
 
 // One look: in sync or not, and how many of what.
 export function Summary({ store }) {
-  const { stats, counts } = store;
+  const { stats, counts: jobs } = store;
   const { tone, headline, detail } = verdict(store);
   const ready = stats.machines.by_status.ready ?? 0;
-  const wanted = store.desired.byKey.size;
-  const slots = store.desired.list.reduce((n, m) => n + m.num_gpus, 0);
+  const desired = store.desired.list.filter((m) => counts(store, m.id));
+  const wanted = desired.length;
+  const slots = desired.reduce((n, m) => n + m.num_gpus, 0);
   const { idle = 0, busy = 0 } = stats.workers.by_status;
   return html`
     <section class=${`summary verdict-${tone}`} aria-label="Summary">
@@ -23,7 +25,7 @@ export function Summary({ store }) {
         <${Figure} name="machines ready" value=${ready} of=${wanted || stats.machines.total} to=${href("machines")} />
         <${Figure} name="workers idle" value=${idle} of=${slots || stats.workers.total} to=${href("machines", "", { worker: "idle" })} />
         <${Figure} name="workers busy" value=${busy} to=${href("machines", "", { worker: "busy" })} />
-        <${Figure} name="jobs waiting" value=${counts.pending ?? 0} to=${href("jobs")} />
+        <${Figure} name="jobs waiting" value=${jobs.pending ?? 0} to=${href("jobs")} />
       </dl>
     </section>
   `;

@@ -20,7 +20,7 @@ export function Top({ store, route }) {
         ${fleet ? html`<${Holds} fleet=${fleet} />` : null}
       </div>
       <nav aria-label="Views">
-        ${VIEWS.map((view) => html`<a key=${view} href=${href(view)} aria-current=${route.view === view ? "page" : undefined}>${view}${view === "drift" && store.drift.byKey.size ? html`${" "}<span class="count">${store.drift.byKey.size}</span>` : null}</a>`)}
+        ${VIEWS.filter((view) => view !== "pools" || store.pools.byKey.size || route.view === view).map((view) => html`<a key=${view} href=${href(view)} aria-current=${route.view === view ? "page" : undefined}>${view}${view === "drift" && store.drift.byKey.size ? html`${" "}<span class="count">${store.drift.byKey.size}</span>` : null}</a>`)}
       </nav>
       <div class="top-right">
         <${Reconciler} store=${store} />
@@ -54,16 +54,17 @@ function Holds({ fleet }) {
       : null}
     ${overrides.slice(0, SHOWN).map(
       (o) => html`<span class="chip warn" key=${`${o.kind}:${o.scope}`} data-override=${`${o.kind}:${o.scope}`} title=${`since ${absolute(o.at)}`}
-        >${WORDS[o.kind] ?? o.kind}${o.scope === "fleet" ? "" : ` ${o.scope}`}: ${o.reason || "no reason given"}${o.by ? ` (by ${o.by})` : ""}</span
+        >${wordOf(o)}${o.scope === "fleet" ? "" : ` ${o.scope}`}: ${o.reason || "no reason given"}${o.by ? ` (by ${o.by})` : ""}</span
       >`,
     )}
-    ${overrides.length > SHOWN ? html`<span class="chip warn">${overrides.length - SHOWN} more pauses and drains</span>` : null}
+    ${overrides.length > SHOWN ? html`<span class="chip warn">${overrides.length - SHOWN} more pauses, drains and sizes</span>` : null}
     ${rollout ? html`<${Rollout} rollout=${rollout} />` : null}
   `;
 }
 
 const SHOWN = 4;
 const WORDS = { pause: "paused", drain: "drained" };
+const wordOf = (o) => (o.kind === "scale" ? `held at ${o.size}:` : (WORDS[o.kind] ?? o.kind));
 const few = (names) => names.slice(0, 3).join(", ") + (names.length > 3 ? " …" : "");
 
 function Rollout({ rollout }) {

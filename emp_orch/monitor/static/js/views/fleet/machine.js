@@ -1,7 +1,7 @@
 import { html } from "../../ui/html.js";
 import { href } from "../../ui/route.js";
 import { Badge } from "../parts/badge.js";
-import { Facts, Slots, Trouble } from "./card.js";
+import { Facts, Slots, Standing, Trouble } from "./card.js";
 import { ask, COMMANDS } from "../parts/commands.js";
 import { Copy } from "../parts/copy.js";
 import { Diff } from "../drift/diff.js";
@@ -13,30 +13,34 @@ import { Startup } from "./startup.js";
 // One machine: what differs, desired and observed side by side, its start, its log, and what one may ask of it.
 export function MachinePage({ store, id }) {
   const card = cardOf(store, id);
-  const { machine, desired, drift } = card;
-  if (!machine && !desired) {
+  const { machine, member, desired, drift } = card;
+  if (!machine && !desired && !member) {
     return html`<section class="panel"><h1>There is no machine ${id}</h1><p class="empty">emp.yaml does not name it and none of that name reports. <a href=${href("machines")}>All machines</a></p></section>`;
   }
   const held = store.fleet.overrides.filter((o) => o.scope === id || o.scope.startsWith(`${id}/`));
   return html`
     <div class="machine-page" data-machine=${id}>
-      <p class="crumbs"><a href=${href("machines")}>Machines</a> ›</p>
+      <p class="crumbs">${member ? html`<a href=${href("pools", member.pool)}>Pool ${member.pool}</a>` : html`<a href=${href("machines")}>Machines</a>`} ›</p>
       <header class="machine-head">
         <h1>${id}</h1>
         <${Badge} word=${card.status} />
         <${Commands} id=${id} card=${card} held=${held} />
       </header>
-      ${machine ? html`<${Facts} machine=${machine} desired=${desired} />` : html`<p class="facts">It has never reported, or was forgotten.</p>`}
+      ${machine
+        ? html`<${Facts} machine=${machine} member=${member} desired=${desired} />`
+        : member
+          ? html`<${Standing} member=${member} silent />`
+          : html`<p class="facts">It has never reported, or was forgotten.</p>`}
       ${desired ? html`<p class="facts">wanted by <${Copy} text=${desired.origin} what="place in emp.yaml" /> · services ${desired.services.join(", ") || "none"}</p>` : null}
       ${held.map((o) => html`<p class="note" key=${o.kind + o.scope}><span class="chip warn">${o.kind === "pause" ? "paused" : "drained"} ${o.scope === id ? "" : o.scope}: ${o.reason || "no reason given"}${o.by ? ` (by ${o.by})` : ""}</span></p>`)}
-      ${machine ? html`<${Trouble} machine=${machine} desired=${desired} drift=${[]} />` : null}
+      ${machine ? html`<${Trouble} machine=${machine} member=${member} desired=${desired} drift=${[]} />` : null}
       ${drift.length
         ? html`<section class="panel" id="drift" aria-labelledby="drift-title"><h2 id="drift-title">Drift <span class="count">${drift.length}</span></h2><${DriftTable} drift=${drift} /></section>`
         : null}
       ${machine && machine.num_gpus + card.workers.length
         ? html`<section class="panel" aria-labelledby="slots-title"><h2 id="slots-title">GPU slots</h2><${Slots} ...${card} /></section>`
         : null}
-      <${Diff} card=${card} generation=${store.fleet.generation} />
+      ${machine || desired ? html`<${Diff} card=${card} generation=${store.fleet.generation} />` : null}
       <div class="two">
         <${Startup} id=${id} boot=${machine?.boot_id ?? ""} events=${store.events.list} />
         <${Logs} component=${`machine-${id}`} />

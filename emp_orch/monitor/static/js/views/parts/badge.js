@@ -4,8 +4,8 @@ import { html } from "../../ui/html.js";
 const TONES = {
   ok: ["ready", "idle", "running", "completed", "done"],
   busy: ["busy", "active", "in_progress", "assigned"],
-  wait: ["starting", "configuring", "initializing", "stopping", "draining", "backoff", "pending", "paused", "not probed"],
-  bad: ["error", "fatal", "failed", "unhealthy", "timeout", "unworkable", "missing"],
+  wait: ["starting", "configuring", "initializing", "stopping", "draining", "backoff", "pending", "paused", "not probed", "expected", "leaving"],
+  bad: ["error", "fatal", "failed", "unhealthy", "timeout", "unworkable", "missing", "silent"],
 };
 const TONE_OF = new Map(Object.entries(TONES).flatMap(([tone, words]) => words.map((word) => [word, tone])));
 const MARKS = { ok: "✓", busy: "▶", wait: "…", bad: "✕", off: "○" };

@@ -18,7 +18,8 @@ export const Charts = ({ past }) => html`
 `;
 
 // uPlot is fetched when a chart is first drawn.
-class Chart extends Component {
+// `past` is what `chart.of` makes its figures of.
+export class Chart extends Component {
   constructor() {
     super();
     this.hold = (element) => (this.element = element);

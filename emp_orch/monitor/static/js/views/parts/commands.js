@@ -8,7 +8,7 @@ const BY = "the page";
 // monitor.role of emp.yaml, which the server wrote into the page.
 export const LOOKS = document.documentElement.dataset.role === "read";
 
-// `why`: whether a reason is kept with it. `run` gets the reason.
+// `why`: whether a reason is kept with it; `number`: that one is asked for. `run` gets the reason and the number.
 export const COMMANDS = {
   restart: (id) => ({
     button: "Restart", title: `Restart ${id}`, words: "Its programs stop and start again; a job that runs is given back to the queue.",
@@ -42,6 +42,15 @@ export const COMMANDS = {
     button: "Resume", title: "Resume the fleet", words: "Lifts the pause and closes an open breaker: emp acts again.",
     run: () => call(path("reconcile", "resume"), { method: "POST", body: { by: BY } }),
   }),
+  scale: ({ name, most, wanted }) => ({
+    button: "Scale", title: `Scale ${name}`, words: "It is held at so many members, whatever waits, until it follows its queue again.", why: true,
+    number: { label: `Members, 0 to ${most}`, most, value: wanted ?? 0 },
+    run: (reason, size) => call(path("pools", name, "scale"), { method: "POST", body: { size, reason, by: BY } }),
+  }),
+  follow: ({ name }) => ({
+    button: "Follow the queue", title: `Let ${name} follow its queue`, words: "Its size is again what the jobs need that wait for it and run on it.",
+    run: () => call(path("pools", name, "scale"), { method: "POST", body: { size: null, by: BY } }),
+  }),
   cancel: (id) => ({
     button: "Cancel job", title: `Cancel job ${id}`, words: "A waiting job ends at once, a running one is stopped.", why: true,
     run: (reason) => call(path("jobs", id, "cancel"), { method: "POST", body: { reason } }),
@@ -57,10 +66,11 @@ class Confirm extends Component {
     this.submit = async (event) => {
       event.preventDefault();
       const { command, close } = this.props;
-      const reason = new FormData(event.target).get("reason")?.trim() ?? "";
+      const form = new FormData(event.target);
+      const reason = form.get("reason")?.trim() ?? "";
       this.setState({ busy: true, error: "" });
       try {
-        const { status } = await command.run(reason);
+        const { status } = await command.run(reason, Number(form.get("number")));
         close();
         if (status === 202) ui.say(`${command.title}: asked for, not yet confirmed`, "wait");
         else ui.say(`${command.title}: done`);
@@ -75,8 +85,11 @@ class Confirm extends Component {
       <form onSubmit=${this.submit} class="confirm">
         <p>${command.words}</p>
         ${LOOKS ? html`<p class="problem" role="alert">This page only looks: monitor.role is read in emp.yaml.</p>` : null}
+        ${command.number
+          ? html`<label>${command.number.label} <input name="number" type="number" required min="0" max=${command.number.most} step="1" value=${command.number.value} autofocus /></label>`
+          : null}
         ${command.why
-          ? html`<label>Reason, for whoever looks next <input name="reason" maxlength="200" autocomplete="off" autofocus /></label>`
+          ? html`<label>Reason, for whoever looks next <input name="reason" maxlength="200" autocomplete="off" autofocus=${!command.number} /></label>`
           : null}
         ${error ? html`<p class="problem" role="alert">${error}</p>` : null}
         <div class="buttons">

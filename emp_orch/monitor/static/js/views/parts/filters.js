@@ -22,13 +22,13 @@ export const Search = ({ value = "", what }) => html`
     autocomplete="off" spellcheck=${false} onInput=${(e) => setFilter("q", e.target.value)} />
 `;
 
-// `options`: [value, words]. A value that is chosen and no more there stays in the list.
-export function Choice({ name, label, value = "", options }) {
+// `options`: [value, words]; `all`: the words for none. A value that is chosen and no more there stays in the list.
+export function Choice({ name, label, value = "", options, all = "all" }) {
   const known = options.some(([v]) => v === value) || !value ? options : [...options, [value, value]];
   return html`<label class="choice">
     <span class="small muted">${label}</span>
     <select value=${value} onChange=${(e) => setFilter(name, e.target.value)} data-filter=${name}>
-      <option value="" selected=${!value}>all</option>
+      <option value="" selected=${!value}>${all}</option>
       ${known.map(([v, words]) => html`<option key=${v} value=${v} selected=${v === value}>${words}</option>`)}
     </select>
   </label>`;
