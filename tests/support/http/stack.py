@@ -280,6 +280,7 @@ class Producer:
         plan: tuple[str, ...] = (),
         leader: str = "reconciler-1",
         pools: dict[PoolName, PoolStatus] | None = None,
+        courses_ms: int = 0,
     ) -> None:
         mandate = await self.mandate(leader)
         status = FleetStatus(
@@ -292,6 +293,7 @@ class Producer:
             drift=drift,
             plan=plan,
             pools=pools or {},
+            courses_ms=courses_ms,
         )
         await write_status(self.redis, self.keys, mandate, status)
 

@@ -15,6 +15,8 @@ export function memberState(member, machine) {
   return machine.status === READY ? READY : STARTING;
 }
 
+export const rank = (member, machine) => ORDER.indexOf(memberState(member, machine));
+
 // How many members are at what: [state, how many], of those that there are.
 export function counted(store, pool) {
   const counts = new Map();

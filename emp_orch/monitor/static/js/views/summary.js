@@ -7,7 +7,7 @@ import { verdict } from "../state/verdict.js";
 export function Summary({ store }) {
   const { stats, counts: jobs } = store;
   const { tone, headline, detail } = verdict(store);
-  const ready = stats.machines.by_status.ready ?? 0;
+  const ready = store.machines.list.filter((m) => m.status === "ready" && counts(store, m.machine_id)).length;
   const desired = store.desired.list.filter((m) => counts(store, m.id));
   const wanted = desired.length;
   const slots = desired.reduce((n, m) => n + m.num_gpus, 0);

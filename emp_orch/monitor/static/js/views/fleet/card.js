@@ -18,7 +18,7 @@ export class Card extends Component {
   }
 
   render({ id, machine, member, desired, workers, drift, jobs, status }) {
-    if (!machine) return html`<${Absent} id=${id} desired=${desired} member=${member} drift=${drift} status=${status} />`;
+    if (!machine || member?.state === LEFT) return html`<${Absent} id=${id} desired=${desired} member=${member} drift=${drift} status=${status} />`;
     return html`
       <article class=${`card ${machine.stale ? "is-stale" : ""}`} data-machine=${id} data-nav tabindex="-1" aria-label=${`machine ${id}`}>
         <header>

@@ -1,6 +1,6 @@
 import { html } from "../../ui/html.js";
 import { href } from "../../ui/route.js";
-import { counted, present, sizeOf } from "../../state/members.js";
+import { counted, present, rank, sizeOf } from "../../state/members.js";
 import { Badge } from "../parts/badge.js";
 import { Card } from "../fleet/card.js";
 import { cardOf } from "../fleet/machines.js";
@@ -11,7 +11,7 @@ const MAX_CARDS = 6;
 export function PoolPanel({ store, pool }) {
   const { name } = pool;
   const cards = cardsOfPool(store, name);
-  const shown = [...cards].sort((a, b) => b.trouble - a.trouble || Number(Boolean(b.machine)) - Number(Boolean(a.machine))).slice(0, MAX_CARDS);
+  const shown = [...cards].sort((a, b) => b.trouble - a.trouble || rankOf(a) - rankOf(b)).slice(0, MAX_CARDS);
   return html`
     <section class="panel pool" data-pool=${name} data-nav tabindex="-1" aria-labelledby=${`pool-${name}`}>
       <h2 id=${`pool-${name}`} class="pool-title">
@@ -26,6 +26,8 @@ export function PoolPanel({ store, pool }) {
     </section>
   `;
 }
+
+const rankOf = ({ member, machine }) => rank(member, machine);
 
 export const cardsOfPool = (store, name) => store.membersBy.of(name).map((m) => cardOf(store, m.id));
 

@@ -34,11 +34,13 @@ export function PoolPage({ store, id, filters }) {
         ${order ? html`<p class="note"><span class="chip warn">held at ${order.size}: ${order.reason || "no reason given"}${order.by ? ` (by ${order.by})` : ""}</span></p>` : null}
         <${Counts} store=${store} name=${id} />
       </section>
-      <${Course} store=${store} name=${id} span=${filters.span} />
+      <div class="two">
+        <${Course} store=${store} name=${id} span=${filters.span} />
+        <${History} store=${store} name=${id} pool=${pool} />
+      </div>
       ${drift.length
         ? html`<section class="panel" id="drift" aria-labelledby="drift-title"><h2 id="drift-title">Drift <span class="count">${drift.length}</span></h2><${DriftTable} drift=${drift} /></section>`
         : null}
-      <${History} store=${store} name=${id} pool=${pool} />
       <section id="members" aria-labelledby="members-title">
         <h2 id="members-title" class="section-title">Members <span class="count">${cards.length}</span></h2>
         <${FilterBar} shown=${found.length} of=${cards.length} what="members">
