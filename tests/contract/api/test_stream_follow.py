@@ -8,27 +8,44 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from emp_orch.api.feed.changes import Follower
 from emp_orch.api.feed.snapshot import Snapshot
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.api.views.fleet import State
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.desired.members import with_members
+from emp_orch.fleet.model.fleet import Fleet, MachineId, Member, MemberState, PoolName
 from emp_orch.fleet.model.observed import MachineStatus, WorkerStatus
 from emp_orch.fleet.model.overrides import Override, OverrideKind
+from emp_orch.fleet.model.runtimes import RuntimeKind
+from emp_orch.fleet.pools.course import Point
 from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.store.fleet.overrides import lift_overrides, put_override
+from emp_orch.store.fleet.pools.courses import write_courses
+from emp_orch.store.fleet.pools.members import Members
+from emp_orch.store.fleet.status import PoolStatus
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 from emp_orch.store.reports import changes
 from emp_orch.store.reports.reports import forget_machine, forget_worker
+from support.fleet.pools import pool as pool_of
 from support.http.deltas import Mirror, parted, steady
 from support.http.stack import FLEET, Producer, fleet_of
 
 STEPS = 60
 MACHINES = ("m1", "m2", "m3")
-FLEET_OF_ALL = fleet_of(*MACHINES)
+RENDERS = PoolName("renders")
+MEMBERS = tuple(MachineId(f"renders-{n}") for n in range(4))
+
+
+def with_pool(fleet: Fleet) -> Fleet:
+    template = structs.replace(fleet_of("x").machines[0], id=MachineId(""), runtime=RuntimeKind.EXTERNAL, num_gpus=1)
+    return structs.replace(fleet, pools={RENDERS: pool_of(RENDERS, template=template)})
+
+
+FLEET_OF_ALL = with_pool(fleet_of(*MACHINES))
 
 
 class Scene:
@@ -41,6 +58,7 @@ class Scene:
         self.producer = Producer(r, self.keys)
         self.queue = Queue(r, self.keys)
         self.reader = StateReader(r, self.keys, FLEET, self.queue, ApiStats())
+        self.members = Members(r, self.keys, FLEET, lambda: self.producer.seal)
         self.jobs_changed = True
         self.emptied = 0
         self.follower = Follower(r, self.keys, self.reader, self.ask_jobs)
@@ -105,7 +123,37 @@ class Scene:
         await self.producer.status(*drift)
 
     async def apply(self) -> None:
-        await self.producer.apply(fleet_of(*self.rng.sample(MACHINES, self.rng.randrange(1, 4))))
+        fleet = fleet_of(*self.rng.sample(MACHINES, self.rng.randrange(1, 4)))
+        await self.producer.apply(with_pool(fleet) if self.rng.random() < 0.8 else fleet)
+
+    async def member(self) -> None:
+        """One comes, is changed, or is forgotten."""
+        which = self.rng.choice(MEMBERS)
+        known = await self.members.get(which)
+        if known is None:
+            await self.members.add(Member(id=which, pool=RENDERS, state=MemberState.EXPECTED, born_ms=1), most=9)
+        elif self.rng.random() < 0.5:
+            await self.members.remove(known)
+        else:
+            await self.members.change(known, state=self.rng.choice(tuple(MemberState)), why=str(self.rng.random()))
+
+    async def reports(self) -> None:
+        """A member, or one that is none any more."""
+        which = self.rng.choice(MEMBERS)
+        member = Member(id=which, pool=RENDERS, state=MemberState.IN, born_ms=1)
+        await self.producer.machine(with_members(FLEET_OF_ALL, (member,)), which)
+        await self.producer.worker(which, 0)
+
+    async def pool(self) -> None:
+        """A leader looks at the pool, and perhaps adds to what it knows of its last day."""
+        at_ms, waiting = self.rng.choice((0, 1_000, 2_000)), self.rng.randrange(3)
+        mandate = await self.producer.mandate()
+        if at_ms:
+            points = tuple(Point(ms, waiting, 0, 1, 2) for ms in range(at_ms, at_ms + 3))
+            await write_courses(self.r, self.keys, mandate, {RENDERS: points})
+            at_ms = await self.r.incr("the-test:courses")
+        said = PoolStatus(provider="command", least=0, most=40, wanted=2, there=1, waiting=waiting)
+        await self.producer.status(pools={RENDERS: said}, courses_ms=at_ms)
 
     async def pause(self) -> None:
         if self.rng.random() < 0.5:
@@ -134,6 +182,7 @@ class Scene:
     @property
     def deeds(self) -> list[Callable[[], Awaitable[None]]]:
         often = [self.machine, self.worker, self.worker, self.heard, self.silence, self.status]
+        often += [self.member, self.reports, self.pool]
         return [*often, *often, self.forget, self.damage, self.apply, self.pause, self.job, self.empty]
 
 
@@ -162,6 +211,30 @@ async def test_a_look_by_changes_reads_what_changed(r: Client) -> None:
     calls = await r.info("commandstats")
     assert "cmdstat_hgetall" not in calls or calls["cmdstat_hgetall"]["calls"] == 1  # of the overrides
     assert calls["cmdstat_hmget"]["calls"] == 1
+
+
+async def test_a_member_that_comes_or_goes_is_a_change_and_no_look_at_everything(r: Client) -> None:
+    scene = Scene(r, 0)
+    await scene.producer.apply(FLEET_OF_ALL)
+    for which in MEMBERS:
+        await scene.members.add(Member(id=which, pool=RENDERS, state=MemberState.IN, born_ms=1), most=9)
+    await scene.producer.machine(FLEET_OF_ALL, "m1")
+    await scene.agrees()
+    gone = await scene.members.get(MEMBERS[1])
+    assert gone is not None and await scene.members.remove(gone)
+    new = MachineId("renders-new")
+    assert await scene.members.add(Member(id=new, pool=RENDERS, state=MemberState.EXPECTED, born_ms=1), most=9)
+    await scene.producer.machine(FLEET_OF_ALL, "m1")
+    await r.config_resetstat()
+    seen = await scene.follower.look()
+    assert {i: m and m.state for i, m in seen.members.items()} == {MEMBERS[1]: None, "renders-new": "expected"}
+    assert {i: m and m.id for i, m in seen.desired.items()} == {MEMBERS[1]: None, "renders-new": new}
+    assert "m1" in seen.machines and not {"members", "desired", "machines"} & seen.whole
+    calls = await r.info("commandstats")
+    assert calls["cmdstat_hscan"]["calls"] == 1 and calls["cmdstat_hmget"]["calls"] == 2
+    delta = json.loads(scene.snapshot.take(seen, "") or b"{}")
+    assert delta["gone"] == {"desired": [MEMBERS[1]], "members": [MEMBERS[1]]}
+    assert list(delta["set"]["members"]) == ["renders-new"]
 
 
 async def test_more_changes_than_are_told_are_read_whole(r: Client, monkeypatch: pytest.MonkeyPatch) -> None:

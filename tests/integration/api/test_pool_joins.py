@@ -19,6 +19,7 @@ from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.store.acl.users import granted
 from emp_orch.store.fleet import journal
+from emp_orch.store.fleet.overrides import read_overrides
 from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.redis.client import time_ms
 from emp_orch.store.reports.reports import machine_writer
@@ -185,12 +186,54 @@ async def test_who_left_is_let_in_from_another_box_at_once(lab: Lab) -> None:
     assert (await lab.ask(token, box=C))[0] == 409
 
 
+async def test_the_journal_tells_who_came_and_how(lab: Lab) -> None:
+    said = await lab.joined(box=A, name="vast-1")
+    await lab.joined(box=A, name="vast-1")  # it only starts anew
+    assert (await lab.ask(said["token"], to="leave"))[0] == 200
+    await lab.joined(box=A, name="vast-1")
+    now = await time_ms(lab.producer.redis)
+    asked = Member(id=MachineId("renders-x1"), pool=RENDERS, state=MemberState.EXPECTED, born_ms=now)
+    assert await lab.members.add(asked, most=5)
+    own = lab.tokens.pool_token(FLEET, RENDERS, expires_s=None, member_id="renders-x1")
+    await lab.joined(token=own, box=B)
+    async with lab.session.get("/api/journal?pool=renders&type=member_joined,preempted") as answer:
+        entries = (await answer.json())["data"]
+    assert [(e["type"], e["data"]["machine_id"], e["data"].get("how")) for e in entries] == [
+        ("member_joined", said["machine_id"], "new"),
+        ("preempted", said["machine_id"], None),
+        ("member_joined", said["machine_id"], "came back"),
+        ("member_joined", "renders-x1", "asked for"),
+    ]
+    async with lab.session.get("/api/journal?pool=beside") as answer:
+        assert (await answer.json())["data"] == []
+
+
+async def test_a_pool_is_held_at_a_size_and_let_go(lab: Lab) -> None:
+    async def scale(size: object, pool: str = "renders") -> tuple[int, Any]:
+        body = {"size": size, "reason": "a demo", "by": "me"}
+        async with lab.session.post(f"/api/pools/{pool}/scale", json=body) as said:
+            found = await said.json()
+            return said.status, found["data"] if said.status == 200 else found["error"]
+
+    assert await scale(3) == (200, {"pool": "renders", "size": 3, "reason": "a demo", "stood": True})
+    (order,) = await read_overrides(lab.producer.redis, lab.producer.keys, FLEET, lab.producer.seal)
+    assert (order.key, order.size, order.words) == ("scale:renders", 3, "a demo (by me)")
+    status, words = await scale(6)
+    assert status == 400 and "at most 5 members, not 6" in words
+    assert (await scale(1, "nobody"))[0] == 404
+    assert (await scale("3"))[0] == 400
+    assert (await scale(None))[1]["stood"] is True
+    assert (await scale(None))[1]["stood"] is False
+    assert await read_overrides(lab.producer.redis, lab.producer.keys, FLEET, lab.producer.seal) == ()
+
+
 async def test_whom_emp_lets_go_was_not_preempted(lab: Lab) -> None:
     said = await lab.joined(box=A)
     member = await lab.members.get(said["machine_id"])
     assert member is not None and await lab.members.change(member, leaving_ms=1, why="nothing waits")
     assert (await lab.ask(said["token"], to="leave"))[0] == 200
-    assert [e.type for e in await journal.recent(lab.producer.redis, lab.producer.keys, FLEET, 50)] == []
+    entries = await journal.recent(lab.producer.redis, lab.producer.keys, FLEET, 50)
+    assert [e.type for e in entries] == ["member_joined"]
 
 
 async def test_a_token_for_one_member_makes_it_and_no_other(lab: Lab) -> None:

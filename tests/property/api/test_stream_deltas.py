@@ -24,6 +24,7 @@ from emp_orch.api.views.fleet import (
     WorkerView,
 )
 from emp_orch.api.views.jobs import JobsView, JobView
+from emp_orch.api.views.pools import MemberView, PointView, PoolView
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.matching.requirements import Requirements
 from support.http.deltas import Mirror, parted, steady
@@ -74,6 +75,20 @@ def job(key: str, draw: st.DrawFn) -> JobView:
     )  # fmt: skip
 
 
+def pool(key: str, draw: st.DrawFn) -> PoolView:
+    return PoolView(name=key, provider="join", least=0, most=4, wanted=draw(st.integers(0, 1)), why=draw(WORDS))
+
+
+def member(key: str, draw: st.DrawFn) -> MemberView:
+    return MemberView(
+        id=key, pool=draw(WORDS), state=draw(WORDS), name="", why=draw(WORDS), born=NOW, joined=None, leaving=None
+    )
+
+
+def point(key: str, draw: st.DrawFn) -> PointView:
+    return PointView(pool="p", at=key, waiting=draw(st.integers(0, 1)), running=0, there=0, wanted=0)
+
+
 def some(draw: st.DrawFn, make: Any) -> list[Any]:
     return [make(key, draw) for key in draw(st.lists(st.sampled_from(IDS), unique=True))]
 
@@ -97,6 +112,9 @@ def states(draw: st.DrawFn) -> State:
             machines=count, workers=count, drift=draw(small), malformed=0, redis={"ok": True}, reconciler=reconciler,
             api=api,
         ),
+        pools=some(draw, pool),
+        members=sorted(some(draw, member), key=lambda m: str(m.id)),
+        points=sorted(some(draw, point), key=lambda m: str(m.at)),
     )  # fmt: skip
 
 

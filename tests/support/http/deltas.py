@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 # Names in `set` and `gone`, and what the id of such a thing is.
-TABLES = {"machines": "machine_id", "workers": "worker_id", "drift": "key", "desired": "id", "jobs": "job_id"}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "machines": lambda row: row["machine_id"],
+    "workers": lambda row: row["worker_id"],
+    "drift": lambda row: row["key"],
+    "desired": lambda row: row["id"],
+    "jobs": lambda row: row["job_id"],
+    "pools": lambda row: row["name"],
+    "members": lambda row: row["id"],
+    "points": lambda row: f"{row['pool']}/{row['at']}",
+}
 
 
 class Gap(Exception):
@@ -56,11 +66,11 @@ def parted(state: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, 
     """A whole state as tables by id and the rest."""
     fleet = dict(state["fleet"])
     lists = {
-        **{name: state[name] for name in ("machines", "workers", "drift")},
+        **{name: state[name] for name in ("machines", "workers", "drift", "pools", "members", "points")},
         "desired": fleet.pop("machines"),
         "jobs": state["jobs"]["active"],
     }
-    tables = {name: {row[TABLES[name]]: row for row in rows} for name, rows in lists.items()}
+    tables = {name: {TABLES[name](row): row for row in rows} for name, rows in lists.items()}
     return tables, {"fleet": fleet, "counts": state["jobs"]["counts"], "system_stats": state["system_stats"]}
 
 
