@@ -30,7 +30,7 @@ class Past:
     async def note(self, pools: Mapping[PoolName, PoolStatus], now_ms: int, mandate: Mandate) -> int:
         """When, by Redis TIME in ms, what stands in Redis was last written; 0: this leader wrote none."""
         if self._epoch != mandate.epoch:
-            self._courses = await read_courses(self._r, self._keys, self._fleet) if pools else {}
+            self._courses = await read_courses(self._r, self._keys, self._fleet)
             self._epoch, self._at_ms = mandate.epoch, max((c[-1].at_ms for c in self._courses.values() if c), default=0)
         known = self._courses
         after = {name: noted(known.get(name, ()), _point(pool, now_ms)) for name, pool in pools.items()}

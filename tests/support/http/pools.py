@@ -43,7 +43,7 @@ class PoolScene:
         self.stack, self.producer = stack, producer
         self.tokens = JoinTokens(stack.layout)
         self.members = Members(producer.redis, producer.keys, FLEET, lambda: producer.seal)
-        plain = fleet_of("m1")
+        self.plain = plain = fleet_of("m1")
         template = structs.replace(plain.machines[0], id=MachineId(""), runtime=RuntimeKind.EXTERNAL, num_gpus=1)
         self.pool: Pool = pool_of(RENDERS, template=template, provider="join")
         self.fleet: Fleet = structs.replace(plain, pools={RENDERS: self.pool})
