@@ -24,7 +24,8 @@ from emp_orch.api.views.fleet import (
     WorkerView,
 )
 from emp_orch.api.views.jobs import JobsView, JobView
-from emp_orch.api.views.pools import MemberView, PointView, PoolView
+from emp_orch.api.views.pool_points import PointView
+from emp_orch.api.views.pools import MemberView, PoolView
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.matching.requirements import Requirements
 from support.http.deltas import Mirror, parted, steady
