@@ -23,6 +23,7 @@ from emp_orch.runtimes.providers.base import Launch
 from emp_orch.seals import Seal
 from emp_orch.settings import Listen, Settings
 from emp_orch.store.fleet.commands import CommandVerb
+from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.pools.members import Members
 from sim.pools import fleets
 from sim.pools.boxes import Box
@@ -81,7 +82,8 @@ class PoolSimulation:
         self._members = Members(r.as_client(), KEYS, FLEET, self.seal)
         self.known = KnownMembers(self._members)
         self.boxes_at_door = Boxes()
-        api: Any = SimpleNamespace(redis=r.as_client(), keys=KEYS, members=self._members, settings=self.settings)
+        known: Any = {"members": self._members, "settings": self.settings, "events": Events(r.as_client(), KEYS)}
+        api: Any = SimpleNamespace(redis=r.as_client(), keys=KEYS, **known)
         self.api = cast(Context, api)
         self.processes = [Process(name, self) for name in ("a", "b")]
 
