@@ -98,8 +98,7 @@ class Relay:
         """One connection, until either side ends it."""
         access = read_access(self._access)
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=REACH_S)
-            self._session = sessions.to_own(access.owner, limit=0, timeout=timeout)
+            self._session = self._made(access.owner, aiohttp.ClientTimeout(total=None, sock_connect=REACH_S))
         asking = self._session.ws_connect(
             f"{access.url.rstrip('/')}{self._path}",
             headers={"Authorization": f"Bearer {access.token}"},
@@ -117,6 +116,10 @@ class Relay:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _made(self, owner: int | None, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+        """The session for all connections to the API."""
+        return sessions.to_own(owner, limit=0, timeout=timeout)
 
     def _tell(self, why: str) -> None:
         """Once, and again when it is another: what asks comes several times a second."""
