@@ -25,9 +25,9 @@ def _say(text: str) -> None:
 @click.option("--quick", is_flag=True, help="The same as --size quick: about three minutes.")
 @click.option("--members", type=click.IntRange(2, 5_000), help="Instead of the size's own number.")
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Instead of the size's own number.")
-@click.option("--churn", type=click.FloatRange(0, 100), help="Percent of the members that join, leave, vanish a minute.")
+@click.option("--churn", type=click.FloatRange(0, 100), help="Percent that join, leave and vanish a minute.")
 @click.option("--minutes", type=click.FloatRange(0.1, 1_440), help="How long the churn lasts; the jobs come in it.")
-@click.option("--steady", type=click.FloatRange(0, 3_600), help="Seconds without churn, beside named machines; 0: none.")
+@click.option("--steady", type=click.FloatRange(0, 3_600), help="Seconds of jobs without churn; 0: none.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
 def main(
     size: str,
@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """A pool whose members join, leave and fall silent while jobs run, and what that costs the control plane.
 
-    Exit 1: a job was lost or ended twice, a box was turned away, or something is left of a member that is none any more.
+    Exit 1: a job was lost or ended twice, a box was turned away, or something is left of a member that was forgotten.
     """
     end_in_order()
     given = {

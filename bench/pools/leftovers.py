@@ -1,4 +1,4 @@
-"""What Redis keeps of members that were forgotten: nothing but bounded streams and the records of jobs they ran."""
+"""What Redis keeps of members that were forgotten: nothing but bounded logs and the records of jobs they ran."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import redis
 
-# What names members for as long as it is kept, by its own bound: ended jobs, the last events, the journal's entries.
-_BOUNDED = re.compile(r"^(job:|payload:|progress:|events$|fleet:[^:]+:(journal|rounds|memory|status)$)")
+# What names members for as long as it is kept, by its own bound: ended jobs, the last events and changes, the journal.
+_BOUNDED = re.compile(
+    r"^(job:|payload:|progress:|events$|reports:changed$|fleet:[^:]+:(journal|rounds|memory|status)$)"
+)
 _AT_ONCE = 1_000
 _MEMBER = re.compile(r"renders-[a-z0-9]+")
 

@@ -96,7 +96,8 @@ class Member:
         self.joined_s = time.monotonic() - began
         self.id = answer.machine_id
         if answer.gate:
-            self._relay = await self._open.enter_async_context(BoxRelay(self._folder.root, answer.gate, self._number))
+            self._relay = BoxRelay(self._folder.root, answer.gate, self._number)
+            await self._open.enter_async_context(self._relay)
         url, keys = self._membership.way(answer), Keys(answer.prefix)
         self._begin_agent(answer, url, keys)
         self._worker = asyncio.create_task(

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import redis
@@ -21,11 +22,14 @@ from emp_orch import openfiles
 from emp_orch.host import loops
 
 POOL, NAMED = "pool", "named"
+# In which all is gone that names members that were forgotten.
+CLEAN_S = 60.0
 
 
 class Churned(Struct, frozen=True, kw_only=True):
     """Who came and went. `again_s`: from a member's vanishing until its job began elsewhere. `forgotten_s`: until it
-    was no member any more. `left_over`: what Redis still holds of members that are none any more.
+    was no member any more. `left_over`: what Redis holds of members that are none any more, `left_s` after the last was
+    forgotten.
     """
 
     joined: int
@@ -36,6 +40,7 @@ class Churned(Struct, frozen=True, kw_only=True):
     again_s: tuple[float, ...]
     forgotten_s: tuple[float, ...]
     left_over: tuple[str, ...]
+    left_s: float
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -108,8 +113,13 @@ async def _churned(pool: Lab) -> tuple[Churned, dict[str, int]]:
     """Once all who went are forgotten. Raises Failed."""
     crowd = pool.crowd
     await pool.forgotten.all(pool.plan.forget_after_s * 2 + 60)
+    began = time.monotonic()
     with redis.Redis.from_url(pool.fleet.settings.redis_url, decode_responses=True) as r:
-        left_over = await asyncio.to_thread(leftovers.of_forgotten, r, set(crowd.here))
+        while left_over := await asyncio.to_thread(leftovers.of_forgotten, r, set(crowd.here)):
+            if time.monotonic() - began > CLEAN_S:
+                break
+            await asyncio.sleep(1)
+        left_s = time.monotonic() - began
         keys = await asyncio.to_thread(leftovers.by_kind, r)
     churned = Churned(
         joined=crowd.joined,
@@ -120,5 +130,6 @@ async def _churned(pool: Lab) -> tuple[Churned, dict[str, int]]:
         again_s=tuple(crowd.again_s()),
         forgotten_s=tuple(pool.forgotten.took_s()),
         left_over=tuple(left_over),
+        left_s=left_s,
     )
     return churned, keys

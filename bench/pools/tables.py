@@ -23,7 +23,8 @@ def _where(report: Report) -> str:
     churn = f"churn {p.churn:.0%} a minute each way for {p.minutes:g} min"
     jobs = f"{p.jobs:,} jobs in it ({p.per_s:.0f} a second, {p.job_s[0]:g} to {p.job_s[1]:g} s each)"
     short = f"lease {p.lease_s} s, forget_after {p.forget_after_s} s"
-    return f"{m.at}: {m.redis}, Python {m.python}, {m.cores} cores, {load}; {p.members:,} members, {churn}, {jobs}, {short}"
+    where = f"{m.at}: {m.redis}, Python {m.python}, {m.cores} cores, {load}"
+    return f"{where}; {p.members:,} members, {churn}, {jobs}, {short}"
 
 
 def _stretches(stretches: Sequence[Stretch]) -> str:
@@ -59,13 +60,14 @@ def _ratios(report: Report) -> str:
             ours, theirs = pool.cpu_s[name] / pool.wall_s, named.cpu_s[name] / named.wall_s
             ratio = f"{ours / theirs:.2f}" if theirs else "–"
             rows.append([f"{what}: {words}, ms of CPU a second", f"{ours * 1e3:,.0f}", f"{theirs * 1e3:,.0f}", ratio])
-        commands = pool.commands_per_s, named.commands_per_s
-        rows.append([f"{what}: commands of Redis a second", *(f"{c:,.0f}" for c in commands), f"{commands[0] / commands[1]:.2f}"])
+        ours, theirs = pool.commands_per_s, named.commands_per_s
+        rows.append([f"{what}: commands of Redis a second", f"{ours:,.0f}", f"{theirs:,.0f}", f"{ours / theirs:.2f}"])
     return table(["a pool through the gate, beside named machines", "pool", "named", "ratio"], rows) if rows else ""
 
 
 def _ends(report: Report) -> str:
-    head = ["fleet", "submitted", "ended once", "completed", "ended badly", "runs that went back", "join p50 / p95 / most ms"]
+    head = ["fleet", "submitted", "ended once", "completed", "ended badly", "runs that went back"]
+    head.append("join p50 / p95 / most ms")
     rows = []
     for name, e in report.ends.items():
         waits = " / ".join(f"{ms:,.0f}" for ms in report.join_ms[name])
@@ -80,7 +82,7 @@ def _churn(report: Report) -> str:
         f"{c.joined} joined, {c.left} left, {c.vanished} vanished, {c.held} of them with a job in hand.",
         f"From a vanishing until its job ran elsewhere: {_spread(c.again_s)}.",
         f"From a vanishing until it was forgotten: {_spread(c.forgotten_s)}.",
-        f"Left in Redis of members that are none any more: {', '.join(c.left_over[:10]) or 'nothing'}.",
+        f"Left of them in Redis {c.left_s:.0f} s later: {', '.join(c.left_over[:9]) or 'nothing'}.",
     ]
     lines += [f"Fault: {fault}" for fault in c.faults[:10]]
     return "\n".join(f"- {line}" for line in lines)

@@ -37,5 +37,4 @@ async def is_former(request: web.Request) -> bool:
 
 def _shown(request: web.Request) -> str | OfMember | None:
     ctx, given, now_s = context(request), bearer(request), time.time()
-    tokens, fleet = JoinTokens(ctx.layout), ctx.settings.fleet
-    return tokens.holder(given, fleet, now_s=now_s) or tokens.member_of(given, fleet, now_s=now_s)
+    return JoinTokens(ctx.layout).stands_for(given, ctx.settings.fleet, now_s=now_s)

@@ -1,18 +1,18 @@
-"""Ports of this host: which are taken, and by whom. Source: proc(5), /proc/net/tcp."""
+"""Ports of this host: which are taken, and by whom."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
-_LISTEN = "0A"
+from emp_orch.host.listening import listening_sockets
+
 # Where emp, its workers and its checks look for a service of the same host.
 LOOPBACK = "127.0.0.1"
 
@@ -107,34 +107,12 @@ def _addresses(port: int) -> Iterator[str]:
 
 def _listening_users(port: int) -> Iterator[tuple[str, int]]:
     """Address and user id of each socket that listens on `port`."""
-    for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
-        for fields in _table(table):
-            address, _, number = fields[1].partition(":")
-            if fields[3] == _LISTEN and int(number, 16) == port:
-                words = bytes.fromhex(address)
-                # Four bytes at a time, in the order of this processor.
-                groups = (words[at : at + 4] for at in range(0, len(words), 4))
-                ordered = b"".join(g[::-1] if sys.byteorder == "little" else g for g in groups)
-                yield socket.inet_ntop(family, ordered), int(fields[7])
-
-
-def _table(path: str) -> Iterator[list[str]]:
-    try:
-        lines = Path(path).read_text().splitlines()[1:]
-    except OSError:
-        return
-    yield from map(str.split, lines)
+    yield from ((found.address, found.uid) for found in listening_sockets() if found.port == port)
 
 
 def _listening(ports: Set[int]) -> dict[str, int]:
     """The listening sockets of `ports`, as /proc/PID/fd names them."""
-    sockets = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for fields in _table(table):
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == _LISTEN and port in ports:
-                sockets[f"socket:[{fields[9]}]"] = port
-    return sockets
+    return {f"socket:[{found.inode}]": found.port for found in listening_sockets() if found.port in ports}
 
 
 def _held(process: Path, sockets: Mapping[str, int]) -> set[str]:

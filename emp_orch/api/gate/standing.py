@@ -6,20 +6,35 @@ import asyncio
 import time
 from collections import OrderedDict
 
+from msgspec import Struct, structs
+
 from emp_orch.api.context import Context
-from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId
+from emp_orch.fleet.desired.members import machine_of_member
+from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, PoolName
 from emp_orch.fleet.model.ids import worker_id
-from emp_orch.runtimes.keys.join_tokens import JoinTokens
+from emp_orch.runtimes.keys.join_tokens import JoinTokens, OfMember
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.stranger_rules import Box
-from emp_orch.store.fleet.generations import Generation, read_generation
-from emp_orch.store.fleet.pools.members import Members, populated
-from emp_orch.store.fleet.pools.retired import RetiredPools
+from emp_orch.store.fleet.generations import Generation, current_number, generation_mark, read_generation
+from emp_orch.store.fleet.pools.members import Seen
 from emp_orch.store.redis.client import within
 
 # So long what was looked up counts: a member that was forgotten is without a way to Redis so much later.
 KNOWN_S = 2.0
 MOST_TOKENS = 10_000
+
+
+class _InForce(Struct, frozen=True, kw_only=True):
+    """The generation of emp.yaml, with its machines by id, and the members of its pools, with when each was born, as
+    they were read at `at_s`. `mark` tells them from others.
+    """
+
+    at_s: float
+    mark: str
+    generation: Generation
+    seen: Seen
+    machines: dict[MachineId, Machine]
+    born_ms: dict[MachineId, int]
 
 
 class Standing:
@@ -30,8 +45,7 @@ class Standing:
         self._tokens = JoinTokens(ctx.layout)
         self._known: OrderedDict[str, tuple[float, Box | None]] = OrderedDict()
         self._reading = asyncio.Lock()
-        self._retired = RetiredPools(ctx.redis, ctx.keys)
-        self._generation: tuple[float, Generation | None] = (float("-inf"), None)
+        self._in_force: _InForce | None = None
 
     async def of(self, token: str) -> Box | None:
         """The box that shows it; None: it is nobody's, or nobody's any more."""
@@ -50,45 +64,60 @@ class Standing:
         return box
 
     async def _found(self, token: str) -> Box | None:
-        fleet, now_s = self._ctx.settings.fleet, time.time()
-        named = self._tokens.holder(token, fleet, now_s=now_s)
-        member = self._tokens.member_of(token, fleet, now_s=now_s)
-        if named is None and member is None:
+        shown = self._tokens.stands_for(token, self._ctx.settings.fleet, now_s=time.time())
+        if shown is None or (now := await self._now()) is None:
             return None
-        generation = await self._now()
-        if generation is None:
-            return None
-        if member is None:
-            return _box(generation.fleet, named, "")
-        born = {m.id: m.born_ms for m in generation.fleet.members}
-        if born.get(MachineId(member.member_id)) != member.born_ms:
-            return None
-        return _box(generation.fleet, member.member_id, member.pool)
+        if isinstance(shown, OfMember):
+            return await self._members(now, shown)
+        return _box(now.generation.fleet, now.machines.get(MachineId(shown)))
 
-    async def _now(self) -> Generation | None:
-        """The generation in force with its members, as of KNOWN_S ago at most."""
+    async def _members(self, now: _InForce, shown: OfMember) -> Box | None:
+        """Who has just joined comes here at once: the member is asked for then, not all of them."""
+        fleet, member_id = now.generation.fleet, MachineId(shown.member_id)
+        pool = fleet.pools.get(PoolName(shown.pool))
+        if pool is None or member_id in now.machines:
+            return None
+        if now.born_ms.get(member_id) != shown.born_ms:
+            async with within():
+                member = await self._ctx.members.get(member_id)
+            if member is None or member.pool != shown.pool or member.born_ms != shown.born_ms:
+                return None
+        return _box(fleet, machine_of_member(pool, member_id))
+
+    async def _now(self) -> _InForce | None:
+        """What is in force, as of KNOWN_S / 2 ago at most."""
         async with self._reading:
-            read_s, generation = self._generation
-            if time.monotonic() - read_s >= KNOWN_S / 2:
+            known = self._in_force
+            if known is None or time.monotonic() - known.at_s >= KNOWN_S / 2:
                 async with within():
-                    generation = await self._read()
-                self._generation = (time.monotonic(), generation)
-            return generation
+                    self._in_force = await self._read(known)
+            return self._in_force
 
-    async def _read(self) -> Generation | None:
-        """Members of a pool that emp.yaml names no more are members until they have drained."""
-        ctx, seal = self._ctx, SigningKey(self._ctx.layout, self._ctx.settings.fleet).control()
-        generation = await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
+    async def _read(self, known: _InForce | None) -> _InForce | None:
+        """What is in force now; `known` again, with another time, where nothing changed since."""
+        r, keys, fleet, at_s = self._ctx.redis, self._ctx.keys, self._ctx.settings.fleet, time.monotonic()
+        if known is not None and await generation_mark(r, keys, fleet, known.generation.number) == known.mark:
+            return structs.replace(known, at_s=at_s)
+        # First: what changes meanwhile is read again.
+        mark = await generation_mark(r, keys, fleet, await current_number(r, keys, fleet))
+        seal = SigningKey(self._ctx.layout, fleet).control()
+        generation = await read_generation(r, keys, fleet, seal)
         if generation is None:
             return None
-        seen = await Members(ctx.redis, ctx.keys, ctx.settings.fleet, lambda: seal).read()
-        return populated(await self._retired.added(generation, seen, seal), seen)
+        seen = await self._ctx.members.read(known.seen if known is not None else None)
+        return _InForce(
+            at_s=at_s,
+            mark=mark,
+            generation=generation,
+            seen=seen,
+            machines={m.id: m for m in generation.fleet.machines},
+            born_ms={m.id: m.born_ms for m in seen.members},
+        )
 
 
-def _box(fleet: Fleet, machine_id: str | None, pool: str) -> Box | None:
-    """Of the machine, if it is one that joins by itself, and of that pool."""
-    found = next((m for m in fleet.machines if m.id == machine_id and m.pool == pool and m.traits.joins), None)
-    return None if found is None else box_of(fleet, found)
+def _box(fleet: Fleet, machine: Machine | None) -> Box | None:
+    """Of the machine, if it is one that joins by itself."""
+    return None if machine is None or not machine.traits.joins else box_of(fleet, machine)
 
 
 def box_of(fleet: Fleet, machine: Machine) -> Box:

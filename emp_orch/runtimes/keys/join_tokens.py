@@ -127,9 +127,14 @@ class JoinTokens:
     def member_of(self, token: str, fleet: str, *, now_s: float) -> OfMember | None:
         """Whose token it is, if a member's of this fleet. The caller looks whether there is such a member still."""
         claims = self._opened(token, fleet, now_s)
-        if claims is None or claims.kind != "member":
+        return _member(claims) if claims is not None and claims.kind == "member" else None
+
+    def stands_for(self, token: str, fleet: str, *, now_s: float) -> str | OfMember | None:
+        """As `holder`, or as `member_of`, by one look at the key."""
+        claims = self._opened(token, fleet, now_s)
+        if claims is None or claims.kind == "pool":
             return None
-        return OfMember(pool=claims.pool, member_id=claims.machine, born_ms=claims.era)
+        return claims.machine if claims.kind == "" else _member(claims)
 
     def _opened(self, token: str, fleet: str, now_s: float) -> _Claims | None:
         kept = self._kept()
@@ -223,6 +228,10 @@ class JoinTokens:
             write_private(self._path, msgspec.json.encode(kept))
         except OSError as e:
             raise EmpError(f"cannot write {self._path}: {e.strerror}", hint="check who owns the fleet's folder") from e
+
+
+def _member(claims: _Claims) -> OfMember:
+    return OfMember(pool=claims.pool, member_id=claims.machine, born_ms=claims.era)
 
 
 def _era_of(pool: str) -> str:

@@ -66,6 +66,13 @@ async def test_a_job_is_claimed_run_and_ended_through_the_gate(lab: GateLab) -> 
     await claims.aclose()
 
 
+async def test_who_has_just_joined_is_let_through_at_once(lab: GateLab) -> None:
+    assert await (await lab.box(MINE)).ping()  # from now on the API knows for a moment who is a member
+    for number in range(3):
+        await lab.join(f"renders-new{number}")
+        assert await (await lab.box(f"renders-new{number}")).ping()
+
+
 async def refused(lab: GateLab) -> list[tuple[str, str]]:
     events = await lab.producer.events.recent(10_000)
     return [(e.data["command"], e.data["error"]) for e in events if e.type == GATE_REFUSED]
