@@ -16,7 +16,7 @@ from bench.pools.members import Member
 from bench.pools.plan import Plan
 from bench.queue.measure import quantile
 from bench.reconcile.children import Failed
-from emp_orch.errors import EmpError
+from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.boot.join import Invitation
 
 
@@ -40,6 +40,7 @@ class Crowd:
         self._token = fleet.pool_token() if fleet.pooled else ""
         self.here: dict[str, Member] = {}
         self.waits_s: list[float] = []
+        self.again = 0  # starts that found the API away
         self.joined = 0
         self.left: list[Gone] = []
         self.vanished: list[Gone] = []
@@ -51,7 +52,12 @@ class Crowd:
         root = self._folder / f"b{self._count}"
         invitation = Invitation(api=self._fleet.api, token=token)
         member = Member(root, self._count, self._plan, invitation, machine_id)
-        await member.start()
+        while True:
+            try:
+                await member.start()
+                break
+            except Unreachable:  # whoever starts boxes starts them again
+                self.again += 1
         self.here[member.id] = member
         self.waits_s.append(member.joined_s)
 

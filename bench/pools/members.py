@@ -72,7 +72,8 @@ class Member:
         pooled = None if machine_id else Pooled(pool=POOL)
         self._membership = Membership(self._folder, machine_id, invitation, pooled)
         self.id = machine_id
-        self.joined_s = 0.0  # how long the join took
+        self._began_s = 0.0
+        self.joined_s = 0.0  # how long it took until it was let in
         self._stopping = asyncio.Event()
         self._open = AsyncExitStack()
         self._relay: BoxRelay | None = None
@@ -90,10 +91,10 @@ class Member:
 
     async def start(self) -> None:
         """Join, report, and take jobs. Raises EmpError where it is not let in."""
-        self._folder.root.mkdir(parents=True)
-        began = time.monotonic()
+        self._folder.root.mkdir(parents=True, exist_ok=True)
+        self._began_s = self._began_s or time.monotonic()
         answer, _ = await self._membership.join()
-        self.joined_s = time.monotonic() - began
+        self.joined_s = time.monotonic() - self._began_s
         self.id = answer.machine_id
         if answer.gate:
             self._relay = BoxRelay(self._folder.root, answer.gate, self._number)

@@ -27,6 +27,7 @@ from emp_orch.api.gate.socket import GATE, Gate
 from emp_orch.api.handlers.job_submit import MAX_LIST_BYTES
 from emp_orch.api.handlers.join import BOXES, is_members
 from emp_orch.api.handlers.packages import package
+from emp_orch.api.in_force import InForce
 from emp_orch.api.joining.answers import PACKAGES_PATH
 from emp_orch.api.joining.limits import limit
 from emp_orch.api.joining.rights import renew_rights
@@ -114,6 +115,7 @@ def build_context(settings: Settings, layout: Layout, redis: Client) -> Context:
         ended=EndedJobs(),
         downloads=ConcurrencyLimit(DOWNLOADS, "downloads"),
         uploads=ConcurrencyLimit(UPLOADS, "uploads", each=UPLOADS_OF_ONE),
+        in_force=InForce(redis, keys, settings.fleet, key.control),
         members=members,
         known_members=KnownMembers(members),
     )

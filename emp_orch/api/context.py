@@ -14,6 +14,7 @@ from emp_orch.api.feed.hub import Hub
 from emp_orch.api.feed.live import LiveState
 from emp_orch.api.feed.preview_hub import PreviewHub
 from emp_orch.api.feed.startup_channel import StartupChannel
+from emp_orch.api.in_force import InForce
 from emp_orch.api.known_members import KnownMembers
 from emp_orch.api.state import ApiStats, StateReader
 from emp_orch.layout import Layout
@@ -55,6 +56,7 @@ class Context:
     stats: ApiStats
     downloads: ConcurrencyLimit
     uploads: ConcurrencyLimit
+    in_force: InForce
     members: Members
     known_members: KnownMembers
 

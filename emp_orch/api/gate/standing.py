@@ -13,9 +13,8 @@ from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, PoolName
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.runtimes.keys.join_tokens import JoinTokens, OfMember
-from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.stranger_rules import Box
-from emp_orch.store.fleet.generations import Generation, current_number, generation_mark, read_generation
+from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.pools.members import Seen
 from emp_orch.store.redis.client import within
 
@@ -24,13 +23,12 @@ KNOWN_S = 2.0
 MOST_TOKENS = 10_000
 
 
-class _InForce(Struct, frozen=True, kw_only=True):
+class _Now(Struct, frozen=True, kw_only=True):
     """The generation of emp.yaml, with its machines by id, and the members of its pools, with when each was born, as
-    they were read at `at_s`. `mark` tells them from others.
+    they were read at `at_s`.
     """
 
     at_s: float
-    mark: str
     generation: Generation
     seen: Seen
     machines: dict[MachineId, Machine]
@@ -45,7 +43,7 @@ class Standing:
         self._tokens = JoinTokens(ctx.layout)
         self._known: OrderedDict[str, tuple[float, Box | None]] = OrderedDict()
         self._reading = asyncio.Lock()
-        self._in_force: _InForce | None = None
+        self._last: _Now | None = None
 
     async def of(self, token: str) -> Box | None:
         """The box that shows it; None: it is nobody's, or nobody's any more."""
@@ -71,7 +69,7 @@ class Standing:
             return await self._members(now, shown)
         return _box(now.generation.fleet, now.machines.get(MachineId(shown)))
 
-    async def _members(self, now: _InForce, shown: OfMember) -> Box | None:
+    async def _members(self, now: _Now, shown: OfMember) -> Box | None:
         """Who has just joined comes here at once: the member is asked for then, not all of them."""
         fleet, member_id = now.generation.fleet, MachineId(shown.member_id)
         pool = fleet.pools.get(PoolName(shown.pool))
@@ -84,30 +82,26 @@ class Standing:
                 return None
         return _box(fleet, machine_of_member(pool, member_id))
 
-    async def _now(self) -> _InForce | None:
+    async def _now(self) -> _Now | None:
         """What is in force, as of KNOWN_S / 2 ago at most."""
         async with self._reading:
-            known = self._in_force
+            known = self._last
             if known is None or time.monotonic() - known.at_s >= KNOWN_S / 2:
                 async with within():
-                    self._in_force = await self._read(known)
-            return self._in_force
+                    self._last = await self._read(known)
+            return self._last
 
-    async def _read(self, known: _InForce | None) -> _InForce | None:
+    async def _read(self, known: _Now | None) -> _Now | None:
         """What is in force now; `known` again, with another time, where nothing changed since."""
-        r, keys, fleet, at_s = self._ctx.redis, self._ctx.keys, self._ctx.settings.fleet, time.monotonic()
-        if known is not None and await generation_mark(r, keys, fleet, known.generation.number) == known.mark:
-            return structs.replace(known, at_s=at_s)
-        # First: what changes meanwhile is read again.
-        mark = await generation_mark(r, keys, fleet, await current_number(r, keys, fleet))
-        seal = SigningKey(self._ctx.layout, fleet).control()
-        generation = await read_generation(r, keys, fleet, seal)
+        at_s = time.monotonic()
+        generation = await self._ctx.in_force.now()
         if generation is None:
             return None
         seen = await self._ctx.members.read(known.seen if known is not None else None)
-        return _InForce(
+        if known is not None and known.generation is generation and known.seen is seen:
+            return structs.replace(known, at_s=at_s)
+        return _Now(
             at_s=at_s,
-            mark=mark,
             generation=generation,
             seen=seen,
             machines={m.id: m for m in generation.fleet.machines},

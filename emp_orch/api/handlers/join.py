@@ -23,10 +23,9 @@ from emp_orch.fleet.desired.members import with_members
 from emp_orch.fleet.model.fleet import Machine, MachineId, Member, MemberState, PoolName
 from emp_orch.plaintext import one_line
 from emp_orch.runtimes.keys.join_tokens import JoinTokens, OfMember, OfPool
-from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.joining import Asking, Leaving
 from emp_orch.store.fleet import journal
-from emp_orch.store.fleet.generations import Generation, read_generation
+from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.redis.client import within
 from emp_orch.web.errors import Refused
 
@@ -85,7 +84,7 @@ async def join_pool(request: web.Request) -> web.Response:
     limits.asked(request, pool=True)
     asking = await body(request, Asking, empty=Asking())
     async with within():
-        generation = await _in_force(ctx)
+        generation = await ctx.in_force.now()
         pool = generation.fleet.pools.get(name) if generation else None
         if generation is None or pool is None:
             raise Refused(404, f"the fleet has no pool {name} now")
@@ -138,14 +137,9 @@ def _opened(request: web.Request, pool: str) -> OfPool | OfMember | None:
     return found if found is not None and found.pool == pool else None
 
 
-async def _in_force(ctx: Context) -> Generation | None:
-    seal = SigningKey(ctx.layout, ctx.settings.fleet).control()
-    return await read_generation(ctx.redis, ctx.keys, ctx.settings.fleet, seal)
-
-
 async def _machine(ctx: Context, machine_id: str) -> tuple[Generation, Machine]:
     """The generation in force, and its external machine of that id. Raises Refused (404) when there is none."""
-    generation = await _in_force(ctx)
+    generation = await ctx.in_force.now()
     machines = generation.fleet.machines if generation else ()
     found = next((m for m in machines if m.id == MachineId(machine_id) and m.traits.joins), None)
     if generation is None or found is None:

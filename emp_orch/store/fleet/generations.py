@@ -73,11 +73,19 @@ async def read_generation(r: Client, keys: Keys, fleet: str, seal: Seal | None =
     return None if number == 0 else await read_numbered(r, keys, fleet, number, seal)
 
 
-async def generation_mark(r: Client, keys: Keys, fleet: str, number: int) -> str:
-    """What tells the current generation and the members of its pools from any other, at the price of three short
-    answers: which number is current, the beginning of what stands under `number`, and the mark of the members. An
-    emptied Redis counts from 1 again, but at another time.
+async def spec_mark(r: Client, keys: Keys, fleet: str, number: int) -> str:
+    """What tells the current generation from any other, at the price of two short answers: which number is current, and
+    the beginning of what stands under `number`. An emptied Redis counts from 1 again, but at another time.
     """
+    async with r.pipeline(transaction=False) as pipe:
+        pipe.get(keys.generation(fleet))
+        pipe.getrange(keys.spec(fleet, number), 0, MARK_CHARS - 1)
+        current, head = await pipe.execute()
+    return f"{current or 0} {head}"
+
+
+async def generation_mark(r: Client, keys: Keys, fleet: str, number: int) -> str:
+    """As `spec_mark`, of the generation and the members of its pools: with a third answer, the mark of the members."""
     async with r.pipeline(transaction=False) as pipe:
         pipe.get(keys.generation(fleet))
         pipe.getrange(keys.spec(fleet, number), 0, MARK_CHARS - 1)

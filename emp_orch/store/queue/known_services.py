@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from emp_orch.errors import EmpError
 from emp_orch.jobs.document.workflows import Classes, Services
-from emp_orch.store.fleet.generations import generation_mark, read_generation
+from emp_orch.store.fleet.generations import read_generation, spec_mark
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.redis.client import Client, within
 from emp_orch.store.redis.damaged import DAMAGED
@@ -57,7 +57,7 @@ class KnownServices:
             return self._known
         asked_s = monotonic()
         async with within():
-            mark = await generation_mark(self._r, self._keys, self._fleet, self._number)
+            mark = await spec_mark(self._r, self._keys, self._fleet, self._number)
             if mark != self._mark:
                 await self._read()
             if "comfyui" in self._known.connectors.values() and asked_s - self._classes_s >= CLASSES_S:
@@ -72,7 +72,7 @@ class KnownServices:
         except EmpError:  # damaged: then nothing is known of it
             generation = None
         self._number = generation.number if generation else 0
-        self._mark = await generation_mark(self._r, self._keys, self._fleet, self._number)
+        self._mark = await spec_mark(self._r, self._keys, self._fleet, self._number)
         services = generation.fleet.services if generation else {}
         connectors = {str(name): s.connector or "" for name, s in services.items()}
         self._known = Services(connectors=connectors, classes=self._known.classes)
