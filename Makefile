@@ -17,7 +17,7 @@ TOGETHER ?= 8
 # How many requests `make fuzz-api` makes of each operation of the API.
 EXAMPLES ?= 1000
 
-.PHONY: up down status check test times-begin fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-first-claim bench-page bench-comfyui
+.PHONY: up down status check test times-begin fuzz fuzz-api test-system lock audit docs wheel bench bench-peers bench-queue bench-reconcile bench-stream bench-containers bench-first-claim bench-page bench-comfyui bench-pools
 
 ## Users
 
@@ -121,6 +121,9 @@ bench-page: $(VENV)/.dev
 
 bench-comfyui: $(VENV)/.dev
 	@$(BIN)/python -m bench.comfyui $(BENCH)
+
+bench-pools: $(VENV)/.dev
+	@$(BIN)/python -m bench.pools $(BENCH)
 
 bench-containers: $(VENV)/.dev
 	@$(BIN)/python -m bench.containers $(BENCH)

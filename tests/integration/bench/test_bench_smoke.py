@@ -118,6 +118,24 @@ def test_the_page_is_measured(tmp_path: Path) -> None:
         assert len(moved["frames_ms"]) > 1 and len(moved["typed_ms"]) == 4
 
 
+def test_a_pool_that_churns_loses_nothing(tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    done = bench("--size", "smoke", "--json", str(written), cache=tmp_path, what="pools")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "| stretch" in done.stdout and "| a pool through the gate" in done.stdout
+
+    report: dict[str, Any] = msgspec.json.decode(written.read_bytes())
+    assert set(report["ends"]) == {"pool", "named"}
+    for name, ends in report["ends"].items():
+        assert ends["submitted"] == ends["once"] == ends["completed"] > 0, name
+        assert (ends["badly"], ends["missed"]) == ({}, 0), name
+    churned = report["churned"]
+    assert churned["joined"] == churned["left"] == churned["vanished"] == len(churned["forgotten_s"]) > 0
+    assert churned["left_over"] == churned["faults"] == []
+    for stretch in report["stretches"]:
+        assert stretch["spent"]["wall_s"] > 0 and stretch["spent"]["commands"]["evalsha"] > 0, stretch["what"]
+
+
 def test_a_trivial_workflow_is_measured(tmp_path: Path) -> None:
     written = tmp_path / "bench.json"
     done = bench("--size", "smoke", "--json", str(written), cache=tmp_path, what="comfyui")
