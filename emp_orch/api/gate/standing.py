@@ -13,9 +13,11 @@ from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, PoolName
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.runtimes.keys.join_tokens import JoinTokens, OfMember
+from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.stranger_rules import Box
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.fleet.pools.members import Seen
+from emp_orch.store.fleet.pools.retired import RetiredPools
 from emp_orch.store.redis.client import within
 
 # So long what was looked up counts: a member that was forgotten is without a way to Redis so much later.
@@ -24,13 +26,14 @@ MOST_TOKENS = 10_000
 
 
 class _Now(Struct, frozen=True, kw_only=True):
-    """The generation of emp.yaml, with its machines by id, and the members of its pools, with when each was born, as
-    they were read at `at_s`.
+    """The fleet with its machines by id, and the members of its pools, with when each was born, as they were read at
+    `at_s`. A pool that emp.yaml names no more is one until its members have drained.
     """
 
     at_s: float
-    generation: Generation
+    generation: Generation  # as emp.yaml has it
     seen: Seen
+    fleet: Fleet
     machines: dict[MachineId, Machine]
     born_ms: dict[MachineId, int]
 
@@ -43,6 +46,7 @@ class Standing:
         self._tokens = JoinTokens(ctx.layout)
         self._known: OrderedDict[str, tuple[float, Box | None]] = OrderedDict()
         self._reading = asyncio.Lock()
+        self._retired = RetiredPools(ctx.redis, ctx.keys)
         self._last: _Now | None = None
 
     async def of(self, token: str) -> Box | None:
@@ -67,11 +71,11 @@ class Standing:
             return None
         if isinstance(shown, OfMember):
             return await self._members(now, shown)
-        return _box(now.generation.fleet, now.machines.get(MachineId(shown)))
+        return _box(now.fleet, now.machines.get(MachineId(shown)))
 
     async def _members(self, now: _Now, shown: OfMember) -> Box | None:
         """Who has just joined comes here at once: the member is asked for then, not all of them."""
-        fleet, member_id = now.generation.fleet, MachineId(shown.member_id)
+        fleet, member_id = now.fleet, MachineId(shown.member_id)
         pool = fleet.pools.get(PoolName(shown.pool))
         if pool is None or member_id in now.machines:
             return None
@@ -100,10 +104,13 @@ class Standing:
         seen = await self._ctx.members.read(known.seen if known is not None else None)
         if known is not None and known.generation is generation and known.seen is seen:
             return structs.replace(known, at_s=at_s)
+        seal = SigningKey(self._ctx.layout, self._ctx.settings.fleet).control()
+        full = await self._retired.added(generation, seen, seal)
         return _Now(
             at_s=at_s,
             generation=generation,
             seen=seen,
+            fleet=full.fleet,
             machines={m.id: m for m in generation.fleet.machines},
             born_ms={m.id: m.born_ms for m in seen.members},
         )
