@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from emp_orch import again
+from emp_orch.control.pools.former import Looked
 from emp_orch.errors import EmpError
 from emp_orch.fleet.model.fleet import Pool
 from emp_orch.fleet.model.pools import MAX_WORDS, SeenPool
@@ -38,17 +39,22 @@ class Engine:
         self._changed = changed
         self._load = load
         self._provider: Provider | None = None
-        self._seen = SeenPool()
+        self._looked = Looked()
+        self.retired_s = 0.0
         self._again = asyncio.Event()
         self._asked = asyncio.Event()
         self._asked_s = 0.0
 
     @property
-    def seen(self) -> SeenPool:
-        """As of the last look. Whoever asks keeps it looking."""
+    def looked(self) -> Looked:
+        """The last look. Whoever asks keeps it looking."""
         self._asked_s = time.monotonic()
         self._asked.set()
-        return self._seen
+        return self._looked
+
+    def retire(self) -> None:
+        """It is asked for no more boxes from now on."""
+        self.retired_s = time.monotonic()
 
     def provider(self) -> Provider:
         """Made when it is first needed. Raises ProviderError where that cannot be."""
@@ -83,9 +89,10 @@ class Engine:
             if time.monotonic() - self._asked_s > UNASKED_S:
                 self._asked.clear()
                 await self._asked.wait()
+            began_s, before = time.monotonic(), self._looked.seen
             seen = await self._look()
-            if seen != self._seen:
-                self._seen = seen
+            self._looked = Looked(seen=seen, began_s=began_s, ended_s=time.monotonic())
+            if seen != before:
                 self._changed()
             await asyncio.sleep(SETTLED_S)
             try:

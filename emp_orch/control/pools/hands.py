@@ -153,16 +153,16 @@ class Hands:
         member = desired.members.get(operation.machine_id)
         if await self._members.get(operation.machine_id) != member:
             raise EmpError(f"{operation.machine_id} has changed meanwhile")
-        engine = self._keeper.engine(pool.name)
-        provider = engine.provider()
         self._assure(mandate)
-        try:
-            async with asyncio.timeout(ACCEPTED_S):
-                await provider.remove(operation.machine_id, stop_s=_stop_s(operation.machine_id, pool, desired))
-        except Exception as e:  # another's code
-            raise EmpError(words_of(e)) from e
-        finally:
-            engine.look_again()
+        for engine in self._keeper.holders(pool.name, operation.machine_id):
+            try:
+                async with asyncio.timeout(ACCEPTED_S):
+                    stop_s = _stop_s(operation.machine_id, pool, desired)
+                    await engine.provider().remove(operation.machine_id, stop_s=stop_s)
+            except Exception as e:  # another's code
+                raise EmpError(words_of(e)) from e
+            finally:
+                engine.look_again()
         if member is None:
             return False
         self._assure(mandate)

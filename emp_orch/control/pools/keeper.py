@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import structs
 
 from emp_orch.control.pools.backlog import Backlogs
 from emp_orch.control.pools.engine import Engine, Load
+from emp_orch.control.pools.former import is_over, joined, settings_of
 from emp_orch.fleet.desired.machines import desired_machine
 from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.drift.slots import AT_WORK
@@ -45,12 +46,19 @@ class PoolKeeper:
         self._load = load
         self._backlogs = Backlogs(r, keys)
         self._engines: dict[PoolName, Engine] = {}
-        self._tasks: dict[PoolName, asyncio.Task[None]] = {}
+        self._formers: dict[PoolName, list[Engine]] = {}
+        self._tasks: dict[Engine, asyncio.Task[None]] = {}
+        # Former engines that have nothing any more, by pool and settings.
+        self._over: set[tuple[PoolName, str]] = set()
+        self._at_former: dict[PoolName, frozenset[MachineId]] = {}
         self._fleet: Fleet | None = None
 
-    async def look(self, fleet: Fleet, observed: Observed) -> Observed:
-        """`observed` with what is seen of the pools of `fleet`. Raises what redis-py raises when Redis is away."""
+    async def look(self, fleet: Fleet, observed: Observed, former: Mapping[PoolName, Iterable[Pool]] = {}) -> Observed:
+        """`observed` with what is seen of the pools of `fleet`. `former`: as older generations had them, while they
+        have members of then. Raises what redis-py raises when Redis is away.
+        """
         self._keep(fleet)
+        self._keep_former(fleet, former)
         self._fleet = fleet
         if not fleet.pools:
             return observed
@@ -58,8 +66,7 @@ class PoolKeeper:
         running = _running(fleet, observed)
         pools = {}
         for name in fleet.pools:
-            engine = self._engines.get(name)
-            seen = SeenPool() if engine is None else engine.seen
+            seen = self._seen(name, fleet)
             mine = sum(w.jobs for w in waiting if name in w.pools)
             pools[name] = structs.replace(seen, backlog=Backlog(waiting=mine, running=running[name]))
         return structs.replace(observed, pools=pools, waiting=waiting)
@@ -71,6 +78,25 @@ class PoolKeeper:
             raise ProviderError(f"the fleet has no pool {name} with an engine")
         return found
 
+    def holders(self, name: PoolName, member_id: MachineId) -> list[Engine]:
+        """Which engines may have the box of a member, none where somebody else starts them. Of several the former ones
+        first.
+        """
+        now, formers = self._engines.get(name), self._formers.get(name, ())
+        if now is not None and _lists(now, member_id):
+            return [now]
+        may = [e for e in formers if e.looked.seen.boxes is None or _lists(e, member_id)]
+        return [*may, *([now] if now is not None else [])]
+
+    def _seen(self, name: PoolName, fleet: Fleet) -> SeenPool:
+        """What all engines of a pool show; who is at a former one is remembered."""
+        engine, formers = self._engines.get(name), self._formers.get(name, [])
+        now = engine.looked if engine is not None else None
+        members = [m.id for m in fleet.members if m.pool == name] if formers else []
+        seen = joined(now, [e.looked for e in formers], members, self._at_former.get(name, frozenset()))
+        self._at_former[name] = frozenset(seen.former)
+        return seen
+
     def stop_s(self, pool: Pool) -> float:
         """How long a box of `pool` may take to end in good order, as a container of emp may."""
         if self._fleet is None:
@@ -79,18 +105,49 @@ class PoolKeeper:
         return stop_grace_s(desired_machine(self._fleet, member))
 
     def _keep(self, fleet: Fleet) -> None:
-        """Have the engines that `fleet` names, and no other."""
+        """Have the engines that `fleet` names. One that is another now is a former one, until it has no box."""
         wanted = {name: pool for name, pool in fleet.pools.items() if pool.provider != JOIN}
         for name, engine in list(self._engines.items()):
-            if name not in wanted or _settings_of(engine.pool) != _settings_of(wanted[name]):
-                del self._engines[name]
-                self._tasks.pop(name).cancel()
+            if name not in wanted or settings_of(engine.pool) != settings_of(wanted[name]):
+                engine.retire()
+                self._formers.setdefault(name, []).append(self._engines.pop(name))
         for name, pool in wanted.items():
-            if name in self._engines:
-                continue
-            engine = Engine(pool, self._making(fleet, pool), self._wake, self._load)
-            self._engines[name] = engine
-            self._tasks[name] = self._group.create_task(engine.keep(), name=f"pool {name}")
+            if name not in self._engines:
+                self._engines[name] = self._again(name, pool) or self._begun(fleet, pool)
+            self._over.discard((name, settings_of(pool)))
+
+    def _again(self, name: PoolName, pool: Pool) -> Engine | None:
+        """A former engine that is the one of now again."""
+        formers = self._formers.get(name, [])
+        found = next((e for e in formers if settings_of(e.pool) == settings_of(pool)), None)
+        if found is not None:
+            formers.remove(found)
+        return found
+
+    def _keep_former(self, fleet: Fleet, former: Mapping[PoolName, Iterable[Pool]]) -> None:
+        """Have the engines that pools of `fleet` had before, and that may have boxes of theirs still."""
+        for name, pools in former.items():
+            now, known = self._engines.get(name), self._formers.setdefault(name, [])
+            have = {settings_of(e.pool) for e in (*known, *([now] if now is not None else []))}
+            for pool in pools:
+                if settings_of(pool) not in have and (name, settings_of(pool)) not in self._over:
+                    engine = self._begun(fleet, pool)
+                    engine.retire()
+                    known.append(engine)
+                    have.add(settings_of(pool))
+        for name, engines in self._formers.items():
+            now = self._engines.get(name)
+            for engine in list(engines):
+                ended = is_over(now.looked if now is not None else None, engine.looked, engine.retired_s)
+                if name not in fleet.pools or ended:
+                    engines.remove(engine)
+                    self._tasks.pop(engine).cancel()
+                    self._over.add((name, settings_of(engine.pool)))
+
+    def _begun(self, fleet: Fleet, pool: Pool) -> Engine:
+        engine = Engine(pool, self._making(fleet, pool), self._wake, self._load)
+        self._tasks[engine] = self._group.create_task(engine.keep(), name=f"pool {pool.name}")
+        return engine
 
     def _making(self, fleet: Fleet, pool: Pool) -> Making:
         return Making(
@@ -102,8 +159,8 @@ class PoolKeeper:
         )
 
 
-def _settings_of(pool: Pool) -> tuple[object, ...]:
-    return pool.provider, pool.options
+def _lists(engine: Engine, member_id: MachineId) -> bool:
+    return any(box.member_id == member_id for box in engine.looked.seen.boxes or ())
 
 
 def _running(fleet: Fleet, observed: Observed) -> dict[PoolName, int]:

@@ -27,6 +27,7 @@ from emp_orch.fleet.drift.incremental import Attention, in_full
 from emp_orch.fleet.drift.kinds import Desired
 from emp_orch.fleet.journal.entries import Entry
 from emp_orch.fleet.model.defaults import RECONCILE_INTERVAL_S
+from emp_orch.fleet.model.fleet import Pool, PoolName
 from emp_orch.fleet.model.observed import DamagedKey, Observed
 from emp_orch.fleet.model.overrides import Override
 from emp_orch.fleet.model.pools import JOIN
@@ -90,6 +91,7 @@ class RedisBackend:
         self._members = Members(r, keys, fleet, self._signing.control)
         self._retired = RetiredPools(r, keys)
         self._past = Past(r, keys, fleet)
+        self._former: dict[PoolName, tuple[Pool, ...]] = {}
         self._seen: Seen | None = None
         self._populated: Generation | None = None
         self._told_of_members = ""
@@ -115,6 +117,7 @@ class RedisBackend:
         self._seen = await self._read_members()
         if self._seen is not seen or found is not before or self._populated is None:
             whole = await self._retired.added(found, self._seen, self._signing.control())
+            self._former = await self._retired.former(whole, self._seen, self._signing.control())
             self._populated = populated(whole, self._seen)
         return self._populated
 
@@ -179,7 +182,7 @@ class RedisBackend:
     async def _with_pools(self, observed: Observed) -> Observed:
         if self._pools is None or self._populated is None:
             return observed
-        look = self._pools.look(self._populated.fleet, observed)
+        look = self._pools.look(self._populated.fleet, observed, self._former)
         return await self._failures.tolerate(look, "pools", observed)
 
     async def requests(self) -> list[tuple[str, Request | None]]:

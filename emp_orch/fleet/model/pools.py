@@ -55,9 +55,11 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 class SeenPool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A pool as it was seen. `boxes` None: its engine was not asked, or did not answer: `error` says what it said.
-    `backlog` None: nobody could read the queue.
+    `backlog` None: nobody could read the queue. `former`: members whose boxes only an engine has that the pool had
+    before: they go.
     """
 
     boxes: tuple[Box, ...] | None = None
     error: str = ""
     backlog: Backlog | None = None
+    former: tuple[MachineId, ...] = ()

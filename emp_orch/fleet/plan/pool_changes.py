@@ -10,6 +10,7 @@ from emp_orch.fleet.desired.machines import config_hash, desired_machine
 from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.desired.workers import any_member
 from emp_orch.fleet.model.fleet import Fleet, Pool
+from emp_orch.fleet.model.pools import JOIN
 
 
 def pool_changes(before: Fleet | None, after: Fleet) -> tuple[str, ...]:
@@ -33,9 +34,10 @@ def _how(before: Fleet, was: Pool, after: Fleet, becomes: Pool) -> Iterator[str]
     if size_of(was) != size_of(becomes):
         yield f"size {size_of(was)} → {size_of(becomes)}"
     if was.provider != becomes.provider:
-        yield f"provider {was.provider} → {becomes.provider}"
+        went = "" if was.provider == JOIN else "; its boxes drain and go"
+        yield f"provider {was.provider} → {becomes.provider}{went}"
     elif was.options != becomes.options:
-        yield "provider_options"
+        yield "provider_options; boxes that are not found by them drain and go"
     if (was.scale, was.forget_after_s, was.cost) != (becomes.scale, becomes.forget_after_s, becomes.cost):
         yield "how it is sized"
     if _of_member(before, was) != _of_member(after, becomes):

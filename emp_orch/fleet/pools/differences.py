@@ -17,6 +17,7 @@ AT_ONCE = 10
 AWAITED_MS = 120_000
 MAX_NAMED = 3
 MAX_ORPHANS = 100
+FORMER = "its box is of an engine that the pool had before"
 BY_THEMSELVES = "its boxes are started by somebody else; `emp pool join {}` prints the line"
 
 
@@ -27,6 +28,10 @@ def pool_drift(sizes: Mapping[PoolName, PoolSize], desired: Desired, observed: O
         pool, seen = desired.pools[name], observed.pools.get(name, SeenPool())
         if pool.provider == JOIN:
             found += _joining(pool, size, observed.now_ms)
+            if seen.former or any(m.leaving for m in size.members):
+                found += _over(pool, size)
+            if seen.boxes is not None:
+                found += _gone(pool, size, seen, desired)
         else:
             found += _short(pool, size, seen, observed.now_ms)
             found += _over(pool, size)
@@ -83,17 +88,17 @@ def _of_pool(pool: Pool, want: str, there: int, cause: str, count: int = 0) -> D
 
 def _over(pool: Pool, size: PoolSize) -> Iterator[Drift]:
     """Who is to go, and who is on the way out. `seen_ms` is set where it holds nothing any more."""
-    chosen = set(who_goes(size))
+    chosen = set(who_goes(size)) if pool.provider != JOIN else set()
     for one in size.members:
         member = one.member
-        if one.gone or not (one.leaving or member.id in chosen):
+        if one.gone or not (one.leaving or one.former or member.id in chosen):
             continue
         if one.leaving:
             state = "holds nothing" if one.empty else "finishes its job" if one.busy else "ends its workers"
             cause = member.why or "it is to go"
         else:
-            state = "never joined" if one.expected else "away" if one.away else "idle"
-            cause = size.why
+            state = "never joined" if one.expected else "away" if one.away else "at work" if one.busy else "idle"
+            cause = FORMER if one.former else size.why
         yield _of_member(
             *(Kind.POOL_OVER, pool, member.id, f"{size.wanted} of {pool.name}", state, cause),
             seen_ms=member.leaving_ms if one.leaving and one.empty else None,

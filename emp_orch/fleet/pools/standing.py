@@ -26,7 +26,7 @@ _ENDED = frozenset({ProgramState.STOPPED, ProgramState.EXITED, ProgramState.FATA
 class Standing(Struct, frozen=True, kw_only=True):
     """`gone`: why it will not be back; empty while it may. `in_`: it is heard. `ready`: it takes jobs. `jobs`: how many
     it runs, as far as anybody knows. `empty`: none, and it can take none. `box` as its engine says, None where that
-    says nothing of it.
+    says nothing of it. `former`: only an engine that the pool had before has its box.
     """
 
     member: Member
@@ -36,6 +36,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     jobs: int
     empty: bool
     box: Box | None
+    former: bool = False
 
     @property
     def busy(self) -> bool:
@@ -48,7 +49,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     @property
     def counts(self) -> bool:
         """Whether it is one of those that the pool should have."""
-        return not self.gone and not self.leaving
+        return not self.gone and not self.leaving and not self.former
 
     @property
     def expected(self) -> bool:
@@ -86,6 +87,7 @@ def _standing(member: Member, boxes: dict[MachineId, Box] | None, desired: Desir
         jobs=sum(_at_work(w) for w in _workers(machine, observed)),
         empty=False,
         box=None if boxes is None else boxes.get(member.id),
+        former=member.id in observed.pools.get(member.pool, SeenPool()).former,
     )
     jobs = 0 if found.waits else found.jobs  # what it ran went back with its lease
     holds_none = heard.report.config_hash == desired.digests[member.id] and _no_workers(heard) if heard else found.away
