@@ -5,7 +5,7 @@ A box that the engine of now lists too stays, whatever else changed: the change 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -31,25 +31,23 @@ def settings_of(pool: Pool) -> str:
 
 
 def joined(
-    now: Looked | None, formers: Sequence[Looked], members: Iterable[MachineId], before: frozenset[MachineId]
-) -> SeenPool:
-    """A pool as its engine of now and the `formers` show it. `now` None: it has none, its boxes are started by somebody
-    else. `before`: who was at a former engine at the look before. Of `members` that may be at an engine that did not
-    answer, nothing is known. Where the engine of now did not answer, nobody is said to be at a former one.
+    now: Looked | None, formers: Sequence[Looked], members: Iterable[MachineId], since: Mapping[MachineId, float]
+) -> tuple[SeenPool, dict[MachineId, float]]:
+    """A pool as its engine of now and the `formers` show it, and since when only these show whose boxes; `since`: that
+    before. `now` None: it has none, its boxes are started by somebody else. Of `members` that may be at an engine that
+    did not answer, nothing is known. Where the engine of now did not answer, nobody is said to be at a former one.
     """
     if not formers or (now is not None and now.seen.boxes is None):
-        return SeenPool() if now is None else now.seen
+        return (SeenPool() if now is None else now.seen), {}
     boxes = {box.member_id: box for box in (now.seen.boxes or () if now is not None else ())}
     elsewhere: dict[MachineId, Box] = {}
-    former: set[MachineId] = set()
+    since_s: dict[MachineId, float] = {}
     for looked in formers:
         for box in looked.seen.boxes or ():
             if box.member_id in boxes:
                 continue
             elsewhere[box.member_id] = box
-            # A box that was asked for between the two looks is not at a former engine for that.
-            if box.member_id in before or now is None or now.began_s > looked.ended_s:
-                former.add(box.member_id)
+            since_s[box.member_id] = since.get(box.member_id, looked.ended_s)
     boxes |= elsewhere
     unanswered = [looked for looked in formers if looked.seen.boxes is None]
     words = next((f"its former engine: {f.seen.error}" for f in unanswered if f.seen.error), "")
@@ -57,7 +55,9 @@ def joined(
         unknown = (i for i in members if i not in boxes)
         boxes |= {i: Box(member_id=i, state=BoxState.UNKNOWN, words=words) for i in unknown}
     found = tuple(sorted(boxes.values(), key=lambda b: b.member_id))
-    return SeenPool(boxes=found, error=words, former=tuple(sorted(former)))
+    # A box that was asked for after the engine of now was looked at is not at a former one for that.
+    former = sorted(i for i, seen_s in since_s.items() if now is None or now.began_s > seen_s)
+    return SeenPool(boxes=found, error=words, former=tuple(former)), since_s
 
 
 def is_over(now: Looked | None, former: Looked, retired_s: float) -> bool:

@@ -50,7 +50,8 @@ class PoolKeeper:
         self._tasks: dict[Engine, asyncio.Task[None]] = {}
         # Former engines that have nothing any more, by pool and settings.
         self._over: set[tuple[PoolName, str]] = set()
-        self._at_former: dict[PoolName, frozenset[MachineId]] = {}
+        # Since when only a former engine shows a box, of `time.monotonic`.
+        self._at_former: dict[PoolName, dict[MachineId, float]] = {}
         self._fleet: Fleet | None = None
 
     async def look(self, fleet: Fleet, observed: Observed, former: Mapping[PoolName, Iterable[Pool]] = {}) -> Observed:
@@ -93,8 +94,8 @@ class PoolKeeper:
         engine, formers = self._engines.get(name), self._formers.get(name, [])
         now = engine.looked if engine is not None else None
         members = [m.id for m in fleet.members if m.pool == name] if formers else []
-        seen = joined(now, [e.looked for e in formers], members, self._at_former.get(name, frozenset()))
-        self._at_former[name] = frozenset(seen.former)
+        since = self._at_former.get(name, {})
+        seen, self._at_former[name] = joined(now, [e.looked for e in formers], members, since)
         return seen
 
     def stop_s(self, pool: Pool) -> float:

@@ -37,7 +37,7 @@ def _how(before: Fleet, was: Pool, after: Fleet, becomes: Pool) -> Iterator[str]
         went = "" if was.provider == JOIN else "; its boxes drain and go"
         yield f"provider {was.provider} → {becomes.provider}{went}"
     elif was.options != becomes.options:
-        yield "provider_options; boxes that are not found by them drain and go"
+        yield "provider_options" + ("" if was.provider == JOIN else "; boxes that it no longer finds drain and go")
     if (was.scale, was.forget_after_s, was.cost) != (becomes.scale, becomes.forget_after_s, becomes.cost):
         yield "how it is sized"
     if _of_member(before, was) != _of_member(after, becomes):

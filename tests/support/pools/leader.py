@@ -11,6 +11,7 @@ from msgspec import structs
 
 from emp_orch.control.leader.execute import Executor
 from emp_orch.control.leader.leadership import LeaderElection
+from emp_orch.control.pools.engine import Load
 from emp_orch.control.pools.hands import Hands
 from emp_orch.control.pools.keeper import PoolKeeper
 from emp_orch.control.pools.told import pools_status
@@ -43,9 +44,17 @@ WITHIN_S = 20.0
 
 
 class Leader:
-    """Of fleet `f`, whose pools one engine serves."""
+    """Of fleet `f`, whose pools one engine serves; or those that `load` gives."""
 
-    def __init__(self, r: Client, folder: Path, engine: Sleepers, group: asyncio.TaskGroup, *pools: Pool) -> None:
+    def __init__(
+        self,
+        r: Client,
+        folder: Path,
+        engine: Sleepers,
+        group: asyncio.TaskGroup,
+        *pools: Pool,
+        load: Load | None = None,
+    ) -> None:
         self.r, self.keys, self.engine = r, Keys(""), engine
         layout = Layout(folder)
         layout.control.mkdir(parents=True, exist_ok=True)
@@ -67,7 +76,7 @@ class Leader:
         self.journal: list[Entry] = []
         self.failed: list[str] = []
         self._stirred = asyncio.Event()
-        self._keeper = PoolKeeper(r, self.keys, layout, settings, group, self._stirred.set, engine.made)
+        self._keeper = PoolKeeper(r, self.keys, layout, settings, group, self._stirred.set, load or engine.made)
         self._election = LeaderElection(r, self.keys, "f", "us")
         hands = Hands(r, layout, settings, self.members, self._keeper, self._election.assure, self._write)
         self._executor = Executor(r, self.keys, layout, {}, self._election.assure, hands.run)
@@ -77,6 +86,7 @@ class Leader:
         self.desired: Desired | None = None
         self.layout = layout
         self.status: dict[PoolName, PoolStatus] = {}
+        self.former: dict[PoolName, tuple[Pool, ...]] = {}
 
     async def _write(self, entries: list[Entry]) -> None:
         self.journal += entries
@@ -89,7 +99,7 @@ class Leader:
         generation = populated(bare, await self.members.read())
         desired = self.desired = self._desired.of(generation, overrides)
         observed = await self._observer.follow(desired, Attention())
-        observed = await self._keeper.look(generation.fleet, observed)
+        observed = await self._keeper.look(generation.fleet, observed, self.former)
         inputs = Inputs(desired=desired, observed=observed, memory=self._memory, overrides=overrides)
         done = decide(inputs)
         self.status = pools_status(inputs, done)
@@ -119,6 +129,9 @@ class Leader:
                 except TimeoutError:
                     continue
                 self._stirred.clear()
+
+    def apply(self, *pools: Pool) -> None:
+        self.fleet = structs.replace(self.fleet, pools={p.name: p for p in pools})
 
     async def all(self) -> dict[MachineId, Member]:
         return {m.id: m for m in (await self.members.read()).members}
@@ -153,13 +166,13 @@ class Leader:
 
 
 @asynccontextmanager
-async def leading(r: Client, folder: Path, *pools: Pool) -> AsyncIterator[Leader]:
+async def leading(r: Client, folder: Path, *pools: Pool, load: Load | None = None) -> AsyncIterator[Leader]:
     """A leader and its engine; at the end no box is left."""
     engine = Sleepers()
     try:
         async with asyncio.TaskGroup() as group:
             before = asyncio.all_tasks()
-            yield Leader(r, folder, engine, group, *pools)
+            yield Leader(r, folder, engine, group, *pools, load=load)
             for task in asyncio.all_tasks() - before:
                 if (task.get_name() or "").startswith("pool "):
                     task.cancel()

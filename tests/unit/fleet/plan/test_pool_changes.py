@@ -43,3 +43,13 @@ def test_a_pool_comes_and_goes() -> None:
 def test_how_it_changes(changes: dict[str, Any], told: str) -> None:
     assert pool_changes(of(), of(**changes)) == (f"~ pool renders: {told}",)
     assert changed(of(), of(**changes)) == (f"~ pool renders: {told}",)
+
+
+def test_another_engine_says_what_becomes_of_the_boxes() -> None:
+    swarm = of(provider="swarm")
+    assert pool_changes(swarm, of(provider="slurm")) == (
+        "~ pool renders: provider swarm → slurm; its boxes drain and go",
+    )
+    assert pool_changes(swarm, of(provider="swarm", options={"host": "b"})) == (
+        "~ pool renders: provider_options; boxes that it no longer finds drain and go",
+    )
