@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from emp_orch.fleet.model.fleet import MachineId, Pool
 from emp_orch.fleet.model.pools import Box, BoxState, SeenPool
+from emp_orch.fleet.pools.standing import APPEARS_MS
 
 # How long an engine may take to show a box that it was asked for last, before it counts as one without.
-APPEARS_S = 60.0
+APPEARS_S = APPEARS_MS / 1000
 
 
 class Looked(Struct, frozen=True, kw_only=True):
