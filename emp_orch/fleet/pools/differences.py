@@ -8,13 +8,12 @@ from emp_orch.fleet.drift.kinds import Desired, Drift, Kind
 from emp_orch.fleet.model.fleet import MachineId, Pool, PoolName
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.pools import JOIN, Box, BoxState, SeenPool
+from emp_orch.fleet.pools.memory import AWAITED_MS
 from emp_orch.fleet.pools.size import PoolSize, who_goes
 from emp_orch.fleet.pools.standing import Standing
 
 # Members that are asked for by one operation.
 AT_ONCE = 10
-# How long a member may be awaited before that is told.
-AWAITED_MS = 120_000
 MAX_NAMED = 3
 MAX_ORPHANS = 100
 FORMER = "its box is of an engine that the pool had before"

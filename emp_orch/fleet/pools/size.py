@@ -18,8 +18,8 @@ from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.pools import SeenPool
-from emp_orch.fleet.pools.memory import PoolMemory
-from emp_orch.fleet.pools.shares import gpus_of, shared
+from emp_orch.fleet.pools.memory import PoolMemory, hungered, is_starved
+from emp_orch.fleet.pools.shares import Shares, gpus_of, shared
 from emp_orch.fleet.pools.standing import Standing, standings
 from emp_orch.fleet.pools.windows import follow
 
@@ -58,11 +58,34 @@ def sizes(
     observed = _of_members(desired, observed)
     members = {name: standings(name, desired, observed) for name in desired.pools}
     running = {name: sum(m.jobs for m in found if m.counts) for name, found in members.items()}
-    share = shared(observed.waiting, desired.pools, running)
-    return {
-        name: _sized(pool, members[name], (share[name], running[name]), observed, before.get(name), orders.get(name))
-        for name, pool in desired.pools.items()
-    }
+    starved = {n: _boxes(members[n]) for n in members if n in before and is_starved(before[n], observed.now_ms)}
+    shares = shared(observed.waiting, desired.pools, running, starved)
+    found = {}
+    for name, pool in desired.pools.items():
+        jobs = shares.jobs[name], running[name]
+        size = _sized(pool, members[name], jobs, observed, before.get(name), orders.get(name))
+        since_ms = size.memory.starved_ms
+        waits_ms = None if since_ms is None or name not in starved else observed.now_ms - since_ms
+        found[name] = structs.replace(size, why=f"{size.why}{_handed(name, shares, waits_ms)}")
+    return found
+
+
+def _boxes(members: Iterable[Standing]) -> int:
+    """How many have a box, as far as anybody knows."""
+    return sum(m.counts and not m.away for m in members)
+
+
+def _handed(name: PoolName, shares: Shares, waits_ms: int | None) -> str:
+    """What other pools run for it, and what it runs for others: `; no box came for 2 min: spot takes 5 of its jobs`."""
+    told = [f"{_jobs_of(n, giver)} too" for giver, n in shares.taken(name).items()]
+    if waits_ms is not None:
+        takers = [f"{taker} takes {n} of its jobs" for taker, n in shares.handed.get(name, {}).items()]
+        told += [f"no box came for {waits_ms // 60_000} min: {', '.join(takers)}"] if takers else []
+    return "".join(f"; {words}" for words in told)
+
+
+def _jobs_of(count: int, giver: PoolName) -> str:
+    return f"{count} of them {'is' if count == 1 else 'are'} {giver}'s"
 
 
 def _of_members(desired: Desired, observed: Observed) -> Observed:
@@ -98,6 +121,7 @@ def _sized(
         idle={m.member.id: memory.idle.get(m.member.id, now_ms) for m in members if not m.busy},
         short_ms=(now_ms if memory.short_ms is None else memory.short_ms) if few else None,
     )
+    memory = hungered(memory, _boxes(members), now_ms)
     if order is not None:
         why = f"ordered: {order.words}"
         why += f"; at most {pool.max_size}" if order.size > pool.max_size else ""

@@ -21,6 +21,7 @@ from emp_orch.fleet.model.overrides import OverrideKind
 from emp_orch.fleet.model.pools import BoxState
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.memory import Memory
+from emp_orch.fleet.pools.memory import is_starved
 from emp_orch.fleet.pools.size import PoolSize
 from emp_orch.fleet.round import Inputs, Round, decide
 from emp_orch.runtimes.keys.join_tokens import OfMember, OfPool
@@ -216,7 +217,8 @@ class PoolWatch:
             self.fail("flapping", f"{what}: {looks}")
 
     def _cheapest(self, inputs: Inputs, done: Round, orders: dict[PoolName, int]) -> None:
-        """The dear pool grows for what no cheaper one has room for, and for what only it can run."""
+        """The dear pool grows for what no cheaper one has room for, and for what only it can run; and where no box came
+        to the cheapest for long, for what that has none for."""
         spare, renders = done.pools.get(SPARE), done.pools.get(RENDERS)
         if spare is None or renders is None or SPARE in orders:
             return
@@ -227,7 +229,12 @@ class PoolWatch:
         own = sum(n for pools, n in waiting.items() if pools == (SPARE,))
         own += sum(m.jobs for m in spare.members if m.counts)
         shared = sum(n for pools, n in waiting.items() if len(pools) > 1)
-        room = inputs.desired.pools[RENDERS].max_size - sum(m.jobs for m in renders.members if m.counts)
+        of_renders = inputs.memory.pools.get(RENDERS)
+        starved = of_renders is not None and is_starved(of_renders, inputs.observed.now_ms)
+        boxes = sum(m.counts and not m.away for m in renders.members)
+        room = (boxes if starved else inputs.desired.pools[RENDERS].max_size) - sum(
+            m.jobs for m in renders.members if m.counts
+        )
         most = max(own + max(0, shared - room), inputs.desired.pools[SPARE].min_size)
         if spare.wanted > most:
             self.fail("cheapest first", f"{spare.wanted} of {SPARE} are wanted, and {most} do")

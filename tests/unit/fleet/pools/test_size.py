@@ -14,8 +14,8 @@ from emp_orch.fleet.model.overrides import Override, OverrideKind
 from emp_orch.fleet.model.pools import BoxState
 from emp_orch.fleet.plan.operations import Verb, plan
 from emp_orch.fleet.policy.memory import Memory
-from emp_orch.fleet.pools.differences import AWAITED_MS, pool_drift
-from emp_orch.fleet.pools.memory import PoolMemory
+from emp_orch.fleet.pools.differences import pool_drift
+from emp_orch.fleet.pools.memory import AWAITED_MS, PoolMemory
 from emp_orch.fleet.pools.size import PoolSize, sizes, who_goes
 from emp_orch.fleet.pools.standing import APPEARS_MS, SILENT_MS
 from emp_orch.fleet.round import Inputs, decide
