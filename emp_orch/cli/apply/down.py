@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.pass_obj
 def down(directory: Path, all_of: str | None, volumes: bool, as_json: bool) -> None:
-    """Stop this folder's fleet: its machines, then its control plane, and nothing else.
+    """Stop this folder's fleet: the boxes of its pools, its machines, then its control plane, and nothing else.
+
+    Boxes that an engine started are given back to it, since they cost as long as they run. Where it does not take them
+    back the rest is stopped, and the end is 1 with its words. Boxes that joined by themselves run on.
 
     Data stays: `emp start` brings the same generation and jobs up again, `emp apply` what emp.yaml says by then.
     `emp stop` is the same command. What runs is known by its marks, also when the folder was moved, or lost .emp/.
@@ -90,13 +93,16 @@ def _named(directory: Path, name: str, volumes: bool, as_json: bool) -> None:
 
 
 def _boxes(layout: Layout) -> list[str]:
-    """Machines that emp can neither start nor stop: what runs there runs on."""
+    """Machines and pools that emp can neither start nor stop: what runs there runs on."""
     from emp_orch.control.host.generation import kept
+    from emp_orch.fleet.model.pools import JOIN
 
     with suppress(EmpError):
         generation = kept(layout)
-        machines = generation.fleet.machines if generation else ()
-        return [m.id for m in machines if not m.traits.started]
+        if generation is None:
+            return []
+        pools = [f"pool {name}" for name, pool in generation.fleet.pools.items() if pool.provider == JOIN]
+        return [*(str(m.id) for m in generation.fleet.machines if not m.traits.started), *pools]
     return []
 
 

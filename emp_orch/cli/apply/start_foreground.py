@@ -61,5 +61,5 @@ async def _bring_down(layout: Layout, manager: ServiceManager) -> None:
     generation = generations.kept(layout)
     if generation is not None:  # workers may by now be given more time than when the unit was written
         manager.tell(EXTEND_TIMEOUT_USEC=longest_s(generation.fleet) * 1_000_000)
-    stopped = await bring_down(layout, click.echo)
+    stopped = await bring_down(layout, click.echo, boxes=False)  # a host that starts anew has them still
     click.echo(f"the fleet is down ({', '.join(stopped) or 'no machine ran'})")

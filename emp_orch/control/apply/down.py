@@ -15,6 +15,7 @@ from emp_orch.control.host.hosted import Hosted, processes_of
 from emp_orch.control.host.marked import Find, end_marked
 from emp_orch.control.limits import PLANE_STOP_S
 from emp_orch.control.plane.container_plane import plane_of
+from emp_orch.control.pools.giving_back import give_back
 from emp_orch.control.upkeep.logins import withdraw_all
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.fleet.desired.machines import desired_machines
@@ -38,14 +39,14 @@ def longest_s(fleet: Fleet) -> int:
     return round(machines + PLANE_STOP_S + MARGIN_S)
 
 
-async def bring_down(layout: Layout, tell: Tell, *, volumes: bool = False) -> list[MachineId]:
+async def bring_down(layout: Layout, tell: Tell, *, volumes: bool = False, boxes: bool = True) -> list[MachineId]:
     """Stop every machine of this fleet's folder and its control plane; returns the machines that ran. With `volumes`
-    those of its containers are removed.
+    those of its containers are removed; without `boxes` those of pools run on, as for a host that comes up again.
 
     Raises EmpError when something runs on all the same, CopiedFolder when what runs is another folder's.
     """
     ownership.refuse_copies(layout.root)
-    ran = await _stop_in_order(layout, tell, volumes=volumes) if layout.control.is_dir() else []
+    ran = await _stop_in_order(layout, tell, volumes=volumes, boxes=boxes) if layout.control.is_dir() else []
     return await _end_by_marks(lambda: ownership.look(layout.root).running, ran, tell)
 
 
@@ -72,12 +73,14 @@ async def _end_by_marks(find: Find, ran: list[MachineId], tell: Tell) -> list[Ma
     return sorted({*ran, *(MachineId(one.mark.machine) for one in found if one.mark.machine)})
 
 
-async def _stop_in_order(layout: Layout, tell: Tell, *, volumes: bool) -> list[MachineId]:
+async def _stop_in_order(layout: Layout, tell: Tell, *, volumes: bool, boxes: bool) -> list[MachineId]:
     plane = plane_of(layout)
     # Or it would start again what we stop.
     tell("stopping the reconciler")
     await plane.silence("reconcile")
-    runtimes = runtimes_of(layout, settings_files.known(layout))
+    settings = settings_files.known(layout)
+    rented = await give_back(layout, settings, tell) if boxes else []  # while the API is there: their jobs go back
+    runtimes = runtimes_of(layout, settings)
     found = await all_instances(runtimes)
     ran = _running(found)
     tell_of = {i.host: i.detail for i in found.values() if i.state is InstanceState.UNKNOWN}
@@ -94,7 +97,7 @@ async def _stop_in_order(layout: Layout, tell: Tell, *, volumes: bool) -> list[M
         if instance.state is not InstanceState.UNKNOWN
     ]
     await asyncio.gather(*(stop(*one) for one in known))
-    if left_there := await withdraw_all(layout, settings_files.known(layout)):
+    if left_there := await withdraw_all(layout, settings):
         tell(left_there)
     for runtime in runtimes.values():
         for name in await runtime.clear(volumes=volumes):
@@ -105,6 +108,11 @@ async def _stop_in_order(layout: Layout, tell: Tell, *, volumes: bool) -> list[M
     if left or plane.identity() is not None:
         what = ", ".join([*left, *(["the control plane"] if plane.identity() else [])])
         raise EmpError(f"still running: {what}", hint="somebody starts it again; look for another `emp apply`")
+    if rented:
+        raise EmpError(
+            "; ".join(map(str, rented)),
+            hint="the rest is down; boxes cost as they run: `emp down` again once it answers, or end them there",
+        )
     if tell_of:
         raise Unreachable(
             f"what runs there goes on: {'; '.join(tell_of.values())}", hint="`emp down` again, once it answers"

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from emp_orch.procident import end_recorded
-from support.pools import boxes_program
+from support.pools import boxes_host, boxes_program
 from support.stack.stack import Stack, free_ports, until
 
 JOBS = 10
@@ -71,6 +73,9 @@ class Rented:
         found = (d["failed"] for d in self.stack.diff()[1]["drift"] if d["drift"]["kind"] == "pool-short")
         return next((str(f) for f in found if f), "")
 
+    def requests(self) -> list[str]:
+        return (self.engine / "requests").read_text().splitlines()
+
     def living(self) -> list[Path]:
         return [path for path in self.engine.glob("*/*.pid") if boxes_program.alive(path)]
 
@@ -118,8 +123,7 @@ def test_a_users_program_gives_boxes_that_run_jobs_and_takes_them_back(rented: R
     assert sorted(e["data"]["job_id"] for e in events if e["type"] == "job_completed") == sorted(ids)
 
     until("nobody is left", lambda: not list(rented.engine.glob("*/*.pid")), within_s=120, shown=rented.told)
-    asked = (rented.engine / "requests").read_text().splitlines()
-    assert len([line for line in asked if line.startswith("create")]) == 2
+    assert len([line for line in rented.requests() if line.startswith("create")]) == 2
 
 
 def test_a_refusal_is_drift_and_boxes_of_a_pool_that_goes_are_given_back(rented: Rented) -> None:
@@ -137,3 +141,56 @@ def test_a_refusal_is_drift_and_boxes_of_a_pool_that_goes_are_given_back(rented:
     assert "RENT_KEY" not in stack.layout.secrets.read_text()
     until("it is given back", lambda: not rented.living(), shown=rented.told)
     assert KEY not in "".join(path.read_text(errors="replace") for path in stack.layout.logs.rglob("*.log"))
+
+
+@pytest.fixture
+def apart(rented: Rented) -> Iterator[Rented]:
+    """Its boxes are those of a service that runs beside emp: what the reconciler began ends with it."""
+    stack = rented.stack
+    shutil.copy(str(boxes_host.__file__), stack.root / "host.py")
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"{folder}/boxes"
+        text = stack.file.read_text()
+        argv = [sys.executable, "./host.py", "serve", address, "./engine", sys.executable, "-m", "emp_orch", "machine"]
+        with subprocess.Popen([*argv, "--stay"], cwd=stack.root, stdout=subprocess.PIPE) as host:
+            assert host.stdout is not None and host.stdout.readline() == b"ready\n"
+            before, _, rest = text.partition("      command: ")
+            stack.file.write_text(
+                f'{before}      command: ["{sys.executable}", ./host.py, ask, "{address}"]\n{_next(rest)}'
+            )
+            try:
+                yield rented
+            finally:
+                host.kill()
+
+
+def _next(text: str) -> str:
+    return text.partition("\n")[2]
+
+
+def test_a_fleet_that_goes_down_gives_its_boxes_back(apart: Rented) -> None:
+    """While the API is there, so that they go in good order. Where the engine refuses, the rest goes down."""
+    stack = apart.stack
+    apart.apply(KEY)
+    stack.ok("scale", "cheap", "1")
+    until("a box works", lambda: "1 ready" in stack.ok("pools", "cheap"), shown=apart.told)
+    down = stack.run("down")
+    assert down.returncode == 0, down.stderr
+    assert "pool cheap: 1 box given back" in down.stdout + down.stderr
+    assert not apart.living()
+    assert [r.split()[0] for r in apart.requests() if not r.startswith("list")] == ["create", "remove"]
+    (console,) = apart.engine.glob("*/*/console.log")
+    assert "could not say that this box goes" not in console.read_text()
+
+    stack.ok("start", "--timeout", "60")
+    until("a box works again", lambda: "1 ready" in stack.ok("pools", "cheap"), within_s=90, shown=apart.told)
+    (apart.engine / "key").write_text("another")
+    refused = stack.run("down")
+    assert refused.returncode == 1, refused.stderr
+    assert "pool cheap: " in refused.stderr and "401: *** is no key" in refused.stderr
+    assert "`emp down` again" in refused.stderr
+    assert len(apart.living()) == 1
+    (apart.engine / "key").write_text(KEY)
+    again = stack.run("down")  # Redis is away by now, and the engine asked all the same
+    assert again.returncode == 0 and "pool cheap: 1 box given back" in again.stdout + again.stderr, again.stderr
+    assert not apart.living()

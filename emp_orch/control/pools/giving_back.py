@@ -1,0 +1,175 @@
+"""Gives back all boxes of a fleet's pools, for who takes the fleet down: a box costs as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+
+from msgspec import Struct
+
+from emp_orch.control.host import generation as generations
+from emp_orch.control.pools.engine import ANSWER_S, words_of
+from emp_orch.control.pools.former import settings_of
+from emp_orch.control.pools.hands import ACCEPTED_S
+from emp_orch.errors import EmpError
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.members import machine_of_member
+from emp_orch.fleet.model.fleet import Fleet, MachineId, MemberState, Pool
+from emp_orch.fleet.model.pools import JOIN, BoxState
+from emp_orch.layout import Layout
+from emp_orch.render.box import stop_grace_s
+from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.runtimes.providers.base import Making, Provider
+from emp_orch.runtimes.providers.registry import load
+from emp_orch.settings import Settings
+from emp_orch.store.fleet.generations import Generation
+from emp_orch.store.fleet.pools.members import Members, Seen
+from emp_orch.store.fleet.pools.retired import RetiredPools
+from emp_orch.store.redis.client import TRANSIENT, connected, within
+from emp_orch.store.redis.keys import Keys
+
+Tell = Callable[[str], None]
+# Who is a member still; nothing where Redis does not say.
+Known = Callable[[], Awaitable[Seen | None]]
+
+# As many boxes are given back at once.
+AT_ONCE = 16
+LOOK_EVERY_S = 1.0
+# What an engine may take beyond a box's own time to end.
+MARGIN_S = 10.0
+
+
+class Left(Struct, frozen=True, kw_only=True):
+    """What became of no end: boxes of a pool that run on, as far as the engine told which, and what it said."""
+
+    pool: str
+    boxes: tuple[MachineId, ...] = ()
+    words: str = ""
+
+    def __str__(self) -> str:
+        which = f"boxes of pool {self.pool} run on: {', '.join(self.boxes)}" if self.boxes else f"pool {self.pool}"
+        return f"{which}: {self.words}" if self.words else which
+
+
+async def give_back(layout: Layout, settings: Settings | None, tell: Tell) -> list[Left]:
+    """Ask every engine of the fleet's pools for an end of its boxes, and wait for it; what is left. A box ends in good
+    order as long as the API is there.
+    """
+    kept = generations.kept(layout)
+    if settings is None or kept is None or not kept.fleet.pools:
+        return []
+    pools, seen = await _pools(layout, settings, kept)
+    if not pools:
+        return []
+
+    async def known() -> Seen | None:
+        return await _members(layout, settings) if seen is not None else None
+
+    backs = [_Back(layout, settings, kept.fleet, pool, known, tell) for pool in pools]
+    found = await asyncio.gather(*(back.all() for back in backs))
+    return [left for left in found if left is not None]
+
+
+async def _pools(layout: Layout, settings: Settings, kept: Generation) -> tuple[list[Pool], Seen | None]:
+    """The pools with an engine, those too that are no more or had another one, as far as Redis tells of them."""
+    pools, seen = list(kept.fleet.pools.values()), None
+    seal = SigningKey(layout, settings.fleet).control()
+    with suppress(EmpError, *TRANSIENT):
+        async with connected(settings.redis_url, owner=settings.redis_owner) as r, within():
+            keys = Keys(settings.prefix)
+            seen = await Members(r, keys, settings.fleet, lambda: seal).read()
+            retired = RetiredPools(r, keys)
+            full = await retired.added(kept, seen, seal)
+            former = await retired.former(kept, seen, seal)
+            pools = [*full.fleet.pools.values(), *(pool for some in former.values() for pool in some)]
+    once = {(pool.name, settings_of(pool)): pool for pool in pools if pool.provider != JOIN}
+    return list(once.values()), seen
+
+
+async def _members(layout: Layout, settings: Settings) -> Seen | None:
+    seal = SigningKey(layout, settings.fleet).control()
+    with suppress(EmpError, *TRANSIENT):
+        async with connected(settings.redis_url, owner=settings.redis_owner) as r, within():
+            return await Members(r, Keys(settings.prefix), settings.fleet, lambda: seal).read()
+    return None
+
+
+class _Back:
+    """One pool's boxes, at one engine."""
+
+    def __init__(self, layout: Layout, settings: Settings, fleet: Fleet, pool: Pool, known: Known, tell: Tell) -> None:
+        self._stop_s = _stop_s(fleet, pool)
+        self._making = Making(
+            fleet=settings.fleet,
+            pool=pool.name,
+            options=pool.options,
+            folder=str(layout.state),
+            hosts=settings.hosts,
+        )
+        self._pool = pool
+        self._known = known
+        self._tell = tell
+
+    async def all(self) -> Left | None:
+        """What is left, None if nothing is. Whatever another's code raises is told."""
+        try:
+            provider = load(self._pool.provider, self._making)
+            if provider is None:
+                return None
+            try:
+                return await self._all(provider)
+            finally:
+                await provider.aclose()
+        except Exception as e:  # noqa: BLE001  # another's code
+            return Left(pool=self._pool.name, words=words_of(e))
+
+    async def _all(self, provider: Provider) -> Left | None:
+        states = await self._boxes(provider)
+        if not states:
+            return None
+        self._tell(f"pool {self._pool.name}: {_counted(len(states))} to end")
+        gate = asyncio.Semaphore(AT_ONCE)
+        said: dict[MachineId, str] = {}
+
+        async def remove(member_id: MachineId) -> None:
+            async with gate:
+                try:
+                    async with asyncio.timeout(ACCEPTED_S):
+                        await provider.remove(member_id, stop_s=self._stop_s)
+                except Exception as e:  # noqa: BLE001  # another's code
+                    said[member_id] = words_of(e)
+
+        await asyncio.gather(*map(remove, states))
+        running = [i for i, state in states.items() if state is BoxState.RUNNING and i not in said]
+        left = await self._until_gone(provider, running)
+        self._tell(f"pool {self._pool.name}: {_counted(len(states) - len(left))} given back")
+        if not left:
+            return None
+        words = "; ".join(dict.fromkeys(said[i] for i in left if i in said)) or "the engine took the word"
+        return Left(pool=self._pool.name, boxes=tuple(sorted(left)), words=words)
+
+    async def _until_gone(self, provider: Provider, running: Iterable[MachineId]) -> dict[MachineId, BoxState]:
+        """The boxes that the engine still has when their time is over. Those that ran may say good-bye to the API."""
+        until_s, leaving = time.monotonic() + self._stop_s + MARGIN_S, set(running)
+        while True:
+            left = await self._boxes(provider)
+            seen = await self._known()
+            there = {m.id for m in seen.members if m.state is MemberState.IN} if seen is not None else set()
+            if (not left and not leaving & there) or time.monotonic() >= until_s:
+                return left
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _boxes(self, provider: Provider) -> dict[MachineId, BoxState]:
+        """All that have not ended."""
+        async with asyncio.timeout(ANSWER_S):
+            return {b.member_id: b.state for b in await provider.boxes() if b.state is not BoxState.ENDED}
+
+
+def _stop_s(fleet: Fleet, pool: Pool) -> float:
+    return stop_grace_s(desired_machine(fleet, machine_of_member(pool, MachineId(f"{pool.name}-x"))))
+
+
+def _counted(boxes: int) -> str:
+    return f"{boxes} box" if boxes == 1 else f"{boxes} boxes"
