@@ -79,10 +79,11 @@ async def _stop_in_order(layout: Layout, tell: Tell, *, volumes: bool, boxes: bo
     tell("stopping the reconciler")
     await plane.silence("reconcile")
     settings = settings_files.known(layout)
-    rented = await give_back(layout, settings, tell) if boxes else []  # while the API is there: their jobs go back
+    # While the API is there: their jobs go back.
+    given_back, rented = await give_back(layout, settings, tell) if boxes else ([], [])
     runtimes = runtimes_of(layout, settings)
     found = await all_instances(runtimes)
-    ran = _running(found)
+    ran = [*given_back, *_running(found)]
     tell_of = {i.host: i.detail for i in found.values() if i.state is InstanceState.UNKNOWN}
 
     async def stop(runtime: Runtime, machine_id: MachineId) -> None:

@@ -53,23 +53,23 @@ class Left(Struct, frozen=True, kw_only=True):
         return f"{which}: {self.words}" if self.words else which
 
 
-async def give_back(layout: Layout, settings: Settings | None, tell: Tell) -> list[Left]:
-    """Ask every engine of the fleet's pools for an end of its boxes, and wait for it; what is left. A box ends in good
-    order as long as the API is there.
+async def give_back(layout: Layout, settings: Settings | None, tell: Tell) -> tuple[list[MachineId], list[Left]]:
+    """Ask every engine of the fleet's pools for an end of its boxes, and wait for it: whose boxes ended, and what is
+    left. A box ends in good order as long as the API is there.
     """
     kept = generations.kept(layout)
     if settings is None or kept is None or not kept.fleet.pools:
-        return []
+        return [], []
     pools, seen = await _pools(layout, settings, kept)
     if not pools:
-        return []
+        return [], []
 
     async def known() -> Seen | None:
         return await _members(layout, settings) if seen is not None else None
 
     backs = [_Back(layout, settings, kept.fleet, pool, known, tell) for pool in pools]
     found = await asyncio.gather(*(back.all() for back in backs))
-    return [left for left in found if left is not None]
+    return sorted(i for back in backs for i in back.ended), [left for left in found if left is not None]
 
 
 async def _pools(layout: Layout, settings: Settings, kept: Generation) -> tuple[list[Pool], Seen | None]:
@@ -111,6 +111,7 @@ class _Back:
         self._pool = pool
         self._known = known
         self._tell = tell
+        self.ended: list[MachineId] = []
 
     async def all(self) -> Left | None:
         """What is left, None if nothing is. Whatever another's code raises is told."""
@@ -144,7 +145,8 @@ class _Back:
         await asyncio.gather(*map(remove, states))
         running = [i for i, state in states.items() if state is BoxState.RUNNING and i not in said]
         left = await self._until_gone(provider, running)
-        self._tell(f"pool {self._pool.name}: {_counted(len(states) - len(left))} given back")
+        self.ended = [i for i in states if i not in left]
+        self._tell(f"pool {self._pool.name}: {_counted(len(self.ended))} given back")
         if not left:
             return None
         words = "; ".join(dict.fromkeys(said[i] for i in left if i in said)) or "the engine took the word"
