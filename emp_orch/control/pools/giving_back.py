@@ -36,9 +36,9 @@ Known = Callable[[], Awaitable[Seen | None]]
 
 # As many boxes are given back at once.
 AT_ONCE = 16
-LOOK_EVERY_S = 1.0
+GONE_EVERY_S = 1.0
 # What an engine may take beyond a box's own time to end.
-MARGIN_S = 10.0
+ENDED_MARGIN_S = 10.0
 
 
 class Left(Struct, frozen=True, kw_only=True):
@@ -154,14 +154,14 @@ class _Back:
 
     async def _until_gone(self, provider: Provider, running: Iterable[MachineId]) -> dict[MachineId, BoxState]:
         """The boxes that the engine still has when their time is over. Those that ran may say good-bye to the API."""
-        until_s, leaving = time.monotonic() + self._stop_s + MARGIN_S, set(running)
+        until_s, leaving = time.monotonic() + self._stop_s + ENDED_MARGIN_S, set(running)
         while True:
             left = await self._boxes(provider)
             seen = await self._known()
             there = {m.id for m in seen.members if m.state is MemberState.IN} if seen is not None else set()
             if (not left and not leaving & there) or time.monotonic() >= until_s:
                 return left
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(GONE_EVERY_S)
 
     async def _boxes(self, provider: Provider) -> dict[MachineId, BoxState]:
         """All that have not ended."""
