@@ -73,7 +73,9 @@ def pool_table(shown: tuple[PoolNow, ...]) -> str:
 def _reason(p: PoolNow) -> str:
     if p.said is None:
         return f"  {p.name}: the reconciler has not looked yet"
-    said = [f"{p.said.why}{p.said.coming}", f"ordered: {p.said.order}" if p.said.order else "", p.said.engine]
+    # A round that knows the order says it itself.
+    order = f"ordered: {p.said.order}" if p.said.order and not p.said.why.startswith("ordered:") else ""
+    said = [f"{p.said.why}{p.said.coming}", order, p.said.engine]
     words = one_line("; ".join(filter(None, said)))
     return f"  {p.name}: {words}" if words else ""
 

@@ -144,7 +144,7 @@ class _Back:
 
         await asyncio.gather(*map(remove, states))
         running = [i for i, state in states.items() if state is BoxState.RUNNING and i not in said]
-        left = await self._until_gone(provider, running)
+        left = await self._until_gone(provider, running) if len(said) < len(states) else states
         self.ended = [i for i in states if i not in left]
         self._tell(f"pool {self._pool.name}: {_counted(len(self.ended))} given back")
         if not left:
