@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused_before_anything_is_published(up: Stack) -> No
         (("rollback", "7", "-y"), 2, "generation 7 is not kept"),
         (("rollback", "none"), 2, "not a valid integer"),
         (("scale", MACHINE[:-1], "2", "-y"), 2, f"did you mean {MACHINE}?"),
-        (("scale", MACHINE, "65", "-y"), 2, "not in the range"),
+        (("scale", MACHINE, "65", "-y"), 2, "is not a number from 0 to 64"),
         (("scale", MACHINE, "2"), 2, "nobody to ask"),
     ):
         refused = up.run(*args)

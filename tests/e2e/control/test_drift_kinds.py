@@ -409,4 +409,5 @@ def test_every_kind_is_caused_here() -> None:
     elsewhere |= {Kind.IMAGE_MOVED, Kind.CONTAINER_PAUSED, Kind.CONTAINER_CUT_OFF, Kind.CONTAINER_LOOPING}
     elsewhere |= {Kind.EMP_OUTDATED, Kind.AGENT_OUTDATED, Kind.SUPERVISORD_OUTDATED}  # test_worker_package
     elsewhere |= {Kind.POOL_SHORT, Kind.POOL_OVER, Kind.MEMBER_GONE}  # tests/integration/control/test_pool_keeper
+    elsewhere |= {Kind.MEMBER_SILENT}  # tests/e2e/machines/test_pool_boxes
     assert {*seen, PATIENCE.kind} == {*Kind} - elsewhere

@@ -46,7 +46,7 @@ THERE: dict[str, list[str]] = {
     "/api/jobs/{id}/artifacts/{name} id": [DONE],
     "/api/jobs/{id}/retry id": [FAILED],
     "/api/machines/{id}/join id": [BOX],
-    "/api/pools/": [POOL],
+    **{f"/api/pools/{{name}}{what} name": [POOL] for what in ("", "/join", "/leave", "/scale")},
     "program": [*PROGRAMS],
     "component": ["api", "reconcile"],
     "/api/jobs/": [DONE, FAILED, WAITING],

@@ -39,7 +39,8 @@ async def test_connected_snapshot_then_events(url: str, producer: Producer) -> N
         assert snapshot.event == "full_state_snapshot"
         data = json.loads(snapshot.data)["data"]
         assert [m["machine_id"] for m in data["machines"]] == ["m1"]
-        assert set(data) == {"machines", "workers", "jobs", "drift", "fleet", "system_stats"}
+        pools = {"pools", "members", "points"}
+        assert set(data) == {"machines", "workers", "jobs", "drift", "fleet", "system_stats", *pools}
         first = await producer.events.append("worker_status", worker_id="m1-worker-0", status="busy")
         second = await producer.events.append("note", text="two\nlines\r\nand ünïcode")
         event = await reader.next()
