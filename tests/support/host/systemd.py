@@ -46,6 +46,18 @@ for top in /*; do
        fi ;;
   esac
 done
+# systemd makes folders and links beside the hierarchies of cgroups, and mounts their tmpfs read only: not this host's.
+if [ "$(stat -f -c %T /sys/fs/cgroup)" = tmpfs ]; then
+  mkdir "$root/.cgroup"
+  mount -t tmpfs -o mode=755 tmpfs "$root/.cgroup"
+  for hierarchy in /sys/fs/cgroup/*/; do
+    mountpoint -q "$hierarchy" || continue
+    name=$(basename "$hierarchy")
+    mkdir "$root/.cgroup/$name"
+    mount --bind "$hierarchy" "$root/.cgroup/$name"
+  done
+  mount --rbind "$root/.cgroup" "$root/sys/fs/cgroup"
+fi
 mkdir "$root/proc" "$root/run" "$root/etc" "$root/.old"
 mount --bind "$1/etc" "$root/etc"
 mount --bind "$1" "$root$1"
