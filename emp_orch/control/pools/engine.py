@@ -13,10 +13,15 @@ from collections.abc import Callable
 from emp_orch import again
 from emp_orch.control.pools.former import Looked
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.fleet import Pool
+from emp_orch.fleet.desired.machines import desired_machine
+from emp_orch.fleet.desired.members import machine_of_member
+from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool
 from emp_orch.fleet.model.pools import MAX_WORDS, SeenPool
+from emp_orch.layout import Layout
+from emp_orch.render.box import stop_grace_s
 from emp_orch.runtimes.providers.base import Making, Provider, ProviderError
 from emp_orch.runtimes.providers.registry import load
+from emp_orch.settings import Settings
 
 log = logging.getLogger("reconcile")
 
@@ -112,6 +117,16 @@ class Engine:
 
     async def _watch(self) -> None:
         await self.provider().watch(self._again.set)
+
+
+def making_of(pool: Pool, fleet: str, layout: Layout, settings: Settings) -> Making:
+    """What the provider of `pool` is made from."""
+    return Making(fleet=fleet, pool=pool.name, options=pool.options, folder=str(layout.state), hosts=settings.hosts)
+
+
+def box_stop_s(fleet: Fleet, pool: Pool) -> float:
+    """How long a box of `pool` may take to end in good order, as a container of emp may."""
+    return stop_grace_s(desired_machine(fleet, machine_of_member(pool, MachineId(f"{pool.name}-x"))))
 
 
 def words_of(e: BaseException) -> str:

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, suppress
 
 from msgspec import Struct
 
 from emp_orch.control.host import generation as generations
-from emp_orch.control.pools.engine import ANSWER_S, words_of
+from emp_orch.control.pools.engine import ANSWER_S, box_stop_s, making_of, words_of
 from emp_orch.control.pools.former import settings_of
 from emp_orch.control.pools.hands import ACCEPTED_S
 from emp_orch.errors import EmpError
-from emp_orch.fleet.desired.machines import desired_machine
-from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.model.fleet import Fleet, MachineId, MemberState, Pool
 from emp_orch.fleet.model.pools import JOIN, BoxState
 from emp_orch.layout import Layout
-from emp_orch.render.box import stop_grace_s
 from emp_orch.runtimes.keys.signing import SigningKey
-from emp_orch.runtimes.providers.base import Making, Provider
+from emp_orch.runtimes.providers.base import Provider
 from emp_orch.runtimes.providers.registry import load
 from emp_orch.settings import Settings
 from emp_orch.store.fleet.generations import Generation
-from emp_orch.store.fleet.pools.members import Members, Seen
+from emp_orch.store.fleet.pools.members import Members
 from emp_orch.store.fleet.pools.retired import RetiredPools
-from emp_orch.store.redis.client import TRANSIENT, connected, within
+from emp_orch.store.redis.client import TRANSIENT, Client, connected, within
 from emp_orch.store.redis.keys import Keys
 
 Tell = Callable[[str], None]
-# Who is a member still; nothing where Redis does not say.
-Known = Callable[[], Awaitable[Seen | None]]
 
 # As many boxes are given back at once.
 AT_ONCE = 16
@@ -60,54 +55,52 @@ async def give_back(layout: Layout, settings: Settings | None, tell: Tell) -> tu
     kept = generations.kept(layout)
     if settings is None or kept is None or not kept.fleet.pools:
         return [], []
-    pools, seen = await _pools(layout, settings, kept)
-    if not pools:
-        return [], []
-
-    async def known() -> Seen | None:
-        return await _members(layout, settings) if seen is not None else None
-
-    backs = [_Back(layout, settings, kept.fleet, pool, known, tell) for pool in pools]
-    found = await asyncio.gather(*(back.all() for back in backs))
+    async with AsyncExitStack() as open_:
+        r = None
+        with suppress(EmpError, *TRANSIENT):
+            r = await open_.enter_async_context(connected(settings.redis_url, owner=settings.redis_owner))
+        known = _Known(layout, settings, r)
+        backs = [_Back(layout, settings, kept.fleet, pool, known, tell) for pool in await known.pools(kept)]
+        found = await asyncio.gather(*(back.all() for back in backs))
     return sorted(i for back in backs for i in back.ended), [left for left in found if left is not None]
 
 
-async def _pools(layout: Layout, settings: Settings, kept: Generation) -> tuple[list[Pool], Seen | None]:
-    """The pools with an engine, those too that are no more or had another one, as far as Redis tells of them."""
-    pools, seen = list(kept.fleet.pools.values()), None
-    seal = SigningKey(layout, settings.fleet).control()
-    with suppress(EmpError, *TRANSIENT):
-        async with connected(settings.redis_url, owner=settings.redis_owner) as r, within():
-            keys = Keys(settings.prefix)
-            seen = await Members(r, keys, settings.fleet, lambda: seal).read()
-            retired = RetiredPools(r, keys)
-            full = await retired.added(kept, seen, seal)
-            former = await retired.former(kept, seen, seal)
-            pools = [*full.fleet.pools.values(), *(pool for some in former.values() for pool in some)]
-    once = {(pool.name, settings_of(pool)): pool for pool in pools if pool.provider != JOIN}
-    return list(once.values()), seen
+class _Known:
+    """What Redis tells of the pools, where it answers."""
 
+    def __init__(self, layout: Layout, settings: Settings, r: Client | None) -> None:
+        seal = SigningKey(layout, settings.fleet).control()
+        self._seal, self._r, self._keys = seal, r, Keys(settings.prefix)
+        self._members = None if r is None else Members(r, self._keys, settings.fleet, lambda: seal)
 
-async def _members(layout: Layout, settings: Settings) -> Seen | None:
-    seal = SigningKey(layout, settings.fleet).control()
-    with suppress(EmpError, *TRANSIENT):
-        async with connected(settings.redis_url, owner=settings.redis_owner) as r, within():
-            return await Members(r, Keys(settings.prefix), settings.fleet, lambda: seal).read()
-    return None
+    async def pools(self, kept: Generation) -> list[Pool]:
+        """Those with an engine, those too that are no more or had another one."""
+        pools = list(kept.fleet.pools.values())
+        with suppress(EmpError, *TRANSIENT):
+            if self._r is not None and self._members is not None:
+                async with within():
+                    seen = await self._members.read()
+                    retired = RetiredPools(self._r, self._keys)
+                    full = await retired.added(kept, seen, self._seal)
+                    former = await retired.former(kept, seen, self._seal)
+                    pools = [*full.fleet.pools.values(), *(pool for some in former.values() for pool in some)]
+        return list({(pool.name, settings_of(pool)): pool for pool in pools if pool.provider != JOIN}.values())
+
+    async def there(self) -> set[MachineId]:
+        """Members that did not say good-bye; nobody where Redis does not say."""
+        with suppress(EmpError, *TRANSIENT):
+            if self._members is not None:
+                async with within():
+                    return {m.id for m in (await self._members.read()).members if m.state is MemberState.IN}
+        return set()
 
 
 class _Back:
     """One pool's boxes, at one engine."""
 
-    def __init__(self, layout: Layout, settings: Settings, fleet: Fleet, pool: Pool, known: Known, tell: Tell) -> None:
-        self._stop_s = _stop_s(fleet, pool)
-        self._making = Making(
-            fleet=settings.fleet,
-            pool=pool.name,
-            options=pool.options,
-            folder=str(layout.state),
-            hosts=settings.hosts,
-        )
+    def __init__(self, layout: Layout, settings: Settings, fleet: Fleet, pool: Pool, known: _Known, tell: Tell) -> None:
+        self._stop_s = box_stop_s(fleet, pool)
+        self._making = making_of(pool, settings.fleet, layout, settings)
         self._pool = pool
         self._known = known
         self._tell = tell
@@ -157,8 +150,7 @@ class _Back:
         until_s, leaving = time.monotonic() + self._stop_s + ENDED_MARGIN_S, set(running)
         while True:
             left = await self._boxes(provider)
-            seen = await self._known()
-            there = {m.id for m in seen.members if m.state is MemberState.IN} if seen is not None else set()
+            there = await self._known.there()
             if (not left and not leaving & there) or time.monotonic() >= until_s:
                 return left
             await asyncio.sleep(GONE_EVERY_S)
@@ -167,10 +159,6 @@ class _Back:
         """All that have not ended."""
         async with asyncio.timeout(ANSWER_S):
             return {b.member_id: b.state for b in await provider.boxes() if b.state is not BoxState.ENDED}
-
-
-def _stop_s(fleet: Fleet, pool: Pool) -> float:
-    return stop_grace_s(desired_machine(fleet, machine_of_member(pool, MachineId(f"{pool.name}-x"))))
 
 
 def _counted(boxes: int) -> str:

@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import structs
 
 from emp_orch.control.pools.backlog import Backlogs
-from emp_orch.control.pools.engine import Engine, Load
+from emp_orch.control.pools.engine import Engine, Load, box_stop_s, making_of
 from emp_orch.control.pools.former import is_over, joined, settings_of
-from emp_orch.fleet.desired.machines import desired_machine
-from emp_orch.fleet.desired.members import machine_of_member
 from emp_orch.fleet.drift.slots import AT_WORK
 from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool, PoolName
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.pools import JOIN, Backlog, SeenPool
 from emp_orch.layout import Layout
-from emp_orch.render.box import stop_grace_s
-from emp_orch.runtimes.providers.base import Making, ProviderError
+from emp_orch.runtimes.providers.base import ProviderError
 from emp_orch.runtimes.providers.registry import load
 from emp_orch.settings import Settings
 from emp_orch.store.redis.client import Client
@@ -102,8 +99,7 @@ class PoolKeeper:
         """How long a box of `pool` may take to end in good order, as a container of emp may."""
         if self._fleet is None:
             raise ProviderError(f"pool {pool.name} was not looked at yet")
-        member = machine_of_member(pool, MachineId(f"{pool.name}-x"))
-        return stop_grace_s(desired_machine(self._fleet, member))
+        return box_stop_s(self._fleet, pool)
 
     def _keep(self, fleet: Fleet) -> None:
         """Have the engines that `fleet` names. One that is another now is a former one, until it has no box."""
@@ -146,18 +142,10 @@ class PoolKeeper:
                     self._over.add((name, settings_of(engine.pool)))
 
     def _begun(self, fleet: Fleet, pool: Pool) -> Engine:
-        engine = Engine(pool, self._making(fleet, pool), self._wake, self._load)
+        making = making_of(pool, fleet.name, self._layout, self._settings)
+        engine = Engine(pool, making, self._wake, self._load)
         self._tasks[engine] = self._group.create_task(engine.keep(), name=f"pool {pool.name}")
         return engine
-
-    def _making(self, fleet: Fleet, pool: Pool) -> Making:
-        return Making(
-            fleet=fleet.name,
-            pool=pool.name,
-            options=pool.options,
-            folder=str(self._layout.state),
-            hosts=self._settings.hosts,
-        )
 
 
 def _lists(engine: Engine, member_id: MachineId) -> bool:
