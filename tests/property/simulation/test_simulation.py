@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from sim.dice import history
+from sim.histories import MORE, chunks, live
 from sim.machine import Histories, counts
 
-MORE = int(os.environ.get("EMP_SIM_HISTORIES", "0"))
-SEED = os.environ.get("EMP_SIM_SEED")
+pytestmark = pytest.mark.usefixtures("quiet")
 # Each its own test, so that they share the cores.
 CHUNKS, CHUNK = 10, 200
 STATEFUL = settings(
@@ -32,37 +28,10 @@ STATEFUL = settings(
 )
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """What a hundred thousand rounds log is of no use to anybody."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def _live(seeds: range) -> None:
-    rounds = 0
-    for seed in seeds:
-        try:
-            _, sim = history(seed)
-        except AssertionError as e:
-            raise AssertionError(f"history {seed} (again: EMP_SIM_SEED={seed}): {e}") from None
-        rounds += sim.watch.rounds
-    print(f"{len(seeds)} histories, {rounds} rounds")
-    assert rounds > 10 * len(seeds)
-
-
-def _chunks() -> list[range]:
-    if SEED is not None:
-        return [range(int(SEED), int(SEED) + 1)]
-    count = CHUNK + MORE // CHUNKS
-    return [range(chunk * count, (chunk + 1) * count) for chunk in range(CHUNKS)]
-
-
 @pytest.mark.deep
-@pytest.mark.parametrize("seeds", _chunks(), ids=str)
+@pytest.mark.parametrize("seeds", chunks(CHUNKS, CHUNK), ids=str)
 def test_whatever_the_dice_bring_the_invariants_hold(seeds: range) -> None:
-    _live(seeds)
+    live(history, seeds)
 
 
 @pytest.mark.deep
