@@ -6,6 +6,7 @@ it takes 20 ms where there are ten thousand. It is read where the kernel does no
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
@@ -23,6 +24,8 @@ _ASKED = struct.Struct("=BBBxI48x")  # family, protocol, more, states; any addre
 # Family, state; ports and addresses; after the interface, the cookie and three numbers: user, inode.
 _TOLD = struct.Struct("=BBxx2s2x16s16x4x8x12xII")
 _AT_ONCE = 65_536
+# A host's every port in answers of one socket each.
+_MOST_ANSWERS = 100_000
 _ANSWER_S = 1.0
 
 
@@ -50,20 +53,40 @@ def by_kernel(family: socket.AddressFamily) -> list[Listening]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as kernel:
         kernel.settimeout(_ANSWER_S)
         kernel.send(_HEADER.pack(_HEADER.size + len(asked), _BY_FAMILY, _REQUEST | _DUMP, 1, 0) + asked)
-        while True:
-            data, at = kernel.recv(_AT_ONCE), 0
-            while at < len(data):
-                length, kind, *_ = _HEADER.unpack_from(data, at)
-                if kind == _DONE:
-                    return found
-                if kind == _ERROR:
-                    raise OSError(-struct.unpack_from("=i", data, at + _HEADER.size)[0], "sock_diag")
-                found.append(_told(data, at + _HEADER.size))
-                at += (length + 3) & ~3
+        for _ in range(_MOST_ANSWERS):
+            more, ended = told_by(kernel.recv(_AT_ONCE))
+            found += more
+            if ended:
+                return found
+    raise OSError(errno.EPROTO, "sock_diag does not end")
 
 
-def _told(data: bytes, at: int) -> Listening:
-    family, _, port, address, uid, inode = _TOLD.unpack_from(data, at)
+def told_by(data: bytes) -> tuple[list[Listening], bool]:
+    """The sockets that one answer of the kernel tells of, and whether it is the last. Raises OSError where the kernel
+    says an error, or where the answer is none.
+    """
+    found: list[Listening] = []
+    at = 0
+    try:
+        while at < len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, at)
+            if not _HEADER.size <= length <= len(data) - at:
+                raise OSError(errno.EPROTO, f"sock_diag: a message of {length} bytes")
+            message = data[at + _HEADER.size : at + length]
+            if kind == _DONE:
+                return found, True
+            if kind == _ERROR:
+                raise OSError(-struct.unpack_from("=i", message)[0], "sock_diag")
+            if kind == _BY_FAMILY:
+                found.append(_told(message))
+            at += (length + 3) & ~3
+    except (struct.error, ValueError) as e:
+        raise OSError(errno.EPROTO, f"sock_diag: {e}") from e
+    return found, False
+
+
+def _told(message: bytes) -> Listening:
+    family, _, port, address, uid, inode = _TOLD.unpack_from(message)
     words = address[:4] if family == socket.AF_INET else address
     return Listening(socket.inet_ntop(family, words), int.from_bytes(port, "big"), uid, inode)
 
