@@ -1,8 +1,8 @@
 """The way to Redis of a machine that has no login there: a socket in its folder, carried through the API.
 
 What comes on the socket goes out as it is, each connection as one WebSocket with the machine's token, and so do the
-answers. Whether a command may be asked is for the API to say (api/gate). While the agent starts anew, nobody listens:
-to its workers that is a Redis that is away.
+answers. Whether a command may be asked is for the API to say (api/gate); where that tells the box to wait, nothing is
+asked until then. While the agent starts anew, nobody listens: to its workers that is a Redis that is away.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import stat
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import aiohttp
 
 from emp_orch.errors import EmpError
 from emp_orch.host import sessions
+from emp_orch.machine.agent.patience import Patience
 from emp_orch.machine.home.redis_socket import socket_of
 from emp_orch.plaintext import one_line
 from emp_orch.store.artifacts.api_access import access_file, read_access
@@ -31,6 +33,7 @@ AT_ONCE_BYTES = 65_536
 # Larger than any answer that an agent or worker is given: a job with its payload.
 MOST_ANSWERED_BYTES = 64 * 1024**2
 LET_IN_NO_MORE = (401, 403)
+TOLD_TO_WAIT = (429, 503)
 # As Redis says it: redis-py tells by it that the login is refused, and the agent asks the API anew.
 _REFUSED = b"-WRONGPASS the API does not know this machine by its token\r\n"
 
@@ -46,6 +49,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._session: aiohttp.ClientSession | None = None
         self._told = ""
+        self._patience = Patience()
         self._open: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Relay:
@@ -78,12 +82,18 @@ class Relay:
         task.add_done_callback(self._open.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        now_s = asyncio.get_running_loop().time
         try:
+            if self._patience.waits(now_s()):
+                return  # whoever asks on the box hears that Redis is away
             await self._carried(reader, writer)
             self._tell("")
         except aiohttp.WSServerHandshakeError as e:
             if e.status in LET_IN_NO_MORE:
                 await _refuse(reader, writer)
+            if e.status in TOLD_TO_WAIT:
+                after = e.headers.get("Retry-After", "") if e.headers else ""
+                self._patience.told_to_wait(after, now_s(), random.random())  # noqa: S311  # no secret
             self._tell(f"the API says {e.status}: {one_line(e.message)}")
         except (aiohttp.ClientError, OSError, TimeoutError) as e:
             self._tell(one_line(str(e) or type(e).__name__))
@@ -109,6 +119,7 @@ class Relay:
         async with AsyncExitStack() as open_:
             async with asyncio.timeout(REACH_S):
                 ws = await open_.enter_async_context(asking)
+            self._patience.let_in()
             tasks = [asyncio.create_task(_out(reader, ws)), asyncio.create_task(_back(ws, writer))]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from redis import exceptions as rexc
 
+from emp_orch.api.gate.socket import OF_AGENT, OF_WORKER
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.jobs.document.model import Progress, Result
@@ -19,6 +23,7 @@ from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.jobs.matching.offers import Offers, digest_of, encoded
 from emp_orch.machine.agent.link import Link
 from emp_orch.runtimes.keys.signing import SigningKey
+from emp_orch.store.acl.joining import GATE_PATH
 from emp_orch.store.acl.strangers import digests
 from emp_orch.store.fleet.commands import Ack, Command, CommandVerb, acknowledge, commands_after, latest_command, send
 from emp_orch.store.fleet.events import GATE_REFUSED, Events
@@ -28,6 +33,7 @@ from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.redis.client import time_ms
 from support.http.gate import MINE, OTHER, GateLab, gate_lab
 from support.http.stack import FLEET, Process, Stack, eventually, free_port
+from support.redis.endpoint import Endpoint
 from support.worker.processes import EMP
 
 STEPS = {"service": "simulation", "payload": {"steps": 3}}
@@ -197,6 +203,35 @@ async def test_redis_that_restarts_is_away_and_back(lab: GateLab) -> None:
             return False
 
     await eventually(answers, "Redis through the gate")
+
+
+async def test_a_box_that_is_told_to_wait_asks_the_api_no_more_until_then(lab: GateLab) -> None:
+    """As many connections as a box may have are there; its relay asks through an address that counts."""
+    async with (
+        Endpoint(urlsplit(lab.stack.api).port or 0, counts=b"GET /api/gate ").open() as there,
+        aiohttp.ClientSession() as session,
+    ):
+        url = await lab.relay(MINE, api=f"http://127.0.0.1:{there.port}")
+        login = {"Authorization": f"Bearer {lab.token(MINE)}"}
+        async with AsyncExitStack() as taken:
+            for _ in range(OF_AGENT + OF_WORKER * 2):
+                await taken.enter_async_context(session.ws_connect(f"{lab.stack.api}{GATE_PATH}", headers=login))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as full:
+                await session.ws_connect(f"{lab.stack.api}{GATE_PATH}", headers=login)
+            assert full.value.status == 429 and full.value.headers is not None and full.value.headers["Retry-After"]
+            for _ in range(30):
+                with pytest.raises(rexc.ConnectionError):
+                    await lab.client_of(url).ping()
+            assert there.counted == 1
+
+        async def answers() -> bool:
+            try:
+                return bool(await lab.client_of(url).ping())
+            except rexc.ConnectionError:
+                return False
+
+        await eventually(answers, "a connection that was free again")
+        assert there.counted < 10
 
 
 def digest_for(name: str, lab: GateLab) -> str:

@@ -80,11 +80,11 @@ class GateLab:
     def token(self, member_id: str, born_ms: int = BORN_MS) -> str:
         return JoinTokens(self.stack.layout).member_token(FLEET, POOL, member_id, born_ms=born_ms)
 
-    async def relay(self, member_id: str, token: str = "") -> str:
-        """The URL of Redis on the box of this member."""
+    async def relay(self, member_id: str, token: str = "", *, api: str = "") -> str:
+        """The URL of Redis on the box of this member, which reaches the API at `api`."""
         root = self._folder / member_id
         root.mkdir()
-        access = ApiAccess(url=self.stack.api, token=token or self.token(member_id))
+        access = ApiAccess(url=api or self.stack.api, token=token or self.token(member_id))
         (root / "api.json").write_bytes(msgspec.json.encode(access))
         await self._open.enter_async_context(Relay(root, GATE_PATH))
         return url_of(root)

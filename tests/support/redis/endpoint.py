@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager, suppress
 class Endpoint:
     """New connections lead to `leads_to`; those that stand stay where they are.
 
-    `delay_s`: how late what comes back arrives. After `cut` what is under way is lost.
+    `delay_s`: how late what comes back arrives. After `cut` what is under way is lost. `counted`: how often
+    `counts` came, each time in one piece.
     """
 
-    def __init__(self, leads_to: int, *, delay_s: float = 0.0) -> None:
+    def __init__(self, leads_to: int, *, delay_s: float = 0.0, counts: bytes = b"") -> None:
         self.leads_to = leads_to
         self.port = 0
         self.url = ""
+        self.counted = 0
+        self._counts = counts
         self._delay_s = delay_s
         self._is_cut = False
 
@@ -48,6 +51,7 @@ class Endpoint:
             with suppress(OSError):
                 while data := await reader.read(65_536):
                     await asyncio.sleep(delay_s)
+                    self.counted += data.count(self._counts) if self._counts else 0
                     if self._is_cut:
                         break
                     writer.write(data)
