@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct, structs
 
 from emp_orch import settings as settings_files
@@ -9,10 +11,11 @@ from emp_orch.control.host import generation as generations
 from emp_orch.control.plane.parts import Parts
 from emp_orch.control.reconciler.observe import Observer
 from emp_orch.errors import EmpError
-from emp_orch.fleet.drift.table import Desired, Drift, diff
+from emp_orch.fleet.drift.table import Desired, Drift, Kind, diff
 from emp_orch.fleet.model.fleet import PoolName
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override
+from emp_orch.fleet.model.pools import JOIN
 from emp_orch.fleet.plan.operations import Operation, plan
 from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.item import Item
@@ -103,8 +106,8 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
     machines_redis = client.address(settings.machine_redis_url)
     desired = drained(generations.as_desired(generation, redis=machines_redis), overrides)
     drifts = diff(desired, observed)
-    # What a pool should have depends on what was seen before: that is the leader's to say.
-    drifts += tuple(i.drift for i in status.drift if i.drift.pool) if status else ()
+    if status is not None:
+        drifts = as_the_leader_says(drifts, [i.drift for i in status.drift], desired)
     known = {item.drift.key: item for item in status.drift} if status else {}
     pause = fleet_pause(overrides)
     return Difference(
@@ -125,6 +128,20 @@ async def difference(layout: Layout, runtimes: Runtimes | None = None) -> Differ
         pools=status.pools if status else {},
         redis=status.redis if status else RedisStatus(),
     )
+
+
+def as_the_leader_says(drifts: Iterable[Drift], said: Iterable[Drift], desired: Desired) -> tuple[Drift, ...]:
+    """`drifts`, as they are seen here, with what only the leader knows of pools in its words: what a pool should have
+    depends on what was seen before, and why a member is silent on its engine, which nobody else asks.
+    """
+
+    def is_leaders(drift: Drift) -> bool:
+        member = desired.members.get(drift.machine_id)
+        if drift.kind is not Kind.MEMBER_SILENT or member is None:
+            return bool(drift.pool)
+        return desired.pools[member.pool].provider != JOIN
+
+    return (*(d for d in drifts if not is_leaders(d)), *(d for d in said if is_leaders(d)))
 
 
 def _now(drift: Drift, item: Item | None, now_ms: int) -> DriftNow:
