@@ -14,7 +14,7 @@ from emp_orch.control.pools.engine import ANSWER_S, box_stop_s, making_of, words
 from emp_orch.control.pools.former import settings_of
 from emp_orch.control.pools.hands import ACCEPTED_S
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.fleet import Fleet, MachineId, MemberState, Pool
+from emp_orch.fleet.model.fleet import Fleet, MachineId, Member, MemberState, Pool
 from emp_orch.fleet.model.pools import JOIN, BoxState
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
@@ -37,14 +37,19 @@ ENDED_MARGIN_S = 10.0
 
 
 class Left(Struct, frozen=True, kw_only=True):
-    """What became of no end: boxes of a pool that run on, as far as the engine told which, and what it said."""
+    """What became of no end: boxes of a pool that run on, as its engine told which, and what it said. Where it told
+    none, `members`: those that have not left by the last word of Redis.
+    """
 
     pool: str
     boxes: tuple[MachineId, ...] = ()
+    members: tuple[MachineId, ...] = ()
     words: str = ""
 
     def __str__(self) -> str:
         which = f"boxes of pool {self.pool} run on: {', '.join(self.boxes)}" if self.boxes else f"pool {self.pool}"
+        if self.members:
+            which += f", whose members by the last word of Redis are {', '.join(self.members)}"
         return f"{which}: {self.words}" if self.words else which
 
 
@@ -88,11 +93,15 @@ class _Known:
 
     async def there(self) -> set[MachineId]:
         """Members that did not say good-bye; nobody where Redis does not say."""
+        return {m.id for m in await self.members() if m.state is MemberState.IN}
+
+    async def members(self) -> tuple[Member, ...]:
+        """None where Redis does not say."""
         with suppress(EmpError, *TRANSIENT):
             if self._members is not None:
                 async with within():
-                    return {m.id for m in (await self._members.read()).members if m.state is MemberState.IN}
-        return set()
+                    return (await self._members.read()).members
+        return ()
 
 
 class _Back:
@@ -117,7 +126,9 @@ class _Back:
             finally:
                 await provider.aclose()
         except Exception as e:  # noqa: BLE001  # another's code
-            return Left(pool=self._pool.name, words=words_of(e))
+            mine = (m for m in await self._known.members() if m.pool == self._pool.name)
+            members = sorted(m.id for m in mine if m.state is not MemberState.LEFT)
+            return Left(pool=self._pool.name, members=tuple(members), words=words_of(e))
 
     async def _all(self, provider: Provider) -> Left | None:
         states = await self._boxes(provider)

@@ -187,7 +187,9 @@ def test_a_fleet_that_goes_down_gives_its_boxes_back(apart: Rented) -> None:
     (apart.engine / "key").write_text("another")
     refused = stack.run("down")
     assert refused.returncode == 1, refused.stderr
-    assert "pool cheap: " in refused.stderr and "401: *** is no key" in refused.stderr
+    (member_id,) = {path.stem for path in apart.living()}
+    assert f"pool cheap, whose members by the last word of Redis are {member_id}: " in refused.stderr
+    assert "pool dear: " in refused.stderr and "401: *** is no key" in refused.stderr
     assert "`emp down` again" in refused.stderr
     assert len(apart.living()) == 1
     (apart.engine / "key").write_text(KEY)
