@@ -109,19 +109,28 @@ class Hands:
                 await provider.create(launch)
         except Exception as e:  # noqa: BLE001  # another's code
             words = words_of(e).replace(launch.token, "…")
-            await self._take_back(provider, member, pool)
-            raise EmpError(words) from None
+            if not await self._joined_or_taken_back(provider, member, pool):
+                raise EmpError(words) from None
+            log.info("%s joined, though its engine says: %s", member.id, words)
         await self._tell("member_asked", member, operation.cause)
 
-    async def _take_back(self, provider: Provider, member: Member, pool: Pool) -> None:
-        """Nobody waits for one that was refused. What the engine started all the same is given back with the member."""
+    async def _joined_or_taken_back(self, provider: Provider, member: Member, pool: Pool) -> bool:
+        """Nobody waits for one that was refused. What the engine started all the same is given back with the member,
+        unless it joined meanwhile: whether it did. From then on that it leaves it takes no job.
+        """
+        leaving = await self._members.change(member, leaving_ms=await time_ms(self._r))
+        if leaving is None:
+            now = await self._members.get(member.id)
+            return now is not None and now.state is MemberState.IN
         try:
             async with asyncio.timeout(ACCEPTED_S):
                 await provider.remove(member.id, stop_s=pool.template.worker.drain_timeout_s)
         except Exception as e:  # noqa: BLE001  # it stays a member until the engine answers
             log.warning("the box of %s may be there: %s", member.id, words_of(e))
-            return
-        await self._members.remove(member)
+            await self._members.change(leaving, leaving_ms=0)
+            return False
+        await self._members.remove(leaving)
+        return False
 
     def _launch(self, pool: Pool, member: Member, fleet: str) -> Launch:
         machine = pool.template

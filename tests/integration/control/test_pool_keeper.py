@@ -101,6 +101,52 @@ async def test_what_an_engine_refuses_is_told_in_its_words_and_leaves_no_member(
         await leader.until(lambda _: len(leader.engine.boxes_of) == 1)
 
 
+async def test_a_box_that_joined_before_its_engine_failed_to_answer_stays(tmp_path: Path, r: Client) -> None:
+    async with leading(r, tmp_path, pool(most=3)) as leader:
+        leader.engine.lost = leader.enter
+        await leader.until(lambda _: bool(leader.engine.boxes_of), ONE)
+        (only,) = leader.engine.boxes_of
+        member = (await leader.all())[only]
+        assert (member.state, member.leaving_ms) == (MemberState.IN, 0)
+        assert not leader.failed  # what was asked for came
+        assert [d["machine_id"] for type_, d in leader.journal if type_ == "member_asked"] == [only]
+        await leader.report(only)
+        done = await leader.until(lambda d: d.pools[RENDERS].ready == 1, ONE)
+        assert not drift_of(done, Kind.POOL_SHORT) and only in leader.engine.boxes_of
+
+
+async def test_a_box_that_runs_and_has_not_joined_goes_with_its_member_when_the_engine_failed(
+    tmp_path: Path, r: Client
+) -> None:
+    async with leading(r, tmp_path, pool(most=3)) as leader:
+
+        async def nothing(_: MachineId) -> None:
+            pass
+
+        leader.engine.lost = nothing
+        await leader.until(lambda _: bool(leader.failed), ONE)
+        assert leader.failed == ["the way to the engine is cut"]
+        assert not leader.engine.boxes_of and not await leader.all()
+
+
+async def test_a_box_that_its_engine_neither_owns_up_to_nor_takes_back_may_join_still(
+    tmp_path: Path, r: Client
+) -> None:
+    async with leading(r, tmp_path, pool(most=3)) as leader:
+
+        async def away(_: MachineId) -> None:
+            leader.engine.keeps = True
+
+        leader.engine.lost = away
+        await leader.until(lambda _: bool(leader.failed), ONE)
+        ((only, member),) = (await leader.all()).items()
+        assert only in leader.engine.boxes_of
+        assert (member.state, member.leaving_ms) == (MemberState.EXPECTED, 0)
+        await leader.join(only)
+        await leader.until(lambda d: d.pools[RENDERS].ready == 1, ONE)
+        assert list(leader.engine.boxes_of) == [only]
+
+
 async def test_an_engine_that_says_nothing_holds_up_no_other_and_nobody_is_removed(tmp_path: Path, r: Client) -> None:
     async with leading(r, tmp_path, pool(least=1, most=3)) as leader:
         await leader.until(lambda _: len(leader.engine.boxes_of) == 1)

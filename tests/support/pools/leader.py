@@ -143,11 +143,15 @@ class Leader:
 
     async def join(self, member_id: MachineId, *, busy: bool = False) -> None:
         """The box joins, and reports as its agent and workers would."""
+        await self.enter(member_id)
+        await self.report(member_id, busy=busy)
+
+    async def enter(self, member_id: MachineId) -> None:
+        """The API lets it in."""
         member = (await self.all())[member_id]
         if member.state is MemberState.EXPECTED:
             now_ms = await time_ms(self.r)
             assert await self.members.change(member, state=MemberState.IN, joined_ms=now_ms) is not None
-        await self.report(member_id, busy=busy)
 
     async def report(self, member_id: MachineId, *, busy: bool = False) -> None:
         """As it is told to be: without workers where it is drained."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from emp_orch.fleet.model.fleet import MachineId
 from emp_orch.fleet.model.pools import Box, BoxState
@@ -11,13 +11,17 @@ from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
 
 
 class Sleepers:
-    """`refuses`: what it says to whoever asks for a box; `silent`: it says nothing at all."""
+    """`refuses`: what it says to whoever asks for a box; `silent`: it says nothing at all. `lost`: its word that a box
+    started is lost on the way, and this is called meanwhile. `keeps`: it gives none back.
+    """
 
     def __init__(self) -> None:
         self.boxes_of: dict[MachineId, asyncio.subprocess.Process] = {}
         self.launched: list[Launch] = []
         self.refuses = ""
         self.silent = False
+        self.keeps = False
+        self.lost: Callable[[MachineId], Awaitable[None]] | None = None
         self._changed: Callable[[], None] = lambda: None
         self._watched: list[asyncio.Task[None]] = []
 
@@ -42,6 +46,9 @@ class Sleepers:
             return
         self.launched.append(launch)
         await self.start(launch.member_id)
+        if self.lost is not None:
+            await self.lost(launch.member_id)
+            raise ProviderError("the way to the engine is cut")
 
     async def start(self, member_id: MachineId) -> None:
         process = await asyncio.create_subprocess_exec("sleep", "1000")
@@ -50,6 +57,8 @@ class Sleepers:
         self._changed()
 
     async def remove(self, member_id: MachineId, *, stop_s: float) -> None:
+        if self.keeps:
+            raise ProviderError("the engine is away")
         process = self.boxes_of.get(member_id)
         if process is None:
             return
@@ -73,6 +82,7 @@ class Sleepers:
 
     async def end(self) -> None:
         """No box is left."""
+        self.keeps = False
         for member_id in list(self.boxes_of):
             await self.remove(member_id, stop_s=0.0)
         await asyncio.gather(*self._watched)
