@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from emp_orch.fleet.model.fleet import Member
 from emp_orch.runtimes.keys.join_tokens import OfMember
 from emp_orch.store.fleet.pools.members import Members
 
-# As long a forgotten member's token may still be good.
+# As long the token of a member that was forgotten, or is another box now, may still be good.
 GOOD_S = 2.0
 MAX_KNOWN = 10_000
 
@@ -17,19 +18,19 @@ class KnownMembers:
 
     def __init__(self, members: Members) -> None:
         self._members = members
-        self._born: dict[str, tuple[int, float]] = {}
+        self._heard: dict[str, tuple[Member, float]] = {}
 
     async def is_one(self, shown: OfMember) -> bool:
         """Raises what redis-py raises when Redis is away."""
         now_s = time.monotonic()
-        born_ms, at_s = self._born.get(shown.member_id, (0, -GOOD_S))
-        if born_ms == shown.born_ms and now_s - at_s < GOOD_S:
+        known, at_s = self._heard.get(shown.member_id, (None, now_s))
+        if shown.is_of(known) and now_s - at_s < GOOD_S:
             return True
         member = await self._members.get(shown.member_id)
-        self._born.pop(shown.member_id, None)
-        if member is None or member.pool != shown.pool:
+        self._heard.pop(shown.member_id, None)
+        if member is None:
             return False
-        self._born[shown.member_id] = (member.born_ms, now_s)
-        if len(self._born) > MAX_KNOWN:
-            del self._born[next(iter(self._born))]
-        return member.born_ms == shown.born_ms
+        self._heard[member.id] = (member, now_s)
+        if len(self._heard) > MAX_KNOWN:
+            del self._heard[next(iter(self._heard))]
+        return shown.is_of(member)

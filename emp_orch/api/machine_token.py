@@ -31,7 +31,7 @@ async def holder(request: web.Request) -> str | None:
 
 
 async def is_former(request: web.Request) -> bool:
-    """Whether it is the token of a member that was forgotten."""
+    """Whether it is the token of a member that was forgotten, or is another box now."""
     return isinstance(_shown(request), OfMember) and await holder(request) is None
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from emp_orch.api.context import Context
 from emp_orch.fleet.desired.members import machine_of_member
-from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, PoolName
+from emp_orch.fleet.model.fleet import Fleet, Machine, MachineId, Member, PoolName
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.runtimes.keys.join_tokens import JoinTokens, OfMember
 from emp_orch.runtimes.keys.signing import SigningKey
@@ -26,8 +26,8 @@ MOST_TOKENS = 10_000
 
 
 class _Now(Struct, frozen=True, kw_only=True):
-    """The fleet with its machines by id, and the members of its pools, with when each was born, as they were read at
-    `at_s`. A pool that emp.yaml names no more is one until its members have drained.
+    """The fleet with its machines by id, and the members of its pools, as they were read at `at_s`. A pool that
+    emp.yaml names no more is one until its members have drained.
     """
 
     at_s: float
@@ -35,7 +35,7 @@ class _Now(Struct, frozen=True, kw_only=True):
     seen: Seen
     fleet: Fleet
     machines: dict[MachineId, Machine]
-    born_ms: dict[MachineId, int]
+    members: dict[MachineId, Member]
 
 
 class Standing:
@@ -79,10 +79,10 @@ class Standing:
         pool = fleet.pools.get(PoolName(shown.pool))
         if pool is None or member_id in now.machines:
             return None
-        if now.born_ms.get(member_id) != shown.born_ms:
+        if not shown.is_of(now.members.get(member_id)):
             async with within():
                 member = await self._ctx.members.get(member_id)
-            if member is None or member.pool != shown.pool or member.born_ms != shown.born_ms:
+            if not shown.is_of(member):
                 return None
         return _box(fleet, machine_of_member(pool, member_id))
 
@@ -112,7 +112,7 @@ class Standing:
             seen=seen,
             fleet=full.fleet,
             machines={m.id: m for m in generation.fleet.machines},
-            born_ms={m.id: m.born_ms for m in seen.members},
+            members={m.id: m for m in seen.members},
         )
 
 

@@ -16,7 +16,7 @@ from emp_orch.api.duplicate_boxes import Boxes, living, refuse_second
 from emp_orch.api.handlers import work
 from emp_orch.api.joining import limits
 from emp_orch.api.joining.answers import PACKAGES_PATH, Credentials, told
-from emp_orch.api.joining.membership import Entry, enter
+from emp_orch.api.joining.membership import Entry, enter, void
 from emp_orch.api.machine_token import bearer, is_machines
 from emp_orch.api.views.query import body, name_in_path
 from emp_orch.fleet.desired.members import with_members
@@ -94,7 +94,7 @@ async def join_pool(request: web.Request) -> web.Response:
         machine = next(m for m in populated.fleet.machines if m.id == member.id)
         own = Credentials(
             password=tokens.member_password(fleet, member.id, member.born_ms),
-            token=tokens.member_token(fleet, name, member.id, born_ms=member.born_ms),
+            token=tokens.member_token(fleet, name, member.id, born_ms=member.born_ms, life=member.life),
         )
         said = await told(ctx, populated, machine, own)
     return answer(msgspec.to_builtins(said))
@@ -111,8 +111,8 @@ async def leave_pool(request: web.Request) -> web.Response:
     leaving = await body(request, Leaving, empty=Leaving())
     async with within():
         member = await ctx.members.get(opened.member_id)
-        if member is None or member.born_ms != opened.born_ms:
-            raise Refused(403, f"{opened.member_id} was forgotten")
+        if member is None or not opened.is_of(member):
+            raise Refused(403, void(opened, member))
         if member.state is not MemberState.LEFT:
             await _left(ctx, member, leaving)
     return answer({"machine_id": opened.member_id})

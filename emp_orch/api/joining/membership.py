@@ -71,10 +71,12 @@ async def enter(ctx: Context, boxes: Boxes, entry: Entry) -> Member:
 async def _whose(ctx: Context, entry: Entry) -> tuple[MachineId, Member | None]:
     """The id that the box has or is to have, and who has it now."""
     opened, pool, asking = entry.opened, entry.pool, entry.asking
+    if not asking.box:  # else whoever has the pool's token were any member, beside the box that is it
+        raise Refused(400, "box: needed of a box of a pool", hint="its emp is too old to join a pool")
     if isinstance(opened, OfMember):
         member = await ctx.members.get(opened.member_id)
-        if member is None or member.pool != pool.name or member.born_ms != opened.born_ms:
-            raise Refused(403, f"{opened.member_id} was forgotten: its token lets nobody join any more")
+        if member is None or not opened.is_of(member):
+            raise Refused(403, void(opened, member))
         return member.id, member
     for member_id in _ids(pool, opened, asking):
         _refuse_named(entry.generation, member_id)
@@ -89,6 +91,13 @@ async def _whose(ctx: Context, entry: Entry) -> tuple[MachineId, Member | None]:
     raise Refused(409, f"{pool.name} has no id left for this box; give it a name (--as)")
 
 
+def void(opened: OfMember, member: Member | None) -> str:
+    """Why its token opens nothing any more; `member` is who has that id now."""
+    is_other = member is not None and member.born_ms == opened.born_ms
+    what = "is another box now: this" if is_other else "was forgotten: its"
+    return f"{opened.member_id} {what} token lets nobody join any more"
+
+
 def _is_nameless(entry: Entry) -> bool:
     """Whether nothing but its folder tells which member the box is."""
     return isinstance(entry.opened, OfPool) and not entry.opened.member_id and not entry.asking.name
@@ -99,8 +108,6 @@ def _ids(pool: Pool, opened: OfPool, asking: Asking) -> Iterator[MachineId]:
         return iter((MachineId(opened.member_id),))
     if asking.name:
         return iter((id_of_name(pool.name, asking.name),))
-    if not asking.box:
-        raise Refused(400, "box: needed of a box that has no name", hint="its emp is too old to join a pool")
     return ids_of_box(pool.name, asking.box)
 
 
@@ -110,17 +117,23 @@ def _refuse_named(generation: Generation, member_id: str) -> None:
 
 
 async def _renew(ctx: Context, member: Member, asking: Asking) -> Member | None:
-    """`member`, who is in again; None where somebody else changed it meanwhile."""
+    """`member`, who is in again; None where somebody else changed it meanwhile. Another box than before is another life
+    of it: what the one before was given is void.
+    """
+    is_other = member.box not in ("", asking.box)
     changed = {
         "state": MemberState.IN,
         "joined_ms": member.joined_ms or await time_ms(ctx.redis),
         "name": asking.name if asking.name not in ("", member.id) else member.name,
-        "box": asking.box or member.box,
+        "box": asking.box,
+        "life": member.life + is_other,
         "why": "" if member.state is MemberState.LEFT else member.why,
     }
     if all(getattr(member, field) == value for field, value in changed.items()):
         return member
     entered = await ctx.members.change(member, **changed)
+    if entered is not None and is_other:  # one that an older emp gave it
+        await withdraw(ctx.redis, ctx.keys, ctx.settings.fleet, member.id)
     if entered is not None and member.state is not MemberState.IN:
         await _tell(ctx, entered, "came back" if member.joined_ms else "asked for")
     return entered

@@ -272,8 +272,9 @@ class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One machine of a pool: nobody named it beforehand, and it is no part of a generation.
 
     `born_ms` tells its tokens from those of a former member of the same id; `joined_ms` is when it was first let in, 0:
-    never. `name`: what its box calls itself by, if it does; `box` the identity of the folder that joined last.
-    `leaving_ms`: since when it is to go, 0: it is not; `why` says so in words. Times are ms of Redis TIME.
+    never. `name`: what its box calls itself by, if it does; `box` the identity of the folder that joined last, and
+    `life` how often it was another one before: the tokens of those are void. `leaving_ms`: since when it is to go,
+    0: it is not; `why` says so in words. Times are ms of Redis TIME.
     """
 
     id: MachineId
@@ -285,6 +286,7 @@ class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
     leaving_ms: int = 0
     why: str = ""
     box: str = ""
+    life: int = 0
 
 
 class TokenSpec(Struct, frozen=True, kw_only=True):

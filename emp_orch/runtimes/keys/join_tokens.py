@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from emp_orch.errors import EmpError
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.fleet import MachineId, Member
 from emp_orch.layout import Layout
 from emp_orch.procident import locked
 from emp_orch.settings import write_private
@@ -31,7 +31,8 @@ MAX_TOKEN = 1_024
 
 class _Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a token says. `expires_s` is a time since the epoch, None for a token that a box keeps. `era`: how often
-    the machine's or pool's tokens had been made void before this one; of a member when it was born, in ms.
+    the machine's or pool's tokens had been made void before this one; of a member when it was born, in ms, and
+    `life` as the member has it.
 
     `kind`: a machine's where it is empty. With a pool's token any box may join, with one that names a machine that
     member alone; once the pool has `most` members nobody new, 0: as many as the pool takes.
@@ -44,6 +45,7 @@ class _Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     kind: Literal["", "pool", "member"] = ""
     pool: str = ""
     most: int = 0
+    life: int = 0
 
 
 class OfPool(Struct, frozen=True, kw_only=True):
@@ -57,11 +59,20 @@ class OfPool(Struct, frozen=True, kw_only=True):
 
 
 class OfMember(Struct, frozen=True, kw_only=True):
-    """Whom a member's token stands for, as long as there is such a member that was born then."""
+    """Whom a member's token stands for, as long as there is such a member that was born then, and no other box was it
+    since.
+    """
 
     pool: str
     member_id: str
     born_ms: int
+    life: int = 0
+
+    def is_of(self, member: Member | None) -> bool:
+        """Whether `member` is the one, and its box the one that got the token."""
+        return member is not None and self == OfMember(
+            pool=member.pool, member_id=member.id, born_ms=member.born_ms, life=member.life
+        )
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
@@ -102,10 +113,12 @@ class JoinTokens:
         )
         return _signed(kept, claims)
 
-    def member_token(self, fleet: str, pool: str, member_id: str, *, born_ms: int) -> str:
-        """The token that a member keeps: good while it is one. Raises as `issue`."""
+    def member_token(self, fleet: str, pool: str, member_id: str, *, born_ms: int, life: int = 0) -> str:
+        """The token that a member keeps: good while it is one, and its box the same. Raises as `issue`."""
         kept = self._kept() or self._made()
-        claims = _Claims(kind="member", fleet=fleet, pool=pool, machine=member_id, era=born_ms, expires_s=None)
+        claims = _Claims(
+            kind="member", fleet=fleet, pool=pool, machine=member_id, era=born_ms, life=life, expires_s=None
+        )
         return _signed(kept, claims)
 
     def opens(self, token: str, fleet: str, machine_id: str, *, now_s: float) -> bool:
@@ -231,7 +244,7 @@ class JoinTokens:
 
 
 def _member(claims: _Claims) -> OfMember:
-    return OfMember(pool=claims.pool, member_id=claims.machine, born_ms=claims.era)
+    return OfMember(pool=claims.pool, member_id=claims.machine, born_ms=claims.era, life=claims.life)
 
 
 def _era_of(pool: str) -> str:

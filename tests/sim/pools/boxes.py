@@ -135,7 +135,7 @@ class Box:
             sim.api, sim.boxes_at_door, Entry(generation=generation, pool=pool, opened=opened, asking=self._asking)
         )
         sim.watch.entered(opened, member, void=void)
-        self._own = sim.tokens.member_token(FLEET, self.pool, member.id, born_ms=member.born_ms)
+        self._own = sim.tokens.member_token(FLEET, self.pool, member.id, born_ms=member.born_ms, life=member.life)
         return member
 
     def _run(self, member: Member) -> None:
@@ -159,7 +159,7 @@ class Box:
     async def _serve(self, member: Member) -> bool:
         """Until it ends, or its member is none any more: then True, and it may ask again."""
         sim = self._sim
-        shown = OfMember(pool=self.pool, member_id=member.id, born_ms=member.born_ms)
+        shown = OfMember(pool=self.pool, member_id=member.id, born_ms=member.born_ms, life=member.life)
         while True:
             await asyncio.sleep(1)
             if sim.world.hosts.get(member.id) is not self.host:
@@ -183,7 +183,7 @@ class Box:
         """Its last word, as api/handlers/join.leave_pool takes it."""
         try:
             now = await self._sim.api.members.get(member.id)
-            if now is not None and now.born_ms == member.born_ms and not self.cut:
+            if now is not None and (now.born_ms, now.life) == (member.born_ms, member.life) and not self.cut:
                 await self._sim.api.members.change(now, state=MemberState.LEFT, why="its box was told to end")
         except RedisConnectionError:
             return

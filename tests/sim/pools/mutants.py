@@ -79,6 +79,10 @@ MUTANTS = (
         *("if member is None and opened.member_id:", "if False:"),
     ),
     _one(
+        *("a box whose name another took comes back", "void token", "api.joining.membership"),
+        *("if member is None or not opened.is_of(member):", "if member is None:"),
+    ),
+    _one(
         *("a box of nobody stays", "settles", "fleet.pools.differences"),
         *("for box in _orphans(seen.boxes or (), pool, desired):", "for box in ():"),
     ),

@@ -51,9 +51,9 @@ class PoolWatch:
         # Of `renders` at each round: when, how many members its jobs need, how many were wanted.
         self._needed: deque[tuple[int, int, int]] = deque(maxlen=400)
         self._excused: set[MachineId] = set()
-        # Members that were forgotten: their tokens are void.
-        self._void: set[tuple[MachineId, int]] = set()
-        self._known: dict[MachineId, int] = {}
+        # Members that were forgotten, or are another box now: by when they were born, and their lives.
+        self._void: set[tuple[MachineId, int, int]] = set()
+        self._known: dict[MachineId, Member] = {}
         self._round_ms = self._steady_ms = sim.world.now_ms
         self._bounds: object = None
 
@@ -88,13 +88,16 @@ class PoolWatch:
         """Whether all that the token names was forgotten before it was shown."""
         known = self._sim.members()
         if isinstance(opened, OfMember):
-            return (MachineId(opened.member_id), opened.born_ms) in self._void
+            return (MachineId(opened.member_id), opened.born_ms, opened.life) in self._void
         return bool(opened.member_id) and opened.member_id not in known
 
     def entered(self, opened: OfPool | OfMember, member: Member, *, void: bool) -> None:
         self.say(f"{member.id} is in")
         if void:
-            self.fail("void token", f"{member.id} was forgotten, and what it had been given let it in: {opened}")
+            self.fail(
+                "void token",
+                f"{member.id} was forgotten, or is another box, and what it had been given let it in: {opened}",
+            )
 
     # -- words to engines
 
@@ -123,10 +126,11 @@ class PoolWatch:
 
     def second(self) -> None:
         now_ms, members = self._sim.world.now_ms, self._sim.members()
-        for machine_id, born_ms in self._known.items():
-            if machine_id not in members or members[machine_id].born_ms != born_ms:
-                self._void.add((machine_id, born_ms))
-        self._known = {i: m.born_ms for i, m in members.items()}
+        for machine_id, known in self._known.items():
+            now = members.get(machine_id)
+            if now is None or (now.born_ms, now.life) != (known.born_ms, known.life):
+                self._void.add((machine_id, known.born_ms, known.life))
+        self._known = members
         for name, pool in self._sim.pools.items():
             count = sum(m.pool == name for m in members.values())
             if count > max(pool.max_size, self._sim.widest.get(name, 0)):
