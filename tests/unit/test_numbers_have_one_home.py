@@ -97,7 +97,7 @@ IN_THE_MODEL = {
 NOTHING_THEN = {
     *(("Service", "discover_s"), ("RedisSpec", "replicas")),
     # A member is in no file: it has not joined, and is not to go.
-    *(("Member", "joined_ms"), ("Member", "leaving_ms")),
+    *(("Member", "joined_ms"), ("Member", "leaving_ms"), ("Member", "life")),
 }
 
 
