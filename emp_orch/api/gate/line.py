@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hiredis
 
 from emp_orch.store.redis.client import Client
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 65_536
 # Asked and not answered: more wait until some are.
@@ -28,8 +31,8 @@ class Line:
         self._tell = tell
         self._asked = 0
         self._fewer = asyncio.Condition()
-        # Only to see where answers end: what they hold is not ours.
-        self._answers = hiredis.Reader()
+        # Only to see where answers end: what they hold is not ours. False is an answer, of the third protocol.
+        self._answers = hiredis.Reader(notEnoughData=self)
 
     async def connect(self) -> None:
         """Raises what redis-py raises."""
@@ -55,13 +58,18 @@ class Line:
                 await self._fewer.wait_for(lambda: not self._asked)
 
     async def pump(self) -> None:
-        """Hand on answers until the connection ends."""
+        """Hand on answers until the connection ends, or tells what was not asked for: from there on nobody knows what
+        answers what.
+        """
         reader = self._made._reader
         while data := await reader.read(READ_BYTES):
             self._answers.feed(data)
             ended = 0
-            while self._answers.gets() is not False:
+            while self._answers.gets() is not self:
                 ended += 1
+            if ended > self._asked:
+                log.warning("Redis told a box what it had not asked for: its connection ends")
+                return
             await self._tell(data)
             if ended:
                 async with self._fewer:

@@ -61,7 +61,7 @@ class Session:
         self._refusals = refusals
         self._requests = Requests()
         self._rate = Rate(burst=COMMANDS, per_s=COMMANDS_PER_S)
-        self._queued = False  # within a transaction
+        self._queued: int | None = None  # so many within a transaction
         self.line = Line(ctx.redis, ws.send_bytes)
 
     async def read(self) -> None:
@@ -92,8 +92,13 @@ class Session:
             await self._answer(f"-NOPERM this machine has no permissions to run the '{name}' command: {e}\r\n".encode())
             await self._refused(words[0], str(e))
             return
-        if (name_ := words[0].upper()) in (b"MULTI", b"EXEC", b"DISCARD"):
-            self._queued = name_ == b"MULTI"
+        match words[0].upper():
+            case b"MULTI":
+                self._queued = 0
+            case b"EXEC" | b"DISCARD":
+                self._queued = None
+            case _ if self._queued is not None:
+                self._queued += 1
 
     async def _refused(self, command: bytes, why: str) -> None:
         name = one_line(command[:MAX_COMMAND_NAME].decode("utf-8", "replace")).upper()
@@ -112,8 +117,7 @@ class Session:
                 else:
                     await self._answer(verdict.answer)
             case PassIfServed():
-                await self._require_served(verdict.lanes)
-                await self.line.ask(verdict.words)
+                await self.line.ask(await self._served(verdict))
             case PassIfOffers():
                 found = await asyncio.to_thread(unpacked, verdict.text, verdict.digest)
                 if found is None:
@@ -132,17 +136,23 @@ class Session:
             return await self._ctx.line.call(*words)
 
     async def _holds(self, asked: PassIfHeld) -> bool:
+        await self.line.silence()  # what came before may give the job back
         found = await self._call("HMGET", self._ctx.keys.job(asked.job_id), "status", "worker_id", "at")
         status, worker, at = (value or "" for value in found)
         lane = str(at).rpartition("|")[2]
         return status in HELD and worker in self._box().workers and asked.lane in ("", lane)
 
-    async def _require_served(self, lanes: tuple[str, ...]) -> None:
-        if not lanes:
-            return
-        texts = await self._call("HMGET", self._ctx.keys.lanes, *lanes)
+    async def _served(self, asked: PassIfServed) -> Words:
+        """Its words, without the lanes that are none any more: they may be made anew before it is carried out."""
+        if not asked.lanes:
+            return asked.words
+        await self.line.silence()
+        texts = await self._call("HMGET", self._ctx.keys.lanes, *asked.lanes)
         if not all(text is None or self._serves(text) for text in texts):
             raise NotAllowed("one of the lanes is of a service that the machine does not have")
+        first = len(asked.words) - len(asked.lanes)
+        known = (word for word, text in zip(asked.words[first:], texts, strict=True) if text is not None)
+        return (*asked.words[:first], *known)
 
     async def _lanes(self, words: Words) -> bytes:
         """The answer to new_lanes.lua, without the lanes of other services."""

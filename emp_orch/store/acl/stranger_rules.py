@@ -61,7 +61,9 @@ class PassIfHeld(Struct, frozen=True, kw_only=True):
 
 
 class PassIfServed(Struct, frozen=True, kw_only=True):
-    """It goes on if each of these lanes asks for a service that the box has."""
+    """It goes on if each of these lanes, the last of its words, asks for a service that the box has; without those
+    that are none.
+    """
 
     words: Words
     lanes: tuple[str, ...]

@@ -6,6 +6,7 @@ it, and the script does nothing without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from emp_orch.jobs.document.model import Crash, JobError, Output, Progress, Result, outputs_of
@@ -14,6 +15,7 @@ from emp_orch.jobs.document.states import ENDED, JobStatus
 from emp_orch.jobs.matching.requirements import Requirements, signature
 from emp_orch.store.acl.stranger_rules import (
     CLASS,
+    MOST_NAME_BYTES,
     Box,
     Lanes,
     Pass,
@@ -44,6 +46,7 @@ PUT, FORGET = "reports/put", "reports/forget"
 MAX_WANTED = 16
 MOST_ENDS = 64
 LOST = b"$4\r\nlost\r\n"
+_VERSION = re.compile(rb"[0-9]{1,15}:[0-9]{1,15}")
 
 # `words` are all of it; ARGV begin at `at`.
 Row = Callable[[Keys, Box, Words, int], Verdict]
@@ -183,6 +186,7 @@ def _new_lanes(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
 def _register(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     args = words[at:]
     require(3 <= len(args) <= 3 + LANES_AT_ONCE, "it has not as many arguments as its script takes")
+    require(len(args[1]) <= MOST_NAME_BYTES and _VERSION.fullmatch(args[2]) is not None, "it names no version of lanes")
     lanes = tuple(text(word) for word in args[3:])
     return PassIfServed(words=replaced(words, at, class_of_group(args[0], box)), lanes=lanes)
 

@@ -44,6 +44,7 @@ MAX_REPLICAS = 16
 OK = b"+OK\r\n"
 # Within a transaction: what an agent tells of itself.
 QUEUED = frozenset({b"XADD", b"PUBLISH"})
+MOST_QUEUED = 16
 
 
 def digests(keys: Keys) -> dict[bytes, str]:
@@ -85,15 +86,20 @@ class Strangers:
         """All that have a row."""
         return frozenset(name.decode() for name in self._rows)
 
-    def judge(self, words: Words, box: Box, *, queued: bool = False) -> Verdict:
-        """Raises NotAllowed. `queued`: within a transaction."""
+    def judge(self, words: Words, box: Box, *, queued: int | None = None) -> Verdict:
+        """Raises NotAllowed. `queued`: so many before it in the transaction, None: there is none."""
         name = words[0].upper()
         row = self._rows.get(name)
         if row is None:
             raise NotAllowed("it is no command of a machine")
-        if queued:
-            require(name in QUEUED or name in (b"EXEC", b"DISCARD"), "no machine sends it within a transaction")
-        return row(box, words)
+        if queued is None or name in (b"EXEC", b"DISCARD"):
+            return row(box, words)
+        require(name in QUEUED, "no machine sends it within a transaction")
+        require(queued < MOST_QUEUED, "Redis would keep too much for its transaction")
+        verdict = row(box, words)
+        # What is so now may be otherwise when it is carried out.
+        require(isinstance(verdict, Pass), "no machine sends it within a transaction")
+        return verdict
 
     def _bare(self, box: Box, words: Words) -> Verdict:
         _count(words, 1)

@@ -26,7 +26,7 @@ from emp_orch.store.acl.stranger_rules import (
     class_of_group,
 )
 from emp_orch.store.acl.stranger_scripts import FORGET, OTHERS, PUT, ROWS
-from emp_orch.store.acl.strangers import Strangers, digests
+from emp_orch.store.acl.strangers import MOST_QUEUED, Strangers, digests
 from emp_orch.store.acl.users import COMMANDS
 from emp_orch.store.queue.scripts import NAMES
 from emp_orch.store.redis.keys import Keys
@@ -49,7 +49,7 @@ FOREIGN = canonical(Requirements(service="simulation")).decode()
 CLAIM = (WORKER, CLASS, TOKEN, 30_000, 20_000, 1, 0)
 
 
-def judged(*words: object, queued: bool = False) -> Verdict:
+def judged(*words: object, queued: int | None = None) -> Verdict:
     return STRANGERS.judge(tuple(str(w).encode() for w in words), BOX, queued=queued)
 
 
@@ -147,9 +147,12 @@ def test_what_a_machine_sends_goes_on(words: tuple[object, ...], kind: type) -> 
             ("ACL", "LIST"), ("SUBSCRIBE", "x"), ("HGETALL", KEYS.jobs), ("MGET", KEYS.payload("j1")), ("AUTH", "x"),
             ("SELECT", 1), ("FLUSHALL",), ("DEL", KEYS.jobs), ("CLIENT", "KILL", "TYPE", "normal"),
             ("DEBUG", "SLEEP", 9),
+            ("PSUBSCRIBE", "*"), ("SSUBSCRIBE", "x"), ("CLIENT", "REPLY", "OFF"), ("CLIENT", "TRACKING", "ON"),
             ("PUBSUB", "CHANNELS"), ("MONITOR",), ("RESET",), ("QUIT",), ("REPLICAOF", "h", 1), ("CLIENT",),
         )),
         (("HELLO", 3, "AUTH", "default", "x"), "token alone"),
+        (script("lanes/register", CLASS, "", "x" * 1_000), "no version of lanes"),
+        (script("lanes/register", CLASS, "x" * 1_000, "1:1"), "no version of lanes"),
         (("GET", KEYS.payload("j1")), "not its own"),
         (("GET", KEYS.config("renders-b")), "not its own"),
         (("GET", KEYS.generation("f")), "not its own"),
@@ -214,7 +217,13 @@ def test_classes_are_told_apart_by_pool() -> None:
 
 
 def test_within_a_transaction_only_notices_are_taken() -> None:
-    assert isinstance(judged(*xadd(event()), queued=True), Pass)
+    assert isinstance(judged(*xadd(event()), queued=0), Pass)
     for words in (("TIME",), script("lanes/new_lanes", CLASS, 500), ("BLPOP", KEYS.wake(WORKER), 1), ("MULTI",)):
         with pytest.raises(NotAllowed, match="transaction"):
-            judged(*words, queued=True)
+            judged(*words, queued=0)
+    # What is so now may be otherwise when it is carried out; and Redis keeps all of it until then.
+    assert isinstance(judged("PUBLISH", KEYS.preview_channel("j1"), "x"), PassIfHeld)
+    with pytest.raises(NotAllowed, match="transaction"):
+        judged("PUBLISH", KEYS.preview_channel("j1"), "x", queued=0)
+    with pytest.raises(NotAllowed, match="keep too much"):
+        judged(*xadd(event()), queued=MOST_QUEUED)
