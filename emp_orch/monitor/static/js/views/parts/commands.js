@@ -86,7 +86,7 @@ class Confirm extends Component {
         <p>${command.words}</p>
         ${LOOKS ? html`<p class="problem" role="alert">This page only looks: monitor.role is read in emp.yaml.</p>` : null}
         ${command.number
-          ? html`<label>${command.number.label} <input name="number" type="number" required min="0" max=${command.number.most} step="1" value=${command.number.value} autofocus /></label>`
+          ? html`<label>${command.number.label} <input name="number" type="number" required min="0" max=${command.number.most} step="1" defaultValue=${command.number.value} autofocus /></label>`
           : null}
         ${command.why
           ? html`<label>Reason, for whoever looks next <input name="reason" maxlength="200" autocomplete="off" autofocus=${!command.number} /></label>`
