@@ -153,7 +153,9 @@ async def test_a_pool_is_held_at_a_size_and_follows_again(
     await dialog.get_by_label("Members, 0 to 40").fill("5")
     await dialog.get_by_label("Reason").fill("a demo <b>")
     await scene.says(3, 0)
-    await expect(page.locator("#why")).to_contain_text("3 jobs wait", timeout=SOON_MS)  # the page was drawn anew, and took nothing back
+    await expect(page.locator("#why")).to_contain_text(
+        "3 jobs wait", timeout=SOON_MS
+    )  # the page was drawn anew, and took nothing back
     await expect(dialog.get_by_label("Members, 0 to 40")).to_have_value("5")
     await dialog.get_by_role("button", name="Scale").click()
     await expect(page.locator("#toast")).to_contain_text("done")

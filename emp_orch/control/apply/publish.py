@@ -121,12 +121,13 @@ class Session:
 
     async def publish(self, proposal: Proposal, seen: Preview, *, prune: bool, allow_empty: bool) -> Generation:
         """Make `proposal` the next generation. Raises EmpError when somebody else applied meanwhile."""
-        current = await self.current()
+        current, fleet = await self.current(), self._settings.fleet
         number = (current.number if current else 0) + 1
         if current is not None and current.number != seen.number:
-            raise EmpError(
-                f"generation {current.number} was applied meanwhile", hint="look at `emp diff`, and apply again"
-            )
+            words = f"generation {current.number} was applied meanwhile"
+            if not seen.number:  # what was kept here was lost or damaged, and is written anew by now
+                words = f"Redis has generation {current.number} of fleet {fleet}, which this folder did not know"
+            raise EmpError(words, hint="look at `emp diff`, and apply again")
         generation = Generation(
             number=number,
             at_ms=await client.time_ms(self._r),
@@ -139,7 +140,7 @@ class Session:
             package=proposal.package,
             emp=own_build().emp,
         )
-        seal = SigningKey(self._layout, self._settings.fleet).control()
+        seal = SigningKey(self._layout, fleet).control()
         if not await publish(self._r, self._keys, generation, seal):
             raise EmpError(
                 f"another generation {number} was applied at the same time", hint="look at `emp diff`, and apply again"
@@ -161,8 +162,12 @@ class Session:
                 await withdraw(self._r, self._keys, self._settings.fleet, machine.id)
 
     async def current(self) -> Generation | None:
-        """The generation in force, restored into Redis from disk if Redis lost it."""
-        return await generations.current(self._r, self._keys, self._layout, self._settings.fleet)
+        """The generation in force, restored into Redis from disk if Redis lost it, and the other way round."""
+        fleet = self._settings.fleet
+        found = await generations.current(self._r, self._keys, self._layout, fleet)
+        if found is not None and generations.saved(self._layout, fleet) is None:
+            generations.keep(self._layout, found)
+        return found
 
     async def wait_converged(self, generation: Generation, look: Look) -> tuple[MachineId, ...]:
         """Until nothing differs but what drains leave out, and what only a person can start: the machines that have yet

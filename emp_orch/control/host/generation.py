@@ -109,30 +109,30 @@ async def with_members(r: Client, keys: Keys, layout: Layout, generation: Genera
 
 async def _found(r: Client, keys: Keys, layout: Layout, fleet: str) -> tuple[Generation | None, bool]:
     """As `in_force`, and whether Redis lacks it."""
-    saved = _saved(layout, fleet)
+    on_disk = saved(layout, fleet)
     try:
         # Before the first seal here nothing tells whose it is.
         found = await generations.read_generation(r, keys, fleet, SigningKey(layout, fleet).known())
     except Forged as e:
-        if saved is None:
+        if on_disk is None:
             raise Forged(e.message, hint="`emp apply` publishes what emp.yaml says") from e
-        log.warning("%s; going by generation %d, which was applied here", e.message, saved.number)
+        log.warning("%s; going by generation %d, which was applied here", e.message, on_disk.number)
         found = None
-    if found is not None and (saved is None or found.number >= saved.number):
+    if found is not None and (on_disk is None or found.number >= on_disk.number):
         return found, False
-    return saved, saved is not None
+    return on_disk, on_disk is not None
 
 
-def _saved(layout: Layout, fleet: str) -> Generation | None:
+def saved(layout: Layout, fleet: str) -> Generation | None:
     """What is kept on disk of `fleet`. A damaged file counts as none: Redis has it, and an apply writes it anew."""
     try:
-        saved = kept(layout)
+        found = kept(layout)
     except ownership.ForeignFolder:
         raise
     except EmpError as e:
         log.warning("%s; going on without it", e.message)
         return None
-    return saved if saved is not None and saved.fleet.name == fleet else None
+    return found if found is not None and found.fleet.name == fleet else None
 
 
 async def publish_again(r: Client, keys: Keys, layout: Layout, fleet: str, number: int, why: str) -> int:

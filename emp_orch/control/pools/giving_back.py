@@ -38,16 +38,17 @@ ENDED_MARGIN_S = 10.0
 
 class Left(Struct, frozen=True, kw_only=True):
     """What became of no end: boxes of a pool that run on, as its engine told which, and what it said. Where it told
-    none, `members`: those that have not left by the last word of Redis.
+    none, `members`: those that have not left by the last word of Redis. Without `pool`: of whatever pools there are.
     """
 
-    pool: str
+    pool: str = ""
     boxes: tuple[MachineId, ...] = ()
     members: tuple[MachineId, ...] = ()
     words: str = ""
 
     def __str__(self) -> str:
-        which = f"boxes of pool {self.pool} run on: {', '.join(self.boxes)}" if self.boxes else f"pool {self.pool}"
+        which = f"pool {self.pool}" if self.pool else "boxes of its pools, if it has any, run on"
+        which = f"boxes of {which} run on: {', '.join(self.boxes)}" if self.boxes else which
         if self.members:
             which += f", whose members by the last word of Redis are {', '.join(self.members)}"
         return f"{which}: {self.words}" if self.words else which
@@ -55,15 +56,24 @@ class Left(Struct, frozen=True, kw_only=True):
 
 async def give_back(layout: Layout, settings: Settings | None, tell: Tell) -> tuple[list[MachineId], list[Left]]:
     """Ask every engine of the fleet's pools for an end of its boxes, and wait for it: whose boxes ended, and what is
-    left. A box ends in good order as long as the API is there.
+    left. A box ends in good order as long as the API is there. Of a damaged folder what cannot be asked for is left.
     """
-    kept = generations.kept(layout)
-    if settings is None or kept is None or not kept.fleet.pools:
-        return [], []
     async with AsyncExitStack() as open_:
-        r = None
-        with suppress(EmpError, *TRANSIENT):
-            r = await open_.enter_async_context(connected(settings.redis_url, owner=settings.redis_owner))
+        r, kept = None, None
+        if settings is not None:
+            with suppress(EmpError, *TRANSIENT):
+                r = await open_.enter_async_context(connected(settings.redis_url, owner=settings.redis_owner))
+                async with within():
+                    kept = await generations.in_force(r, Keys(settings.prefix), layout, settings.fleet)
+        try:
+            kept = kept or generations.kept(layout)
+        except EmpError as e:
+            return [], [Left(words=e.message)]
+        if kept is None or not kept.fleet.pools:
+            return [], []
+        if settings is None:
+            words = f"{layout.settings} is damaged: `emp apply` writes it anew"
+            return [], [Left(pool=n, words=words) for n, pool in kept.fleet.pools.items() if pool.provider != JOIN]
         known = _Known(layout, settings, r)
         backs = [_Back(layout, settings, kept.fleet, pool, known, tell) for pool in await known.pools(kept)]
         found = await asyncio.gather(*(back.all() for back in backs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -112,6 +113,17 @@ def test_a_damaged_state_folder_does_not_keep_anything_running(up: Stack) -> Non
     up.layout.generation.write_text("nonsense")
     assert up.run("status").returncode != 0
     up.ok("apply", "-y", NUM_GPUS="1")
+    assert json.loads(up.layout.generation.read_bytes())["number"] == 1  # written anew, with nothing else to do
     up.layout.settings.write_text("{")
+    up.layout.generation.write_text("nonsense")
+    down = up.run("down")
+    assert up.leftovers() == []
+    assert down.returncode == 1  # whether boxes of pools run nobody can tell
+    assert "boxes of its pools, if it has any, run on: " in down.stderr and "is damaged" in down.stderr
+
+
+def test_a_fleet_whose_kept_generation_is_damaged_goes_down(up: Stack) -> None:
+    """Redis knows it still."""
+    up.layout.generation.write_text("nonsense")
     up.ok("down")
     assert up.leftovers() == []

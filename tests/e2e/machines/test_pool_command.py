@@ -174,6 +174,7 @@ def test_a_fleet_that_goes_down_gives_its_boxes_back(apart: Rented) -> None:
     apart.apply(KEY)
     stack.ok("scale", "cheap", "1")
     until("a box works", lambda: "1 ready" in stack.ok("pools", "cheap"), shown=apart.told)
+    stack.layout.generation.write_text("nonsense")  # Redis knows the pools still
     down = stack.run("down")
     assert down.returncode == 0, down.stderr
     assert "the fleet is down (cheap-" in down.stdout
@@ -182,8 +183,11 @@ def test_a_fleet_that_goes_down_gives_its_boxes_back(apart: Rented) -> None:
     (console,) = apart.engine.glob("*/*/console.log")
     assert "could not say that this box goes" not in console.read_text()
 
-    stack.ok("start", "--timeout", "60")
+    unknown = stack.run("apply", "-y", RENT_KEY=KEY)
+    assert unknown.returncode == 1 and "generation 1 of fleet rented, which this folder did not know" in unknown.stderr
+    apart.apply(KEY)
     until("a box works again", lambda: "1 ready" in stack.ok("pools", "cheap"), within_s=90, shown=apart.told)
+    settings = stack.layout.settings.read_text()
     (apart.engine / "key").write_text("another")
     refused = stack.run("down")
     assert refused.returncode == 1, refused.stderr
@@ -193,6 +197,10 @@ def test_a_fleet_that_goes_down_gives_its_boxes_back(apart: Rented) -> None:
     assert "`emp down` again" in refused.stderr
     assert len(apart.living()) == 1
     (apart.engine / "key").write_text(KEY)
+    stack.layout.settings.write_text("{")
+    blind = stack.run("down")
+    assert blind.returncode == 1 and f"pool cheap: {stack.layout.settings} is damaged" in blind.stderr, blind.stderr
+    stack.layout.settings.write_text(settings)
     again = stack.run("down")  # Redis is away by now, and the engine asked all the same
     assert again.returncode == 0 and "the fleet is down (cheap-" in again.stdout, again.stderr
     assert not apart.living()

@@ -127,6 +127,10 @@ class SlurmFleet(Stack):
         entries: list[dict[str, Any]] = json.loads(self.ok("journal", "-n", "1000", "--json"))
         return [e for e in entries if e["type"] == type_]
 
+    def joins(self) -> list[str]:
+        """How each that joined was known."""
+        return [str(e["data"]["how"]) for e in self.journal("member_joined")]
+
     def told(self) -> str:
         """For a failed wait: what the fleet and Slurm say."""
         log = self.slurm.folder / "slurmctld.log"
@@ -216,12 +220,13 @@ def test_a_member_that_is_requeued_comes_back_as_itself(fleet: SlurmFleet, slurm
     (member,) = fleet.states()
     joined = fleet.members()[member]["joined_ms"]
     slurm.tool("scontrol", "requeue", fleet.number(member))
-    fleet.until("it left in good order", lambda: fleet.states() == {member: "left"})
-    fleet.until("it is in again", lambda: fleet.states() == {member: "in"})
+    fleet.until("it left in good order", lambda: fleet.journal("preempted"))
+    fleet.until("it is in again", lambda: "came back" in fleet.joins() and fleet.states() == {member: "in"})
     assert fleet.members()[member]["joined_ms"] == joined
     done = fleet.run("submit", "simulation", "--payload", '{"steps": 1}', "--wait", "--timeout", "60s")
     assert done.returncode == 0, done.stderr + fleet.told()
     assert [e["data"]["machine_id"] for e in fleet.journal("preempted")] == [member]
+    assert fleet.joins()[-1:] == ["came back"]
     assert len(fleet.journal("member_asked")) == 1 and fleet.journal("member_forgotten") == []
 
 
