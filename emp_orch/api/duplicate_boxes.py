@@ -16,6 +16,8 @@ from emp_orch.store.reports.reports import read_some
 from emp_orch.web.errors import Refused
 
 MAX_SHOWN = 100
+# A box whose one before is thought to live comes again after so long, until that counts as gone.
+AGAIN_S = 2
 # Of those that it let in longest ago a process forgets, beyond this: their reports tell by then.
 MAX_LET_IN = 20_000
 
@@ -64,9 +66,12 @@ def refuse_second(
     stale_after_s: float,
     *,
     pool: str = "",
+    by_engine: bool = False,
 ) -> None:
     """Raise Refused (409) where another box than `asking` is the machine: by its report that was `heard` lately, else
-    because it was `let_in` a moment ago. `pool`: whose member it is."""
+    because it was `let_in` a moment ago. `pool`: whose member it is. `by_engine`: its engine started the box where the
+    one before is gone, if without a word: it is to come again (429).
+    """
     if not asking.box:
         return
     other = let_in
@@ -75,6 +80,9 @@ def refuse_second(
         if report.box in ("", asking.box):
             return
         other = f"{_shown(report.host)}, boot {_shown(report.boot_id)}, heard {age_s:.0f} s ago"
+    if other and by_engine:
+        words = f"{machine_id} was another box until lately: {other}; it is let in {stale_after_s:g} s after that"
+        raise Refused(429, words, headers={"Retry-After": str(AGAIN_S)})
     if other:
         raise Refused(
             409,

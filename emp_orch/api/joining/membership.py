@@ -37,7 +37,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 async def enter(ctx: Context, boxes: Boxes, entry: Entry) -> Member:
     """Let the box in as a member. Raises Refused: its member is forgotten (403), another box is it, the pool is full
-    (409), others write the same one all the time (429).
+    (409), an engine's next box comes too soon, or others write the same one all the time (429).
     """
     stale_after_s, asking = entry.generation.fleet.reconcile.stale_after_s, entry.asking
     for _ in range(TRIES):
@@ -56,7 +56,8 @@ async def enter(ctx: Context, boxes: Boxes, entry: Entry) -> Member:
         # From here to where it is let in nobody else has a turn.
         now_s = time.monotonic()
         let_in = boxes.other(member_id, asking, now_s, stale_after_s) if there or member is None else ""
-        refuse_second(member_id, asking, heard, let_in, stale_after_s, pool=entry.pool.name)
+        by_engine = isinstance(entry.opened, OfPool) and bool(entry.opened.member_id)
+        refuse_second(member_id, asking, heard, let_in, stale_after_s, pool=entry.pool.name, by_engine=by_engine)
         boxes.let_in(member_id, asking, now_s)
         try:
             entered = await (_renew(ctx, member, asking) if member else _admit(ctx, entry, member_id))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,8 @@ from emp_orch.fleet.model.fleet import MachineId, Member, MemberState, Pool, Poo
 from emp_orch.fleet.model.member_ids import id_of_name, ids_of_box
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
 from emp_orch.fleet.model.runtimes import RuntimeKind
+from emp_orch.machine.boot.join import Invitation, Membership, pooled_of
+from emp_orch.machine.home.folder import MachineFolder
 from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.store.acl.users import granted
 from emp_orch.store.fleet import journal
@@ -34,13 +37,14 @@ class Lab:
     """A fleet with a pool of five at most, and what its boxes say."""
 
     def __init__(self, stack: Stack, producer: Producer, session: aiohttp.ClientSession) -> None:
-        self.producer, self.session = producer, session
+        self.producer, self.session, self.api = producer, session, stack.settings.api.url
         self.tokens = JoinTokens(stack.layout)
         self.token = self.tokens.pool_token(FLEET, RENDERS, expires_s=None)
         self.members = Members(producer.redis, producer.keys, FLEET, lambda: producer.seal)
 
-    async def apply(self, most: int = 5) -> None:
+    async def apply(self, most: int = 5, stale_after_s: float = 10.0) -> None:
         fleet = fleet_of("here")
+        fleet = structs.replace(fleet, reconcile=structs.replace(fleet.reconcile, stale_after_s=stale_after_s))
         template = structs.replace(fleet.machines[0], id=MachineId(""), runtime=RuntimeKind.EXTERNAL)
         made: Pool = pool_of("renders", most=most, template=template, provider="join")
         await self.producer.apply(structs.replace(fleet, pools={RENDERS: made}))
@@ -180,10 +184,22 @@ async def test_who_left_is_let_in_from_another_box_at_once(lab: Lab) -> None:
     assert await lab.members.add(asked, most=5)
     token = lab.tokens.pool_token(FLEET, RENDERS, expires_s=None, member_id="renders-x1")
     said = await lab.joined(token=token, box=A)
-    assert (await lab.ask(token, box=B))[0] == 409
+    status, words = await lab.ask(token, box=B)
+    assert status == 429 and words.startswith("renders-x1 was another box until lately: gpu-1, let in 0 s ago; it is")
     assert (await lab.ask(said["token"], to="leave"))[0] == 200
     assert (await lab.joined(token=token, box=B))["machine_id"] == "renders-x1"
-    assert (await lab.ask(token, box=C))[0] == 409
+    assert (await lab.ask(token, box=C))[0] == 429
+
+
+async def test_a_box_of_an_engine_waits_until_the_one_before_counts_as_gone(lab: Lab, tmp_path: Path) -> None:
+    """Its engine killed that before it could say a word, and started the next at once."""
+    await lab.apply(stale_after_s=3.0)
+    asked = Member(id=MachineId("renders-x1"), pool=RENDERS, state=MemberState.EXPECTED, born_ms=1)
+    assert await lab.members.add(asked, most=5)
+    token = lab.tokens.pool_token(FLEET, RENDERS, expires_s=None, member_id="renders-x1")
+    await lab.joined(token=token, box=A)
+    box = Membership(MachineFolder(tmp_path), "", Invitation(api=lab.api, token=token), pooled_of(RENDERS, ""))
+    assert await box.member_id() == "renders-x1"
 
 
 async def test_the_journal_tells_who_came_and_how(lab: Lab) -> None:
