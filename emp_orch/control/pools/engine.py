@@ -29,6 +29,8 @@ LOOK_EVERY_S = 3.0
 # Between two looks at an engine that tells of one change after another.
 SETTLED_S = 0.2
 ANSWER_S = 30.0
+# What an engine may take beyond a box's own time to end.
+ENDED_MARGIN_S = 10.0
 # Who is not asked about it for so long leads no more: nobody looks meanwhile.
 UNASKED_S = 30.0
 

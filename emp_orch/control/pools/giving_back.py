@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from msgspec import Struct
 
 from emp_orch.control.host import generation as generations
-from emp_orch.control.pools.engine import ANSWER_S, box_stop_s, making_of, words_of
+from emp_orch.control.pools.engine import ANSWER_S, ENDED_MARGIN_S, box_stop_s, making_of, words_of
 from emp_orch.control.pools.former import settings_of
 from emp_orch.control.pools.hands import ACCEPTED_S
 from emp_orch.errors import EmpError
@@ -32,8 +32,6 @@ Tell = Callable[[str], None]
 # As many boxes are given back at once.
 AT_ONCE = 16
 GONE_EVERY_S = 1.0
-# What an engine may take beyond a box's own time to end.
-ENDED_MARGIN_S = 10.0
 
 
 class Left(Struct, frozen=True, kw_only=True):

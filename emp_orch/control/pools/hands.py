@@ -163,10 +163,10 @@ class Hands:
         if await self._members.get(operation.machine_id) != member:
             raise EmpError(f"{operation.machine_id} has changed meanwhile")
         self._assure(mandate)
+        stop_s = _stop_s(operation.machine_id, pool, desired)
         for engine in self._keeper.holders(pool.name, operation.machine_id):
             try:
                 async with asyncio.timeout(ACCEPTED_S):
-                    stop_s = _stop_s(operation.machine_id, pool, desired)
                     await engine.provider().remove(operation.machine_id, stop_s=stop_s)
             except Exception as e:  # another's code
                 raise EmpError(words_of(e)) from e
@@ -174,6 +174,7 @@ class Hands:
                 engine.look_again()
         if member is None:
             return False
+        self._keeper.given_back(member.id, stop_s)
         self._assure(mandate)
         if not await self._members.remove(member):
             raise EmpError(f"{member.id} has changed meanwhile")

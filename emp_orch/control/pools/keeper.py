@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import structs
 
 from emp_orch.control.pools.backlog import Backlogs
-from emp_orch.control.pools.engine import Engine, Load, box_stop_s, making_of
+from emp_orch.control.pools.engine import ENDED_MARGIN_S, Engine, Load, box_stop_s, making_of
 from emp_orch.control.pools.former import is_over, joined, settings_of
 from emp_orch.fleet.drift.slots import AT_WORK
 from emp_orch.fleet.model.fleet import Fleet, MachineId, Pool, PoolName
 from emp_orch.fleet.model.ids import machine_of
 from emp_orch.fleet.model.observed import Observed
-from emp_orch.fleet.model.pools import JOIN, Backlog, SeenPool
+from emp_orch.fleet.model.pools import JOIN, Backlog, BoxState, SeenPool
 from emp_orch.layout import Layout
 from emp_orch.runtimes.providers.base import ProviderError
 from emp_orch.runtimes.providers.registry import load
@@ -49,6 +50,8 @@ class PoolKeeper:
         self._over: set[tuple[PoolName, str]] = set()
         # Since when only a former engine shows a box, of `time.monotonic`.
         self._at_former: dict[PoolName, dict[MachineId, float]] = {}
+        # Until when boxes of members that were removed may be shown still, of `time.monotonic`.
+        self._ending: dict[MachineId, float] = {}
         self._fleet: Fleet | None = None
 
     async def look(self, fleet: Fleet, observed: Observed, former: Mapping[PoolName, Iterable[Pool]] = {}) -> Observed:
@@ -93,7 +96,23 @@ class PoolKeeper:
         members = [m.id for m in fleet.members if m.pool == name] if formers else []
         since = self._at_former.get(name, {})
         seen, self._at_former[name] = joined(now, [e.looked for e in formers], members, since)
-        return seen
+        return self._without_ending(seen, fleet)
+
+    def given_back(self, member_id: MachineId, stop_s: float) -> None:
+        """An engine took the word that the box of this member goes. It may show it for as long as that takes."""
+        self._ending[member_id] = time.monotonic() + stop_s + ENDED_MARGIN_S
+
+    def _without_ending(self, seen: SeenPool, fleet: Fleet) -> SeenPool:
+        """Without the boxes that end as they were told, with their members: they are not nobody's yet. One that has
+        ended is to be removed once more, where its engine keeps it.
+        """
+        now_s = time.monotonic()
+        self._ending = {i: until_s for i, until_s in self._ending.items() if until_s > now_s}
+        ending = self._ending.keys() - {m.id for m in fleet.members} if self._ending else frozenset()
+        if not ending or seen.boxes is None:
+            return seen
+        kept = (b for b in seen.boxes if b.state is BoxState.ENDED or b.member_id not in ending)
+        return structs.replace(seen, boxes=tuple(kept))
 
     def stop_s(self, pool: Pool) -> float:
         """How long a box of `pool` may take to end in good order, as a container of emp may."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from emp_orch.control.pools.engine import ENDED_MARGIN_S
 from emp_orch.fleet.drift.kinds import Kind
 from emp_orch.fleet.model.fleet import MachineId, Member, MemberState
 from emp_orch.fleet.model.overrides import Override, OverrideKind
@@ -167,6 +168,25 @@ async def test_a_box_that_ended_goes_and_another_comes(tmp_path: Path, r: Client
         reasons = [d["reason"] for type_, d in leader.journal if type_ == "member_removed"]
         assert reasons == ["its box ended: it ended with -9"]
         assert first not in await leader.all()
+
+
+async def test_a_box_that_ends_as_it_was_told_is_not_nobodys_until_its_time_is_over(tmp_path: Path, r: Client) -> None:
+    async with leading(r, tmp_path, pool(most=3)) as leader:
+        await leader.until(lambda _: len(leader.engine.boxes_of) == 1, ONE)
+        (only,) = leader.engine.boxes_of
+        leader.engine.slow = True
+        engine = leader.keeper.engine(RENDERS)
+        await leader.until(lambda _: bool(engine.looked.seen.boxes), ONE)
+        await leader.until(lambda _: any(type_ == "member_removed" for type_, _ in leader.journal), NONE)
+        assert not await leader.all() and [b.member_id for b in engine.looked.seen.boxes or ()] == [only]
+        done = await leader.round(NONE)
+        assert not done.items
+
+        leader.keeper.given_back(only, -ENDED_MARGIN_S)  # its time is over
+        done = await leader.round(NONE)
+        assert drift_of(done, Kind.MEMBER_GONE) == [f"its engine has a box for {only}, which is no member any more"]
+        leader.engine.slow = False
+        await leader.until(lambda _: not leader.engine.boxes_of, NONE)
 
 
 async def test_a_box_without_a_member_and_a_member_without_a_box_go(tmp_path: Path, r: Client) -> None:

@@ -76,9 +76,9 @@ class Leader:
         self.journal: list[Entry] = []
         self.failed: list[str] = []
         self._stirred = asyncio.Event()
-        self._keeper = PoolKeeper(r, self.keys, layout, settings, group, self._stirred.set, load or engine.made)
+        self.keeper = PoolKeeper(r, self.keys, layout, settings, group, self._stirred.set, load or engine.made)
         self._election = LeaderElection(r, self.keys, "f", "us")
-        hands = Hands(r, layout, settings, self.members, self._keeper, self._election.assure, self._write)
+        hands = Hands(r, layout, settings, self.members, self.keeper, self._election.assure, self._write)
         self._executor = Executor(r, self.keys, layout, {}, self._election.assure, hands.run)
         self._observer = Observer(r, self.keys, {}, fresh=False)
         self._desired = DesiredState()
@@ -99,7 +99,7 @@ class Leader:
         generation = populated(bare, await self.members.read())
         desired = self.desired = self._desired.of(generation, overrides)
         observed = await self._observer.follow(desired, Attention())
-        observed = await self._keeper.look(generation.fleet, observed, self.former)
+        observed = await self.keeper.look(generation.fleet, observed, self.former)
         inputs = Inputs(desired=desired, observed=observed, memory=self._memory, overrides=overrides)
         done = decide(inputs)
         self.status = pools_status(inputs, done)

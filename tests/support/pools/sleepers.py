@@ -12,7 +12,8 @@ from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
 
 class Sleepers:
     """`refuses`: what it says to whoever asks for a box; `silent`: it says nothing at all. `lost`: its word that a box
-    started is lost on the way, and this is called meanwhile. `keeps`: it gives none back.
+    started is lost on the way, and this is called meanwhile. `keeps`: it gives none back. `slow`: it
+    takes the word that a box goes, and has it still.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,7 @@ class Sleepers:
         self.refuses = ""
         self.silent = False
         self.keeps = False
+        self.slow = False
         self.lost: Callable[[MachineId], Awaitable[None]] | None = None
         self._changed: Callable[[], None] = lambda: None
         self._watched: list[asyncio.Task[None]] = []
@@ -60,7 +62,7 @@ class Sleepers:
         if self.keeps:
             raise ProviderError("the engine is away")
         process = self.boxes_of.get(member_id)
-        if process is None:
+        if process is None or self.slow:
             return
         if process.returncode is None:
             process.terminate()
@@ -82,7 +84,7 @@ class Sleepers:
 
     async def end(self) -> None:
         """No box is left."""
-        self.keeps = False
+        self.keeps = self.slow = False
         for member_id in list(self.boxes_of):
             await self.remove(member_id, stop_s=0.0)
         await asyncio.gather(*self._watched)
