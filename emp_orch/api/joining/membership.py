@@ -132,10 +132,11 @@ async def _renew(ctx: Context, member: Member, asking: Asking) -> Member | None:
     }
     if all(getattr(member, field) == value for field, value in changed.items()):
         return member
-    entered = await ctx.members.change(member, **changed)
+    is_back = member.state is not MemberState.IN
+    entered = await ctx.members.change(member, ring=not is_back, **changed)
     if entered is not None and is_other:  # one that an older emp gave it
         await withdraw(ctx.redis, ctx.keys, ctx.settings.fleet, member.id)
-    if entered is not None and member.state is not MemberState.IN:
+    if entered is not None and is_back:
         await _tell(ctx, entered, "came back" if member.joined_ms else "asked for")
     return entered
 
@@ -160,7 +161,7 @@ async def _admit(ctx: Context, entry: Entry, member_id: MachineId) -> Member | N
         raise _full(pool, most)
     for _ in range(TRIES):
         try:
-            if not await ctx.members.add(made, most=most):
+            if not await ctx.members.add(made, most=most, ring=False):
                 return None
             await _tell(ctx, made, "new")
             return made
@@ -171,7 +172,7 @@ async def _admit(ctx: Context, entry: Entry, member_id: MachineId) -> Member | N
 
 
 async def _tell(ctx: Context, member: Member, how: str) -> None:
-    """Into the journal first: who hears of it reads there."""
+    """Into the journal first: who hears of it reads there. It is all that rings for a join."""
     about = {"machine_id": member.id, "pool": member.pool, "how": how, "name": member.name}
     await journal.note(ctx.redis, ctx.keys, ctx.settings.fleet, JOINED, about)
     await ctx.events.append(JOINED, fleet=ctx.settings.fleet, **about)

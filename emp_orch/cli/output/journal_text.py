@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from emp_orch.cli.output.text import age
-from emp_orch.fleet.journal.entries import RUN, machine_of, number, said, subject_of
+from emp_orch.fleet.journal.entries import RUN, machine_of, number, pool_of, said, subject_of
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def line(entry: Event) -> str:
     """`time  what  subject  details`, on one line whatever the entry holds."""
     data = entry.data
     machine, subject = machine_of(data), subject_of(data)
-    about = machine if subject in (machine, "") else f"{machine} {subject}"
+    about = (machine if subject in (machine, "") else f"{machine} {subject}") or pool_of(data)
     word, details = _WORDS.get(entry.type, (entry.type.replace("_", " "), _any))
-    return one_line(f"{moment(entry.at_ms)}  {word:<15} {about or 'fleet':<36} {details(data)}".rstrip())
+    return one_line(f"{moment(entry.at_ms)}  {word:<16} {about or 'fleet':<36} {details(data)}".rstrip())
 
 
 def _opened(data: dict[str, Any]) -> str:
@@ -91,16 +91,12 @@ def _back(data: dict[str, Any]) -> str:
 
 
 def _scaled(data: dict[str, Any]) -> str:
-    return f"{said(data, 'scope')} to {number(data, 'size')}: {_person(data)}"
+    return f"to {number(data, 'size')}: {_person(data)}"
 
 
 def _resized(data: dict[str, Any]) -> str:
     was = number(data, "from")
-    return f"{said(data, 'pool')} {'' if was is None else f'{was} → '}{number(data, 'to')}: {said(data, 'reason')}"
-
-
-def _member(data: dict[str, Any]) -> str:
-    return f"{said(data, 'machine_id')}: {said(data, 'reason')}"
+    return f"{'' if was is None else f'{was} → '}{number(data, 'to')}: {said(data, 'reason')}"
 
 
 def _joined(data: dict[str, Any]) -> str:
@@ -147,9 +143,9 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scaled": ("scaled", _scaled),
     "scale_lifted": ("scale lifted", _scaled),
     "pool_resized": ("pool resized", _resized),
-    "member_asked": ("member asked for", _member),
+    "member_asked": ("member asked for", _reason),
     "member_joined": ("member joined", _joined),
-    "member_removed": ("member removed", _member),
+    "member_removed": ("member removed", _reason),
     "member_forgotten": ("member forgotten", _forgotten),
     "preempted": ("preempted", _preempted),
     "jobs_lost": ("jobs lost", _hinted),

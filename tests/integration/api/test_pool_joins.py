@@ -220,6 +220,17 @@ async def test_the_journal_tells_who_came_and_how(lab: Lab) -> None:
         ("member_joined", said["machine_id"], "came back"),
         ("member_joined", "renders-x1", "asked for"),
     ]
+    events = await lab.producer.events.recent(100)
+    told = [
+        (e.type, e.data.get("state", e.data.get("how"))) for e in events if e.type in ("pool_changed", "member_joined")
+    ]
+    assert told == [
+        ("member_joined", "new"),
+        ("pool_changed", "left"),
+        ("member_joined", "came back"),
+        ("pool_changed", "expected"),
+        ("member_joined", "asked for"),
+    ]
     async with lab.session.get("/api/journal?pool=beside") as answer:
         assert (await answer.json())["data"] == []
 

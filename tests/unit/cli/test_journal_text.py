@@ -80,6 +80,32 @@ def test_the_lines_of_a_repair() -> None:
             {"operation": "start-machine/m", "outcome": "failed", "error": "no disk", "hint": "make room"},
             "ended m start machine: failed: no disk (make room)",
         ),
+        (
+            "pool_resized",
+            {"pool": "renders", "from": 0, "to": 3, "reason": "3 jobs wait"},
+            "pool resized renders 0 → 3: 3 jobs wait",
+        ),
+        (
+            "pool_resized",
+            {"pool": "renders", "to": 0, "reason": "nobody waits"},
+            "pool resized renders 0: nobody waits",
+        ),
+        (
+            "scaled",
+            {"machine_id": "", "scope": "renders", "size": 3, "by": "ann"},
+            "scaled renders to 3: no reason given (by ann)",
+        ),
+        (
+            "member_asked",
+            {"machine_id": "r-1", "pool": "r", "reason": "2 jobs wait"},
+            "member asked for r-1 2 jobs wait",
+        ),
+        ("member_removed", {"machine_id": "r-1", "pool": "r", "reason": "idle"}, "member removed r-1 idle"),
+        (
+            "member_joined",
+            {"machine_id": "r-1", "pool": "r", "how": "new", "name": "n"},
+            "member joined r-1 new, calls itself n",
+        ),
         ("of_tomorrow", {"machine_id": "m", "n": [1]}, "of tomorrow m n=[1]"),
         ("drift_opened", {}, "drift opened fleet : → ;"),
         ("decision", {"key": 7, "next_ms": "x"}, "decided fleet : waits:"),

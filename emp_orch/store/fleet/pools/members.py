@@ -105,17 +105,19 @@ class Members:
         except (Forged, *DAMAGED):
             return None
 
-    async def add(self, member: Member, *, most: int) -> bool:
-        """Make it a member, of `most` that its pool may have. False where its id is taken. Raises Full."""
-        said = await self._put(member, most=most, before="")
+    async def add(self, member: Member, *, most: int, ring: bool = True) -> bool:
+        """Make it a member, of `most` that its pool may have. False where its id is taken. Raises Full. Not to `ring`
+        is for who tells of it by another event.
+        """
+        said = await self._put(member, most=most, before="", ring=ring)
         if said == 0:
             raise Full
         return said == 1
 
-    async def change(self, member: Member, **changed: object) -> Member | None:
-        """`member` with `changed`; None where it is not as it was read any more."""
+    async def change(self, member: Member, *, ring: bool = True, **changed: object) -> Member | None:
+        """`member` with `changed`; None where it is not as it was read any more. `ring`: as of `add`."""
         after = structs.replace(member, **changed)
-        return after if await self._put(after, most=0, before=self._text(member)) == 1 else None
+        return after if await self._put(after, most=0, before=self._text(member), ring=ring) == 1 else None
 
     async def remove(self, member: Member) -> bool:
         """Forget it; whether it stood there as it was read."""
@@ -141,11 +143,11 @@ class Members:
         found = cast(dict[str, str], await self._r.hgetall(self._keys.members_counts(self._fleet)))
         return {PoolName(name): int(n) for name, n in found.items() if n.isascii() and n.isdecimal() and len(n) < 10}
 
-    async def _put(self, member: Member, *, most: int, before: str) -> int:
+    async def _put(self, member: Member, *, most: int, before: str, ring: bool = True) -> int:
         put = self._r.register_script(_PUT)
         args: list[str | int] = [member.id, self._text(member), member.pool, most, before]
         said = int(await put(keys=self._places(), args=args))
-        if said == 1:
+        if said == 1 and ring:
             about = {"pool": member.pool, "machine_id": member.id, "state": member.state}
             await self._events.append(CHANGED, fleet=self._fleet, **about)
         return said
