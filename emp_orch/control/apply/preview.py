@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import structs
@@ -23,7 +25,7 @@ from emp_orch.fleet.desired.inherits import inherited_keys
 from emp_orch.fleet.desired.machines import desired_machines
 from emp_orch.fleet.desired.values import DesiredMachine
 from emp_orch.fleet.drift.table import Desired
-from emp_orch.fleet.model.fleet import MachineId
+from emp_orch.fleet.model.fleet import MachineId, MemberState, PoolName
 from emp_orch.fleet.model.observed import InstanceState
 from emp_orch.fleet.plan.operations import Effect, changes
 from emp_orch.fleet.plan.pool_changes import pool_changes
@@ -33,6 +35,7 @@ from emp_orch.runtimes import all_instances, runtimes_of
 from emp_orch.settings import Settings
 from emp_orch.store.fleet.generations import Generation
 from emp_orch.store.redis import client
+from emp_orch.store.redis.damaged import KeyDamaged
 from emp_orch.store.redis.keys import Keys
 from emp_orch.urls import without_login
 
@@ -61,7 +64,7 @@ async def preview(
     instances = await all_instances(runtimes_of(layout, proposal.settings))
     if old is not None and (runs or any(i.state is InstanceState.RUNNING for i in instances.values())):
         _refuse_moved_redis(old, proposal.settings)
-    current = await _current(layout, proposal, old if runs and old else proposal.settings, runs=runs)
+    current, boxes = await _current(layout, proposal, old if runs and old else proposal.settings, runs=runs)
     number = current.number if current else 0
     if proposal.base not in (None, number):
         raise EmpError(f"generation {number} was applied meanwhile", hint="look at `emp history`, and try again")
@@ -86,7 +89,7 @@ async def preview(
         and not images_moved(current.fleet.images, asked.images)
         and (current.prune, current.allow_empty) == (prune, allow_empty),
         changes=found,
-        pools=pool_changes(current.fleet if current else None, proposal.fleet),
+        pools=pool_changes(current.fleet if current else None, proposal.fleet, boxes),
         images=asked.images,
         removed=gone,
         other_package=other_package and not before.keys() <= starting,
@@ -108,26 +111,37 @@ def _gpus(current: Generation | None, proposal: Proposal) -> str:
     return f"{in_words(now)}{was}"
 
 
-async def _current(layout: Layout, proposal: Proposal, settings: Settings, *, runs: bool) -> Generation | None:
-    """The generation in force, from Redis or else from disk; that of another fleet does not count."""
+async def _current(
+    layout: Layout, proposal: Proposal, settings: Settings, *, runs: bool
+) -> tuple[Generation | None, Counter[PoolName]]:
+    """The generation in force, from Redis or else from disk, with how many boxes each of its pools has as far as Redis
+    says; that of another fleet does not count.
+    """
     found: Generation | None = None
+    boxes: Counter[PoolName] = Counter()
     if runs or not proposal.settings.embedded:
-        found = await _in_redis(layout, settings)
+        found, boxes = await _in_redis(layout, settings)
     try:
         found = found or generations.kept(layout)
     except EmpError as e:
         log.warning("%s; going on without it", e.message)
-    return found if found is not None and found.fleet.name == proposal.fleet.name else None
+    return (found, boxes) if found is not None and found.fleet.name == proposal.fleet.name else (None, Counter())
 
 
-async def _in_redis(layout: Layout, settings: Settings) -> Generation | None:
+async def _in_redis(layout: Layout, settings: Settings) -> tuple[Generation | None, Counter[PoolName]]:
     """None when there is none, or the embedded Redis does not answer yet."""
+    keys, boxes = Keys(settings.prefix), Counter[PoolName]()
     try:
         async with client.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
-            return await generations.in_force(r, Keys(settings.prefix), layout, settings.fleet)
+            found = await generations.in_force(r, keys, layout, settings.fleet)
+            if found is not None and found.fleet.pools:
+                with suppress(KeyDamaged):
+                    members = (await generations.with_members(r, keys, layout, found)).fleet.members
+                    boxes.update(m.pool for m in members if m.state is not MemberState.LEFT)
+            return found, boxes
     except Unreachable:
         if settings.embedded:
-            return None
+            return None, boxes
         raise
 
 

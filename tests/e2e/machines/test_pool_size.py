@@ -51,10 +51,10 @@ class Pooled:
         (about.parent / "own_boxes.py").write_text(Path(str(boxes_provider.__file__)).read_text())
         self._path = str(about.parent)
 
-    def apply(self, *, pools: bool = True, interval: str = "1s") -> None:
+    def apply(self, *, pools: bool = True, interval: str = "1s") -> str:
         text = POOLS.format(folder=self.engine) if pools else ""
         self.stack.file.write_text(FLEET.format(**self.stack.ports, pools=text, interval=interval))
-        self.stack.ok("apply", "-y", "--timeout", "60", PYTHONPATH=self._path)
+        return self.stack.ok("apply", "-y", "--timeout", "60", PYTHONPATH=self._path)
 
     def boxes(self) -> dict[str, int]:
         return {p.stem: int(p.read_text() or 0) for p in self.engine.glob("*.box")}
@@ -124,7 +124,7 @@ def test_jobs_in_it_grows_all_done_it_shrinks(pooled: Pooled) -> None:
     assert {"pool_resized", "member_asked", "member_removed", "scaled", "scale_lifted"} <= types
     stack.ok("journal", "--replay")  # each round decides the same again
 
-    pooled.apply(pools=False)
+    assert "- pool renders: its 2 members go" in pooled.apply(pools=False)
     pooled.until_boxes(0)
 
 

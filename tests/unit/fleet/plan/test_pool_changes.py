@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from emp_orch.fleet.model.fleet import Fleet, PoolScale
+from emp_orch.fleet.model.fleet import Fleet, PoolName, PoolScale
 from emp_orch.fleet.plan.changes import changed
 from emp_orch.fleet.plan.pool_changes import pool_changes
 from support.fleet.fleets import SIMULATION
@@ -53,3 +53,26 @@ def test_another_engine_says_what_becomes_of_the_boxes() -> None:
     assert pool_changes(swarm, of(provider="swarm", options={"host": "b"})) == (
         "~ pool renders: provider_options; boxes that it no longer finds drain and go",
     )
+
+
+@pytest.mark.parametrize(
+    ("boxes", "another", "elsewhere", "gone"),
+    [
+        (0, "its boxes drain and go", "boxes that it no longer finds drain and go", "its members go"),
+        (1, "1 box of swarm drains and goes", "boxes that it no longer finds drain and go", "its 1 member goes"),
+        (
+            3,
+            "3 boxes of swarm drain and go",
+            "of 3 boxes those that it no longer finds drain and go",
+            "its 3 members go",
+        ),
+    ],
+)
+def test_how_many_boxes_go_is_said_where_it_is_known(boxes: int, another: str, elsewhere: str, gone: str) -> None:
+    swarm, known = of(provider="swarm"), {PoolName("renders"): boxes, PoolName("other"): 9}
+    for after, told in (
+        (of(provider="slurm"), f"~ pool renders: provider swarm → slurm; {another}"),
+        (of(provider="swarm", options={"host": "b"}), f"~ pool renders: provider_options; {elsewhere}"),
+        (pooled(services=[SIMULATION]), f"- pool renders: {gone}"),
+    ):
+        assert pool_changes(swarm, after, known) == (told,)
