@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import OrderedDict
+from dataclasses import dataclass
 
 from emp_orch.api.state import ApiStats
 from emp_orch.store.fleet.events import GATE_REFUSED, Events
@@ -20,36 +21,50 @@ NOTED_EVERY_S = 10.0
 OUT_S = 30.0
 
 
-class Refusals:
-    """Of all boxes."""
+@dataclass(slots=True)
+class _Known:
+    """Of one machine: how many it is not told of, when it was told of last, until when it is out."""
 
-    def __init__(self, events: Events, stats: ApiStats) -> None:
+    untold: int = 0
+    told_s: float = float("-inf")
+    out_until_s: float = float("-inf")
+
+
+class Refusals:
+    """Of all boxes; those that were refused longest ago are forgotten, beyond `most`."""
+
+    def __init__(self, events: Events, stats: ApiStats, most: int = MOST_MACHINES) -> None:
         self._stats = stats
         self._events = events
-        self._rates = Rates(burst=REFUSALS, per_s=REFUSALS_PER_S, most=MOST_MACHINES)
-        self._untold: Counter[str] = Counter()
-        self._told_s: dict[str, float] = {}
-        self._out_until_s: dict[str, float] = {}
+        self._most = most
+        self._rates = Rates(burst=REFUSALS, per_s=REFUSALS_PER_S, most=most)
+        self._of: OrderedDict[str, _Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Of how many machines anything is known."""
+        return len(self._of)
 
     async def note(self, machine_id: str, command: str, why: str) -> bool:
         """One more. Whether the machine has been refused too often, and is to be shut out."""
         now_s = time.monotonic()
         self._stats.gate_refused += 1
-        self._untold[machine_id] += 1
-        if now_s - self._told_s.get(machine_id, float("-inf")) >= NOTED_EVERY_S:
-            self._told_s[machine_id] = now_s
-            await self._tell(machine_id, command, why, self._untold.pop(machine_id))
-        if self._rates.take(machine_id, now_s) == 0:
-            return False
-        self._out_until_s[machine_id] = now_s + OUT_S
-        return True
+        known = self._of.setdefault(machine_id, _Known())
+        self._of.move_to_end(machine_id)
+        if len(self._of) > self._most:
+            self._of.popitem(last=False)
+        known.untold += 1
+        is_out = self._rates.take(machine_id, now_s) > 0
+        if is_out:
+            known.out_until_s = now_s + OUT_S
+        if now_s - known.told_s >= NOTED_EVERY_S:
+            count, known.untold, known.told_s = known.untold, 0, now_s
+            await self._tell(machine_id, command, why, count)
+        return is_out
 
     def shut_out(self, machine_id: str, now_s: float) -> float:
         """For how long it is to stay away still."""
-        left_s = self._out_until_s.get(machine_id, now_s) - now_s
-        if left_s <= 0:
-            self._out_until_s.pop(machine_id, None)
-        return max(left_s, 0.0)
+        known = self._of.get(machine_id)
+        return max(known.out_until_s - now_s, 0.0) if known is not None else 0.0
 
     async def _tell(self, machine_id: str, command: str, why: str, count: int) -> None:
         log.warning(
