@@ -33,6 +33,7 @@ from emp_orch.store.fleet.generations import Generation, generation_mark, read_g
 from emp_orch.store.fleet.overrides import read_overrides
 from emp_orch.store.fleet.pools.courses import read_courses
 from emp_orch.store.fleet.pools.members import Members, Seen, populated
+from emp_orch.store.fleet.pools.retired import RetiredPools
 from emp_orch.store.fleet.status import FleetStatus, decode_status, read_status
 from emp_orch.store.queue.submit import Queue
 from emp_orch.store.redis.client import Client
@@ -101,6 +102,7 @@ class StateReader:
         self._queue = queue
         self._stats = stats
         self._seal = seal
+        self._retired = RetiredPools(r, keys)
         self.refuses = ""  # why Redis takes no writes, as far as we heard
         self._desired: tuple[_Which, tuple[DesiredMachineView, ...]] = ((0, 0, "", ()), ())
 
@@ -175,9 +177,11 @@ class StateReader:
         return point_views(await read_courses(self._r, self._keys, self.fleet))
 
     async def _generation(self, members: Seen) -> Generation | None:
-        """The one in force, with `members` among its machines."""
+        """The one in force, with `members` among its machines, also of pools that it names no more."""
         generation = await read_generation(self._r, self._keys, self.fleet)
-        return None if generation is None else populated(generation, members)
+        if generation is None:
+            return None
+        return populated(await self._retired.added(generation, members, None), members)
 
     async def _populated(self) -> Generation | None:
         return await self._generation(await self.members())

@@ -13,7 +13,7 @@ from emp_orch.runtimes.keys.join_tokens import JoinTokens
 from emp_orch.runtimes.keys.signing import SigningKey
 from emp_orch.store.acl.users import renew
 from emp_orch.store.fleet.generations import Generation
-from emp_orch.store.fleet.pools.members import read_with_members
+from emp_orch.store.fleet.pools.retired import read_with_members
 from emp_orch.store.redis.client import TRANSIENT, within
 
 log = logging.getLogger(__name__)

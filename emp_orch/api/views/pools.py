@@ -71,7 +71,8 @@ def member_view(member: Member) -> MemberView:
 
 def pool_views(generation: Generation | EmpError | None, status: FleetStatus | EmpError | None) -> dict[str, PoolView]:
     """By name: those of the generation, then those that are on their way out."""
-    pools = generation.fleet.pools if isinstance(generation, Generation) else {}
+    known = generation.fleet.pools if isinstance(generation, Generation) else {}
+    pools = {name: pool for name, pool in known.items() if pool.origin}  # another stands in emp.yaml no more
     return views_of(pools, status.pools if isinstance(status, FleetStatus) else {})
 
 

@@ -16,7 +16,7 @@ from emp_orch.fleet.policy.holds import Hold
 from emp_orch.fleet.policy.pauses import drain_of
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.overrides import read_overrides
-from emp_orch.store.fleet.pools.members import read_with_members
+from emp_orch.store.fleet.pools.retired import read_with_members
 from emp_orch.store.fleet.status import read_status
 from emp_orch.store.redis import client
 from emp_orch.store.redis.client import Client

@@ -20,6 +20,7 @@ from emp_orch.settings import write_private
 from emp_orch.store.fleet import generations
 from emp_orch.store.fleet.generations import Generation, without_secrets
 from emp_orch.store.fleet.pools.members import Members, populated
+from emp_orch.store.fleet.pools.retired import RetiredPools
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
 
@@ -102,9 +103,10 @@ async def in_force(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generat
 
 
 async def with_members(r: Client, keys: Keys, layout: Layout, generation: Generation) -> Generation:
-    """`generation` with the members of its pools as they are now."""
-    members = Members(r, keys, generation.fleet.name, SigningKey(layout, generation.fleet.name).known)
-    return populated(generation, await members.read())
+    """`generation` with the members of its pools as they are now, and of those that are no more."""
+    known = SigningKey(layout, generation.fleet.name).known
+    seen = await Members(r, keys, generation.fleet.name, known).read()
+    return populated(await RetiredPools(r, keys).added(generation, seen, known()), seen)
 
 
 async def _found(r: Client, keys: Keys, layout: Layout, fleet: str) -> tuple[Generation | None, bool]:

@@ -15,7 +15,7 @@ from emp_orch.fleet.names import UnknownName, names_of
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.fleet.overrides import lift_override, lift_overrides, put_override, read_overrides
-from emp_orch.store.fleet.pools.members import read_with_members
+from emp_orch.store.fleet.pools.retired import read_with_members
 from emp_orch.store.fleet.requests import Request, Verb, ask
 from emp_orch.store.fleet.status import BreakerStatus, read_status
 from emp_orch.store.redis.client import Client, time_ms

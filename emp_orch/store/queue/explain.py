@@ -31,7 +31,7 @@ from emp_orch.jobs.matching.workable import (
     workers_in_words,
 )
 from emp_orch.store.fleet.generations import Generation
-from emp_orch.store.fleet.pools.members import read_with_members
+from emp_orch.store.fleet.pools.retired import read_with_members
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.queue.reads import LaneView
 from emp_orch.store.redis.client import Client

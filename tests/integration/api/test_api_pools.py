@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from msgspec import structs
+from prometheus_client.parser import text_string_to_metric_families
 
 from emp_orch.api.views.pool_detail import PoolDetail
 from emp_orch.api.views.pools import PoolView
@@ -15,6 +16,7 @@ from emp_orch.fleet.model.fleet import Fleet, MachineId, Member, MemberState, Po
 from emp_orch.fleet.model.observed import MachineStatus
 from emp_orch.fleet.model.runtimes import RuntimeKind
 from emp_orch.store.fleet.pools.members import Members
+from emp_orch.store.fleet.pools.retired import read_with_members
 from emp_orch.store.fleet.status import PoolStatus
 from emp_orch.store.redis.client import time_ms
 from support.fleet.pools import pool as pool_of
@@ -100,6 +102,28 @@ async def test_a_pool_with_what_each_member_is_at(api: aiohttp.ClientSession, pr
     ]
 
 
+async def test_a_member_of_a_pool_that_is_no_more_is_a_machine_of_the_fleet_until_it_went(
+    api: aiohttp.ClientSession, producer: Producer
+) -> None:
+    fleet = _fleet()
+    of_swarm = {RENDERS: structs.replace(fleet.pools[RENDERS], provider="swarm")}
+    await producer.apply(structs.replace(fleet, pools=of_swarm))
+    member = await _member(producer, "a", leaving_ms=await time_ms(producer.redis), why="its pool is no more")
+    await producer.apply(structs.replace(fleet, pools={}))
+    await producer.machine(with_members(structs.replace(fleet, pools=of_swarm), [member]), "renders-a")
+    state = (await _get(api, "/api/monitor/state"))["data"]
+    (machine,) = (m for m in state["machines"] if m["machine_id"] == "renders-a")
+    assert machine["desired"]
+    assert {m["id"] for m in state["fleet"]["machines"]} == {"here", "renders-a"}
+    assert state["pools"] == []  # emp.yaml has none, and no leader has looked
+    await producer.status(pools={RENDERS: structs.replace(SAID, least=0, most=0, wanted=0)})
+    state = (await _get(api, "/api/monitor/state"))["data"]
+    assert [(p["name"], p["origin"], p["most"]) for p in state["pools"]] == [("renders", "", 0)]
+    assert [m["id"] for m in state["members"]] == ["renders-a"]
+    found = await read_with_members(producer.redis, producer.keys, FLEET, producer.seal)
+    assert found is not None and {m.id for m in found.fleet.machines} == {"here", "renders-a"}
+
+
 async def test_all_pools_and_one_that_no_leader_has_looked_at(api: aiohttp.ClientSession, producer: Producer) -> None:
     await producer.apply(_fleet())
     said = await _get(api, "/api/pools")
@@ -111,6 +135,32 @@ async def test_all_pools_and_one_that_no_leader_has_looked_at(api: aiohttp.Clien
     assert [(p.name, p.wanted) for p in pools] == [("renders", 12), ("videos", None)]
     one = msgspec.convert((await _get(api, "/api/pools/videos"))["data"], PoolDetail)
     assert (one.wanted, one.members, one.counts) == (None, (), {})
+
+
+async def test_a_scrape_has_the_figures_of_each_pool_that_a_leader_has_looked_at(
+    api: aiohttp.ClientSession, producer: Producer
+) -> None:
+    async def figures() -> dict[tuple[str, str], float]:
+        async with api.get("/metrics") as response:
+            text = await response.text()
+        samples = (s for family in text_string_to_metric_families(text) for s in family.samples)
+        return {(s.name, s.labels["pool"]): s.value for s in samples if s.name.startswith("emp_pool_")}
+
+    await producer.apply(_fleet())
+    assert await figures() == {}
+    await producer.status(pools={RENDERS: SAID, VIDEOS: structs.replace(SAID, wanted=0, there=0, ready=0, waiting=0)})
+    assert await figures() == {
+        ("emp_pool_size", "renders"): 4,
+        ("emp_pool_ready", "renders"): 1,
+        ("emp_pool_wanted", "renders"): 12,
+        ("emp_pool_backlog", "renders"): 12,
+        ("emp_pool_running", "renders"): 1,
+        ("emp_pool_size", "videos"): 0,
+        ("emp_pool_ready", "videos"): 0,
+        ("emp_pool_wanted", "videos"): 0,
+        ("emp_pool_backlog", "videos"): 0,
+        ("emp_pool_running", "videos"): 1,
+    }
 
 
 async def test_a_pool_that_is_not_there(api: aiohttp.ClientSession, producer: Producer) -> None:

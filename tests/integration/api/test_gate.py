@@ -27,7 +27,7 @@ from emp_orch.store.acl.joining import GATE_PATH
 from emp_orch.store.acl.strangers import digests
 from emp_orch.store.fleet.commands import Ack, Command, CommandVerb, acknowledge, commands_after, latest_command, send
 from emp_orch.store.fleet.events import GATE_REFUSED, Events
-from emp_orch.store.fleet.pools.members import read_with_members
+from emp_orch.store.fleet.pools.retired import read_with_members
 from emp_orch.store.queue.claim import Claimed, Claims, Lease, Waiting
 from emp_orch.store.queue.offers import OffersStore
 from emp_orch.store.redis.client import time_ms

@@ -14,7 +14,7 @@ from emp_orch.fleet.desired.members import with_members
 from emp_orch.fleet.model.fleet import MachineId, Member, PoolName
 from emp_orch.seals import Forged, OtherKey, Seal, for_member
 from emp_orch.store.fleet.events import Events
-from emp_orch.store.fleet.generations import MARK_CHARS, Generation, read_generation
+from emp_orch.store.fleet.generations import MARK_CHARS, Generation
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.damaged import DAMAGED, decoder
 from emp_orch.store.redis.keys import Keys
@@ -172,14 +172,6 @@ class Members:
         if found.id != member_id or not found.id.startswith(f"{found.pool}-"):
             raise Forged(f"{where} is the document of another")
         return found
-
-
-async def read_with_members(r: Client, keys: Keys, fleet: str, seal: Seal | None = None) -> Generation | None:
-    """As `read_generation`, with the members of its pools among its machines."""
-    generation = await read_generation(r, keys, fleet, seal)
-    if generation is None:
-        return None
-    return populated(generation, await Members(r, keys, fleet, lambda: seal).read())
 
 
 def populated(generation: Generation, seen: Seen) -> Generation:

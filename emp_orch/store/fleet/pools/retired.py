@@ -13,8 +13,8 @@ from emp_orch.errors import Damaged
 from emp_orch.fleet.model.fleet import Fleet, Pool, PoolName
 from emp_orch.fleet.model.pools import JOIN
 from emp_orch.seals import Forged, Seal
-from emp_orch.store.fleet.generations import KEPT, Generation, read_numbered
-from emp_orch.store.fleet.pools.members import Seen
+from emp_orch.store.fleet.generations import KEPT, Generation, read_generation, read_numbered
+from emp_orch.store.fleet.pools.members import Members, Seen, populated
 from emp_orch.store.redis.client import Client
 from emp_orch.store.redis.keys import Keys
 
@@ -31,7 +31,7 @@ class RetiredPools:
         self._known: dict[tuple[PoolName, int], Pool | None] = {}
         self._read: dict[int, tuple[int, Mapping[PoolName, Pool]] | None] = {}
 
-    async def added(self, generation: Generation, seen: Seen, seal: Seal) -> Generation:
+    async def added(self, generation: Generation, seen: Seen, seal: Seal | None) -> Generation:
         """`generation` with those pools too, of no members at most. Raises what redis-py raises when Redis is away."""
         names = sorted({m.pool for m in seen.members} - generation.fleet.pools.keys())
         if not names:
@@ -42,20 +42,20 @@ class RetiredPools:
         pools = {**generation.fleet.pools, **{n: _empty(p, generation.fleet) for n, p in found.items()}}
         return structs.replace(generation, fleet=structs.replace(generation.fleet, pools=pools))
 
-    async def _last(self, name: PoolName, generation: Generation, seal: Seal) -> Pool | None:
+    async def _last(self, name: PoolName, generation: Generation, seal: Seal | None) -> Pool | None:
         key = (name, generation.number)
         if key not in self._known:
             self._known = {k: p for k, p in self._known.items() if k[1] == generation.number}
             self._known[key] = await self._found(name, generation, seal)
         return self._known[key]
 
-    async def _found(self, name: PoolName, generation: Generation, seal: Seal) -> Pool | None:
+    async def _found(self, name: PoolName, generation: Generation, seal: Seal | None) -> Pool | None:
         async for _, pools in self._before(generation, seal):
             if (pool := pools.get(name)) is not None:
                 return None if pool.provider == JOIN else pool
         return None
 
-    async def former(self, generation: Generation, seen: Seen, seal: Seal) -> dict[PoolName, tuple[Pool, ...]]:
+    async def former(self, generation: Generation, seen: Seen, seal: Seal | None) -> dict[PoolName, tuple[Pool, ...]]:
         """Pools of `generation` as older ones had them, back to when the oldest member of each was asked for: their
         engines may have boxes still. Raises what redis-py raises when Redis is away.
         """
@@ -74,7 +74,9 @@ class RetiredPools:
                     break
         return {name: tuple(pools) for name, pools in found.items()}
 
-    async def _before(self, generation: Generation, seal: Seal) -> AsyncIterator[tuple[int, Mapping[PoolName, Pool]]]:
+    async def _before(
+        self, generation: Generation, seal: Seal | None
+    ) -> AsyncIterator[tuple[int, Mapping[PoolName, Pool]]]:
         """When each generation before was applied, and its pools: the last first."""
         numbers = range(generation.number - 1, max(0, generation.number - KEPT), -1)
         self._read = {n: kept for n, kept in self._read.items() if n in numbers}
@@ -89,7 +91,17 @@ class RetiredPools:
                 yield kept
 
 
+async def read_with_members(r: Client, keys: Keys, fleet: str, seal: Seal | None = None) -> Generation | None:
+    """As `read_generation`, with the members of its pools, and of those that are no more, among its machines."""
+    generation = await read_generation(r, keys, fleet, seal)
+    if generation is None:
+        return None
+    seen = await Members(r, keys, fleet, lambda: seal).read()
+    return populated(await RetiredPools(r, keys).added(generation, seen, seal), seen)
+
+
 def _empty(pool: Pool, fleet: Fleet) -> Pool:
-    """`pool` of no members, which run what `fleet` still knows."""
+    """`pool` of no members, which run what `fleet` still knows. It stands nowhere in emp.yaml."""
     services = tuple(s for s in pool.template.services if s in fleet.services)
-    return structs.replace(pool, min_size=0, max_size=0, template=structs.replace(pool.template, services=services))
+    template = structs.replace(pool.template, services=services)
+    return structs.replace(pool, min_size=0, max_size=0, template=template, origin="")
