@@ -128,7 +128,7 @@ def test_jobs_in_it_grows_all_done_it_shrinks(pooled: Pooled) -> None:
     stack.ok("journal", "--replay")  # each round decides the same again
 
     pooled.write(pools=False)
-    assert "- pool renders: its 2 members go" in stack.run("apply").stdout  # there is nobody to say yes
+    assert "- pool renders: its 2 members go" in stack.run("apply").stderr  # there is nobody to say yes
     pooled.apply(pools=False)
     pooled.until_boxes(0)
 
