@@ -12,15 +12,16 @@ class Rate:
         self._left = float(burst)
         self._at_s: float | None = None
 
-    def take(self, now_s: float) -> float:
-        """0 when this one may pass; else how many seconds to wait."""
+    def take(self, now_s: float, count: float = 1) -> float:
+        """0 when this one, or these `count`, may pass; else how many seconds to wait. At most a burst."""
+        count = min(count, self._burst)
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if self._left >= 1:
-            self._left -= 1
+        if self._left >= count:
+            self._left -= count
             return 0.0
-        return (1 - self._left) / self._per_s
+        return (count - self._left) / self._per_s
 
 
 class Rates:
@@ -30,10 +31,10 @@ class Rates:
         self._burst, self._per_s, self._most = burst, per_s, most
         self._of: dict[str, Rate] = {}
 
-    def take(self, name: str, now_s: float) -> float:
+    def take(self, name: str, now_s: float, count: float = 1) -> float:
         """As Rate.take, for `name`."""
         rate = self._of.pop(name, None) or Rate(burst=self._burst, per_s=self._per_s)
         self._of[name] = rate
         if len(self._of) > self._most:
             del self._of[next(iter(self._of))]
-        return rate.take(now_s)
+        return rate.take(now_s, count)

@@ -14,8 +14,9 @@ from emp_orch.store.redis.client import Client
 log = logging.getLogger(__name__)
 
 READ_BYTES = 65_536
-# Asked and not answered: more wait until some are.
-MOST_ASKED = 1_024
+# Asked and not answered: more wait until some are. Redis keeps the answers of who takes none, a payload each at worst;
+# it is near, so that few at once are as fast as many.
+MOST_ASKED = 8
 
 
 class Line:

@@ -12,6 +12,7 @@ from aiohttp import WSMsgType, web
 from redis import exceptions as rexc
 
 from emp_orch.api.context import Context
+from emp_orch.api.gate.budgets import Budgets
 from emp_orch.api.gate.line import Line
 from emp_orch.api.gate.refusals import Refusals
 from emp_orch.api.gate.requests import NoRequest, Requests
@@ -48,17 +49,23 @@ class ShutOut(Exception):
     """This connection is to end; the text says why."""
 
 
-class Session:
-    """`box` gives whose it is, as of now; NotAllowed by it ends the session."""
+class Shared:
+    """What the sessions of all boxes share."""
 
-    def __init__(
-        self, ctx: Context, ws: web.WebSocketResponse, box: Callable[[], Box], strangers: Strangers, refusals: Refusals
-    ) -> None:
+    def __init__(self, ctx: Context) -> None:
+        self.strangers = Strangers(ctx.keys)
+        self.refusals = Refusals(ctx.events, ctx.stats)
+        self.budgets = Budgets()
+
+
+class Session:
+    """`box` gives whose it is, as of now."""
+
+    def __init__(self, ctx: Context, ws: web.WebSocketResponse, box: Callable[[], Box], shared: Shared) -> None:
         self._ctx = ctx
         self._ws = ws
         self._box = box
-        self._strangers = strangers
-        self._refusals = refusals
+        self._strangers, self._refusals, self._budgets = shared.strangers, shared.refusals, shared.budgets
         self._requests = Requests()
         self._rate = Rate(burst=COMMANDS, per_s=COMMANDS_PER_S)
         self._queued: int | None = None  # so many within a transaction
@@ -108,6 +115,8 @@ class Session:
     async def _carry_out(self, verdict: Verdict) -> None:
         match verdict:
             case Pass():
+                if verdict.model and not self._budgets.has_model(self._box().machine_id, verdict.model):
+                    raise NotAllowed("it names more models than a machine runs in an hour")
                 await self.line.ask(verdict.words)
             case Answer():
                 await self._answer(verdict.reply)
@@ -119,6 +128,8 @@ class Session:
             case PassIfServed():
                 await self.line.ask(await self._served(verdict))
             case PassIfOffers():
+                if not self._budgets.offers(self._box().machine_id, len(verdict.text)):
+                    raise NotAllowed("it leaves more documents than the services of a machine offer")
                 found = await asyncio.to_thread(unpacked, verdict.text, verdict.digest)
                 if found is None:
                     raise NotAllowed("it is not the document of its digest")
@@ -144,6 +155,8 @@ class Session:
 
     async def _served(self, asked: PassIfServed) -> Words:
         """Its words, without the lanes that are none any more: they may be made anew before it is carried out."""
+        if not self._budgets.has_class(self._box().machine_id, asked.name):
+            raise NotAllowed("it is of more classes than a machine is in an hour")
         if not asked.lanes:
             return asked.words
         await self.line.silence()

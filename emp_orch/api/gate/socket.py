@@ -10,15 +10,13 @@ from collections import Counter
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
-from emp_orch.api.gate.refusals import Refusals
-from emp_orch.api.gate.session import Session
+from emp_orch.api.gate.session import Session, Shared
 from emp_orch.api.gate.standing import FRESH_S, Standing, Stands
 from emp_orch.api.joining.limits import guessed
 from emp_orch.api.machine_token import bearer
 from emp_orch.api.stream.ws_common import opened, run_socket
 from emp_orch.errors import EmpError
 from emp_orch.store.acl.joining import GATE_PATH
-from emp_orch.store.acl.strangers import Strangers
 from emp_orch.store.redis.client import TRANSIENT, within
 from emp_orch.web.errors import Refused
 from emp_orch.web.rate import Rates
@@ -41,8 +39,7 @@ class Gate:
 
     def __init__(self, ctx: Context) -> None:
         self.standing = Standing(ctx)
-        self.strangers = Strangers(ctx.keys)
-        self.refusals = Refusals(ctx.events, ctx.stats)
+        self.shared = Shared(ctx)
         self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST_BOXES)
         self.open: Counter[str] = Counter()
 
@@ -60,7 +57,7 @@ async def gate_socket(request: web.Request) -> web.WebSocketResponse:
     box = stands.box
     name = box.machine_id
     _wait(gate.comes.take(name, time.monotonic()), f"{name} comes anew too often")
-    _wait(gate.refusals.shut_out(name, time.monotonic()), f"{name} was refused too often")
+    _wait(gate.shared.refusals.shut_out(name, time.monotonic()), f"{name} was refused too often")
     if gate.open[name] >= OF_AGENT + OF_WORKER * len(box.workers):
         raise Refused(429, f"{name} has as many connections as it may", headers={"Retry-After": "5"})
     gate.open[name] += 1
@@ -77,7 +74,7 @@ async def gate_socket(request: web.Request) -> web.WebSocketResponse:
 
 async def _served(request: web.Request, gate: Gate, token: str, stands: Stands) -> web.WebSocketResponse:
     ws, known = await opened(request), [stands]
-    session = Session(context(request), ws, lambda: known[0].box, gate.strangers, gate.refusals)
+    session = Session(context(request), ws, lambda: known[0].box, gate.shared)
     try:
         async with within():
             await session.line.connect()

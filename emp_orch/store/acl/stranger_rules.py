@@ -15,7 +15,8 @@ from emp_orch.store.redis.damaged import DAMAGED
 Words = tuple[bytes, ...]
 
 MOST_NAME_BYTES = 200
-MAX_OWN_EVENT_BYTES = 65_536
+# Streams keep a number of entries, whatever their size.
+MAX_OWN_EVENT_BYTES = 16_384
 # All that agents and workers append by themselves; what the queue appends of a job is its scripts' doing.
 EVENTS = frozenset(
     {
@@ -46,9 +47,10 @@ class NotAllowed(Exception):
 
 
 class Pass(Struct, frozen=True):
-    """It goes on as it is here."""
+    """It goes on as it is here; if it names a `model`, only while the box has not named too many."""
 
     words: Words
+    model: bytes = b""
 
 
 class PassIfHeld(Struct, frozen=True, kw_only=True):
@@ -62,15 +64,16 @@ class PassIfHeld(Struct, frozen=True, kw_only=True):
 
 class PassIfServed(Struct, frozen=True, kw_only=True):
     """It goes on if each of these lanes, the last of its words, asks for a service that the box has; without those
-    that are none.
+    that are none, and only while the box has not been of too many classes. `name` is that of the class.
     """
 
     words: Words
+    name: bytes
     lanes: tuple[str, ...]
 
 
 class PassIfOffers(Struct, frozen=True, kw_only=True):
-    """It goes on if the text is the document of this digest."""
+    """It goes on if the text is the document of this digest, and the box has not left too much of the kind."""
 
     words: Words
     digest: str

@@ -45,6 +45,10 @@ PUT, FORGET = "reports/put", "reports/forget"
 # Jobs at once, of one worker.
 MAX_WANTED = 16
 MOST_ENDS = 64
+# What connectors are held to (500 letters; a reference of 1,000) several times over: a job keeps 200 of the first, and
+# each is an event.
+MAX_PROGRESS_BYTES = 8_192
+MAX_RUN_BYTES = 16_384
 LOST = b"$4\r\nlost\r\n"
 _VERSION = re.compile(rb"[0-9]{1,15}:[0-9]{1,15}")
 
@@ -102,12 +106,14 @@ def _renew(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
 
 def _progress(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     _count(words[at:], 3)
+    require(len(words[at + 2]) <= MAX_PROGRESS_BYTES, "its progress is too large")
     document(words[at + 2], Progress, "the progress")
     return _fenced(words, at)
 
 
 def _began(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     _count(words[at:], 3)
+    require(len(words[at + 2]) <= MAX_RUN_BYTES, "its run is too large")
     document(words[at + 2], RunRef, "the run")
     return _fenced(words, at)
 
@@ -174,7 +180,7 @@ def _model(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     _count(words[at:], 2)
     own_worker(words[at], box)
     require(CLASS.fullmatch(words[at + 1]) is not None, "it names no model")
-    return Pass(words)
+    return Pass(words, model=words[at + 1])
 
 
 def _new_lanes(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
@@ -188,7 +194,7 @@ def _register(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     require(3 <= len(args) <= 3 + LANES_AT_ONCE, "it has not as many arguments as its script takes")
     require(len(args[1]) <= MOST_NAME_BYTES and _VERSION.fullmatch(args[2]) is not None, "it names no version of lanes")
     lanes = tuple(text(word) for word in args[3:])
-    return PassIfServed(words=replaced(words, at, class_of_group(args[0], box)), lanes=lanes)
+    return PassIfServed(words=replaced(words, at, class_of_group(args[0], box)), name=args[0], lanes=lanes)
 
 
 def _retire(keys: Keys, box: Box, words: Words, at: int) -> Verdict:

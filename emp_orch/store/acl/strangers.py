@@ -39,7 +39,7 @@ from emp_orch.store.reports import reports
 
 # Of a command that waits at the server.
 MAX_BLOCK_S = 60.0
-MAX_ACK_BYTES = 65_536
+MAX_ACK_BYTES = 16_384
 MAX_REPLICAS = 16
 OK = b"+OK\r\n"
 # Within a transaction: what an agent tells of itself.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import hiredis
 import pytest
 
@@ -16,59 +14,19 @@ from emp_orch.api.gate.line import Line
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.jobs.matching.requirements import Requirements, canonical, signature
-from emp_orch.store.acl.joining import GATE_PATH
 from emp_orch.store.acl.stranger_rules import Words
-from emp_orch.store.acl.strangers import digests
 from emp_orch.store.queue.claim import Claimed, Claims
 from support.http.gate import MINE, OTHER, GateLab, gate_lab
+from support.http.raw_gate import ANSWER_S, CLASS, TOKEN, raw, script
 from support.http.stack import Stack, eventually
 
 WORKER = f"{MINE}-worker-0"
-TOKEN = "0123456789abcdef"
-CLASS = "fedcba9876543210"
-ANSWER_S = 30.0
-
-
-class Raw:
-    """A connection at the gate, in Redis' own protocol, without a client in between."""
-
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        self._ws = ws
-        self._reader = hiredis.Reader(notEnoughData=self)
-
-    async def send(self, *commands: tuple[Any, ...]) -> None:
-        """All of them at once."""
-        pack: Any = hiredis.pack_command
-        await self._ws.send_bytes(b"".join(pack(words) for words in commands))
-
-    async def reply(self) -> Any:
-        async with asyncio.timeout(ANSWER_S):
-            while (found := self._reader.gets()) is self:
-                self._reader.feed(await self._ws.receive_bytes())
-        return found
-
-    async def ask(self, *words: Any) -> Any:
-        await self.send(words)
-        return await self.reply()
-
-
-@asynccontextmanager
-async def raw(lab: GateLab, member: str = MINE) -> AsyncIterator[Raw]:
-    async with (
-        aiohttp.ClientSession(headers={"Authorization": f"Bearer {lab.token(member)}"}) as http,
-        http.ws_connect(f"{lab.stack.api}{GATE_PATH}", max_msg_size=0) as ws,
-    ):
-        yield Raw(ws)
 
 
 @pytest.fixture
 async def lab(new_http_stack: Callable[..., Stack], tmp_path: Path) -> AsyncIterator[GateLab]:
     async with gate_lab(new_http_stack, tmp_path) as lab:
         yield lab
-
-
-def script(lab: GateLab, name: str, *args: Any) -> tuple[Any, ...]:
-    return ("EVALSHA", next(d for d, n in digests(lab.keys).items() if n == name), 0, *args)
 
 
 def waits(lab: GateLab) -> tuple[Any, ...]:
@@ -127,7 +85,7 @@ async def test_a_transaction_holds_few_commands(lab: GateLab) -> None:
     """Redis keeps what is queued, as long as the connection stands."""
     async with raw(lab) as box:
         assert await box.ask("MULTI") == b"OK"
-        notice = ("XADD", lab.keys.acks(MINE), "MAXLEN", "~", 1_000, "*", "ack", "x" * 60_000)
+        notice = ("XADD", lab.keys.acks(MINE), "MAXLEN", "~", 1_000, "*", "ack", "x" * 16_000)
         said = [await box.ask(*notice) for _ in range(20)]
         assert said[0] == b"QUEUED" and isinstance(said[-1], hiredis.ReplyError)
         assert sum(one == b"QUEUED" for one in said) <= 16
