@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from emp_orch.api.gate.refusals import MOST_MACHINES
 from emp_orch.store.queue.limits import CLASS_KEPT_MS
 from emp_orch.web.rate import Rates
 
@@ -17,7 +18,6 @@ MOST_CLASSES = 256
 MOST_MODELS = 4_096
 # A machine sends what its services offer when that is new, a megabyte at most as a rule.
 OFFERED_KIB, OFFERED_KIB_PER_S = 32_768, 8.0
-MOST_MACHINES = 10_000
 
 
 class Names:

@@ -10,6 +10,7 @@ from collections import Counter
 from aiohttp import web
 
 from emp_orch.api.context import Context, context
+from emp_orch.api.gate.refusals import MOST_MACHINES
 from emp_orch.api.gate.session import Session, Shared
 from emp_orch.api.gate.standing import FRESH_S, Standing, Stands
 from emp_orch.api.joining.limits import guessed
@@ -28,7 +29,6 @@ PATH = GATE_PATH
 OF_AGENT, OF_WORKER = 8, 4
 # Who comes anew all the time.
 COMES, COMES_PER_S = 200, 5.0
-MOST_BOXES = 10_000
 # So long a connection outlives its last answer to whose it is, while nobody can tell: another primary of Redis is there
 # by then; longer, and who was forgotten meanwhile would stay. A damaged generation hides nobody (gate/standing).
 UNTOLD_S = 30.0
@@ -40,7 +40,7 @@ class Gate:
     def __init__(self, ctx: Context) -> None:
         self.standing = Standing(ctx)
         self.shared = Shared(ctx)
-        self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST_BOXES)
+        self.comes = Rates(burst=COMES, per_s=COMES_PER_S, most=MOST_MACHINES)
         self.open: Counter[str] = Counter()
 
 
