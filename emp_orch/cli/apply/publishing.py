@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from emp_orch.control.apply.publish import Session
     from emp_orch.control.checks.proposed import Preview, Proposal
     from emp_orch.fleet.drift.table import Drift
+    from emp_orch.fleet.model.fleet import Fleet
     from emp_orch.fleet.model.observed import Observed
     from emp_orch.layout import Layout
     from emp_orch.store.fleet.generations import Generation
     from emp_orch.store.fleet.status import FleetStatus
+
+# More than these are counted.
+POOLS_SAID = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +286,17 @@ def sizes(proposal: Proposal, published: Published) -> str:
         f"; yet to join: {', '.join(published.away)} (`emp machine join ID` prints the line)" if published.away else ""
     )
     number = published.generation.number
-    return f"generation {number}, {len(machines)} {machines_word}, {gpus} {slots}{yet}"
+    named = f", {len(machines)} {machines_word}, {gpus} {slots}" if machines or not proposal.fleet.pools else ""
+    return f"generation {number}{named}{_pools(proposal.fleet)}{yet}"
+
+
+def _pools(fleet: Fleet) -> str:
+    """`, pool renders of 0..40 boxes`."""
+    from emp_orch.fleet.plan.pool_changes import size_of
+
+    if len(fleet.pools) > POOLS_SAID:
+        return f", {len(fleet.pools)} pools"
+    return "".join(f", pool {name} of {size_of(pool)} boxes" for name, pool in fleet.pools.items())
 
 
 def where(layout: Layout, proposal: Proposal) -> None:

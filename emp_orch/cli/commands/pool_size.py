@@ -12,11 +12,16 @@ from emp_orch.cli.commands.orders import orders_of
 from emp_orch.plaintext import one_line
 
 if TYPE_CHECKING:
+    from emp_orch.fleet.model.fleet import Pool
     from emp_orch.fleet.model.overrides import Override
 
 
 def is_pool(directory: Path, word: str) -> bool:
     """Whether the generation last applied here has a pool of this name."""
+    return _known(directory, word) is not None
+
+
+def _known(directory: Path, word: str) -> Pool | None:
     from emp_orch.control.host import generation
     from emp_orch.errors import EmpError
     from emp_orch.fleet.model.fleet import PoolName
@@ -25,8 +30,8 @@ def is_pool(directory: Path, word: str) -> bool:
     try:
         kept = generation.kept(Layout(directory))
     except EmpError:
-        return False
-    return kept is not None and PoolName(word) in kept.fleet.pools
+        return None
+    return None if kept is None else kept.fleet.pools.get(PoolName(word))
 
 
 def scale_pool(directory: Path, pool: str, size: int | None, *, reason: str, as_json: bool) -> None:
@@ -38,10 +43,19 @@ def scale_pool(directory: Path, pool: str, size: int | None, *, reason: str, as_
         print_json({"pool": pool, "size": size, "reason": order.reason if order else "", "stood": order is not None})
     elif size is not None and order is not None:
         click.echo(one_line(f"{pool} is held at {size}: {order.words}; {order.lifted_by} ends it"))
+        if _join_by_themselves(directory, pool):
+            click.echo(f"  emp starts and stops none of its boxes: who does sees the number by `emp pools {pool}`")
     elif order is not None:
         click.echo(one_line(f"{pool} follows its queue again; it was held at {order.size}: {order.words}"))
     else:
         click.echo(one_line(f"{pool} follows its queue; nobody ordered a size"))
+
+
+def _join_by_themselves(directory: Path, pool: str) -> bool:
+    from emp_orch.fleet.model.pools import JOIN
+
+    known = _known(directory, pool)
+    return known is not None and known.provider == JOIN
 
 
 async def _scale(directory: Path, pool: str, size: int | None, reason: str) -> Override | None:

@@ -83,7 +83,9 @@ def pool_warnings(url: str, *, is_loopback: Callable[[str], bool]) -> list[str]:
 def _about_api(url: str, is_loopback: Callable[[str], bool]) -> list[str]:
     if not is_loopback(urlsplit(url).hostname or ""):
         return []
-    return [f"{url} is reached from this host only; give --api URL, and an api.host other hosts reach"]
+    return [
+        f"{url} is reached from this host only: for boxes elsewhere give --api URL, and an api.host that they reach"
+    ]
 
 
 def _is_plain(url: str, is_loopback: Callable[[str], bool]) -> bool:

@@ -91,7 +91,11 @@ def _back(data: dict[str, Any]) -> str:
 
 
 def _scaled(data: dict[str, Any]) -> str:
-    return f"to {number(data, 'size')}: {_person(data)}"
+    return f"held at {number(data, 'size')}: {_person(data)}"
+
+
+def _follows(data: dict[str, Any]) -> str:
+    return f"follows its queue; was {_scaled(data)}"
 
 
 def _resized(data: dict[str, Any]) -> str:
@@ -141,7 +145,7 @@ _WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "drained": ("drained", _person),
     "drain_lifted": ("drain lifted", _person),
     "scaled": ("scaled", _scaled),
-    "scale_lifted": ("scale lifted", _scaled),
+    "scale_lifted": ("scale lifted", _follows),
     "pool_resized": ("pool resized", _resized),
     "member_asked": ("member asked for", _reason),
     "member_joined": ("member joined", _joined),

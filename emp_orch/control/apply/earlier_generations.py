@@ -205,10 +205,10 @@ def _named(fleet: Fleet, name: str) -> list[Machine]:
     replicas = [m for m in fleet.machines if re.fullmatch(re.escape(name) + r"-[1-9][0-9]*", m.id)]
     if one or (replicas and len({m.origin for m in replicas}) == 1):
         return one or replicas
-    known = [m.id for m in fleet.machines]
+    known = [*(m.id for m in fleet.machines), *fleet.pools]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known[:12]) or 'none'}"
-    raise UsageError(f"the fleet has no machine {name!r}", hint=hint)
+    raise UsageError(f"the fleet has no machine{' and no pool' if fleet.pools else ''} {name!r}", hint=hint)
 
 
 def file_of(fleet: Fleet) -> str:

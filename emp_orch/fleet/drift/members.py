@@ -79,7 +79,7 @@ def silent_member(machine: DesiredMachine, heard_ms: int | None, desired: Desire
     if box is not None and box.state is BoxState.PENDING:  # started anew, it is the same member
         return silent(got, f"its engine has no place for its box: {box.words or 'it waits'}", over=False)
     over = observed.now_ms - since_ms >= _forget_after_ms(pool)
-    why = f"its box is off, or cannot reach Redis; after {pool.forget_after_s:g} s of silence it is forgotten"
+    why = f"its box is off, or cannot reach the API; after {pool.forget_after_s:g} s of silence it is forgotten"
     return silent(got, why, over=over)
 
 

@@ -106,7 +106,8 @@ class Orders:
 
     async def _pool(self, name: str) -> Pool:
         generation = await read_with_members(self._r, self._keys, self._fleet)
-        pools = generation.fleet.pools if generation is not None else {}
+        known = generation.fleet.pools if generation is not None else {}
+        pools = {n: pool for n, pool in known.items() if pool.origin}  # another stands in emp.yaml no more
         if PoolName(name) not in pools:
             raise UnknownName(f"no pool {name}", hint=f"there are: {', '.join(pools) or 'none'}")
         return pools[PoolName(name)]

@@ -120,6 +120,8 @@ async def test_a_member_of_a_pool_that_is_no_more_is_a_machine_of_the_fleet_unti
     state = (await _get(api, "/api/monitor/state"))["data"]
     assert [(p["name"], p["origin"], p["most"]) for p in state["pools"]] == [("renders", "", 0)]
     assert [m["id"] for m in state["members"]] == ["renders-a"]
+    async with api.post("/api/pools/renders/scale", json={"size": 0}) as answer:
+        assert answer.status == 404  # nobody sizes it any more
     found = await read_with_members(producer.redis, producer.keys, FLEET, producer.seal)
     assert found is not None and {m.id for m in found.fleet.machines} == {"here", "renders-a"}
 

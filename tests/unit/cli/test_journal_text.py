@@ -93,7 +93,7 @@ def test_the_lines_of_a_repair() -> None:
         (
             "scaled",
             {"machine_id": "", "scope": "renders", "size": 3, "by": "ann"},
-            "scaled renders to 3: no reason given (by ann)",
+            "scaled renders held at 3: no reason given (by ann)",
         ),
         (
             "member_asked",
@@ -105,6 +105,11 @@ def test_the_lines_of_a_repair() -> None:
             "member_joined",
             {"machine_id": "r-1", "pool": "r", "how": "new", "name": "n"},
             "member joined r-1 new, calls itself n",
+        ),
+        (
+            "scale_lifted",
+            {"machine_id": "", "scope": "renders", "size": 0, "reason": "night"},
+            "scale lifted renders follows its queue; was held at 0: night",
         ),
         ("of_tomorrow", {"machine_id": "m", "n": [1]}, "of tomorrow m n=[1]"),
         ("drift_opened", {}, "drift opened fleet : → ;"),

@@ -536,23 +536,23 @@ emp shut it out (`emp machine revoke`), and it may not join with what it was giv
 machine-booting renders-7f3k: wants reporting, is not reporting yet; its box has just joined
 """,
     "a member that never said anything": """\
-member-silent renders-7f3k: wants reporting, is not reporting yet; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+member-silent renders-7f3k: wants reporting, is not reporting yet; its box is off, or cannot reach the API; after 600 s of silence it is forgotten
 """,
     "a member, silent": """\
-member-silent renders-7f3k: wants reporting, is last report 599 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+member-silent renders-7f3k: wants reporting, is last report 599 s ago; its box is off, or cannot reach the API; after 600 s of silence it is forgotten
 """,
     "a member, silent for too long": """\
-member-silent renders-7f3k: wants reporting, is last report 600 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
-1. forget member renders-7f3k  (remove): last report 600 s ago: its box is off, or cannot reach Redis; after 600 s of silence it is forgotten  [emp.yaml:renders]
+member-silent renders-7f3k: wants reporting, is last report 600 s ago; its box is off, or cannot reach the API; after 600 s of silence it is forgotten
+1. forget member renders-7f3k  (remove): last report 600 s ago: its box is off, or cannot reach the API; after 600 s of silence it is forgotten  [emp.yaml:renders]
 """,
     "a member, silent while nobody could be heard": """\
 member-silent renders-7f3k: wants reporting, is last report 600 s ago; nobody could be heard until just now
 """,
     "a member, silent for too long, of which that is not known": """\
-member-silent renders-7f3k: wants reporting, is last report 600 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+member-silent renders-7f3k: wants reporting, is last report 600 s ago; its box is off, or cannot reach the API; after 600 s of silence it is forgotten
 """,
     "a member, heard in the future": """\
-member-silent renders-7f3k: wants reporting, is last report -3600 s ago; its box is off, or cannot reach Redis; after 600 s of silence it is forgotten
+member-silent renders-7f3k: wants reporting, is last report -3600 s ago; its box is off, or cannot reach the API; after 600 s of silence it is forgotten
 """,
     "a member, shut out": """\
 member-silent renders-7f3k: wants reporting, is last report 20 s ago; emp shut it out, and it may not join with what it was given
