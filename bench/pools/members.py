@@ -99,6 +99,8 @@ class Member:
         if answer.gate:
             self._relay = BoxRelay(self._folder.root, answer.gate, self._number)
             await self._open.enter_async_context(self._relay)
+        if answer.config.package is not None:
+            os.environ["EMP_PACKAGE"] = answer.config.package.digest  # what all workers of this process say they run
         url, keys = self._membership.way(answer), Keys(answer.prefix)
         self._begin_agent(answer, url, keys)
         self._worker = asyncio.create_task(
@@ -178,8 +180,16 @@ class _Agent:
 
     def _report(self) -> MachineReport:
         said = machine_report(self._config.machine, self._config.generation, self._began_ms)
-        boot = f"{os.getpid()}-{self._box[:8]}"
-        return structs.replace(said, box=self._box, boot_id=boot, host=platform.node())
+        pid, package = os.getpid(), self._config.package
+        programs = {name: structs.replace(p, pid=pid) if p.pid else p for name, p in said.programs.items()}
+        return structs.replace(
+            said,
+            box=self._box,
+            boot_id=f"{pid}-{self._box[:8]}",
+            host=platform.node(),
+            programs=programs,
+            package=package.digest if package else "",
+        )
 
     async def _catch_up(self) -> None:
         found = await self._trust.config(self._r, self._keys, self._config)

@@ -23,7 +23,7 @@ log = logging.getLogger("reconcile")
 TICK_S = 8.0
 # Between two ticks, and two looks for events, at least: a burst of events costs one of each.
 SETTLE_S = 0.05
-# Between two rounds that jobs alone ask for: a stream of them costs a few rounds a second.
+# Between two rounds that jobs alone ask for, waiting or done: a stream of them costs a few rounds a second.
 JOBS_S = 0.5
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 MAX_TOLD_ERROR = 1_000
@@ -72,14 +72,15 @@ class Loop:
         return tuple(again.for_ever(part, what, log) for part, what in named)
 
     async def _rounds(self) -> None:
-        failures, told = 0, ""
+        failures, told, loop = 0, "", asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             try:
                 async with within(TICK_S):
                     done = await self._reconciler.tick()
                 self._in_order = done is not None and not done.items
                 failures, told = 0, ""
-                await self._pause()
+                await self._pause(loop.time() - began_s)
             except TRANSIENT as e:
                 if failures == 0:
                     why = str(e) or f"a look took longer than {TICK_S:g} s"
@@ -108,13 +109,16 @@ class Loop:
                 self._reconciler.lost()
                 await asyncio.sleep(self._backend.interval_s())
 
-    async def _pause(self) -> None:
+    async def _pause(self, took_s: float = 0.0) -> None:
+        """Until something happens, or the interval has passed. A round that `took_s` is followed by as long a pause:
+        a fleet in which something happens all the time, as when a thousand boxes join, costs half a core.
+        """
         try:
             async with asyncio.timeout(self._election.wait_s(self._backend.interval_s())):
                 await self._woken.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(max(SETTLE_S, min(took_s, self._backend.interval_s())))
         self._woken.clear()
 
     async def _listen(self) -> None:
@@ -146,8 +150,10 @@ class Loop:
             self._wake_for_jobs()
         if event.type.startswith(("job_", "drift_", "operation_")):
             return
-        if self._in_order and is_work(event):
-            return  # nothing waits for a worker to be idle
+        if is_work(event):
+            if not self._in_order:  # else nothing waits for a worker to be idle
+                self._wake_for_jobs()
+            return
         if event.type == "command_done":
             key, error = str(event.data.get("operation")), str(event.data.get("error", ""))
             if not event.data.get("ok"):
