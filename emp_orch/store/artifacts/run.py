@@ -34,6 +34,8 @@ class Store(Protocol):
 
     def cannot_store(self, cause: Exception, what: str) -> CannotStore: ...
 
+    async def call(self, work: Callable[..., Any], *args: Any) -> Any: ...
+
     async def through(self, work: Callable[..., Any], *args: Any) -> Any: ...
 
 
@@ -49,6 +51,13 @@ class RunFolder:
     def begin_anew(self) -> None:
         """Have the next files take the names of those that were saved; one that is not saved again is in no record."""
         self._taken.clear()
+
+    async def prepare(self) -> None:
+        """Have its folder made while the service is at work: a folder may take longer than a small file. Whatever goes
+        wrong, the first save meets it again and says so.
+        """
+        with contextlib.suppress(Exception):
+            await self._store.call(self._store.writing(self._job_id, self._run).make_folder)
 
     async def save(self, name: str, content_type: str, chunks: AsyncIterable[bytes]) -> Output:
         """Save all of `chunks` under a safe, unique form of `name`. Raises CannotStore, and what `chunks` raises.
@@ -148,10 +157,13 @@ class Writing:
                 self._fs.mv(self._path, target)
             self._path = target
 
+    def make_folder(self) -> None:
+        if not self._bucket:
+            self._fs.makedirs(self._folder, exist_ok=True)
+
     def _open(self) -> None:
         if self._handle is None:
-            if not self._bucket:
-                self._fs.makedirs(self._folder, exist_ok=True)
+            self.make_folder()
             self._handle = self._fs.open(self._path, "wb")
 
     def _append(self, data: bytes) -> None:

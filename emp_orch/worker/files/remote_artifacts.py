@@ -66,6 +66,9 @@ class RemoteRun:
         self._path = f"/api/work/{quote(job_id, safe='')}/{quote(run, safe='')}/outputs/"
         self._taken: set[str] = set()
 
+    async def prepare(self) -> None:
+        """The API is asked nothing before there is an output."""
+
     def begin_anew(self) -> None:
         """Have the next files take the names of those that were saved."""
         self._taken.clear()

@@ -38,10 +38,17 @@ async def _nothing() -> None:
     """There is nothing to close."""
 
 
+class RunSink(Sink, Protocol):
+    """Where one run's outputs go."""
+
+    async def prepare(self) -> None:
+        """Do what can be done before there is an output. Raises nothing: saving will."""
+
+
 class Saves(Protocol):
     """Where runs' outputs go: store/artifacts/store, or the API (remote_artifacts)."""
 
-    def run(self, job_id: str, run: str) -> Sink: ...
+    def run(self, job_id: str, run: str) -> RunSink: ...
 
     async def check(self) -> None: ...
 
@@ -61,7 +68,7 @@ class NoStore:
     def __init__(self, why: str) -> None:
         self._why = why
 
-    def run(self, job_id: str, run: str) -> Sink:
+    def run(self, job_id: str, run: str) -> RunSink:
         self._refuse()
 
     async def check(self) -> None:

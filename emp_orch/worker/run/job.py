@@ -27,6 +27,7 @@ from emp_orch.store.redis.client import within
 from emp_orch.worker.away import AWAY
 from emp_orch.worker.config import WorkerConfig
 from emp_orch.worker.files.input_urls import CannotFetch
+from emp_orch.worker.files.store import RunSink
 from emp_orch.worker.limits import INTERRUPT_S
 from emp_orch.worker.run import full_disk
 from emp_orch.worker.run.assignment import Assignment
@@ -43,6 +44,8 @@ PROGRESS_EVERY_S = 0.25
 RETRY_S = 0.5
 # What only a longer run needs, above all to be told to stop, begins when it is one.
 LONGER_S = 0.05
+# What is done beside a run begins when its service is likely to have been asked for it.
+REQUEST_S = 0.001
 
 
 class Stop(StrEnum):
@@ -96,7 +99,9 @@ class JobRun:
         self._stopping = stopping
         self._latest = Progress(fraction=0.0)
         self._progressed = asyncio.Event()
-        self._progressed.set()  # the first message says that the run has begun
+        # The first message says that the run has begun: with it, or at once where the connector does not say when.
+        if not isinstance(given.connector, Recovers):
+            self._progressed.set()
         self._begun = self._saved = self._broken = False
         self._ends = ServiceEnds(given.machine, given.binding.service, config.gpu)
         self._fetching = False
@@ -141,6 +146,7 @@ class JobRun:
         return task
 
     def _watch_longer(self) -> None:
+        self._progressed.set()
         for watch in (
             *(self._keep_lease(), self._cancel_notice(), self._too_long(), self._drained(), self._service_ended()),
             self._showing.run(),
@@ -184,6 +190,7 @@ class JobRun:
             # waited for: what was written to it arrives. It is written in two turns of the loop at most.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+            self._watch(self._beside(sink))
 
         job = self._claim.job
         try:
@@ -330,6 +337,12 @@ class JobRun:
             if stop := STOPS[await patiently(lambda: self._claims.progress(self._claim, self._latest))]:
                 return stop
             await asyncio.sleep(PROGRESS_EVERY_S)
+
+    async def _beside(self, sink: RunSink) -> None:
+        """What need not be done before the service is asked, and is done by when it has an output."""
+        await asyncio.sleep(REQUEST_S)
+        self._progressed.set()
+        await sink.prepare()
 
     async def _record_ref(self, ref: str, before: asyncio.Task[Stop | None] | None) -> Stop | None:
         """Record the service's id of the run, after the one before it."""

@@ -222,6 +222,22 @@ async def test_odd_ids_make_no_folder(store: Artifacts, name: str) -> None:
         await store.delete(name)
 
 
+async def test_a_run_may_be_prepared_before_there_is_an_output(store: Artifacts) -> None:
+    run = store.run("j", "1")
+    await run.prepare()
+    assert names_in(store) == []
+    output = await run.save("a", "text/plain", chunks_of(b"x"))
+    assert await content(store, "j", output) == b"x"
+
+
+async def test_a_link_is_not_followed_to_prepare_a_run(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "j").symlink_to(tmp_path / "outside")
+    await Artifacts(local_url(tmp_path / "store")).run("j", "1").prepare()
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 async def test_links_do_not_lead_out(tmp_path: Path) -> None:
     store, outside = Artifacts(local_url(tmp_path / "store")), tmp_path / "outside"
     (outside / "1").mkdir(parents=True)

@@ -143,6 +143,7 @@ def test_a_wrong_option_is_named(given: dict[str, object], words: str) -> None:
 def test_a_runs_file_is_read_where_it_lies(tmp_path: Path) -> None:
     made(tmp_path, f"a/b/{MARK}a.png", size=10)
     assert content_of(str(tmp_path), File(filename=f"{MARK}a.png", subfolder="a/b")) == bytes(10)
+    assert content_of(str(tmp_path), File(filename=f"{MARK}a.png", subfolder="a/b"), 9) is None
 
 
 def test_nothing_else_is_read_by_a_runs_name(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 A file is a run's by its mark (isolation), which nobody else writes; so the folder of another host, or of another
 container, that is called alike holds none. No link is followed, and nothing outside the folder is touched. All of it
-blocks: for a thread.
+blocks: for a thread, but for a file of at most WITHOUT_THREAD_BYTES that was written just now.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Larger files are streamed by the service.
 HERE_BYTES = 4 * 1024**2
+# As much is read in less time than a thread takes to begin.
+WITHOUT_THREAD_BYTES = 64 * 1024
 
 
 def relative_of(file: File) -> str:
@@ -55,8 +57,8 @@ def _opened(folder: str, relative: str) -> int | None:
     return inside
 
 
-def content_of(folder: str, file: File) -> bytes | None:
-    """What a run's file holds; None where it is not to be had here, is large, or is no plain file of one name."""
+def content_of(folder: str, file: File, most: int = HERE_BYTES) -> bytes | None:
+    """What a run's file holds; None where it is not to be had here, is larger, or is no plain file of one name."""
     relative = relative_of(file)
     with beside(folder, relative) as inside:
         if inside is None:
@@ -65,7 +67,7 @@ def content_of(folder: str, file: File) -> bytes | None:
             found = os.open(PurePosixPath(relative).name, _FILE, dir_fd=inside)
             with os.fdopen(found, "rb", buffering=0) as opened:
                 about = os.fstat(found)
-                plain = stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_size <= HERE_BYTES
-                return opened.read(HERE_BYTES) if plain else None
+                plain = stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_size <= most
+                return opened.read(most) if plain else None
         except (OSError, ValueError):
             return None

@@ -17,7 +17,7 @@ import msgspec
 
 from emp_orch.connectors import base
 from emp_orch.connectors.base import RunFailed
-from emp_orch.connectors.comfyui.files.marked import content_of
+from emp_orch.connectors.comfyui.files.marked import WITHOUT_THREAD_BYTES, content_of
 from emp_orch.connectors.comfyui.run import follow
 from emp_orch.connectors.comfyui.run.attempt import Attempt, DoubtfulOutput
 from emp_orch.connectors.comfyui.run.isolation import Marks, owner, plain
@@ -127,7 +127,7 @@ class Collector:
         folder, kind = self.folders.of(file.type), mimetypes.guess_type(file.filename)[0]
         if not folder or not kind or not attempt.mark or not file.filename.startswith(attempt.mark):
             return None
-        content = await asyncio.to_thread(content_of, folder, file)
+        content = content_of(folder, file, WITHOUT_THREAD_BYTES) or await asyncio.to_thread(content_of, folder, file)
         return (kind, once(content)) if content else None
 
     async def _saved(
