@@ -15,13 +15,22 @@ class Rate:
     def take(self, now_s: float, count: float = 1) -> float:
         """0 when this one, or these `count`, may pass; else how many seconds to wait. At most a burst."""
         count = min(count, self._burst)
-        if self._at_s is not None:
-            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
+        self._fill(now_s)
         if self._left >= count:
             self._left -= count
             return 0.0
         return (count - self._left) / self._per_s
+
+    def owe(self, now_s: float, count: float) -> float:
+        """These pass in any case: how many seconds to wait until they are made good."""
+        self._fill(now_s)
+        self._left -= count
+        return max(0.0, -self._left / self._per_s)
+
+    def _fill(self, now_s: float) -> None:
+        if self._at_s is not None:
+            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
 
 
 class Rates:
@@ -33,8 +42,15 @@ class Rates:
 
     def take(self, name: str, now_s: float, count: float = 1) -> float:
         """As Rate.take, for `name`."""
+        return self._rate(name).take(now_s, count)
+
+    def owe(self, name: str, now_s: float, count: float) -> float:
+        """As Rate.owe, for `name`."""
+        return self._rate(name).owe(now_s, count)
+
+    def _rate(self, name: str) -> Rate:
         rate = self._of.pop(name, None) or Rate(burst=self._burst, per_s=self._per_s)
         self._of[name] = rate
         if len(self._of) > self._most:
             del self._of[next(iter(self._of))]
-        return rate.take(now_s, count)
+        return rate

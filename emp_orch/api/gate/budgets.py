@@ -1,6 +1,6 @@
-"""What one machine may leave in Redis by names of its own choice, which Redis keeps for an hour: classes of workers,
-models, and documents of what services offer. Without a bound one box fills Redis, or has each submission walk through
-its classes.
+"""How much of Redis one machine may take up. By names of its own choice, which Redis keeps for an hour: classes of
+workers, models, and documents of what services offer: without a bound one box fills Redis, or has each submission walk
+through its classes. And by what all wait for, or are told: a script that walks through all held jobs, and bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ MOST_CLASSES = 256
 MOST_MODELS = 4_096
 # A machine sends what its services offer when that is new, a megabyte at most as a rule.
 OFFERED_KIB, OFFERED_KIB_PER_S = 32_768, 8.0
+# A claim whose answer was lost is given back so: each worker has one at a time, when Redis or the API was away.
+COSTLY, COSTLY_PER_S = 200, 4.0
+# Of all connections of a machine together: pictures are most of it. Readers of events and pictures keep up with that.
+SENT_KIB, SENT_KIB_PER_S = 65_536, 8_192.0
 
 
 class Names:
@@ -50,6 +54,16 @@ class Budgets:
         self._classes = Names(MOST_CLASSES)
         self._models = Names(MOST_MODELS)
         self._offered = Rates(burst=OFFERED_KIB, per_s=OFFERED_KIB_PER_S, most=MOST_MACHINES)
+
+        self._costly = Rates(burst=COSTLY, per_s=COSTLY_PER_S, most=MOST_MACHINES)
+        self._sent = Rates(burst=SENT_KIB, per_s=SENT_KIB_PER_S, most=MOST_MACHINES)
+
+    def wait_s(self, machine_id: str, size: int) -> float:
+        """It sends `size` bytes: how long it is to wait with them."""
+        return self._sent.owe(machine_id, self._clock(), size / 1024)
+
+    def has_costly(self, machine_id: str) -> bool:
+        return self._costly.take(machine_id, self._clock()) == 0
 
     def has_class(self, machine_id: str, name: bytes) -> bool:
         return self._classes.take(machine_id, name, self._clock())

@@ -88,7 +88,8 @@ class Session:
                 return
 
     async def _one(self, words: Words) -> None:
-        wait_s = self._rate.take(asyncio.get_running_loop().time())
+        wait_s = self._rate.owe(asyncio.get_running_loop().time(), 1)
+        wait_s += self._budgets.wait_s(self._box().machine_id, sum(map(len, words)))
         if wait_s:
             await asyncio.sleep(wait_s)
         try:
@@ -117,6 +118,8 @@ class Session:
             case Pass():
                 if verdict.model and not self._budgets.has_model(self._box().machine_id, verdict.model):
                     raise NotAllowed("it names more models than a machine runs in an hour")
+                if verdict.costly and not self._budgets.has_costly(self._box().machine_id):
+                    raise NotAllowed("it gives back more claims than a machine loses")
                 await self.line.ask(verdict.words)
             case Answer():
                 await self._answer(verdict.reply)

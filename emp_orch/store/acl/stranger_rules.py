@@ -47,10 +47,13 @@ class NotAllowed(Exception):
 
 
 class Pass(Struct, frozen=True):
-    """It goes on as it is here; if it names a `model`, only while the box has not named too many."""
+    """It goes on as it is here; if it names a `model`, or is `costly` to Redis, only while the box has not sent too
+    many of the kind.
+    """
 
     words: Words
     model: bytes = b""
+    costly: bool = False
 
 
 class PassIfHeld(Struct, frozen=True, kw_only=True):

@@ -10,14 +10,14 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from emp_orch.api.gate.budgets import MOST_CLASSES, OFFERED_KIB, Budgets, Names
+from emp_orch.api.gate.budgets import COSTLY, MOST_CLASSES, OFFERED_KIB, SENT_KIB, Budgets, Names
 from emp_orch.api.gate.line import MOST_ASKED, Line
 from emp_orch.jobs.document.submission import parse_submission
 from emp_orch.jobs.matching.offers import Offers, digest_of, encoded
 from emp_orch.store.queue.offers import OFFERS_KEPT_S, packed
 from emp_orch.store.reports.sizes import MAX_REPORT_BYTES
 from support.http.gate import MINE, OTHER, GateLab, gate_lab
-from support.http.raw_gate import CLASS, raw, script
+from support.http.raw_gate import CLASS, TOKEN, raw, script
 from support.http.stack import Stack, eventually
 
 KIB = 1_024
@@ -78,6 +78,17 @@ async def test_one_box_is_of_so_many_classes_and_no_more(lab: GateLab) -> None:
         assert await other.ask(*script(lab, "lanes/register", CLASS, "", "1:1", lane)) == 1
 
 
+async def test_one_box_has_redis_walk_through_all_held_jobs_so_often_and_no_more(lab: GateLab) -> None:
+    async with raw(lab) as box, raw(lab, OTHER) as other:
+        said = [await box.ask(*script(lab, "claim/unclaim", TOKEN)) for _ in range(COSTLY)]
+        assert said == [0] * COSTLY
+        while (said_ := await box.ask(*script(lab, "claim/unclaim", TOKEN))) == 0:
+            said.append(said_)
+            assert len(said) <= 2 * COSTLY
+        assert "more claims than" in str(said_)
+        assert await box.ask("PING") == b"PONG" and await other.ask(*script(lab, "claim/unclaim", TOKEN)) == 0
+
+
 async def test_one_box_leaves_so_many_documents_and_no_more(lab: GateLab) -> None:
     refused, left = 0, 0
     async with raw(lab) as box:
@@ -108,3 +119,7 @@ def test_models_and_documents_have_a_budget_of_their_own() -> None:
     assert budgets.offers("a", KIB)
     assert all(budgets.has_model("a", str(n).encode()) for n in range(1_000))
     assert budgets.has_class("a", b"x")
+    assert budgets.wait_s("a", SENT_KIB * KIB) == 0 and budgets.wait_s("a", KIB) > 0 == budgets.wait_s("b", KIB)
+    now_s = 2.0
+    assert budgets.wait_s("a", KIB) == 0 < budgets.wait_s("a", SENT_KIB * KIB) < budgets.wait_s("a", SENT_KIB * KIB)
+    assert [budgets.has_costly("a") for _ in range(COSTLY + 1)] == [True] * COSTLY + [False]
