@@ -22,7 +22,7 @@ from emp_orch.host import sessions
 from emp_orch.machine.agent.patience import Patience
 from emp_orch.machine.home.redis_socket import socket_of
 from emp_orch.plaintext import one_line
-from emp_orch.store.artifacts.api_access import access_file, read_access
+from emp_orch.store.artifacts.api_access import ApiAccess, access_file, read_access
 
 log = logging.getLogger("agent")
 
@@ -49,7 +49,10 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._session: aiohttp.ClientSession | None = None
         self._told = ""
+        # The API is left alone for a while by a box that it told to wait, or that showed a token of nobody: that one.
         self._patience = Patience()
+        self._asked_with = ""
+        self._is_void = False
         self._open: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Relay:
@@ -84,17 +87,23 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         now_s = asyncio.get_running_loop().time
         try:
-            if self._patience.waits(now_s()):
+            access = read_access(self._access)
+            if access.token != self._asked_with:
+                self._asked_with, self._is_void = access.token, False
+            elif self._patience.waits(now_s()):
+                if self._is_void:
+                    await _refuse(reader, writer)
                 return  # whoever asks on the box hears that Redis is away
-            await self._carried(reader, writer)
+            await self._carried(access, reader, writer)
             self._tell("")
         except aiohttp.WSServerHandshakeError as e:
-            if e.status in LET_IN_NO_MORE:
-                await _refuse(reader, writer)
-            if e.status in TOLD_TO_WAIT:
+            if e.status in TOLD_TO_WAIT or e.status in LET_IN_NO_MORE:
                 after = e.headers.get("Retry-After", "") if e.headers else ""
                 self._patience.told_to_wait(after, now_s(), random.random())  # noqa: S311  # no secret
-            self._tell(f"the API says {e.status}: {one_line(e.message)}")
+            self._is_void = e.status in LET_IN_NO_MORE or (self._is_void and e.status in TOLD_TO_WAIT)
+            self._tell(f"the API says {e.status}{', it does not know this box by its token' if self._is_void else ''}")
+            if self._is_void:
+                await _refuse(reader, writer)
         except (aiohttp.ClientError, OSError, TimeoutError) as e:
             self._tell(one_line(str(e) or type(e).__name__))
         except EmpError as e:
@@ -104,9 +113,8 @@ class Relay:
                 writer.close()
                 await writer.wait_closed()
 
-    async def _carried(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carried(self, access: ApiAccess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until either side ends it."""
-        access = read_access(self._access)
         if self._session is None:
             self._session = self._made(access.owner, aiohttp.ClientTimeout(total=None, sock_connect=REACH_S))
         asking = self._session.ws_connect(
@@ -120,6 +128,7 @@ class Relay:
             async with asyncio.timeout(REACH_S):
                 ws = await open_.enter_async_context(asking)
             self._patience.let_in()
+            self._is_void = False
             tasks = [asyncio.create_task(_out(reader, ws)), asyncio.create_task(_back(ws, writer))]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -24,11 +24,13 @@ from emp_orch.store.redis.client import client
 
 
 @asynccontextmanager
-async def api_that(status: int) -> AsyncIterator[str]:
-    """The URL of an API whose gate says this."""
+async def api_that(status: int, asked_with: list[str] | None = None) -> AsyncIterator[str]:
+    """The URL of an API whose gate says this, and to come again in a minute; `asked_with` takes each login."""
 
     async def refuse(request: web.Request) -> web.Response:
-        return web.Response(status=status)
+        if asked_with is not None:
+            asked_with.append(request.headers["Authorization"])
+        return web.Response(status=status, headers={"Retry-After": "60"})
 
     app = web.Application()
     app.router.add_get(GATE_PATH, refuse)
@@ -42,8 +44,8 @@ async def api_that(status: int) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def reaches(root: Path, url: str) -> None:
-    (root / "api.json").write_bytes(msgspec.json.encode(ApiAccess(url=url, token="t")))
+def reaches(root: Path, url: str, token: str = "t") -> None:
+    (root / "api.json").write_bytes(msgspec.json.encode(ApiAccess(url=url, token=token)))
 
 
 async def asked(root: Path) -> Exception:
@@ -102,6 +104,18 @@ async def test_a_token_that_is_void_is_told_from_an_api_that_is_away(
         await asked(tmp_path)
     said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(said) == 1 and f"the API says {status}" in said[0]
+
+
+async def test_a_token_that_is_void_is_not_shown_again_and_again_and_another_is_shown_at_once(tmp_path: Path) -> None:
+    asked_with: list[str] = []
+    async with api_that(403, asked_with) as url, Relay(tmp_path, GATE_PATH):
+        reaches(tmp_path, url)
+        for _ in range(20):
+            assert type(await asked(tmp_path)) is rexc.AuthenticationError
+        assert asked_with == ["Bearer t"]
+        reaches(tmp_path, url, "another")
+        assert type(await asked(tmp_path)) is rexc.AuthenticationError
+    assert asked_with == ["Bearer t", "Bearer another"]
 
 
 async def test_no_api_and_no_word_where_it_is_are_redis_that_is_away(tmp_path: Path) -> None:
