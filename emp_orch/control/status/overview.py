@@ -175,7 +175,7 @@ async def look(layout: Layout, settings: Settings) -> Overview:
     )
     generation = None if found else generations.kept(layout)
     now_ms = int(time.time() * 1000)
-    machines = _reported(found, now_ms) if found else await _unreported(layout, generation, instances, now_ms)
+    machines = reported(found, now_ms) if found else await _unreported(layout, generation, instances, now_ms)
     return Overview(
         settings=settings,
         generation=found.generation if found else generation.number if generation else 0,
@@ -247,7 +247,7 @@ def _part(layout: Layout, name: str, info: ProcessInfo | None, alone: Orphan | N
     return Part(name=name, state=info.statename, pid=info.pid, up_ms=up_ms, detail=why_down(layout, info))
 
 
-def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
+def reported(found: Difference, now_ms: int) -> list[MachineNow]:
     """Every machine that is desired or was seen, those of emp.yaml first, from their reports."""
     observed, wanted = found.observed, found.desired.machines
     running = {i for i, n in observed.instances.items() if n.state is InstanceState.RUNNING}
@@ -264,16 +264,17 @@ def _reported(found: Difference, now_ms: int) -> list[MachineNow]:
         report = seen.report if seen else None
         programs = dict(report.programs) if report else {}
         age_ms = max(0, observed.now_ms - seen.seen_ms) if seen else None
+        stale = age_ms is None or age_ms > found.desired.stale_after_ms
+        # Of one that is not desired nobody knows what runs it, as long as it is heard.
+        known = stale if want is None else want.runtime in observed.answered
         machines.append(
             MachineNow(
                 machine_id=machine_id,
                 desired=want is not None,
-                instance=_instance_state(
-                    observed.instances.get(machine_id), known=want is None or want.runtime in observed.answered
-                ),
+                instance=_instance_state(observed.instances.get(machine_id), known=known),
                 status=_status(want, report, found),
                 engine=_engine_says(observed.instances.get(machine_id)),
-                stale=age_ms is None or age_ms > found.desired.stale_after_ms,
+                stale=stale,
                 programs_up=_up(want, programs),
                 programs=len(want.programs) if want else len(programs),
                 workers=dict(sorted(workers.get(machine_id, {}).items())),
