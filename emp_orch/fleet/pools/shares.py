@@ -1,7 +1,7 @@
 """Which pool is to run which of the jobs that wait: where several can, the cheapest as far as it may grow.
 
 One that gets no boxes wants what it wanted still, and others are to run it meanwhile: so it has its share back as its
-boxes come.
+boxes come. One that a person holds at a size has what so many members are there for, and others run the rest.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from emp_orch.fleet.model.pools import Waiting
 
 
 class Shares(Struct, frozen=True, kw_only=True):
-    """`jobs` of each pool, with those that it takes from others; `handed`: of each that gets no boxes, how many of its
-    jobs which other takes.
+    """`jobs` of each pool, with those that it takes from others; `handed`: of each that gets no boxes or is held, how
+    many of its jobs which other takes.
     """
 
     jobs: dict[PoolName, int]
@@ -43,13 +43,16 @@ def shared(
     pools: Mapping[PoolName, Pool],
     running: Mapping[PoolName, int],
     starved: Mapping[PoolName, int],
+    held: Mapping[PoolName, int] = {},
 ) -> Shares:
     """How many of the jobs that wait are each pool's. Those that only one can run are given out first; what none has
     room for is the cheapest's. `running`: jobs on each. `starved`: pools that get no boxes, and how many members each
-    has; what those are not there for is also the next one's.
+    has; `held`: those that are to have so many and no more. What these are not there for is also the next one's, and
+    one that is held takes nothing from others beyond that.
     """
     room = {name: max(0, jobs_for(pool, pool.max_size) - running[name]) for name, pool in pools.items()}
-    here = {name: max(0, jobs_for(pools[name], has) - running[name]) for name, has in starved.items()}
+    has = {n: min(some[n] for some in (starved, held) if n in some) for n in starved.keys() | held.keys()}
+    here = {name: max(0, jobs_for(pools[name], members) - running[name]) for name, members in has.items()}
     shares = Shares(jobs=dict.fromkeys(pools, 0), handed={})
     for group in sorted(waiting, key=lambda w: (len(w.pools), w.pools)):
         able = sorted((n for n in group.pools if n in pools), key=lambda n: (pools[n].cost, n))
@@ -58,7 +61,8 @@ def shared(
         for name in able:
             taken = min(left, room[name])
             left -= taken
-            taken += _take(name, min(room[name] - taken, sum(lent.values())), lent, shares.handed)
+            may = min(room[name], here[name]) if name in held else room[name]
+            taken += _take(name, max(0, min(may - taken, sum(lent.values()))), lent, shares.handed)
             shares.jobs[name] += taken
             room[name] -= taken
             if name in here:

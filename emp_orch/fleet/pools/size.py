@@ -17,7 +17,7 @@ from emp_orch.fleet.model.fleet import MachineId, Pool, PoolName
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import Observed
 from emp_orch.fleet.model.overrides import Override, OverrideKind
-from emp_orch.fleet.model.pools import SeenPool
+from emp_orch.fleet.model.pools import JOIN, SeenPool
 from emp_orch.fleet.pools.memory import PoolMemory, hungered, is_starved
 from emp_orch.fleet.pools.shares import Shares, gpus_of, shared
 from emp_orch.fleet.pools.standing import Standing, standings
@@ -59,7 +59,8 @@ def sizes(
     members = {name: standings(name, desired, observed) for name in desired.pools}
     running = {name: sum(m.jobs for m in found if m.counts) for name, found in members.items()}
     starved = {n: _boxes(members[n]) for n in members if n in before and is_starved(before[n], observed.now_ms)}
-    shares = shared(observed.waiting, desired.pools, running, starved)
+    held = {n: _held(desired.pools[n], order, members[n]) for n, order in orders.items() if n in desired.pools}
+    shares = shared(observed.waiting, desired.pools, running, starved, held)
     found = {}
     for name, pool in desired.pools.items():
         jobs = shares.jobs[name], running[name]
@@ -75,12 +76,17 @@ def _boxes(members: Iterable[Standing]) -> int:
     return sum(m.counts and not m.away for m in members)
 
 
+def _held(pool: Pool, order: Override, members: Iterable[Standing]) -> int:
+    """How many members a pool has by an order. Boxes that somebody else started stay, whatever is ordered."""
+    return max(order.size, _boxes(members)) if pool.provider == JOIN else order.size
+
+
 def _handed(name: PoolName, shares: Shares, waits_ms: int | None) -> str:
     """What other pools run for it, and what it runs for others: `; no box came for 2 min: spot takes 5 of its jobs`."""
     told = [f"{_jobs_of(n, giver)} too" for giver, n in shares.taken(name).items()]
-    if waits_ms is not None:
-        takers = [f"{taker} takes {n} of its jobs" for taker, n in shares.handed.get(name, {}).items()]
-        told += [f"no box came for {waits_ms // 60_000} min: {', '.join(takers)}"] if takers else []
+    takers = ", ".join(f"{taker} takes {n} of its jobs" for taker, n in shares.handed.get(name, {}).items())
+    if takers:
+        told.append(takers if waits_ms is None else f"no box came for {waits_ms // 60_000} min: {takers}")
     return "".join(f"; {words}" for words in told)
 
 

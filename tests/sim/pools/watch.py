@@ -222,7 +222,7 @@ class PoolWatch:
 
     def _cheapest(self, inputs: Inputs, done: Round, orders: dict[PoolName, int]) -> None:
         """The dear pool grows for what no cheaper one has room for, and for what only it can run; and where no box came
-        to the cheapest for long, for what that has none for."""
+        to the cheapest for long, or a person holds it, for what that has none for."""
         spare, renders = done.pools.get(SPARE), done.pools.get(RENDERS)
         if spare is None or renders is None or SPARE in orders:
             return
@@ -235,10 +235,10 @@ class PoolWatch:
         shared = sum(n for pools, n in waiting.items() if len(pools) > 1)
         of_renders = inputs.memory.pools.get(RENDERS)
         starved = of_renders is not None and is_starved(of_renders, inputs.observed.now_ms)
-        boxes = sum(m.counts and not m.away for m in renders.members)
-        room = (boxes if starved else inputs.desired.pools[RENDERS].max_size) - sum(
-            m.jobs for m in renders.members if m.counts
-        )
+        limits = [inputs.desired.pools[RENDERS].max_size]
+        limits += [_boxes(renders)] if starved else []
+        limits += [orders[RENDERS]] if RENDERS in orders else []
+        room = min(limits) - sum(m.jobs for m in renders.members if m.counts)
         most = max(own + max(0, shared - room), inputs.desired.pools[SPARE].min_size)
         if spare.wanted > most:
             self.fail("cheapest first", f"{spare.wanted} of {SPARE} are wanted, and {most} do")
@@ -278,6 +278,11 @@ class PoolWatch:
             self.fail("gone", f"{operation.text}, and its engine does not say so")
         if fresh:
             self.fail("gone", f"{operation.text}, which is heard")
+
+
+def _boxes(size: PoolSize) -> int:
+    """Members that have a box, as far as the round could know."""
+    return sum(m.counts and not m.away for m in size.members)
 
 
 def _has_workers(host: Host) -> bool:
