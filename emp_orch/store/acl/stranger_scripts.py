@@ -108,7 +108,8 @@ def _renew(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
 def _progress(keys: Keys, box: Box, words: Words, at: int) -> Verdict:
     _count(words[at:], 3)
     require(len(words[at + 2]) <= MAX_PROGRESS_BYTES, "its progress is too large")
-    document(words[at + 2], Progress, "the progress")
+    told: Progress = document(words[at + 2], Progress, "the progress")
+    require(0 <= told.fraction <= 1, "its progress is no part of one")
     return _fenced(words, at)
 
 

@@ -154,6 +154,7 @@ def test_what_a_machine_sends_goes_on(words: tuple[object, ...], kind: type) -> 
         (script("lanes/register", CLASS, "", "x" * 1_000), "no version of lanes"),
         (script("run/progress", "j1", TOKEN, json.dumps({"fraction": 0.5, "message": "x" * 9_000})), "too large"),
         (script("run/began", "j1", TOKEN, json.dumps({"connector": "", "url": "", "ref": "x" * 20_000})), "too large"),
+        (script("run/progress", "j1", TOKEN, '{"fraction":1e308}'), "no part of one"),
         (xadd(event(error="x" * 20_000)), "too large"),
         (script("lanes/register", CLASS, "x" * 1_000, "1:1"), "no version of lanes"),
         (("GET", KEYS.payload("j1")), "not its own"),
