@@ -157,5 +157,5 @@ def _tell(words: str, stopped: list[MachineId], left: Sequence[Left], as_json: b
         return
     from emp_orch.fleet.drift.leftovers import told
 
-    run_on = f"emp does not stop boxes of others: {', '.join(boxes)} run on, each where it is" if boxes else ""
+    run_on = f"emp does not stop boxes of others, which run on where they are: {', '.join(boxes)}" if boxes else ""
     click.echo("\n  ".join(filter(None, (words, told(left, machines=True), run_on))))
