@@ -18,6 +18,7 @@ from bench.queue.measure import quantile
 from bench.reconcile.children import Failed
 from emp_orch.errors import EmpError, Unreachable
 from emp_orch.machine.boot.join import Invitation
+from emp_orch.store.redis.client import TRANSIENT
 
 
 class Gone(Struct, frozen=True, kw_only=True):
@@ -88,7 +89,7 @@ class Crowd:
         for act in (self._join, self._leave, self._vanish):
             try:
                 await act()
-            except (EmpError, OSError) as e:
+            except (EmpError, *TRANSIENT) as e:
                 self.faults.append(f"{act.__name__}: {e}")
             await asyncio.sleep(within_s / 4)
 

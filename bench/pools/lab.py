@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from bench.pools import pages
 from bench.pools.connector import RUNS
 from bench.pools.crowd import Crowd
 from bench.pools.fleets import UpFleet, up
@@ -56,6 +57,7 @@ class Lab:
         self.forgotten = Forgotten(self.r, self.keys, fleet.settings.fleet, self.crowd)
         self.meter = Meter(fleet.settings.redis_url, fleet.pids())
         self.stretches: list[Stretch] = []
+        self.pages: tuple[pages.Seen, ...] = ()
 
     @asynccontextmanager
     async def stretch(self, what: str) -> AsyncIterator[None]:
@@ -83,9 +85,15 @@ class Lab:
         async with self.stretch("churn"), asyncio.TaskGroup() as group:
             group.create_task(self.jobs.submit(seconds))
             group.create_task(self.crowd.churn(seconds))
+            if self.plan.page_s:
+                group.create_task(self._look(seconds / 2))
+
+    async def _look(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self.pages = await asyncio.to_thread(pages.look, self.fleet.settings.monitor.url, self.plan.page_s)
 
     async def ends(self) -> Ends:
-        """Once all jobs have ended. Raises Failed."""
+        """Once all jobs have ended, or will not any more."""
         jobs, plan = self.jobs, self.plan
         await jobs.all_ended(plan.job_s[1] * 2 + plan.lease_s * 4 + 60)
         return Ends(

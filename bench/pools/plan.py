@@ -7,7 +7,8 @@ from msgspec import Struct
 
 class Plan(Struct, frozen=True, kw_only=True):
     """`jobs` come evenly over `minutes`, and run for `job_s` seconds, from–to. In each minute `churn` of the members
-    join, as many leave in good order, and as many go silent. `rush_s`: in which the first members join. `steady_s`:
+    join, as many leave in good order, and as many go silent. `page_s`: how long each view of the page is looked at in
+    the midst of that; 0: not at all. `rush_s`: in which the first members join. `steady_s`:
     the same jobs a second without churn, in a pool and on named machines; 0 leaves both out.
     """
 
@@ -19,6 +20,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     rush_s: float = 30.0
     settle_s: float = 5.0
     steady_s: float = 60.0
+    page_s: float = 10.0
     lease_s: int = 10
     forget_after_s: int = 30
     stale_after_s: int = 10
@@ -41,6 +43,7 @@ SMOKE = Plan(
     rush_s=1.0,
     settle_s=0.0,
     steady_s=2.0,
+    page_s=0.0,
     lease_s=2,
     forget_after_s=4,
     stale_after_s=2,

@@ -16,6 +16,7 @@ from msgspec import Struct
 from bench.pools import connector, leftovers
 from bench.pools.lab import Ends, Lab, Say, Stretch, lab
 from bench.pools.meter import Memory
+from bench.pools.pages import Seen
 from bench.pools.plan import Plan
 from bench.queue.report import Machine, measured_on
 from emp_orch import openfiles
@@ -54,6 +55,7 @@ class Report(Struct, frozen=True, kw_only=True):
     churned: Churned
     memory: dict[str, Memory]
     keys: dict[str, int]
+    pages: tuple[Seen, ...]
 
     @property
     def whole(self) -> bool:
@@ -102,6 +104,7 @@ async def _measured(plan: Plan, folder: Path, say: Say) -> Report:
         churned=churned,
         memory=memory,
         keys=keys,
+        pages=pool.pages,
     )
 
 

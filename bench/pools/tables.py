@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.pools.lab import Stretch
+from bench.pools.pages import Seen
 from bench.pools.run import NAMED, POOL, Report
 from bench.queue.tables import table
 
@@ -14,6 +15,8 @@ def whole(report: Report) -> str:
     parts = [_where(report), _stretches(report.stretches), _commands(report.stretches)]
     if ratios := _ratios(report):
         parts.append(ratios)
+    if report.pages:
+        parts.append(_pages(report.pages))
     return "\n\n".join([*parts, _ends(report), _churn(report), _memory(report)])
 
 
@@ -63,6 +66,15 @@ def _ratios(report: Report) -> str:
         ours, theirs = pool.commands_per_s, named.commands_per_s
         rows.append([f"{what}: commands of Redis a second", f"{ours:,.0f}", f"{theirs:,.0f}", f"{ours / theirs:.2f}"])
     return table(["a pool through the gate, beside named machines", "pool", "named", "ratio"], rows) if rows else ""
+
+
+def _pages(seen: Sequence[Seen]) -> str:
+    head = ["the page in the midst of the churn", "painted ms", "busy %", "longest task ms", "elements"]
+    rows = []
+    for s in seen:
+        figures = (f"{s.painted_ms:,.0f}", f"{s.busy_percent:.0f}", f"{s.longest_ms:.0f}", f"{s.elements:,}")
+        rows.append([s.view, *figures])
+    return table(head, rows)
 
 
 def _ends(report: Report) -> str:
