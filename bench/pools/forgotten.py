@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,8 +11,10 @@ from bench.pools.crowd import Crowd
 from bench.reconcile.children import Failed
 from emp_orch.seals import Seal
 from emp_orch.store.fleet.pools.members import Members, Seen
-from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 0.5
 
@@ -29,7 +32,10 @@ class Forgotten:
     async def watch(self) -> None:
         """For ever."""
         while True:
-            await self._look()
+            try:
+                await self._look()
+            except TRANSIENT as e:
+                log.warning("members cannot be read: %s", e or type(e).__name__)
             await asyncio.sleep(EVERY_S)
 
     async def _look(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -15,8 +16,10 @@ from bench.reconcile.children import Failed
 from emp_orch.jobs.document.states import JobStatus
 from emp_orch.store.fleet.events import Events
 from emp_orch.store.queue.reads import JobReads
-from emp_orch.store.redis.client import Client
+from emp_orch.store.redis.client import TRANSIENT, Client
 from emp_orch.store.redis.keys import Keys
+
+log = logging.getLogger(__name__)
 
 # Between two lists that are submitted.
 EVERY_S = 0.25
@@ -42,15 +45,18 @@ class Jobs:
 
     async def follow(self) -> None:
         """Count for ever what the events say."""
-        after = await self._events.latest_id()
+        after, oldest = await self._events.latest_id(), ""
         while True:
             try:
                 batch = await self._events.since(after, count=2_000, block_ms=1_000)
-            except TimeoutError:
+                oldest = await self._events.oldest_id() if batch else oldest
+            except TRANSIENT as e:
+                log.warning("events cannot be read: %s", e or type(e).__name__)
+                await asyncio.sleep(EVERY_S)
                 continue
             if not batch:
                 continue
-            if await self._events.oldest_id() > batch[0].id:
+            if oldest > batch[0].id:
                 self.missed += 1  # cut before they were read
             after = batch[-1].id
             for event in batch:

@@ -17,6 +17,7 @@ from bench.pools.forgotten import Forgotten
 from bench.pools.jobs import Jobs
 from bench.pools.meter import Meter, Spent
 from bench.pools.plan import Plan
+from bench.reconcile.children import Failed
 from emp_orch.store.redis.client import client
 from emp_orch.store.redis.keys import Keys
 
@@ -118,7 +119,10 @@ async def lab(name: str, plan: Plan, folder: Path, say: Say, *, pooled: bool) ->
         finally:
             for task in beside:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            ended = await asyncio.gather(*beside, return_exceptions=True)
             await made.crowd.end()
             await made.r.aclose()
             made.meter.close()
+        for e in ended:
+            if isinstance(e, Exception):
+                raise Failed(f"what counts beside the load ended: {type(e).__name__}: {e}") from e
