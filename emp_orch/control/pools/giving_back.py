@@ -139,8 +139,9 @@ class _Back:
             return Left(pool=self._pool.name, members=tuple(members), words=words_of(e))
 
     async def _all(self, provider: Provider) -> Left | None:
-        states = await self._boxes(provider)
+        states = await self._living(provider)
         if not states:
+            await self._forget_ended(provider)
             return None
         self._tell(f"pool {self._pool.name}: {_counted(len(states))} to end")
         gate = asyncio.Semaphore(AT_ONCE)
@@ -159,6 +160,7 @@ class _Back:
         left = await self._until_gone(provider, running) if len(said) < len(states) else states
         self.ended = [i for i in states if i not in left]
         self._tell(f"pool {self._pool.name}: {_counted(len(self.ended))} given back")
+        await self._forget_ended(provider)
         if not left:
             return None
         words = "; ".join(dict.fromkeys(said[i] for i in left if i in said)) or "the engine took the word"
@@ -168,16 +170,25 @@ class _Back:
         """The boxes that the engine still has when their time is over. Those that ran may say good-bye to the API."""
         until_s, leaving = time.monotonic() + self._stop_s + ENDED_MARGIN_S, set(running)
         while True:
-            left = await self._boxes(provider)
+            left = await self._living(provider)
             there = await self._known.there()
             if (not left and not leaving & there) or time.monotonic() >= until_s:
                 return left
             await asyncio.sleep(GONE_EVERY_S)
 
+    async def _forget_ended(self, provider: Provider) -> None:
+        """An engine may list a box that has ended until that is given back: nobody is left who will."""
+        for member_id, state in (await self._boxes(provider)).items():
+            if state is BoxState.ENDED:
+                async with asyncio.timeout(ACCEPTED_S):
+                    await provider.remove(member_id, stop_s=self._stop_s)
+
+    async def _living(self, provider: Provider) -> dict[MachineId, BoxState]:
+        return {i: state for i, state in (await self._boxes(provider)).items() if state is not BoxState.ENDED}
+
     async def _boxes(self, provider: Provider) -> dict[MachineId, BoxState]:
-        """All that have not ended."""
         async with asyncio.timeout(ANSWER_S):
-            return {b.member_id: b.state for b in await provider.boxes() if b.state is not BoxState.ENDED}
+            return {b.member_id: b.state for b in await provider.boxes()}
 
 
 def _counted(boxes: int) -> str:
