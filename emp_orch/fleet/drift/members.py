@@ -124,10 +124,16 @@ def _just_joined(machine: DesiredMachine) -> Drift:
 
 def patience_ms(drift: Drift, desired: Desired, observed: Observed) -> int:
     """How long a silence must have stood before the member is forgotten: one whose box runs may be at its first start,
-    or at one after it left, and how long it has run is not known.
+    or at one after it left, and how long it has run is not known; nor is it how long one is silent that is in and took
+    its report away, as it does before it starts anew or says that it goes.
     """
     member = desired.members.get(drift.machine_id)
-    if drift.kind is not Kind.MEMBER_SILENT or member is None or member.state is MemberState.IN or member.leaving_ms:
+    if drift.kind is not Kind.MEMBER_SILENT or member is None:
+        return 0
+    if member.state is MemberState.IN:
+        withdrawn = drift.seen_ms == 0 and drift.machine_id not in observed.shut_out
+        return _forget_after_ms(desired.pools[member.pool]) if withdrawn else 0
+    if member.leaving_ms:
         return 0
     box = box_of(member.id, member.pool, observed)
     return _forget_after_ms(desired.pools[member.pool]) if box is not None and box.state is BoxState.RUNNING else 0
