@@ -124,6 +124,23 @@ async def an_engine_is_ill(sim: PoolSimulation, choose: Choose) -> None:
     await sim.seconds(choose((1, 10, 40)))
 
 
+async def the_cheapest_gets_no_boxes(sim: PoolSimulation, choose: Choose) -> None:
+    """For minutes its engine has no place, while jobs wait; those that it had may be lost at once."""
+    engine, how = sim.engines[RENDERS], choose(("refuses", "full", "lost", "lost"))
+    sim.watch.say(f"no boxes for {RENDERS}: {how}")
+    if how == "lost":
+        for thing in [t for t in engine.things.values() if t.life is not None]:
+            thing.life.kill()  # type: ignore[union-attr]
+    engine.faults.refuses, engine.faults.places = how != "full", 0
+    for _ in range(choose((40, 50))):
+        sim.world.submit("web", max(0, 5 - sim.world.waiting_in("web")))
+        await sim.seconds(4)
+    engine.faults.refuses, engine.faults.places = False, choose((1, 99))
+    for _ in range(5):
+        sim.world.submit("web", max(0, 5 - sim.world.waiting_in("web")))
+        await sim.seconds(5)
+
+
 async def an_engine_forgets(sim: PoolSimulation, choose: Choose) -> None:
     """For a while it does not show a box that is there."""
     engine = sim.engines[choose(ENGINES)]
@@ -234,7 +251,7 @@ EVENTS: tuple[Event, ...] = (
     *(time_passes, long_time_passes, jobs_come, jobs_trickle),
     *(a_box_vanishes, a_box_is_cut_off, boxes_are_back, a_box_is_cut_off_for_long, a_box_has_notice),
     *(a_node_is_cut_off_and_its_box_started_twice, an_engine_is_ill, an_engine_forgets),
-    *(an_engine_fails_half_way, engines_are_well),
+    *(an_engine_fails_half_way, the_cheapest_gets_no_boxes, engines_are_well),
     *(a_guest_comes, a_guest_goes, guests_come_and_go),
     *(a_person_scales, a_person_changes_their_mind, a_person_changes_a_pool, a_person_changes_the_command),
     *(a_reconciler_dies, a_reconciler_loses_redis, answers_are_late, redis_is_away),

@@ -21,12 +21,12 @@ from emp_orch.fleet.model.overrides import OverrideKind
 from emp_orch.fleet.model.pools import BoxState
 from emp_orch.fleet.plan.operations import Operation, Verb
 from emp_orch.fleet.policy.memory import Memory
-from emp_orch.fleet.pools.memory import is_starved
 from emp_orch.fleet.pools.size import PoolSize
 from emp_orch.fleet.round import Inputs, Round, decide
 from emp_orch.runtimes.keys.join_tokens import OfMember, OfPool
 from sim.pools.engine import Engine
-from sim.pools.fleets import DOWN_S, FORGET_S, RENDERS, SPARE, STALE_S, UP_S
+from sim.pools.fleets import DOWN_S, FORGET_S, RENDERS, STALE_S, UP_S
+from sim.pools.handing import Handing
 from sim.watch import Broken
 from support.fleet.world import Host
 
@@ -48,6 +48,7 @@ class PoolWatch:
         self.begun: list[str] = []
         self.last: Round | None = None
         self.nothing_to_do = False
+        self.handing = Handing(self)
         # Of `renders` at each round: when, how many members its jobs need, how many were wanted.
         self._needed: deque[tuple[int, int, int]] = deque(maxlen=400)
         self._excused: set[MachineId] = set()
@@ -164,7 +165,7 @@ class PoolWatch:
         same, self._bounds = (bounds, orders) == self._bounds, (bounds, orders)
         for size in done.pools.values():
             self._size(size, inputs, orders, same=same)
-        self._cheapest(inputs, done, orders)
+        self.handing.judge(inputs, done, orders, same=same)
         for operation in done.decision.run:
             self.say(f"{process.name}: {operation.text}")
             self.begun.append(f"{operation.verb} {operation.machine_id}")
@@ -220,29 +221,6 @@ class PoolWatch:
             looks = [(at - self._sim.began_ms, *rest) for at, *rest in self._needed if at >= begin_ms]
             self.fail("flapping", f"{what}: {looks}")
 
-    def _cheapest(self, inputs: Inputs, done: Round, orders: dict[PoolName, int]) -> None:
-        """The dear pool grows for what no cheaper one has room for, and for what only it can run; and where no box came
-        to the cheapest for long, or a person holds it, for what that has none for."""
-        spare, renders = done.pools.get(SPARE), done.pools.get(RENDERS)
-        if spare is None or renders is None or SPARE in orders:
-            return
-        before = inputs.memory.pools.get(SPARE)
-        if before is None or spare.wanted <= before.size:
-            return
-        waiting = {w.pools: w.jobs for w in inputs.observed.waiting}
-        own = sum(n for pools, n in waiting.items() if pools == (SPARE,))
-        own += sum(m.jobs for m in spare.members if m.counts)
-        shared = sum(n for pools, n in waiting.items() if len(pools) > 1)
-        of_renders = inputs.memory.pools.get(RENDERS)
-        starved = of_renders is not None and is_starved(of_renders, inputs.observed.now_ms)
-        limits = [inputs.desired.pools[RENDERS].max_size]
-        limits += [_boxes(renders)] if starved else []
-        limits += [orders[RENDERS]] if RENDERS in orders else []
-        room = min(limits) - sum(m.jobs for m in renders.members if m.counts)
-        most = max(own + max(0, shared - room), inputs.desired.pools[SPARE].min_size)
-        if spare.wanted > most:
-            self.fail("cheapest first", f"{spare.wanted} of {SPARE} are wanted, and {most} do")
-
     def _going(self, done: Round, pool: PoolName) -> int:
         return sum(o.verb is Verb.DRAIN_MEMBER and o.pool == pool for o in done.decision.run)
 
@@ -278,11 +256,6 @@ class PoolWatch:
             self.fail("gone", f"{operation.text}, and its engine does not say so")
         if fresh:
             self.fail("gone", f"{operation.text}, which is heard")
-
-
-def _boxes(size: PoolSize) -> int:
-    """Members that have a box, as far as the round could know."""
-    return sum(m.counts and not m.away for m in size.members)
 
 
 def _has_workers(host: Host) -> bool:
