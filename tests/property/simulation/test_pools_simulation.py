@@ -9,13 +9,25 @@ import pytest
 
 from sim.histories import chunks, live
 from sim.pools.dice import history
+from sim.pools.simulation import PoolSimulation
 
 pytestmark = pytest.mark.usefixtures("quiet")
 QUICK, CHUNKS, CHUNK = 12, 4, 50
 
 
-def test_pools_in_a_few_histories() -> None:
-    live(history, range(QUICK))
+def test_pools_in_a_few_histories_and_in_some_the_cheapest_gets_no_boxes() -> None:
+    """Where jobs are handed on, all of them go back before the end."""
+    handed: list[int] = []
+
+    def lived(seed: int) -> tuple[int, PoolSimulation]:
+        took_s, sim = history(seed)
+        if sim.watch.handing.on:
+            assert sim.watch.handing.back, f"what history {seed} handed on did not go back"
+            handed.append(seed)
+        return took_s, sim
+
+    live(lived, range(QUICK))
+    assert len(handed) >= QUICK // 4, f"jobs were handed on in {handed} only"
 
 
 @pytest.mark.deep

@@ -125,19 +125,25 @@ async def an_engine_is_ill(sim: PoolSimulation, choose: Choose) -> None:
 
 
 async def the_cheapest_gets_no_boxes(sim: PoolSimulation, choose: Choose) -> None:
-    """For minutes its engine has no place, while jobs wait; those that it had may be lost at once."""
-    engine, how = sim.engines[RENDERS], choose(("refuses", "full", "lost", "lost"))
+    """For minutes its engine has no place, or one more now and then, while jobs wait; those that it had may be lost."""
+    engine, how = sim.engines[RENDERS], choose(("refuses", "full", "lost", "lost", "now and then"))
     sim.watch.say(f"no boxes for {RENDERS}: {how}")
-    if how == "lost":
+    if how in ("lost", "now and then"):
         for thing in [t for t in engine.things.values() if t.life is not None]:
             thing.life.kill()  # type: ignore[union-attr]
-    engine.faults.refuses, engine.faults.places = how != "full", 0
-    for _ in range(choose((40, 50))):
-        sim.world.submit("web", max(0, 5 - sim.world.waiting_in("web")))
-        await sim.seconds(4)
+    engine.faults.refuses, engine.faults.places = how in ("refuses", "lost"), 0
+    level = choose((2, 6))
+    for _ in range(choose((2, 3))):
+        await jobs_keep_coming(sim, 80, level)
+        engine.faults.places += how == "now and then"
     engine.faults.refuses, engine.faults.places = False, choose((1, 99))
-    for _ in range(5):
-        sim.world.submit("web", max(0, 5 - sim.world.waiting_in("web")))
+    await jobs_keep_coming(sim, 60, level)
+
+
+async def jobs_keep_coming(sim: PoolSimulation, seconds: int, level: int) -> None:
+    """So many always wait."""
+    for _ in range(seconds // 5):
+        sim.world.submit("web", max(0, level - sim.world.waiting_in("web")))
         await sim.seconds(5)
 
 
@@ -159,7 +165,7 @@ async def an_engine_fails_half_way(sim: PoolSimulation, choose: Choose) -> None:
     faults = sim.engines[pool].faults
     faults.after = faults.deaf = True
     sim.world.submit("web" if pool == RENDERS else "extra", 9)
-    await sim.seconds(choose((10, 25)))
+    await sim.seconds(choose((10, 25, 80)))
     faults.after = faults.deaf = False
 
 
@@ -170,6 +176,12 @@ async def engines_are_well(sim: PoolSimulation, choose: Choose) -> None:
 
 async def a_guest_comes(sim: PoolSimulation, choose: Choose) -> None:
     sim.guest(choose(("", "", "box-one", "box-two")))
+
+
+async def more_guests_come_than_have_room(sim: PoolSimulation, choose: Choose) -> None:
+    for _ in range(5):
+        sim.guest()
+    await sim.seconds(choose((12, 20)))
 
 
 async def a_guest_goes(sim: PoolSimulation, choose: Choose) -> None:
@@ -194,6 +206,12 @@ async def guests_come_and_go(sim: PoolSimulation, choose: Choose) -> None:
 
 async def a_person_scales(sim: PoolSimulation, choose: Choose) -> None:
     sim.order(choose(ENGINES), choose((None, 0, 1, 3, 9)))
+
+
+async def a_person_holds_the_cheapest(sim: PoolSimulation, choose: Choose) -> None:
+    sim.order(RENDERS, choose((0, 0, 1)))
+    await jobs_keep_coming(sim, 60, choose((2, 6)))
+    sim.order(RENDERS, None)
 
 
 async def a_person_changes_their_mind(sim: PoolSimulation, choose: Choose) -> None:
@@ -252,7 +270,13 @@ EVENTS: tuple[Event, ...] = (
     *(a_box_vanishes, a_box_is_cut_off, boxes_are_back, a_box_is_cut_off_for_long, a_box_has_notice),
     *(a_node_is_cut_off_and_its_box_started_twice, an_engine_is_ill, an_engine_forgets),
     *(an_engine_fails_half_way, the_cheapest_gets_no_boxes, engines_are_well),
-    *(a_guest_comes, a_guest_goes, guests_come_and_go),
-    *(a_person_scales, a_person_changes_their_mind, a_person_changes_a_pool, a_person_changes_the_command),
+    *(a_guest_comes, more_guests_come_than_have_room, a_guest_goes, guests_come_and_go),
+    *(
+        a_person_scales,
+        a_person_holds_the_cheapest,
+        a_person_changes_their_mind,
+        a_person_changes_a_pool,
+        a_person_changes_the_command,
+    ),
     *(a_reconciler_dies, a_reconciler_loses_redis, answers_are_late, redis_is_away),
 )

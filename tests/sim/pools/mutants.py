@@ -62,6 +62,25 @@ MUTANTS = (
         *("the dearest first", "cheapest first", "fleet.pools.shares"),
         *("(pools[n].cost, n))", "(-pools[n].cost, n))"),
     ),
+    _one("nobody hands on", "handed on", "fleet.pools.memory", ">= AWAITED_MS", ">= 10**12"),
+    _one("jobs are handed on at once", "cheapest first", "fleet.pools.memory", ">= AWAITED_MS", ">= 0"),
+    _one(
+        *("what was handed on is never taken back", "cheapest first", "fleet.pools.memory"),
+        *("if boxes >= memory.size:", "if memory.starved_ms is None and boxes >= memory.size:"),
+    ),
+    _one(
+        *("a box that comes counts for nothing", "cheapest first", "fleet.pools.memory"),
+        *("came = boxes > memory.boxes and not is_starved(memory, now_ms)", "came = False"),
+    ),
+    _one(
+        *("one box takes all back", "handed on", "fleet.pools.memory"),
+        *("came = boxes > memory.boxes and not is_starved(memory, now_ms)", "came = boxes > memory.boxes"),
+    ),
+    _one(
+        *("what has boxes is handed on too", "cheapest first", "fleet.pools.shares"),
+        *("lent[name] = taken - at_hand", "lent[name] = taken"),
+    ),
+    _one("an order keeps its share", "handed on", "fleet.pools.size", "starved, held)", "starved)"),
     _one("orders are not asked", "order", "fleet.pools.size", "orders.get(name))", "None)"),
     _one(
         *("what says nothing has no boxes", "gone", "fleet.pools.standing"),
@@ -81,6 +100,96 @@ MUTANTS = (
     _one(
         *("a box whose name another took comes back", "void token", "api.joining.membership"),
         *("if member is None or not opened.is_of(member):", "if member is None:"),
+    ),
+    _one(
+        *("another box has the same life", "void token", "api.joining.membership"),
+        *('"life": member.life + is_other', '"life": member.life'),
+    ),
+    _one(
+        *("a second box is let in beside the first", "one box", "api.joining.membership"),
+        *("        refuse_second(member_id,", "        (lambda *of, **more: None)(member_id,"),
+    ),
+    _one(
+        *("a living one's place is given away", "thrown out", "api.joining.membership"),
+        *("if m.pool == pool.name and m.state is MemberState.LEFT]", "if m.pool == pool.name]"),
+    ),
+    _one(
+        *("the door has no bound", "max", "api.joining.membership"),
+        *("add(made, most=most, ring=False)", "add(made, most=0, ring=False)"),
+    ),
+    _one(
+        *("who comes back is not in", "settles", "api.joining.membership"),
+        *('"state": MemberState.IN,', '"state": member.state,'),
+    ),
+    Mutant(
+        "who is heard counts as gone",
+        "gone",
+        (
+            Edit("fleet.pools.standing", "if boxes is None or heard is not None else", "if boxes is None else"),
+            Edit("fleet.pools.standing", "if silent_ms >= SILENT_MS or not member.joined_ms", "if silent_ms >= 0"),
+        ),
+    ),
+    _one(
+        *("what ended a moment ago counts as gone", "gone", "fleet.pools.standing"),
+        *("ended = box.state is BoxState.ENDED and not may_speak", "ended = box.state is BoxState.ENDED"),
+    ),
+    _one(
+        *("whose box ended is awaited", "given up", "fleet.pools.standing"),
+        *("ended = box.state is BoxState.ENDED and not may_speak", "ended = False"),
+    ),
+    _one(
+        "what was refused is nobody's",
+        "max",
+        _HANDS,
+        "await self._members.change(leaving, leaving_ms=0)\n            return False",
+        "await self._members.remove(leaving)\n            return False",
+    ),
+    _one(
+        *("what joined meanwhile is taken back", "busy", _HANDS),
+        "leaving = await self._members.change(member, leaving_ms",
+        "leaving = await self._members.change(await self._members.get(member.id) or member, leaving_ms",
+    ),
+    _one(
+        *("what was refused is awaited", "settles", _HANDS),
+        *("        await self._members.remove(leaving)\n        return False", "        return False"),
+    ),
+    _one(
+        *("let go and given back in one", "drained first", _HANDS),
+        *("await self._drain(operation, desired)", "return await self._remove(operation, pool, desired, mandate)"),
+    ),
+    _one(
+        *("who changed meanwhile is removed", "thrown out", _HANDS),
+        *("if await self._members.get(operation.machine_id) != member:", "if False:"),
+    ),
+    _one(
+        *("the member goes and its box stays", "settles", _HANDS),
+        *("for engine in self._keeper.holders(pool.name, operation.machine_id):", "for engine in ():"),
+    ),
+    _one(
+        "the clock is asked",
+        "same again",
+        "fleet.pools.size",
+        "    now_ms = observed.now_ms\n",
+        "    now_ms = __import__('time').time_ns()\n",
+    ),
+    _one(
+        *("a look by changes is taken for a whole one", "replay", "fleet.pools.size"),
+        *(
+            "return in_full(structs.replace(observed, machines=machines, workers=seen), desired.stale_after_ms)",
+            "return structs.replace(observed, machines=machines, workers=seen)",
+        ),
+    ),
+    _one(
+        *("an engine that says nothing has no boxes", "gone", "control.pools.engine"),
+        *("return SeenPool(error=words_of(e))", "return SeenPool(boxes=(), error=words_of(e))"),
+    ),
+    _one(
+        *("what ends as it was told is nobody's", "nobody's", "control.pools.keeper"),
+        *("return self._without_ending(seen, fleet)", "return seen"),
+    ),
+    _one(
+        *("what waits is looked at once", "settles", "control.pools.backlog"),
+        *("if self._known is None or self._known[0] != version", "if self._known is None or self._known[0] == version"),
     ),
     _one(
         *("a box of nobody stays", "settles", "fleet.pools.differences"),

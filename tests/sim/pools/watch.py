@@ -6,6 +6,7 @@ Each failure names the invariant, as docs/simulation.md lists them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,7 +25,8 @@ from emp_orch.fleet.policy.memory import Memory
 from emp_orch.fleet.pools.size import PoolSize
 from emp_orch.fleet.round import Inputs, Round, decide
 from emp_orch.runtimes.keys.join_tokens import OfMember, OfPool
-from sim.pools.engine import Engine
+from sim.pools.boxes import MemberHost
+from sim.pools.engine import Engine, Faults
 from sim.pools.fleets import DOWN_S, FORGET_S, RENDERS, STALE_S, UP_S
 from sim.pools.handing import Handing
 from sim.watch import Broken
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 # Of a member that is to be forgotten: attempts are at most a minute apart, and one may take so long.
 PATIENCE_MS = 150_000
+# Of a member whose box ended: what it said last is to be old, and attempts are apart.
+GIVEN_UP_MS = 75_000
 # Without a round for so long nobody could have done anything.
 GAP_MS = 15_000
 
@@ -55,6 +59,9 @@ class PoolWatch:
         # Members that were forgotten, or are another box now: by when they were born, and their lives.
         self._void: set[tuple[MachineId, int, int]] = set()
         self._known: dict[MachineId, Member] = {}
+        self._box_of: dict[tuple[MachineId, int, int], str] = {}
+        # Boxes that ended by themselves, while their engine is well, and since when.
+        self._ended: dict[MachineId, int] = {}
         self._round_ms = self._steady_ms = sim.world.now_ms
         self._bounds: object = None
 
@@ -99,6 +106,11 @@ class PoolWatch:
                 "void token",
                 f"{member.id} was forgotten, or is another box, and what it had been given let it in: {opened}",
             )
+        if self._box_of.setdefault((member.id, member.born_ms, member.life), member.box) != member.box:
+            self.fail("void token", f"another box is {member.id}, and what the one before was given opens still")
+        host = self._sim.world.hosts.get(member.id)
+        if isinstance(host, MemberHost) and host.box != member.box and not host.cut and self._heard(member.id):
+            self.fail("one box", f"{member.id} was let in, and another box of that name is heard")
 
     # -- words to engines
 
@@ -131,6 +143,8 @@ class PoolWatch:
             now = members.get(machine_id)
             if now is None or (now.born_ms, now.life) != (known.born_ms, known.life):
                 self._void.add((machine_id, known.born_ms, known.life))
+            if now is None:
+                self._gone(known)
         self._known = members
         for name, pool in self._sim.pools.items():
             count = sum(m.pool == name for m in members.values())
@@ -140,6 +154,7 @@ class PoolWatch:
             self._steady_ms = now_ms
         for member in members.values():
             self._forgotten(member, now_ms)
+        self._given_up(members, now_ms)
         if any(job.ended > 1 for job in self._sim.world.queue):
             self.fail("once", "a job ended twice")
 
@@ -149,6 +164,27 @@ class PoolWatch:
         joined = member.state is not MemberState.EXPECTED
         if joined and now_ms - since_ms > FORGET_S * 1000 + PATIENCE_MS:
             self.fail("forgotten", f"{member.id} is silent for {(now_ms - since_ms) // 1000} s, and a member still")
+
+    def _gone(self, member: Member) -> None:
+        """Who works and was not told to go is no member any more."""
+        host, world = self._sim.world.hosts.get(member.id), self._sim.world
+        if host is None or host.cut or member.leaving_ms or member.state is not MemberState.IN:
+            return
+        if self._heard(member.id) and world.now_ms - self._steady_ms > STALE_S * 1000:
+            self.fail("thrown out", f"{member.id} is heard, was not told to go, and is no member any more")
+
+    def _given_up(self, members: Mapping[MachineId, Member], now_ms: int) -> None:
+        """Nobody waits for a member whose engine says that its box ended."""
+        ended = {
+            i
+            for engine in self._sim.engines.values()
+            for i, t in engine.things.items()
+            if engine.faults == Faults() and t.state is BoxState.ENDED and i in members
+        }
+        self._ended = {i: self._ended.get(i, now_ms) for i in ended}
+        for machine_id, at_ms in self._ended.items():
+            if now_ms - max(at_ms, self._steady_ms) > GIVEN_UP_MS:
+                self.fail("given up", f"the box of {machine_id} ended, and it is a member still")
 
     # -- rounds
 
