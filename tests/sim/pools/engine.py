@@ -15,6 +15,8 @@ from emp_orch.fleet.model.fleet import MachineId, PoolName
 from emp_orch.fleet.model.pools import Box, BoxState
 from emp_orch.runtimes.providers.base import Launch, Making, ProviderError
 
+LATE_S = 15.0
+
 
 class Life(Protocol):
     """A box that runs."""
@@ -114,7 +116,11 @@ class Engine:
         if launch.member_id not in self.things:
             self.things[launch.member_id] = Thing(launch)
             self._created(self)
+
+    async def late(self) -> None:
+        """What it did it does not say, and that only after a while, in which the box may join."""
         if self.faults.after:
+            await asyncio.sleep(self._dice.random() * LATE_S)
             raise ProviderError("the engine took too long")
 
     def remove(self, member_id: MachineId) -> None:
@@ -153,6 +159,7 @@ class SimProvider:
     async def create(self, launch: Launch) -> None:
         await self._engine.turn()
         self._engine.create(launch)
+        await self._engine.late()
         await self._engine.turn()
 
     async def remove(self, member_id: MachineId, *, stop_s: float) -> None:

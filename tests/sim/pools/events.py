@@ -184,6 +184,21 @@ async def more_guests_come_than_have_room(sim: PoolSimulation, choose: Choose) -
     await sim.seconds(choose((12, 20)))
 
 
+async def a_name_goes_to_another_box(sim: PoolSimulation, choose: Choose) -> None:
+    """While the box that had it is cut off; then that one is back."""
+    sim.guest("box-one")
+    await sim.seconds(10)
+    named = [b for b in sim.boxes if b.member is not None and b.member.name == "box-one"]
+    for box in named:
+        box.set_cut(cut=True)
+    await sim.seconds(12)
+    sim.guest("box-one")
+    await sim.seconds(choose((5, 15)))
+    for box in named:
+        box.set_cut(cut=False)
+    await sim.seconds(15)
+
+
 async def a_guest_goes(sim: PoolSimulation, choose: Choose) -> None:
     guests = [b for b in sim.boxes if b.pool == GUESTS]
     if guests:
@@ -270,7 +285,7 @@ EVENTS: tuple[Event, ...] = (
     *(a_box_vanishes, a_box_is_cut_off, boxes_are_back, a_box_is_cut_off_for_long, a_box_has_notice),
     *(a_node_is_cut_off_and_its_box_started_twice, an_engine_is_ill, an_engine_forgets),
     *(an_engine_fails_half_way, the_cheapest_gets_no_boxes, engines_are_well),
-    *(a_guest_comes, more_guests_come_than_have_room, a_guest_goes, guests_come_and_go),
+    *(a_guest_comes, more_guests_come_than_have_room, a_name_goes_to_another_box, a_guest_goes, guests_come_and_go),
     *(
         a_person_scales,
         a_person_holds_the_cheapest,

@@ -59,7 +59,7 @@ MUTANTS = (
         *("since_ms=beyond[0].since_ms", "since_ms=min(s.since_ms for s in steps)"),
     ),
     _one(
-        *("the dearest first", "cheapest first", "fleet.pools.shares"),
+        *("the dearest first", "flapping", "fleet.pools.shares"),
         *("(pools[n].cost, n))", "(-pools[n].cost, n))"),
     ),
     _one("nobody hands on", "handed on", "fleet.pools.memory", ">= AWAITED_MS", ">= 10**12"),
@@ -118,7 +118,7 @@ MUTANTS = (
         *("add(made, most=most, ring=False)", "add(made, most=0, ring=False)"),
     ),
     _one(
-        *("who comes back is not in", "settles", "api.joining.membership"),
+        *("who comes back is not in", "drift book", "api.joining.membership"),
         *('"state": MemberState.IN,', '"state": member.state,'),
     ),
     Mutant(
@@ -128,10 +128,6 @@ MUTANTS = (
             Edit("fleet.pools.standing", "if boxes is None or heard is not None else", "if boxes is None else"),
             Edit("fleet.pools.standing", "if silent_ms >= SILENT_MS or not member.joined_ms", "if silent_ms >= 0"),
         ),
-    ),
-    _one(
-        *("what ended a moment ago counts as gone", "gone", "fleet.pools.standing"),
-        *("ended = box.state is BoxState.ENDED and not may_speak", "ended = box.state is BoxState.ENDED"),
     ),
     _one(
         *("whose box ended is awaited", "given up", "fleet.pools.standing"),
@@ -150,18 +146,6 @@ MUTANTS = (
         "leaving = await self._members.change(await self._members.get(member.id) or member, leaving_ms",
     ),
     _one(
-        *("what was refused is awaited", "settles", _HANDS),
-        *("        await self._members.remove(leaving)\n        return False", "        return False"),
-    ),
-    _one(
-        *("let go and given back in one", "drained first", _HANDS),
-        *("await self._drain(operation, desired)", "return await self._remove(operation, pool, desired, mandate)"),
-    ),
-    _one(
-        *("who changed meanwhile is removed", "thrown out", _HANDS),
-        *("if await self._members.get(operation.machine_id) != member:", "if False:"),
-    ),
-    _one(
         *("the member goes and its box stays", "settles", _HANDS),
         *("for engine in self._keeper.holders(pool.name, operation.machine_id):", "for engine in ():"),
     ),
@@ -178,18 +162,6 @@ MUTANTS = (
             "return in_full(structs.replace(observed, machines=machines, workers=seen), desired.stale_after_ms)",
             "return structs.replace(observed, machines=machines, workers=seen)",
         ),
-    ),
-    _one(
-        *("an engine that says nothing has no boxes", "gone", "control.pools.engine"),
-        *("return SeenPool(error=words_of(e))", "return SeenPool(boxes=(), error=words_of(e))"),
-    ),
-    _one(
-        *("what ends as it was told is nobody's", "nobody's", "control.pools.keeper"),
-        *("return self._without_ending(seen, fleet)", "return seen"),
-    ),
-    _one(
-        *("what waits is looked at once", "settles", "control.pools.backlog"),
-        *("if self._known is None or self._known[0] != version", "if self._known is None or self._known[0] == version"),
     ),
     _one(
         *("a box of nobody stays", "settles", "fleet.pools.differences"),

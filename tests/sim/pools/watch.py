@@ -199,9 +199,9 @@ class PoolWatch:
         bounds = {n: (p.min_size, p.max_size) for n, p in inputs.desired.pools.items()}
         orders = {o.pool: o.size for o in inputs.overrides if o.kind is OverrideKind.SCALE}
         same, self._bounds = (bounds, orders) == self._bounds, (bounds, orders)
+        self.handing.judge(inputs, done, orders, same=same)
         for size in done.pools.values():
             self._size(size, inputs, orders, same=same)
-        self.handing.judge(inputs, done, orders, same=same)
         for operation in done.decision.run:
             self.say(f"{process.name}: {operation.text}")
             self.begun.append(f"{operation.verb} {operation.machine_id}")
