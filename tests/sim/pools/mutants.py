@@ -134,18 +134,6 @@ MUTANTS = (
         *("ended = box.state is BoxState.ENDED and not may_speak", "ended = False"),
     ),
     _one(
-        "what was refused is nobody's",
-        "max",
-        _HANDS,
-        "await self._members.change(leaving, leaving_ms=0)\n            return False",
-        "await self._members.remove(leaving)\n            return False",
-    ),
-    _one(
-        *("what joined meanwhile is taken back", "busy", _HANDS),
-        "leaving = await self._members.change(member, leaving_ms",
-        "leaving = await self._members.change(await self._members.get(member.id) or member, leaving_ms",
-    ),
-    _one(
         *("the member goes and its box stays", "settles", _HANDS),
         *("for engine in self._keeper.holders(pool.name, operation.machine_id):", "for engine in ():"),
     ),
