@@ -52,7 +52,7 @@ class Crowd:
         token = self._fleet.machine_token(machine_id) if machine_id else self._token
         root = self._folder / f"b{self._count}"
         invitation = Invitation(api=self._fleet.api, token=token)
-        member = Member(root, self._count, self._plan, invitation, machine_id)
+        member = Member(root, self._plan, invitation, machine_id)
         while True:
             try:
                 await member.start()

@@ -1,6 +1,6 @@
 """Light members: the real join, relay, agent's line to Redis, orders and worker, without supervisord and services.
 
-Many are in one process. Each comes from an address of its own on loopback, as rented boxes do.
+Many are in one process. All come from one address, as boxes do behind one proxy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import aiohttp
 from msgspec import structs
 
 from bench.pools.connector import KIND, RUNS
@@ -22,7 +21,6 @@ from bench.reconcile.simulated import machine_report
 from emp_orch.fleet.model.fleet import MachineId, WorkerId
 from emp_orch.fleet.model.ids import worker_id
 from emp_orch.fleet.model.observed import MachineReport, MachineStatus
-from emp_orch.host import sessions
 from emp_orch.machine.agent.commands import CommandFollower
 from emp_orch.machine.agent.link import Link
 from emp_orch.machine.agent.relay import Relay
@@ -37,37 +35,17 @@ from emp_orch.store.redis.keys import Keys
 from emp_orch.worker.config import ServiceBinding, WorkerConfig
 from emp_orch.worker.daemon import run_worker
 
-# Of 127.1.0.0/16, without the ends.
-_ADDRESSES = 250 * 250
 _HEARTBEAT_S = 2.0
 _DRAIN_S = 30.0
 _JOB_S = 600.0
 _WHY = "the box was told to end (SIGTERM)"
 
 
-def _address(number: int) -> str:
-    number %= _ADDRESSES
-    return f"127.1.{number // 250}.{1 + number % 250}"
-
-
-class BoxRelay(Relay):
-    """The relay of a box with an address of its own: the API bounds what comes from one."""
-
-    def __init__(self, root: Path, path: str, number: int) -> None:
-        super().__init__(root, path)
-        self._number = number
-
-    def _made(self, owner: int | None, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=0, local_addr=(_address(self._number), 0))
-        return sessions.straight(connector=connector, timeout=timeout)
-
-
 class Member:
     """One box. `machine_id` is empty of one that joins a pool, until it is told."""
 
-    def __init__(self, root: Path, number: int, plan: Plan, invitation: Invitation, machine_id: str = "") -> None:
+    def __init__(self, root: Path, plan: Plan, invitation: Invitation, machine_id: str = "") -> None:
         self._folder = MachineFolder(root)
-        self._number = number
         self._plan = plan
         pooled = None if machine_id else Pooled(pool=POOL)
         self._membership = Membership(self._folder, machine_id, invitation, pooled)
@@ -76,7 +54,7 @@ class Member:
         self.joined_s = 0.0  # how long it took until it was let in
         self._stopping = asyncio.Event()
         self._open = AsyncExitStack()
-        self._relay: BoxRelay | None = None
+        self._relay: Relay | None = None
         self._agent: list[asyncio.Task[None]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -97,7 +75,7 @@ class Member:
         self.joined_s = time.monotonic() - self._began_s
         self.id = answer.machine_id
         if answer.gate:
-            self._relay = BoxRelay(self._folder.root, answer.gate, self._number)
+            self._relay = Relay(self._folder.root, answer.gate)
             await self._open.enter_async_context(self._relay)
         if answer.config.package is not None:
             os.environ["EMP_PACKAGE"] = answer.config.package.digest  # what all workers of this process say they run

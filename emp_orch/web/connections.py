@@ -23,6 +23,8 @@ IDLE_S = 60.0
 MOST, MOST_HERE = 500, 4_000
 # Of the files that the process may open, left for all else.
 KEPT_BACK = 128
+# In place of an address: those that are bounded elsewhere.
+KNOWN = "known"
 TOLD_EVERY_S = 60.0
 
 
@@ -53,20 +55,37 @@ class Connections:
             if not self._from[address]:
                 del self._from[address]
 
+    def known(self, handler: object) -> None:
+        """It is of somebody whose connections are bounded by who that is: it counts no more as one of its address, so
+        that a thousand boxes may come through one proxy.
+        """
+        address = self._of.get(handler, "")
+        if address != KNOWN and handler in self._of:
+            self.went(handler)
+            self._of[handler] = KNOWN
+            self._from[KNOWN] += 1
+
     def to_tell(self, now_s: float) -> str:
         """What is to be logged now; empty when it was, a moment ago."""
         if now_s - self._told_at_s < TOLD_EVERY_S:
             return ""
         count, self._refused, self._told_at_s = self._refused, 0, now_s
-        address, most = self._from.most_common(1)[0]
+        address, most = Counter({a: n for a, n in self._from.items() if a != KNOWN}).most_common(1)[0]
         return f"{count} connections were turned away: {len(self._of)} are open, {most} of them from {address or '?'}"
 
 
-def limit(server: web.Server, most: int = MOST, most_here: int = MOST_HERE) -> None:
-    """Let `server` hold no more than so many."""
+CONNECTIONS = web.AppKey("connections", Connections)
+
+
+def connections(most: int = MOST, most_here: int = MOST_HERE) -> Connections:
+    """For all servers of this process."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_all = max(1, files - KEPT_BACK) if files != resource.RLIM_INFINITY else 1 << 30
-    held = Connections(most, most_here, in_all)
+    return Connections(most, most_here, in_all)
+
+
+def limit(server: web.Server, held: Connections) -> None:
+    """Let `server` hold no more than `held` allows."""
     made, lost = server.connection_made, server.connection_lost
 
     def connection_made(handler: Any, transport: asyncio.Transport) -> None:

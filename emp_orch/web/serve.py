@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from emp_orch.errors import EmpError
 from emp_orch.loglines import log_handler, plain_records
-from emp_orch.web.connections import IDLE_S, limit
+from emp_orch.web.connections import CONNECTIONS, IDLE_S, connections, limit
 
 access = logging.getLogger("emp.request")
 
@@ -99,6 +99,8 @@ async def listening(
 
     Raises EmpError when the port is taken or may not be used.
     """
+    if CONNECTIONS not in app:
+        app[CONNECTIONS] = connections()
     runner = web.AppRunner(
         app,
         access_log_class=RequestLog,
@@ -112,7 +114,7 @@ async def listening(
     )
     await runner.setup()
     if runner.server is not None:
-        limit(runner.server)
+        limit(runner.server, app[CONNECTIONS])
         _take_no_strange_expectations(runner.server)
     try:
         try:

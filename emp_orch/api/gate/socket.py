@@ -19,6 +19,7 @@ from emp_orch.api.stream.ws_common import opened, run_socket
 from emp_orch.errors import EmpError
 from emp_orch.store.acl.joining import GATE_PATH
 from emp_orch.store.redis.client import TRANSIENT, within
+from emp_orch.web.connections import CONNECTIONS
 from emp_orch.web.errors import Refused
 from emp_orch.web.rate import Rates
 
@@ -61,6 +62,7 @@ async def gate_socket(request: web.Request) -> web.WebSocketResponse:
     if gate.open[name] >= OF_AGENT + OF_WORKER * len(box.workers):
         raise Refused(429, f"{name} has as many connections as it may", headers={"Retry-After": "5"})
     gate.open[name] += 1
+    request.app[CONNECTIONS].known(request.protocol)
     stats = context(request).stats
     stats.gate_sockets += 1
     try:

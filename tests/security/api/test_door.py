@@ -156,6 +156,21 @@ def test_one_address_holds_so_many_and_no_others(address: str, most: int) -> Non
     assert held.came("again", address)
 
 
+def test_who_is_known_counts_no_more_with_its_address() -> None:
+    """As the sockets of members, of which each has its own bound: all may come through one proxy."""
+    held = Connections(3, 5, 12)
+    for n in range(10):
+        assert held.came(n, "10.0.0.1")
+        held.known(n)
+        held.known(n)
+    assert [held.came(f"stranger {n}", "10.0.0.1") for n in range(3)] == [True, True, False]  # twelve in all
+    assert "2 of them from 10.0.0.1" not in held.to_tell(0.0) and "3 of them from 10.0.0.1" in held.to_tell(100.0)
+    for n in range(10):
+        held.went(n)
+    held.known(0)  # it is gone
+    assert held.came("another", "10.0.0.2")
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
