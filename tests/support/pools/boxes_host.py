@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _PROGRAM = Path(__file__).with_name("boxes.py")
@@ -23,7 +24,8 @@ def serve(address: str, *words: str) -> None:
         print("ready", flush=True)
         while True:
             connection, _ = listening.accept()
-            with connection, connection.makefile("rw") as talk:
+            # Who asks may be killed meanwhile: that is theirs.
+            with suppress(OSError, ValueError), connection, connection.makefile("rw") as talk:
                 asked = json.loads(talk.readline())
                 env = {"PATH": os.environ["PATH"], "BOXES_KEY": asked["key"]}
                 argv = [sys.executable, str(_PROGRAM), *words]

@@ -224,7 +224,7 @@ async def test_a_crowd_is_told_every_change_or_begins_anew(http_stack: Stack, pr
         for client in slow:
             client.go.set()
         await until(lambda: all(c.at(99) for c in slow), tasks[:10])
-        assert {c.snapshots for c in slow} == {2}
+        assert {c.snapshots for c in slow} <= {2, 3}  # anew; once more where that had to wait, too
     finally:
         for task in tasks:
             task.cancel()
