@@ -120,7 +120,11 @@ async def test_who_only_listens_is_not_deaf(servers: tuple[Server, Server], monk
             heard.clear()
             await until(lambda: told(b))
             assert await Events(api, KEYS).latest_id() is not None
-            assert "" in noted and any("is a read-only replica" in said for said in noted)
+
+            async def both_told() -> bool:
+                return "" in noted and any("is a read-only replica" in said for said in noted)
+
+            await until(both_told)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
