@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emp_orch.errors import UsageError
+from emp_orch.errors import EmpError, UsageError
 
 if TYPE_CHECKING:
     from emp_orch.fleet.names import Name, Names
     from emp_orch.layout import Layout
+    from emp_orch.store.fleet.generations import Generation
 
 
 def known_names(layout: Layout) -> Names | None:
-    """The names of the fleet in this folder, with those of machines that left it and may still run here; None when
-    nothing was applied."""
+    """The names of the fleet in this folder, with the members of its pools, and machines that left it and may still run
+    here; None when nothing was applied."""
     from emp_orch.control.host.generation import kept
     from emp_orch.control.logs.files import CONTROL
     from emp_orch.fleet.names import names_of
@@ -23,7 +24,31 @@ def known_names(layout: Layout) -> Names | None:
     generation = kept(layout)
     if generation is None:
         return None
-    return names_of(generation.fleet, more=sorted(_left(layout)), parts=CONTROL)
+    fleet = (_with_members(layout, generation) if generation.fleet.pools else generation).fleet
+    return names_of(fleet, more=sorted(_left(layout)), parts=CONTROL)
+
+
+def _with_members(layout: Layout, generation: Generation) -> Generation:
+    """`generation` with the members that its pools have now; as it is where Redis does not say."""
+    import asyncio
+
+    from emp_orch import settings as settings_files
+    from emp_orch.control.host.generation import with_members
+    from emp_orch.store.redis import client
+    from emp_orch.store.redis.keys import Keys
+
+    settings = settings_files.known(layout)
+    if settings is None:
+        return generation
+
+    async def read() -> Generation:
+        async with client.connected(settings.redis_url, owner=settings.redis_owner, read_only=True) as r:
+            return await with_members(r, Keys(settings.prefix), layout, generation)
+
+    try:
+        return asyncio.run(read())
+    except (EmpError, *client.TRANSIENT):
+        return generation
 
 
 def _left(layout: Layout) -> set[str]:

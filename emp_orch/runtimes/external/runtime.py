@@ -68,5 +68,5 @@ def _cannot(machine_id: MachineId, what: str) -> NoReturn:
     raise EmpError(
         # In one: a message goes further than its hint.
         f"{machine_id} is a box of its own: emp cannot {what} it; {what} it where it is "
-        f"(`emp machine join {machine_id}` prints the line that starts it)"
+        f"(`emp machine join {machine_id}` prints the line that starts it; of a member of a pool `emp pool join`)"
     )

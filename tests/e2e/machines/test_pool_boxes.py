@@ -108,6 +108,10 @@ def test_two_boxes_join_with_one_line_and_run_jobs(lab: Lab) -> None:
     done = lab.stack.run("submit", "simulation", "--id", "first", "--payload", "{}", "--wait")
     assert done.returncode == 0, done.stderr
     assert lab.job("first")["worker_id"].startswith("renders-")
+    # People speak of a member as of any machine.
+    assert f"{one} redis-worker-gpu0 was restarted" in lab.stack.ok("restart", one, "redis-worker-gpu0")
+    refused = lab.stack.run("restart", f"{one}x")
+    assert refused.returncode == 2 and f"there is no machine '{one}x'" in refused.stderr, refused.stderr
     lab.boxes[1].stop()
     assert lab.state_of(one) == "in" and lab.left(two)
 
