@@ -19,8 +19,7 @@ from emp_orch.seals import Forged
 from emp_orch.settings import write_private
 from emp_orch.store.fleet import generations
 from emp_orch.store.fleet.generations import Generation, without_secrets
-from emp_orch.store.fleet.pools.members import Members, populated
-from emp_orch.store.fleet.pools.retired import RetiredPools
+from emp_orch.store.fleet.pools.retired import members_added
 from emp_orch.store.redis.client import Client, time_ms
 from emp_orch.store.redis.keys import Keys
 
@@ -104,9 +103,7 @@ async def in_force(r: Client, keys: Keys, layout: Layout, fleet: str) -> Generat
 
 async def with_members(r: Client, keys: Keys, layout: Layout, generation: Generation) -> Generation:
     """`generation` with the members of its pools as they are now, and of those that are no more."""
-    known = SigningKey(layout, generation.fleet.name).known
-    seen = await Members(r, keys, generation.fleet.name, known).read()
-    return populated(await RetiredPools(r, keys).added(generation, seen, known()), seen)
+    return await members_added(r, keys, generation, SigningKey(layout, generation.fleet.name).known())
 
 
 async def _found(r: Client, keys: Keys, layout: Layout, fleet: str) -> tuple[Generation | None, bool]:

@@ -94,9 +94,12 @@ class RetiredPools:
 async def read_with_members(r: Client, keys: Keys, fleet: str, seal: Seal | None = None) -> Generation | None:
     """As `read_generation`, with the members of its pools, and of those that are no more, among its machines."""
     generation = await read_generation(r, keys, fleet, seal)
-    if generation is None:
-        return None
-    seen = await Members(r, keys, fleet, lambda: seal).read()
+    return None if generation is None else await members_added(r, keys, generation, seal)
+
+
+async def members_added(r: Client, keys: Keys, generation: Generation, seal: Seal | None) -> Generation:
+    """`generation` with the members of its pools as they are now, and of those that are no more."""
+    seen = await Members(r, keys, generation.fleet.name, lambda: seal).read()
     return populated(await RetiredPools(r, keys).added(generation, seen, seal), seen)
 
 
