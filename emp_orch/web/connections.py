@@ -23,8 +23,6 @@ IDLE_S = 60.0
 MOST, MOST_HERE = 500, 4_000
 # Of the files that the process may open, left for all else.
 KEPT_BACK = 128
-# In place of an address: those that are bounded elsewhere.
-KNOWN = "known"
 TOLD_EVERY_S = 60.0
 
 
@@ -34,7 +32,7 @@ class Connections:
     def __init__(self, most: int, most_here: int, in_all: int) -> None:
         self._most, self._most_here, self._in_all = most, most_here, in_all
         self._from: Counter[str] = Counter()
-        self._of: dict[object, str] = {}
+        self._of: dict[object, str | None] = {}  # None: it counts with no address
         self._refused = 0
         self._told_at_s = -TOLD_EVERY_S
 
@@ -59,29 +57,27 @@ class Connections:
         """It is of somebody whose connections are bounded by who that is: it counts no more as one of its address, so
         that a thousand boxes may come through one proxy.
         """
-        address = self._of.get(handler, "")
-        if address != KNOWN and handler in self._of:
+        if handler in self._of:
             self.went(handler)
-            self._of[handler] = KNOWN
-            self._from[KNOWN] += 1
+            self._of[handler] = None
 
     def to_tell(self, now_s: float) -> str:
         """What is to be logged now; empty when it was, a moment ago."""
         if now_s - self._told_at_s < TOLD_EVERY_S:
             return ""
         count, self._refused, self._told_at_s = self._refused, 0, now_s
-        address, most = Counter({a: n for a, n in self._from.items() if a != KNOWN}).most_common(1)[0]
+        address, most = self._from.most_common(1)[0]
         return f"{count} connections were turned away: {len(self._of)} are open, {most} of them from {address or '?'}"
 
 
 CONNECTIONS = web.AppKey("connections", Connections)
 
 
-def connections(most: int = MOST, most_here: int = MOST_HERE) -> Connections:
+def connections() -> Connections:
     """For all servers of this process."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_all = max(1, files - KEPT_BACK) if files != resource.RLIM_INFINITY else 1 << 30
-    return Connections(most, most_here, in_all)
+    return Connections(MOST, MOST_HERE, in_all)
 
 
 def limit(server: web.Server, held: Connections) -> None:
