@@ -18,7 +18,7 @@ from emp_orch.fleet.model.fleet import Fleet, MachineId, Member, MemberState, Po
 from emp_orch.fleet.model.pools import JOIN, BoxState
 from emp_orch.layout import Layout
 from emp_orch.runtimes.keys.signing import SigningKey
-from emp_orch.runtimes.providers.base import Provider
+from emp_orch.runtimes.providers.base import Provider, ProviderError
 from emp_orch.runtimes.providers.registry import load
 from emp_orch.settings import Settings
 from emp_orch.store.fleet.generations import Generation
@@ -104,7 +104,7 @@ class _Known:
         return {m.id for m in await self.members() if m.state is MemberState.IN}
 
     async def members(self) -> tuple[Member, ...]:
-        """None where Redis does not say."""
+        """Nobody where Redis does not say."""
         with suppress(EmpError, *TRANSIENT):
             if self._members is not None:
                 async with within():
@@ -144,18 +144,7 @@ class _Back:
             await self._forget_ended(provider)
             return None
         self._tell(f"pool {self._pool.name}: {_counted(len(states))} to end")
-        gate = asyncio.Semaphore(AT_ONCE)
-        said: dict[MachineId, str] = {}
-
-        async def remove(member_id: MachineId) -> None:
-            async with gate:
-                try:
-                    async with asyncio.timeout(ACCEPTED_S):
-                        await provider.remove(member_id, stop_s=self._stop_s)
-                except Exception as e:  # noqa: BLE001  # another's code
-                    said[member_id] = words_of(e)
-
-        await asyncio.gather(*map(remove, states))
+        said = await self._refused(provider, states)
         running = [i for i, state in states.items() if state is BoxState.RUNNING and i not in said]
         left = await self._until_gone(provider, running) if len(said) < len(states) else states
         self.ended = [i for i in states if i not in left]
@@ -178,10 +167,25 @@ class _Back:
 
     async def _forget_ended(self, provider: Provider) -> None:
         """An engine may list a box that has ended until that is given back: nobody is left who will."""
-        for member_id, state in (await self._boxes(provider)).items():
-            if state is BoxState.ENDED:
-                async with asyncio.timeout(ACCEPTED_S):
-                    await provider.remove(member_id, stop_s=self._stop_s)
+        ended = [i for i, state in (await self._boxes(provider)).items() if state is BoxState.ENDED]
+        if said := await self._refused(provider, ended):
+            raise ProviderError(next(iter(said.values())))
+
+    async def _refused(self, provider: Provider, member_ids: Iterable[MachineId]) -> dict[MachineId, str]:
+        """Have all of them removed: what the engine said of those that it did not take."""
+        gate = asyncio.Semaphore(AT_ONCE)
+        said: dict[MachineId, str] = {}
+
+        async def remove(member_id: MachineId) -> None:
+            async with gate:
+                try:
+                    async with asyncio.timeout(ACCEPTED_S):
+                        await provider.remove(member_id, stop_s=self._stop_s)
+                except Exception as e:  # noqa: BLE001  # another's code
+                    said[member_id] = words_of(e)
+
+        await asyncio.gather(*map(remove, member_ids))
+        return said
 
     async def _living(self, provider: Provider) -> dict[MachineId, BoxState]:
         return {i: state for i, state in (await self._boxes(provider)).items() if state is not BoxState.ENDED}
