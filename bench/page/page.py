@@ -133,6 +133,15 @@ class Looker:
             long_ms=long_ms,
         )
 
+    def busy_for(self, seconds: float) -> Busy:
+        """From now on."""
+        before = self.counted()
+        self.page.wait_for_timeout(seconds * 1_000)
+        return self.busy(before)
+
+    def elements(self) -> int:
+        return int(self.page.evaluate("document.querySelectorAll('*').length"))
+
     def scroll(self, seconds: float) -> list[float]:
         """Milliseconds between frames while the page is scrolled."""
         gaps: list[Any] = self.page.evaluate(_SCROLLED, seconds)

@@ -104,15 +104,11 @@ def _view(browser: Browser, url: str, name: str, plan: Plan, changes: _Changes, 
             looker.close()
     looker.page.wait_for_timeout(1_000)
     looker.watch()
-    before = looker.counted()
-    looker.page.wait_for_timeout(plan.seconds * 1_000)
-    idle = looker.busy(before)
+    idle = looker.busy_for(plan.seconds)
     with changes.during(plan.seconds):
         looker.page.evaluate("window.longTasks.length = 0")
-        before = looker.counted()
-        looker.page.wait_for_timeout(plan.seconds * 1_000)
-        changing = looker.busy(before)
-    elements = int(looker.page.evaluate("document.querySelectorAll('*').length"))
+        changing = looker.busy_for(plan.seconds)
+    elements = looker.elements()
     complaints += looker.complaints
     looker.close()
     return View(

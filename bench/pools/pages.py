@@ -30,15 +30,13 @@ def look(url: str, seconds: float) -> tuple[Seen, ...]:
             painted_ms = looker.open(f"{url}/#/{view}", useful)
             looker.page.wait_for_timeout(SETTLE_MS)
             looker.watch()
-            before = looker.counted()
-            looker.page.wait_for_timeout(seconds * 1_000)
-            busy = looker.busy(before)
+            busy = looker.busy_for(seconds)
             seen = Seen(
                 view=view,
                 painted_ms=painted_ms,
                 busy_percent=busy.percent,
                 longest_ms=max(busy.long_ms, default=0.0),
-                elements=int(looker.page.evaluate("document.querySelectorAll('*').length")),
+                elements=looker.elements(),
             )
             found.append(seen)
             looker.close()

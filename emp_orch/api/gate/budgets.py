@@ -54,7 +54,6 @@ class Budgets:
         self._classes = Names(MOST_CLASSES)
         self._models = Names(MOST_MODELS)
         self._offered = Rates(burst=OFFERED_KIB, per_s=OFFERED_KIB_PER_S, most=MOST_MACHINES)
-
         self._costly = Rates(burst=COSTLY, per_s=COSTLY_PER_S, most=MOST_MACHINES)
         self._sent = Rates(burst=SENT_KIB, per_s=SENT_KIB_PER_S, most=MOST_MACHINES)
 
