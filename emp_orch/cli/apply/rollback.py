@@ -99,14 +99,12 @@ def scale(
     Exit: 0 done, 1 it did not work, 2 no such machine or slots it cannot have, 3 Redis out of reach, 4 not ready
     in time.
     """
-    from emp_orch.cli.commands.pool_size import is_pool, scale_pool
+    from emp_orch.cli.commands.pool_size import pool_named, scale_pool
     from emp_orch.cli.output.names import lasting
     from emp_orch.fleet.model.pools import MAX_SIZE
 
-    if is_pool(directory, machine):
-        scale_pool(
-            directory, machine, None if slots == AUTO else _number(slots, MAX_SIZE), reason=reason, as_json=as_json
-        )
+    if (pool := pool_named(directory, machine)) is not None:
+        scale_pool(directory, pool, None if slots == AUTO else _number(slots, MAX_SIZE), reason=reason, as_json=as_json)
         return
     count = _number(slots, MAX_GPUS)
     machine = lasting(directory, machine, what="scaling")
